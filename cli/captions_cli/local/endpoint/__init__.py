@@ -1,0 +1,12 @@
+"""An OpenAI-compatible model endpoint on this machine: real descriptions, the catalogue's latencies, faults on demand.
+
+>>> with LocalEndpoint(latency_scale=0.0) as endpoint:
+...     endpoint.set_faults([{"fault": "rate_limited", "times": 1, "retry_after": 2}])
+...     endpoint.url.endswith("/v1")
+True
+"""
+
+from captions_cli.local.endpoint.faults import Fault
+from captions_cli.local.endpoint.running import LocalEndpoint
+
+__all__ = ["Fault", "LocalEndpoint"]

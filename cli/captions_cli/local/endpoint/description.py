@@ -1,0 +1,43 @@
+"""What looking at, or listening to, one piece of media gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class MediaError(Exception):
+    """The media cannot be described: `code` is a short name, `message` a sentence for the client."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
+        return type(self), (self.code, self.message)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of recognised speech: seconds from the start, and its words."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """A description computed from media: the text, what it costs as prompt, and the facts it rests on."""
+
+    text: str
+    tokens: int
+    """How many prompt tokens the media counts."""
+    short: str = ""
+    """The same in a few words, without the closing remark: what fits an alt text."""
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+    duration_s: float | None = None
