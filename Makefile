@@ -60,3 +60,35 @@ requirements: $(UV) ## compile the pinned requirements anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/sam.in -o requirements/sam.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
+
+# ---------------------------------------------------------------- AWS
+# SAM CLI's own default folder holds the build for the template's default architecture, so that plain `sam deploy` and
+# `sam local` find it; the other architecture stands beside it.
+ARCH ?= arm64
+BUILD_DIR = .aws-sam/build$(if $(filter-out arm64,$(ARCH)),-$(ARCH))
+REGION ?= us-east-1
+SAM = SAM_CLI_TELEMETRY=0 $(VENV)/sam/bin/sam
+LAYER_COMPILE = $(UV) pip compile --quiet --python-version 3.13 --python-platform aarch64-manylinux_2_28 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate --constraint requirements/dev.txt
+except = $(foreach package,$(1),--no-emit-package $(package))
+
+.PHONY: layers-requirements
+
+layers-requirements: $(UV) ## pin the layers' packages anew, in the versions that the tests run with
+	@$(LAYER_COMPILE) $(call except,botocore python-dateutil six urllib3) layers/foundation/requirements.in -o layers/foundation/requirements.txt
+	@$(LAYER_COMPILE) $(call except,scipy pywavelets) layers/imaging/requirements.in -o layers/imaging/requirements.txt
+	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection) \
+		layers/inference/requirements.in -o layers/inference/requirements.txt
+
+validate: install $(VENV)/sam/.installed ## cfn-lint and sam validate --lint
+	@$(BIN)/cfn-lint template.yaml
+	@$(SAM) validate --lint --region $(REGION)
+
+build: install $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam
+	@find functions shared/captions -depth -type d -name __pycache__ -exec rm -rf {} +
+	@ARCH=$(ARCH) $(SAM) build --build-dir $(BUILD_DIR) --parameter-overrides Architecture=$(ARCH)
+	@$(BIN)/python layers/sizes.py $(BUILD_DIR)/template.yaml
+
+deploy: build ## build and deploy to REGION (us-east-1, eu-west-1, ap-southeast-1); PARAMETERS="EndpointUrls=https://…/v1 …"
+	@$(SAM) deploy --config-env $(REGION) --template-file $(BUILD_DIR)/template.yaml \
+		--parameter-overrides Architecture=$(ARCH) $(PARAMETERS)
