@@ -1,0 +1,732 @@
+"""Sound and video containers: what is in them, how long it is, and the part that no tag editor touches.
+
+Only headers and indexes are read; nothing is decoded. Every length found in a file is checked against the bytes that
+are there, and every loop moves forward, so that hostile input ends in an answer. Sources: RIFF (Microsoft/IBM 1991),
+ISO/IEC 14496-12 (MP4), 11172-3 and 13818-3 (MPEG audio), 14496-3 (ADTS), RFC 3533 and 7845 (Ogg, Opus), RFC 9639
+(FLAC), RFC 9559 (Matroska), RFC 4867 (AMR), the ASF specification 01.20.03, AIFF-C (Apple 1991), ID3v2.4, APEv2.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from captions.media.errors import MediaError
+
+Chunks = Iterable[bytes | memoryview]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container: `format` is its short name ("wav", "mp3", "mp4"...), `duration_s` None where no header tells it.
+
+    `essence()` yields what is heard or seen, in order, without tags: equal essence means equal content. It is None
+    where the format is not taken apart.
+    """
+
+    kind: Literal["audio", "video"]
+    media_type: str
+    format: str
+    duration_s: float | None = None
+    essence: Callable[[], Chunks] | None = None
+
+
+def _chunks(*chunks: bytes | memoryview) -> Callable[[], Chunks]:
+    return lambda: chunks
+
+
+def identify(data: bytes) -> Found | None:
+    """Return the sound or video container that `data` is, or None if it is none.
+
+    Raises MediaError (`broken`, `truncated`, `unsupported`) where the signature is right but the rest is not.
+    """
+    reader = _reader(data)
+    if reader is None:
+        return None
+    try:
+        return reader(data)
+    except (struct.error, IndexError, OverflowError, ZeroDivisionError) as error:
+        raise MediaError("broken", "the container's headers cannot be read") from error
+
+
+def _reader(data: bytes) -> Callable[[bytes], Found | None] | None:
+    head = data[:16]
+    if head[:4] in (b"RIFF", b"RF64", b"BW64"):
+        return {b"WAVE": _wave, b"AVI ": _avi}.get(head[8:12])
+    for signature, reader in _SIGNATURES:
+        if head.startswith(signature):
+            return reader
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") and len(data) >= 16:
+        return _mp4
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _aiff
+    if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
+        return _transport_stream
+    return _framed_audio
+
+
+# --- RIFF -----------------------------------------------------------------------------------------------------------
+
+_UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs write that cannot seek back to fill in the length
+
+
+def _wave(data: bytes) -> Found:
+    fmt: memoryview | None = None
+    view = memoryview(data)
+    position = 12
+    while position + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, position)
+        body = position + 8
+        if name == b"fmt ":
+            if body + size > len(data):
+                raise MediaError("truncated", "the WAV file ends inside its format header")
+            if size < 14:
+                raise MediaError("broken", "the WAV file's format header is too short")
+            fmt = view[body : body + size]
+        elif name == b"data":
+            if fmt is None:
+                raise MediaError("broken", "the WAV file has no format header before its samples")
+            if size in _UNKNOWN_SIZES or data[:4] != b"RIFF":
+                size = len(data) - body
+            if size == 0:
+                raise MediaError("broken", "the WAV file holds no samples")
+            if body + size > len(data):
+                raise MediaError("truncated", f"the WAV file ends after {len(data) - body} of {size} bytes of sound")
+            rate = struct.unpack_from("<I", fmt, 8)[0]
+            essence = _chunks(struct.pack("<I", len(fmt)), fmt, view[body : body + size])
+            return Found("audio", "audio/wav", "wav", size / rate if rate else None, essence)
+        position = body + size + size % 2
+    raise MediaError("truncated", "the WAV file ends before its samples")
+
+
+def _avi(data: bytes) -> Found:
+    return Found("video", "video/x-msvideo", "avi")
+
+
+# --- MPEG audio, ADTS, FLAC: frames with tags around them ------------------------------------------------------------
+
+_MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+_MP3_KBITS = {  # (MPEG 1?, layer) -> kbit/s by index
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+_JUNK_LIMIT = 65_536  # bytes between a wrong ID3 size and the first frame that are searched
+
+
+@dataclass(frozen=True)
+class _Frame:
+    length: int  # bytes
+    samples: int
+    rate: int  # samples per second
+    codec: str  # "mp3", "mp2", "mp1" or "aac"
+
+
+def _frame(data: bytes, position: int) -> _Frame | None:
+    """Return the MPEG audio or ADTS frame whose header stands at `position`."""
+    if position + 7 > len(data) or data[position] != 0xFF or data[position + 1] & 0xE0 != 0xE0:
+        return None
+    second, third = data[position + 1], data[position + 2]
+    version, layer_bits = second >> 3 & 3, second >> 1 & 3
+    if layer_bits == 0:
+        if second & 0xF0 != 0xF0 or third >> 2 & 15 >= len(_ADTS_RATES):
+            return None
+        length = (data[position + 3] & 3) << 11 | data[position + 4] << 3 | data[position + 5] >> 5
+        blocks = (data[position + 6] & 3) + 1
+        return _Frame(length, 1024 * blocks, _ADTS_RATES[third >> 2 & 15], "aac") if length > 7 else None
+    layer, index, rate_index = 4 - layer_bits, third >> 4, third >> 2 & 3
+    if version == 1 or index in (0, 15) or rate_index == 3:
+        return None
+    rate, kbits = _MP3_RATES[version][rate_index], _MP3_KBITS[version == 3, layer][index - 1]
+    padding = third >> 1 & 1
+    if layer == 1:
+        return _Frame((12 * kbits * 1000 // rate + padding) * 4, 384, rate, "mp1")
+    samples = 576 if layer == 3 and version != 3 else 1152
+    return _Frame(samples // 8 * kbits * 1000 // rate + padding, samples, rate, f"mp{layer}")
+
+
+def _id3v2_end(data: bytes, position: int) -> int:
+    """Return where the ID3v2 tags that start at `position` end (`position` itself if there is none)."""
+    while data[position : position + 3] == b"ID3" and position + 10 <= len(data):
+        sizes = data[position + 6 : position + 10]
+        size = sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]
+        if any(byte & 0x80 for byte in sizes):  # not synchsafe: a plain length, as some old programs wrote
+            size = int.from_bytes(sizes, "big")
+        position += 10 + size + (10 if data[position + 5] & 0x10 else 0)
+    return min(position, len(data))
+
+
+def _tags_start(data: bytes, begin: int) -> int:
+    """Return where the ID3v1, Lyrics3 and APE tags at the end of `data` begin."""
+    end = len(data)
+    while True:
+        if data[end - 128 : end - 125] == b"TAG" and end - 128 >= begin:
+            end -= 128
+        elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
+            start = end - 15 - int(data[end - 15 : end - 9])
+            if start < begin:
+                return end
+            end = start
+        elif data[end - 32 : end - 24] == b"APETAGEX":
+            size, flags = struct.unpack_from("<I4xI", data, end - 20)
+            start = end - size - (32 if flags & 1 << 31 else 0)
+            if start < begin or start >= end:
+                return end
+            end = start
+        else:
+            return end
+
+
+def _framed_audio(data: bytes) -> Found | None:
+    begin = _id3v2_end(data, 0)
+    if data[begin : begin + 4] == b"fLaC":
+        return _flac(data, begin)
+    if data[begin : begin + 8] == b"APETAGEX":
+        size, flags = struct.unpack_from("<I4xI", data, begin + 12)
+        begin += size + (32 if flags & 1 << 31 else 0)
+    tagged = begin > 0
+    first = _first_frame(data, begin, search=_JUNK_LIMIT if tagged else 1)
+    if first is None and tagged:
+        first = _first_frame(data, 10, search=_JUNK_LIMIT + 10)  # the tag's size was a lie
+    if first is None:
+        if tagged:
+            raise MediaError("broken", "the file has tags of a sound file, but no sound follows them")
+        return None
+    end = _tags_start(data, first)
+    frames, cut = _walk(data, first, end)
+    frame = _frame(data, first)
+    assert frame is not None
+    declared = _declared(data, first, frame)
+    if declared is not None and declared > max(frames + 2, frames * 1.02):
+        raise MediaError("truncated", f"the sound ends after {frames} of {declared} frames")
+    if frames == 0 or (cut and frames < 2):
+        raise MediaError("truncated", "the sound ends inside its first frame")
+    media_type, name = ("audio/aac", "aac") if frame.codec == "aac" else ("audio/mpeg", frame.codec)
+    essence = _chunks(memoryview(data)[first:end])
+    return Found("audio", media_type, name, frames * frame.samples / frame.rate, essence)
+
+
+def _first_frame(data: bytes, begin: int, search: int) -> int | None:
+    """Return where two frames of one kind follow each other, looking at most `search` bytes ahead."""
+    position = begin
+    while (position := data.find(b"\xff", position, begin + search)) >= 0:
+        frame = _frame(data, position)
+        if frame is not None:
+            following = position + frame.length
+            after = _frame(data, following)
+            if after is not None and (after.codec, after.rate) == (frame.codec, frame.rate):
+                return position
+            if following == len(data) or data[following : following + 3] == b"TAG":
+                return position
+        position += 1
+    return None
+
+
+def _walk(data: bytes, position: int, end: int) -> tuple[int, bool]:
+    """Count the frames from `position` on; also tell whether the last one is cut."""
+    frames = 0
+    while position < end:
+        frame = _frame(data, position)
+        if frame is None:
+            found = data.find(b"\xff", position + 1, min(position + _JUNK_LIMIT, end))
+            if found < 0:
+                break
+            position = found
+            continue
+        if position + frame.length > end:
+            return frames, True
+        frames += 1
+        position += frame.length
+    return frames, False
+
+
+def _declared(data: bytes, position: int, frame: _Frame) -> int | None:
+    """Return how many frames the first frame's Xing, Info or VBRI header says there are, itself included."""
+    content = data[position : position + frame.length]
+    for tag in (b"Xing", b"Info"):
+        at = content.find(tag, 0, 48)
+        if at > 0 and content[at + 7] & 1:
+            return 1 + int(struct.unpack_from(">I", content, at + 8)[0])
+    if content[36:40] == b"VBRI":
+        return 1 + int(struct.unpack_from(">I", content, 50)[0])
+    return None
+
+
+def _flac(data: bytes, begin: int) -> Found:
+    position, last, info = begin + 4, False, b""
+    while not last:
+        last, block = bool(data[position] & 0x80), data[position] & 0x7F
+        size = int.from_bytes(data[position + 1 : position + 4], "big")
+        if position + 4 + size > len(data):
+            raise MediaError("truncated", "the FLAC file ends inside its metadata")
+        if block == 0:
+            info = data[position + 4 : position + 4 + size]
+        position += 4 + size
+    if len(info) < 34:
+        raise MediaError("broken", "the FLAC file has no stream information")
+    end = _tags_start(data, position)
+    if end <= position:
+        raise MediaError("truncated", "the FLAC file ends before its sound")
+    packed = int.from_bytes(info[10:18], "big")
+    rate, samples = packed >> 44, packed & (1 << 36) - 1
+    essence = _chunks(info, memoryview(data)[position:end])
+    duration = samples / rate if rate and samples else None
+    return Found("audio", "audio/flac", "flac", duration, essence)
+
+
+# --- Ogg ------------------------------------------------------------------------------------------------------------
+
+
+def _ogg_packets(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yield (stream serial, packet, granule position of the page it ends on)."""
+    parts: dict[int, list[bytes]] = {}
+    position = 0
+    while position < len(data):
+        if data[position : position + 4] != b"OggS":
+            if data[position : position + 3] == b"TAG" or not any(data[position:]):
+                return
+            raise MediaError("broken", "the Ogg file's pages are out of step")
+        granule, serial = struct.unpack_from("<qI", data, position + 6)
+        count = data[position + 26]
+        lacing = data[position + 27 : position + 27 + count]
+        body = position + 27 + count
+        if body + sum(lacing) > len(data):
+            raise MediaError("truncated", "the Ogg file ends inside a page")
+        open_parts = parts.setdefault(serial, [])
+        for length in lacing:
+            open_parts.append(data[body : body + length])
+            body += length
+            if length < 255:
+                yield serial, b"".join(open_parts), granule
+                open_parts.clear()
+        position = body
+
+
+def _ogg(data: bytes) -> Found:
+    heads: dict[int, bytes] = {}
+    last: dict[int, int] = {}
+    packets: dict[int, int] = {}
+    for serial, packet, granule in _ogg_packets(data):
+        heads.setdefault(serial, packet[:64])
+        packets[serial] = packets.get(serial, 0) + 1
+        if granule >= 0:
+            last[serial] = max(granule, last.get(serial, 0))
+    if any(head.startswith((b"\x80theora", b"BBCD\0", b"OVP80")) for head in heads.values()):
+        return Found("video", "video/ogg", "ogg", essence=lambda: _ogg_essence(data))
+    for serial, head in heads.items():
+        timing = _ogg_timing(head)
+        if timing is None:
+            continue
+        name, rate, skip, header_packets = timing
+        if packets[serial] <= header_packets:
+            raise MediaError("truncated", "the Ogg file ends before its sound")
+        duration = max(last.get(serial, 0) - skip, 0) / rate if rate else None
+        return Found("audio", "audio/ogg", name, duration, lambda: _ogg_essence(data))
+    raise MediaError("unsupported", "the Ogg file holds no sound or video that is known")
+
+
+def _ogg_timing(head: bytes) -> tuple[str, int, int, int] | None:
+    """Return (short name, samples per second, samples to skip, header packets) of the stream that `head` begins."""
+    if head.startswith(b"\x01vorbis"):
+        return "ogg", struct.unpack_from("<I", head, 12)[0], 0, 3
+    if head.startswith(b"OpusHead"):
+        return "opus", 48000, struct.unpack_from("<H", head, 10)[0], 2
+    if head.startswith(b"Speex   "):
+        return "spx", struct.unpack_from("<I", head, 36)[0], 0, 2
+    if head.startswith(b"\x7fFLAC"):
+        return "ogg", int.from_bytes(head[27:30], "big") >> 4, 0, 2
+    return None
+
+
+def _ogg_essence(data: bytes) -> Chunks:
+    """Yield each stream's packets but its comments, each with its length: how they are paged does not matter."""
+    counts: dict[int, int] = {}
+    codecs: dict[int, bytes] = {}
+    numbers: dict[int, int] = {}
+    last = 0
+    for serial, packet, granule in _ogg_packets(data):
+        count = counts[serial] = counts.get(serial, 0) + 1
+        codec = codecs.setdefault(serial, packet[:8])
+        number = numbers.setdefault(serial, len(numbers))
+        last = max(last, granule)
+        if packet.startswith((b"\x03vorbis", b"OpusTags", b"\x81theora")) and count == 2:
+            continue
+        if codec.startswith(b"Speex   ") and count == 2:
+            continue
+        if codec.startswith(b"\x7fFLAC"):
+            if count > 1 and packet[:1] != b"\xff":  # metadata blocks; sound frames begin with their sync code
+                continue
+            if count == 1:
+                packet = packet[:7] + packet[9:]  # the number of metadata packets that follow
+        yield struct.pack("<II", number, len(packet))
+        yield packet
+    yield struct.pack("<q", last)
+
+
+# --- MP4, QuickTime, 3GP ----------------------------------------------------------------------------------------------
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (type, start of the content, end) of the boxes between `start` and `end`."""
+    position = start
+    while position + 8 <= end:
+        size, name = struct.unpack_from(">I4s", data, position)
+        body = position + 8
+        if size == 1:
+            size = struct.unpack_from(">Q", data, body)[0]
+            body += 8
+        elif size == 0:
+            size = end - position
+        if size < body - position:
+            raise MediaError("broken", "the MP4 file has a box of impossible size")
+        if position + size > end:
+            raise MediaError("truncated", "the MP4 file ends inside one of its boxes")
+        yield name, body, position + size
+        position += size
+
+
+def _box(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int] | None:
+    for wanted in path:
+        for name, body, after in _boxes(data, start, end):
+            if name == wanted:
+                start, end = body, after
+                break
+        else:
+            return None
+    return start, end
+
+
+def ftyp_brands(data: bytes) -> frozenset[bytes]:
+    """Return the brands that an ISO base media file says it is written to."""
+    if len(data) < 16:
+        return frozenset()
+    end = min(struct.unpack_from(">I", data)[0], len(data), 4096)
+    return frozenset([data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4))])
+
+
+@dataclass(frozen=True)
+class _Track:
+    handler: bytes
+    codec: bytes
+    timescale: int
+    duration: int  # in timescale units
+    table: tuple[int, int]  # the stbl box
+    edits: bytes
+
+
+def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
+    tracks = []
+    for name, start, end in _boxes(data, *moov):
+        if name != b"trak":
+            continue
+        handler = _box(data, start, end, b"mdia", b"hdlr")
+        header = _box(data, start, end, b"mdia", b"mdhd")
+        table = _box(data, start, end, b"mdia", b"minf", b"stbl")
+        described = table and _box(data, *table, b"stsd")
+        if not (handler and header and table and described):
+            continue
+        version = data[header[0]]
+        timescale, duration = struct.unpack_from(
+            ">IQ" if version == 1 else ">II", data, header[0] + (20 if version == 1 else 12)
+        )
+        edits = _box(data, start, end, b"edts", b"elst")
+        tracks.append(
+            _Track(
+                handler=data[handler[0] + 8 : handler[0] + 12],
+                codec=data[described[0] + 12 : described[0] + 16],
+                timescale=timescale,
+                duration=duration,
+                table=table,
+                edits=data[edits[0] : edits[1]] if edits else b"",
+            )
+        )
+    return tracks
+
+
+def _mp4(data: bytes) -> Found:
+    boxes = list(_boxes(data, 0, len(data)))
+    brands = ftyp_brands(data) if data[4:8] == b"ftyp" else frozenset({b"qt  "})
+    moov = next(((body, end) for name, body, end in boxes if name == b"moov"), None)
+    if moov is None:
+        raise MediaError("truncated", "the MP4 file has no index (moov)")
+    tracks = _mp4_tracks(data, moov)
+    still = (b"jpeg", b"png ", b"mjpg")
+    video = [track for track in tracks if track.handler == b"vide" and track.codec not in still]
+    sound = [track for track in tracks if track.handler == b"soun"]
+    if not video and not sound:
+        raise MediaError("unsupported", "the MP4 file holds neither sound nor video")
+    main = (video or sound)[0]
+    duration = main.duration / main.timescale if main.timescale and main.duration else None
+    essence = _mp4_essence(data, [*video, *sound], any(name == b"moof" for name, _, _ in boxes))
+    if not any(name == b"mdat" for name, _, _ in boxes):
+        raise MediaError("truncated", "the MP4 file has an index, but no sound or pictures follow")
+    if video:
+        if b"qt  " in brands:
+            return Found("video", "video/quicktime", "mov", duration, essence)
+        if any(brand.startswith((b"3gp", b"3g2")) for brand in brands):
+            return Found("video", "video/3gpp", "3gp", duration, essence)
+        return Found("video", "video/mp4", "mp4", duration, essence)
+    return Found("audio", "audio/mp4", "m4a" if b"M4A " in brands or b"M4B " in brands else "mp4", duration, essence)
+
+
+def _mp4_essence(data: bytes, tracks: list[_Track], fragmented: bool) -> Callable[[], Chunks] | None:
+    """Return what yields each track's configuration and samples, wherever they lie; None if that is unclear."""
+    if fragmented:
+        return None
+    chunks: list[bytes | memoryview] = []
+    view = memoryview(data)
+    total = 0
+    for track in tracks:
+        configuration = _mp4_configuration(data, track)
+        spans = _mp4_spans(data, track.table, len(data) - total)
+        if spans is None:
+            return None
+        total += sum(end - start for start, end in spans)
+        lengths = len(configuration), len(track.edits), sum(end - start for start, end in spans)
+        chunks.append(struct.pack("<4s4sIIIQ", track.handler, track.codec, track.timescale, *lengths))
+        chunks += [configuration, track.edits]
+        chunks += [view[start:end] for start, end in spans]
+    return lambda: chunks
+
+
+def _mp4_configuration(data: bytes, track: _Track) -> bytes:
+    """Return the decoder's configuration: of AAC only what is decoded by, as muxers rewrite the rest (bit rates)."""
+    described = _box(data, *track.table, b"stsd")
+    assert described is not None
+    entry_start = described[0] + 8
+    entry = data[entry_start : min(entry_start + struct.unpack_from(">I", data, entry_start)[0], described[1])]
+    at = entry.find(b"esds")
+    if track.codec != b"mp4a" or at < 0:
+        return entry
+    specific = entry.find(b"\x05", at + 8 + 3 + 13)
+    return entry[16:36] + (entry[specific : specific + 8] if specific > 0 else entry[at:])
+
+
+def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[int, int]] | None:
+    """Return the (start, end) of each chunk of samples; None if the index is odd or spans more than `budget` bytes."""
+    sizes, runs = _box(data, *table, b"stsz"), _box(data, *table, b"stsc")
+    narrow, wide = _box(data, *table, b"stco"), _box(data, *table, b"co64")
+    offsets_box = narrow or wide
+    if not sizes or not runs or not offsets_box:
+        return None
+    constant, samples = struct.unpack_from(">II", data, sizes[0] + 4)
+    chunk_count = struct.unpack_from(">I", data, offsets_box[0] + 4)[0]
+    run_count = struct.unpack_from(">I", data, runs[0] + 4)[0]
+    width, code = (4, "I") if narrow else (8, "Q")
+    if 8 + chunk_count * width > offsets_box[1] - offsets_box[0] or 8 + run_count * 12 > runs[1] - runs[0]:
+        return None
+    if not constant and 12 + samples * 4 > sizes[1] - sizes[0]:
+        return None
+    offsets = struct.unpack_from(f">{chunk_count}{code}", data, offsets_box[0] + 8)
+    lengths = () if constant else struct.unpack_from(f">{samples}I", data, sizes[0] + 12)
+    table_runs = list(struct.iter_unpack(">III", data[runs[0] + 8 : runs[0] + 8 + run_count * 12]))
+    spans, sample, run = [], 0, 0
+    for chunk, offset in enumerate(offsets, 1):
+        while run + 1 < len(table_runs) and table_runs[run + 1][0] <= chunk:
+            run += 1
+        count = min(table_runs[run][1], samples - sample) if table_runs else 0
+        length = constant * count if constant else sum(lengths[sample : sample + count])
+        budget -= length
+        if budget < 0 or offset + length > len(data):
+            return None
+        spans.append((offset, offset + length))
+        sample += count
+    return spans if spans and sample == samples else None
+
+
+# --- Matroska, WebM ---------------------------------------------------------------------------------------------------
+
+_MASTERS = frozenset({0x1A45DFA3, 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE1, 0x1F43B675, 0xA0})
+_SEGMENT, _CLUSTER, _TRACK_ENTRY = 0x18538067, 0x1F43B675, 0xAE
+_DOC_TYPE, _TRACK_TYPE, _TRACK_NUMBER, _CODEC, _CODEC_PRIVATE = 0x4282, 0x83, 0xD7, 0x86, 0x63A2
+_TIMESTAMP_SCALE, _DURATION, _SIMPLE_BLOCK, _BLOCK = 0x2AD7B1, 0x4489, 0xA3, 0xA1
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (id, start of the content, end) of every element, walking into those that hold what is wanted."""
+    position = 0
+    while position < len(data):
+        first = data[position]
+        id_length = 9 - first.bit_length() if first else 9
+        if id_length > 4:
+            raise MediaError("broken", "the Matroska file's elements are out of step")
+        if position + id_length >= len(data):
+            return
+        identity = int.from_bytes(data[position : position + id_length], "big")
+        position += id_length
+        length = 9 - data[position].bit_length() if data[position] else 9
+        if length > 8:
+            raise MediaError("broken", "the Matroska file has an element of impossible size")
+        size = int.from_bytes(data[position : position + length], "big") & (1 << 7 * length) - 1
+        unknown = size == (1 << 7 * length) - 1
+        position += length
+        end = len(data) if unknown else position + size
+        if end > len(data):
+            raise MediaError("truncated", "the Matroska or WebM file ends inside an element")
+        yield identity, position, end
+        position = position if identity in _MASTERS else end
+
+
+def _matroska(data: bytes) -> Found:
+    doc_type, types, scale, ticks, blocks = b"", set(), 1_000_000, None, 0
+    for identity, start, end in _elements(data):
+        if identity == _DOC_TYPE:
+            doc_type = data[start:end].rstrip(b"\0")
+        elif identity == _TRACK_TYPE:
+            types.add(int.from_bytes(data[start:end], "big"))
+        elif identity == _TIMESTAMP_SCALE:
+            scale = int.from_bytes(data[start:end], "big")
+        elif identity == _DURATION and end - start in (4, 8):
+            ticks = struct.unpack(">f" if end - start == 4 else ">d", data[start:end])[0]
+        elif identity in (_SIMPLE_BLOCK, _BLOCK):
+            blocks += 1
+    if not types & {1, 2}:
+        raise MediaError("broken", "the Matroska or WebM file holds neither sound nor video")
+    if not blocks:
+        raise MediaError("truncated", "the Matroska or WebM file ends before its sound or pictures")
+    kind: Literal["audio", "video"] = "video" if 1 in types else "audio"
+    name = "webm" if doc_type == b"webm" else "mkv"
+    media_type = f"{kind}/webm" if name == "webm" else f"{kind}/x-matroska"
+    duration = ticks * scale / 1e9 if ticks is not None and 0 < ticks * scale < 1e18 else None
+    return Found(kind, media_type, name, duration, lambda: _matroska_essence(data))
+
+
+def _matroska_essence(data: bytes) -> Chunks:
+    """Yield every track's codec and every block, but not its time: how blocks are clustered does not matter."""
+    view = memoryview(data)
+    for identity, start, end in _elements(data):
+        if identity in (_TRACK_NUMBER, _TRACK_TYPE, _CODEC, _CODEC_PRIVATE):
+            yield struct.pack("<II", identity, end - start)
+            yield view[start:end]
+        elif identity in (_SIMPLE_BLOCK, _BLOCK) and end > start:
+            number = 9 - data[start].bit_length() if data[start] else 1
+            yield struct.pack("<I", end - start)
+            yield view[start : start + number]
+            yield view[start + number + 3 : end]
+
+
+# --- The rest ---------------------------------------------------------------------------------------------------------
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_STREAM = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
+_ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
+
+
+def _asf(data: bytes) -> Found:
+    view = memoryview(data)
+    header_end = struct.unpack_from("<Q", data, 16)[0]
+    if header_end > len(data):
+        raise MediaError("truncated", "the ASF file ends inside its header")
+    streams: list[memoryview] = []
+    types, duration, position = set(), None, 30
+    while position + 24 <= header_end:
+        size = struct.unpack_from("<Q", data, position + 16)[0]
+        if size < 24:
+            raise MediaError("broken", "the ASF file has an object of impossible size")
+        if data[position : position + 16] == _ASF_STREAM:
+            types.add(data[position + 24 : position + 40])
+            streams.append(view[position + 24 : position + size])
+        elif data[position : position + 16] == _ASF_FILE:
+            ticks, _, preroll = struct.unpack_from("<QQQ", data, position + 64)
+            duration = max(ticks / 1e7 - preroll / 1e3, 0) or None
+        position += size
+    if data[header_end : header_end + 16] != _ASF_DATA:
+        raise MediaError("truncated", "the ASF file ends before its sound or pictures")
+    size = struct.unpack_from("<Q", data, header_end + 16)[0]
+    if header_end + size > len(data):
+        raise MediaError("truncated", "the ASF file ends inside its sound or pictures")
+    essence = _chunks(struct.pack("<I", sum(map(len, streams))), *streams, view[header_end + 40 : header_end + size])
+    if _ASF_VIDEO in types:
+        return Found("video", "video/x-ms-wmv", "wmv", duration, essence)
+    if _ASF_AUDIO in types:
+        return Found("audio", "audio/x-ms-wma", "wma", duration, essence)
+    raise MediaError("unsupported", "the ASF file holds neither sound nor video")
+
+
+def _aiff(data: bytes) -> Found:
+    common: memoryview | None = None
+    duration = None
+    view = memoryview(data)
+    position = 12
+    while position + 8 <= len(data):
+        name, size = struct.unpack_from(">4sI", data, position)
+        body = position + 8
+        if name == b"COMM":
+            frames, _, exponent, mantissa = struct.unpack_from(">IHHQ", data, body + 2)
+            rate = mantissa * 2.0 ** (max(min((exponent & 0x7FFF) - 16383, 64), -64) - 63)
+            duration = frames / rate if rate else None
+            common = view[body : body + size]
+        elif name == b"SSND" and common is not None:
+            if body + size > len(data):
+                raise MediaError("truncated", "the AIFF file ends inside its samples")
+            essence = _chunks(struct.pack("<I", len(common)), common, view[body : body + size])
+            return Found("audio", "audio/aiff", "aiff", duration, essence)
+        position = body + size + size % 2
+    raise MediaError("truncated", "the AIFF file ends before its samples")
+
+
+_AMR_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
+_AMR_WB_BYTES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
+
+
+def _amr(data: bytes) -> Found:
+    wide = data.startswith(b"#!AMR-WB\n")
+    position, table, frames = (9, _AMR_WB_BYTES, 0) if wide else (6, _AMR_BYTES, 0)
+    while position < len(data):
+        position += table[data[position] >> 3 & 15]
+        frames += 1
+    if not frames or position > len(data) + 32:
+        raise MediaError("truncated", "the AMR file holds no whole frame")
+    return Found("audio", "audio/amr-wb" if wide else "audio/amr", "amr", frames * 0.02)  # 20 ms a frame (RFC 4867)
+
+
+def _basic(data: bytes) -> Found:
+    offset, size, encoding, rate, channels = struct.unpack_from(">5I", data, 4)
+    view = memoryview(data)
+    end = len(data) if size == 0xFFFFFFFF else offset + size
+    if offset < 24 or not 0 < rate < 1_000_000 or not 0 < channels < 256:
+        raise MediaError("broken", "the AU file's header makes no sense")
+    if end > len(data) or offset >= end:
+        raise MediaError("truncated", "the AU file ends before or inside its samples")
+    bytes_per_sample = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding)
+    duration = (end - offset) / (rate * channels * bytes_per_sample) if bytes_per_sample else None
+    essence = _chunks(struct.pack("<III", encoding, rate, channels), view[offset:end])
+    return Found("audio", "audio/basic", "au", duration, essence)
+
+
+def _core_audio(data: bytes) -> Found:
+    return Found("audio", "audio/x-caf", "caf")
+
+
+def _mpeg_video(data: bytes) -> Found:
+    return Found("video", "video/mpeg", "mpg")
+
+
+def _transport_stream(data: bytes) -> Found:
+    return Found("video", "video/mp2t", "ts")
+
+
+def _flash(data: bytes) -> Found:
+    if data[4] & 1:
+        return Found("video", "video/x-flv", "flv")
+    return Found("audio", "audio/x-flv", "flv")
+
+
+_SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Found | None]], ...] = (
+    (b"OggS", _ogg),
+    (b"\x1a\x45\xdf\xa3", _matroska),
+    (_ASF_HEADER, _asf),
+    (b"#!AMR", _amr),
+    (b".snd", _basic),
+    (b"caff", _core_audio),
+    (b"\0\0\1\xba", _mpeg_video),
+    (b"\0\0\1\xb3", _mpeg_video),
+    (b"FLV\1", _flash),
+)

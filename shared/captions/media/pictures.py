@@ -1,0 +1,337 @@
+"""Pictures: opened with limits, decoded once at the size needed, and copied for a model.
+
+What a picture looks like is decided here, the same for every reader: orientation applied, transparency on white,
+16 bits scaled to 8, CMYK and palettes as RGB, the first frame or page. Colour profiles are not applied: removing one
+must not change the fingerprint.
+"""
+
+import hashlib
+import io
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from PIL import Image, UnidentifiedImageError
+
+from captions.media.errors import Limits, MediaError
+from captions.media.sniffing import Kind, Sniffed
+
+# Both sides of a working picture are at least this long where the original's are (less than twice it, unless a JPEG
+# could only be scaled to the next power of two).
+WORKING_SIDE = 375
+
+# Formats that Pillow decodes in Python take microseconds a pixel.
+_SLOW_FORMATS = frozenset({"QOI", "XPM", "MSP", "XBM"})
+_SLOW_PIXELS = 4_000_000
+
+_LOSSLESS = frozenset(
+    {"PNG", "GIF", "BMP", "TIFF", "PPM", "TGA", "QOI", "ICO", "CUR", "SGI", "SUN", "PSD", "IM", "MSP", "FLI"}
+)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture: `working` is RGB, upright, reduced to about WORKING_SIDE; `width` x `height` is the
+    original's size in pixels, upright. `pixels_digest` is the SHA-256 (hex) of all its RGB pixels and their shape, for
+    formats that keep every pixel; None for the others, which are never decoded whole.
+    """
+
+    working: Image.Image
+    width: int
+    height: int
+    orientation: int
+    pixels_digest: str | None
+
+
+@contextmanager
+def _decoder_errors(what: str) -> Iterator[None]:
+    """Turn what Pillow's decoders raise on bad files into MediaError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd tags are no reason to tell anyone
+            yield
+    except MediaError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise MediaError("bomb", f"{what} would unpack to far more pixels than a picture has") from error
+    except UnidentifiedImageError as error:
+        raise MediaError("broken", f"{what} begins like a picture, but its header cannot be read") from error
+    except MemoryError as error:
+        raise MediaError("bomb", f"{what} would unpack to more than the memory there is") from error
+    except Exception as error:  # the decoders raise nearly everything: OSError, SyntaxError, struct.error, TypeError…
+        text = str(error).lower()
+        if "decompressed data too large" in text or "too large" in text:
+            raise MediaError("bomb", f"{what} holds a packed part that unpacks to far too much") from error
+        if any(sign in text for sign in ("truncated", "not enough", "unexpected end", "eof", "end of file", "short")):
+            raise MediaError("truncated", f"{what} ends before the whole picture") from error
+        raise MediaError("broken", f"{what} cannot be decoded") from error
+
+
+def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.Image, Sniffed]:
+    """Open a picture without decoding it, and complete `sniffed` with its size and frames.
+
+    Raises MediaError: `bomb` where it is larger than `limits` allow, `broken` where its header is.
+    """
+    assert sniffed.format is not None
+    what = f"the {sniffed.format} file"
+    _refuse_nested_bombs(data, sniffed.format, limits)
+    with _decoder_errors(what):
+        if sniffed.format == "HEIF":
+            import pillow_heif  # its libraries load only where a HEIC picture is met
+
+            pillow_heif.register_heif_opener(thumbnails=False)
+        formats = ["JPEG", "MPO"] if sniffed.format == "JPEG" else [sniffed.format]
+        image = Image.open(io.BytesIO(data), formats=formats)
+        width, height = image.size
+        _refuse_bomb(width, height, _pixel_limit(data, sniffed.format, limits))
+        frames = (
+            1 if image.format in ("MPO", "HEIF", "ICO", "CUR", "PSD", "DDS") else int(getattr(image, "n_frames", 1))
+        )
+    kind: Kind = sniffed.kind
+    if frames > 1:
+        kind = "document" if sniffed.format == "TIFF" else "animation"
+    return image, replace(sniffed, kind=kind, width=width, height=height, frames=frames)
+
+
+def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
+    """Decode the opened picture at the size the fingerprint needs; proves that it decodes to its end.
+
+    Raises MediaError (`truncated`, `broken`, `bomb`).
+    """
+    with _decoder_errors(f"the {sniffed.format} file"):
+        width, height = image.size
+        if image.format in ("JPEG", "MPO"):
+            # libjpeg then transforms only the low frequencies it needs: a quarter of the time of a full decode.
+            image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
+        image.load()
+        orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
+        lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and b"VP8L" in data[12:64])
+        digest = None
+        if lossless and orientation != 1:
+            image = image.transpose(_TRANSPOSE[orientation])
+        working, digest = _reduced(image, hashed=lossless)
+        if orientation != 1 and not lossless:
+            working = working.transpose(_TRANSPOSE[orientation])
+        if orientation >= 5:
+            width, height = height, width
+    return Picture(working, width, height, orientation, digest)
+
+
+def _refuse_bomb(width: int, height: int, limit: int) -> None:
+    if width <= 0 or height <= 0:
+        raise MediaError("broken", f"the picture's header says {width} x {height} pixels")
+    if width * height > limit:
+        raise MediaError(
+            "bomb",
+            f"the picture would unpack to {width} x {height} pixels; at most {limit / 1e6:g} megapixels are taken",
+        )
+
+
+def _pixel_limit(data: bytes, name: str, limits: Limits) -> int:
+    in_python = (
+        name in _SLOW_FORMATS
+        or (name == "PPM" and data[1:2] in b"123")
+        or (name == "BMP" and data[30:31] in (b"\1", b"\2"))
+    )
+    return min(limits.image_pixels, _SLOW_PIXELS) if in_python else limits.image_pixels
+
+
+def _refuse_nested_bombs(data: bytes, name: str, limits: Limits) -> None:
+    """Check sizes that Pillow learns only while it decodes: those inside icons, and of an animation's later frames."""
+    try:
+        if name in ("ICO", "CUR"):
+            for entry in range(struct.unpack_from("<H", data, 4)[0]):
+                offset = struct.unpack_from("<I", data, 6 + 16 * entry + 12)[0]
+                png = data[offset : offset + 4] == b"\x89PNG"
+                width, height = struct.unpack_from(">II" if png else "<ii", data, offset + (16 if png else 4))
+                _refuse_bomb(max(width, 1), max(height if png else abs(height) // 2, 1), limits.image_pixels)
+        elif name == "GIF":
+            for width, height in _gif_extents(data):
+                _refuse_bomb(max(width, 1), max(height, 1), limits.image_pixels)
+    except (struct.error, IndexError) as error:
+        raise MediaError("truncated", f"the {name} file ends inside its headers") from error
+
+
+def _gif_extents(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the canvas (width, height) that each frame of a GIF asks for (GIF89a specification, sections 18 to 26)."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    yield width, height
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while position < len(data) and data[position] in (0x21, 0x2C):
+        if data[position] == 0x2C and position + 10 <= len(data):
+            left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, position + 1)
+            yield max(width, left + wide), max(height, top + high)
+            position += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+        else:
+            position += 2
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        position += 1
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF blocks are broken in every way there is; the picture is not
+        return 1
+    return int(value) if value in _TRANSPOSE else 1
+
+
+def _reduced(image: Image.Image, *, hashed: bool) -> tuple[Image.Image, str | None]:
+    """Return the picture as RGB, box-averaged to WORKING_SIDE, and the digest of its full RGB pixels.
+
+    Works on strips, so that a large picture is in memory once, in its own mode, and not a second time as RGB.
+    """
+    width, height = image.size
+    across, down = max(1, width // WORKING_SIDE), max(1, height // WORKING_SIDE)
+    convert = _converter(image)
+    digest = hashlib.sha256(f"{width}x{height}".encode()) if hashed else None
+    rows = down * max(1, 2_000_000 // (width * down))
+    if rows >= height:
+        whole = convert(image)
+        if digest is not None:
+            digest.update(whole.tobytes())
+        reduced = whole.reduce((across, down)) if across * down > 1 else whole
+        return reduced, digest.hexdigest() if digest is not None else None
+    reduced = Image.new("RGB", (-(-width // across), -(-height // down)))
+    for top in range(0, height, rows):
+        strip = convert(image.crop((0, top, width, min(top + rows, height))))
+        if digest is not None:
+            digest.update(strip.tobytes())
+        reduced.paste(strip.reduce((across, down)), (0, top // down))
+    return reduced, digest.hexdigest() if digest is not None else None
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Return the function that turns `image`, or a strip of it, into RGB on white."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        low, scale = _range(image)
+        return lambda part: _scaled(part, low, scale).convert("RGB")
+    if image.mode == "LAB":
+        return _lab_converter()
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _on_white
+    return lambda part: part.convert("RGB")
+
+
+def _on_white(part: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+    if part.mode in ("La",):
+        part = part.convert("LA")
+    over = part.convert("RGBA")
+    under = Image.new("RGB", over.size, background)
+    under.paste(over, mask=over.getchannel("A"))
+    return under
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return (the value that becomes black, the factor to 0..255) for pixels deeper than 8 bits."""
+    if image.mode.startswith("I;16"):
+        bits = 16
+        tags = getattr(image, "tag_v2", None)
+        if tags is not None and isinstance(tags.get(258), tuple):
+            bits = tags[258][0]  # BitsPerSample: 12-bit scans fill a sixteenth of the range
+        return 0.0, 255.0 / ((1 << min(max(bits, 8), 16)) - 1)
+    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # these modes have one band
+    if image.mode == "I" and low >= 0 and high <= 65535:
+        return 0.0, 255.0 / 65535 if high > 255 else 1.0
+    if image.mode == "F" and low >= 0 and 1.0 < high <= 255.0:
+        return 0.0, 1.0
+    if image.mode == "F" and low >= 0 and high <= 1.0:
+        return 0.0, 255.0
+    return low, 255.0 / (high - low) if high > low else 0.0
+
+
+def _scaled(part: Image.Image, low: float, scale: float) -> Image.Image:
+    import numpy as np
+
+    values = np.asarray(part, dtype=np.float32)
+    return Image.fromarray(np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8))
+
+
+def _lab_converter() -> Callable[[Image.Image], Image.Image]:
+    from PIL import ImageCms
+
+    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    return lambda part: ImageCms.applyTransform(part, transform) or part
+
+
+def model_copy(
+    data: bytes,
+    *,
+    max_side: int = 1568,
+    max_bytes: int = 3_000_000,
+    media_types: Sequence[str] = ("image/jpeg", "image/png", "image/webp"),
+    limits: Limits | None = None,
+) -> tuple[bytes, str]:
+    """Return a copy of the picture for a model and its media type: upright, first frame, on white, without metadata.
+
+    At most `max_side` pixels on its longer side and `max_bytes` long; the same bytes give the same copy. Pictures of
+    few colours stay PNG if the model takes it, since JPEG smears their text. Raises MediaError as `inspect` does.
+    """
+    from captions.media.inspection import opened
+
+    image, sniffed = opened(data, limits or Limits())
+    with _decoder_errors(f"the {sniffed.format} file"):
+        width, height = image.size
+        shrink = min(1.0, max_side / max(width, height))
+        target = max(1, round(width * shrink)), max(1, round(height * shrink))
+        if image.format in ("JPEG", "MPO"):
+            image.draft("RGB", target)
+        image.load()
+        orientation = _orientation(image)
+        picture = _copied(image, target)
+        if orientation != 1:
+            picture = picture.transpose(_TRANSPOSE[orientation])
+    return _encoded(picture, max_bytes, media_types)
+
+
+def _copied(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    """Return `image` as RGB in `target` size; on grey where white would leave nothing to see."""
+    convert = _converter(image)
+    width, height = image.size
+    factor = max(1, min(width // (2 * target[0]), height // (2 * target[1])))
+    if factor > 1 and image.mode in ("RGB", "L", "RGBA", "LA", "CMYK"):
+        image = image.reduce(factor)
+    picture = convert(image)
+    if convert is _on_white and picture.getcolors(1) is not None:
+        picture = _on_white(image, (128, 128, 128))
+    return picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
+
+
+def _encoded(picture: Image.Image, max_bytes: int, media_types: Sequence[str]) -> tuple[bytes, str]:
+    few_colours = picture.getcolors(max(256, picture.width * picture.height // 32)) is not None
+    if "image/png" in media_types and (few_colours or "image/jpeg" not in media_types):
+        copy = _saved(picture, "PNG")
+        photo = "image/jpeg" in media_types and len(copy) > 2 * len(_saved(picture, "JPEG", quality=90))
+        if len(copy) <= max_bytes and not photo:
+            return copy, "image/png"
+    name = next((name for name in ("jpeg", "webp", "png") if f"image/{name}" in media_types), None)
+    if name is None:
+        raise ValueError(f"none of {media_types} can be written")
+    while True:
+        for quality in (90, 80, 65):
+            copy = _saved(picture, name.upper(), quality=quality)
+            if len(copy) <= max_bytes:
+                return copy, f"image/{name}"
+        if max(picture.size) < 64:
+            raise MediaError("too_large", f"no copy of the picture fits {max_bytes} bytes")
+        picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)), Image.Resampling.LANCZOS)
+
+
+def _saved(picture: Image.Image, name: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, name, **options)
+    return stream.getvalue()
