@@ -1,0 +1,62 @@
+"""Takes the uploads queue: events of S3, and uploads that are to be looked at again."""
+
+import asyncio
+import json
+from typing import Any
+
+from aws_lambda_powertools.utilities.batch import AsyncBatchProcessor, EventType, async_process_partial_response
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from captions import telemetry, wiring
+from captions.jobs import Revisit
+from captions.uploads import Deletion, Ignored, Upload, from_event
+
+MIN_START_MILLISECONDS = 20_000
+"""With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
+
+logger, metrics, tracer = telemetry.logger(), telemetry.metrics(), telemetry.tracer()
+processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+class NotStartedError(Exception):
+    """There was not enough time left to start on the message; it is to be delivered again."""
+
+
+def parse(body: str) -> Upload | Deletion | Ignored | Revisit:
+    """Read one message's body; raises ValueError when it is none that this queue carries."""
+    message = json.loads(body)
+    if isinstance(message, dict) and message.get("type") == "revisit":
+        return Revisit.model_validate(message)
+    return from_event(message)
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler(capture_response=False)
+@metrics.log_metrics(capture_cold_start_metric=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+    """Handle a batch, its messages side by side; those that fail are reported one by one."""
+    intake = wiring.intake()
+
+    async def take(record: SQSRecord) -> None:
+        message = parse(record.body)
+        redelivered = int(record.attributes.approximate_receive_count or 1) > 1
+
+        def start() -> str:
+            if context.get_remaining_time_in_millis() < MIN_START_MILLISECONDS:
+                raise NotStartedError(f"{context.get_remaining_time_in_millis()} ms left")
+            return intake.handle(message, redelivered=redelivered)
+
+        ending = await asyncio.to_thread(start)
+        asset = (
+            None
+            if isinstance(message, Ignored)
+            else message.upload.asset
+            if isinstance(message, Revisit)
+            else message.asset
+        )
+        logger.info("upload_handled", asset=asset, message=type(message).__name__, ending=ending)
+
+    return async_process_partial_response(event=event, record_handler=take, processor=processor, context=context)

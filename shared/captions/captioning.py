@@ -1,0 +1,341 @@
+"""The worker: captions one upload, hands the result to everyone who waits for it, and tells the event bus.
+
+The order of its writes is what makes a second delivery harmless: the lease is taken before anything is paid, the result
+is stored before anything else is done with it, and all that follows the stored result can be repeated from the record.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, Literal
+
+from captions import media, routing, telemetry
+from captions.gateway import (
+    AccountProblem,
+    CircuitsOpen,
+    Completion,
+    Exhausted,
+    Gateway,
+    GatewayError,
+    Media,
+    NoCapableModel,
+    Refused,
+    Request,
+    Unacceptable,
+)
+from captions.intake import Outcome, spent
+from captions.jobs import Job, Queues, Revisit, backoff
+from captions.neighbours import Neighbours
+from captions.notify import Notifier
+from captions.objects import GoneError, Objects
+from captions.records import (
+    MAX_ATTEMPTS_KEPT,
+    Begun,
+    Busy,
+    Duplicate,
+    Ended,
+    Provenance,
+    Reason,
+    Record,
+    Records,
+    Result,
+    Superseded,
+)
+from captions.settings import WorkerSettings
+from captions.tasks import TASKS, clean
+
+STORING_SECONDS = 6.0
+"""Kept back from the time a function has, for storing what a model answered."""
+MIN_CALL_SECONDS = 5.0
+"""With less time left than this for the model, a job is not started."""
+DECODERS = 2
+"""Pictures decoded at the same time in one sandbox; it is memory, not time, that sets this."""
+LINK_SECONDS = 120
+"""How long a presigned URL given to a model lives; longer than any model may take."""
+
+Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "blocked", "failed", "deleted", "lost"]
+
+
+class NotStartedError(Exception):
+    """There was not enough time left to start the job; its message is to be delivered again."""
+
+
+@dataclass
+class Worker:
+    """What the caption and transcribe functions work with."""
+
+    settings: WorkerSettings
+    records: Records
+    objects: Objects
+    neighbours: Neighbours
+    queues: Queues
+    notifier: Notifier
+    gateway: Gateway
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._decoders = asyncio.Semaphore(DECODERS)
+
+    async def run(self, job: Job, *, deadline: float) -> Ending:
+        """Take one job as far as it goes before `deadline` (time.monotonic), and say how far that was.
+
+        Raises NotStartedError, or whatever AWS raised, when the job's message is to be delivered again.
+        """
+        if deadline - time.monotonic() < STORING_SECONDS + MIN_CALL_SECONDS:
+            raise NotStartedError(f"{deadline - time.monotonic():.1f} s are too few to start a job")
+        lease_until = round(self.now() + (deadline - time.monotonic()) + STORING_SECONDS, 3)
+        begun = await asyncio.to_thread(
+            partial(self.records.begin, job.upload, now=self.now(), lease_until=lease_until)
+        )
+        match begun:
+            case Superseded() | Duplicate(Record(state="deleted")):
+                return await self._pass_on(job, "superseded")
+            case Duplicate(record):
+                await self._settle(job, record)
+                return "settled"
+            case Busy(until):
+                # The other delivery may yet fail, so this one comes back when its lease is over.
+                await self._send_later(job, max(1.0, until - self.now()))
+                return "deferred"
+            case Begun(record):
+                pass
+        if not await asyncio.to_thread(
+            self.neighbours.renew, job.claim.id, job.claim.generation, max(lease_until, self._queue_lease())
+        ):
+            # A twin took this upload for dead and leads now: find out what to do by going through dedupe again.
+            await self._release(job, lease_until)
+            await self._revisit(job, "leader_lost")
+            return "lost"
+        try:
+            request = await self._request(job)
+        except GoneError:
+            reason = Reason(code="gone", message="this version of the object was gone before it could be captioned")
+            return await self._give_up(job, record, "deleted", reason)
+        except media.MediaError as error:
+            return await self._give_up(job, record, "rejected", Reason(code=error.code, message=error.message))
+        return await self._call(job, record, request, lease_until, deadline - STORING_SECONDS)
+
+    def _queue_lease(self) -> float:
+        return self.now() + self.settings.queue_lease_seconds
+
+    async def _call(self, job: Job, record: Record, request: Request, lease_until: float, deadline: float) -> Ending:
+        chain = routing.chain(job.kind, self.settings)
+        try:
+            completion = await self.gateway.complete(request, chain, deadline=deadline)
+        except Refused as error:
+            reason = Reason(code="refused", message="every model that could caption it refused to")
+            return await self._give_up(job, record, "blocked", reason, error)
+        except NoCapableModel as error:
+            reason = Reason(code="no_capable_model", message=f"none of the configured models takes it: {error}")
+            return await self._give_up(job, record, "failed", reason, error)
+        except Unacceptable as error:
+            reason = Reason(code="unacceptable", message=f"no model accepted the request: {error}")
+            return await self._give_up(job, record, "failed", reason, error)
+        except GatewayError as error:
+            return await self._defer(job, record, error, lease_until)
+        return await self._store(job, record, completion)
+
+    async def _request(self, job: Job) -> Request:
+        async with self._decoders:
+            data = await asyncio.to_thread(self.objects.read, job.upload)
+            item = await asyncio.to_thread(self._media, job, data)
+        task = TASKS[job.task]
+        instructions, text = task.prompt(job.language)
+        return Request(
+            instructions=instructions,
+            text=text,
+            media=(item,),
+            max_tokens=task.max_tokens,
+            request_id=job.claim.id,
+        )
+
+    def _media(self, job: Job, data: bytes) -> Media:
+        link = partial(self.objects.link, job.upload, LINK_SECONDS)
+        if job.kind == "audio":
+            sound = media.audio_payload(data)
+            return Media(
+                kind="audio", media_type=sound.media_type, data=sound.data, url=link, duration_s=sound.duration_s
+            )
+        copy, media_type = media.model_copy(data)
+        return Media(kind="image", media_type=media_type, data=copy, url=None, duration_s=None)
+
+    async def _store(self, job: Job, record: Record, completion: Completion) -> Ending:
+        attempts = (*record.attempts, *(attempt.as_dict() for attempt in completion.attempts))[-MAX_ATTEMPTS_KEPT:]
+        provenance = Provenance(
+            model=completion.model,
+            reported_model=completion.reported_model,
+            endpoint=completion.endpoint,
+            prompt_version=TASKS[job.task].version,
+            attempts=attempts,
+            cost=spent(attempts),
+            cost_source=completion.cost_source,
+            latency_ms=round(completion.latency_ms),
+        )
+        result = Result(text=clean(completion.text), language=job.language, task=job.task)
+        ended = await asyncio.to_thread(
+            partial(
+                self.records.finish,
+                job.upload,
+                "captioned",
+                now=self.now(),
+                source="model",
+                result=result,
+                provenance=provenance,
+                kind=job.kind,
+                media_type=job.media_type,
+            )
+        )
+        telemetry.count("Captioned")
+        telemetry.observe("ModelLatency", completion.latency_ms)
+        if ended is not None:
+            await self._settle(job, ended)
+            return "captioned"
+        stored = await asyncio.to_thread(self.records.get, job.upload.asset)
+        if stored is not None and stored.sequencer == job.upload.sequencer and stored.result is not None:
+            # Another delivery stored its answer first; what this one cost is accounted for all the same.
+            await self._account(job, provenance)
+            await self._settle(job, stored)
+            return "settled"
+        # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
+        await self._account(job, provenance)
+        orphan = record.model_copy(update={"result": result, "provenance": provenance, "state": "captioned"})
+        await self._hand_over(job, orphan)
+        return "superseded"
+
+    async def _account(self, job: Job, provenance: Provenance) -> None:
+        if provenance.cost is not None and Decimal(provenance.cost):
+            await asyncio.to_thread(self.records.add_superseded_cost, job.upload.asset, Decimal(provenance.cost))
+
+    async def _settle(self, job: Job, record: Record) -> None:
+        """Do all that follows a stored end; every part of it can be repeated."""
+        await self._hand_over(job, record)
+        await asyncio.to_thread(self.notifier.ended, [record])
+
+    async def _hand_over(self, job: Job, record: Record) -> None:
+        """End the claim and give everyone who waits for it the same end."""
+        # A caption that was itself copied (from a leader taken for dead too early) may not be copied on: matches
+        # would chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
+        outcome = Outcome.of(record) if record.result is not None and record.source != "cache" else None
+        followers = await asyncio.to_thread(
+            self.neighbours.settle,
+            job.claim.id,
+            job.claim.generation,
+            "READY" if outcome else "DEAD",
+            outcome.stored() if outcome else None,
+        )
+        for follower in followers:
+            await asyncio.to_thread(self._tell, job, record, outcome, follower)
+
+    def _tell(self, job: Job, leader: Record, outcome: Outcome | None, follower: Any) -> None:
+        shared: Ended | None = "captioned" if outcome else _of_the_media(leader)
+        if shared is None:
+            # What ended the leader says nothing of the picture: one of the followers is to lead now.
+            self.queues.send(self.settings.uploads_queue_url, Revisit(upload=follower, reason="leader_lost"))
+        else:
+            ended = self.records.finish(
+                follower,
+                shared,
+                now=self.now(),
+                source="cache" if outcome else None,
+                result=outcome.result if outcome else None,
+                provenance=outcome.copied() if outcome else None,
+                reason=leader.reason,
+            )
+            if ended is None:
+                # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
+                current = self.records.get(follower.asset)
+                ended = current if current and current.sequencer == follower.sequencer and current.terminal else None
+            if ended is not None:
+                self.notifier.ended([ended])
+        self.neighbours.dismiss(job.claim.id, follower)
+
+    async def _give_up(
+        self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | None = None
+    ) -> Ending:
+        made = tuple(attempt.as_dict() for attempt in error.attempts) if error else ()
+        attempts = (*record.attempts, *made)[-MAX_ATTEMPTS_KEPT:]
+        ended = await asyncio.to_thread(
+            partial(
+                self.records.finish,
+                job.upload,
+                state,
+                now=self.now(),
+                reason=reason,
+                provenance=Provenance(prompt_version=TASKS[job.task].version, attempts=attempts, cost=spent(attempts)),
+                kind=job.kind,
+                media_type=job.media_type,
+            )
+        )
+        telemetry.logger().warning("upload_ended", asset=job.upload.asset, state=state, reason=reason.code)
+        if ended is None:
+            return await self._pass_on(job, "superseded")
+        await self._settle(job, ended)
+        return state
+
+    async def _pass_on(self, job: Job, ending: Ending) -> Ending:
+        """Free the claim of an upload that is no longer there to be captioned."""
+        followers = await asyncio.to_thread(self.neighbours.settle, job.claim.id, job.claim.generation, "DEAD", None)
+        for follower in followers:
+            if follower != job.upload:
+                await asyncio.to_thread(
+                    self.queues.send, self.settings.uploads_queue_url, Revisit(upload=follower, reason="leader_lost")
+                )
+            await asyncio.to_thread(self.neighbours.dismiss, job.claim.id, follower)
+        return ending
+
+    async def _defer(self, job: Job, record: Record, error: GatewayError, lease_until: float) -> Ending:
+        """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
+        if self.now() - job.queued_at >= self.settings.max_job_age_seconds:
+            reason = Reason(
+                code="gave_up",
+                message=f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}",
+            )
+            return await self._give_up(job, record, "failed", reason, error)
+        delay = backoff(job.deferrals)
+        if isinstance(error, Exhausted | CircuitsOpen) and error.retry_after_s is not None:
+            delay = max(delay, error.retry_after_s)
+        if isinstance(error, AccountProblem):
+            telemetry.count("EndpointAccountProblem")
+        telemetry.logger().warning(
+            "job_deferred", asset=job.upload.asset, error=type(error).__name__, delay=round(delay, 1)
+        )
+        made = [attempt.as_dict() for attempt in error.attempts][: max(0, MAX_ATTEMPTS_KEPT - len(record.attempts))]
+        await self._release(job, lease_until, made, due=self.now() + delay + self.settings.queue_lease_seconds)
+        await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, self._queue_lease() + delay)
+        await self._send_later(job.model_copy(update={"deferrals": job.deferrals + 1}), delay)
+        telemetry.count("Deferred")
+        return "deferred"
+
+    async def _release(
+        self, job: Job, lease_until: float, attempts: list[dict[str, Any]] | None = None, due: float | None = None
+    ) -> None:
+        await asyncio.to_thread(
+            partial(
+                self.records.release,
+                job.upload,
+                lease_until,
+                now=self.now(),
+                due=due if due is not None else self.now() + self.settings.sweep_after_seconds,
+                attempts=attempts or (),
+            )
+        )
+
+    async def _revisit(self, job: Job, reason: Literal["leader_lost"]) -> None:
+        await asyncio.to_thread(
+            self.queues.send, self.settings.uploads_queue_url, Revisit(upload=job.upload, reason=reason)
+        )
+
+    async def _send_later(self, job: Job, delay: float) -> None:
+        """Queue the job anew instead of failing its message: a delay must never lead to a dead letter."""
+        target = routing.route(job.kind, self.settings)
+        if target is None:
+            raise ValueError(f"no queue takes {job.kind}")
+        await asyncio.to_thread(partial(self.queues.send, target.queue_url, job, delay=delay))
+
+
+def _of_the_media(leader: Record) -> Ended | None:
+    """Return how a leader ended, where that says something of its media rather than of its object."""
+    return leader.state if leader.state in ("blocked", "failed") else None

@@ -1,0 +1,308 @@
+"""Dedupe: decides what becomes of an upload before anything is paid for it.
+
+Every step may be repeated, by a second delivery or after a crash: the record's sequencer, the claim's id and the
+followers' keys come from the event itself, so that a repetition finds what the first try wrote.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from threading import BoundedSemaphore
+from typing import Any, Literal
+
+from captions import media, routing, telemetry
+from captions.fingerprint import HASH_VERSION, Fingerprint, fingerprint_audio, fingerprint_image
+from captions.jobs import ClaimRef, Job, Queues, Revisit, backoff
+from captions.neighbours import Contended, Follow, Hit, Lead, Neighbours
+from captions.notify import Notifier
+from captions.objects import GoneError, Objects
+from captions.records import (
+    Accepted,
+    Duplicate,
+    Provenance,
+    Reason,
+    Record,
+    Records,
+    Result,
+    Superseded,
+)
+from captions.settings import IntakeSettings
+from captions.uploads import Deletion, Ignored, ObjectVersion, Upload
+
+DECODERS = 3
+"""Media decoded at the same time in one sandbox; it is memory, not time, that sets this."""
+SNIFFED_BYTES = 65_536
+"""How much of an object too large to be read whole is looked at to say what it is."""
+
+Ending = Literal["ignored", "duplicate", "superseded", "rejected", "hit", "waiting", "queued", "contended", "deleted"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A captioned exemplar's answer, as its claim keeps it for those that copy it."""
+
+    asset: str
+    result: Result
+    model: str | None
+    reported_model: str | None
+    endpoint: str | None
+    prompt_version: str | None
+    cost: str | None
+
+    @classmethod
+    def of(cls, record: Record) -> "Outcome":
+        """Take the answer of a record that was captioned by a model."""
+        provenance = record.provenance or Provenance()
+        if record.result is None:
+            raise ValueError(f"{record.asset} has no result")
+        return cls(
+            asset=record.asset,
+            result=record.result,
+            model=provenance.model,
+            reported_model=provenance.reported_model,
+            endpoint=provenance.endpoint,
+            prompt_version=provenance.prompt_version,
+            cost=provenance.cost,
+        )
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Outcome":
+        """Read what `stored` wrote."""
+        values = {"model": None, "reported_model": None, "endpoint": None, "prompt_version": None, "cost": None}
+        return cls(**{**values, **stored, "result": Result.model_validate(stored["result"])})
+
+    def stored(self) -> dict[str, Any]:
+        """Return the answer as plain values for the claim."""
+        return {**self.__dict__, "result": self.result.model_dump()}
+
+    def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
+        """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
+        return Provenance(
+            model=self.model,
+            reported_model=self.reported_model,
+            endpoint=self.endpoint,
+            prompt_version=self.prompt_version,
+            attempts=attempts,
+            cost=spent(attempts),
+            cost_source="cache",
+            copied_from=self.asset,
+            saved=self.cost,
+        )
+
+
+def spent(attempts: tuple[Mapping[str, Any], ...]) -> str | None:
+    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
+    costs = [attempt.get("cost") for attempt in attempts]
+    if None in costs:
+        return None
+    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+
+
+@dataclass
+class Intake:
+    """What the dedupe function works with."""
+
+    settings: IntakeSettings
+    records: Records
+    objects: Objects
+    neighbours: Neighbours
+    queues: Queues
+    notifier: Notifier
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._decoders = BoundedSemaphore(DECODERS)
+
+    def handle(self, message: Upload | Deletion | Ignored | Revisit, *, redelivered: bool = False) -> Ending:
+        """Take one message of the uploads queue as far as it goes now, and say how far that was.
+
+        `redelivered`: an earlier delivery of this very message may have died half way. Raises whatever AWS raised when
+        the message is to be delivered again.
+        """
+        match message:
+            case Ignored():
+                return "ignored"
+            case Deletion():
+                return self._deleted(message, redelivered=redelivered)
+            case Revisit():
+                return self._revisited(message, redelivered=redelivered)
+            case Upload():
+                return self._uploaded(message, redelivered=redelivered)
+
+    def _uploaded(self, upload: ObjectVersion, *, redelivered: bool) -> Ending:
+        now = self.now()
+        match self.records.accept(upload, now=now, due=now + self.settings.sweep_after_seconds):
+            case Superseded():
+                return "superseded"
+            case Duplicate(record) if record.terminal:
+                if redelivered:
+                    self.notifier.ended([record])
+                return "duplicate"
+            case Duplicate(record) if record.state != "received":
+                return "duplicate"
+            case Accepted(record) | Duplicate(record):
+                return self._place(record)
+
+    def _revisited(self, revisit: Revisit, *, redelivered: bool) -> Ending:
+        now = self.now()
+        record = self.records.get(revisit.upload.asset)
+        if record is None or record.sequencer != revisit.upload.sequencer:
+            return "superseded"
+        if revisit.reason == "redrive" and not redelivered and record.state in ("failed", "blocked"):
+            record = self.records.reopen(record.upload, now=now, due=now + self.settings.sweep_after_seconds) or record
+        if record.terminal:
+            if redelivered:
+                self.notifier.ended([record])
+            return "duplicate"
+        return self._place(record, revisit)
+
+    def _deleted(self, deletion: Deletion, *, redelivered: bool) -> Ending:
+        record = self.records.get(deletion.asset)
+        if (
+            deletion.permanent
+            and deletion.version_id is not None
+            and record is not None
+            and record.state == "deleted"
+            and record.version_id == deletion.version_id
+            and record.sequencer < deletion.sequencer
+            and (current := self.objects.current(deletion.bucket, deletion.key)) is not None
+        ):
+            # The delete marker itself was removed: the object is back, and S3 sends no other event for that.
+            restored = current.model_copy(update={"sequencer": deletion.sequencer})
+            return self._uploaded(restored, redelivered=redelivered)
+        deleted = self.records.delete(deletion, permanent=deletion.permanent, now=self.now())
+        if deleted is not None:
+            self.notifier.ended([deleted])
+            return "deleted"
+        if redelivered and record is not None and record.state == "deleted" and record.sequencer == deletion.sequencer:
+            self.notifier.ended([record])
+        return "duplicate"
+
+    def _place(self, record: Record, revisit: Revisit | None = None) -> Ending:
+        """Find out what the upload is, and who captions it."""
+        upload = record.upload
+        try:
+            with self._decoders:
+                found, fingerprint = self._look(upload)
+        except GoneError:
+            return self._gone(record)
+        except media.MediaError as error:
+            return self._rejected(record, error.code, error.message)
+        target = routing.route(found.kind, self.settings)
+        if target is None:
+            return self._rejected(
+                record,
+                "unsupported_kind",
+                f"{found.kind} ({found.media_type}) is not captioned by this version",
+                kind=found.kind,
+                media_type=found.media_type,
+            )
+        scope = routing.scope(upload, target.task, HASH_VERSION, self.settings)
+        now = self.now()
+        match self.neighbours.find_or_claim(scope, upload, fingerprint):
+            case Hit(claim):
+                return self._hit(record, Outcome.read(claim.outcome or {}), found.kind, found.media_type)
+            case Follow(claim_id):
+                self.records.progress(
+                    upload,
+                    "waiting",
+                    now=now,
+                    due=now + self.settings.queue_lease_seconds / 2,
+                    kind=found.kind,
+                    media_type=found.media_type,
+                    claim=ClaimRef(id=claim_id, generation=0),
+                )
+                telemetry.count("InFlightTwin")
+                return "waiting"
+            case Lead(claim_id, generation):
+                job = Job(
+                    upload=upload,
+                    kind=found.kind,
+                    media_type=found.media_type,
+                    task=target.task.name,
+                    language=self.settings.language,
+                    claim=ClaimRef(id=claim_id, generation=generation),
+                    queued_at=now,
+                )
+                # Sent before it is noted: a crash in between sends it twice, which the worker's lease makes harmless.
+                self.queues.send(target.queue_url, job)
+                self.records.progress(
+                    upload,
+                    "queued",
+                    now=now,
+                    due=now + self.settings.queue_lease_seconds,
+                    kind=found.kind,
+                    media_type=found.media_type,
+                    claim=job.claim,
+                )
+                telemetry.count("CacheMiss")
+                return "queued"
+            case Contended():
+                attempt = revisit.attempt + 1 if revisit is not None and revisit.reason == "contention" else 0
+                self.queues.send(
+                    self.settings.uploads_queue_url,
+                    Revisit(upload=upload, reason="contention", attempt=attempt),
+                    delay=backoff(attempt, base=2.0, cap=60.0),
+                )
+                return "contended"
+
+    def _look(self, upload: ObjectVersion) -> tuple[media.Sniffed, Fingerprint]:
+        """Read and decode the object; raises MediaError for what will never be captioned."""
+        limits = media.Limits(
+            image_bytes=self.settings.max_image_bytes,
+            image_pixels=self.settings.max_image_pixels,
+            audio_bytes=self.settings.max_audio_bytes,
+            video_bytes=self.settings.max_video_bytes,
+        )
+        if upload.size > max(limits.image_bytes, limits.audio_bytes):
+            found = media.sniff(self.objects.read(upload, first=SNIFFED_BYTES))
+            if routing.route(found.kind, self.settings) is not None:
+                raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
+            return found, Fingerprint(exact=(), phash=None, evidence=None)
+        data = self.objects.read(upload)
+        inspected = media.inspect(data, limits)
+        if routing.route(inspected.kind, self.settings) is None:
+            return inspected, Fingerprint(exact=(), phash=None, evidence=None)
+        if inspected.kind == "audio":
+            return inspected, fingerprint_audio(data)
+        return inspected, fingerprint_image(inspected)
+
+    def _hit(self, record: Record, outcome: Outcome, kind: str, media_type: str) -> Ending:
+        ended = self.records.finish(
+            record.upload,
+            "captioned",
+            now=self.now(),
+            source="cache",
+            result=outcome.result,
+            provenance=outcome.copied(record.attempts),
+            kind=kind,
+            media_type=media_type,
+        )
+        if ended is not None:
+            self.notifier.ended([ended])
+        telemetry.count("CacheHit")
+        return "hit"
+
+    def _rejected(
+        self, record: Record, code: str, message: str, *, kind: str | None = None, media_type: str | None = None
+    ) -> Ending:
+        ended = self.records.finish(
+            record.upload,
+            "rejected",
+            now=self.now(),
+            reason=Reason(code=code, message=message),
+            kind=kind,
+            media_type=media_type,
+        )
+        if ended is not None:
+            self.notifier.ended([ended])
+        telemetry.count("Rejected")
+        return "rejected"
+
+    def _gone(self, record: Record) -> Ending:
+        reason = Reason(code="gone", message="this version of the object was gone before it could be read")
+        ended = self.records.finish(record.upload, "deleted", now=self.now(), reason=reason)
+        if ended is not None:
+            self.notifier.ended([ended])
+        return "deleted"

@@ -1,0 +1,72 @@
+"""What stands on the queues, besides the events of S3 itself."""
+
+import random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from captions.uploads import ObjectVersion
+
+MAX_DELAY_SECONDS = 900
+"""The longest an SQS message can be delayed (Amazon SQS, message quotas)."""
+
+
+class ClaimRef(BaseModel):
+    """The claim on the near-duplicate index that a job was led from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    generation: int
+
+
+class Job(BaseModel):
+    """One upload that a worker is to caption."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["job"] = "job"
+    upload: ObjectVersion
+    kind: str
+    media_type: str
+    task: str
+    language: str
+    claim: ClaimRef
+    queued_at: float = Field(ge=0)
+    """Epoch seconds of the first time it was queued; deferrals keep it."""
+    deferrals: int = Field(default=0, ge=0)
+
+
+class Revisit(BaseModel):
+    """An upload that is to go through dedupe again: it stopped on the way, lost its leader or is redriven."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["revisit"] = "revisit"
+    upload: ObjectVersion
+    reason: Literal["sweep", "leader_lost", "contention", "redrive"]
+    attempt: int = Field(default=0, ge=0)
+
+
+class Queues:
+    """Sends jobs and revisits; `sqs` is a boto3 SQS client."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+
+    def send(self, queue_url: str, message: Job | Revisit, *, delay: float = 0) -> None:
+        """Put a message on a queue; `delay` in seconds is cut to what SQS allows."""
+        self._sqs.send_message(
+            QueueUrl=queue_url,
+            MessageBody=message.model_dump_json(exclude_none=True),
+            DelaySeconds=min(MAX_DELAY_SECONDS, max(0, round(delay))),
+        )
+
+
+def backoff(attempt: int, *, base: float = 4.0, cap: float = MAX_DELAY_SECONDS) -> float:
+    """Seconds to wait before try number `attempt` (0 is the first), growing exponentially, with half of it as jitter.
+
+    Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (equal jitter, so that no delay is near zero).
+    """
+    ceiling = min(cap, base * 2.0 ** min(attempt, 30))
+    return ceiling / 2 + random.uniform(0, ceiling / 2)  # noqa: S311 - jitter is no secret

@@ -1,0 +1,354 @@
+"""The near-duplicate index on DynamoDB, and the driver that takes the claim protocol's steps there.
+
+One table holds three sorts of item:
+
+    pk                       sk                        what
+    <scope>#<band or exact>  <claim id>                a posting: the perceptual hash, so that most candidates fall
+                                                       away without another read
+    c#<claim id>             claim | evidence          a claim, and beside it what two pictures are compared by
+    c#<claim id>             f#<asset hash>#<seq>      a follower of the claim
+
+Expired items stay readable until DynamoDB removes them (up to days later), so every read filters them itself.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
+from captions.neighbours import protocol
+from captions.neighbours.protocol import Announcement, Claim, Clock, Follow, Hit, Outcome, Step
+from captions.records import from_item, to_item
+from captions.settings import Policy
+from captions.uploads import ObjectVersion
+
+T = TypeVar("T")
+
+UNDECIDED_TTL_SECONDS = 7 * 86_400
+"""How long a claim without a result is kept; longer than any upload is tried."""
+MAX_PAGES = 4
+"""Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
+BATCH_WRITE = 25
+BATCH_GET = 100
+
+
+class Neighbours:
+    """Finds and claims near-duplicates; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
+
+    def __init__(
+        self,
+        dynamodb: Any,
+        table: str,
+        *,
+        exemplar_ttl: float = 90 * 86_400.0,
+        queue_lease: float = 900.0,
+        policy: Policy = "strict",
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        on_capped: Callable[[str], None] = lambda posting: None,
+        threads: int = 32,
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._exemplar_ttl = exemplar_ttl
+        self._policy = policy
+        self._clock = Clock(now=now, queue_lease=queue_lease)
+        self._sleep = sleep
+        self._on_capped = on_capped
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="bands")
+
+    def find_or_claim(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Outcome:
+        """Answer who captions this picture: a ready result, a leader to follow, or this upload itself.
+
+        `scope` holds everything that must be equal for a caption to be shared. Blocks up to PATIENCE_SECONDS.
+        """
+        me = self._announcement(scope, upload, fingerprint)
+        same = self._same(me)
+        found = self._run(protocol.probe(me, same, self._clock))
+        return found or self._run(protocol.decide(me, same, self._clock))
+
+    def follow(self, claim_id: str, upload: ObjectVersion) -> Hit | Follow | None:
+        """Wait for a claim's result; None when it will bring none."""
+        return self._run(protocol.follow(claim_id, upload))
+
+    def renew(self, claim_id: str, generation: int, lease_until: float) -> bool:
+        """Extend a leader's lease; False when the leadership was lost."""
+        return self._run(protocol.renew(claim_id, generation, lease_until))
+
+    def settle(
+        self,
+        claim_id: str,
+        generation: int,
+        state: Literal["READY", "DEAD"],
+        outcome: Mapping[str, Any] | None = None,
+    ) -> list[ObjectVersion]:
+        """End a leadership and answer the followers to be told. Safe to repeat."""
+        return self._run(protocol.settle(claim_id, generation, state, outcome))
+
+    def dismiss(self, claim_id: str, follower: ObjectVersion) -> None:
+        """Take a follower off the list once it was told."""
+        self._dismiss(protocol.Dismiss(claim_id, follower))
+
+    def _announcement(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Announcement:
+        near = self._policy != "exact"
+        return Announcement(
+            id=protocol.claim_id(scope, upload),
+            scope=scope,
+            upload=upload,
+            exact=fingerprint.exact,
+            phash=fingerprint.phash if near else None,
+            evidence=fingerprint.evidence if near else None,
+        )
+
+    def _same(self, me: Announcement) -> Callable[[Claim], bool]:
+        def same(claim: Claim) -> bool:
+            if set(me.exact) & set(claim.exact):
+                return True
+            if me.phash is None or me.evidence is None or claim.phash is None or claim.evidence is None:
+                return False
+            if hamming(me.phash, claim.phash) > RADIUS:
+                return False
+            return same_picture(me.evidence, claim.evidence, self._policy)
+
+        return same
+
+    def _run(self, steps: Generator[Step, Any, T]) -> T:
+        """Take a protocol's steps on the table until it returns."""
+        answer: Any = None
+        try:
+            while True:
+                answer = self.take(steps.send(answer))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def take(self, step: Step) -> Any:
+        """Take one step of the protocol and answer what it asks."""
+        match step:
+            case protocol.Create():
+                return self._create(step)
+            case protocol.Publish():
+                return self._publish(step.announcement)
+            case protocol.Scan():
+                return self._scan(step.announcement, consistent=step.consistent)
+            case protocol.Read():
+                return self._read(step.ids, evidence=step.evidence)
+            case protocol.Move():
+                return self._move(step)
+            case protocol.Withdraw():
+                return self._withdraw(step.announcement)
+            case protocol.Enlist():
+                return self._enlist(step)
+            case protocol.Dismiss():
+                return self._dismiss(step)
+            case protocol.Followers():
+                return self._followers(step.claim_id)
+            case protocol.Rest():
+                return self._sleep(step.seconds)
+
+    def _create(self, step: protocol.Create) -> Claim:
+        me, now = step.announcement, self._clock.now()
+        claim = Claim(
+            id=me.id,
+            state="OPEN",
+            generation=1,
+            lease_until=step.lease_until,
+            expires_at=float(int(now + UNDECIDED_TTL_SECONDS)),
+            upload=me.upload,
+            exact=me.exact,
+            phash=me.phash,
+        )
+        item = {
+            "state": claim.state,
+            "generation": claim.generation,
+            "lease_until": claim.lease_until,
+            "expires_at": int(claim.expires_at),
+            "upload": me.upload.model_dump(exclude_none=True),
+            "exact": list(me.exact),
+            "phash": me.phash,
+        }
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item={**_key(me.id, "claim"), **to_item(item)},
+                ConditionExpression="attribute_not_exists(pk) OR expires_at < :now",
+                ExpressionAttributeValues=to_item({":now": int(now)}),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
+            return _claim(failure.response["Item"])
+        return claim
+
+    def _publish(self, me: Announcement) -> None:
+        expires_at = int(self._clock.now() + self._exemplar_ttl)
+        if me.evidence is not None:
+            # Before the postings: whoever finds a posting must find what to compare by.
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item={**_key(me.id, "evidence"), **to_item({"data": me.evidence, "expires_at": expires_at})},
+            )
+        self._write(
+            {
+                "PutRequest": {
+                    "Item": {"pk": {"S": pk}, "sk": {"S": me.id}, **to_item({"phash": phash, "expires_at": expires_at})}
+                }
+            }
+            for pk, phash in _postings(me).items()
+        )
+
+    def _withdraw(self, me: Announcement) -> None:
+        keys = [{"pk": {"S": pk}, "sk": {"S": me.id}} for pk in _postings(me)]
+        if me.evidence is not None:
+            keys.append(_key(me.id, "evidence"))
+        self._write({"DeleteRequest": {"Key": key}} for key in keys)
+
+    def _write(self, requests: Iterable[dict[str, Any]]) -> None:
+        waiting = list(requests)
+        rounds = 0
+        while waiting:
+            answer = self._dynamodb.batch_write_item(RequestItems={self._table: waiting[:BATCH_WRITE]})
+            unprocessed = answer.get("UnprocessedItems", {}).get(self._table, [])
+            waiting = unprocessed + waiting[BATCH_WRITE:]
+            if unprocessed:
+                rounds += 1
+                self._sleep(min(2.0, 0.05 * 2.0**rounds))
+
+    def _scan(self, me: Announcement, *, consistent: bool) -> frozenset[str]:
+        lookups = [self._readers.submit(self._query, pk, me, consistent) for pk in _postings(me)]
+        return frozenset(id_ for lookup in lookups for id_ in lookup.result() if id_ != me.id)
+
+    def _query(self, pk: str, me: Announcement, consistent: bool) -> list[str]:
+        found: list[str] = []
+        start: dict[str, Any] = {}
+        for _ in range(MAX_PAGES):
+            answer = self._dynamodb.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk",
+                FilterExpression="expires_at > :now",
+                ProjectionExpression="sk, phash",
+                ExpressionAttributeValues={":pk": {"S": pk}, **to_item({":now": int(self._clock.now())})},
+                ConsistentRead=consistent,
+                **start,
+            )
+            for item in answer["Items"]:
+                phash = item["phash"]["B"] if "phash" in item else None
+                if phash is None or me.phash is None or hamming(bytes(phash), me.phash) <= RADIUS:
+                    found.append(item["sk"]["S"])
+            if "LastEvaluatedKey" not in answer:
+                return found
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        self._on_capped(pk)
+        return found
+
+    def _read(self, ids: tuple[str, ...], *, evidence: bool) -> list[Claim]:
+        keys = [_key(id_, sk) for id_ in ids for sk in (("claim", "evidence") if evidence else ("claim",))]
+        claims: dict[str, dict[str, Any]] = {}
+        seen: dict[str, bytes] = {}
+        while keys:
+            # DynamoDB leaves out items it had no room or capacity for, and says which.
+            request = {self._table: {"Keys": keys[:BATCH_GET], "ConsistentRead": True}}
+            answer = self._dynamodb.batch_get_item(RequestItems=request)
+            for item in answer["Responses"].get(self._table, []):
+                id_ = item["pk"]["S"].removeprefix("c#")
+                if item["sk"]["S"] == "claim":
+                    claims[id_] = item
+                else:
+                    seen[id_] = bytes(item["data"]["B"])
+            unprocessed = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            keys = unprocessed + keys[BATCH_GET:]
+        return [_claim(claims[id_], seen.get(id_)) for id_ in ids if id_ in claims]
+
+    def _move(self, step: protocol.Move) -> bool:
+        seen = step.seen
+        kept = self._exemplar_ttl if step.state == "READY" else UNDECIDED_TTL_SECONDS
+        values = {
+            "state": step.state,
+            "generation": step.generation,
+            "lease_until": step.lease_until,
+            "expires_at": int(self._clock.now() + kept),
+            "outcome": step.outcome,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in given)
+        if "outcome" not in given:
+            expression += " REMOVE #outcome"
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=_key(seen.id, "claim"),
+                UpdateExpression=expression,
+                ConditionExpression="#state = :was AND #generation = :of AND #lease_until = :lent",
+                ExpressionAttributeNames={f"#{name}": name for name in values},
+                ExpressionAttributeValues=to_item(
+                    {
+                        **{f":{name}": value for name, value in given.items()},
+                        ":was": seen.state,
+                        ":of": seen.generation,
+                        ":lent": seen.lease_until,
+                    }
+                ),
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def _enlist(self, step: protocol.Enlist) -> None:
+        upload = step.follower.model_dump(exclude_none=True)
+        expires_at = int(self._clock.now() + UNDECIDED_TTL_SECONDS)
+        self._dynamodb.put_item(
+            TableName=self._table,
+            Item={
+                **_key(step.claim_id, _follower_sk(step.follower)),
+                **to_item({"upload": upload, "expires_at": expires_at}),
+            },
+        )
+
+    def _dismiss(self, step: protocol.Dismiss) -> None:
+        self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, _follower_sk(step.follower)))
+
+    def _followers(self, claim_id: str) -> list[ObjectVersion]:
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :followers)",
+            ExpressionAttributeValues={":pk": {"S": f"c#{claim_id}"}, ":followers": {"S": "f#"}},
+            ConsistentRead=True,
+        )
+        return [ObjectVersion.model_validate(from_item(item)["upload"]) for page in pages for item in page["Items"]]
+
+
+def _postings(me: Announcement) -> dict[str, bytes | None]:
+    """The partition keys an upload is found under, and the hash each posting carries.
+
+    Exact keys carry none: whoever shares one is a twin whatever its hash.
+    """
+    postings: dict[str, bytes | None] = {f"{me.scope}#{key}": None for key in me.exact}
+    if me.phash is not None:
+        postings |= {f"{me.scope}#h{band}": me.phash for band in bands(me.phash)}
+    return postings
+
+
+def _key(claim_id: str, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": f"c#{claim_id}"}, "sk": {"S": sk}}
+
+
+def _follower_sk(follower: ObjectVersion) -> str:
+    # A key of 1,024 bytes with its bucket would not fit into a sort key beside anything else.
+    return f"f#{hashlib.sha256(follower.asset.encode()).hexdigest()[:32]}#{follower.sequencer}"
+
+
+def _claim(item: Mapping[str, Any], evidence: bytes | None = None) -> Claim:
+    values = from_item(item)
+    return Claim(
+        id=values["pk"].removeprefix("c#"),
+        state=values["state"],
+        generation=values["generation"],
+        lease_until=float(values["lease_until"]),
+        expires_at=float(values["expires_at"]),
+        upload=ObjectVersion.model_validate(values["upload"]),
+        exact=tuple(values.get("exact", ())),
+        phash=values.get("phash"),
+        evidence=evidence,
+        outcome=values.get("outcome"),
+    )

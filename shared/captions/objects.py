@@ -1,0 +1,63 @@
+"""Reads the very version of an object that an event was about."""
+
+from typing import Any
+
+from captions.uploads import ObjectVersion
+
+
+class GoneError(Exception):
+    """This version is not there any more: deleted, or overwritten in a bucket without versions."""
+
+
+class Objects:
+    """Reads objects; `s3` is a boto3 S3 client, safe to share between threads."""
+
+    def __init__(self, s3: Any) -> None:
+        self._s3 = s3
+
+    def read(self, upload: ObjectVersion, *, first: int | None = None) -> bytes:
+        """Return the version's bytes, or only the `first` so many.
+
+        Raises GoneError when S3 has that version no longer.
+        """
+        request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
+        if upload.version_id is not None:
+            request["VersionId"] = upload.version_id
+        elif upload.etag:
+            request["IfMatch"] = upload.etag
+        if first is not None and upload.size > first:
+            request["Range"] = f"bytes=0-{first - 1}"
+        try:
+            body: bytes = self._s3.get_object(**request)["Body"].read()
+        except self._s3.exceptions.ClientError as error:
+            # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):
+                raise GoneError(f"{upload.asset} is gone") from error
+            raise
+        return body
+
+    def current(self, bucket: str, key: str) -> ObjectVersion | None:
+        """Return the object's current version, without a sequencer; None when there is none."""
+        try:
+            head = self._s3.head_object(Bucket=bucket, Key=key)
+        except self._s3.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
+                return None
+            raise
+        version = head.get("VersionId")
+        return ObjectVersion(
+            bucket=bucket,
+            key=key,
+            version_id=None if version in (None, "null") else version,
+            sequencer="0" * 64,
+            etag=head["ETag"].strip('"'),
+            size=head["ContentLength"],
+        )
+
+    def link(self, upload: ObjectVersion, seconds: int) -> str:
+        """Return a presigned URL of this version, good for `seconds`."""
+        request = {"Bucket": upload.bucket, "Key": upload.key}
+        if upload.version_id is not None:
+            request["VersionId"] = upload.version_id
+        url: str = self._s3.generate_presigned_url("get_object", Params=request, ExpiresIn=seconds)
+        return url

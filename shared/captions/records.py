@@ -1,0 +1,529 @@
+"""The captions table: one item per object, and the conditions under which it may change.
+
+Every write names the sequencer it was decided on, so that a repeated, late or out-of-order event or job finds its
+condition false instead of overwriting something newer. Only `accept`, `delete` and `reopen` leave a terminal state.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal, Self
+
+from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from pydantic import BaseModel, ConfigDict
+
+from captions.jobs import ClaimRef
+from captions.uploads import ObjectVersion
+
+State = Literal["received", "queued", "waiting", "captioned", "rejected", "blocked", "failed", "deleted"]
+Ended = Literal["captioned", "rejected", "blocked", "failed", "deleted"]
+PENDING: tuple[State, ...] = ("received", "queued", "waiting")
+SHARDS = 8
+"""Partitions each day, and the pending uploads, are spread over in the `activity` index."""
+MAX_ATTEMPTS_KEPT = 60
+"""Model calls kept in one record; an item holds 400 KB (Amazon DynamoDB, quotas)."""
+
+_serializer = TypeSerializer()
+_deserializer = TypeDeserializer()
+
+
+def to_item(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn plain values into DynamoDB attribute values; None values are left out, floats become exact decimals."""
+    return {name: _serializer.serialize(_plain(value)) for name, value in values.items() if value is not None}
+
+
+def from_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn DynamoDB attribute values into plain ones; whole numbers become int, others stay Decimal."""
+    return {name: _unwrap(_deserializer.deserialize(value)) for name, value in item.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return Decimal(repr(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _unwrap(value: Any) -> Any:
+    if isinstance(value, Binary):
+        return bytes(value.value)  # type: ignore[attr-defined] # the stubs leave it out
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _unwrap(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_unwrap(inner) for inner in value]
+    return value
+
+
+def timestamp(epoch: float) -> str:
+    """ISO 8601 in UTC with microseconds, so that text sorts as time."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def shard_of(asset: str) -> int:
+    """The shard of the `activity` index an asset belongs to."""
+    return hashlib.sha256(asset.encode()).digest()[0] % SHARDS
+
+
+class Reason(BaseModel):
+    """Why an upload is rejected, blocked, failed or deleted: a code for programs and a sentence for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
+class Result(BaseModel):
+    """What was said about the media."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    language: str
+    task: str
+
+
+class Provenance(BaseModel):
+    """Where a result came from and what it cost, in dollars as decimal text; absent means unknown, never zero."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str | None = None
+    reported_model: str | None = None
+    endpoint: str | None = None
+    prompt_version: str | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
+    cost: str | None = None
+    cost_source: str | None = None
+    latency_ms: int | None = None
+    copied_from: str | None = None
+    """The asset whose caption this is, where the source is `cache`."""
+    saved: str | None = None
+    """What the copied caption had cost."""
+
+
+class Record(BaseModel):
+    """One item of the captions table."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    asset: str
+    bucket: str
+    key: str
+    version_id: str | None = None
+    sequencer: str
+    etag: str = ""
+    size: int = 0
+    state: State
+    reason: Reason | None = None
+    kind: str | None = None
+    media_type: str | None = None
+    source: Literal["model", "cache", "human"] | None = None
+    result: Result | None = None
+    provenance: Provenance | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
+    """Model calls of deferred tries; they join the provenance when the upload ends."""
+    claim: ClaimRef | None = None
+    lease_until: Decimal | None = None
+    received_at: str = ""
+    updated_at: str = ""
+    completed_at: str | None = None
+    sweeps: int = 0
+    human: dict[str, Any] | None = None
+    superseded_cost: Decimal | None = None
+    """Dollars paid for versions that were replaced before their caption arrived."""
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """Read a record from DynamoDB attribute values."""
+        return cls.model_validate(from_item(item))
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen to this version."""
+        return self.state not in PENDING
+
+    @property
+    def upload(self) -> ObjectVersion:
+        """The object version this record is about."""
+        return ObjectVersion(
+            bucket=self.bucket,
+            key=self.key,
+            version_id=self.version_id,
+            sequencer=self.sequencer,
+            etag=self.etag,
+            size=self.size,
+        )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The event was new: the record now stands at `received`."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """The same version was accepted before; `record` is where it stands."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A newer event of the same object was seen; `record` is what it left."""
+
+    record: Record | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The worker holds the lease on this upload."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another delivery of the same job holds the lease until `lease_until` (epoch seconds)."""
+
+    lease_until: float
+
+
+class Records:
+    """Reads and writes the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
+
+    def __init__(self, dynamodb: Any, table: str) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+
+    def get(self, asset: str) -> Record | None:
+        """Read one record, strongly consistent."""
+        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(asset), ConsistentRead=True)
+        return Record.from_item(answer["Item"]) if "Item" in answer else None
+
+    def accept(self, upload: ObjectVersion, *, now: float, due: float) -> Accepted | Duplicate | Superseded:
+        """Note a new upload, unless this or a newer event of the object was noted before.
+
+        What a person wrote about an earlier version stays beside the record. `due` is when the sweep shall look.
+        """
+        values = {
+            "bucket": upload.bucket,
+            "key": upload.key,
+            "version_id": upload.version_id,
+            "sequencer": upload.sequencer,
+            "etag": upload.etag,
+            "size": upload.size,
+            "state": "received",
+            "received_at": timestamp(now),
+            "updated_at": timestamp(now),
+            **_pending(upload.asset, due),
+        }
+        cleared = {
+            "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
+            "completed_at", "sweeps", *(name for name, value in values.items() if value is None),
+        }  # fmt: skip
+        changed, item = self._update(
+            upload.asset,
+            values,
+            remove=cleared,
+            condition="attribute_not_exists(asset) OR sequencer < :decided_on",
+            names={":decided_on": upload.sequencer},
+        )
+        record = Record.from_item(item) if item else None
+        if changed and record is not None:
+            return Accepted(record)
+        if record is not None and record.sequencer == upload.sequencer:
+            return Duplicate(record)
+        return Superseded(record)
+
+    def delete(self, deletion: ObjectVersion, *, permanent: bool, now: float) -> Record | None:
+        """Note that the object is gone; None when a newer event, or another version, makes that untrue or known.
+
+        A version deleted for good only ends the record that is about that version. The caption goes with the object;
+        what it cost, and what a person wrote, stays.
+        """
+        condition = "attribute_not_exists(asset) OR sequencer < :decided_on"
+        names: dict[str, Any] = {":decided_on": deletion.sequencer}
+        if permanent and deletion.version_id is not None:
+            condition = f"({condition}) AND version_id = :version"
+            names[":version"] = deletion.version_id
+        reason = Reason(code="deleted", message="the object was deleted")
+        values = {
+            "bucket": deletion.bucket,
+            "key": deletion.key,
+            "version_id": deletion.version_id,
+            "sequencer": deletion.sequencer,
+            **_ended(deletion.asset, "deleted", now),
+            "reason": reason.model_dump(),
+        }
+        removed = {"result", "lease_until", "sweeps"} | {name for name, value in values.items() if value is None}
+        changed, item = self._update(deletion.asset, values, remove=removed, condition=condition, names=names)
+        return Record.from_item(item) if changed and item else None
+
+    def reopen(self, upload: ObjectVersion, *, now: float, due: float) -> Record | None:
+        """Let a failed or blocked upload be tried anew; None when it is in no such state."""
+        changed, item = self._update(
+            upload.asset,
+            {
+                "state": "received",
+                "received_at": timestamp(now),
+                "updated_at": timestamp(now),
+                **_pending(upload.asset, due),
+            },
+            remove={"reason", "completed_at", "lease_until", "sweeps", "claim"},
+            condition="sequencer = :decided_on AND #state IN (:failed, :blocked)",
+            names={":decided_on": upload.sequencer, ":failed": "failed", ":blocked": "blocked"},
+        )
+        return Record.from_item(item) if changed and item else None
+
+    def progress(
+        self,
+        upload: ObjectVersion,
+        state: Literal["received", "queued", "waiting"],
+        *,
+        now: float,
+        due: float,
+        kind: str | None = None,
+        media_type: str | None = None,
+        claim: ClaimRef | None = None,
+    ) -> bool:
+        """Move a pending upload on and say when the sweep shall look; False when it is not pending.
+
+        A worker's lease is left alone: the sweep may look at an upload that is being captioned.
+        """
+        values: dict[str, Any] = {
+            "state": state,
+            "kind": kind,
+            "media_type": media_type,
+            "claim": claim.model_dump() if claim else None,
+            "updated_at": timestamp(now),
+            **_pending(upload.asset, due),
+        }
+        changed, _ = self._update(
+            upload.asset,
+            values,
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
+            names={":decided_on": upload.sequencer, **_states()},
+        )
+        return changed
+
+    def release(
+        self,
+        upload: ObjectVersion,
+        lease_until: float,
+        *,
+        now: float,
+        due: float,
+        attempts: Sequence[Mapping[str, Any]] = (),
+    ) -> bool:
+        """Give a lease back without an end, keeping the model calls made under it; False when it was not held."""
+        changed, _ = self._update(
+            upload.asset,
+            {"updated_at": timestamp(now), **_pending(upload.asset, due)},
+            remove={"lease_until"},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
+            names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
+            appended=attempts,
+        )
+        return changed
+
+    def begin(self, upload: ObjectVersion, *, now: float, lease_until: float) -> Begun | Busy | Duplicate | Superseded:
+        """Take the lease on an upload before anything is paid for it.
+
+        Answers Duplicate when the upload already ended, Busy when another worker holds the lease.
+        """
+        changed, item = self._update(
+            upload.asset,
+            {"lease_until": lease_until},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
+            " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
+            names={":decided_on": upload.sequencer, ":now": now, **_states()},
+        )
+        record = Record.from_item(item) if item else None
+        if changed and record is not None:
+            return Begun(record)
+        if record is None or record.sequencer != upload.sequencer:
+            return Superseded(record)
+        if record.terminal:
+            return Duplicate(record)
+        return Busy(float(record.lease_until or 0))
+
+    def finish(
+        self,
+        upload: ObjectVersion,
+        state: Ended,
+        *,
+        now: float,
+        source: Literal["model", "cache"] | None = None,
+        result: Result | None = None,
+        provenance: Provenance | None = None,
+        reason: Reason | None = None,
+        kind: str | None = None,
+        media_type: str | None = None,
+    ) -> Record | None:
+        """End an upload; None when it was superseded, or had ended before. What a person wrote is left alone."""
+        values: dict[str, Any] = {
+            **_ended(upload.asset, state, now),
+            "source": source,
+            "result": result.model_dump() if result else None,
+            "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
+            "reason": reason.model_dump() if reason else None,
+            "kind": kind,
+            "media_type": media_type,
+        }
+        changed, item = self._update(
+            upload.asset,
+            values,
+            remove={"lease_until", "attempts", "sweeps"},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
+            names={":decided_on": upload.sequencer, **_states()},
+        )
+        return Record.from_item(item) if changed and item else None
+
+    def add_superseded_cost(self, asset: str, cost: Decimal) -> None:
+        """Account for what was paid for a version that was replaced or deleted before its caption arrived."""
+        self._dynamodb.update_item(
+            TableName=self._table,
+            Key=_key(asset),
+            UpdateExpression="ADD superseded_cost :cost",
+            ExpressionAttributeValues=to_item({":cost": cost}),
+        )
+
+    def postpone(self, record: Record, *, due: float) -> bool:
+        """Count one sweep of a pending upload and say when the next is due; False when it moved on meanwhile."""
+        changed, _ = self._update(
+            record.asset,
+            {"sweeps": record.sweeps + 1, **_pending(record.asset, due)},
+            condition="sequencer = :decided_on AND #state = :state AND updated_at = :updated_at",
+            names={
+                ":decided_on": record.sequencer,
+                ":state": record.state,
+                ":updated_at": record.updated_at,
+            },
+        )
+        return changed
+
+    def due(self, now: float) -> Iterator[Record]:
+        """Yield the pending uploads whose time to be looked at has come, longest overdue first in each shard."""
+        for shard in range(SHARDS):
+            assets = self._index(f"pending#{shard}", until=timestamp(now), newest_first=False)
+            yield from self.read(assets)
+
+    def recent(self, *, days: Iterable[str] = (), pending: bool = True) -> Iterator[Record]:
+        """Yield records newest first within each shard: the pending ones, then those that ended on the given days.
+
+        `days` are UTC dates as YYYY-MM-DD.
+        """
+        partitions = [f"pending#{shard}" for shard in range(SHARDS)] if pending else []
+        partitions += [f"{day}#{shard}" for day in days for shard in range(SHARDS)]
+        for partition in partitions:
+            yield from self.read(self._index(partition, newest_first=True))
+
+    def read(self, assets: Iterable[str]) -> Iterator[Record]:
+        """Yield the records of the given assets that exist, reading a hundred at a time."""
+        batch: list[str] = []
+        for asset in assets:
+            batch.append(asset)
+            if len(batch) == 100:
+                yield from self._read_batch(batch)
+                batch = []
+        if batch:
+            yield from self._read_batch(batch)
+
+    def _read_batch(self, assets: Sequence[str]) -> Iterator[Record]:
+        request: dict[str, Any] = {self._table: {"Keys": [_key(asset) for asset in assets], "ConsistentRead": True}}
+        found: dict[str, Record] = {}
+        while request:
+            answer = self._dynamodb.batch_get_item(RequestItems=request)
+            for item in answer["Responses"].get(self._table, []):
+                record = Record.from_item(item)
+                found[record.asset] = record
+            request = answer.get("UnprocessedKeys") or {}
+        yield from (found[asset] for asset in assets if asset in found)
+
+    def _index(self, partition: str, *, until: str | None = None, newest_first: bool) -> Iterator[str]:
+        condition, names = "activity = :partition", {":partition": partition}
+        if until is not None:
+            condition += " AND activity_at <= :until"
+            names[":until"] = until
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName="activity",
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=to_item(names),
+            ScanIndexForward=not newest_first,
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield item["asset"]["S"]
+
+    def _update(
+        self,
+        asset: str,
+        values: Mapping[str, Any],
+        *,
+        condition: str,
+        names: Mapping[str, Any],
+        remove: Iterable[str] = (),
+        appended: Sequence[Mapping[str, Any]] = (),
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Update one item under a condition: whether it held, and the item as it then stands (None: there is none)."""
+        given = {name: value for name, value in values.items() if value is not None}
+        placeholders = {name: f"#{name}" for name in (*given, *remove)}
+        placeholders["state"] = "#state"
+        expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
+        bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
+        if appended:
+            placeholders["attempts"] = "#attempts"
+            expression += ", #attempts = list_append(if_not_exists(#attempts, :none), :appended)"
+            bound |= {":none": [], ":appended": list(appended)}
+        removed = sorted(set(remove) - set(given))
+        if removed:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
+        used = condition + expression
+        try:
+            answer = self._dynamodb.update_item(
+                TableName=self._table,
+                Key=_key(asset),
+                UpdateExpression=expression,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={mark: name for name, mark in placeholders.items() if mark in used},
+                ExpressionAttributeValues=to_item(bound),
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
+            return False, failure.response.get("Item")
+        return True, answer["Attributes"]
+
+
+def _key(asset: str) -> dict[str, Any]:
+    return {"asset": {"S": asset}}
+
+
+def _states() -> dict[str, str]:
+    return {f":{state}": state for state in PENDING}
+
+
+def _pending(asset: str, due: float) -> dict[str, str]:
+    return {"activity": f"pending#{shard_of(asset)}", "activity_at": timestamp(due)}
+
+
+def _ended(asset: str, state: str, now: float) -> dict[str, str]:
+    at = timestamp(now)
+    return {
+        "state": state,
+        "completed_at": at,
+        "updated_at": at,
+        "activity": f"{at[:10]}#{shard_of(asset)}",
+        "activity_at": at,
+    }

@@ -1,0 +1,88 @@
+"""Each function's environment, as one typed model that is read once."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Policy = Literal["exact", "strict", "loose"]
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Settings(BaseModel):
+    """What every function is told; field names are the environment's names in lower case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    captions_table: str
+    fingerprints_table: str
+    uploads_queue_url: str
+    event_bus_name: str
+    exemplar_ttl_days: float = Field(default=90, gt=0)
+    """How long a captioned picture serves near-duplicates."""
+    queue_lease_seconds: float = Field(default=900, gt=0)
+    """How long a queued job may wait before a twin may take its place."""
+    sweep_after_seconds: float = Field(default=120, gt=0)
+    """How long an upload may rest between two steps before the sweep looks at it."""
+    max_job_age_seconds: float = Field(default=21_600, gt=0)
+    """How long an upload is tried before it is `failed`."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from an environment, by default the process's own; empty values count as not given.
+
+        Raises pydantic.ValidationError naming every variable that is missing or wrong.
+        """
+        values = {name.lower(): value for name, value in (os.environ if env is None else env).items() if value != ""}
+        return cls.model_validate({name: values[name] for name in cls.model_fields if name in values})
+
+
+class RoutingSettings(Settings):
+    """What decides which queue, task and language an upload gets."""
+
+    image_queue_url: str
+    audio_queue_url: str
+    language: str = "en"
+    """BCP-47 tag of the language captions are written in."""
+
+
+class IntakeSettings(RoutingSettings):
+    """The dedupe function."""
+
+    tenant_prefix_segments: int = Field(default=0, ge=0)
+    """How many leading path segments of a key name its tenant; 0: the bucket is the tenant."""
+    near_duplicates: Policy = "strict"
+    max_image_bytes: int = Field(default=40_000_000, gt=0)
+    max_image_pixels: int = Field(default=50_000_000, gt=0)
+    max_audio_bytes: int = Field(default=25_000_000, gt=0)
+    max_video_bytes: int = Field(default=100_000_000, gt=0)
+
+
+class WorkerSettings(RoutingSettings):
+    """The caption and transcribe functions."""
+
+    control_table: str
+    endpoint_urls: CommaSeparated = Field(min_length=1)
+    """OpenAI-compatible base URLs, in the order of failover."""
+    endpoint_secret_arn: str
+    """Secrets Manager: the key itself, or JSON of base URL (or `default`) to key."""
+    image_models: CommaSeparated = ()
+    audio_models: CommaSeparated = ()
+    models_override: str | None = None
+    """Name of an SSM parameter whose TOML overrides the packaged catalogue."""
+
+
+class SweepSettings(Settings):
+    """The sweep function."""
+
+    rule_dead_letter_queue_url: str | None = None
+    """Events that EventBridge could not deliver; the sweep puts them back on the uploads queue."""

@@ -1,0 +1,119 @@
+"""What happened to an object, and which of two happenings is the later one.
+
+S3 gives each change of a key a sequencer: hexadecimal text that grows, of differing length. Two are compared after
+padding the shorter with zeros on the right (Amazon S3 user guide, "Event message structure").
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+SEQUENCER_WIDTH = 64
+"""Digits a stored sequencer is padded to; S3's own have 16 to 18."""
+
+Sequencer = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{64}$")]
+
+
+def pad_sequencer(sequencer: str | None) -> str:
+    """Return the sequencer as it is stored and compared: upper case, zeros on the right, SEQUENCER_WIDTH digits.
+
+    An event without one counts as older than every event that has one.
+    """
+    return (sequencer or "").upper().ljust(SEQUENCER_WIDTH, "0")
+
+
+class ObjectVersion(BaseModel):
+    """One version of one object, as far as an event told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+    version_id: str | None = None
+    sequencer: Sequencer
+    etag: str = ""
+    size: int = Field(default=0, ge=0)
+
+    @property
+    def asset(self) -> str:
+        """The object's name in the captions table."""
+        return f"{self.bucket}/{self.key}"
+
+
+class Upload(ObjectVersion):
+    """An object was written."""
+
+
+class Deletion(ObjectVersion):
+    """An object, or one of its versions, was removed."""
+
+    permanent: bool
+    """The version itself is gone; otherwise a delete marker now hides the object."""
+
+
+class Ignored(BaseModel):
+    """A well-formed message that asks for nothing, such as the test event S3 sends when notifications are set up."""
+
+    reason: str
+
+
+class UnreadableEventError(ValueError):
+    """A message that is none of the events this pipeline knows."""
+
+
+class _Bucket(BaseModel):
+    name: str
+
+
+class _Object(BaseModel):
+    key: str
+    version_id: str | None = Field(default=None, alias="version-id")
+    sequencer: str | None = None
+    etag: str = ""
+    size: int = 0
+
+
+class _Detail(BaseModel):
+    bucket: _Bucket
+    object: _Object
+    deletion_type: str | None = Field(default=None, alias="deletion-type")
+
+
+class _S3Event(BaseModel):
+    """An S3 event as EventBridge delivers it; its key is raw, not URL-encoded.
+
+    Powertools has classes for it too: its data class un-quotes the raw key, which turns `a+b.jpg` into `a b.jpg`, and
+    its parser models cost dedupe's cold start a quarter of a second.
+    """
+
+    source: Literal["aws.s3"]
+    detail_type: Literal["Object Created", "Object Deleted"] = Field(alias="detail-type")
+    time: datetime
+    detail: _Detail
+
+
+def from_event(event: Any) -> Upload | Deletion | Ignored:
+    """Read one event of the uploads queue.
+
+    Raises UnreadableEventError for anything but an S3 "Object Created" or "Object Deleted" event and S3's test event.
+    """
+    if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
+        return Ignored(reason="s3:TestEvent")
+    try:
+        parsed = _S3Event.model_validate(event)
+        found = parsed.detail.object
+        version = {
+            "bucket": parsed.detail.bucket.name,
+            "key": found.key,
+            # Buckets that were never versioned give no id, or the literal "null".
+            "version_id": None if found.version_id in (None, "", "null") else found.version_id,
+            "sequencer": pad_sequencer(found.sequencer),
+            "etag": found.etag.strip('"'),
+            "size": found.size,
+        }
+        if parsed.detail_type == "Object Created":
+            return Upload.model_validate(version)
+        return Deletion.model_validate({**version, "permanent": parsed.detail.deletion_type != "Delete Marker Created"})
+    except ValidationError as error:
+        raise UnreadableEventError(f"not an S3 event: {error.error_count()} fields are missing or wrong") from error
