@@ -9,8 +9,9 @@ from typing import Any
 
 import openai
 import pytest
-from captions_cli.local.endpoint import LocalEndpoint
 from PIL import Image, ImageDraw
+
+from captions_cli.local.endpoint import LocalEndpoint
 
 VISION = "Qwen/Qwen3-VL-8B-Instruct"
 TEXT_ONLY = "Qwen3-32B"
