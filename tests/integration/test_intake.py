@@ -1,0 +1,255 @@
+"""What becomes of an upload before anything is paid for it."""
+
+import io
+
+import pytest
+from captions.records import Reason, Result
+from captions.uploads import UnreadableEventError
+from PIL import Image
+from support.pipeline import MEDIA, Dedupe
+
+RESULT = Result(text="A house of waving stone.", language="en", task="caption")
+
+
+def half_size(data: bytes) -> bytes:
+    image = Image.open(io.BytesIO(data))
+    out = io.BytesIO()
+    image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def captioned(dedupe: Dedupe, key: str) -> None:
+    """End an upload as its worker would."""
+    record = dedupe.record(key)
+    ended = dedupe.records.finish(record.upload, "captioned", now=dedupe.clock(), source="model", result=RESULT)
+    assert ended is not None
+    assert record.claim is not None
+    outcome = {"asset": record.asset, "result": RESULT.model_dump(), "model": "a-model", "cost": "0.0002"}
+    dedupe.neighbours.settle(record.claim.id, record.claim.generation, "READY", outcome)
+
+
+def test_a_new_picture_becomes_a_job(dedupe: Dedupe, photo: bytes) -> None:
+    assert dedupe.upload("a.jpg", photo) == "queued"
+    (job,) = dedupe.jobs()
+    assert job.upload.key == "a.jpg"
+    assert (job.kind, job.media_type, job.task) == ("image", "image/jpeg", "caption")
+    record = dedupe.record("a.jpg")
+    assert record.state == "queued"
+    assert record.claim == job.claim
+
+
+def test_speech_goes_to_the_audio_queue(dedupe: Dedupe, speech: bytes) -> None:
+    assert dedupe.upload("a.wav", speech) == "queued"
+    (job,) = dedupe.jobs(dedupe.aws.audio_queue)
+    assert (job.kind, job.task) == ("audio", "transcribe")
+    assert dedupe.jobs() == []
+
+
+def test_a_copy_of_a_captioned_picture_costs_nothing(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    dedupe.jobs()
+    assert dedupe.upload("copies/a.jpg", photo) == "hit"
+    record = dedupe.record("copies/a.jpg")
+    assert (record.state, record.source) == ("captioned", "cache")
+    assert record.result == RESULT
+    assert record.provenance is not None
+    assert (record.provenance.cost, record.provenance.saved) == ("0", "0.0002")
+    assert record.provenance.copied_from == "media/a.jpg"
+    assert dedupe.jobs() == []
+    assert dedupe.aws.heard() == [("Caption.Completed", "copies/a.jpg")]
+
+
+def test_a_smaller_copy_is_a_hit_too(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    assert dedupe.upload("small.jpg", half_size(photo)) == "hit"
+
+
+def test_another_picture_is_not_a_hit(dedupe: Dedupe, photo: bytes, other_photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    assert dedupe.upload("b.jpg", other_photo) == "queued"
+
+
+def test_invoices_that_differ_in_their_numbers_are_never_shared(dedupe: Dedupe) -> None:
+    dedupe.upload("a.png", (MEDIA / "invoice-a.png").read_bytes())
+    captioned(dedupe, "a.png")
+    assert dedupe.upload("b.png", (MEDIA / "invoice-b.png").read_bytes()) == "queued"
+
+
+def test_tenants_share_nothing(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.intake.settings = dedupe.intake.settings.model_copy(update={"tenant_prefix_segments": 1})
+    dedupe.upload("acme/a.jpg", photo)
+    captioned(dedupe, "acme/a.jpg")
+    assert dedupe.upload("acme/deep/b.jpg", photo) == "hit"
+    assert dedupe.upload("umbrella/a.jpg", photo) == "queued"
+
+
+def test_a_twin_in_flight_is_waited_for(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    assert dedupe.upload("b.jpg", half_size(photo)) == "waiting"
+    assert len(dedupe.jobs()) == 1
+    leader = dedupe.record("a.jpg").claim
+    assert dedupe.record("b.jpg").state == "waiting"
+    assert leader is not None
+    followers = dedupe.neighbours.settle(leader.id, leader.generation, "READY", {"asset": "x"})
+    assert [follower.key for follower in followers] == ["b.jpg"]
+
+
+def test_the_same_event_twice_makes_one_job(dedupe: Dedupe, photo: bytes) -> None:
+    event = dedupe.aws.put("a.jpg", photo)
+    assert dedupe.deliver(event) == "queued"
+    assert dedupe.deliver(event) == "duplicate"
+    assert len(dedupe.jobs()) == 1
+
+
+def test_an_event_redelivered_after_a_crash_before_the_job_was_sent_sends_it(dedupe: Dedupe, photo: bytes) -> None:
+    event = dedupe.aws.put("a.jpg", photo)
+    send = dedupe.intake.queues.send
+
+    def crash(*_: object, **__: object) -> None:
+        raise ConnectionError("killed")
+
+    dedupe.intake.queues.send = crash  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError):
+        dedupe.deliver(event)
+    assert dedupe.record("a.jpg").state == "received"
+    dedupe.intake.queues.send = send  # type: ignore[method-assign]
+    assert dedupe.deliver(event, redelivered=True) == "queued"
+    assert len(dedupe.jobs()) == 1
+
+
+def test_an_older_event_after_a_newer_one_changes_nothing(dedupe: Dedupe, photo: bytes, other_photo: bytes) -> None:
+    older = dedupe.aws.put("a.jpg", photo)
+    newer = dedupe.aws.put("a.jpg", other_photo)
+    assert dedupe.deliver(newer) == "queued"
+    before = dedupe.record("a.jpg")
+    assert dedupe.deliver(older) == "superseded"
+    assert dedupe.record("a.jpg") == before
+
+
+def test_an_overwrite_starts_anew_and_the_old_result_does_not_come_through(
+    dedupe: Dedupe, photo: bytes, other_photo: bytes
+) -> None:
+    dedupe.upload("a.jpg", photo)
+    first = dedupe.record("a.jpg")
+    assert dedupe.upload("a.jpg", other_photo) == "queued"
+    assert dedupe.record("a.jpg").version_id != first.version_id
+    assert dedupe.records.finish(first.upload, "captioned", now=dedupe.clock(), result=RESULT) is None
+    assert dedupe.record("a.jpg").state == "queued"
+
+
+def test_a_delete_ends_the_upload_and_outlives_a_late_event(dedupe: Dedupe, photo: bytes) -> None:
+    created = dedupe.aws.put("a.jpg", photo)
+    deleted = dedupe.aws.delete("a.jpg")
+    assert dedupe.deliver(deleted) == "deleted"
+    assert dedupe.deliver(created) == "superseded"
+    assert dedupe.record("a.jpg").state == "deleted"
+    assert dedupe.aws.heard() == [("Caption.Deleted", "a.jpg")]
+    assert dedupe.deliver(deleted) == "duplicate"
+    assert dedupe.aws.heard() == []
+    # The first delivery may have died before it told anybody.
+    assert dedupe.deliver(deleted, redelivered=True) == "duplicate"
+    assert dedupe.aws.heard() == [("Caption.Deleted", "a.jpg")]
+
+
+def test_removing_an_old_version_does_not_delete_the_upload(dedupe: Dedupe, photo: bytes, other_photo: bytes) -> None:
+    old = dedupe.aws.put("a.jpg", photo)
+    dedupe.deliver(dedupe.aws.put("a.jpg", other_photo))
+    event = dedupe.aws.event("Object Deleted", "a.jpg", old["detail"]["object"]["version-id"])
+    event["detail"]["deletion-type"] = "Permanently Deleted"
+    assert dedupe.deliver(event) == "duplicate"
+    assert dedupe.record("a.jpg").state == "queued"
+
+
+def test_an_object_restored_from_its_delete_marker_is_captioned_again(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    marker = dedupe.aws.delete("a.jpg")
+    dedupe.deliver(marker)
+    version = marker["detail"]["object"]["version-id"]
+    dedupe.aws.s3.delete_object(Bucket="media", Key="a.jpg", VersionId=version)
+    event = dedupe.aws.event("Object Deleted", "a.jpg", version)
+    event["detail"]["deletion-type"] = "Permanently Deleted"
+    # The first version's job still stands on its queue and leads for this very picture.
+    assert dedupe.deliver(event) == "waiting"
+    assert dedupe.record("a.jpg").state == "waiting"
+
+
+def test_an_object_that_is_gone_ends_as_deleted(dedupe: Dedupe, photo: bytes) -> None:
+    event = dedupe.aws.put("a.jpg", photo)
+    dedupe.aws.s3.delete_object(Bucket="media", Key="a.jpg", VersionId=event["detail"]["object"]["version-id"])
+    assert dedupe.deliver(event) == "deleted"
+    record = dedupe.record("a.jpg")
+    assert record.reason is not None
+    assert record.reason.code == "gone"
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("empty.jpg", b""),
+        ("text.jpg", b"not a picture at all, only a name that says so\n"),
+        ("folder/", b""),
+        ("truncated.jpg", (MEDIA / "casa-mila.jpg").read_bytes()[:9_000]),
+        ("film.webm", (MEDIA / "rabbit.webm").read_bytes()),
+    ],
+)
+def test_what_will_not_be_captioned_is_rejected_with_its_reason(dedupe: Dedupe, key: str, data: bytes) -> None:
+    assert dedupe.upload(key, data) == "rejected"
+    record = dedupe.record(key)
+    assert record.state == "rejected"
+    assert record.reason is not None
+    assert record.reason.code
+    assert record.reason.message
+    assert dedupe.aws.heard() == [("Caption.Rejected", key)]
+
+
+def test_an_object_above_every_limit_is_rejected_unread(dedupe: Dedupe, photo: bytes) -> None:
+    small = {"max_image_bytes": 1_000, "max_audio_bytes": 1_000}
+    dedupe.intake.settings = dedupe.intake.settings.model_copy(update=small)
+    assert dedupe.upload("a.jpg", photo) == "rejected"
+    record = dedupe.record("a.jpg")
+    assert record.reason is not None
+    assert record.reason.code == "too_large"
+
+
+def test_words_of_a_person_outlive_every_write_of_the_pipeline(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    dedupe.aws.dynamodb.update_item(
+        TableName="captions",
+        Key={"asset": {"S": "media/a.jpg"}},
+        UpdateExpression="SET human = :words",
+        ExpressionAttributeValues={":words": {"M": {"text": {"S": "Casa Milà, as I saw it"}}}},
+    )
+    captioned(dedupe, "a.jpg")
+    dedupe.upload("a.jpg", half_size(photo))
+    dedupe.deliver(dedupe.aws.delete("a.jpg"))
+    assert dedupe.record("a.jpg").human == {"text": "Casa Milà, as I saw it"}
+
+
+def test_a_failed_upload_can_be_redriven(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    dedupe.jobs()
+    record = dedupe.record("a.jpg")
+    assert record.claim is not None
+    dedupe.records.finish(record.upload, "failed", now=dedupe.clock(), reason=Reason(code="x", message="x"))
+    dedupe.neighbours.settle(record.claim.id, record.claim.generation, "DEAD")
+    revisit = {"type": "revisit", "reason": "redrive", "upload": record.upload.model_dump()}
+    assert dedupe.deliver(revisit) == "queued"
+    (job,) = dedupe.jobs()
+    assert job.claim.generation > record.claim.generation
+
+
+def test_a_key_with_odd_characters_is_taken_as_it_is(dedupe: Dedupe, photo: bytes) -> None:
+    key = "Ordner mit Leerzeichen/a+b%20c — 写真 #1?.jpg"
+    assert dedupe.upload(key, photo) == "queued"
+    assert dedupe.record(key).key == key
+
+
+@pytest.mark.parametrize("event", [{}, [], 7, None, {"source": "aws.ec2"}, {"source": "aws.s3", "detail": 3}])
+def test_a_message_that_is_no_event_is_refused(event: object) -> None:
+    from captions.uploads import from_event
+
+    with pytest.raises(UnreadableEventError):
+        from_event(event)

@@ -1,0 +1,126 @@
+"""The pipeline's own objects on moto, in one process, with nothing in between that could be mistaken for them."""
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captions.intake import Intake
+from captions.jobs import Job, Revisit
+from captions.neighbours import Neighbours
+from captions.records import Record, Records
+from captions.uploads import from_event
+
+MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
+BUCKET = "media"
+REGION = "us-east-1"
+
+
+def locked(client: Any, lock: threading.RLock) -> Any:
+    """Let one call at a time through: moto loses updates of parallel threads, which DynamoDB does not."""
+    call = client._make_api_call
+
+    def one_at_a_time(operation: str, arguments: dict[str, Any]) -> Any:
+        with lock:
+            return call(operation, arguments)
+
+    client._make_api_call = one_at_a_time
+    return client
+
+
+@dataclass
+class Aws:
+    """moto's tables, queues, bus and bucket, and clients that threads may share."""
+
+    dynamodb: Any
+    s3: Any
+    sqs: Any
+    events: Any
+    uploads_queue: str
+    image_queue: str
+    audio_queue: str
+    heard_queue: str
+    sequence: int = 0
+
+    def put(self, key: str, data: bytes) -> dict[str, Any]:
+        """Upload, and return the event S3 would send through EventBridge."""
+        answer = self.s3.put_object(Bucket=BUCKET, Key=key, Body=data)
+        return self.event("Object Created", key, answer["VersionId"], size=len(data), etag=answer["ETag"].strip('"'))
+
+    def delete(self, key: str) -> dict[str, Any]:
+        """Delete (leaving a delete marker), and return the event."""
+        answer = self.s3.delete_object(Bucket=BUCKET, Key=key)
+        event = self.event("Object Deleted", key, answer["VersionId"])
+        event["detail"]["deletion-type"] = "Delete Marker Created"
+        return event
+
+    def event(self, detail_type: str, key: str, version_id: str, **about: Any) -> dict[str, Any]:
+        """An S3 event as EventBridge delivers it, later than all before it."""
+        self.sequence += 1
+        return {
+            "source": "aws.s3",
+            "detail-type": detail_type,
+            "time": "2026-01-01T00:00:00Z",
+            "detail": {
+                "bucket": {"name": BUCKET},
+                "object": {
+                    "key": key,
+                    "version-id": version_id,
+                    "sequencer": f"0066A8D0E7{self.sequence:06X}",
+                    **about,
+                },
+            },
+        }
+
+    def receive(self, queue: str) -> list[dict[str, Any]]:
+        """Take every message that stands on a queue now."""
+        bodies = []
+        while messages := self.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+            for message in messages:
+                bodies.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
+
+    def heard(self) -> list[tuple[str, str]]:
+        """The completion events since last asked: detail type and key."""
+        return [(event["detail-type"], event["detail"]["key"]) for event in self.receive(self.heard_queue)]
+
+
+@dataclass
+class Clock:
+    """A clock that only moves when told to."""
+
+    at: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@dataclass
+class Dedupe:
+    """The dedupe function's logic on moto."""
+
+    aws: Aws
+    intake: Intake
+    records: Records
+    neighbours: Neighbours
+    clock: Clock
+
+    def deliver(self, event: dict[str, Any], *, redelivered: bool = False) -> str:
+        """Deliver one event or revisit of the uploads queue."""
+        message = Revisit.model_validate(event) if event.get("type") == "revisit" else from_event(event)
+        return self.intake.handle(message, redelivered=redelivered)
+
+    def upload(self, key: str, data: bytes) -> str:
+        return self.deliver(self.aws.put(key, data))
+
+    def record(self, key: str) -> Record:
+        record = self.records.get(f"{BUCKET}/{key}")
+        assert record is not None, f"no record of {key}"
+        return record
+
+    def jobs(self, queue: str | None = None) -> list[Job]:
+        return [Job.model_validate(body) for body in self.aws.receive(queue or self.aws.image_queue)]
+
+
