@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+from moto import mock_aws
+
 from captions.intake import Intake
 from captions.jobs import Queues
 from captions.neighbours import Neighbours
@@ -12,7 +14,6 @@ from captions.notify import Notifier
 from captions.objects import Objects
 from captions.records import Records
 from captions.settings import IntakeSettings
-from moto import mock_aws
 from support.pipeline import BUCKET, MEDIA, REGION, Aws, Clock, Dedupe, locked
 
 

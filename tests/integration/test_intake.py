@@ -3,9 +3,10 @@
 import io
 
 import pytest
+from PIL import Image
+
 from captions.records import Reason, Result
 from captions.uploads import UnreadableEventError
-from PIL import Image
 from support.pipeline import MEDIA, Dedupe
 
 RESULT = Result(text="A house of waving stone.", language="en", task="caption")
