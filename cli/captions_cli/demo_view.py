@@ -1,0 +1,169 @@
+"""What the demo shows: a table that changes while it runs on a terminal, lines otherwise, and a summary at the end."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from captions.records import Record
+from captions_cli import rendering
+from captions_cli.demo import Audience, Outcome, Report
+from captions_cli.demo_uploads import DemoUpload
+from captions_cli.rendering import money, one_line, state, stderr
+from captions_cli.uploading import printable
+from captions_cli.watching import Seen
+
+
+class LiveAudience(Audience):
+    """Shows the demo on stderr as it happens."""
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        self._uploads: list[DemoUpload] = []
+        self._seen: Mapping[str, Seen] = {}
+        self._headline = ""
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(self, console=self._console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Show what is being done."""
+        self._headline = text
+        self._show(text)
+
+    def wave(self, number: int, sent: Sequence[DemoUpload]) -> None:
+        """Show a wave's uploads, before they have records."""
+        self._uploads += sent
+        self._headline = f"wave {number}: {len(sent)} uploads at once"
+        self._show(self._headline)
+
+    def seen(self, changed: Sequence[str], seen: Mapping[str, Seen]) -> None:
+        """Show how far the uploads have come."""
+        self._seen = dict(seen)
+        if self._live:
+            self._live.refresh()
+            return
+        for key in changed:
+            record = seen[key].record
+            if record is not None and seen[key].ending is not None:
+                self._console.print(Text.assemble("  ", state(record.state), f" {printable(key)} ", _short(record)))
+
+    def _show(self, line: str) -> None:
+        if self._live:
+            self._live.refresh()
+        else:
+            self._console.print(line)
+
+    def __rich__(self) -> RenderableType:
+        """The table as of now; uploads that have ended make room first when the terminal is low."""
+        room = max(5, self._console.height - 5)
+        shown = self._uploads
+        if len(shown) > room:
+            moving = [upload for upload in shown if not self._ended(upload.key)]
+            resting = [upload for upload in shown if self._ended(upload.key)]
+            shown = [*resting[len(moving) - room :], *moving][-room:] if len(moving) < room else moving[:room]
+        table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
+        table.add_column("Upload", no_wrap=True, overflow="ellipsis", ratio=3)
+        table.add_column("What", no_wrap=True, overflow="ellipsis", ratio=4)
+        table.add_column("State", no_wrap=True, width=9)
+        table.add_column("Caption or reason", no_wrap=True, overflow="ellipsis", ratio=8)
+        for upload in shown:
+            seen = self._seen.get(upload.key, Seen())
+            record = seen.record
+            table.add_row(
+                Text(printable(upload.key)),
+                Text(upload.what, style="dim"),
+                state(record.state) if record else Text("uploaded", style="dim"),
+                _short(record) if record and seen.ending else Text(""),
+            )
+        ended = sum(1 for upload in self._uploads if self._ended(upload.key))
+        counted = f"   {ended} of {len(self._uploads)} ended" if self._uploads else ""
+        return Group(Text(f"{self._headline}{counted}", style="bold"), table)
+
+    def _ended(self, key: str) -> bool:
+        return self._seen.get(key, Seen()).ending is not None
+
+
+def _short(record: Record) -> Text:
+    if record.result is None:
+        return Text(one_line(record.reason.message if record.reason else ""), style="yellow")
+    source = Text(f"{record.source}: ", style="green" if record.source == "cache" else "bold")
+    return source.append(one_line(record.result.text), style="not bold")
+
+
+def print_report(report: Report) -> None:
+    """Print every upload with its state, source, model, latency, cost and caption, then the totals."""
+    names = ("Upload", "What", "State", "Source", "Model", "Latency", "Took", "Cost", "Caption or reason")
+    narrow = ("What", "Upload", "Model", "Caption or reason")
+    table = rendering.columns(*names, right=("Latency", "Took", "Cost"), fold=narrow)
+    for outcome in report.outcomes:
+        table.add_row(*_cells(outcome))
+    rendering.print_table(table)
+    for line in totals(report):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def totals(report: Report) -> list[str]:
+    """The demo in a few sentences."""
+    states = Counter(outcome.record.state if outcome.record else "without a record" for outcome in report.outcomes)
+    calls = "" if report.paid is None else f" (the endpoint's own log: {len(report.paid)} answered calls)"
+    paid = sum(1 for outcome in report.outcomes if outcome.record and outcome.record.source == "model")
+    ended = ", ".join(f"{number} {name}" for name, number in states.most_common())
+    return [
+        f"{len(report.outcomes)} uploads: {ended}",
+        f"{paid} captions were paid for, {money(report.cost)} in all{calls}",
+        f"{report.reused} uploads got the caption of the same picture or recording, which saved {money(report.saved)}",
+        f"{report.seconds:.1f} s in all, {report.starting_seconds:.1f} s of them to start the stack",
+        "everything ended as it must"
+        if not report.problems
+        else f"{len(report.problems)} things are not as they must be",
+    ]
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report for programs."""
+    return {
+        "uploads": [
+            {
+                "wave": outcome.upload.wave,
+                "what": outcome.upload.what,
+                "picture": outcome.upload.picture,
+                "expected": outcome.upload.state,
+                **rendering.upload_facts(outcome.upload.key, outcome.record),
+            }
+            for outcome in report.outcomes
+        ],
+        "cost": str(report.cost),
+        "saved": str(report.saved),
+        "reused": report.reused,
+        "paid_calls": None if report.paid is None else len(report.paid),
+        "seconds": round(report.seconds, 3),
+        "starting_seconds": round(report.starting_seconds, 3),
+        "problems": report.problems,
+    }
+
+
+def _cells(outcome: Outcome) -> list[Text]:
+    facts = rendering.upload_facts(outcome.upload.key, outcome.record)
+    key, ended, source, model, took, cost, said = rendering.row(facts)
+    latency = facts["latency_ms"] if facts["source"] == "model" else None
+    shown = Text("" if latency is None else f"{latency / 1000:.2f} s")
+    return [key, Text(outcome.upload.what, style="dim"), ended, source, model, shown, took, cost, said]

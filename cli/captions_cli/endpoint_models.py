@@ -1,0 +1,91 @@
+"""Sets the model catalogue beside what the stack's endpoint offers."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from captions.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
+from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.stack import Stack
+
+URL_VARIABLE = "CAPTIONS_ENDPOINT_URL"
+KEY_VARIABLE = "CAPTIONS_ENDPOINT_KEY"
+SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The catalogue, and beside it what one endpoint offers."""
+
+    endpoint: str
+    catalogue: Catalogue
+    comparison: Comparison
+
+
+def compare(stack: Stack, env: Mapping[str, str] | None = None) -> list[Offer]:
+    """Ask every endpoint of a stack for its models.
+
+    CAPTIONS_ENDPOINT_URL and CAPTIONS_ENDPOINT_KEY go before what the stack was made with. Raises CommandError when an
+    endpoint does not answer as an OpenAI-compatible one does.
+    """
+    env = os.environ if env is None else env
+    catalogue = load(_override(stack))
+    return [
+        Offer(url, catalogue, _compared(catalogue, url, _listed(url, _key(stack, url, env))))
+        for url in _endpoints(stack, env)
+    ]
+
+
+def _endpoints(stack: Stack, env: Mapping[str, str]) -> list[str]:
+    given = env.get(URL_VARIABLE) or stack.local_model_endpoint_url or stack.parameters.get("EndpointUrls", "")
+    urls = [url.strip().rstrip("/") for url in given.split(",") if url.strip()]
+    if not urls:
+        raise CommandError(f"{stack.where} names no model endpoint; set {URL_VARIABLE}", ExitCode.UNREACHABLE)
+    return urls
+
+
+def _key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
+    from captions.gateway.keys import NO_KEY, parse_secret
+
+    if key := env.get(KEY_VARIABLE):
+        return key
+    try:
+        answer = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("EndpointSecretArn"))
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        raise CommandError(f"{told.message}; {KEY_VARIABLE} can give the key instead", told.exit_code) from error
+    keys = parse_secret(answer["SecretString"])
+    return keys.get(url, keys.get("default", "")) or NO_KEY
+
+
+def _override(stack: Stack) -> str | None:
+    name = stack.parameters.get("ModelsOverride")
+    if not name:
+        return None
+    return str(stack.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+
+
+def _listed(url: str, key: str) -> Mapping[str, Any]:
+    request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - the user's own endpoint
+            found = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise CommandError(f"{url} answered {error.code} {error.reason} to /models", ExitCode.UNREACHABLE) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise CommandError(f"{url} does not list its models: {reason}", ExitCode.UNREACHABLE) from error
+    return found if isinstance(found, Mapping) else {}
+
+
+def _compared(catalogue: Catalogue, url: str, listed: Mapping[str, Any]) -> Comparison:
+    try:
+        return compare_with_endpoint(catalogue, listed, url)
+    except CatalogueError as error:
+        raise CommandError(f"{url}: {error}", ExitCode.UNREACHABLE) from error

@@ -1,0 +1,421 @@
+"""The `captions` command."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.stack import LOCAL_CREDENTIALS, Choice, LocalState, Stack, connect, home
+
+if TYPE_CHECKING:
+    from captions_cli.background import Settings
+
+INTERRUPTED = 130
+"""What a shell reports for Ctrl-C (128 + SIGINT)."""
+GLOBAL_OPTIONS = ("--output", "-o", "--profile", "--region", "--stack-name")
+EXIT_CODES = """Exit codes: 0 done (after upload: everything is captioned), 1 some upload is not captioned,
+2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused, 130 interrupted."""
+
+
+class CaptionsGroup(TyperGroup):
+    """Takes the global options before and after the command's name, and tells errors in one line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move global options to the front, up to a `--`."""
+        front, rest = _hoisted(args)
+        return super().parse_args(ctx, [*front, *rest])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it cannot do ends in a line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            _fail(error)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader, such as head, has seen enough; what is still buffered has nowhere to go.
+            sys.stderr.close()
+            raise typer.Exit(ExitCode.DONE) from None
+        except Exception as error:
+            told = explain(error)
+            if told is None:
+                raise
+            _fail(told)
+
+
+def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(args)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            return front, [*rest, word, *waiting]
+        if word in GLOBAL_OPTIONS:
+            front += [word, *waiting[:1]]
+            del waiting[:1]
+        elif word.startswith(tuple(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--"))):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front, rest
+
+
+def _fail(error: CommandError) -> NoReturn:
+    typer.echo(f"captions: {error.message}", err=True)
+    raise typer.Exit(error.exit_code)
+
+
+app = typer.Typer(
+    cls=CaptionsGroup,
+    help=f"Upload media, receive captions: on this machine or on AWS.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass
+class Globals:
+    """What was said for every command."""
+
+    output: Literal["table", "json"] = "table"
+    choice: Choice = field(default_factory=Choice)
+
+    @property
+    def json(self) -> bool:
+        """Whether stdout is to be JSON."""
+        return self.output == "json"
+
+    def stack(self) -> Stack:
+        """The stack the command is about."""
+        return connect(self.choice, home())
+
+
+@app.callback()
+def _globals(
+    ctx: typer.Context,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--output", "-o", help="What stdout holds; progress goes to stderr.")
+    ] = "table",
+    profile: Annotated[str | None, typer.Option(help="AWS profile; means a deployed stack.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="AWS region; means a deployed stack (`up`: the local one's).")
+    ] = None,
+    stack_name: Annotated[
+        str | None, typer.Option(help="CloudFormation stack; means a deployed stack (`up`: the local one's).")
+    ] = None,
+) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # Keys and captions hold any character; a terminal of another encoding gets escapes instead of a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    ctx.obj = Globals(output, Choice(stack_name, region, profile))
+
+
+@app.command()
+def up(
+    ctx: typer.Context,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C ends it.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the AWS endpoint; 0 is any free one.")] = 0,
+    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    latency_scale: Annotated[
+        float, typer.Option(min=0.0, help="Factor on the local model endpoint's latencies; 1 is as in reality.")
+    ] = 0.1,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="A parameter of template.yaml.")
+    ] = None,
+) -> None:
+    """Start the whole stack on this machine; it stays up until `captions down`."""
+    from captions_cli import background
+
+    given: Globals = ctx.obj
+    settings = _local_settings(given, port, bind, latency_scale, parameter or [])
+    if (state := background.running(home())) is not None:
+        _say("the local stack is already up; `captions down` ends it")
+        _print_local(given, state)
+        return
+    if foreground:
+        code = background.run_in_foreground(home(), settings, lambda state: _print_local(given, state))
+        raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
+    _print_local(given, background.start(home(), settings, progress=_say))
+
+
+@app.command()
+def down() -> None:
+    """End the local stack and what it holds."""
+    from captions_cli import background
+
+    _say("the local stack is down" if background.stop(home()) else "no local stack was up")
+
+
+@app.command()
+def status(ctx: typer.Context) -> None:
+    """Show whether the stack is up, its queues, dead letters and uploads by state."""
+    from captions_cli import listing, redriving, rendering
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    sqs = stack.client("sqs")
+    names = [name for name in stack.outputs if name.endswith("QueueUrl")]
+    depths = {name.removesuffix("QueueUrl"): redriving.depth(sqs, stack.output(name)) for name in sorted(names)}
+    counts, complete = listing.count(stack)
+    if given.json:
+        rendering.print_json(
+            {
+                "stack": stack.name,
+                "region": stack.region,
+                "aws_endpoint_url": stack.endpoint_url,
+                "bucket": stack.bucket,
+                "queues": depths,
+                "uploads": counts,
+                "uploads_complete": complete,
+            }
+        )
+        return
+    _say(f"{stack.where} is up, bucket {stack.bucket}")
+    rendering.print_table(rendering.queue_depths(depths))
+    rendering.print_table(rendering.state_counts(counts, complete=complete))
+
+
+@app.command()
+def upload(
+    ctx: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files, and directories with all they hold.")],
+    prefix: Annotated[str, typer.Option(help="Put in front of every key, as it is.")] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the captions.")] = True,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait at most.")] = 600.0,
+) -> None:
+    """Upload files and follow them until each has its caption, or a reason why not."""
+    from captions_cli import rendering
+    from captions_cli.progress import Progress
+    from captions_cli.uploading import Sent, plan, send
+    from captions_cli.watching import Watch
+
+    given: Globals = ctx.obj
+    planned = plan(files, prefix)
+    stack = given.stack()
+    with Progress(len(planned)) as progress:
+        answers = send(stack, planned, progress.sent)
+        sent = [answer for answer in answers if isinstance(answer, Sent)]
+        watch = Watch(stack, sent)
+        in_time = watch.until_ended(timeout, progress.seen) if wait else True
+    rows = [
+        rendering.upload(file, answer, watch.seen.get(file.key)) for file, answer in zip(planned, answers, strict=True)
+    ]
+    if given.json:
+        rendering.print_json(rows)
+    else:
+        rendering.print_table(rendering.uploads(rows))
+    if not in_time:
+        _say(f"{len(watch.pending)} of {len(sent)} uploads were still on their way after {timeout:g} s")
+        raise typer.Exit(ExitCode.TIMEOUT)
+    wanted = "captioned" if wait else "uploaded"
+    if any(row["state"] != wanted for row in rows):
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+@app.command("ls")
+def list_records(
+    ctx: typer.Context,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only these states; may be given several times.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 50,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    days: Annotated[int, typer.Option(min=1, help="How many days back to look.")] = 30,
+) -> None:
+    """List uploads: those on their way, then those that ended, newest first."""
+    from itertools import islice
+
+    from captions_cli import listing, rendering
+
+    given: Globals = ctx.obj
+    states = _states(state)
+    stack = given.stack()
+    chunk = min(listing.READ_AHEAD, limit)
+    found = list(islice(listing.recent(stack, states=states, prefix=prefix, days=days, chunk=chunk), limit))
+    if given.json:
+        rendering.print_json([rendering.summary(record) for record in found])
+        return
+    if not found:
+        _say("no uploads" if not state and not prefix else "no such uploads")
+        return
+    rendering.print_table(rendering.records(found))
+
+
+@app.command()
+def get(ctx: typer.Context, key: Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")]) -> None:
+    """Show everything that is known about one upload."""
+    from captions_cli import listing, rendering
+
+    given: Globals = ctx.obj
+    record = listing.get(given.stack(), key)
+    if given.json:
+        rendering.print_json(record.model_dump())
+    else:
+        rendering.print_table(rendering.details(record))
+
+
+@app.command()
+def redrive(
+    ctx: typer.Context,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEYS]...", help="Only these uploads.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="failed (the default), blocked; may be given twice.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How many days back to look.")] = 30,
+    dead_letters: Annotated[
+        bool, typer.Option("--dead-letters/--no-dead-letters", help="Move the dead-letter queues' messages back too.")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+) -> None:
+    """Try failed uploads again, and move the messages of the dead-letter queues back."""
+    from captions_cli import redriving, rendering
+
+    given: Globals = ctx.obj
+    states = tuple(state or ["failed"])
+    if unknown := [name for name in states if name not in redriving.REOPENED]:
+        raise CommandError(
+            f"{unknown[0]} uploads cannot be tried again; --state takes {' and '.join(redriving.REOPENED)}",
+            ExitCode.USAGE,
+        )
+    stack = given.stack()
+    found = list(redriving.failed(stack, keys=keys or [], prefix=prefix, states=states, days=days))
+    if not dry_run:
+        for record in found:
+            redriving.retry(stack, record)
+    # A choice of uploads is about those alone.
+    everything = dead_letters and not keys and not prefix
+    moved = redriving.empty_dead_letters(stack, dry_run=dry_run) if everything else []
+    if given.json:
+        rendering.print_json(
+            {
+                "dry_run": dry_run,
+                "uploads": [record.key for record in found],
+                "dead_letters": [vars(queue) for queue in moved],
+            }
+        )
+    else:
+        verb = "would be tried again" if dry_run else "on their way again"
+        _say(f"{len(found)} uploads {verb}")
+        if found:
+            rendering.print_table(rendering.records(found))
+        for queue in moved:
+            _say(rendering.moved(queue.queue, queue.messages, started=queue.started, problem=queue.problem))
+    if any(queue.problem for queue in moved):
+        raise typer.Exit(ExitCode.AWS)
+
+
+@app.command()
+def models(ctx: typer.Context) -> None:
+    """Show the model catalogue beside what the stack's endpoint offers."""
+    from captions_cli import endpoint_models, rendering
+
+    given: Globals = ctx.obj
+    offers = endpoint_models.compare(given.stack())
+    if given.json:
+        rendering.print_json([rendering.offer(offer.endpoint, offer.catalogue, offer.comparison) for offer in offers])
+        return
+    for offer in offers:
+        _say(f"models at {offer.endpoint}")
+        rendering.print_table(rendering.models(offer.catalogue, offer.comparison))
+        if offer.comparison.new:
+            _say(f"{len(offer.comparison.new)} more that the catalogue does not know, see --output json")
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    latency_scale: Annotated[
+        float, typer.Option(min=0.0, help="Factor on the local model endpoint's latencies; 1 is as in reality.")
+    ] = 0.1,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="A parameter of template.yaml.")
+    ] = None,
+) -> None:
+    """Upload real media to a stack of the demo's own on this machine, watch it, and check how each upload ended."""
+    import os
+
+    from captions_cli import demo as demonstration
+    from captions_cli import rendering
+    from captions_cli.demo_view import LiveAudience, as_json, print_report
+    from captions_cli.endpoint_models import URL_VARIABLE
+
+    given: Globals = ctx.obj
+    settings = _local_settings(given, 0, "127.0.0.1", latency_scale, parameter or [])
+    real = bool(os.environ.get(URL_VARIABLE))
+    with LiveAudience() as audience:
+        report = demonstration.run(settings, audience, real_endpoint=real)
+    if given.json:
+        rendering.print_json(as_json(report))
+    else:
+        print_report(report)
+    for problem in report.problems:
+        typer.echo(f"captions: {problem}", err=True)
+    if report.problems:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+def _local_settings(given: Globals, port: int, bind: str, latency_scale: float, parameters: list[str]) -> "Settings":
+    from captions_cli.background import Settings
+    from captions_cli.stack import DEFAULT_LOCAL_REGION, DEFAULT_STACK_NAME
+
+    if given.choice.profile is not None:
+        raise CommandError("the local stack knows no AWS profile", ExitCode.USAGE)
+    values = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals or not name:
+            raise CommandError(f"--parameter takes NAME=VALUE, not {parameter!r}", ExitCode.USAGE)
+        values[name] = value
+    return Settings(
+        port=port,
+        bind=bind,
+        latency_scale=latency_scale,
+        stack_name=given.choice.stack_name or DEFAULT_STACK_NAME,
+        region=given.choice.region or DEFAULT_LOCAL_REGION,
+        parameters=values,
+    )
+
+
+def _states(given: list[str] | None) -> tuple[str, ...]:
+    from captions_cli.listing import STATES
+
+    if unknown := [name for name in given or [] if name not in STATES]:
+        raise CommandError(f"there is no state {unknown[0]!r}; states are {', '.join(STATES)}", ExitCode.USAGE)
+    return tuple(given or STATES)
+
+
+def _print_local(given: Globals, state: LocalState) -> None:
+    from captions_cli import rendering
+
+    if given.json:
+        rendering.print_json({**vars(state), "env": {**LOCAL_CREDENTIALS, "AWS_DEFAULT_REGION": state.region}})
+        return
+    credentials = " ".join(f"{name}={value}" for name, value in LOCAL_CREDENTIALS.items())
+    typer.echo(f"S3 endpoint      {state.aws_endpoint_url}")
+    typer.echo(f"bucket           {state.bucket}")
+    typer.echo(f"model endpoint   {state.model_endpoint_url}")
+    typer.echo()
+    typer.echo("upload with the AWS CLI:")
+    typer.echo(
+        f"  {credentials} AWS_DEFAULT_REGION={state.region} "
+        f"aws --endpoint-url {state.aws_endpoint_url} s3 cp FILE s3://{state.bucket}/"
+    )
+    typer.echo("then see its caption:")
+    typer.echo("  captions ls")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,123 @@
+"""Gives failed uploads another try, and empties the dead-letter queues back to where their messages came from."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from captions.jobs import Queues, Revisit
+from captions.records import Record
+from captions_cli import listing
+from captions_cli.errors import CommandError, ExitCode
+from captions_cli.stack import Stack
+from captions_cli.uploading import printable
+
+REOPENED = ("failed", "blocked")
+"""States that another try can leave; what is rejected stays so as long as its bytes do."""
+DEAD_LETTER_QUEUES = {
+    "UploadsDeadLetterQueueUrl": "uploads",
+    "ImageDeadLetterQueueUrl": "image",
+    "AudioDeadLetterQueueUrl": "audio",
+}
+RULE_QUEUE = "RuleDeadLetterQueueUrl"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A dead-letter queue: how many messages it holds (about), and whether they were set moving.
+
+    `problem` says why not, where that is not simply that it was empty or that nothing should be done.
+    """
+
+    queue: str
+    messages: int
+    started: bool
+    problem: str | None = None
+
+
+def failed(stack: Stack, *, keys: Iterable[str], prefix: str, states: tuple[str, ...], days: int) -> Iterator[Record]:
+    """Yield the records to try again: the given keys, or all in the given states.
+
+    Raises CommandError when a given key is in another state.
+    """
+    given = list(keys)
+    if not given:
+        yield from listing.recent(stack, states=states, prefix=prefix, days=days)
+        return
+    for key in given:
+        record = listing.get(stack, key)
+        if record.state not in states:
+            raise CommandError(f"{printable(key)} is {record.state}, not {' or '.join(states)}", ExitCode.NOT_CAPTIONED)
+        yield record
+
+
+def retry(stack: Stack, record: Record) -> None:
+    """Put a failed upload back on the uploads queue."""
+    Queues(stack.client("sqs")).send(stack.output("UploadsQueueUrl"), Revisit(upload=record.upload, reason="redrive"))
+
+
+def empty_dead_letters(stack: Stack, *, dry_run: bool = False) -> list[Moved]:
+    """Move every dead-letter queue's messages back; AWS does so in the background.
+
+    The queue of the bucket's rule goes back by hand: StartMessageMoveTask only knows queues that fail to a queue.
+    """
+    moved = [_start_moving(stack, output, name, dry_run) for output, name in DEAD_LETTER_QUEUES.items()]
+    return [*moved, _return_events(stack, dry_run)]
+
+
+def depth(sqs: Any, url: str) -> dict[str, int]:
+    """Messages of a queue, about: `visible`, `in_flight`, `delayed`."""
+    names = {
+        "visible": "ApproximateNumberOfMessages",
+        "in_flight": "ApproximateNumberOfMessagesNotVisible",
+        "delayed": "ApproximateNumberOfMessagesDelayed",
+    }
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names.values()))
+    return {name: int(answer["Attributes"][attribute]) for name, attribute in names.items()}
+
+
+def _start_moving(stack: Stack, output: str, name: str, dry_run: bool) -> Moved:
+    from botocore.exceptions import ClientError
+
+    sqs = stack.client("sqs")
+    url = stack.output(output)
+    messages = depth(sqs, url)["visible"]
+    if not messages or dry_run:
+        return Moved(name, messages, started=False)
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    try:
+        sqs.start_message_move_task(SourceArn=arn)
+    except ClientError as error:
+        # One move per queue may run at a time: an earlier one that still does is what was asked for.
+        if any(task.get("Status") == "RUNNING" for task in _tasks(sqs, arn)):
+            return Moved(name, messages, started=True)
+        details = error.response.get("Error", {})
+        return Moved(name, messages, started=False, problem=f"{details.get('Code')}: {details.get('Message')}")
+    return Moved(name, messages, started=True)
+
+
+def _tasks(sqs: Any, arn: str) -> list[dict[str, Any]]:
+    from botocore.exceptions import ClientError
+
+    try:
+        return list(sqs.list_message_move_tasks(SourceArn=arn).get("Results", []))
+    except ClientError:
+        return []
+
+
+def _return_events(stack: Stack, dry_run: bool) -> Moved:
+    sqs = stack.client("sqs")
+    url, back = stack.output(RULE_QUEUE), stack.output("UploadsQueueUrl")
+    waiting = depth(sqs, url)["visible"]
+    if not waiting or dry_run:
+        return Moved("rule", waiting, started=False)
+    moved = 0
+    # Bounded: what arrives meanwhile fails for a reason of its own.
+    while moved < waiting:
+        messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
+        if not messages:
+            break
+        for message in messages:
+            sqs.send_message(QueueUrl=back, MessageBody=message["Body"])
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            moved += 1
+    return Moved("rule", waiting, started=moved > 0)

@@ -1,0 +1,312 @@
+"""What the commands print: tables for people, JSON for programs; data on stdout, progress on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from captions.catalogue import Catalogue, Comparison
+from captions.records import Record
+from captions_cli.uploading import NotSent, Planned, Sent, printable
+from captions_cli.watching import Seen
+
+Output = Literal["table", "json"]
+PLAIN_WIDTH = 10_000
+"""Columns of a console that is no terminal: rows are never wrapped, so that grep and cut see whole lines."""
+COLOURS = {
+    "captioned": "green",
+    "rejected": "yellow",
+    "blocked": "magenta",
+    "failed": "red",
+    "deleted": "dim",
+    "received": "cyan",
+    "queued": "cyan",
+    "waiting": "cyan",
+}
+
+
+def stderr() -> Console:
+    """The console for progress and errors."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """A record as one flat object for JSON: what `ls` and `upload` print; absent values are null.
+
+    `cost` and `saved` are dollars as decimal text, `latency_ms` is the model's, `seconds` is from the upload's event to
+    its end.
+    """
+    provenance = record.provenance
+    return {
+        "key": record.key,
+        "version_id": record.version_id,
+        "state": record.state,
+        "kind": record.kind,
+        "media_type": record.media_type,
+        "source": record.source,
+        "model": provenance.model if provenance else None,
+        "latency_ms": provenance.latency_ms if provenance else None,
+        "seconds": seconds(record),
+        "cost": provenance.cost if provenance else None,
+        "saved": provenance.saved if provenance else None,
+        "copied_from": provenance.copied_from if provenance else None,
+        "language": record.result.language if record.result else None,
+        "text": record.result.text if record.result else None,
+        "reason": record.reason.model_dump() if record.reason else None,
+        "received_at": record.received_at or None,
+        "completed_at": record.completed_at,
+    }
+
+
+SUMMARY_FIELDS = (
+    "key", "version_id", "state", "kind", "media_type", "source", "model", "latency_ms", "seconds", "cost", "saved",
+    "copied_from", "language", "text", "reason", "received_at", "completed_at",
+)  # fmt: skip
+
+
+def seconds(record: Record) -> float | None:
+    """Seconds from the event of an upload to its end; None while it is on its way."""
+    if not record.received_at or not record.completed_at:
+        return None
+    taken = datetime.fromisoformat(record.completed_at) - datetime.fromisoformat(record.received_at)
+    return round(taken.total_seconds(), 3)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout, in characters that its encoding has."""
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    text = json.dumps(value, indent=2, ensure_ascii=encoding != "utf8", default=_json)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_table(table: Table | Text) -> None:
+    """Print a table on stdout: fitted to a terminal, one whole line per row otherwise."""
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(highlight=False, width=PLAIN_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    sys.stdout.write("".join(f"{line}\n" for line in lines if line))
+    sys.stdout.flush()
+
+
+def columns(*names: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
+    """An empty table; columns named in `right` are aligned right, those in `fold` take what width is left."""
+    table = Table(box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
+    rights, folds = set(right), set(fold)
+    for name in names:
+        table.add_column(
+            name,
+            justify="right" if name in rights else "left",
+            overflow="fold",
+            no_wrap=name not in folds,
+            ratio=1 if name in folds else None,
+        )
+    return table
+
+
+RECORD_COLUMNS = ("Upload", "State", "Source", "Model", "Took", "Cost", "Caption or reason")
+
+
+def records(found: Iterable[Record]) -> Table:
+    """A table of records."""
+    return _facts_table(summary(record) for record in found)
+
+
+def row(facts: Mapping[str, Any]) -> list[Text]:
+    """The cells of one `summary`, in the order of RECORD_COLUMNS."""
+    taken = facts["seconds"]
+    reason = facts["reason"]["message"] if facts["reason"] else ""
+    return [
+        Text(printable(facts["key"])),
+        state(facts["state"]),
+        Text(facts["source"] or ""),
+        Text(facts["model"] or ""),
+        Text("" if taken is None else f"{taken:.1f} s"),
+        Text(money(facts["cost"], unknown=facts["source"] == "model")),
+        Text(one_line(facts["text"] or reason)),
+    ]
+
+
+def _facts_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), fold=("Upload", "Caption or reason"))
+    for facts in rows:
+        table.add_row(*row(facts))
+    return table
+
+
+def state(name: str) -> Text:
+    """A state in its colour."""
+    return Text(name, style=COLOURS.get(name, ""))
+
+
+def money(dollars: str | Decimal | None, *, unknown: bool = False) -> str:
+    """Dollars for people: four significant decimals below a cent; `unknown` tells a missing price from no price."""
+    if dollars is None:
+        return "unknown" if unknown else ""
+    value = Decimal(dollars)
+    if value == 0:
+        return "$0"
+    return f"${value:.2f}" if value >= 1 else f"${value:.6f}"
+
+
+def one_line(text: str) -> str:
+    """Text on one line, without control characters."""
+    return printable(" ".join(text.split()))
+
+
+def upload_facts(key: str, record: Record | None) -> dict[str, Any]:
+    """The `summary` of a record; where there is none, the same fields with all but the key and state null."""
+    if record is not None:
+        return summary(record)
+    return {**dict.fromkeys(SUMMARY_FIELDS), "key": key, "state": "uploaded"}
+
+
+def upload(file: Planned, answer: Sent | NotSent, seen: Seen | None) -> dict[str, Any]:
+    """One file of `upload` as a flat object: its `summary`, with `file` in front.
+
+    Its state is `not_uploaded` where it could not be put, `uploaded` while it has no record, `superseded` where another
+    version took its key.
+    """
+    record = seen.record if seen else None
+    facts = {"file": printable(file.path), **upload_facts(answer.key, record)}
+    if isinstance(answer, NotSent):
+        return facts | {"state": "not_uploaded", "reason": {"code": "not_uploaded", "message": answer.why}}
+    if record is None:
+        facts["version_id"] = answer.version_id
+    if record is None and seen is not None and seen.ending == "superseded":
+        why = "another version of this key was uploaded, or it was deleted, meanwhile"
+        return facts | {"state": "superseded", "reason": {"code": "superseded", "message": why}}
+    return facts
+
+
+def uploads(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """A table of what `upload` gave."""
+    return _facts_table(rows)
+
+
+def details(record: Record) -> Table:
+    """Everything in one record, nested values as dotted names."""
+    table = columns("Field", "Value", fold=("Value",))
+    for name, value in _flattened(record.model_dump(exclude_none=True)):
+        text = state(str(value)) if name == "state" else Text(one_line(str(value)))
+        table.add_row(Text(name), text)
+    return table
+
+
+def _flattened(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in _flattened(inner, f"{name}.{key}" if name else key)]
+    if isinstance(value, list | tuple):
+        return [pair for index, inner in enumerate(value) for pair in _flattened(inner, f"{name}[{index}]")]
+    return [(name, value)]
+
+
+def _json(value: object) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def queue_depths(depths: Mapping[str, Mapping[str, int]]) -> Table:
+    """Messages of each queue."""
+    table = columns("Queue", "Visible", "In flight", "Delayed", right=("Visible", "In flight", "Delayed"))
+    for name, numbers in depths.items():
+        alarming = "DeadLetter" in name and any(numbers.values())
+        cells = [str(numbers[kind]) for kind in ("visible", "in_flight", "delayed")]
+        table.add_row(name, *cells, style="bold red" if alarming else "")
+    return table
+
+
+def state_counts(counts: Mapping[str, int], *, complete: bool) -> Table:
+    """Uploads by state; those without any are left out."""
+    table = columns("Uploads on their way, and ended since yesterday", "Count", right=("Count",))
+    for name, number in counts.items():
+        if number:
+            table.add_row(state(name), str(number) if complete else f"at least {number}")
+    if not any(counts.values()):
+        table.add_row("none", "0")
+    return table
+
+
+def moved(queue: str, messages: int, *, started: bool, problem: str | None) -> str:
+    """One dead-letter queue in words."""
+    if problem:
+        return f"{queue} dead letters: {messages} could not be moved: {one_line(problem)}"
+    if not messages:
+        return f"{queue} dead letters: none"
+    return f"{queue} dead letters: {messages} " + ("on their way back" if started else "would be moved back")
+
+
+def offer(endpoint: str, catalogue: Catalogue, comparison: Comparison) -> dict[str, Any]:
+    """A catalogue beside an endpoint's models, for JSON; prices in dollars per million tokens as decimal text."""
+    return {
+        "endpoint": endpoint,
+        "models": [
+            {
+                "name": model.name,
+                "provider": model.provider,
+                "modalities": sorted(model.modalities),
+                "context": model.context,
+                "input_price": _text(model.input_price),
+                "output_price": _text(model.output_price),
+                "offered": model.name in comparison.present,
+                "endpoint_context": comparison.contexts.get(model.name),
+            }
+            for model in catalogue.models.values()
+            if model.enabled
+        ],
+        "price_changes": [
+            {
+                "model": change.model,
+                "what": change.what,
+                "catalogue": _text(change.catalogue),
+                "endpoint": _text(change.endpoint),
+            }
+            for change in comparison.price_changes
+        ],
+        "new": list(comparison.new),
+    }
+
+
+def models(catalogue: Catalogue, comparison: Comparison) -> Table:
+    """The catalogue's models, and how the endpoint's differ."""
+    names = ("Model", "Provider", "Takes", "Context", "$/M in", "$/M out", "At the endpoint")
+    table = columns(*names, right=("Context", "$/M in", "$/M out"), fold=("At the endpoint",))
+    changes: dict[str, list[str]] = {}
+    for change in comparison.price_changes:
+        changes.setdefault(change.model, []).append(f"{change.what} ${change.endpoint:f}")
+    for model in catalogue.models.values():
+        if not model.enabled:
+            continue
+        notes = ["yes" if model.name in comparison.present else "no", *changes.get(model.name, [])]
+        if model.name in comparison.contexts:
+            notes.append(f"context {comparison.contexts[model.name]:,}")
+        table.add_row(
+            model.name,
+            model.provider,
+            ", ".join(sorted(model.modalities)),
+            f"{model.context:,}",
+            _text(model.input_price) or "unknown",
+            _text(model.output_price) or "unknown",
+            Text("; ".join(notes), style="" if model.name in comparison.present else "yellow"),
+        )
+    return table
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else f"{value:f}"
