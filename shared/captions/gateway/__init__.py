@@ -1,0 +1,60 @@
+"""The unified endpoint: one call to whichever model of a chain answers, within a deadline, at a known cost.
+
+* `calls` holds the gateway itself; `exchange` what goes in and comes out; `errors` how a call can fail.
+* `fallback` decides which model is next, `breakers` which may be called, `budgets` what may be spent.
+* `bodies` makes requests, `answers` judges responses, `costs` prices them, `keys` holds the keys.
+* `control` shares circuits and spending between sandboxes, on DynamoDB.
+"""
+
+from captions.gateway.breakers import BreakerPolicy, Breakers, BreakerStore, SharedCircuit
+from captions.gateway.budgets import EVERYTHING, Budgets, BudgetStore, Reservation, RetryBudget
+from captions.gateway.calls import Gateway, RetryPolicy
+from captions.gateway.classes import ErrorClass
+from captions.gateway.control import ControlTable
+from captions.gateway.errors import (
+    AccountProblem,
+    BudgetSpent,
+    CircuitsOpen,
+    DeadlineExceeded,
+    Exhausted,
+    GatewayError,
+    NoCapableModel,
+    Refused,
+    Unacceptable,
+)
+from captions.gateway.exchange import Attempt, Completion, Endpoint, Media, Request, StreamEvent, Usage
+from captions.gateway.keys import Keys, parse_secret
+
+__all__ = [
+    "EVERYTHING",
+    "AccountProblem",
+    "Attempt",
+    "BreakerPolicy",
+    "BreakerStore",
+    "Breakers",
+    "BudgetSpent",
+    "BudgetStore",
+    "Budgets",
+    "CircuitsOpen",
+    "Completion",
+    "ControlTable",
+    "DeadlineExceeded",
+    "Endpoint",
+    "ErrorClass",
+    "Exhausted",
+    "Gateway",
+    "GatewayError",
+    "Keys",
+    "Media",
+    "NoCapableModel",
+    "Refused",
+    "Request",
+    "Reservation",
+    "RetryBudget",
+    "RetryPolicy",
+    "SharedCircuit",
+    "StreamEvent",
+    "Unacceptable",
+    "Usage",
+    "parse_secret",
+]

@@ -1,0 +1,562 @@
+"""The gateway: one call that ends with an answer, or with the reason why there is none, before its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import openai
+
+from captions.catalogue import Catalogue, Model
+from captions.gateway.answers import Answer, Collector, answer_of, failure_of
+from captions.gateway.bodies import Parts
+from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
+from captions.gateway.budgets import Budgets, Reservation, RetryBudget
+from captions.gateway.classes import ErrorClass
+from captions.gateway.costs import cost_of, usage_of
+from captions.gateway.errors import (
+    AccountProblem,
+    AttemptFailed,
+    CircuitsOpen,
+    DeadlineExceeded,
+    Exhausted,
+    GatewayError,
+)
+from captions.gateway.exchange import Attempt, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
+from captions.gateway.fallback import Candidate, Plan
+from captions.gateway.keys import KeyRing, Keys
+
+_CONNECT_S = 3.0
+"""A region that cannot be reached must not take an attempt's whole time."""
+
+_KEEPALIVE_S = 60.0
+"""Longer than the client's 5 s: a sandbox that is called every few seconds keeps its connections."""
+
+_CONNECTIONS = 256
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how soon a model is called again for the same request. Times are in seconds."""
+
+    tries: int = 3
+    """Calls to one model for one request, at most."""
+    first_delay_s: float = 0.25
+    longest_delay_s: float = 5.0
+    longest_wait_s: float = 5.0
+    """How long a call waits in process for a Retry-After, if no other model can take it. Waiting is billed."""
+    share_of_deadline: float = 2 / 3
+    """What one attempt may take of the time that is left while another model could still take over."""
+    truncated_growth: int = 2
+    longest_growth: int = 4
+    """A truncated text is asked for with `truncated_growth` times the tokens, up to `longest_growth` times."""
+
+
+class Gateway:
+    """A client of several models at several OpenAI-compatible endpoints.
+
+    Calls may run concurrently on one event loop; they share connections, circuits, the retry budget and the key. It
+    reads nothing from the environment, and opens no connection before the first call.
+
+        gateway = Gateway(endpoints=[Endpoint("https://api.example.com/v1")], keys=read_key, catalogue=load())
+        completion = await gateway.complete(request, ["GLM-4.6V", "GPT-4o"], deadline=time.monotonic() + 30)
+
+    Args:
+        endpoints: in order of preference; a later one takes over where an earlier one cannot be used.
+        keys: returns the key, or a mapping from base URL (or "default") to key; called in a thread, with True where a
+            fresh one is needed. Never stored beyond 300 s.
+        catalogue: the models.
+        breakers: the circuits, with a store if sandboxes shall share them.
+        budgets: spending limits, if there are any.
+        retries: how often and how soon a model is called again.
+        retry_budget: how many retries there may be in relation to calls.
+        observe: is told of events (`attempt_failed`, `circuit_opened`, `circuit_closed`, `account_problem`,
+            `key_renewed`, `breaker_store_failed`, `settlement_failed`) with their fields, for logs, metrics and alarms.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoints: Sequence[Endpoint],
+        keys: Keys,
+        catalogue: Catalogue,
+        breakers: Breakers | None = None,
+        budgets: Budgets | None = None,
+        retries: RetryPolicy | None = None,
+        retry_budget: RetryBudget | None = None,
+        observe: Observer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not endpoints:
+            raise ValueError("a gateway needs an endpoint")
+        self._endpoints = tuple(endpoints)
+        self._keys = KeyRing(keys)
+        self._catalogue = catalogue
+        self._observe: Observer = observe or (lambda event, fields: None)
+        self._clock = clock
+        self._breakers = breakers or Breakers(clock=clock, observe=observe)
+        self._budgets = budgets
+        self._retries = retries or RetryPolicy()
+        self._retry_budget = retry_budget or RetryBudget()
+        self._served: dict[tuple[str, str], tuple[Model, str] | None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._http: httpx2.AsyncClient | None = None
+        self._clients: dict[str, openai.AsyncOpenAI] = {}
+
+    async def complete(self, request: Request, chain: Sequence[str], *, deadline: float) -> Completion:
+        """Return the first complete answer of the chain's models.
+
+        Args:
+            request: what is asked.
+            chain: names of models in order of preference; those that cannot do the job are passed over.
+            deadline: a value of `time.monotonic()` by which the call has ended, one way or the other.
+
+        Raises:
+            Exhausted, CircuitsOpen, DeadlineExceeded, AccountProblem, BudgetSpent: worth another try later, after
+                `retry_after_s` if it is set.
+            Refused: every model refused.
+            Unacceptable, NoCapableModel: no model will ever take this.
+            CatalogueError: the chain names a model that the catalogue does not have.
+        """
+        call = await self._begin(request, chain, deadline)
+        try:
+            while True:
+                turn = await call.next()
+                answer = await self._turn(call, turn)
+                if answer is not None:
+                    return call.completion(turn, answer)
+        finally:
+            await self._end(call)
+
+    async def stream(self, request: Request, chain: Sequence[str], *, deadline: float) -> AsyncIterator[StreamEvent]:
+        """Yield the answer while it is written, then one `done` event with the whole of it.
+
+        A model that fails before its first word is replaced without notice; one that fails after it is replaced after a
+        `restart` event, which voids what came before: the texts of two models are never spliced. The arguments and the
+        errors are those of `complete`.
+        """
+        call = await self._begin(request, chain, deadline)
+        spoken = False
+        try:
+            while True:
+                turn = await call.next()
+                if spoken:
+                    spoken = False
+                    yield StreamEvent("restart", model=turn.candidate.model.name)
+                answer: Answer | None = None
+                pieces = self._streamed_turn(call, turn)
+                try:
+                    async for piece in pieces:
+                        if isinstance(piece, Answer):
+                            answer = piece
+                        else:
+                            spoken = True
+                            yield StreamEvent("delta", text=piece, model=turn.candidate.model.name)
+                finally:
+                    await pieces.aclose()  # type: ignore[attr-defined]
+                if answer is not None:
+                    completion = call.completion(turn, answer)
+                    yield StreamEvent("done", model=completion.model, completion=completion)
+                    return
+        finally:
+            await self._end(call)
+
+    async def flush(self) -> None:
+        """Wait until what the sandboxes share is written; worth calling before a sandbox is frozen."""
+        await self._breakers.flush()
+
+    async def aclose(self) -> None:
+        """Close every connection. The gateway opens new ones if it is called again."""
+        with contextlib.suppress(Exception):
+            await self.flush()
+        http, self._http, self._loop = self._http, None, None
+        self._clients.clear()
+        if http is not None:
+            await http.aclose()
+
+    async def _begin(self, request: Request, chain: Sequence[str], deadline: float) -> _Call:
+        parts = Parts(request)
+        plan = Plan.of(request, chain, self._endpoints, self._serve, parts)
+        self._retry_budget.called()
+        call = _Call(self, request, parts, plan, deadline)
+        async with _until(deadline, call):
+            await self._breakers.refresh()
+            if self._budgets is not None:
+                call.reservation = await self._budgets.reserve(request, [c.model for c in plan.candidates])
+        return call
+
+    async def _end(self, call: _Call) -> None:
+        if self._budgets is None or call.reservation is None:
+            return
+        try:
+            # Shielded: a call that is cancelled has spent its money all the same.
+            await asyncio.shield(self._budgets.settle(call.reservation, _sum(call.attempts)))
+        except Exception as error:  # whatever the store's client raises: the answer is there, the sum stays too high
+            self._observe("settlement_failed", {"error": type(error).__name__})
+
+    def _serve(self, name: str, base_url: str) -> tuple[Model, str] | None:
+        key = (name, base_url)
+        if key not in self._served:
+            self._served[key] = self._catalogue.served(name, base_url)
+        return self._served[key]
+
+    def _client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # Connections belong to the loop that opened them; a closed loop took its connections along.
+            self._loop, self._http = loop, None
+            self._clients.clear()
+        client = self._clients.get(endpoint.base_url)
+        if client is None:
+            if self._http is None:
+                self._http = openai.DefaultAsyncHttpxClient(
+                    limits=httpx2.Limits(
+                        max_connections=_CONNECTIONS,
+                        max_keepalive_connections=_CONNECTIONS,
+                        keepalive_expiry=_KEEPALIVE_S,
+                    )
+                )
+            client = openai.AsyncOpenAI(
+                base_url=endpoint.base_url, api_key="sent-with-each-call", max_retries=0, http_client=self._http
+            )
+            # The client takes these from the environment, where they were meant for another endpoint.
+            client.organization = client.project = None
+            self._clients[endpoint.base_url] = client
+        return client
+
+    async def _turn(self, call: _Call, turn: _Turn) -> Answer | None:
+        """Run one attempt, or two if the key was renewed in between; return the answer or None after a failure."""
+        with turn.admitted(self._breakers):
+            while True:
+                turn.begin()
+                try:
+                    async with asyncio.timeout(turn.left()):
+                        answer = _fit(await self._asked(call, turn), call.request)
+                except Exception as error:
+                    if not await self._failed(call, turn, error):
+                        return None
+                else:
+                    turn.answered(self._breakers)
+                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
+                    return answer
+
+    async def _asked(self, call: _Call, turn: _Turn) -> Answer:
+        if turn.candidate.model.streaming_only:
+            collector = Collector()
+            try:
+                async with await self._send(call, turn, stream=True) as chunks:
+                    async for chunk in chunks:
+                        collector.add(chunk)
+            except AttemptFailed as failure:
+                raise collector.failed(failure) from None
+            return collector.answer()
+        return answer_of(await self._send(call, turn, stream=False))
+
+    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncIterator[str | Answer]:
+        """Yield the texts of one attempt and then its answer; end without one after a failure."""
+        with turn.admitted(self._breakers):
+            while True:
+                turn.begin()
+                collector = Collector()
+                chunks: Any = None
+                try:
+                    # The time-out covers the waits for the model, never the consumer's own time between two events.
+                    async with asyncio.timeout(turn.left()):
+                        chunks = await self._send(call, turn, stream=True)
+                    while True:
+                        async with asyncio.timeout(turn.left()):
+                            chunk = await anext(chunks, None)
+                        if chunk is None:
+                            break
+                        if text := collector.add(chunk):
+                            yield text
+                    answer = _fit(collector.answer(), call.request)
+                except Exception as error:
+                    if isinstance(error, AttemptFailed):
+                        collector.failed(error)
+                    if not await self._failed(call, turn, error):
+                        return
+                else:
+                    turn.answered(self._breakers)
+                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
+                    yield answer
+                    return
+                finally:
+                    if chunks is not None:
+                        await chunks.close()
+
+    async def _send(self, call: _Call, turn: _Turn, *, stream: bool) -> Any:
+        candidate = turn.candidate
+        turn.key = await self._keys.key(candidate.endpoint.base_url)
+        body = call.parts.body(candidate.model, candidate.wire_name, max_tokens=call.max_tokens, stream=stream)
+        headers = {"Authorization": f"Bearer {turn.key}"}
+        if call.request.request_id:
+            headers["X-Client-Request-Id"] = call.request.request_id
+        limit = turn.left()
+        return await self._client(candidate.endpoint).chat.completions.create(
+            **body,
+            extra_headers=headers,
+            # The client's time-out holds for each read anew; the one around this call is the one that counts.
+            timeout=openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit)),
+        )
+
+    async def _failed(self, call: _Call, turn: _Turn, error: Exception) -> bool:
+        """Take in a failure; return True if the same attempt is worth repeating at once, with another key."""
+        if isinstance(error, AccountProblem):
+            error.attempts = tuple(call.attempts)
+            raise error
+        failure = self._classed(turn, error)
+        tokens, stated = usage_of(failure.usage)
+        detail = failure.detail.replace(turn.key, "…") if failure.detail and turn.key else failure.detail
+        call.record(turn, failure.error_class.value, failure.status, tokens, stated, failure=failure, detail=detail)
+        if failure.status == 401 and not turn.key_renewed:
+            turn.key_renewed = True
+            with contextlib.suppress(TimeoutError, AccountProblem):
+                async with asyncio.timeout(turn.left()):
+                    if await self._keys.renewed(turn.candidate.endpoint.base_url, turn.key) is not None:
+                        self._observe("key_renewed", {"endpoint": turn.candidate.endpoint.name})
+                        return True
+        if failure.error_class is ErrorClass.ACCOUNT:
+            self._observe("account_problem", {"endpoint": turn.candidate.endpoint.name, "status": failure.status})
+        turn.settle(self._breakers, failure)
+        call.plan.failed(turn.candidate, failure)
+        if failure.error_class is ErrorClass.TRUNCATED:
+            most = call.request.max_tokens * self._retries.longest_growth
+            call.max_tokens = min(call.max_tokens * self._retries.truncated_growth, most)
+        return False
+
+    @staticmethod
+    def _classed(turn: _Turn, error: Exception) -> AttemptFailed:
+        if isinstance(error, AttemptFailed):
+            return error
+        if isinstance(error, TimeoutError):
+            # A call that had less than half of the model's time says little about the model.
+            enough = time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
+            return AttemptFailed(ErrorClass.TIMEOUT if enough else ErrorClass.DEADLINE)
+        return failure_of(error)
+
+
+class _Turn:
+    """One candidate's turn in a call, with the leave to call it."""
+
+    def __init__(self, candidate: Candidate, admission: Admission, limit_s: float, request: Request) -> None:
+        self.candidate = candidate
+        self.key = ""
+        self.key_renewed = False
+        self.timed_by = (request.kind, request.duration_s)
+        self.began = time.monotonic()
+        self.began_at = ""
+        self._ends = self.began + limit_s
+        self._admission: Admission | None = admission
+
+    def begin(self) -> None:
+        self.began = time.monotonic()
+        self.began_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    def left(self) -> float:
+        """Return the seconds that are left of the turn, at least a millisecond so that its end shows as a time-out."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def answered(self, breakers: Breakers) -> None:
+        self._hand_back(breakers, None)
+
+    def settle(self, breakers: Breakers, failure: AttemptFailed) -> None:
+        if failure.error_class is ErrorClass.DEADLINE:
+            return  # `admitted` abandons it
+        self._hand_back(breakers, failure)
+
+    def _hand_back(self, breakers: Breakers, failure: AttemptFailed | None) -> None:
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            breakers.settle(admission, self.candidate.model.name, failure)
+
+    @contextlib.contextmanager
+    def admitted(self, breakers: Breakers) -> Any:
+        """Abandon the admission if nothing settled it: the call was cancelled, or cut by its own deadline."""
+        try:
+            yield
+        finally:
+            admission, self._admission = self._admission, None
+            if admission is not None:
+                breakers.abandon(admission)
+
+
+class _Call:
+    """What is known of one call while it runs."""
+
+    def __init__(self, gateway: Gateway, request: Request, parts: Parts, plan: Plan, deadline: float) -> None:
+        self.request = request
+        self.parts = parts
+        self.plan = plan
+        self.max_tokens = request.max_tokens
+        self.attempts: list[Attempt] = []
+        self.reservation: Reservation | None = None
+        self._gateway = gateway
+        self._deadline = deadline
+        self._began = time.monotonic()
+        self._round = 0
+        self._waited = 0.0
+
+    async def next(self) -> _Turn:
+        """Return the next turn, after a wait where one is due.
+
+        Raises:
+            GatewayError: there is none.
+        """
+        breakers = self._gateway._breakers
+        while True:
+            if self._left() <= 0:
+                raise self._with_attempts(DeadlineExceeded("the time given to the call ran out"))
+            candidates = self.plan.in_order()
+            if not candidates:
+                raise self._with_attempts(self.plan.last_error())
+            for candidate in candidates:
+                if candidate.tries > self._round:
+                    continue
+                admission = await breakers.admit(candidate.endpoint.base_url, candidate.model.name)
+                if admission is not None:
+                    return _Turn(candidate, admission, self._limit_s(candidate, candidates), self.request)
+            await self._pause(candidates)
+
+    def _limit_s(self, candidate: Candidate, candidates: Sequence[Candidate]) -> float:
+        """Return the seconds this attempt may take: the model's time-out, but with time left for another model."""
+        left = self._left()
+        timeout = candidate.model.timeout_s(self.request.kind, self.request.duration_s)
+        if len(candidates) > 1:
+            left *= self._gateway._retries.share_of_deadline
+        return min(timeout, left)
+
+    async def _pause(self, candidates: Sequence[Candidate]) -> None:
+        """Wait for what can be waited for: a Retry-After that is short, or the delay before a retry.
+
+        Raises:
+            GatewayError: there is nothing to wait for.
+        """
+        gateway, policy = self._gateway, self._gateway._retries
+        blocked = [gateway._breakers.blocked(c.endpoint.base_url, c.model.name) for c in candidates]
+        if all(blocked):
+            soonest = min((block for block in blocked if block), key=lambda block: block.wait_s)
+            if not soonest.rate_limited or self._waited + soonest.wait_s > policy.longest_wait_s:
+                raise self._given_up([block for block in blocked if block])
+            delay = soonest.wait_s + random.uniform(0.0, 0.05)  # noqa: S311
+            self._waited += delay
+        else:
+            most = min(policy.first_delay_s * 2.0**self._round, policy.longest_delay_s)
+            delay = random.uniform(0.0, most)  # noqa: S311
+        if delay >= self._left():
+            raise self._given_up([block for block in blocked if block])
+        if all(block or candidate.tries > self._round for block, candidate in zip(blocked, candidates, strict=True)):
+            again = [c for c in candidates if c.tries > self._round]
+            if again:
+                if self._round + 1 >= policy.tries or not gateway._retry_budget.take():
+                    raise self._given_up([block for block in blocked if block])
+                self._round += 1
+        await asyncio.sleep(delay)
+
+    def _given_up(self, blocked: Sequence[Blocked]) -> GatewayError:
+        wait_s = min((block.wait_s for block in blocked), default=None)
+        if blocked and all(block.reason == "account" for block in blocked):
+            error: GatewayError = AccountProblem("no endpoint is left that accepts the key and has credit")
+        elif self.attempts:
+            error = Exhausted("every model that can do the job failed")
+        else:
+            error = CircuitsOpen("every circuit is open")
+        error.retry_after_s = wait_s
+        return self._with_attempts(error)
+
+    def _with_attempts(self, error: GatewayError) -> GatewayError:
+        error.attempts = tuple(self.attempts)
+        return error
+
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def record(
+        self,
+        turn: _Turn,
+        outcome: str,
+        status: int | None,
+        usage: Usage,
+        stated: Decimal | None,
+        *,
+        failure: AttemptFailed | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Write down an attempt with its cost."""
+        cost, _ = cost_of(usage, stated, turn.candidate.model)
+        if cost is None and failure is not None and _unbilled(failure):
+            cost = Decimal(0)
+        attempt = Attempt(
+            model=turn.candidate.model.name,
+            endpoint=turn.candidate.endpoint.name,
+            outcome=outcome,
+            status=status,
+            latency_ms=round((time.monotonic() - turn.began) * 1000),
+            prompt_tokens=usage.prompt,
+            completion_tokens=usage.completion,
+            cost=cost,
+            started_at=turn.began_at,
+            detail=detail,
+        )
+        self.attempts.append(attempt)
+        if failure is not None:
+            fields = attempt.as_dict() | {"request_id": self.request.request_id}
+            self._gateway._observe("attempt_failed", fields)
+
+    def completion(self, turn: _Turn, answer: Answer) -> Completion:
+        """Return the call's result."""
+        cost, source = cost_of(answer.usage, answer.stated_cost, turn.candidate.model)
+        known: CostSource = source
+        return Completion(
+            text=answer.text,
+            model=turn.candidate.model.name,
+            reported_model=answer.reported_model,
+            endpoint=turn.candidate.endpoint.name,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            cost=cost,
+            total_cost=_sum(self.attempts),
+            cost_source=known,
+            latency_ms=round((time.monotonic() - self._began) * 1000),
+            attempts=tuple(self.attempts),
+        )
+
+
+def _fit(answer: Answer, request: Request) -> Answer:
+    verdict = request.judge(answer.text) if request.judge is not None else None
+    if verdict is not None:
+        raise AttemptFailed(verdict, status=200, usage=answer.raw_usage, reported_model=answer.reported_model)
+    return answer
+
+
+def _unbilled(failure: AttemptFailed) -> bool:
+    if failure.error_class is ErrorClass.CONNECTION:
+        return failure.unreachable
+    return failure.error_class.unbilled
+
+
+def _sum(attempts: Sequence[Attempt]) -> Decimal | None:
+    """Return what the attempts cost together; None if one of them may have cost something unknown."""
+    total = Decimal(0)
+    for attempt in attempts:
+        if attempt.cost is None:
+            return None
+        total += attempt.cost
+    return total
+
+
+@contextlib.asynccontextmanager
+async def _until(deadline: float, call: _Call) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
+            yield
+    except TimeoutError:
+        raise call._with_attempts(DeadlineExceeded("the time given to the call ran out")) from None

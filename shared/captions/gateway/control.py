@@ -1,0 +1,170 @@
+"""The control table: circuits and spending that every sandbox shares, on DynamoDB.
+
+Items (`pk`, `sk`, TTL `expires_at`):
+
+* `breakers`, `<circuit>`: a circuit that is not closed. A closed one has no item, so a healthy table is empty.
+* `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from captions.gateway.breakers import SharedCircuit
+from captions.gateway.budgets import Reservation
+
+_BREAKERS = "breakers"
+_KEPT_AFTER_OPEN_S = 3_600
+_BUDGET_KEPT_S = 35 * 86_400
+
+
+class ControlTable:
+    """Both stores of the gateway on one table. `client` is a boto3 DynamoDB client, which is safe to use in threads."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def read(self) -> Iterable[SharedCircuit]:
+        """Return every circuit that is not closed (strongly consistent: a probe's result must be seen)."""
+        found: list[SharedCircuit] = []
+        start: dict[str, Any] = {}
+        while True:
+            page = self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": _BREAKERS}},
+                ConsistentRead=True,
+                **start,
+            )
+            found.extend(
+                SharedCircuit(
+                    circuit=item["sk"]["S"],
+                    open_until=float(item["open_until"]["N"]),
+                    level=int(item["level"]["N"]),
+                    reason=item["reason"]["S"],
+                )
+                for item in page["Items"]
+            )
+            if "LastEvaluatedKey" not in page:
+                return found
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+    def open(self, circuit: SharedCircuit, now: float) -> None:
+        """Write down that a circuit opened, unless it is already open for longer."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_breaker_key(circuit.circuit),
+                UpdateExpression=(
+                    "SET open_until = :until, #level = :level, reason = :reason, expires_at = :expires"
+                    " REMOVE probe_owner, probe_until"
+                ),
+                # An open circuit is written anew only for a longer time; sandboxes that trip together write once.
+                ConditionExpression="attribute_not_exists(sk) OR open_until <= :now OR open_until < :much",
+                ExpressionAttributeNames={"#level": "level"},
+                ExpressionAttributeValues={
+                    ":until": _number(circuit.open_until),
+                    ":level": {"N": str(circuit.level)},
+                    ":reason": {"S": circuit.reason},
+                    ":expires": {"N": str(int(circuit.open_until) + _KEPT_AFTER_OPEN_S)},
+                    ":now": _number(now),
+                    ":much": _number(circuit.open_until - 5.0),
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    def lease(self, circuit: str, owner: str, now: float, lease_s: float) -> bool:
+        """Take the one probe of a half-open circuit; False if somebody else holds it or the circuit is open."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_breaker_key(circuit),
+                UpdateExpression="SET probe_owner = :owner, probe_until = :until",
+                ConditionExpression=(
+                    "attribute_exists(sk) AND open_until <= :now"
+                    " AND (attribute_not_exists(probe_until) OR probe_until <= :now OR probe_owner = :owner)"
+                ),
+                ExpressionAttributeValues={
+                    ":owner": {"S": owner},
+                    ":until": _number(now + lease_s),
+                    ":now": _number(now),
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def close(self, circuit: str, owner: str) -> None:
+        """Forget the circuit, if `owner` still holds its probe."""
+        try:
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_breaker_key(circuit),
+                ConditionExpression="probe_owner = :owner",
+                ExpressionAttributeValues={":owner": {"S": owner}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    def reserve(self, reservation: Reservation, limits: Mapping[str, Decimal]) -> str | None:
+        """Add the dollars to each scope's sum of that day, all or none; return a scope whose limit forbids it."""
+        for scope in reservation.scopes:
+            if reservation.dollars > limits[scope]:
+                return scope
+        taken: list[str] = []
+        for scope in reservation.scopes:
+            if not self._add_within(scope, reservation, limits[scope]):
+                # Undone one by one: a transaction over a sum that every call changes would be cancelled by conflicts.
+                for earlier in taken:
+                    self._add(earlier, reservation.day, -reservation.dollars)
+                return scope
+            taken.append(scope)
+        return None
+
+    def _add_within(self, scope: str, reservation: Reservation, limit: Decimal) -> bool:
+        day = datetime.fromisoformat(reservation.day).replace(tzinfo=UTC)
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_budget_key(scope, reservation.day),
+                UpdateExpression="ADD dollars :dollars SET expires_at = :expires",
+                ConditionExpression="attribute_not_exists(dollars) OR dollars <= :room",
+                ExpressionAttributeValues={
+                    ":dollars": {"N": str(reservation.dollars)},
+                    ":room": {"N": str(limit - reservation.dollars)},
+                    ":expires": {"N": str(int(day.timestamp()) + _BUDGET_KEPT_S)},
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def settle(self, reservation: Reservation, spent: Decimal) -> None:
+        """Replace the dollars set aside by those really spent."""
+        for scope in reservation.scopes:
+            self._add(scope, reservation.day, spent - reservation.dollars)
+
+    def _add(self, scope: str, day: str, dollars: Decimal) -> None:
+        self._client.update_item(
+            TableName=self._table,
+            Key=_budget_key(scope, day),
+            UpdateExpression="ADD dollars :difference",
+            ExpressionAttributeValues={":difference": {"N": str(dollars)}},
+        )
+
+
+def _breaker_key(circuit: str) -> dict[str, Any]:
+    return {"pk": {"S": _BREAKERS}, "sk": {"S": circuit}}
+
+
+def _budget_key(scope: str, day: str) -> dict[str, Any]:
+    return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": day}}
+
+
+def _number(seconds: float) -> dict[str, str]:
+    return {"N": f"{seconds:.3f}"}
