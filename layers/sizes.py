@@ -2,8 +2,8 @@
 
     python layers/sizes.py .aws-sam/build/template.yaml
 
-Lambda allows 250 MB (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html). The limit here is stricter, since
-every cold start loads what is there.
+Lambda allows 250 MB (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html). The limit here is stricter,
+since every cold start loads what is there.
 """
 
 from __future__ import annotations
