@@ -1,0 +1,123 @@
+"""`python -m captions_cli.local`: a local stack as a process of its own.
+
+Writes STATE_DIR/stack.json once an upload would be worked on, prints the same as one JSON line, runs until SIGTERM or
+SIGINT, and removes the file. What is not emulated goes to standard error. $CAPTIONS_ENDPOINT_URL and
+$CAPTIONS_ENDPOINT_KEY put a real model endpoint in place of the local one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from captions_cli.local.errors import StackError
+
+STATE_FILE = "stack.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a stack until told to stop; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    for noisy in ("botocore", "boto3", "urllib3", "samtranslator"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        _run(options, os.environ, stopping)
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: threading.Event) -> None:
+    from captions_cli.local.stack import LocalStack
+
+    stack = LocalStack(
+        options.template,
+        stack_name=options.stack_name,
+        region=options.region,
+        endpoint=options.endpoint or environ.get("CAPTIONS_ENDPOINT_URL") or "local",
+        endpoint_key=environ.get("CAPTIONS_ENDPOINT_KEY"),
+        state_dir=options.state_dir,
+        latency_scale=options.latency_scale,
+        parameters=dict(options.parameter),
+        bind=options.bind,
+        port=options.port,
+        maximum_workers=options.maximum_workers,
+        visibility_scale=options.visibility_scale,
+    )
+    with stack:
+        _summarise(stack.coverage())
+        state = {
+            "pid": os.getpid(),
+            "aws_endpoint_url": stack.aws_endpoint_url,
+            "model_endpoint_url": stack.endpoint_url,
+            "stack_name": stack.stack_name,
+            "region": stack.region,
+            "bucket": stack.outputs.get("MediaBucketName", ""),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        state_file = options.state_dir / STATE_FILE
+        _write_whole(state_file, json.dumps(state, indent=2) + "\n")
+        print(json.dumps(state), flush=True)
+        try:
+            stopping.wait()
+        finally:
+            state_file.unlink(missing_ok=True)
+
+
+def _summarise(coverage: Sequence[tuple[str, str, str, str]]) -> None:
+    by_kind: dict[tuple[str, str, str], list[str]] = {}
+    for logical_id, resource_type, treatment, note in coverage:
+        by_kind.setdefault((treatment, resource_type, note), []).append(logical_id)
+    for (treatment, resource_type, note), logical_ids in sorted(by_kind.items()):
+        print(f"{treatment:13} {resource_type} ({', '.join(logical_ids)}){': ' if note else ''}{note}", file=sys.stderr)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that readers see complete or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m captions_cli.local", description=__doc__)
+    parser.add_argument("--template", type=Path, default=Path("template.yaml"))
+    parser.add_argument("--state-dir", type=Path, default=Path(".captions"))
+    parser.add_argument("--stack-name", default="media-captions")
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--bind", default="127.0.0.1", help="0.0.0.0 lets containers reach the stack")
+    parser.add_argument("--port", type=int, default=0, help="of the AWS APIs; 0 takes a free one (default)")
+    parser.add_argument("--endpoint", help="base URL of a model endpoint; the local one without it")
+    parser.add_argument("--latency-scale", type=float, default=0.1, help="multiplies the local endpoint's latencies")
+    parser.add_argument("--parameter", type=_pair, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--maximum-workers", type=int, help="worker processes of all functions together")
+    parser.add_argument(
+        "--visibility-scale", type=float, default=1.0, help="multiplies the queues' visibility timeouts"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
