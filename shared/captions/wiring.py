@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captions import telemetry
 from captions.aws import client
@@ -11,9 +13,12 @@ from captions.jobs import Queues
 from captions.notify import Notifier
 from captions.objects import Objects
 from captions.records import Records
-from captions.settings import IntakeSettings, Policy, Settings, SweepSettings
+from captions.settings import IntakeSettings, Policy, Settings, SweepSettings, WorkerSettings
 
 if TYPE_CHECKING:
+    from captions.captioning import Worker
+    from captions.catalogue import Catalogue
+    from captions.gateway import Gateway
     from captions.intake import Intake
     from captions.neighbours import Neighbours
     from captions.sweeping import Sweeper
@@ -71,3 +76,119 @@ def _neighbours(settings: Settings, policy: Policy) -> Neighbours:
         policy=policy,
         on_capped=capped,
     )
+
+
+class _Catalogues:
+    """The catalogue with its override, read again every few minutes, so that changing a model needs no deploy.
+
+    A broken override keeps the last good catalogue, and is counted so that an alarm can tell.
+    """
+
+    def __init__(self, parameter: str | None) -> None:
+        from captions.catalogue import load
+
+        self._parameter = parameter
+        self._text: str | None = None
+        self._current = load()
+
+    def current(self) -> Catalogue:
+        if self._parameter is None:
+            return self._current
+        from aws_lambda_powertools.utilities.parameters import SSMProvider
+        from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+
+        from captions.catalogue import CatalogueError, load
+
+        provider = _provider(SSMProvider, "ssm")
+        try:
+            text = provider.get(self._parameter, max_age=OVERRIDE_MAX_AGE_SECONDS)
+            if text != self._text:
+                self._text = text
+                self._current = load(text)
+        except (GetParameterError, CatalogueError) as error:
+            telemetry.count("BrokenModelsOverride")
+            telemetry.logger().error("models_override_unusable", parameter=self._parameter, error=str(error))
+        return self._current
+
+
+@cache
+def _provider(kind: Any, service: str) -> Any:
+    """Powertools' cache of parameters or secrets, on our own client."""
+    return kind(boto3_client=client(service))
+
+
+class _Workers:
+    """The worker, with a new gateway whenever the catalogue changed; circuits are kept."""
+
+    def __init__(self) -> None:
+        from captions.captioning import Worker
+        from captions.gateway import Breakers, ControlTable
+
+        self._settings = settings = WorkerSettings.from_env()
+        self._catalogues = _Catalogues(settings.models_override)
+        self._catalogue = self._catalogues.current()
+        store = ControlTable(client("dynamodb"), settings.control_table)
+        self._breakers = Breakers(store=store, observe=_observed)
+        self._worker = Worker(
+            settings=settings,
+            records=Records(client("dynamodb"), settings.captions_table),
+            objects=Objects(client("s3")),
+            # A worker only renews and settles claims: which pictures match was decided before.
+            neighbours=_neighbours(settings, "exact"),
+            queues=Queues(client("sqs")),
+            notifier=Notifier(client("events"), settings.event_bus_name),
+            gateway=self._gateway(),
+        )
+
+    def current(self) -> Worker:
+        latest = self._catalogues.current()
+        if latest is not self._catalogue:
+            self._catalogue = latest
+            outdated, self._worker.gateway = self._worker.gateway, self._gateway()
+            asyncio.get_event_loop().run_until_complete(outdated.aclose())
+        return self._worker
+
+    def _gateway(self) -> Gateway:
+        from captions.gateway import Endpoint, Gateway
+
+        return Gateway(
+            endpoints=[Endpoint(url) for url in self._settings.endpoint_urls],
+            keys=self._keys,
+            catalogue=self._catalogue,
+            breakers=self._breakers,
+            observe=_observed,
+        )
+
+    def _keys(self, fresh: bool) -> Mapping[str, str]:
+        from aws_lambda_powertools.utilities.parameters import SecretsProvider
+
+        from captions.gateway import parse_secret
+
+        provider = _provider(SecretsProvider, "secretsmanager")
+        arn = self._settings.endpoint_secret_arn
+        return parse_secret(provider.get(arn, max_age=KEY_MAX_AGE_SECONDS, force_fetch=fresh))
+
+
+@cache
+def _workers() -> _Workers:
+    return _Workers()
+
+
+def worker() -> Worker:
+    """The caption and transcribe functions' logic, on the catalogue as it stands now."""
+    return _workers().current()
+
+
+_COUNTED = {
+    "attempt_failed": "ModelAttemptFailed",
+    "circuit_opened": "CircuitOpened",
+    "account_problem": "EndpointAccountProblem",
+    "breaker_store_failed": "BreakerStoreFailed",
+}
+
+
+def _observed(event: str, fields: Mapping[str, Any]) -> None:
+    """Log and count what the gateway tells of."""
+    if event in _COUNTED:
+        telemetry.count(_COUNTED[event])
+    telemetry.logger().info(event, **{f"gateway_{name}": value for name, value in fields.items()})

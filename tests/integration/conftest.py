@@ -14,7 +14,9 @@ from captions.notify import Notifier
 from captions.objects import Objects
 from captions.records import Records
 from captions.settings import IntakeSettings
+from captions_cli.local.endpoint import LocalEndpoint
 from support.pipeline import BUCKET, MEDIA, REGION, Aws, Clock, Dedupe, locked
+from support.worker import Workshop, workshop
 
 
 @pytest.fixture
@@ -55,9 +57,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
                 KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
                 AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
             )
-        urls = {
-            name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("uploads", "images", "audio", "heard")
-        }
+        urls = {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("uploads", "images", "audio", "heard")}
         events.create_event_bus(Name="captions")
         events.put_rule(Name="heard", EventBusName="captions", EventPattern='{"source": ["media-captions"]}')
         arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -105,3 +105,12 @@ def speech() -> bytes:
     return (MEDIA / "block-books.wav").read_bytes()
 
 
+@pytest.fixture
+def endpoint() -> Iterator[LocalEndpoint]:
+    with LocalEndpoint(latency_scale=0.0) as running:
+        yield running
+
+
+@pytest.fixture
+def shop(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> Workshop:
+    return workshop(aws, dedupe, endpoint)

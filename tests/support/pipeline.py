@@ -122,5 +122,3 @@ class Dedupe:
 
     def jobs(self, queue: str | None = None) -> list[Job]:
         return [Job.model_validate(body) for body in self.aws.receive(queue or self.aws.image_queue)]
-
-

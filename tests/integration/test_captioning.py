@@ -1,0 +1,294 @@
+"""From a job to a stored caption, everyone who waits for it, and the event bus."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from captions.captioning import NotStartedError
+from support.worker import IMAGE_MODELS, Workshop
+
+FIRST, SECOND, _ = IMAGE_MODELS
+
+
+def recompressed(data: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(out, "JPEG", quality=88)
+    return out.getvalue()
+
+
+def test_a_job_ends_in_a_caption_its_provenance_and_an_event(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    record = shop.dedupe.record("a.jpg")
+    assert (record.state, record.source) == ("captioned", "model")
+    assert record.result is not None
+    assert len(record.result.text) > 20
+    assert record.provenance is not None
+    assert record.provenance.model == FIRST
+    assert record.provenance.prompt_version == f"caption-{record.provenance.prompt_version.split('-')[1]}"
+    assert [attempt["outcome"] for attempt in record.provenance.attempts] == ["ok"]
+    assert shop.dedupe.aws.heard() == [("Caption.Completed", "a.jpg")]
+    assert len(shop.paid()) == 1
+
+
+def test_speech_is_transcribed(shop: Workshop, speech: bytes) -> None:
+    shop.dedupe.upload("a.wav", speech)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    result = shop.dedupe.record("a.wav").result
+    assert result is not None
+    assert "books" in result.text.lower()
+
+
+def test_a_second_delivery_pays_nothing_and_tells_again(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    shop.run(job)
+    before = shop.dedupe.record("a.jpg")
+    shop.dedupe.aws.heard()
+    assert shop.run(job) == "settled"
+    assert shop.dedupe.record("a.jpg") == before
+    assert len(shop.paid()) == 1
+    assert shop.dedupe.aws.heard() == [("Caption.Completed", "a.jpg")]
+
+
+def test_two_deliveries_at_once_pay_once(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    endings = shop.run_all([job, job])
+    assert "captioned" in endings
+    assert set(endings) <= {"captioned", "settled", "deferred"}
+    assert len(shop.paid()) == 1
+
+
+def test_everyone_who_waits_gets_the_caption(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    for name in ("b.jpg", "c.jpg"):
+        assert shop.dedupe.upload(name, recompressed(photo)) == "waiting"
+    (job,) = shop.jobs()
+    shop.run(job)
+    leader = shop.dedupe.record("a.jpg")
+    for name in ("b.jpg", "c.jpg"):
+        record = shop.dedupe.record(name)
+        assert (record.state, record.source, record.result) == ("captioned", "cache", leader.result)
+        assert record.provenance is not None
+        assert record.provenance.copied_from == "media/a.jpg"
+    assert sorted(shop.dedupe.aws.heard()) == [("Caption.Completed", name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    assert len(shop.paid()) == 1
+    assert shop.dedupe.upload("d.jpg", photo) == "hit"
+
+
+def test_a_crash_after_the_result_was_stored_loses_nothing(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("b.jpg", recompressed(photo))
+    (job,) = shop.jobs()
+    settle = shop.worker.neighbours.settle
+
+    def crash(*_: object) -> None:
+        raise ConnectionError("killed")
+
+    shop.worker.neighbours.settle = crash  # type: ignore[method-assign, assignment]
+    (ending,) = shop.run_all([job])
+    assert isinstance(ending, ConnectionError)
+    assert shop.dedupe.record("a.jpg").state == "captioned"
+    assert shop.dedupe.record("b.jpg").state == "waiting"
+    shop.worker.neighbours.settle = settle  # type: ignore[method-assign]
+    assert shop.run(job) == "settled"
+    assert shop.dedupe.record("b.jpg").state == "captioned"
+    assert sorted(shop.dedupe.aws.heard()) == [("Caption.Completed", "a.jpg"), ("Caption.Completed", "b.jpg")]
+    assert len(shop.paid()) == 1
+
+
+def test_a_model_that_fails_is_passed_over_and_its_attempt_is_kept(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "server_error", "model": FIRST}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    provenance = shop.dedupe.record("a.jpg").provenance
+    assert provenance is not None
+    assert provenance.model == SECOND
+    assert provenance.attempts[0]["model"] == FIRST
+    assert provenance.attempts[0]["outcome"] != "ok"
+    assert provenance.attempts[-1]["outcome"] == "ok"
+
+
+def test_a_picture_every_model_refuses_is_blocked_and_so_are_its_twins(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "refusal"}])
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("b.jpg", recompressed(photo))
+    (job,) = shop.jobs()
+    assert shop.run(job) == "blocked"
+    for name in ("a.jpg", "b.jpg"):
+        record = shop.dedupe.record(name)
+        assert record.state == "blocked"
+        assert record.reason is not None
+        assert record.reason.code == "refused"
+    assert sorted(shop.dedupe.aws.heard()) == [("Caption.Blocked", "a.jpg"), ("Caption.Blocked", "b.jpg")]
+
+
+def test_when_every_model_is_down_the_job_goes_back_and_ends_when_they_are_up(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "overloaded"}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job, seconds=14.0) == "deferred"
+    record = shop.dedupe.record("a.jpg")
+    assert record.state == "queued"
+    assert record.attempts
+    shop.endpoint.clear()
+    shop.dedupe.clock.at += 60
+    later = job.model_copy(update={"deferrals": 1})
+    shop.worker.gateway = type(shop.worker.gateway)(  # circuits closed again, as they are after their time
+        endpoints=shop.worker.gateway._endpoints, keys=lambda fresh: "a key", catalogue=shop.worker.gateway._catalogue
+    )
+    assert shop.run(later) == "captioned"
+    provenance = shop.dedupe.record("a.jpg").provenance
+    assert provenance is not None
+    assert len(provenance.attempts) > len(record.attempts)
+
+
+def test_a_job_tried_for_too_long_fails_with_its_reason(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "overloaded"}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    shop.dedupe.clock.at += shop.worker.settings.max_job_age_seconds + 1
+    shop.worker.neighbours.renew = lambda *_: True  # type: ignore[method-assign]
+    assert shop.run(job, seconds=14.0) == "failed"
+    record = shop.dedupe.record("a.jpg")
+    assert record.reason is not None
+    assert record.reason.code == "gave_up"
+    assert shop.dedupe.aws.heard() == [("Caption.Failed", "a.jpg")]
+
+
+def test_an_overwrite_while_captioning_keeps_the_newer_one(shop: Workshop, photo: bytes, other_photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("twin.jpg", recompressed(photo))
+    (job,) = shop.jobs()
+    complete = shop.worker.gateway.complete
+
+    async def overwritten_meanwhile(*arguments: object, **named: object) -> object:
+        completion = await complete(*arguments, **named)  # type: ignore[arg-type]
+        shop.dedupe.upload("a.jpg", other_photo)
+        return completion
+
+    shop.worker.gateway.complete = overwritten_meanwhile  # type: ignore[method-assign, assignment]
+    assert shop.run(job) == "superseded"
+    assert shop.dedupe.record("a.jpg").state == "queued"
+    # What was paid for is right for the picture it was paid for: the twin has it, and nobody pays again.
+    twin = shop.dedupe.record("twin.jpg")
+    assert (twin.state, twin.source) == ("captioned", "cache")
+    shop.worker.gateway.complete = complete  # type: ignore[method-assign]
+    (newer,) = shop.jobs()
+    assert shop.run(newer) == "captioned"
+    assert shop.dedupe.record("a.jpg").result != twin.result
+
+
+def test_a_delete_while_waiting_for_a_worker_costs_nothing_and_a_twin_leads(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("twin.jpg", recompressed(photo))
+    (job,) = shop.jobs()
+    shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
+    assert shop.run(job) == "superseded"
+    assert shop.paid() == []
+    (revisit,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
+    assert shop.dedupe.deliver(revisit) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    assert shop.dedupe.record("twin.jpg").source == "model"
+    assert shop.dedupe.record("a.jpg").state == "deleted"
+
+
+def test_a_delete_while_captioning_stays_deleted(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    complete = shop.worker.gateway.complete
+
+    async def deleted_meanwhile(*arguments: object, **named: object) -> object:
+        completion = await complete(*arguments, **named)  # type: ignore[arg-type]
+        shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
+        return completion
+
+    shop.worker.gateway.complete = deleted_meanwhile  # type: ignore[method-assign, assignment]
+    assert shop.run(job) == "superseded"
+    record = shop.dedupe.record("a.jpg")
+    assert record.state == "deleted"
+    assert record.result is None
+
+
+def test_a_worker_taken_for_dead_goes_through_dedupe_again(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    shop.dedupe.clock.at += shop.worker.settings.queue_lease_seconds + 1
+    assert shop.dedupe.upload("twin.jpg", recompressed(photo)) == "queued"
+    (taken_over,) = shop.jobs()
+    assert shop.run(job) == "lost"
+    assert shop.paid() == []
+    (revisit,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
+    assert shop.dedupe.deliver(revisit) == "waiting"
+    assert shop.run(taken_over) == "captioned"
+    assert shop.dedupe.record("a.jpg").state == "captioned"
+    assert len(shop.paid()) == 1
+
+
+def test_an_object_gone_before_its_turn_is_deleted(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    shop.dedupe.aws.s3.delete_object(Bucket="media", Key="a.jpg", VersionId=job.upload.version_id)
+    assert shop.run(job) == "deleted"
+    assert shop.paid() == []
+
+
+def test_a_job_is_not_started_without_time_to_end_it(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    (ending,) = shop.run_all([job], seconds=5.0)
+    assert isinstance(ending, NotStartedError)
+    assert shop.dedupe.record("a.jpg").lease_until is None
+    assert shop.paid() == []
+
+
+@pytest.mark.parametrize("state", ["received", "queued", "waiting"])
+def test_the_sweep_finds_what_stopped_on_the_way(shop: Workshop, photo: bytes, state: str) -> None:
+    from captions.settings import SweepSettings
+    from captions.sweeping import Sweeper
+
+    aws = shop.dedupe.aws
+    settings = SweepSettings(**shop.dedupe.intake.settings.model_dump(include=set(SweepSettings.model_fields)))
+    sweeper = Sweeper(
+        settings, shop.dedupe.records, shop.worker.queues, shop.worker.notifier, aws.sqs, shop.dedupe.clock
+    )
+    shop.dedupe.upload("a.jpg", photo)
+    record = shop.dedupe.record("a.jpg")
+    shop.jobs()  # lost
+    now = shop.dedupe.clock.at
+    shop.dedupe.records.progress(record.upload, state, now=now, due=now + 100)  # type: ignore[arg-type]
+    assert sweeper.run(deadline=float("inf")).revisited == 0
+    shop.dedupe.clock.at += 1_000
+    assert sweeper.run(deadline=float("inf")).revisited == 1
+    assert sweeper.run(deadline=float("inf")).revisited == 0
+    (revisit,) = aws.receive(aws.uploads_queue)
+    assert shop.dedupe.deliver(revisit) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    shop.dedupe.clock.at += 1_000_000
+    assert sweeper.run(deadline=float("inf")).revisited == 0
+
+
+def test_the_sweep_ends_what_never_gets_anywhere(shop: Workshop, photo: bytes) -> None:
+    from captions.settings import SweepSettings
+    from captions.sweeping import Sweeper
+
+    aws = shop.dedupe.aws
+    settings = SweepSettings(**shop.dedupe.intake.settings.model_dump(include=set(SweepSettings.model_fields)))
+    sweeper = Sweeper(
+        settings, shop.dedupe.records, shop.worker.queues, shop.worker.notifier, aws.sqs, shop.dedupe.clock
+    )
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.clock.at += settings.max_job_age_seconds + settings.queue_lease_seconds + 1
+    assert sweeper.run(deadline=float("inf")).failed == 1
+    record = shop.dedupe.record("a.jpg")
+    assert record.state == "failed"
+    assert record.reason is not None
+    assert record.reason.code == "stalled"
+    assert aws.heard() == [("Caption.Failed", "a.jpg")]

@@ -1,0 +1,76 @@
+"""The workers' logic on moto, against the local endpoint over real HTTP."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from captions.captioning import Worker
+from captions.catalogue import load
+from captions.gateway import Endpoint, Gateway
+from captions.jobs import Job, Queues
+from captions.notify import Notifier
+from captions.objects import Objects
+from captions.settings import WorkerSettings
+from captions_cli.local.endpoint import LocalEndpoint
+from support.pipeline import Aws, Dedupe
+
+IMAGE_MODELS = ("Qwen/Qwen3-VL-8B-Instruct", "GLM-4.6V", "GPT-4o")
+AUDIO_MODELS = ("Qwen/Qwen3-Omni-30B-A3B-Instruct",)
+
+
+@dataclass
+class Workshop:
+    """Everything between a job and its caption; runs the queues by hand."""
+
+    dedupe: Dedupe
+    worker: Worker
+    endpoint: LocalEndpoint
+
+    def run(self, job: Job, *, seconds: float = 60.0) -> str:
+        """Deliver one job."""
+        return self.run_all([job], seconds=seconds)[0]
+
+    def run_all(self, jobs: list[Job], *, seconds: float = 60.0) -> list[Any]:
+        """Deliver jobs side by side, as one batch; an error stands in for the ending it kept from."""
+
+        async def batch() -> list[Any]:
+            deadline = time.monotonic() + seconds
+            try:
+                return await asyncio.gather(
+                    *(self.worker.run(job, deadline=deadline) for job in jobs), return_exceptions=True
+                )
+            finally:
+                await self.worker.gateway.aclose()
+
+        return asyncio.run(batch())
+
+    def jobs(self) -> list[Job]:
+        return self.dedupe.jobs() + self.dedupe.jobs(self.dedupe.aws.audio_queue)
+
+    def paid(self) -> list[dict[str, Any]]:
+        """The endpoint's own log of answers it gave."""
+        return [request for request in self.endpoint.requests() if request["outcome"] == "ok"]
+
+
+def workshop(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> Workshop:
+    """Build the worker on the same tables as dedupe."""
+    settings = WorkerSettings(
+        **dedupe.intake.settings.model_dump(include=set(WorkerSettings.model_fields)),
+        control_table="control",
+        endpoint_urls=(endpoint.url,),
+        endpoint_secret_arn="arn:of:a:key",
+        image_models=IMAGE_MODELS,
+        audio_models=AUDIO_MODELS,
+    )
+    worker = Worker(
+        settings=settings,
+        records=dedupe.records,
+        objects=Objects(aws.s3),
+        neighbours=dedupe.neighbours,
+        queues=Queues(aws.sqs),
+        notifier=Notifier(aws.events, "captions"),
+        gateway=Gateway(endpoints=[Endpoint(endpoint.url)], keys=lambda fresh: "a key", catalogue=load()),
+        now=dedupe.clock,
+    )
+    return Workshop(dedupe, worker, endpoint)
