@@ -313,7 +313,7 @@ def compare_with_endpoint(
 
     Prices are read where the endpoint lists them as OpenRouter does (`pricing.prompt` and `pricing.completion`, dollars
     per token, https://openrouter.ai/docs/api-reference/list-available-models); contexts from `context_length` or vLLM's
-    `max_model_len`. With `base_url` the endpoint's own names for the models are respected.
+    `max_model_len`. With `base_url` only what this endpoint is to serve is compared, by its own names.
 
     Raises:
         CatalogueError: the payload is not a list of models.
@@ -322,8 +322,13 @@ def compare_with_endpoint(
     if not isinstance(data, list):
         raise CatalogueError("the endpoint's answer to /v1/models is not a list of models")
     offered = {entry["id"]: entry for entry in data if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)}
-    names = catalogue.endpoint(base_url).names if base_url is not None else {}
-    wanted = {name: names.get(name, name) for name, model in catalogue.models.items() if model.enabled}
+    wanted: dict[str, str] = {}
+    for name, model in catalogue.models.items():
+        if not model.enabled:
+            continue
+        served = (model, name) if base_url is None else catalogue.served(name, base_url)
+        if served is not None:
+            wanted[name] = served[1]
     changes: list[PriceChange] = []
     contexts: dict[str, int] = {}
     for name, theirs in wanted.items():

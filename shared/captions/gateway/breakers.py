@@ -20,7 +20,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import uuid4
@@ -257,6 +257,7 @@ class Circuit:
         return seconds * random.uniform(0.8, 1.2)  # noqa: S311
 
 
+_LOST_LEASE_S = 1.0
 _PROBE_LOOK_S = 0.1
 """How soon to look again while another call's probe is under way: it takes about as long as any call."""
 
@@ -351,13 +352,18 @@ class Breakers:
         probes = tuple(circuit for circuit in circuits if circuit.opened)
         for circuit in probes:  # at once, before anything is awaited: the other calls of this loop must see it
             circuit.probe_until = now + self.policy.probe_lease_s
-        for circuit in probes:
-            if not await self._lease(circuit, now):
-                for taken in probes:
-                    taken.probe_until = 0.0
-                # Somebody else probes; look again when his result may be there.
-                circuit.open_until = max(circuit.open_until, now + 1.0)
-                return None
+        leased = False
+        try:
+            leased = all([await self._lease(circuit, now) for circuit in probes])
+        finally:
+            if not leased:
+                for circuit in probes:
+                    circuit.probe_until = 0.0
+        if not leased:
+            # Somebody else probes; look again when his result may be there.
+            for circuit in probes:
+                circuit.open_until = max(circuit.open_until, now + _LOST_LEASE_S)
+            return None
         return Admission(*circuits, probes=probes)
 
     async def _lease(self, circuit: Circuit, now: float) -> bool:
@@ -482,8 +488,14 @@ class Breakers:
             self._observe("breaker_store_failed", {"error": type(error).__name__})
             return None
 
-    async def flush(self) -> None:
-        """Wait until everything that was to be shared is written."""
-        pending: set[Awaitable[None]] = set(self._writing)
-        if pending:
-            await asyncio.gather(*pending)
+    def pending(self) -> set[asyncio.Task[None]]:
+        """Return the writes that are under way on this loop."""
+        if not self._writing:
+            return set()
+        loop = asyncio.get_running_loop()
+        return {task for task in self._writing if task.get_loop() is loop}
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is a store."""
+        return self._store is not None

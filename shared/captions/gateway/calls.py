@@ -42,6 +42,9 @@ _KEEPALIVE_S = 60.0
 
 _CONNECTIONS = 256
 
+_WRITING_S = 0.25
+"""How long an ended call waits for writes to the control table that it began."""
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -106,6 +109,7 @@ class Gateway:
         self._budgets = budgets
         self._retries = retries or RetryPolicy()
         self._retry_budget = retry_budget or RetryBudget()
+        self._settling: set[asyncio.Task[None]] = set()
         self._served: dict[tuple[str, str], tuple[Model, str] | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: httpx2.AsyncClient | None = None
@@ -129,7 +133,7 @@ class Gateway:
         call = await self._begin(request, chain, deadline)
         try:
             while True:
-                turn = await call.next()
+                turn = await self._next(call)
                 answer = await self._turn(call, turn)
                 if answer is not None:
                     return call.completion(turn, answer)
@@ -147,7 +151,7 @@ class Gateway:
         spoken = False
         try:
             while True:
-                turn = await call.next()
+                turn = await self._next(call)
                 if spoken:
                     spoken = False
                     yield StreamEvent("restart", model=turn.candidate.model.name)
@@ -171,12 +175,12 @@ class Gateway:
 
     async def flush(self) -> None:
         """Wait until what the sandboxes share is written; worth calling before a sandbox is frozen."""
-        await self._breakers.flush()
+        if pending := self._pending():
+            await asyncio.wait(pending)
 
     async def aclose(self) -> None:
         """Close every connection. The gateway opens new ones if it is called again."""
-        with contextlib.suppress(Exception):
-            await self.flush()
+        await self.flush()
         http, self._http, self._loop = self._http, None, None
         self._clients.clear()
         if http is not None:
@@ -194,12 +198,28 @@ class Gateway:
         return call
 
     async def _end(self, call: _Call) -> None:
-        if self._budgets is None or call.reservation is None:
-            return
+        """Give what is still to be written a moment, within the deadline: a sandbox may be frozen after the call."""
+        if call.reservation is not None:
+            # A task of its own: a call that is cancelled has spent its money all the same.
+            task = asyncio.get_running_loop().create_task(self._settle(call.reservation, _sum(call.attempts)))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+        pending = self._pending()
+        if pending and (left := call.left()) > 0:
+            await asyncio.wait(pending, timeout=min(_WRITING_S, left))
+
+    def _pending(self) -> set[asyncio.Task[None]]:
+        pending = self._breakers.pending()
+        if self._settling:
+            loop = asyncio.get_running_loop()
+            pending |= {task for task in self._settling if task.get_loop() is loop}
+        return pending
+
+    async def _settle(self, reservation: Reservation, spent: Decimal | None) -> None:
+        assert self._budgets is not None
         try:
-            # Shielded: a call that is cancelled has spent its money all the same.
-            await asyncio.shield(self._budgets.settle(call.reservation, _sum(call.attempts)))
-        except Exception as error:  # whatever the store's client raises: the answer is there, the sum stays too high
+            await self._budgets.settle(reservation, spent)
+        except Exception as error:  # whatever the store's client raises: the sum stays too high, which is the safe side
             self._observe("settlement_failed", {"error": type(error).__name__})
 
     def _serve(self, name: str, base_url: str) -> tuple[Model, str] | None:
@@ -231,6 +251,12 @@ class Gateway:
             client.organization = client.project = None
             self._clients[endpoint.base_url] = client
         return client
+
+    async def _next(self, call: _Call) -> _Turn:
+        if not self._breakers.shared:
+            return await call.next()  # nothing in it can take longer than it means to
+        async with _until(call.deadline, call):
+            return await call.next()
 
     async def _turn(self, call: _Call, turn: _Turn) -> Answer | None:
         """Run one attempt, or two if the key was renewed in between; return the answer or None after a failure."""
@@ -400,7 +426,7 @@ class _Call:
         self.attempts: list[Attempt] = []
         self.reservation: Reservation | None = None
         self._gateway = gateway
-        self._deadline = deadline
+        self.deadline = deadline
         self._began = time.monotonic()
         self._round = 0
         self._waited = 0.0
@@ -413,7 +439,7 @@ class _Call:
         """
         breakers = self._gateway._breakers
         while True:
-            if self._left() <= 0:
+            if self.left() <= 0:
                 raise self._with_attempts(DeadlineExceeded("the time given to the call ran out"))
             candidates = self.plan.in_order()
             if not candidates:
@@ -428,7 +454,7 @@ class _Call:
 
     def _limit_s(self, candidate: Candidate, candidates: Sequence[Candidate]) -> float:
         """Return the seconds this attempt may take: the model's time-out, but with time left for another model."""
-        left = self._left()
+        left = self.left()
         timeout = candidate.model.timeout_s(self.request.kind, self.request.duration_s)
         if len(candidates) > 1:
             left *= self._gateway._retries.share_of_deadline
@@ -451,7 +477,7 @@ class _Call:
         else:
             most = min(policy.first_delay_s * 2.0**self._round, policy.longest_delay_s)
             delay = random.uniform(0.0, most)  # noqa: S311
-        if delay >= self._left():
+        if delay >= self.left():
             raise self._given_up([block for block in blocked if block])
         if all(block or candidate.tries > self._round for block, candidate in zip(blocked, candidates, strict=True)):
             again = [c for c in candidates if c.tries > self._round]
@@ -476,8 +502,8 @@ class _Call:
         error.attempts = tuple(self.attempts)
         return error
 
-    def _left(self) -> float:
-        return self._deadline - time.monotonic()
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
 
     def record(
         self,
@@ -555,6 +581,7 @@ def _sum(attempts: Sequence[Attempt]) -> Decimal | None:
 
 @contextlib.asynccontextmanager
 async def _until(deadline: float, call: _Call) -> AsyncIterator[None]:
+    """End what runs longer than the call may."""
     try:
         async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
             yield
