@@ -26,7 +26,7 @@ from captions.gateway import (
     Request,
     Unacceptable,
 )
-from captions.intake import Outcome, spent
+from captions.intake import Outcome
 from captions.jobs import Job, Queues, Revisit, backoff
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
@@ -43,6 +43,7 @@ from captions.records import (
     Records,
     Result,
     Superseded,
+    spent,
 )
 from captions.settings import WorkerSettings
 from captions.tasks import TASKS, clean

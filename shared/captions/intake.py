@@ -7,7 +7,6 @@ followers' keys come from the event itself, so that a repetition finds what the 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from threading import BoundedSemaphore
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from captions.records import (
     Records,
     Result,
     Superseded,
+    spent,
 )
 from captions.settings import IntakeSettings
 from captions.uploads import Deletion, Ignored, ObjectVersion, Upload
@@ -89,14 +89,6 @@ class Outcome:
             copied_from=self.asset,
             saved=self.cost,
         )
-
-
-def spent(attempts: tuple[Mapping[str, Any], ...]) -> str | None:
-    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
-    costs = [attempt.get("cost") for attempt in attempts]
-    if None in costs:
-        return None
-    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
 
 
 @dataclass

@@ -109,6 +109,14 @@ class Provenance(BaseModel):
     """What the copied caption had cost."""
 
 
+def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
+    costs = [attempt.get("cost") for attempt in attempts]
+    if None in costs:
+        return None
+    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+
+
 class Record(BaseModel):
     """One item of the captions table."""
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from captions import telemetry
-from captions.intake import spent
 from captions.jobs import Queues, Revisit
 from captions.notify import Notifier
-from captions.records import Provenance, Reason, Records
+from captions.records import Provenance, Reason, Records, spent
 from captions.settings import SweepSettings
 
 LONGEST_REST_SECONDS = 3_600.0
