@@ -1,7 +1,8 @@
 """Reads the captions table for people: newest first, filtered, and one record in full."""
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -14,10 +15,12 @@ from captions_cli.uploading import printable
 STATES = ("received", "queued", "waiting", "captioned", "rejected", "blocked", "failed", "deleted")
 READ_AHEAD = 100
 """Records read at once, the most that BatchGetItem takes."""
+QUERIES_AT_ONCE = 16
+MOST_DAYS_AT_ONCE = 16
 
 
 def recent(
-    stack: Stack, *, states: Collection[str] = STATES, prefix: str = "", days: int = 30, chunk: int = READ_AHEAD
+    stack: Stack, *, states: Collection[str] = STATES, prefix: str = "", days: int = 7, chunk: int = READ_AHEAD
 ) -> Iterator[Record]:
     """Yield records: first those still on their way, then those that ended, newest first.
 
@@ -86,34 +89,59 @@ def _newest_first(stack: Stack, states: Collection[str], days: int) -> Iterator[
 
 
 def _indexed(stack: Stack, states: Collection[str], days: int) -> Iterator[str]:
-    if any(state in PENDING for state in states):
-        yield from _merged(stack, "pending")
-    if all(state in PENDING for state in states):
-        return
+    with ThreadPoolExecutor(QUERIES_AT_ONCE) as pool:
+        if any(state in PENDING for state in states):
+            yield from _merged(_first_pages(stack, pool, "pending"))
+        if any(state not in PENDING for state in states):
+            for shards in _days_ahead(stack, pool, days):
+                yield from _merged(shards)
+
+
+def _days_ahead(stack: Stack, pool: ThreadPoolExecutor, days: int) -> "Iterator[list[Shard]]":
+    """Yield each day's shards, newest first; more and more days are asked for at once, as sparse tables need it."""
     # Clocks differ by seconds: what has just ended may already carry tomorrow's date.
-    today = datetime.now(UTC).date() + timedelta(days=1)
-    for back in range(days + 1):
-        yield from _merged(stack, (today - timedelta(days=back)).isoformat())
+    newest = datetime.now(UTC).date() + timedelta(days=1)
+    names = [(newest - timedelta(days=back)).isoformat() for back in range(days + 1)]
+    block = 2
+    while names:
+        ahead, names = names[:block], names[block:]
+        yield from [_first_pages(stack, pool, day) for day in ahead]
+        block = min(2 * block, MOST_DAYS_AT_ONCE)
 
 
-def _merged(stack: Stack, day: str) -> Iterator[str]:
-    shards = [_shard(stack, f"{day}#{shard}") for shard in range(SHARDS)]
-    merged: Iterable[tuple[str, str]] = heapq.merge(*shards, reverse=True)
+def _first_pages(stack: Stack, pool: ThreadPoolExecutor, day: str) -> "list[Shard]":
+    return [Shard(stack, pool, f"{day}#{shard}") for shard in range(SHARDS)]
+
+
+def _merged(shards: "Iterable[Shard]") -> Iterator[str]:
+    merged: Iterable[tuple[str, str]] = heapq.merge(*(shard.entries() for shard in shards), reverse=True)
     yield from (asset for _, asset in merged)
 
 
-def _shard(stack: Stack, partition: str) -> Iterator[tuple[str, str]]:
-    pages: Iterable[dict[str, Any]] = (
-        stack.client("dynamodb")
-        .get_paginator("query")
-        .paginate(
-            TableName=stack.captions_table,
-            IndexName="activity",
-            KeyConditionExpression="activity = :partition",
-            ExpressionAttributeValues={":partition": {"S": partition}},
-            ScanIndexForward=False,
-        )
-    )
-    for page in pages:
-        for item in page["Items"]:
-            yield item["activity_at"]["S"], item["asset"]["S"]
+class Shard:
+    """One partition of the `activity` index, newest first; its first page is asked for at once, others when needed."""
+
+    def __init__(self, stack: Stack, pool: ThreadPoolExecutor, partition: str) -> None:
+        self._query: dict[str, Any] = {
+            "TableName": stack.captions_table,
+            "IndexName": "activity",
+            "KeyConditionExpression": "activity = :partition",
+            "ExpressionAttributeValues": {":partition": {"S": partition}},
+            "ScanIndexForward": False,
+        }
+        self._client = stack.client("dynamodb")
+        self._first = pool.submit(self._page, None)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Yield (time, asset)."""
+        page = self._first.result()
+        while True:
+            yield from ((item["activity_at"]["S"], item["asset"]["S"]) for item in page["Items"])
+            if "LastEvaluatedKey" not in page:
+                return
+            page = self._page(page["LastEvaluatedKey"])
+
+    def _page(self, after: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        start = {"ExclusiveStartKey": after} if after else {}
+        page: Mapping[str, Any] = self._client.query(**self._query, **start)
+        return page

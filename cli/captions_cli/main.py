@@ -228,7 +228,7 @@ def list_records(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 50,
     prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
-    days: Annotated[int, typer.Option(min=1, help="How many days back to look.")] = 30,
+    days: Annotated[int, typer.Option(min=1, help="How many days back to look.")] = 7,
 ) -> None:
     """List uploads: those on their way, then those that ended, newest first."""
     from itertools import islice
@@ -244,7 +244,7 @@ def list_records(
         rendering.print_json([rendering.summary(record) for record in found])
         return
     if not found:
-        _say("no uploads" if not state and not prefix else "no such uploads")
+        _say(f"no {'such ' if state or prefix else ''}uploads in the last {days} days; --days looks further back")
         return
     rendering.print_table(rendering.records(found))
 

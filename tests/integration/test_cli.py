@@ -1,0 +1,449 @@
+"""The `captions` command against AWS as the local stack stands in for it, on records as the pipeline writes them."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from typer.testing import CliRunner
+from typer.testing import Result as Ran
+
+from captions.jobs import Revisit
+from captions.records import Provenance, Reason, Record, Records, Result
+from captions.uploads import ObjectVersion, pad_sequencer
+from captions_cli.local.moto_repairs import MessageMoveTasks
+from captions_cli.local.server import AwsEndpoint
+from captions_cli.main import app
+
+REGION = "us-east-1"
+QUEUES = ("Uploads", "Image", "Audio", "UploadsDeadLetter", "ImageDeadLetter", "AudioDeadLetter", "RuleDeadLetter")
+
+
+@pytest.fixture(scope="module")
+def aws_url() -> Iterator[str]:
+    server = AwsEndpoint([MessageMoveTasks()])
+    yield server.start()
+    server.stop()
+
+
+@dataclass
+class Cloud:
+    """A stack's resources, and the hand of the pipeline that writes its records."""
+
+    url: str
+    name: str
+    clients: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    sequence: int = 0
+
+    def client(self, service: str) -> Any:
+        if service not in self.clients:
+            self.clients[service] = boto3.client(
+                service, endpoint_url=self.url, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x"
+            )
+        return self.clients[service]
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["MediaBucketName"]
+
+    @property
+    def records(self) -> Records:
+        return Records(self.client("dynamodb"), self.outputs["CaptionsTableName"])
+
+    def accept(self, key: str, version_id: str | None = None, *, at: float | None = None) -> ObjectVersion:
+        self.sequence += 1
+        version = ObjectVersion(
+            bucket=self.bucket, key=key, version_id=version_id, sequencer=pad_sequencer(f"{self.sequence:016X}")
+        )
+        now = time.time() if at is None else at
+        self.records.accept(version, now=now, due=now + 120)
+        return version
+
+    def caption(self, key: str, text: str = "a dog", version_id: str | None = None, **more: Any) -> Record | None:
+        at = more.pop("at", time.time())
+        provenance = Provenance(model="GPT-4o", cost="0.00123", latency_ms=840, attempts=({"outcome": "ok"},))
+        return self.records.finish(
+            self.accept(key, version_id, at=at),
+            "captioned",
+            now=at + 1.5,
+            source=more.pop("source", "model"),
+            result=Result(text=text, language="en", task="caption"),
+            provenance=more.pop("provenance", provenance),
+            kind="image",
+            media_type="image/jpeg",
+        )
+
+    def end(self, key: str, state: Any, code: str, message: str, version_id: str | None = None) -> None:
+        reason = Reason(code=code, message=message)
+        self.records.finish(self.accept(key, version_id), state, now=time.time(), reason=reason)
+
+    def messages(self, queue: str) -> list[dict[str, Any]]:
+        found = self.client("sqs").receive_message(
+            QueueUrl=self.outputs[f"{queue}QueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
+        )
+        return [json.loads(message["Body"]) for message in found.get("Messages", [])]
+
+
+@pytest.fixture
+def cloud(aws_url: str, request: pytest.FixtureRequest) -> Cloud:
+    name = f"stack-{abs(hash(request.node.nodeid)) % 10**8}"
+    made = Cloud(aws_url, name)
+    made.client("s3").create_bucket(Bucket=f"media-{name}")
+    made.client("s3").put_bucket_versioning(Bucket=f"media-{name}", VersioningConfiguration={"Status": "Enabled"})
+    made.client("dynamodb").create_table(
+        TableName=f"captions-{name}",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": attribute, "AttributeType": "S"} for attribute in ("asset", "activity", "activity_at")
+        ],
+        KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "activity",
+                "KeySchema": [
+                    {"AttributeName": "activity", "KeyType": "HASH"},
+                    {"AttributeName": "activity_at", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
+    )
+    made.outputs = {"MediaBucketName": f"media-{name}", "CaptionsTableName": f"captions-{name}"}
+    for queue in QUEUES:
+        created = made.client("sqs").create_queue(QueueName=f"{queue}-{name}")
+        made.outputs[f"{queue}QueueUrl"] = created["QueueUrl"]
+    template = {
+        "Resources": {"Marker": {"Type": "AWS::SNS::Topic"}},
+        "Outputs": {key: {"Value": value} for key, value in made.outputs.items()},
+    }
+    made.client("cloudformation").create_stack(StackName=name, TemplateBody=json.dumps(template))
+    return made
+
+
+Captions = Callable[..., Ran]
+
+
+@pytest.fixture
+def captions(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Captions:
+    """Runs the command as a user of a local stack does."""
+    state = {
+        "pid": 1,
+        "aws_endpoint_url": cloud.url,
+        "model_endpoint_url": "http://127.0.0.1:9/v1",
+        "stack_name": cloud.name,
+        "region": REGION,
+        "bucket": cloud.bucket,
+        "started_at": "2026-01-01T00:00:00Z",
+    }
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "stack.json").write_text(json.dumps(state))
+    monkeypatch.setenv("CAPTIONS_HOME", str(home))
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def pipeline(cloud: Cloud) -> Iterator[dict[str, Callable[[str, str], object]]]:
+    """Ends uploads while a command waits: what to do with a key and its version, by key."""
+    todo: dict[str, Callable[[str, str], object]] = {}
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.05):
+            versions = cloud.client("s3").list_object_versions(Bucket=cloud.bucket).get("Versions", [])
+            for version in versions:
+                if version["IsLatest"] and (act := todo.pop(version["Key"], None)):
+                    act(version["Key"], version["VersionId"])
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        yield todo
+        stop.set()
+        running.result()
+
+
+def photo(directory: Path, name: str, content: bytes = b"jpeg") -> Path:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_upload_waits_for_captions_and_prints_them_in_the_order_given(
+    captions: Captions, cloud: Cloud, pipeline: dict[str, Callable[[str, str], object]], tmp_path: Path
+) -> None:
+    pipeline["b.jpg"] = lambda key, version: cloud.caption(key, "a bee", version)
+    pipeline["a.jpg"] = lambda key, version: cloud.caption(key, "an ant", version)
+
+    ran = captions("upload", photo(tmp_path, "b.jpg"), photo(tmp_path, "a.jpg"), "--output", "json", "--timeout", "20")
+
+    assert ran.exit_code == 0
+    rows = json.loads(ran.stdout)
+    assert [(row["key"], row["state"], row["text"]) for row in rows] == [
+        ("b.jpg", "captioned", "a bee"),
+        ("a.jpg", "captioned", "an ant"),
+    ]
+    assert rows[0]["cost"] == "0.00123"
+    assert rows[0]["seconds"] == 1.5
+    assert "captioned a.jpg" in ran.stderr
+
+
+def test_upload_of_a_directory_keeps_its_names_under_the_prefix(
+    captions: Captions, cloud: Cloud, tmp_path: Path
+) -> None:
+    photo(tmp_path, "trip/day 1/é #1.jpg")
+    photo(tmp_path, "trip/z.jpg")
+    photo(tmp_path, "trip/.DS_Store")
+
+    ran = captions("upload", tmp_path / "trip", "--prefix", "2026/", "--no-wait", "-o", "json")
+
+    assert ran.exit_code == 0
+    keys = [entry["Key"] for entry in cloud.client("s3").list_objects_v2(Bucket=cloud.bucket)["Contents"]]
+    assert keys == ["2026/trip/day 1/é #1.jpg", "2026/trip/z.jpg"]
+    assert [row["state"] for row in json.loads(ran.stdout)] == ["uploaded", "uploaded"]
+
+
+def test_upload_of_something_that_is_rejected_says_why_and_exits_1(
+    captions: Captions, cloud: Cloud, pipeline: dict[str, Callable[[str, str], object]], tmp_path: Path
+) -> None:
+    pipeline["notes.jpg"] = lambda key, version: cloud.end(key, "rejected", "unsupported", "it is text", version)
+
+    ran = captions("upload", photo(tmp_path, "notes.jpg"), "--timeout", "20")
+
+    assert ran.exit_code == 1
+    assert "rejected" in ran.stdout
+    assert "it is text" in ran.stdout
+
+
+def test_upload_whose_caption_never_comes_exits_4(captions: Captions, cloud: Cloud, tmp_path: Path) -> None:
+    ran = captions("upload", photo(tmp_path, "a.jpg"), "--timeout", "0.1", "-o", "json")
+
+    assert ran.exit_code == 4
+    assert json.loads(ran.stdout)[0]["state"] == "uploaded"
+    assert "1 of 1 uploads were still on their way" in ran.stderr
+
+
+def test_upload_over_a_captioned_key_waits_for_the_new_version(
+    captions: Captions, cloud: Cloud, pipeline: dict[str, Callable[[str, str], object]], tmp_path: Path
+) -> None:
+    cloud.caption("a.jpg", "the old picture", "an-older-version")
+    pipeline["a.jpg"] = lambda key, version: cloud.caption(key, "the new picture", version)
+
+    ran = captions("upload", photo(tmp_path, "a.jpg"), "-o", "json", "--timeout", "20")
+
+    assert ran.exit_code == 0
+    assert json.loads(ran.stdout)[0]["text"] == "the new picture"
+
+
+def test_upload_that_another_one_replaces_ends_as_superseded(
+    captions: Captions, cloud: Cloud, pipeline: dict[str, Callable[[str, str], object]], tmp_path: Path
+) -> None:
+    def replace(key: str, version: str) -> None:
+        newer = cloud.client("s3").put_object(Bucket=cloud.bucket, Key=key, Body=b"other")
+        cloud.caption(key, "the other picture", newer["VersionId"])
+
+    pipeline["a.jpg"] = replace
+
+    ran = captions("upload", photo(tmp_path, "a.jpg"), "-o", "json", "--timeout", "20")
+
+    assert ran.exit_code == 1
+    assert json.loads(ran.stdout)[0]["state"] == "superseded"
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(
+    captions: Captions, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = photo(tmp_path, "gone.jpg")
+    whole = photo(tmp_path, "whole.jpg")
+    opened = Path.open
+
+    def unreadable(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == gone:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", unreadable)
+
+    ran = captions("upload", gone, whole, "--no-wait", "-o", "json")
+
+    assert ran.exit_code == 1
+    rows = json.loads(ran.stdout)
+    assert [row["state"] for row in rows] == ["not_uploaded", "uploaded"]
+    assert "Permission denied" in rows[0]["reason"]["message"]
+
+
+def test_ls_shows_what_is_on_its_way_then_what_ended_newest_first(captions: Captions, cloud: Cloud) -> None:
+    now = time.time()
+    for index in range(12):
+        cloud.caption(f"done-{index:02}.jpg", at=now - 60 + index)
+    cloud.caption("yesterday.jpg", at=now - 86_400)
+    cloud.accept("moving.jpg")
+
+    ran = captions("ls", "-o", "json")
+
+    assert ran.exit_code == 0
+    assert [row["key"] for row in json.loads(ran.stdout)] == [
+        "moving.jpg",
+        *(f"done-{index:02}.jpg" for index in reversed(range(12))),
+        "yesterday.jpg",
+    ]
+    limited = json.loads(captions("ls", "--limit", "3", "--state", "captioned", "--output=json").stdout)
+    assert [row["key"] for row in limited] == ["done-11.jpg", "done-10.jpg", "done-09.jpg"]
+
+
+def test_ls_filters_by_state_and_prefix(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("a/one.jpg")
+    cloud.caption("b/one.jpg")
+    cloud.end("a/two.jpg", "failed", "exhausted", "every model failed")
+
+    by_state = captions("ls", "--state", "failed", "--state", "blocked", "-o", "json")
+    by_prefix = captions("ls", "--prefix", "a/", "-o", "json")
+
+    assert [row["key"] for row in json.loads(by_state.stdout)] == ["a/two.jpg"]
+    assert sorted(row["key"] for row in json.loads(by_prefix.stdout)) == ["a/one.jpg", "a/two.jpg"]
+    assert captions("ls", "--state", "nonsense").exit_code == 2
+
+
+def test_ls_prints_one_whole_line_per_upload_and_no_control_characters(captions: Captions, cloud: Cloud) -> None:
+    key = "odd [bold]\x1b[31mname\x1b[0m\n.jpg"
+    cloud.caption(key, "a caption\nof two lines " + "and many words " * 40)
+
+    ran = captions("ls")
+
+    assert ran.exit_code == 0
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 2  # the heading and the record
+    assert "odd [bold]\\x1b[31mname\\x1b[0m\\n.jpg" in lines[1]
+    assert "\x1b" not in ran.stdout
+
+
+def test_ls_of_an_empty_stack_says_so(captions: Captions, cloud: Cloud) -> None:
+    ran = captions("ls")
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (
+        0,
+        "",
+        "no uploads in the last 7 days; --days looks further back\n",
+    )
+
+
+def test_get_shows_the_whole_record(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("a b.jpg", "a dog")
+
+    whole = json.loads(captions("get", f"s3://{cloud.bucket}/a b.jpg", "-o", "json").stdout)
+    pretty = captions("get", "a b.jpg").stdout
+
+    assert whole["provenance"]["attempts"] == [{"outcome": "ok"}]
+    assert whole["result"] == {"text": "a dog", "language": "en", "task": "caption"}
+    assert "provenance.attempts[0].outcome  ok" in pretty
+
+
+def test_get_tells_a_missing_object_from_one_without_a_record(captions: Captions, cloud: Cloud) -> None:
+    cloud.client("s3").put_object(Bucket=cloud.bucket, Key="early.jpg", Body=b"x")
+
+    early, never = captions("get", "early.jpg"), captions("get", "never.jpg")
+
+    assert (early.exit_code, never.exit_code) == (1, 1)
+    assert "has no record yet" in early.stderr
+    assert "there is no never.jpg" in never.stderr
+
+
+def test_redrive_puts_failed_uploads_back_on_the_uploads_queue(captions: Captions, cloud: Cloud) -> None:
+    cloud.end("lost.jpg", "failed", "exhausted", "every model failed")
+    cloud.end("refused.jpg", "blocked", "refused", "every model refused")
+    cloud.caption("fine.jpg")
+
+    assert json.loads(captions("redrive", "--dry-run", "-o", "json").stdout)["uploads"] == ["lost.jpg"]
+    assert cloud.messages("Uploads") == []
+    ran = captions("redrive", "-o", "json")
+
+    assert ran.exit_code == 0
+    revisits = [Revisit.model_validate(message) for message in cloud.messages("Uploads")]
+    assert [(revisit.upload.key, revisit.reason) for revisit in revisits] == [("lost.jpg", "redrive")]
+
+
+def test_redrive_of_a_key_that_has_not_failed_does_nothing(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("fine.jpg")
+
+    ran = captions("redrive", "fine.jpg")
+
+    assert ran.exit_code == 1
+    assert "fine.jpg is captioned, not failed" in ran.stderr
+    assert captions("redrive", "--state", "captioned").exit_code == 2
+
+
+def test_redrive_returns_events_that_never_reached_the_uploads_queue(captions: Captions, cloud: Cloud) -> None:
+    for number in range(12):
+        cloud.client("sqs").send_message(
+            QueueUrl=cloud.outputs["RuleDeadLetterQueueUrl"], MessageBody=json.dumps({"event": number})
+        )
+
+    ran = captions("redrive", "-o", "json")
+
+    assert {"queue": "rule", "messages": 12, "started": True, "problem": None} in json.loads(ran.stdout)["dead_letters"]
+    left = captions("status", "-o", "json")
+    queues = json.loads(left.stdout)["queues"]
+    assert queues["RuleDeadLetter"]["visible"] == 0
+    assert queues["Uploads"]["visible"] == 12
+
+
+def test_status_counts_queues_and_states(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("fine.jpg")
+    cloud.accept("moving.jpg")
+    cloud.client("sqs").send_message(QueueUrl=cloud.outputs["ImageDeadLetterQueueUrl"], MessageBody="{}")
+
+    found = json.loads(captions("status", "-o", "json").stdout)
+    shown = captions("status")
+
+    assert found["bucket"] == cloud.bucket
+    assert found["queues"]["ImageDeadLetter"] == {"visible": 1, "in_flight": 0, "delayed": 0}
+    assert {state: number for state, number in found["uploads"].items() if number} == {"captioned": 1, "received": 1}
+    assert shown.exit_code == 0
+    assert "ImageDeadLetter" in shown.stdout
+
+
+def test_a_deployed_stack_is_found_by_its_name_although_a_local_one_is_up(
+    captions: Captions, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.caption("fine.jpg")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+
+    there = captions("ls", "--stack-name", cloud.name, "--region", REGION, "-o", "json")
+    elsewhere = captions("--region", "eu-west-1", "ls", "--stack-name", cloud.name)
+
+    assert [row["key"] for row in json.loads(there.stdout)] == ["fine.jpg"]
+    assert elsewhere.exit_code == 3
+    assert f"there is no stack {cloud.name} in eu-west-1" in elsewhere.stderr
+
+
+def test_a_stack_that_does_not_answer_exits_3_in_one_line(
+    captions: Captions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "home" / "stack.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "aws_endpoint_url": "http://127.0.0.1:9"}))
+
+    ran = captions("ls")
+
+    assert ran.exit_code == 3
+    assert ran.stderr.strip().splitlines() == [
+        "captions: the local stack at http://127.0.0.1:9 does not answer; `captions up` starts it"
+    ]
+
+
+def test_what_aws_refuses_is_told_in_one_line(captions: Captions, cloud: Cloud) -> None:
+    cloud.client("dynamodb").delete_table(TableName=cloud.outputs["CaptionsTableName"])
+
+    ran = captions("ls")
+
+    assert ran.exit_code == 5
+    assert ran.stderr.startswith("captions: AWS refused Query: ResourceNotFoundException")
+    assert len(ran.stderr.strip().splitlines()) == 1
