@@ -106,7 +106,7 @@ def test_an_override_changes_single_fields_adds_models_and_disables_others():
     assert changed.model("GPT-4o").output_price == Decimal("10.00")
     assert changed.model("llava:7b").timeout_s("image") == 15.0
     assert changed.model("llava:7b").input_price is None
-    with pytest.raises(CatalogueError, match="GLM-4.5V"):
+    with pytest.raises(CatalogueError, match=r"GLM-4\.5V"):
         changed.model("GLM-4.5V")
     assert load().model("GPT-4o").input_price == Decimal("2.50")
 
