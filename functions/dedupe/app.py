@@ -33,6 +33,17 @@ def parse(body: str) -> Upload | Deletion | Ignored | Revisit:
     return from_event(message)
 
 
+def asset_of(message: Upload | Deletion | Ignored | Revisit) -> str | None:
+    """The object a message is about, for the log."""
+    match message:
+        case Ignored():
+            return None
+        case Revisit(upload=upload):
+            return upload.asset
+        case _:
+            return message.asset
+
+
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics(capture_cold_start_metric=True)
@@ -41,22 +52,20 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     intake = wiring.intake()
 
     async def take(record: SQSRecord) -> None:
-        message = parse(record.body)
         redelivered = int(record.attributes.approximate_receive_count or 1) > 1
 
-        def start() -> str:
+        def start() -> None:
             if context.get_remaining_time_in_millis() < MIN_START_MILLISECONDS:
                 raise NotStartedError(f"{context.get_remaining_time_in_millis()} ms left")
-            return intake.handle(message, redelivered=redelivered)
+            message = parse(record.body)
+            ending = intake.handle(message, redelivered=redelivered)
+            logger.info("upload_handled", asset=asset_of(message), kind_of_event=type(message).__name__, ending=ending)
 
-        ending = await asyncio.to_thread(start)
-        asset = (
-            None
-            if isinstance(message, Ignored)
-            else message.upload.asset
-            if isinstance(message, Revisit)
-            else message.asset
-        )
-        logger.info("upload_handled", asset=asset, message=type(message).__name__, ending=ending)
+        try:
+            await asyncio.to_thread(start)
+        except Exception:
+            # The batch goes on without it; its message comes back, and in the end stands in the dead-letter queue.
+            logger.exception("upload_not_handled", message_id=record.message_id)
+            raise
 
     return async_process_partial_response(event=event, record_handler=take, processor=processor, context=context)

@@ -27,8 +27,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     async def take(record: SQSRecord) -> None:
-        job = Job.model_validate_json(record.body)
-        ending = await worker.run(job, deadline=deadline)
+        try:
+            job = Job.model_validate_json(record.body)
+            ending = await worker.run(job, deadline=deadline)
+        except Exception:
+            # The batch goes on without it; its message comes back, and in the end stands in the dead-letter queue.
+            logger.exception("job_not_handled", message_id=record.message_id)
+            raise
         logger.info("job_handled", asset=job.upload.asset, kind=job.kind, ending=ending)
 
     return async_process_partial_response(event=event, record_handler=take, processor=processor, context=context)
