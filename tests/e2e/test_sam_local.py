@@ -1,0 +1,242 @@
+"""Each function in a real container with its built layers, invoked as a developer would, with the files of events/.
+
+Its AWS and its model endpoint are those of a local stack on the host. The queues that jobs are sent to are the test's
+own, so that the local stack's functions leave the jobs to the containers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captions.records import Record, Records
+from captions_cli.local import LocalStack
+from support.sam import ROOT, SamLocal, bridge_address, built_template
+
+pytestmark = [pytest.mark.sam, pytest.mark.timeout(900)]
+
+EVENTS = ROOT / "events"
+MEDIA = ROOT / "cli" / "captions_cli" / "demo_media"
+BUCKET = "amzn-s3-demo-bucket"
+"""The bucket that the golden events are about; it has no notifications, so that nothing else works on its objects."""
+PHOTO, COPY, SPEECH = "photos/perched-osprey.jpg", "copies/perched-osprey.jpg", "speech/movable-letters.mp3"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    with LocalStack(ROOT / "template.yaml", bind=bridge_address(), schedules=False, latency_scale=0) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One test's bucket, queues and empty tables, and the functions in containers."""
+
+    stack: LocalStack
+    sam: SamLocal
+    records: Records
+    queues: dict[str, str]
+
+    def put(self, key: str, file: str) -> str | None:
+        """Upload a file of the demo; returns its version."""
+        answer = self.stack.client("s3").put_object(Bucket=BUCKET, Key=key, Body=(MEDIA / file).read_bytes())
+        version: str | None = answer.get("VersionId")
+        return version
+
+    def record(self, key: str) -> Record:
+        found = self.records.get(f"{BUCKET}/{key}")
+        assert found is not None, f"nothing is recorded of {key}"
+        return found
+
+    def messages(self, queue: str) -> list[dict[str, Any]]:
+        """Take what stands on one of the test's queues."""
+        sqs, url = self.stack.client("sqs"), self.queues[queue]
+        taken = []
+        while received := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
+            for message in received:
+                taken.append(json.loads(message["Body"]))
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return taken
+
+    def event(self, golden: str, *changes: dict[str, Any]) -> Path:
+        """A golden batch with each body changed: what only the running stack knows, such as versions and claims."""
+        batch = json.loads((EVENTS / golden).read_text(encoding="utf-8"))
+        for record, change in zip(batch["Records"], changes, strict=True):
+            record["body"] = json.dumps(merged(json.loads(record["body"]), change))
+        path = self.sam.folder / "event.json"
+        path.write_text(json.dumps(batch), encoding="utf-8")
+        return path
+
+    def paid(self) -> list[dict[str, Any]]:
+        """The requests that the model endpoint answered."""
+        url = self.stack.endpoint_url.removesuffix("/v1") + "/_local/requests"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found = json.load(answer)
+        requests = found["requests"] if isinstance(found, dict) else found
+        return [request for request in requests if request["outcome"] == "ok"]
+
+
+def merged(body: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **body,
+        **{
+            name: merged(body.get(name) or {}, value) if isinstance(value, dict) else value
+            for name, value in change.items()
+        },
+    }
+
+
+def functions_environment(stack: LocalStack) -> dict[str, dict[str, str]]:
+    spec = importlib.util.spec_from_file_location("environment", EVENTS / "environment.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    found: dict[str, dict[str, str]] = script.environment(stack.client("lambda"), stack.outputs, stack.aws_endpoint_url)
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(stack: LocalStack) -> Path:
+    return built_template()
+
+
+@pytest.fixture
+def bench(stack: LocalStack, built: Path, tmp_path: Path) -> Iterator[Bench]:
+    s3, sqs, dynamodb = stack.client("s3"), stack.client("sqs"), stack.client("dynamodb")
+    s3.create_bucket(Bucket=BUCKET)
+    queues = {name: sqs.create_queue(QueueName=f"containers-{name}")["QueueUrl"] for name in
+              ("uploads", "images", "audio", "lost")}  # fmt: skip
+    told = {
+        "UPLOADS_QUEUE_URL": queues["uploads"],
+        "IMAGE_QUEUE_URL": queues["images"],
+        "AUDIO_QUEUE_URL": queues["audio"],
+        "RULE_DEAD_LETTER_QUEUE_URL": queues["lost"],
+    }
+    environment = {
+        function: {name: told.get(name, value) for name, value in variables.items()}
+        for function, variables in functions_environment(stack).items()
+    }
+    records = Records(dynamodb, stack.outputs["CaptionsTableName"])
+    request = urllib.request.Request(stack.endpoint_url.removesuffix("/v1") + "/_local/requests", method="DELETE")
+    urllib.request.urlopen(request, timeout=10).close()
+    yield Bench(stack, SamLocal(built, environment, tmp_path), records, queues)
+    for url in queues.values():
+        sqs.delete_queue(QueueUrl=url)
+    for version in s3.list_object_versions(Bucket=BUCKET).get("Versions", []):
+        s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+    s3.delete_bucket(Bucket=BUCKET)
+    for table, keys in (("Captions", ("asset",)), ("Fingerprints", ("pk", "sk")), ("Control", ("pk", "sk"))):
+        name = stack.outputs[f"{table}TableName"]
+        for item in dynamodb.scan(TableName=name)["Items"]:
+            dynamodb.delete_item(TableName=name, Key={key: item[key] for key in keys})
+
+
+def test_a_photo_and_its_copy_are_captioned_for_the_price_of_one(bench: Bench) -> None:
+    bench.put(PHOTO, "perched-osprey.jpg")
+    bench.put(COPY, "perched-osprey.jpg")
+
+    answer = bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "created-put-unversioned.json")
+    assert answer == {"batchItemFailures": []}
+    assert (bench.record(PHOTO).state, bench.record(PHOTO).kind) == ("queued", "image")
+    (job,) = bench.messages("images")
+    golden = json.loads((EVENTS / "jobs" / "image.json").read_text(encoding="utf-8"))
+    assert {**job, "claim": None, "queued_at": None} == {**golden, "claim": None, "queued_at": None}
+
+    answer = bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "created-copy-unversioned.json")
+    assert answer == {"batchItemFailures": []}
+    assert bench.record(COPY).state == "waiting"
+    assert bench.messages("images") == []
+
+    event = bench.event("caption/image.json", {"claim": job["claim"], "queued_at": job["queued_at"]})
+    for _ in range(2):  # the second delivery pays nothing
+        assert bench.sam.invoke("CaptionFunction", event) == {"batchItemFailures": []}
+        assert len(bench.paid()) == 1
+    photo, copy = bench.record(PHOTO), bench.record(COPY)
+    assert (photo.state, photo.source) == ("captioned", "model")
+    assert photo.result is not None
+    assert len(photo.result.text) > 20
+    assert photo.provenance is not None
+    assert photo.provenance.model == "Qwen/Qwen3-VL-32B-Instruct"
+    assert [attempt["outcome"] for attempt in photo.provenance.attempts] == ["ok"]
+    assert (copy.state, copy.source) == ("captioned", "cache")
+    assert copy.result == photo.result
+    assert copy.provenance is not None
+    assert (copy.provenance.copied_from, copy.provenance.cost) == (f"{BUCKET}/{PHOTO}", "0")
+
+
+def test_speech_is_transcribed(bench: Bench) -> None:
+    bench.put(SPEECH, "movable-letters.mp3")
+    answer = bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "created-audio-unversioned.json")
+    assert answer == {"batchItemFailures": []}
+    (job,) = bench.messages("audio")
+    event = bench.event("transcribe/audio.json", {"claim": job["claim"], "queued_at": job["queued_at"]})
+    assert bench.sam.invoke("TranscribeFunction", event) == {"batchItemFailures": []}
+    speech = bench.record(SPEECH)
+    assert (speech.state, speech.source, speech.kind) == ("captioned", "model", "audio")
+    assert speech.result is not None
+    assert "letters" in speech.result.text.lower()
+    assert speech.provenance is not None
+    assert speech.provenance.model == "Qwen/Qwen3-Omni-30B-A3B-Instruct"
+
+
+def test_a_version_under_an_odd_key_is_read_by_its_raw_key(bench: Bench) -> None:
+    s3 = bench.stack.client("s3")
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    golden = json.loads((EVENTS / "s3" / "created-odd-key.json").read_text(encoding="utf-8"))
+    key = golden["detail"]["object"]["key"]
+    version = bench.put(key, "perched-osprey.jpg")
+    s3.delete_object(Bucket=BUCKET, Key=key)  # only its version is there to be read now
+    event = bench.event("dedupe/created-odd-key.json", {"detail": {"object": {"version-id": version}}})
+    assert bench.sam.invoke("DedupeFunction", event) == {"batchItemFailures": []}
+    assert (bench.record(key).state, bench.record(key).version_id) == ("queued", version)
+
+
+def test_only_the_garbage_of_a_batch_is_handed_back(bench: Bench) -> None:
+    bench.put(PHOTO, "perched-osprey.jpg")
+    path = EVENTS / "dedupe" / "batch-with-garbage.json"
+    records = json.loads(path.read_text(encoding="utf-8"))["Records"]
+    answer = bench.sam.invoke("DedupeFunction", path)
+    failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+    assert failed == {record["messageId"] for record in records[1:-1]}
+    assert bench.record(PHOTO).state == "queued"
+
+    path = EVENTS / "caption" / "batch-with-garbage.json"
+    first, _, last = json.loads(path.read_text(encoding="utf-8"))["Records"]
+    answer = bench.sam.invoke("CaptionFunction", path)
+    failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+    assert failed == {first["messageId"], last["messageId"]}
+    assert bench.record(PHOTO).state == "captioned"
+
+
+def test_a_deletion_ends_the_upload(bench: Bench) -> None:
+    bench.put(PHOTO, "perched-osprey.jpg")
+    bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "created-put-unversioned.json")
+    answer = bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "deleted-unversioned.json")
+    assert answer == {"batchItemFailures": []}
+    assert bench.record(PHOTO).state == "deleted"
+
+
+def test_the_sweep_puts_back_what_stopped_and_what_got_lost(bench: Bench) -> None:
+    bench.put(PHOTO, "perched-osprey.jpg")
+    bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "created-put-unversioned.json")
+    bench.messages("images")  # the job is lost
+    upload = bench.record(PHOTO).upload
+    assert bench.records.progress(upload, "queued", now=time.time() - 60, due=time.time() - 1)
+    lost = json.loads((EVENTS / "s3" / "created-audio-unversioned.json").read_text(encoding="utf-8"))
+    bench.stack.client("sqs").send_message(QueueUrl=bench.queues["lost"], MessageBody=json.dumps(lost))
+
+    answer = bench.sam.invoke("SweepFunction", EVENTS / "sweep" / "schedule.json")
+    assert answer == {"revisited": 1, "failed": 0, "restored": 1}
+    revisit = json.loads((EVENTS / "jobs" / "revisit-sweep.json").read_text(encoding="utf-8"))
+    assert sorted(bench.messages("uploads"), key=str) == sorted([revisit, lost], key=str)
+    assert bench.record(PHOTO).sweeps == 1
+    assert bench.messages("lost") == []

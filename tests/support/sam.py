@@ -1,0 +1,105 @@
+"""SAM CLI's `sam local invoke` as the tests use it: built layers, real containers, a local stack on the host."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SAM = ROOT / ".venv" / "sam" / "bin" / "sam"
+ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine().lower()]
+"""Containers run the host's instructions; the build is for these."""
+BASE_IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"
+INVOCATION_SECONDS = 180
+
+
+def missing(what: str) -> NoReturn:
+    """Skip for want of something on a developer's machine; where everything must be there, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def bridge_address() -> str:
+    """The host's address on Docker's bridge, which containers reach and other machines do not."""
+    if shutil.which("docker") is None:
+        missing("docker is not installed")
+    inspected = docker("network", "inspect", "bridge")
+    if inspected.returncode:
+        missing(f"Docker does not run: {inspected.stderr.strip()}")
+    config = json.loads(inspected.stdout)[0]["IPAM"]["Config"][0]
+    return str(config.get("Gateway") or next(ipaddress.ip_network(config["Subnet"]).hosts()))
+
+
+def built_template() -> Path:
+    """Build for the host's architecture, from the source as it is now, and return the built template."""
+    if docker("image", "inspect", BASE_IMAGE).returncode:
+        missing(f"the image {BASE_IMAGE} is not there, and may not be pulled by tests")
+    built = subprocess.run(
+        ["make", "--no-print-directory", "build", f"ARCH={ARCHITECTURE}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    if built.returncode:
+        missing(f"make build failed: {(built.stdout + built.stderr)[-2000:]}")
+    folder = "build" if ARCHITECTURE == "arm64" else f"build-{ARCHITECTURE}"
+    return ROOT / ".aws-sam" / folder / "template.yaml"
+
+
+@dataclass(frozen=True)
+class SamLocal:
+    """`sam local invoke` of the built template with one environment for each function."""
+
+    template: Path
+    environment: Mapping[str, Mapping[str, str]]
+    folder: Path
+    """Where the files that are handed to SAM CLI are written."""
+
+    def invoke(self, function: str, event: Path) -> Any:
+        """Invoke a function with an event's file in a container of its own, and return what it answers.
+
+        Fails the test when the function raised, was killed or timed out.
+        """
+        variables = self.folder / "environment.json"
+        variables.write_text(json.dumps(self.environment), encoding="utf-8")
+        done = subprocess.run(
+            [
+                str(SAM), "local", "invoke", function,
+                "--template", str(self.template),
+                "--event", str(event),
+                "--env-vars", str(variables),
+                "--parameter-overrides", f"Architecture={ARCHITECTURE}",
+                "--skip-pull-image",
+                "--region", "us-east-1",
+            ],
+            cwd=self.folder,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_SECRET_ACCESS_KEY": "local",
+                "SAM_CLI_TELEMETRY": "0",
+            },
+            capture_output=True,
+            text=True,
+            timeout=INVOCATION_SECONDS,
+            check=False,
+        )  # fmt: skip
+        said = done.stderr[-6000:]
+        assert done.returncode == 0, said
+        assert done.stdout.strip(), said
+        answer = json.loads(done.stdout.strip().splitlines()[-1])
+        assert not (isinstance(answer, dict) and "errorMessage" in answer), f"{answer}\n{said}"
+        return answer
