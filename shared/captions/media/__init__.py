@@ -6,7 +6,7 @@ Nothing here trusts a name, an extension or a declared content type.
 
 from captions.media.errors import DEFAULT_LIMITS, Limits, MediaError
 from captions.media.inspection import Inspected, inspect, sniff
-from captions.media.pictures import Picture, model_copy
+from captions.media.pictures import Picture, model_copy, picture_payload_digest
 from captions.media.sniffing import Kind, Sniffed
 from captions.media.sound import AudioPayload, audio_payload, payload_digest
 
@@ -23,5 +23,6 @@ __all__ = [
     "inspect",
     "model_copy",
     "payload_digest",
+    "picture_payload_digest",
     "sniff",
 ]

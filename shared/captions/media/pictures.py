@@ -18,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import Kind, Sniffed
 
-# Both sides of a working picture are at least this long where the original's are (less than twice it, unless a JPEG
-# could only be scaled to the next power of two).
-WORKING_SIDE = 375
+# Both sides of a working picture are at least this many pixels long where the original's are: twice what the
+# fingerprint looks at, so that neither averaging nor libjpeg's scaling shows in it.
+WORKING_SIDE = 512
 
 # Formats that Pillow decodes in Python take microseconds a pixel.
 _SLOW_FORMATS = frozenset({"QOI", "XPM", "MSP", "XBM"})
@@ -130,6 +130,76 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
     return Picture(working, width, height, orientation, digest)
 
 
+def picture_payload_digest(data: bytes, orientation: int = 1) -> str | None:
+    """Return the SHA-256 (hex) of a JPEG's, PNG's or WebP's payload: what stays when its metadata is stripped.
+
+    `orientation` is the EXIF orientation that is in force, which belongs to what is seen. None for other formats, and
+    where the file's parts do not add up.
+    """
+    parts = _payload_parts(data)
+    if parts is None:
+        return None
+    digest = hashlib.sha256(f"orientation {orientation}".encode())
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _payload_parts(data: bytes) -> list[memoryview] | None:
+    view = memoryview(data)
+    try:
+        if data[:2] == b"\xff\xd8":
+            return _jpeg_parts(view)
+        if data[:4] == b"\x89PNG":
+            return [
+                view[start - 4 : end]
+                for name, start, end in _chunks(data, 8, ">I4s", 4)
+                if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"gAMA")
+            ]
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return [
+                view[start:end]
+                for name, start, end in _chunks(data, 12, "<4sI", 0)
+                if name in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+            ]
+    except (struct.error, IndexError):
+        return None
+    return None
+
+
+def _chunks(data: bytes, position: int, layout: str, after: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of a PNG's or WebP's chunks; `after` bytes (a checksum) follow each, else padding to 2."""
+    while position + 8 <= len(data):
+        head = struct.unpack_from(layout, data, position)
+        name, size = (head[1], head[0]) if layout[0] == ">" else (head[0], head[1])
+        if position + 8 + size > len(data):
+            raise IndexError("a chunk ends outside the file")
+        yield name, position + 8, position + 8 + size
+        position += 8 + size + after + (0 if after else size % 2)
+
+
+def _jpeg_parts(view: memoryview) -> list[memoryview]:
+    """Return a JPEG's segments but APPn (other than Adobe's, which says how colours are coded) and comments."""
+    parts: list[memoryview] = []
+    position = 2
+    while True:
+        while view[position] == 0xFF and view[position + 1] == 0xFF:
+            position += 1
+        if view[position] != 0xFF:
+            raise IndexError("no marker where a segment begins")
+        marker = view[position + 1]
+        if marker == 0xD9:
+            return parts
+        size = struct.unpack_from(">H", view, position + 2)[0]
+        if marker == 0xDA:
+            parts.append(view[position:])  # the scans; what may follow the picture (MPO) is taken as part of it
+            return parts
+        if marker == 0xEE or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            parts.append(view[position : position + 2 + size])
+        position += 2 + size
+
+
 def _refuse_bomb(width: int, height: int, limit: int) -> None:
     if width <= 0 or height <= 0:
         raise MediaError("broken", f"the picture's header says {width} x {height} pixels")
@@ -196,7 +266,9 @@ def _reduced(image: Image.Image, *, hashed: bool) -> tuple[Image.Image, str | No
     Works on strips, so that a large picture is in memory once, in its own mode, and not a second time as RGB.
     """
     width, height = image.size
-    across, down = max(1, width // WORKING_SIDE), max(1, height // WORKING_SIDE)
+    factor = max(1, min(width, height) // WORKING_SIDE)
+    # the same in both directions, as a scaled JPEG is, but for very long pictures
+    across, down = max(factor, width // (4 * WORKING_SIDE)), max(factor, height // (4 * WORKING_SIDE))
     convert = _converter(image)
     digest = hashlib.sha256(f"{width}x{height}".encode()) if hashed else None
     rows = down * max(1, 2_000_000 // (width * down))

@@ -1,0 +1,282 @@
+"""The evidence that two pictures are the same, kept per exemplar, and the comparison of two such evidences.
+
+Evidence is a thumbnail: luma on a square grid, chroma on a coarser one, the original's size. Two thumbnails are first
+made comparable: resampled to what the smaller original can show, one's brightness, contrast and sharpness fitted to
+the other's, and clipped where the fit clips. What then differs is judged against what re-encoding and resizing
+do: they leave a noise that follows the picture's own detail and is spread all over it. An edit, however small,
+stands out from that noise in one region, in luma or in chroma; then the pictures are not the same.
+"""
+
+import io
+import math
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from captions import media
+
+Policy = Literal["exact", "strict", "loose"]
+Plane = npt.NDArray[np.float32]
+
+# 192 cells a side for photos; 256 for pictures of which much is plain (documents, charts, drawings): their details are
+# smaller and mean more, and plain parts cost nothing to keep.
+_SIDE, _FINE_SIDE = 192, 256
+_CHROMA_SIDE = 64
+_QUALITY = 92
+_PLAIN_RANGE = 8  # of 255 within 7 x 7 cells: less is plain
+_PLAIN_SHARE = 0.3
+
+# A picture says too little to be recognised by if fewer of its cells than this share have any edge in them.
+_EDGE_RANGE = 16  # of 255 within 3 x 3 cells
+_EDGE_SHARE = 0.01
+_SMALLEST_SIDE = 32  # pixels
+
+_HEADER = struct.Struct("<BII")
+_LAYOUT = 2
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    width: int
+    height: int
+    luma: Plane
+    blue: Plane
+    red: Plane
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The largest differences (of 255) that copies of one picture may show; docs/near-duplicates.md has the margins."""
+
+    aspect: float  # relative
+    gain: float  # ratio of contrast, either way
+    offset: float
+    sharpness: float  # change of the detail's strength
+    peak: float  # luma, one cell
+    region: float  # luma, root mean square of 5 x 5 cells
+    outlier: float  # luma, the same in units of the noise expected there
+    chroma_peak: float
+    chroma_region: float  # mean of 3 x 3 cells
+
+
+_STRICT = _Limits(0.012, 1.2, 26, 1.0, 38, 15, 8, 30, 18)
+_LOOSE = _Limits(0.035, 1.2, 26, 1.0, 38, 15, 8, 30, 18)
+
+
+def evidence_of(picture: media.Picture) -> bytes | None:
+    """Return what `same_picture` compares, some 10 KB; None for pictures that show too little to be told apart."""
+    if min(picture.width, picture.height) < _SMALLEST_SIDE:
+        return None
+    luma = picture.working.convert("L").resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BICUBIC)
+    values = np.asarray(luma, dtype=np.float32)
+    if float((_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
+        return None
+    plain = float((_range(values, 3) < _PLAIN_RANGE).mean()) > _PLAIN_SHARE
+    side = _FINE_SIDE if plain else _SIDE
+    small = picture.working.resize((side, side), Image.Resampling.BICUBIC).convert("YCbCr")
+    planes = small.split()
+    sheet = Image.new("L", (side, side + _CHROMA_SIDE), 128)
+    sheet.paste(planes[0], (0, 0))
+    for column, plane in enumerate(planes[1:]):
+        sheet.paste(plane.resize((_CHROMA_SIDE, _CHROMA_SIDE), Image.Resampling.BOX), (column * _CHROMA_SIDE, side))
+    stream = io.BytesIO()
+    sheet.save(stream, "WEBP", quality=_QUALITY, method=2)
+    return _HEADER.pack(_LAYOUT, picture.width, picture.height) + stream.getvalue()
+
+
+def luma_of(evidence: bytes) -> Image.Image:
+    """Return the luma thumbnail (mode L, square) that `evidence` holds."""
+    sheet = Image.open(io.BytesIO(evidence[_HEADER.size :]), formats=["WEBP"]).convert("L")
+    return sheet.crop((0, 0, sheet.width, sheet.width))
+
+
+def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
+    """Return whether two pictures, whose hashes are near, are the same by their evidence.
+
+    `exact` never says so, `strict` after re-encoding, resizing and mild adjustments, `loose` also after crops of about
+    1 %. Symmetric and deterministic; on any doubt False. Evidence of another layout is never the same.
+    """
+    if policy == "exact":
+        return False
+    first, second = (_unpacked(evidence) for evidence in sorted((a, b)))
+    if first is None or second is None:
+        return False
+    limits = _STRICT if policy == "strict" else _LOOSE
+    aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
+    rounding = 0.6 / min(first.width, first.height, second.width, second.height)
+    if aspect > limits.aspect + rounding:
+        return False
+    return _within(_compared(first, second), limits)
+
+
+def _unpacked(evidence: bytes) -> _Evidence | None:
+    layout, width, height = _HEADER.unpack_from(evidence)
+    if layout != _LAYOUT:
+        return None
+    sheet = np.asarray(Image.open(io.BytesIO(evidence[_HEADER.size :]), formats=["WEBP"]).convert("L"), np.float32)
+    side = sheet.shape[1]
+    chroma = sheet[side:, : 2 * _CHROMA_SIDE] - 128
+    return _Evidence(width, height, sheet[:side], chroma[:, :_CHROMA_SIDE], chroma[:, _CHROMA_SIDE:])
+
+
+@dataclass(frozen=True)
+class _Difference:
+    gain: float
+    offset: float
+    sharpness: float
+    peak: float
+    region: float
+    outlier: float
+    chroma_peak: float
+    chroma_region: float
+
+
+def _within(found: _Difference, limits: _Limits) -> bool:
+    return (
+        1 / limits.gain <= found.gain <= limits.gain
+        and abs(found.offset) <= limits.offset
+        and found.sharpness <= limits.sharpness
+        and found.peak <= limits.peak
+        and found.region <= limits.region
+        and found.outlier <= limits.outlier
+        and found.chroma_peak <= limits.chroma_peak
+        and found.chroma_region <= limits.chroma_region
+    )
+
+
+def _compared(a: _Evidence, b: _Evidence) -> _Difference:
+    shortest = min(a.width, a.height, b.width, b.height)
+    # below 0.6 cells a pixel resampling leaves nothing of its own
+    side = int(min(len(a.luma), len(b.luma), max(48, 0.6 * shortest)))
+    first = [_resampled(plane, side) for plane in (a.luma, a.blue, a.red)]
+    second = [_resampled(plane, side) for plane in (b.luma, b.blue, b.red)]
+    fit = _fitted(first, second)
+    if fit.gain < 1:  # towards the stronger contrast: it is the one that may have clipped
+        first, second = second, first
+        fit = _fitted(first, second)
+    rgb = _rgb(first) * fit.gain + fit.offset
+    clipped = np.maximum(rgb.max(axis=0) - 255, 0) + np.maximum(-rgb.min(axis=0), 0)
+    red, green, blue = np.clip(rgb, 0, 255)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    expected = np.clip(luma + fit.detail, 0, 255)
+    # inside a cell some pixels clip and some do not: half of what clipping took is left open
+    residual = second[0] - expected
+    residual = np.sign(residual) * np.maximum(np.abs(residual) - clipped / 2, 0)
+    noise = 1 + _noise(residual, first[0], second[0])
+    region = np.sqrt(_mean(residual**2, 5))
+    chroma_side = min(_CHROMA_SIDE, max(16, side // 2))
+    off_blue = _resampled(second[1] - (blue - luma) / 1.772, chroma_side)
+    off_red = _resampled(second[2] - (red - luma) / 1.402, chroma_side)
+    open_chroma = _resampled(clipped, chroma_side) / 2
+    return _Difference(
+        gain=fit.gain,
+        offset=fit.offset,
+        sharpness=fit.sharpness,
+        peak=float(np.abs(residual).max()),
+        region=float(region.max()),
+        outlier=float((region / np.sqrt(_mean(noise**2, 5))).max()),
+        chroma_peak=float((np.hypot(off_blue, off_red) - open_chroma).max()),
+        chroma_region=float((np.hypot(_mean(off_blue, 3), _mean(off_red, 3)) - open_chroma).max()),
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    gain: float
+    offset: float
+    sharpness: float
+    detail: Plane  # what the change of sharpness adds to each cell
+
+
+def _fitted(first: list[Plane], second: list[Plane]) -> _Fit:
+    """Fit the second luma as gain, offset and two bands of detail of the first: least squares without the worst 5 %."""
+    a, b = first[0], second[0]
+    rgb_a, rgb_b = _rgb(first), _rgb(second)
+    usable = (np.maximum(rgb_a, rgb_b).max(axis=0) < 242) & (np.minimum(rgb_a, rgb_b).min(axis=0) > 12)
+    if usable.mean() < 0.05:
+        usable = np.ones_like(usable)
+    fine = _smoothed(a)
+    coarse = _smoothed(_smoothed(_smoothed(fine)))
+    middle = float(a[usable].mean())
+    terms = np.stack([np.ones_like(a), a - middle, a - fine, fine - coarse], axis=-1).reshape(-1, 4).astype(np.float64)
+    values, allowed = b.reshape(-1).astype(np.float64), usable.reshape(-1)
+    chosen = allowed
+    solution = np.array([middle, 1.0, 0.0, 0.0])
+    for _ in range(3):
+        count = float(chosen.sum())
+        if count < 100:
+            break
+        # a weak pull to "unchanged", for pictures that leave a term open
+        pull = np.diag([1e-3, 2 * count, 0.05 * count, 0.05 * count])
+        system = terms[chosen].T @ terms[chosen] + pull
+        solution = np.linalg.solve(system, terms[chosen].T @ values[chosen] + pull @ np.array([0.0, 1.0, 0.0, 0.0]))
+        error = np.abs(values - terms @ solution)
+        chosen = allowed & (error <= np.quantile(error[chosen], 0.95) + 1)
+    gain = float(solution[1])
+    detail = (terms[:, 2:] @ solution[2:]).reshape(a.shape).astype(np.float32)
+    return _Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), detail)
+
+
+def _noise(residual: Plane, a: Plane, b: Plane) -> Plane:
+    """Return the mean residual to be expected at each cell, from the detail near it: a fit over the whole picture."""
+    near = np.maximum(_range(a, 1), _range(b, 1))
+    around = np.maximum(_range(a, 3), _range(b, 3))
+    size = np.abs(residual)
+    size = np.minimum(size, np.quantile(size, 0.98)).reshape(-1).astype(np.float64)
+    terms = np.stack([np.ones_like(near), near, around], axis=-1).reshape(-1, 3).astype(np.float64)
+    square, right = terms.T @ terms, terms.T @ size
+    for kept in ([0, 1, 2], [0, 1], [0, 2], [0]):  # detail never makes less noise
+        weights = np.linalg.solve(square[np.ix_(kept, kept)] + 1e-3 * np.eye(len(kept)), right[kept])
+        if (weights[1:] >= 0).all():
+            break
+    expected: Plane = (terms[:, kept] @ weights).reshape(residual.shape).astype(np.float32)
+    return np.maximum(expected, 0.3)
+
+
+def _resampled(plane: Plane, side: int) -> Plane:
+    if plane.shape == (side, side):
+        return plane
+    picture = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _rgb(planes: list[Plane]) -> Plane:
+    luma, blue, red = planes
+    side = len(luma)
+    blue, red = _resampled(blue, side), _resampled(red, side)
+    return np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue])
+
+
+def _smoothed(plane: Plane) -> Plane:
+    padded = np.pad(plane, 1, mode="edge")
+    rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    smooth: Plane = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    return smooth
+
+
+def _range(plane: Plane, radius: int) -> Plane:
+    """Return the largest less the smallest value around each cell."""
+    high, low = plane, plane
+    for _ in range(radius):
+        high, low = _grown(high, np.maximum), _grown(low, np.minimum)
+    return high - low
+
+
+def _grown(plane: Plane, extreme: np.ufunc) -> Plane:
+    padded = np.pad(plane, 1, mode="edge")
+    rows = extreme(extreme(padded[:-2], padded[1:-1]), padded[2:])
+    grown: Plane = extreme(extreme(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return grown
+
+
+def _mean(plane: Plane, size: int) -> Plane:
+    """Return the mean of the size x size cells around each cell, zero outside the picture."""
+    total = np.pad(plane.astype(np.float64), ((size // 2 + 1, size // 2),) * 2).cumsum(axis=0).cumsum(axis=1)
+    sums = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+    if plane.min() >= 0:
+        sums = np.maximum(sums, 0)  # rounding
+    return (sums / size**2).astype(np.float32)

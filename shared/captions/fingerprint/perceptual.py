@@ -1,0 +1,102 @@
+"""The 256-bit perceptual hash: bit for bit imagehash.phash(image, hash_size=16), without SciPy."""
+
+import math
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float64]
+
+RADIUS = 10  # bits of the 256 within which the band index finds every neighbour
+BAND_BITS = (24, 24, 24, 23, 23, 23, 23, 23, 23, 23, 23)
+
+_SIDE = 64  # imagehash.phash: hash_size 16 x highfreq_factor 4
+_LOW = 16
+
+# Framings that a crop of 1 % may undo, as shares of (left, top, right, bottom): all sides, one side, a corner, two
+# opposite sides. Positive adds a margin (this is the crop), negative takes one away (this is the original).
+_MARGIN = 0.01
+_FRAMINGS = ("1111", "0011", "1100", "1001", "0110", "1000", "0100", "0010", "0001", "1010", "0101")
+
+
+def perceptual_hash(image: Image.Image) -> bytes:
+    """Return imagehash.phash(image, hash_size=16), bit for bit, as 32 bytes: row by row, most significant bit first.
+
+    The DCT is computed the way SciPy's does (pocketfft: a real inverse FFT of the same length between two rotations),
+    since symmetric pictures have coefficients that are zero but for rounding, and their bits are rounding's.
+    """
+    pixels = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = _dct2(_dct2(pixels.T).T)[:_LOW, :_LOW]
+    return np.packbits(low > np.median(low)).tobytes()
+
+
+def hamming(a: bytes, b: bytes) -> int:
+    """Return in how many bits two hashes of one length differ."""
+    return (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).bit_count()
+
+
+def bands(phash: bytes) -> tuple[str, ...]:
+    """Return the 11 disjoint bands of a 256-bit hash, "<index>:<hex>": hashes within 10 bits share at least one."""
+    value, left, out = int.from_bytes(phash, "big"), 256, []
+    for index, width in enumerate(BAND_BITS):
+        left -= width
+        out.append(f"{index}:{value >> left & (1 << width) - 1:06x}")
+    return tuple(out)
+
+
+def reframed_hashes(luma: Image.Image) -> tuple[bytes, ...]:
+    """Return the hashes of `luma` (mode L) with 1 % margins added by reflection, and with 1 % margins cut off."""
+    width, height = luma.size
+    pad = math.ceil(max(width, height) * _MARGIN) + 2
+    framed = Image.fromarray(np.pad(np.asarray(luma), pad, mode="reflect"))
+    hashes = []
+    for sides in _FRAMINGS:
+        for sign in (1, -1):
+            left, top, right, bottom = (sign * _MARGIN * int(side) for side in sides)
+            box = (
+                pad - left * width,
+                pad - top * height,
+                pad + width + right * width,
+                pad + height + bottom * height,
+            )
+            hashes.append(perceptual_hash(framed.resize((128, 128), Image.Resampling.BICUBIC, box=box)))
+    return tuple(dict.fromkeys(hashes))
+
+
+@cache
+def _twiddles() -> Floats:
+    """Return cos(pi/2 * i/64) for i = 1..63, rounded as pocketfft rounds it: each a product of two table entries."""
+    n = 4 * _SIDE
+
+    def point(x: int) -> complex:  # the point at x/n of the circle's first quarter, computed from the smaller angle
+        angle = 0.25 * math.pi / n
+        if 8 * x < n:
+            return complex(math.cos(8 * x * angle), math.sin(8 * x * angle))
+        return complex(math.sin((2 * n - 8 * x) * angle), math.cos((2 * n - 8 * x) * angle))
+
+    fine, coarse = [point(x) for x in range(16)], [point(16 * x) for x in range(5)]
+    return np.array(
+        [fine[i % 16].real * coarse[i // 16].real - fine[i % 16].imag * coarse[i // 16].imag for i in range(1, _SIDE)]
+    )
+
+
+def _dct2(rows: Floats) -> Floats:
+    """Return the unnormalised DCT-II of each row of 64 (Makhoul 1980, doi:10.1109/TASSP.1980.1163351)."""
+    n, half = _SIDE, _SIDE // 2
+    odd, even = rows[:, 1 : n - 1 : 2], rows[:, 2:n:2]
+    spectrum = np.empty((len(rows), half + 1), dtype=np.complex128)
+    spectrum[:, 0] = 2 * rows[:, 0]
+    spectrum[:, 1:half].real, spectrum[:, 1:half].imag = odd + even, even - odd
+    spectrum[:, half] = 2 * rows[:, n - 1]
+    signal = np.fft.irfft(spectrum, n=n, norm="forward")
+    k, twiddle = np.arange(1, half), _twiddles()
+    first, last = signal[:, k], signal[:, n - k]
+    t1 = twiddle[k - 1] * last + twiddle[n - k - 1] * first
+    t2 = twiddle[k - 1] * first - twiddle[n - k - 1] * last
+    out = np.empty_like(rows)
+    out[:, 0] = signal[:, 0]
+    out[:, k], out[:, n - k] = 0.5 * (t1 + t2), 0.5 * (t1 - t2)
+    out[:, half] = signal[:, half] * twiddle[half - 1]
+    return out
