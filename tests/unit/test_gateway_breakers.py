@@ -32,6 +32,7 @@ class MemoryStore:
     def __init__(self):
         self.items = {}
         self.leases = {}
+        self.suspects = {}
         self.writes = 0
         self.reads = 0
         self.broken = False
@@ -50,6 +51,13 @@ class MemoryStore:
                 self.writes += 1
                 self.items[circuit.circuit] = circuit
                 self.leases.pop(circuit.circuit, None)
+
+    def suspect(self, circuit, owner, now, window_s):
+        self._check()
+        with self._lock:
+            self.writes += 1
+            self.suspects.setdefault(circuit, set()).add(owner)
+            return len(self.suspects[circuit])
 
     def lease(self, circuit, owner, now, lease_s):
         self._check()
@@ -312,7 +320,7 @@ async def test_what_one_sandbox_learns_the_others_know(clock):
     await settled(second)
 
     assert not await call(second)
-    assert store.writes == 1
+    assert store.writes == 2  # the suspicion, and what it grew to
 
 
 async def test_a_new_sandbox_knows_before_its_first_call(clock):
@@ -366,10 +374,39 @@ async def test_sandboxes_that_trip_together_write_once(clock):
     store = MemoryStore()
     sandboxes = [Breakers(store=store, clock=clock) for _ in range(10)]
 
-    await asyncio.gather(*(trip(sandbox) for sandbox in sandboxes))
+    for _ in range(5):
+        await asyncio.gather(*(call(sandbox, ErrorClass.SERVER_ERROR) for sandbox in sandboxes))
     await settled(*sandboxes)
 
-    assert store.writes <= 2  # open times differ by chance, and only a clearly longer one is written over
+    # A suspicion of each; open times differ by chance, and only a clearly longer one is written over.
+    assert store.writes <= len(sandboxes) + 2
+
+
+async def test_sandboxes_that_call_seldom_see_together_what_none_sees_alone(clock):
+    store = MemoryStore()
+    long = BreakerPolicy(open_s=600.0, longest_open_s=600.0)
+    sandboxes = [Breakers(long, store=store, clock=clock) for _ in range(20)]
+    failed = 0
+    for _ in range(5):
+        for sandbox in sandboxes:
+            clock.now += 1.0
+            failed += await call(sandbox, ErrorClass.SERVER_ERROR)
+            await settled(sandbox)
+
+    # Each once, and three of them twice.
+    assert failed <= len(sandboxes) + BreakerPolicy().suspecting_sandboxes
+
+
+async def test_single_failures_here_and_there_write_nothing(clock):
+    store = MemoryStore()
+    sandboxes = [Breakers(store=store, clock=clock) for _ in range(20)]
+    for turn in range(50):
+        for sandbox in sandboxes:
+            assert await call(sandbox, ErrorClass.SERVER_ERROR if turn % 10 == 0 else None)
+            clock.now += 0.05
+        await settled(*sandboxes)
+
+    assert store.writes == 0
 
 
 async def test_short_open_times_are_not_shared(clock):

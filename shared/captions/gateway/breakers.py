@@ -20,7 +20,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import uuid4
@@ -53,6 +53,12 @@ class BreakerPolicy:
     """Shorter open times are not worth a write: they are over before another sandbox reads of them."""
     refresh_s: float = 5.0
     """How old a sandbox's knowledge of the other sandboxes' circuits may grow while it is calling."""
+    doubt_refresh_s: float = 0.25
+    """The same for a circuit whose last call failed: then a sandbox looks before it calls again."""
+    suspected_after: int = 2
+    """Failures in a row after which a sandbox writes down its suspicion. One alone is everyday life."""
+    suspecting_sandboxes: int = 3
+    """Sandboxes whose suspicions together open a circuit: many that call seldom see what none would see alone."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ class BreakerStore(Protocol):
 
     def open(self, circuit: SharedCircuit, now: float) -> None:
         """Write down that a circuit opened, unless it is already open for longer."""
+
+    def suspect(self, circuit: str, owner: str, now: float, window_s: float) -> int:
+        """Write down that a sandbox suspects a circuit, and return how many did within the window."""
 
     def lease(self, circuit: str, owner: str, now: float, lease_s: float) -> bool:
         """Take the one probe of a half-open circuit; False if somebody else holds it or the circuit is open."""
@@ -189,6 +198,16 @@ class Circuit:
         self._row = self._row_rate_limited = self._row_unreachable = 0
         self._failed_models.clear()
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last call failed, and the circuit is still closed."""
+        return self._row > 0 and not self.opened
+
+    @property
+    def failures_in_row(self) -> int:
+        """How many calls failed since the last answer."""
+        return self._row
+
     def succeeded(self, now: float) -> None:
         """Count an answer."""
         self._row = self._row_rate_limited = self._row_unreachable = 0
@@ -248,8 +267,8 @@ class Circuit:
         return None
 
     def again(self) -> tuple[float, str]:
-        """Return the open time in seconds and the reason after a probe that failed."""
-        return self._open_s(), "failing" if self.reason == "retry_after" else self.reason
+        """Return the open time in seconds and the reason where no single failure names them."""
+        return self._open_s(), "failing" if self.reason in ("", "retry_after") else self.reason
 
     def _open_s(self) -> float:
         seconds = min(self._policy.open_s * 2.0**self.level, self._policy.longest_open_s)
@@ -258,6 +277,9 @@ class Circuit:
 
 
 _LOST_LEASE_S = 1.0
+_LOOK_S = 0.1
+"""How long a call in doubt waits for what other sandboxes know: a read takes a tenth of it."""
+
 _PROBE_LOOK_S = 0.1
 """How soon to look again while another call's probe is under way: it takes about as long as any call."""
 
@@ -344,6 +366,8 @@ class Breakers:
     async def admit(self, endpoint: str, model: str) -> Admission | None:
         """Return leave to call the model at the endpoint, or None while a circuit is open or its probe is taken."""
         circuits = (self.circuit(endpoint), self.circuit(endpoint, model))
+        if self._store is not None and circuits[1].in_doubt:
+            await self._look_again()
         if not circuits[0].opened and not circuits[1].opened:
             return Admission(*circuits, probes=())
         now = self._clock()
@@ -365,6 +389,13 @@ class Breakers:
                 circuit.open_until = max(circuit.open_until, now + _LOST_LEASE_S)
             return None
         return Admission(*circuits, probes=probes)
+
+    async def _look_again(self) -> None:
+        now = self._clock()
+        if self._writing:
+            await asyncio.wait(self.pending(), timeout=_LOOK_S)
+        if now - self._read_at >= self.policy.doubt_refresh_s or (self._reading and not self._reading.done()):
+            await asyncio.wait({self._refresh(now)}, timeout=_LOOK_S)
 
     async def _lease(self, circuit: Circuit, now: float) -> bool:
         if self._store is None or not circuit.shared:
@@ -394,8 +425,11 @@ class Breakers:
         tripped = circuit.failed(failure, model, now)
         if tripped is not None:
             self._open(circuit, *tripped, now)
-        elif self._store is not None and failure.error_class.unhealthy:
-            self._refresh(now)  # another sandbox may already know
+        elif self._store is not None and failure.error_class.unhealthy and not circuit.is_endpoint:
+            if circuit.failures_in_row == self.policy.suspected_after:
+                self._spawn(self._suspect(circuit, now))
+            else:
+                self._refresh(now)  # another sandbox may already know
 
     def _probed(self, circuit: Circuit, model: str, failure: AttemptFailed | None, now: float) -> None:
         if failure is not None and self._still_broken(circuit, failure):
@@ -473,11 +507,25 @@ class Breakers:
             if circuit.shared and circuit.opened and circuit.changed_at < started and circuit.name not in current:
                 circuit.close(now)
 
+    async def _suspect(self, circuit: Circuit, now: float) -> None:
+        assert self._store is not None
+        generation = circuit.generation
+        suspecting = await self._in_thread(self._store.suspect, circuit.name, self._owner, now, self.policy.window_s)
+        if suspecting is None or circuit.generation != generation or circuit.opened:
+            return
+        if suspecting >= self.policy.suspecting_sandboxes:
+            self._open(circuit, *circuit.again(), self._clock())
+        else:
+            await self._read(now)
+
     def _write(self, write: Callable[..., None], *arguments: object) -> None:
         async def in_thread() -> None:
             await self._in_thread(write, *arguments)
 
-        task = asyncio.get_running_loop().create_task(in_thread())
+        self._spawn(in_thread())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 

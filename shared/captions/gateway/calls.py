@@ -294,7 +294,7 @@ class Gateway:
                 collector = Collector()
                 chunks: Any = None
                 try:
-                    # The time-out covers the waits for the model, never the consumer's own time between two events.
+                    # No time-out spans a `yield`: it would cancel the consumer in the middle of its own work.
                     async with asyncio.timeout(turn.left()):
                         chunks = await self._send(call, turn, stream=True)
                     while True:
@@ -303,7 +303,9 @@ class Gateway:
                         if chunk is None:
                             break
                         if text := collector.add(chunk):
+                            handed_out = time.monotonic()
                             yield text
+                            turn.extend(time.monotonic() - handed_out, call.deadline)
                     answer = _fit(collector.answer(), call.request)
                 except Exception as error:
                     if isinstance(error, AttemptFailed):
@@ -390,6 +392,10 @@ class _Turn:
     def left(self) -> float:
         """Return the seconds that are left of the turn, at least a millisecond so that its end shows as a time-out."""
         return max(self._ends - time.monotonic(), 0.001)
+
+    def extend(self, seconds: float, deadline: float) -> None:
+        """Give the turn back what the consumer of a stream took, but never beyond the call's deadline."""
+        self._ends = min(self._ends + seconds, deadline)
 
     def answered(self, breakers: Breakers) -> None:
         self._hand_back(breakers, None)

@@ -3,6 +3,7 @@
 Items (`pk`, `sk`, TTL `expires_at`):
 
 * `breakers`, `<circuit>`: a circuit that is not closed. A closed one has no item, so a healthy table is empty.
+* `suspects`, `<circuit>`: the sandboxes that saw it fail lately, `since` when.
 * `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day.
 """
 
@@ -17,6 +18,7 @@ from captions.gateway.breakers import SharedCircuit
 from captions.gateway.budgets import Reservation
 
 _BREAKERS = "breakers"
+_SUSPECTS = "suspects"
 _KEPT_AFTER_OPEN_S = 3_600
 _BUDGET_KEPT_S = 35 * 86_400
 
@@ -77,6 +79,32 @@ class ControlTable:
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return
+
+    def suspect(self, circuit: str, owner: str, now: float, window_s: float) -> int:
+        """Write down that a sandbox suspects a circuit, and return how many did within the window."""
+        key = {"pk": {"S": _SUSPECTS}, "sk": {"S": circuit}}
+        try:
+            written = self._client.update_item(
+                TableName=self._table,
+                Key=key,
+                UpdateExpression="ADD owners :owner",
+                ConditionExpression="since > :start",
+                ExpressionAttributeValues={":owner": {"SS": [owner]}, ":start": _number(now - window_s)},
+                ReturnValues="ALL_NEW",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            written = self._client.update_item(
+                TableName=self._table,
+                Key=key,
+                UpdateExpression="SET owners = :owner, since = :now, expires_at = :expires",
+                ExpressionAttributeValues={
+                    ":owner": {"SS": [owner]},
+                    ":now": _number(now),
+                    ":expires": {"N": str(int(now + window_s) + _KEPT_AFTER_OPEN_S)},
+                },
+                ReturnValues="ALL_NEW",
+            )
+        return len(written["Attributes"]["owners"]["SS"])
 
     def lease(self, circuit: str, owner: str, now: float, lease_s: float) -> bool:
         """Take the one probe of a half-open circuit; False if somebody else holds it or the circuit is open."""
