@@ -14,6 +14,7 @@ from typing import Any
 from captions.records import Record
 from captions_cli import background
 from captions_cli.demo_uploads import DemoUpload, uploads
+from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack, connect_local
 from captions_cli.uploading import NotSent, Planned, Sent, send
 from captions_cli.watching import Seen, Watch
@@ -75,23 +76,26 @@ class Audience:
         """The records were read."""
 
 
-def run(settings: background.Settings, audience: Audience, *, real_endpoint: bool) -> Report:
+def run(settings: background.Settings, directory: Path, audience: Audience, *, real_endpoint: bool) -> Report:
     """Start a local stack of the demo's own, upload every wave to it, wait, and end it.
 
-    `real_endpoint` tells that a model endpoint of the user's answers instead of the local one, whose request log is
-    then no witness. Raises CommandError when the stack does not start.
+    Its state and logs are in `directory`. `real_endpoint` tells that a model endpoint of the user's answers instead of
+    the local one, whose request log is then no witness. Raises CommandError when the stack does not start, or another
+    demo runs in the same directory.
     """
+    if (other := background.running(directory)) is not None:
+        raise CommandError(
+            f"another demo is running here (process {other.pid}); `CAPTIONS_HOME={directory} captions down` ends it",
+            ExitCode.USAGE,
+        )
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="captions-demo-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
-        try:
-            state = background.start(directory, settings, progress=audience.say)
-            started = time.monotonic()
-            stack = connect_local(state)
-            outcomes = upload_and_wait(stack, uploads(), audience)
-            paid = None if real_endpoint else paid_calls(state.model_endpoint_url)
-        finally:
-            background.stop(directory)
+    try:
+        state = background.start(directory, settings, progress=audience.say)
+        started = time.monotonic()
+        outcomes = upload_and_wait(connect_local(state), uploads(), audience)
+        paid = None if real_endpoint else paid_calls(state.model_endpoint_url)
+    finally:
+        background.stop(directory)
     return Report(outcomes, paid, seconds=time.monotonic() - began, starting_seconds=started - began)
 
 

@@ -1,6 +1,9 @@
 """The `captions` command."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """What a shell reports for Ctrl-C (128 + SIGINT)."""
+TERMINATED = 143
+"""What a shell reports for SIGTERM (128 + SIGTERM)."""
 GLOBAL_OPTIONS = ("--output", "-o", "--profile", "--region", "--stack-name")
 EXIT_CODES = """Exit codes: 0 done (after upload: everything is captioned), 1 some upload is not captioned,
 2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused, 130 interrupted."""
@@ -140,10 +145,11 @@ def up(
         _say("the local stack is already up; `captions down` ends it")
         _print_local(given, state)
         return
-    if foreground:
-        code = background.run_in_foreground(home(), settings, lambda state: _print_local(given, state))
-        raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
-    _print_local(given, background.start(home(), settings, progress=_say))
+    with _ending_in_order():
+        if foreground:
+            code = background.run_in_foreground(home(), settings, lambda state: _print_local(given, state))
+            raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
+        _print_local(given, background.start(home(), settings, progress=_say))
 
 
 @app.command()
@@ -351,8 +357,9 @@ def demo(
     given: Globals = ctx.obj
     settings = _local_settings(given, 0, "127.0.0.1", latency_scale, parameter or [])
     real = bool(os.environ.get(URL_VARIABLE))
-    with LiveAudience() as audience:
-        report = demonstration.run(settings, audience, real_endpoint=real)
+    directory = home() / "demo"
+    with _ending_in_order(), LiveAudience() as audience:
+        report = demonstration.run(settings, directory, audience, real_endpoint=real)
     if given.json:
         rendering.print_json(as_json(report))
     else:
@@ -360,7 +367,22 @@ def demo(
     for problem in report.problems:
         typer.echo(f"captions: {problem}", err=True)
     if report.problems:
+        _say(f"the stack's logs are in {directory}")
         raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM unwind the command as Ctrl-C does, so that what it started is ended."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _local_settings(given: Globals, port: int, bind: str, latency_scale: float, parameters: list[str]) -> "Settings":

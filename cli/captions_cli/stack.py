@@ -124,17 +124,11 @@ class Stack:
 
     @cached_property
     def _description(self) -> Mapping[str, Any]:
-        from botocore.exceptions import ClientError, EndpointConnectionError, NoRegionError
+        from botocore.exceptions import ClientError, EndpointConnectionError
 
         try:
             answer = self.client("cloudformation").describe_stacks(StackName=self.name)
             found: list[Mapping[str, Any]] = answer["Stacks"]
-        except NoRegionError as error:
-            raise CommandError(
-                "no local stack is up here, and no region is set to look for a deployed one: "
-                "run `captions up`, or give --region",
-                ExitCode.UNREACHABLE,
-            ) from error
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ValidationError":
                 raise
@@ -215,8 +209,17 @@ def connect_local(state: LocalState) -> Stack:
 
 
 def connect_aws(choice: Choice) -> Stack:
-    """Return a deployed stack; credentials and defaults are found as boto3 finds them."""
+    """Return a deployed stack; credentials and defaults are found as boto3 finds them.
+
+    Raises CommandError when no region is given, nor set for boto3.
+    """
     import boto3
 
     session = boto3.Session(profile_name=choice.profile, region_name=choice.region)
+    if session.region_name is None:
+        raise CommandError(
+            "no local stack is up here, and no region is set to look for a deployed one: "
+            "run `captions up`, or give --region",
+            ExitCode.UNREACHABLE,
+        )
     return Stack(session, choice.stack_name or DEFAULT_STACK_NAME)

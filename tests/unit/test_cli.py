@@ -1,0 +1,280 @@
+"""What the `captions` command decides without any AWS: options, keys, what is printed, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
+from typer.testing import CliRunner
+
+from captions.catalogue import Comparison, PriceChange, load
+from captions.records import Provenance, Reason, Record, Result
+from captions_cli import background, rendering
+from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.main import app
+from captions_cli.stack import Choice, connect, home, read_local_state
+from captions_cli.uploading import plan, printable
+
+STATE = {
+    "pid": 4242,
+    "aws_endpoint_url": "http://127.0.0.1:1",
+    "model_endpoint_url": "http://127.0.0.1:2/v1",
+    "stack_name": "media-captions",
+    "region": "us-east-1",
+    "bucket": "media",
+    "started_at": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONS_HOME", str(tmp_path / "home"))
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def keys(paths: list[Path], prefix: str = "") -> list[str]:
+    return [file.key for file in plan(paths, prefix)]
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_a_file_becomes_its_name_and_a_directory_keeps_its_own(tmp_path: Path) -> None:
+    one = touch(tmp_path / "one.jpg")
+    touch(tmp_path / "trip" / "b" / "two.jpg")
+    touch(tmp_path / "trip" / "a.jpg")
+    touch(tmp_path / "trip" / ".hidden" / "x.jpg")
+
+    assert keys([one, tmp_path / "trip"], "p/") == ["p/one.jpg", "p/trip/a.jpg", "p/trip/b/two.jpg"]
+
+
+def test_the_working_directory_has_no_name_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "trip" / "a.jpg")
+    monkeypatch.chdir(tmp_path / "trip")
+
+    assert keys([Path()]) == ["a.jpg"]
+    assert keys([Path("..")]) == ["trip/a.jpg"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash parts directories there")
+def test_odd_names_are_kept_as_they_are(tmp_path: Path) -> None:
+    names = ["C:\\photos\\a.jpg", "snap shot (1) é ü #2.JPG", "100%+plus.jpg", "line\nbreak.jpg", "-dash.jpg"]
+
+    assert keys([touch(tmp_path / name) for name in names]) == names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    path = touch(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")))
+
+    with pytest.raises(CommandError, match=r"caf\\udce9.jpg is not Unicode") as refused:
+        plan([path])
+    assert refused.value.exit_code == ExitCode.USAGE
+
+
+def test_two_files_of_one_key_and_a_key_too_long_are_refused(tmp_path: Path) -> None:
+    first, second = touch(tmp_path / "a" / "x.jpg"), touch(tmp_path / "b" / "x.jpg")
+
+    with pytest.raises(CommandError, match=r"would both become x\.jpg"):
+        plan([first, second])
+    with pytest.raises(CommandError, match="1030 bytes; S3 takes 1024"):
+        plan([first], "é" * 510 + "12345")
+
+
+def test_the_same_file_twice_is_refused_too(tmp_path: Path) -> None:
+    path = touch(tmp_path / "x.jpg")
+
+    with pytest.raises(CommandError, match="would both become"):
+        plan([path, Path(str(path))])
+
+
+@pytest.mark.parametrize("words", [["upload", "no-such-file.jpg"], ["upload"], ["ls", "--limit", "0"], ["nonsense"]])
+def test_what_cannot_be_used_exits_2_without_a_traceback(words: list[str]) -> None:
+    ran = CliRunner().invoke(app, words)
+
+    assert ran.exit_code == 2
+    assert "Traceback" not in ran.output
+
+
+def test_an_empty_directory_is_nothing_to_upload(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["upload", str(tmp_path)])
+
+    assert (ran.exit_code, ran.stderr) == (2, "captions: there is no file to upload\n")
+
+
+def test_without_a_stack_or_a_region_the_user_is_told_what_to_do() -> None:
+    ran = CliRunner().invoke(app, ["ls"])
+
+    assert ran.exit_code == 3
+    assert "run `captions up`, or give --region" in ran.stderr
+
+
+def test_a_profile_that_does_not_exist_is_told_in_one_line() -> None:
+    ran = CliRunner().invoke(app, ["ls", "--profile", "nobody", "--region", "eu-west-1"])
+
+    assert ran.exit_code == 5
+    assert ran.stderr == "captions: The config profile (nobody) could not be found\n"
+
+
+def test_global_options_are_taken_on_either_side_of_the_command_up_to_two_dashes(tmp_path: Path) -> None:
+    for words in (["-o", "json", "get", "x", "--region=eu-west-1"], ["get", "x", "--region", "eu-west-1", "-ojson"]):
+        assert CliRunner().invoke(app, [*words, "--profile", "nobody"]).exit_code in (2, 5)
+    after = CliRunner().invoke(app, ["upload", "--", "--output"])
+
+    assert after.exit_code == 2
+    assert "captions: --output does not exist" in after.stderr
+
+
+def test_the_state_of_the_local_stack_is_taken_unless_a_stack_is_named(tmp_path: Path) -> None:
+    directory = home()
+    directory.mkdir()
+    (directory / "stack.json").write_text(json.dumps(STATE))
+
+    assert connect(Choice(), directory).endpoint_url == "http://127.0.0.1:1"
+    assert connect(Choice(region="eu-west-1"), directory).endpoint_url is None
+    assert connect(Choice(stack_name="other", region="eu-west-1"), directory).name == "other"
+
+
+def test_a_broken_state_file_is_told_and_down_removes_it(tmp_path: Path) -> None:
+    directory = home()
+    directory.mkdir()
+    (directory / "stack.json").write_text("{")
+
+    ran = CliRunner().invoke(app, ["ls"])
+
+    assert ran.exit_code == 3
+    assert "`captions down` removes it" in ran.stderr
+    assert CliRunner().invoke(app, ["down"]).exit_code == 0
+    assert read_local_state(directory) is None
+
+
+def test_down_leaves_alone_a_process_that_merely_got_the_number() -> None:
+    directory = home()
+    directory.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+        (directory / "stack.json").write_text(json.dumps({**STATE, "pid": stranger.pid}))
+
+        ran = CliRunner().invoke(app, ["down"])
+
+        assert ran.stderr == "no local stack was up\n"
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_stack_that_does_not_start_shows_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "print('line one'); raise SystemExit('the template is wrong')"
+    monkeypatch.setattr(background, "command", lambda *_: [sys.executable, "-c", script])
+
+    ran = CliRunner().invoke(app, ["up"])
+
+    assert ran.exit_code == 3
+    assert "ended with exit code 1 while starting" in ran.stderr
+    assert ran.stderr.endswith("line one\nthe template is wrong\n")
+
+
+def test_parameters_of_up_need_a_name_and_a_value() -> None:
+    assert CliRunner().invoke(app, ["up", "--parameter", "Language"]).exit_code == 2
+    assert CliRunner().invoke(app, ["up", "--profile", "mine"]).exit_code == 2
+
+
+def test_errors_of_aws_become_one_line_and_their_exit_code() -> None:
+    denied = ClientError(
+        {"Error": {"Code": "AccessDenied", "Message": "not\nallowed"}, "ResponseMetadata": {}},  # type: ignore[typeddict-item]
+        "PutObject",
+    )
+
+    assert [(told.message, told.exit_code) for error in (denied,) if (told := explain(error))] == [
+        ("AWS refused PutObject: AccessDenied: not allowed", ExitCode.AWS)
+    ]
+    unreachable = explain(EndpointConnectionError(endpoint_url="https://x"))
+    assert unreachable is not None
+    assert unreachable.exit_code == ExitCode.UNREACHABLE
+    for other in (NoCredentialsError(), ProfileNotFound(profile="x")):
+        told = explain(other)
+        assert told is not None
+        assert told.exit_code == ExitCode.AWS
+    assert explain(ValueError("ours")) is None
+
+
+def test_what_is_printed_holds_no_control_characters() -> None:
+    assert printable("a\x1b[2Jb\r\n\u202ec é 猫") == "a\\x1b[2Jb\\r\\n\\u202ec é 猫"
+    assert printable(os.fsdecode(b"\xff")) == "\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("dollars", "shown"),
+    [("0", "$0"), ("0.00042", "$0.000420"), ("12.5", "$12.50"), (Decimal("0.1"), "$0.100000"), (None, "")],
+)
+def test_money_is_shown_to_the_millionth_below_a_dollar(dollars: str | None, shown: str) -> None:
+    assert rendering.money(dollars) == shown
+    assert rendering.money(None, unknown=True) == "unknown"
+
+
+def record(**values: object) -> Record:
+    return Record.model_validate({"asset": "b/k", "bucket": "b", "key": "k", "sequencer": "0" * 64, **values})
+
+
+def test_the_summary_of_a_record_is_flat_and_always_has_every_field() -> None:
+    captioned = record(
+        state="captioned",
+        source="cache",
+        result=Result(text="a dog", language="en", task="caption"),
+        provenance=Provenance(model="GPT-4o", cost="0", saved="0.01", copied_from="b/first"),
+        received_at="2026-01-01T00:00:00.000000Z",
+        completed_at="2026-01-01T00:00:02.250000Z",
+    )
+    rejected = record(state="rejected", reason=Reason(code="empty", message="the file is empty"))
+
+    assert rendering.summary(captioned)["seconds"] == 2.25
+    assert rendering.summary(captioned)["saved"] == "0.01"
+    assert rendering.summary(rejected)["reason"] == {"code": "empty", "message": "the file is empty"}
+    for facts in (rendering.summary(captioned), rendering.summary(rejected)):
+        assert tuple(facts) == rendering.SUMMARY_FIELDS
+        json.dumps(facts)
+
+
+def test_the_models_table_tells_what_the_endpoint_lacks_and_prices_otherwise() -> None:
+    catalogue = load()
+    first, second, *_ = (name for name, model in catalogue.models.items() if model.enabled)
+    change = PriceChange(model=first, what="input", catalogue=None, endpoint=Decimal("0.5"))
+    compared = Comparison(
+        present=(first,), missing=(second,), new=("theirs",), price_changes=(change,), contexts={first: 4096}
+    )
+
+    offer = rendering.offer("http://x/v1", catalogue, compared)
+
+    by_name = {model["name"]: model for model in offer["models"]}
+    assert (by_name[first]["offered"], by_name[first]["endpoint_context"]) == (True, 4096)
+    assert by_name[second]["offered"] is False
+    assert offer["price_changes"] == [{"model": first, "what": "input", "catalogue": None, "endpoint": "0.5"}]
+    assert rendering.models(catalogue, compared).row_count == len(offer["models"])
+
+
+def test_help_names_the_exit_codes() -> None:
+    ran = CliRunner().invoke(app, ["--help"])
+
+    assert ran.exit_code == 0
+    assert "Exit codes: 0 done" in ran.stdout
+
+
+def test_help_does_not_load_what_only_the_work_needs() -> None:
+    heavy = "sorted({'boto3', 'botocore', 'PIL', 'numpy', 'pydantic', 'moto', 'openai'} & set(sys.modules))"
+    told = subprocess.run(
+        [sys.executable, "-c", f"import sys, captions_cli.main; print({heavy})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert told.stdout == "[]\n"

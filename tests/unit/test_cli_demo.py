@@ -1,0 +1,246 @@
+"""The demo's uploads are what they claim, and its judgement lets nothing wrong pass."""
+
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captions import fingerprint, media
+from captions.records import Provenance, Reason, Record, Result
+from captions_cli import demo_uploads
+from captions_cli.demo import Outcome, Report
+from captions_cli.demo_uploads import DemoUpload
+from captions_cli.demo_view import as_json, totals
+
+UPLOADS = demo_uploads.uploads()
+MEDIA = Path(demo_uploads.__file__).parent / "demo_media"
+
+
+def named(key: str) -> DemoUpload:
+    return next(upload for upload in UPLOADS if upload.key == key)
+
+
+def test_there_are_enough_uploads_in_two_waves_with_keys_of_their_own() -> None:
+    assert len(UPLOADS) >= 16
+    assert {upload.wave for upload in UPLOADS} == {1, 2}
+    assert len({upload.key for upload in UPLOADS}) == len(UPLOADS)
+
+
+def test_they_are_the_same_bytes_each_time() -> None:
+    again = demo_uploads.uploads()
+
+    assert [hashlib.sha256(upload.body).digest() for upload in again] == [
+        hashlib.sha256(upload.body).digest() for upload in UPLOADS
+    ]
+
+
+def test_they_are_of_the_kinds_they_are_named() -> None:
+    kinds = {upload.key: media.sniff(upload.body) for upload in UPLOADS if upload.picture}
+
+    assert kinds["casa-mila.heic"].media_type == "image/heic"
+    assert kinds["web/colosseum.avif"].media_type == "image/avif"
+    assert kinds["rabbit.gif"].kind == "animation"
+    assert {kinds["speech.wav"].kind, kinds["speech.mp3"].kind} == {"audio"}
+    assert media.sniff(named("clip.webm").body).kind == "video"
+    with Image.open(io.BytesIO(named("avatar.png").body)) as image:
+        assert image.getchannel("A").getextrema() == (0, 255)
+    with Image.open(io.BytesIO(named("colosseum-turned.jpg").body)) as image:
+        assert image.width < image.height
+        assert image.getexif()[0x0112] == 6
+
+
+@pytest.mark.parametrize("key", [upload.key for upload in UPLOADS if upload.codes])
+def test_unfit_files_are_refused_for_the_reason_expected(key: str) -> None:
+    with pytest.raises(media.MediaError) as refused:
+        media.inspect(named(key).body)
+
+    assert refused.value.code in named(key).codes
+
+
+def test_the_copies_differ_in_bytes_wherever_they_are_not_meant_to_be_the_same() -> None:
+    bodies = defaultdict(list)
+    for upload in UPLOADS:
+        bodies[hashlib.sha256(upload.body).hexdigest()].append(upload.key)
+
+    assert [keys for keys in bodies.values() if len(keys) > 1] == [
+        ["tea gardens (été) #1.jpg", "copies/tea-gardens.jpg"]
+    ]
+
+
+def test_uploads_of_one_picture_match_and_those_of_two_do_not() -> None:
+    prints = {
+        upload.key: fingerprint.fingerprint_audio(upload.body)
+        if upload.kind == "audio"
+        else fingerprint.fingerprint_image(upload.body)
+        for upload in UPLOADS
+        if upload.picture
+    }
+    first = {}
+    for upload in (upload for upload in UPLOADS if upload.picture):
+        exemplar = first.setdefault(upload.picture, upload.key)
+        for picture, key in first.items():
+            matched = same(prints[upload.key], prints[key])
+            assert matched == (picture == upload.picture), f"{upload.key} and {key}, exemplar {exemplar}"
+
+
+def same(a: fingerprint.Fingerprint, b: fingerprint.Fingerprint) -> bool:
+    if set(a.exact) & set(b.exact):
+        return True
+    if a.phash is None or b.phash is None or a.evidence is None or b.evidence is None:
+        return False
+    near = fingerprint.hamming(a.phash, b.phash) <= fingerprint.RADIUS
+    return near and fingerprint.same_picture(a.evidence, b.evidence, "strict")
+
+
+def test_every_file_of_the_demo_is_in_its_notice() -> None:
+    notice = (MEDIA / "NOTICE.md").read_text(encoding="utf-8")
+
+    assert [path.name for path in sorted(MEDIA.iterdir()) if f"| {path.name} |" not in notice] == ["NOTICE.md"]
+
+
+def test_the_media_is_small_and_no_file_is_there_twice() -> None:
+    tests = Path(__file__).parents[1] / "media"
+    files = [path for directory in (MEDIA, tests) for path in directory.rglob("*") if path.is_file()]
+    contents = defaultdict(list)
+    for path in files:
+        if path.stat().st_size and path.suffix != ".md":
+            contents[hashlib.sha256(path.read_bytes()).hexdigest()].append(path.name)
+
+    assert [names for names in contents.values() if len(names) > 1] == []
+    assert sum(path.stat().st_size for path in MEDIA.iterdir()) <= 3_000_000
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
+
+
+def right(upload: DemoUpload, source: str) -> Outcome:
+    facts: dict[str, Any] = {"asset": f"b/{upload.key}", "bucket": "b", "key": upload.key, "sequencer": "0" * 64}
+    if upload.picture is None:
+        code = upload.codes[0] if upload.codes else "unsupported"
+        reason = Reason(code=code, message="because")
+        return Outcome(upload, Record(**facts, state="rejected", reason=reason))
+    result = Result(text=f"about {upload.picture}", language="en", task="caption")
+    money = {"cost": "0.002"} if source == "model" else {"cost": "0", "saved": "0.002"}
+    provenance = Provenance(model="GPT-4o", **money)
+    return Outcome(upload, Record(**facts, state="captioned", source=source, result=result, provenance=provenance))
+
+
+def all_right() -> list[Outcome]:
+    seen: set[str | None] = set()
+    outcomes = []
+    for upload in UPLOADS:
+        outcomes.append(right(upload, "cache" if upload.picture in seen else "model"))
+        seen.add(upload.picture)
+    return outcomes
+
+
+def all_calls() -> list[Mapping[str, Any]]:
+    pictures = {(upload.kind, upload.picture) for upload in UPLOADS if upload.picture}
+    return [{"kind": kind, "media_sha256": picture, "outcome": "ok"} for kind, picture in pictures]
+
+
+def report(outcomes: Sequence[Outcome], paid: Sequence[Mapping[str, Any]] | None = None) -> Report:
+    return Report(outcomes, all_calls() if paid is None else paid, seconds=20.0, starting_seconds=5.0)
+
+
+def with_record(key: str, **changes: Any) -> list[Outcome]:
+    return [
+        replace(outcome, record=outcome.record.model_copy(update=changes))
+        if outcome.upload.key == key and outcome.record
+        else outcome
+        for outcome in all_right()
+    ]
+
+
+def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
+    fine = report(all_right())
+
+    assert fine.problems == []
+    assert fine.reused == 10
+    assert str(fine.cost) == "0.024"
+    assert str(fine.saved) == "0.020"
+    assert totals(fine)[-1] == "everything ended as it must"
+    assert as_json(fine)["problems"] == []
+
+
+def test_an_upload_in_another_state_is_a_problem() -> None:
+    wrong = with_record("osprey.jpg", state="failed", reason=Reason(code="exhausted", message="every model failed"))
+
+    assert "osprey.jpg is failed (every model failed), not captioned" in report(wrong).problems
+
+
+def test_a_rejection_without_a_reason_or_for_another_one_is_a_problem() -> None:
+    assert report(with_record("clip.webm", reason=None)).problems == ["clip.webm is rejected without a reason"]
+    other = Reason(code="too_large", message="too large")
+    assert report(with_record("empty.jpg", reason=other)).problems == [
+        "empty.jpg is rejected as too_large, not as empty"
+    ]
+
+
+def test_a_copy_that_was_paid_for_is_a_problem() -> None:
+    assert report(with_record("osprey.webp", source="model")).problems == [
+        "osprey: 2 of its 5 uploads were paid for, not one (osprey.jpg, osprey.webp)"
+    ]
+
+
+def test_a_later_copy_paid_for_instead_of_the_earlier_ones_is_a_problem() -> None:
+    wrong = [
+        replace(outcome, record=outcome.record.model_copy(update={"source": source}))
+        if outcome.record
+        and (source := {"casa-mila.heic": "cache", "web/casa-mila.jpg": "model"}.get(outcome.upload.key))
+        else outcome
+        for outcome in all_right()
+    ]
+
+    assert report(wrong).problems == [
+        "casa mila: web/casa-mila.jpg was paid for, although an earlier upload was captioned"
+    ]
+
+
+def test_a_copy_with_another_caption_is_a_problem() -> None:
+    other = Result(text="something else", language="en", task="caption")
+
+    assert report(with_record("osprey.webp", result=other)).problems == [
+        "osprey: its uploads have 2 different captions"
+    ]
+
+
+def test_two_pictures_that_share_one_caption_are_a_problem() -> None:
+    """The false match that matters: an invoice that got the caption of another."""
+    assert report(with_record("invoice-b.png", source="cache")).problems == [
+        "invoice b: 0 of its 1 uploads were paid for, not one (none)"
+    ]
+
+
+def test_an_upload_that_never_ended_or_never_arrived_is_a_problem() -> None:
+    first, *others = all_right()
+    lost = replace(first, record=None, problem="was still on its way when time ran out")
+
+    assert "osprey.jpg was still on its way when time ran out" in report([lost, *others]).problems
+
+
+def test_calls_that_the_records_do_not_know_of_are_a_problem() -> None:
+    extra = [*all_calls(), {"kind": "image", "media_sha256": "osprey", "outcome": "ok"}]
+
+    assert report(all_right(), extra).problems == [
+        "the endpoint answered 11 image calls, not 10",
+        "the endpoint was paid 11 times for 10 different image contents",
+    ]
+    assert report(all_right(), []).problems == [
+        "the endpoint answered 0 image calls, not 10",
+        "the endpoint answered 0 audio calls, not 2",
+    ]
+    assert Report(all_right(), None, 1.0, 1.0).problems == []
+
+
+def test_a_caption_of_no_words_or_no_model_is_a_problem() -> None:
+    blank = Result(text="  ", language="en", task="caption")
+
+    assert report(with_record("cityscape.jpg", result=blank)).problems == ["cityscape.jpg is captioned with no text"]
+    assert report(with_record("cityscape.jpg", provenance=None)).problems == [
+        "cityscape.jpg does not tell which model captioned it"
+    ]
