@@ -54,6 +54,8 @@ MIN_CALL_SECONDS = 5.0
 """With less time left than this for the model, a job is not started."""
 DECODERS = 2
 """Pictures decoded at the same time in one sandbox; it is memory, not time, that sets this."""
+BUSY_SECONDS = 5.0
+"""After how long a second delivery looks again at an upload that is being captioned; most calls take a second."""
 LINK_SECONDS = 120
 """How long a presigned URL given to a model lives; longer than any model may take."""
 
@@ -98,8 +100,8 @@ class Worker:
                 await self._settle(job, record)
                 return "settled"
             case Busy(until):
-                # The other delivery may yet fail, so this one comes back when its lease is over.
-                await self._send_later(job, max(1.0, until - self.now()))
+                # The other delivery may yet fail, so this one looks again, at the latest when its lease is over.
+                await self._send_later(job, min(BUSY_SECONDS, max(1.0, until - self.now())))
                 return "deferred"
             case Begun(record):
                 pass
