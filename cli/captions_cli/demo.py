@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from captions.records import Record
 from captions_cli import background
@@ -19,6 +19,8 @@ from captions_cli.stack import Stack, connect_local
 from captions_cli.uploading import NotSent, Planned, Sent, send
 from captions_cli.watching import Seen, Watch
 
+PRICED_MODELS = {"ImageModels": "GPT-4o,Qwen/Qwen3-VL-32B-Instruct"}
+"""Template parameters of the demo: it asks a model first whose prices are published, to have costs to show."""
 WAVE_SECONDS = 120.0
 """How long one wave may take before the demo gives up on it."""
 
@@ -48,19 +50,19 @@ class Report:
         return [*_judge_each(self.outcomes), *_judge_pictures(self.outcomes), *_judge_calls(self.outcomes, self.paid)]
 
     @property
-    def cost(self) -> Decimal:
-        """Dollars paid, as far as prices are known."""
-        return _sum(self.outcomes, "cost")
+    def costs(self) -> list[Decimal | None]:
+        """Dollars of each caption that was paid for; None where the model's price is not known."""
+        return self._amounts("model", "cost")
 
     @property
-    def saved(self) -> Decimal:
-        """Dollars that the copied captions had cost once already."""
-        return _sum(self.outcomes, "saved")
+    def savings(self) -> list[Decimal | None]:
+        """Dollars that each copied caption had cost once already; None where that is not known."""
+        return self._amounts("cache", "saved")
 
-    @property
-    def reused(self) -> int:
-        """Uploads that got a caption without a model call."""
-        return sum(1 for outcome in self.outcomes if outcome.record and outcome.record.source == "cache")
+    def _amounts(self, source: str, field: Literal["cost", "saved"]) -> list[Decimal | None]:
+        found = (outcome.record for outcome in self.outcomes if outcome.record and outcome.record.source == source)
+        amounts = [getattr(record.provenance, field, None) for record in found]
+        return [None if amount is None else Decimal(amount) for amount in amounts]
 
 
 class Audience:
@@ -217,9 +219,3 @@ def _judge_calls(outcomes: Iterable[Outcome], paid: Sequence[Mapping[str, Any]] 
             problems.append(f"the endpoint was paid {len(calls)} times for {distinct} different {kind} contents")
     others = sorted({str(call["kind"]) for call in paid} - {"image", "audio"})
     return [*problems, *(f"the endpoint answered {kind} calls, which nothing asked for" for kind in others)]
-
-
-def _sum(outcomes: Iterable[Outcome], field: str) -> Decimal:
-    provenances = (outcome.record.provenance for outcome in outcomes if outcome.record)
-    amounts = (getattr(provenance, field) for provenance in provenances if provenance)
-    return sum((Decimal(amount) for amount in amounts if amount is not None), Decimal(0))

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,9 @@ from captions_cli.demo_uploads import DemoUpload
 from captions_cli.rendering import money, one_line, state, stderr
 from captions_cli.uploading import printable
 from captions_cli.watching import Seen
+
+LINE_CHARACTERS = 120
+"""Length of a progress line where there is no terminal."""
 
 
 class LiveAudience(Audience):
@@ -63,7 +67,9 @@ class LiveAudience(Audience):
         for key in changed:
             record = seen[key].record
             if record is not None and seen[key].ending is not None:
-                self._console.print(Text.assemble("  ", state(record.state), f" {printable(key)} ", _short(record)))
+                line = Text.assemble("  ", state(record.state), f" {printable(key)} ", _short(record))
+                line.truncate(LINE_CHARACTERS, overflow="ellipsis")
+                self._console.print(line)
 
     def _show(self, line: str) -> None:
         if self._live:
@@ -124,18 +130,25 @@ def print_report(report: Report) -> None:
 def totals(report: Report) -> list[str]:
     """The demo in a few sentences."""
     states = Counter(outcome.record.state if outcome.record else "without a record" for outcome in report.outcomes)
-    calls = "" if report.paid is None else f" (the endpoint's own log: {len(report.paid)} answered calls)"
-    paid = sum(1 for outcome in report.outcomes if outcome.record and outcome.record.source == "model")
     ended = ", ".join(f"{number} {name}" for name, number in states.most_common())
+    log = "" if report.paid is None else f"; the endpoint's own log has {len(report.paid)} answered calls"
+    wrong = len(report.problems)
     return [
         f"{len(report.outcomes)} uploads: {ended}",
-        f"{paid} captions were paid for, {money(report.cost)} in all{calls}",
-        f"{report.reused} uploads got the caption of the same picture or recording, which saved {money(report.saved)}",
+        f"{len(report.costs)} captions were paid for: {_amount(report.costs)}{log}",
+        f"{len(report.savings)} uploads took the caption of the same content, saving {_amount(report.savings)}",
         f"{report.seconds:.1f} s in all, {report.starting_seconds:.1f} s of them to start the stack",
-        "everything ended as it must"
-        if not report.problems
-        else f"{len(report.problems)} things are not as they must be",
+        f"{wrong} things are not as they must be" if wrong else "everything ended as it must",
     ]
+
+
+def _amount(dollars: Sequence[Decimal | None]) -> str:
+    known = [amount for amount in dollars if amount is not None]
+    unknown = len(dollars) - len(known)
+    if not known:
+        return "an unknown amount" if unknown else "$0"
+    more = f" and {unknown} at a price not published" if unknown else ""
+    return f"{money(sum(known, Decimal(0)))}{more}"
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -151,14 +164,19 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for outcome in report.outcomes
         ],
-        "cost": str(report.cost),
-        "saved": str(report.saved),
-        "reused": report.reused,
+        "paid": len(report.costs),
+        "cost": _known(report.costs),
+        "reused": len(report.savings),
+        "saved": _known(report.savings),
         "paid_calls": None if report.paid is None else len(report.paid),
         "seconds": round(report.seconds, 3),
         "starting_seconds": round(report.starting_seconds, 3),
         "problems": report.problems,
     }
+
+
+def _known(dollars: Sequence[Decimal | None]) -> str:
+    return str(sum((amount for amount in dollars if amount is not None), Decimal(0)))
 
 
 def _cells(outcome: Outcome) -> list[Text]:

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -357,6 +357,8 @@ def demo(
     given: Globals = ctx.obj
     settings = _local_settings(given, 0, "127.0.0.1", latency_scale, parameter or [])
     real = bool(os.environ.get(URL_VARIABLE))
+    if not real:
+        settings = replace(settings, parameters={**demonstration.PRICED_MODELS, **settings.parameters})
     directory = home() / "demo"
     with _ending_in_order(), LiveAudience() as audience:
         report = demonstration.run(settings, directory, audience, real_endpoint=real)

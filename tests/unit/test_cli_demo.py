@@ -160,11 +160,25 @@ def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
     fine = report(all_right())
 
     assert fine.problems == []
-    assert fine.reused == 10
-    assert str(fine.cost) == "0.024"
-    assert str(fine.saved) == "0.020"
-    assert totals(fine)[-1] == "everything ended as it must"
-    assert as_json(fine)["problems"] == []
+    assert totals(fine) == [
+        "26 uploads: 22 captioned, 4 rejected",
+        "12 captions were paid for: $0.024000; the endpoint's own log has 12 answered calls",
+        "10 uploads took the caption of the same content, saving $0.020000",
+        "20.0 s in all, 5.0 s of them to start the stack",
+        "everything ended as it must",
+    ]
+    told = as_json(fine)
+    assert (told["paid"], told["cost"], told["reused"], told["saved"]) == (12, "0.024", 10, "0.020")
+    assert told["problems"] == []
+
+
+def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:
+    some = report(with_record("speech.wav", provenance=Provenance(model="Qwen")))
+    none = report([right(named("speech.wav"), "model")])
+    only = replace(none.outcomes[0], record=none.outcomes[0].record.model_copy(update={"provenance": None}))
+
+    assert "12 captions were paid for: $0.022000 and 1 at a price not published" in totals(some)[1]
+    assert "1 captions were paid for: an unknown amount" in totals(report([only]))[1]
 
 
 def test_an_upload_in_another_state_is_a_problem() -> None:
