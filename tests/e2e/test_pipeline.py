@@ -1,0 +1,115 @@
+"""The real template, its real handlers in processes, and what happens when those are killed."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captions.records import Record
+from captions_cli.local import LocalStack
+from support.pipeline import MEDIA
+
+ROOT = Path(__file__).parents[2]
+
+
+def records(stack: LocalStack) -> list[Record]:
+    pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["CaptionsTableName"])
+    return [Record.from_item(item) for page in pages for item in page["Items"]]
+
+
+def asked(stack: LocalStack) -> list[dict[str, Any]]:
+    """The model endpoint's own log."""
+    with urllib.request.urlopen(stack.endpoint_url.removesuffix("/v1") + "/_local/requests") as answer:
+        log = json.load(answer)
+    return log["requests"] if isinstance(log, dict) else log
+
+
+def until_all_ended(stack: LocalStack, count: int, seconds: float) -> list[Record]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = records(stack)
+        if len(found) == count and all(record.terminal for record in found):
+            return found
+        time.sleep(0.5)
+    found = records(stack)
+    pytest.fail(
+        f"not ended in {seconds} s: {Counter(record.state for record in found)} of {count}, {stack.queue_depths()}"
+    )
+
+
+def test_a_burst_of_copies_pays_once_for_each_picture(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    burst = [sys.executable, ROOT / "benchmarks" / "pipeline.py", "--uploads", "48", "--distinct", "12"]
+    done = subprocess.run(
+        [*burst, "--timeout", "200", "--json", figures], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(figures.read_text())
+    assert found["states"] == {"captioned": 48}
+    assert found["sources"] == {"model": 12, "cache": 36}
+    assert found["paid_calls"] == 12
+    assert found["dead_letters"] == 0
+
+
+@pytest.mark.timeout(400)
+def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    photos = [Image.open(path).convert("RGB") for path in sorted(MEDIA.glob("*.jpg"))]
+    with LocalStack(
+        ROOT / "template.yaml",
+        state_dir=tmp_path,
+        latency_scale=1.0,
+        # What a killed worker held comes back in half a minute instead of six.
+        visibility_scale=0.08,
+        parameters={"SweepAfterSeconds": "30", "SweepSchedule": "rate(1 minute)"},
+    ) as stack:
+        bucket, s3 = stack.outputs["MediaBucketName"], stack.client("s3")
+        files = {}
+        for index in range(24):
+            photo = photos[index % len(photos)]
+            left, top = rng.randrange(photo.width // 3), rng.randrange(photo.height // 3)
+            cut = photo.crop((left, top, left + photo.width // 2, top + photo.height // 2))
+            path = tmp_path / f"{index:02}.jpg"
+            (cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if index >= 12 else cut).save(path, quality=90)
+            files[f"{index:02}.jpg"] = path.read_bytes()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda file: s3.put_object(Bucket=bucket, Key=file[0], Body=file[1]), files.items()))
+
+        killed = []
+        for _ in range(6):
+            time.sleep(rng.uniform(0.5, 1.5))
+            workers = stack.workers()
+            if workers:
+                function, pid = rng.choice(workers)
+                stack.kill_worker(pid)
+                killed.append(function)
+        stack.restart_pump()
+        ended = until_all_ended(stack, len(files), 300)
+        stack.wait_idle(60)
+
+        assert Counter(record.state for record in ended) == {"captioned": len(files)}, killed
+        paid = [request for request in asked(stack) if request["outcome"] == "ok"]
+        for record in ended:
+            if record.source != "model":
+                continue
+            assert record.claim is not None
+            assert record.completed_at is not None
+            stored_at = datetime.fromisoformat(record.completed_at)
+            again = [
+                request
+                for request in paid
+                if request["client_request_id"] == record.claim.id
+                and datetime.fromisoformat(request["at"]) > stored_at + timedelta(milliseconds=1)
+            ]
+            assert not again, f"{record.key} was paid for again after its result was stored"
+        assert not any(sum(depth.values()) for name, depth in stack.queue_depths().items() if "DeadLetter" in name)
