@@ -6,7 +6,7 @@ is stored before anything else is done with it, and all that follows the stored 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -15,9 +15,10 @@ from typing import Any, Literal
 from captions import media, routing, telemetry
 from captions.gateway import (
     AccountProblem,
+    BudgetSpent,
     CircuitsOpen,
     Completion,
-    Exhausted,
+    DeadlineExceeded,
     Gateway,
     GatewayError,
     Media,
@@ -27,7 +28,7 @@ from captions.gateway import (
     Unacceptable,
 )
 from captions.intake import Outcome
-from captions.jobs import Job, Queues, Revisit, backoff
+from captions.jobs import MAX_DELAY_SECONDS, Job, Queues, Revisit, backoff
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.objects import GoneError, Objects
@@ -58,6 +59,13 @@ BUSY_SECONDS = 5.0
 """After how long a second delivery looks again at an upload that is being captioned; most calls take a second."""
 LINK_SECONDS = 120
 """How long a presigned URL given to a model lives; longer than any model may take."""
+
+_WAITS_FOR: Mapping[type[GatewayError], str] = {
+    AccountProblem: "account_problem",
+    BudgetSpent: "budget_spent",
+    CircuitsOpen: "circuits_open",
+    DeadlineExceeded: "out_of_time",
+}
 
 Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "blocked", "failed", "deleted", "lost"]
 
@@ -109,7 +117,7 @@ class Worker:
             self.neighbours.renew, job.claim.id, job.claim.generation, max(lease_until, self._queue_lease())
         ):
             # A twin took this upload for dead and leads now: find out what to do by going through dedupe again.
-            await self._release(job, lease_until)
+            await self._release(job, lease_until, due=self.now() + self.settings.sweep_after_seconds)
             await self._revisit(job, "leader_lost")
             return "lost"
         try:
@@ -153,6 +161,7 @@ class Worker:
             media=(item,),
             max_tokens=task.max_tokens,
             request_id=job.claim.id,
+            budget_scopes=routing.budget_scopes(job.upload, self.settings),
         )
 
     def _media(self, job: Job, data: bytes) -> Media:
@@ -291,29 +300,33 @@ class Worker:
 
     async def _defer(self, job: Job, record: Record, error: GatewayError, lease_until: float) -> Ending:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
-        if self.now() - job.queued_at >= self.settings.max_job_age_seconds:
-            reason = Reason(
-                code="gave_up",
-                message=f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}",
-            )
-            return await self._give_up(job, record, "failed", reason, error)
-        delay = backoff(job.deferrals)
-        if isinstance(error, Exhausted | CircuitsOpen) and error.retry_after_s is not None:
-            delay = max(delay, error.retry_after_s)
-        if isinstance(error, AccountProblem):
-            telemetry.count("EndpointAccountProblem")
+        spent_up = isinstance(error, BudgetSpent)
+        if not spent_up and self.now() - job.queued_at >= self.settings.max_job_age_seconds:
+            message = f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}"
+            return await self._give_up(job, record, "failed", Reason(code="gave_up", message=message), error)
+        # A budget that is used up is no failure, and comes back: the time until then does not count.
+        later = {"deferrals": job.deferrals + 1, **({"queued_at": self.now()} if spent_up else {})}
+        delay = min(MAX_DELAY_SECONDS, max(backoff(job.deferrals), error.retry_after_s or 0.0))
+        reason = Reason(code=_WAITS_FOR.get(type(error), "models_unavailable"), message=str(error))
+        telemetry.count("Deferred")
         telemetry.logger().warning(
-            "job_deferred", asset=job.upload.asset, error=type(error).__name__, delay=round(delay, 1)
+            "job_deferred", asset=job.upload.asset, reason=reason.code, error=str(error), delay=round(delay, 1)
         )
         made = [attempt.as_dict() for attempt in error.attempts][: max(0, MAX_ATTEMPTS_KEPT - len(record.attempts))]
-        await self._release(job, lease_until, made, due=self.now() + delay + self.settings.queue_lease_seconds)
-        await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, self._queue_lease() + delay)
-        await self._send_later(job.model_copy(update={"deferrals": job.deferrals + 1}), delay)
-        telemetry.count("Deferred")
+        lease = self._queue_lease() + delay
+        await self._release(job, lease_until, due=lease, attempts=made, reason=reason)
+        await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, lease)
+        await self._send_later(job.model_copy(update=later), delay)
         return "deferred"
 
     async def _release(
-        self, job: Job, lease_until: float, attempts: list[dict[str, Any]] | None = None, due: float | None = None
+        self,
+        job: Job,
+        lease_until: float,
+        *,
+        due: float,
+        attempts: list[dict[str, Any]] | None = None,
+        reason: Reason | None = None,
     ) -> None:
         await asyncio.to_thread(
             partial(
@@ -321,8 +334,9 @@ class Worker:
                 job.upload,
                 lease_until,
                 now=self.now(),
-                due=due if due is not None else self.now() + self.settings.sweep_after_seconds,
+                due=due,
                 attempts=attempts or (),
+                reason=reason,
             )
         )
 

@@ -332,12 +332,21 @@ class Records:
         now: float,
         due: float,
         attempts: Sequence[Mapping[str, Any]] = (),
+        reason: Reason | None = None,
     ) -> bool:
-        """Give a lease back without an end, keeping the model calls made under it; False when it was not held."""
+        """Give a lease back without an end, keeping the model calls made under it; False when it was not held.
+
+        `reason` says why the upload must wait. A worker that came this far shows that the upload does not stand still,
+        so its sweeps are forgotten.
+        """
         changed, _ = self._update(
             upload.asset,
-            {"updated_at": timestamp(now), **_pending(upload.asset, due)},
-            remove={"lease_until"},
+            {
+                "updated_at": timestamp(now),
+                "reason": reason.model_dump() if reason else None,
+                **_pending(upload.asset, due),
+            },
+            remove={"lease_until", "sweeps"},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
             names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
             appended=attempts,
@@ -391,7 +400,7 @@ class Records:
         changed, item = self._update(
             upload.asset,
             values,
-            remove={"lease_until", "attempts", "sweeps"},
+            remove={"lease_until", "attempts", "sweeps", "reason"},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
             names={":decided_on": upload.sequencer, **_states()},
         )

@@ -29,6 +29,11 @@ def chain(kind: str, settings: WorkerSettings) -> tuple[str, ...]:
     return settings.audio_models if kind == "audio" else settings.image_models
 
 
+def budget_scopes(upload: ObjectVersion, settings: WorkerSettings) -> tuple[str, ...]:
+    """Return the spending limits an upload counts against: those of the prefixes its key lies under."""
+    return tuple(prefix for prefix in settings.prefix_budgets if upload.key.startswith(prefix))
+
+
 def tenant(upload: ObjectVersion, prefix_segments: int) -> str:
     """Return the tenant an object belongs to: its bucket, and as many leading path segments as are configured.
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -12,6 +13,13 @@ Policy = Literal["exact", "strict", "loose"]
 def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _pairs(value: object) -> object:
+    if isinstance(value, str):
+        pairs = (part.strip().rpartition("=") for part in value.split(",") if part.strip())
+        return {name: amount for name, _, amount in pairs}
     return value
 
 
@@ -77,6 +85,12 @@ class WorkerSettings(RoutingSettings):
     """Secrets Manager: the key itself, or JSON of base URL (or `default`) to key."""
     image_models: CommaSeparated = ()
     audio_models: CommaSeparated = ()
+    daily_budget_dollars: Decimal | None = Field(default=None, gt=0)
+    """Dollars all models together may cost in one day (UTC); none given: no limit."""
+    prefix_budgets: Annotated[dict[str, Annotated[Decimal, Field(gt=0)]], BeforeValidator(_pairs)] = Field(
+        default_factory=dict
+    )
+    """Dollars a day by key prefix, such as `photos/=5,scans/=0.50`."""
     models_override: str | None = None
     """Name of an SSM parameter whose TOML overrides the packaged catalogue."""
 

@@ -15,6 +15,8 @@ from captions.notify import Notifier
 from captions.records import Provenance, Reason, Records, spent
 from captions.settings import SweepSettings
 
+MIN_SWEEPS = 3
+"""How often an upload is put back, with no worker coming as far as its models, before its age ends it."""
 LONGEST_REST_SECONDS = 3_600.0
 
 
@@ -50,7 +52,7 @@ class Sweeper:
                 continue  # the index lags behind the table
             now = self.now()
             age = now - _epoch(record.received_at)
-            if age >= self.settings.max_job_age_seconds + self.settings.queue_lease_seconds:
+            if age >= self.settings.max_job_age_seconds and record.sweeps >= MIN_SWEEPS:
                 ended = self.records.finish(
                     record.upload,
                     "failed",

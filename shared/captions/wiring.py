@@ -122,13 +122,17 @@ class _Workers:
 
     def __init__(self) -> None:
         from captions.captioning import Worker
-        from captions.gateway import Breakers, ControlTable
+        from captions.gateway import EVERYTHING, Breakers, Budgets, ControlTable
 
         self._settings = settings = WorkerSettings.from_env()
         self._catalogues = _Catalogues(settings.models_override)
         self._catalogue = self._catalogues.current()
         store = ControlTable(client("dynamodb"), settings.control_table)
         self._breakers = Breakers(store=store, observe=_observed)
+        limits = dict(settings.prefix_budgets)
+        if settings.daily_budget_dollars is not None:
+            limits[EVERYTHING] = settings.daily_budget_dollars
+        self._budgets = Budgets(limits, store) if limits else None
         self._worker = Worker(
             settings=settings,
             records=Records(client("dynamodb"), settings.captions_table),
@@ -156,6 +160,7 @@ class _Workers:
             keys=self._keys,
             catalogue=self._catalogue,
             breakers=self._breakers,
+            budgets=self._budgets,
             observe=_observed,
         )
 

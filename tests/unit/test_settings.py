@@ -1,5 +1,7 @@
 """The environment a function is given."""
 
+from decimal import Decimal
+
 import pytest
 from pydantic import ValidationError
 
@@ -43,3 +45,15 @@ def test_what_is_wrong_is_named(name: str, value: str) -> None:
 def test_a_worker_without_an_endpoint_does_not_start() -> None:
     with pytest.raises(ValidationError, match="endpoint_urls"):
         WorkerSettings.from_env({**GIVEN, "ENDPOINT_URLS": " , "})
+
+
+def test_budgets_are_read_by_prefix() -> None:
+    settings = WorkerSettings.from_env({**GIVEN, "PREFIX_BUDGETS": "photos/=5, a=b/=0.50", "DAILY_BUDGET_DOLLARS": "9"})
+    assert settings.prefix_budgets == {"photos/": Decimal(5), "a=b/": Decimal("0.50")}
+    assert settings.daily_budget_dollars == Decimal(9)
+
+
+@pytest.mark.parametrize("budgets", ["photos/", "photos/=much", "photos/=0", "photos/=-1"])
+def test_a_budget_without_an_amount_is_refused(budgets: str) -> None:
+    with pytest.raises(ValidationError, match="prefix_budgets"):
+        WorkerSettings.from_env({**GIVEN, "PREFIX_BUDGETS": budgets})

@@ -119,6 +119,8 @@ def _picture(data: bytes) -> Sniffed | None:
     if data[:4] in (b"II*\0", b"MM\0*") and _is_camera_raw(data):
         raise MediaError("unsupported", "camera raw pictures are not captioned")
     for signature, name, media_type in _PICTURES:
+        if name == "CUR" and data[4:6] == b"\0\0":
+            continue  # no cursor in it: an uncompressed Targa begins the same
         if data.startswith(signature):
             return Sniffed("image", media_type, name)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

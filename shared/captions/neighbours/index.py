@@ -3,17 +3,21 @@
 One table holds three sorts of item:
 
     pk                       sk                        what
-    <scope>#<band or exact>  <claim id>                a posting: the perceptual hash, so that most candidates fall
+    <scope>#<band or exact>  <claim id>#<edition>      a posting: the perceptual hash, so that most candidates fall
                                                        away without another read
-    c#<claim id>             claim | evidence          a claim, and beside it what two pictures are compared by
+    c#<claim id>             claim                     a claim
+    c#<claim id>             e#<edition>               what two pictures are compared by, kept out of the claim, whose
+                                                       every change would be billed for its size
     c#<claim id>             f#<asset hash>#<seq>      a follower of the claim
 
-Expired items stay readable until DynamoDB removes them (up to days later), so every read filters them itself.
+A crowded band is billed by the bytes of its postings, so they hold little and name their scope by a digest. Expired
+items stay readable until DynamoDB removes them (up to days later), so every read filters them itself.
 """
 
+import base64
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
@@ -130,15 +134,17 @@ class Neighbours:
             case protocol.Create():
                 return self._create(step)
             case protocol.Publish():
-                return self._publish(step.announcement)
+                return self._publish(step.announcement, step.edition)
             case protocol.Scan():
-                return self._scan(step.announcement, consistent=step.consistent)
+                return self._scan(step)
             case protocol.Read():
-                return self._read(step.ids, evidence=step.evidence)
+                return self._read(step.ids)
+            case protocol.Evidence():
+                return self._evidence(step.of)
             case protocol.Move():
                 return self._move(step)
             case protocol.Withdraw():
-                return self._withdraw(step.announcement)
+                return self._withdraw(step.announcement, step.edition)
             case protocol.Enlist():
                 return self._enlist(step)
             case protocol.Dismiss():
@@ -163,6 +169,7 @@ class Neighbours:
         item = {
             "state": claim.state,
             "generation": claim.generation,
+            "edition": claim.edition,
             "lease_until": claim.lease_until,
             "expires_at": int(claim.expires_at),
             "upload": me.upload.model_dump(exclude_none=True),
@@ -181,27 +188,27 @@ class Neighbours:
             return _claim(failure.response["Item"])
         return claim
 
-    def _publish(self, me: Announcement) -> None:
-        expires_at = int(self._clock.now() + self._exemplar_ttl)
+    def _publish(self, me: Announcement, edition: int) -> None:
+        # A posting must outlive the work on its claim, however short exemplars are kept.
+        expires_at = int(self._clock.now() + max(self._exemplar_ttl, UNDECIDED_TTL_SECONDS))
         if me.evidence is not None:
             # Before the postings: whoever finds a posting must find what to compare by.
             self._dynamodb.put_item(
                 TableName=self._table,
-                Item={**_key(me.id, "evidence"), **to_item({"data": me.evidence, "expires_at": expires_at})},
+                Item={
+                    **_key(me.id, f"e#{edition}"),
+                    **to_item({"data": me.evidence, "expires_at": expires_at}),
+                },
             )
         self._write(
-            {
-                "PutRequest": {
-                    "Item": {"pk": {"S": pk}, "sk": {"S": me.id}, **to_item({"phash": phash, "expires_at": expires_at})}
-                }
-            }
-            for pk, phash in _postings(me).items()
+            {"PutRequest": {"Item": {**key, **to_item({"phash": phash, "expires_at": expires_at})}}}
+            for key, phash in _posting_items(me, edition)
         )
 
-    def _withdraw(self, me: Announcement) -> None:
-        keys = [{"pk": {"S": pk}, "sk": {"S": me.id}} for pk in _postings(me)]
+    def _withdraw(self, me: Announcement, edition: int) -> None:
+        keys = [key for key, _ in _posting_items(me, edition)]
         if me.evidence is not None:
-            keys.append(_key(me.id, "evidence"))
+            keys.append(_key(me.id, f"e#{edition}"))
         self._write({"DeleteRequest": {"Key": key}} for key in keys)
 
     def _write(self, requests: Iterable[dict[str, Any]]) -> None:
@@ -213,10 +220,12 @@ class Neighbours:
             waiting = unprocessed + waiting[BATCH_WRITE:]
             if unprocessed:
                 rounds += 1
-                self._sleep(min(2.0, 0.05 * 2.0**rounds))
+                self._sleep(_pause(rounds))
 
-    def _scan(self, me: Announcement, *, consistent: bool) -> frozenset[str]:
-        lookups = [self._readers.submit(self._query, pk, me, consistent) for pk in _postings(me)]
+    def _scan(self, step: protocol.Scan) -> frozenset[str]:
+        me = step.announcement
+        keys = {"exact": _exact_keys(me), "near": _band_keys(me), "all": _exact_keys(me) + _band_keys(me)}[step.by]
+        lookups = [self._readers.submit(self._query, key, me, step.consistent) for key in keys]
         return frozenset(id_ for lookup in lookups for id_ in lookup.result() if id_ != me.id)
 
     def _query(self, pk: str, me: Announcement, consistent: bool) -> list[str]:
@@ -235,30 +244,35 @@ class Neighbours:
             for item in answer["Items"]:
                 phash = item["phash"]["B"] if "phash" in item else None
                 if phash is None or me.phash is None or hamming(bytes(phash), me.phash) <= RADIUS:
-                    found.append(item["sk"]["S"])
+                    found.append(item["sk"]["S"].partition("#")[0])
             if "LastEvaluatedKey" not in answer:
                 return found
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         self._on_capped(pk)
         return found
 
-    def _read(self, ids: tuple[str, ...], *, evidence: bool) -> list[Claim]:
-        keys = [_key(id_, sk) for id_ in ids for sk in (("claim", "evidence") if evidence else ("claim",))]
-        claims: dict[str, dict[str, Any]] = {}
-        seen: dict[str, bytes] = {}
-        while keys:
-            # DynamoDB leaves out items it had no room or capacity for, and says which.
-            request = {self._table: {"Keys": keys[:BATCH_GET], "ConsistentRead": True}}
+    def _read(self, ids: tuple[str, ...]) -> list[Claim]:
+        found = {item["pk"]["S"]: item for item in self._get(_key(id_, "claim") for id_ in ids)}
+        return [_claim(found[pk]) for pk in (f"c#{id_}" for id_ in ids) if pk in found]
+
+    def _evidence(self, of: tuple[tuple[str, int], ...]) -> dict[str, bytes]:
+        items = self._get(_key(id_, f"e#{edition}") for id_, edition in of)
+        return {item["pk"]["S"].removeprefix("c#"): bytes(item["data"]["B"]) for item in items}
+
+    def _get(self, keys: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Read items, strongly consistent, in any order."""
+        waiting, found, rounds = list(keys), [], 0
+        while waiting:
+            request = {self._table: {"Keys": waiting[:BATCH_GET], "ConsistentRead": True}}
             answer = self._dynamodb.batch_get_item(RequestItems=request)
-            for item in answer["Responses"].get(self._table, []):
-                id_ = item["pk"]["S"].removeprefix("c#")
-                if item["sk"]["S"] == "claim":
-                    claims[id_] = item
-                else:
-                    seen[id_] = bytes(item["data"]["B"])
+            found += answer["Responses"].get(self._table, [])
+            # DynamoDB leaves out items it had no room or capacity for, and says which.
             unprocessed = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-            keys = unprocessed + keys[BATCH_GET:]
-        return [_claim(claims[id_], seen.get(id_)) for id_ in ids if id_ in claims]
+            waiting = unprocessed + waiting[BATCH_GET:]
+            if unprocessed:
+                rounds += 1
+                self._sleep(_pause(rounds))
+        return found
 
     def _move(self, step: protocol.Move) -> bool:
         seen = step.seen
@@ -267,6 +281,7 @@ class Neighbours:
             "state": step.state,
             "generation": step.generation,
             "lease_until": step.lease_until,
+            "edition": step.edition,
             "expires_at": int(self._clock.now() + kept),
             "outcome": step.outcome,
         }
@@ -312,21 +327,47 @@ class Neighbours:
         pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :pk AND begins_with(sk, :followers)",
-            ExpressionAttributeValues={":pk": {"S": f"c#{claim_id}"}, ":followers": {"S": "f#"}},
+            FilterExpression="expires_at > :now",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"c#{claim_id}"},
+                ":followers": {"S": "f#"},
+                **to_item({":now": int(self._clock.now())}),
+            },
             ConsistentRead=True,
         )
         return [ObjectVersion.model_validate(from_item(item)["upload"]) for page in pages for item in page["Items"]]
 
 
-def _postings(me: Announcement) -> dict[str, bytes | None]:
-    """The partition keys an upload is found under, and the hash each posting carries.
+def _exact_keys(me: Announcement) -> list[str]:
+    return [f"{_digest(me.scope)}#{key}" for key in me.exact]
+
+
+def _band_keys(me: Announcement) -> list[str]:
+    if me.phash is None:
+        return []
+    return [f"{_digest(me.scope)}#h{band}" for band in bands(me.phash)]
+
+
+def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """Yield the key of each posting of an upload, and the hash it carries.
 
     Exact keys carry none: whoever shares one is a twin whatever its hash.
     """
-    postings: dict[str, bytes | None] = {f"{me.scope}#{key}": None for key in me.exact}
-    if me.phash is not None:
-        postings |= {f"{me.scope}#h{band}": me.phash for band in bands(me.phash)}
-    return postings
+    sk = {"S": f"{me.id}#{edition}"}
+    for pk in _exact_keys(me):
+        yield {"pk": {"S": pk}, "sk": sk}, None
+    for pk in _band_keys(me):
+        yield {"pk": {"S": pk}, "sk": sk}, me.phash
+
+
+def _digest(scope: str) -> str:
+    """22 characters that stand for a scope; 128 bits, as two scopes that met would share captions."""
+    return base64.urlsafe_b64encode(hashlib.sha256(scope.encode()).digest()[:16]).decode().rstrip("=")
+
+
+def _pause(rounds: int) -> float:
+    """Seconds to wait before asking again for what DynamoDB had no capacity for."""
+    return min(2.0, 0.05 * 2.0**rounds)
 
 
 def _key(claim_id: str, sk: str) -> dict[str, Any]:
@@ -338,7 +379,7 @@ def _follower_sk(follower: ObjectVersion) -> str:
     return f"f#{hashlib.sha256(follower.asset.encode()).hexdigest()[:32]}#{follower.sequencer}"
 
 
-def _claim(item: Mapping[str, Any], evidence: bytes | None = None) -> Claim:
+def _claim(item: Mapping[str, Any]) -> Claim:
     values = from_item(item)
     return Claim(
         id=values["pk"].removeprefix("c#"),
@@ -347,8 +388,8 @@ def _claim(item: Mapping[str, Any], evidence: bytes | None = None) -> Claim:
         lease_until=float(values["lease_until"]),
         expires_at=float(values["expires_at"]),
         upload=ObjectVersion.model_validate(values["upload"]),
+        edition=values["edition"],
         exact=tuple(values.get("exact", ())),
         phash=values.get("phash"),
-        evidence=evidence,
         outcome=values.get("outcome"),
     )

@@ -10,6 +10,12 @@ with strong consistency. Whoever announces before reading sees the other, or is 
 Then OPEN becomes LEAD by a conditional write, and only a LEAD may pay. A leader that died is found by its lease, and a
 generation number keeps what it may still write from being taken for its successor's.
 
+Why two near pictures never lead together: both published before they scanned, so one of them found the other, and
+read it when it was neither OPEN, LEAD nor READY, or made it so. It can only come back as a new generation, which scans
+again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are spread in
+time. A claim that stood back takes its postings away; as a slow delivery of the same upload may do so when another one
+has already published anew, postings and evidence carry an edition, and only that edition is removed.
+
 The protocol is written as generators that yield one step at a time and are sent its answer, so that a test can run the
 very same code through every interleaving and a crash after every step.
 """
@@ -57,6 +63,8 @@ class Claim:
     """Epoch seconds until which an OPEN or LEAD claim is believed to be worked on."""
     expires_at: float
     upload: ObjectVersion
+    edition: int = 1
+    """Which edition of its postings and evidence counts; a claim that stood back comes again with a new one."""
     exact: tuple[str, ...] = ()
     phash: bytes | None = None
     evidence: bytes | None = None
@@ -82,25 +90,33 @@ class Create:
 
 @dataclass(frozen=True)
 class Publish:
-    """Write the evidence, then every posting; may stop half way in a crash."""
+    """Write the evidence, then every posting, as one edition; may stop half way in a crash."""
 
     announcement: Announcement
+    edition: int
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Answer the ids of other claims that share an exact key or lie within the radius."""
+    """Answer the ids of other claims whose postings share an exact key, or lie within the radius, or either."""
 
     announcement: Announcement
+    by: Literal["exact", "near", "all"]
     consistent: bool
 
 
 @dataclass(frozen=True)
 class Read:
-    """Answer the claims of the given ids with their evidence, strongly consistent, leaving out what is not there."""
+    """Answer the claims of the given ids without their evidence, strongly consistent, leaving out what is not there."""
 
     ids: tuple[str, ...]
-    evidence: bool = True
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Answer the evidence of the given claims' editions by claim id, leaving out what is not there."""
+
+    of: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -111,14 +127,16 @@ class Move:
     state: ClaimState
     generation: int
     lease_until: float
+    edition: int
     outcome: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Withdraw:
-    """Remove the postings and evidence of a claim that will not lead."""
+    """Remove one edition of the postings and evidence of a claim that stood back."""
 
     announcement: Announcement
+    edition: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +169,7 @@ class Rest:
     seconds: float
 
 
-Step = Create | Publish | Scan | Read | Move | Withdraw | Enlist | Dismiss | Followers | Rest
+Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Dismiss | Followers | Rest
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------------
@@ -186,7 +204,7 @@ class Contended:
 
 Outcome = Lead | Hit | Follow | Contended
 Same = Callable[[Claim], bool]
-"""Whether a claim's picture is the announced one, on all the evidence; must be symmetric."""
+"""Whether the picture of a claim, its evidence at hand, is the announced one; must be symmetric."""
 
 
 @dataclass(frozen=True)
@@ -200,95 +218,159 @@ class Clock:
 
 
 def probe(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, Hit | Follow | None]:
-    """Look for a captioned twin, or one in flight, without announcing anything: a hit costs reads only."""
-    ids = yield Scan(me, consistent=False)
-    if not ids:
-        return None
-    claims: list[Claim] = yield Read(tuple(sorted(ids)))
-    twins = [claim for claim in claims if claim.expires_at > clock.now() and same(claim)]
-    for claim in twins:
-        if claim.state == "READY":
-            return Hit(claim)
-    for claim in twins:
-        if claim.state == "LEAD" and claim.lease_until > clock.now():
-            followed = yield from follow(claim.id, me.upload)
-            if followed is not None:
-                return followed
+    """Look for a captioned twin, or one in flight, without announcing anything: a hit costs reads only.
+
+    Exact keys first: a copy of the very file is then found with two queries, however crowded its bands are.
+    """
+    parts: tuple[Literal["exact", "near"], ...] = ("exact", "near") if me.phash is not None else ("exact",)
+    for by in parts:
+        ids = yield Scan(me, by, consistent=False)
+        twins = yield from _twins(me, ids, same, clock)
+        serving = _serving(twins, clock)
+        if serving is not None:
+            answer = yield from _take(serving, me.upload)
+            if answer is not None:
+                return answer
     return None
 
 
 def decide(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, Outcome]:
     """Claim the picture: lead, follow, take a ready result, or give up for now."""
     waited = 0.0
+    published: int | None = None
     for _ in range(MAX_ROUNDS):
         own: Claim = yield Create(me, clock.now() + clock.open_lease)
         if own.state == "READY":
             return Hit(own)
         if own.state == "LEAD":
             # An earlier delivery came this far: its job may never have reached the queue, so it is sent again.
-            if own.lease_until > clock.now():
-                return Lead(own.id, own.generation)
-            lease = clock.now() + clock.queue_lease
-            if (yield Move(own, "LEAD", own.generation, lease)):
+            if own.lease_until > clock.now() or (yield _move(own, "LEAD", clock.now() + clock.queue_lease)):
                 return Lead(own.id, own.generation)
             continue
-        # OPEN is another delivery of the same event, or one that died: both may go on, the commit picks one.
-        # Anything else starts a new generation, which no late write of the old one can touch.
-        generation = own.generation if own.state == "OPEN" else own.generation + 1
-        lease = clock.now() + clock.open_lease
-        if own.state != "OPEN" or own.lease_until < lease - clock.open_lease / 2:
-            if not (yield Move(own, "OPEN", generation, lease)):
-                continue
-            own = replace(own, state="OPEN", generation=generation, lease_until=lease)
-        yield Publish(me)
-        undecided = set((yield Scan(me, consistent=True)))
-        known: set[str] = set()
-        while undecided:
-            claims: list[Claim] = yield Read(tuple(sorted(undecided)), evidence=not undecided <= known)
-            present = {claim.id: claim for claim in claims if claim.expires_at > clock.now()}
-            undecided &= present.keys()
-            for id_ in sorted(undecided - known):
-                known.add(id_)
-                if not same(present[id_]):
-                    undecided.discard(id_)
-            undecided = {id_ for id_ in undecided if present[id_].state in ("OPEN", "LEAD", "READY")}
-            twins = [present[id_] for id_ in sorted(undecided)]
-            for claim in twins:
-                if claim.state == "READY":
-                    yield Move(own, "FOLLOW", own.generation, 0.0)
-                    yield Withdraw(me)
-                    return Hit(claim)
-            for claim in twins:
-                if claim.state == "LEAD" and claim.lease_until > clock.now():
-                    yield Move(own, "FOLLOW", own.generation, 0.0)
-                    yield Withdraw(me)
-                    followed = yield from follow(claim.id, me.upload)
-                    if followed is not None:
-                        return followed
-                    break  # the leader gave up between the two reads
-            else:
-                must_wait = False
-                for claim in twins:
-                    if claim.lease_until <= clock.now():
-                        if (yield Move(claim, "DEAD", claim.generation, 0.0)):
-                            undecided.discard(claim.id)
-                    elif claim.id > me.id:
-                        if (yield Move(claim, "YIELD", claim.generation, 0.0)):
-                            undecided.discard(claim.id)
-                    else:
-                        must_wait = True
-                if must_wait:
-                    if waited >= clock.patience:
-                        yield Move(own, "YIELD", own.generation, 0.0)
-                        return Contended()
-                    yield Rest(POLL_SECONDS)
-                    waited += POLL_SECONDS
-                continue
-            break
+        opened = yield from _open(own, clock)
+        if opened is None:
+            continue
+        own = opened
+        if published != own.edition:
+            yield Publish(me, own.edition)
+            published = own.edition
+        ids = yield Scan(me, "all", consistent=True)
+        rivals = yield from _twins(me, ids, same, clock)
+        while rivals:
+            serving = _serving(rivals, clock)
+            if serving is not None:
+                yield from _stand_back(own, me)
+                answer = yield from _take(serving, me.upload)
+                if answer is not None:
+                    return answer
+                break  # the leader gave up between the two reads
+            rivals, must_wait = yield from _demote(me, rivals, clock)
+            if must_wait:
+                if waited >= clock.patience:
+                    yield _move(own, "YIELD", 0.0)
+                    return Contended()
+                yield Rest(POLL_SECONDS)
+                waited += POLL_SECONDS
+            if rivals:
+                claims: list[Claim] = yield Read(tuple(claim.id for claim in rivals))
+                rivals = [claim for claim in claims if _live(claim, clock)]
         else:
-            if (yield Move(own, "LEAD", own.generation, clock.now() + clock.queue_lease)):
+            if (yield _move(own, "LEAD", clock.now() + clock.queue_lease)):
                 return Lead(own.id, own.generation)
     return Contended()
+
+
+def _move(seen: Claim, state: ClaimState, lease_until: float) -> Move:
+    return Move(seen, state, seen.generation, lease_until, seen.edition)
+
+
+def _open(own: Claim, clock: Clock) -> Generator[Step, Any, Claim | None]:
+    """Make the own claim OPEN with a fresh lease; None when it moved on meanwhile."""
+    lease = clock.now() + clock.open_lease
+    if own.state == "OPEN":
+        # Another delivery of the same event, or one that died: both may go on, the commit picks one.
+        generation, edition = own.generation, own.edition
+        if own.lease_until >= lease - clock.open_lease / 2:
+            return own
+    else:
+        # A new generation, which no late write of the old one can touch.
+        generation = own.generation + 1
+        edition = generation if own.state == "FOLLOW" else own.edition
+    if not (yield Move(own, "OPEN", generation, lease, edition)):
+        return None
+    return replace(own, state="OPEN", generation=generation, lease_until=lease, edition=edition)
+
+
+def _live(claim: Claim, clock: Clock) -> bool:
+    """Whether a claim has to be reckoned with. Any other must scan anew before it may lead, and finds this one then."""
+    return claim.state in ("OPEN", "LEAD", "READY") and claim.expires_at > clock.now()
+
+
+def _twins(me: Announcement, ids: frozenset[str], same: Same, clock: Clock) -> Generator[Step, Any, list[Claim]]:
+    """Of the claims found, those that are live and stand for the announced picture.
+
+    Evidence is some kilobytes, so it is read for those alone that nothing else has decided. Where it is missing, its
+    edition is not published yet, or withdrawn since the claim was read: either way its owner will scan anew.
+    """
+    if not ids:
+        return []
+    claims: list[Claim] = yield Read(tuple(sorted(ids)))
+    live = [claim for claim in claims if _live(claim, clock)]
+    twins = {claim.id for claim in live if not set(me.exact).isdisjoint(claim.exact)}
+    unsure = [claim for claim in live if claim.id not in twins]
+    if unsure and me.evidence is not None:
+        evidence: Mapping[str, bytes] = yield Evidence(tuple((claim.id, claim.edition) for claim in unsure))
+        twins |= {
+            claim.id for claim in unsure if claim.id in evidence and same(replace(claim, evidence=evidence[claim.id]))
+        }
+    return [claim for claim in live if claim.id in twins]
+
+
+def _serving(twins: list[Claim], clock: Clock) -> Claim | None:
+    """Return the twin that has a result, or else one that is being captioned."""
+    ready = [claim for claim in twins if claim.state == "READY"]
+    leading = [claim for claim in twins if claim.state == "LEAD" and claim.lease_until > clock.now()]
+    return next(iter(ready + leading), None)
+
+
+def _take(serving: Claim, upload: ObjectVersion) -> Generator[Step, Any, Hit | Follow | None]:
+    if serving.state == "READY":
+        return Hit(serving)
+    return (yield from follow(serving.id, upload))
+
+
+def _stand_back(own: Claim, me: Announcement) -> Generator[Step, Any, None]:
+    """Make the own claim FOLLOW and take its postings away.
+
+    It is left alone where another delivery of the same upload went on with it: those postings are not ours any more.
+    """
+    for _ in range(MAX_ROUNDS):
+        if (yield _move(own, "FOLLOW", 0.0)):
+            yield Withdraw(me, own.edition)
+            return
+        claims: list[Claim] = yield Read((own.id,))
+        if not claims or claims[0].generation != own.generation or claims[0].state not in ("OPEN", "YIELD"):
+            return
+        own = claims[0]
+
+
+def _demote(me: Announcement, rivals: list[Claim], clock: Clock) -> Generator[Step, Any, tuple[list[Claim], bool]]:
+    """End the claims of the dead and, unless a smaller id is to be waited for, make the larger ones yield.
+
+    Answers the rivals that remain and whether to wait. With many copies at once, only the one with the smallest id
+    writes to the others.
+    """
+    remaining = []
+    for claim in rivals:
+        if claim.lease_until > clock.now() or not (yield _move(claim, "DEAD", 0.0)):
+            remaining.append(claim)  # noqa: PERF401 - a comprehension cannot yield
+    if any(claim.id < me.id and claim.lease_until > clock.now() for claim in remaining):
+        return remaining, True
+    undecided = []
+    for claim in remaining:
+        if claim.state != "OPEN" or not (yield _move(claim, "YIELD", 0.0)):
+            undecided.append(claim)  # noqa: PERF401 - a comprehension cannot yield
+    return undecided, False
 
 
 def follow(leader: str, follower: ObjectVersion) -> Generator[Step, Any, Hit | Follow | None]:
@@ -297,7 +379,7 @@ def follow(leader: str, follower: ObjectVersion) -> Generator[Step, Any, Hit | F
     A leader writes READY and then reads its followers, so one of the two always sees the other.
     """
     yield Enlist(leader, follower)
-    claims: list[Claim] = yield Read((leader,), evidence=False)
+    claims: list[Claim] = yield Read((leader,))
     if claims and claims[0].state == "LEAD":
         return Follow(leader)
     yield Dismiss(leader, follower)
@@ -316,10 +398,10 @@ def settle(
     followers all the same, while giving up is then no longer its decision.
     """
     for _ in range(MAX_ROUNDS):
-        claims: list[Claim] = yield Read((id_,), evidence=False)
+        claims: list[Claim] = yield Read((id_,))
         if not claims or claims[0].generation != generation or claims[0].state != "LEAD":
             break
-        if (yield Move(claims[0], state, generation, 0.0, outcome)):
+        if (yield Move(claims[0], state, generation, 0.0, claims[0].edition, outcome)):
             break
     else:
         return []
@@ -331,8 +413,8 @@ def settle(
 
 def renew(id_: str, generation: int, lease_until: float) -> Generator[Step, Any, bool]:
     """Extend a leader's lease; False when the leadership was lost."""
-    claims: list[Claim] = yield Read((id_,), evidence=False)
+    claims: list[Claim] = yield Read((id_,))
     if not claims or claims[0].generation != generation or claims[0].state != "LEAD":
         return False
-    moved: bool = yield Move(claims[0], "LEAD", generation, lease_until)
+    moved: bool = yield _move(claims[0], "LEAD", lease_until)
     return moved
