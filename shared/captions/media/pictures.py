@@ -169,7 +169,7 @@ def _payload_parts(data: bytes) -> list[memoryview] | None:
 
 
 def _chunks(data: bytes, position: int, layout: str, after: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (name, start, end) of a PNG's or WebP's chunks; `after` bytes (a checksum) follow each, else padding to 2."""
+    """Yield (name, start, end) of a PNG's or WebP's chunks; after each follow `after` bytes, or padding."""
     while position + 8 <= len(data):
         head = struct.unpack_from(layout, data, position)
         name, size = (head[1], head[0]) if layout[0] == ">" else (head[0], head[1])

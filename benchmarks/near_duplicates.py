@@ -1,0 +1,364 @@
+"""How well near-duplicates are recognised: recall on benign changes, wrong merges of pictures that are different.
+
+    python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N]
+
+DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (different pictures that look alike, optionally
+with a LABELS.csv) and optionally families/ with LABELS.csv (near-duplicates made by others). Compared are this
+project's three policies with imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit, <= 30) and PDQ
+(<= 31; from the environment .venv/peers/near_duplicates, left out if that is missing). The peers get the fully decoded,
+upright RGB picture; this project gets the file's bytes.
+"""
+
+import argparse
+import csv
+import hashlib
+import itertools
+import json
+import struct
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+import alterations
+
+from captions import media
+from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
+from captions.media.pictures import _converter, _orientation, _TRANSPOSE
+
+PEER_PYTHON = Path(sys.prefix) / "peers" / "near_duplicates" / "bin" / "python"
+METHODS = ("exact", "strict", "loose", "phash-64", "phash-256", "pdq")
+LARGEST = 1600  # pixels: larger originals are reduced first, so that the run stays short
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What every method knows of one file."""
+
+    ours: Fingerprint
+    phash64: bytes
+    phash256: bytes
+    pdq: bytes | None
+
+
+class Pdq:
+    """The PDQ peer process; `hash` is None if its environment is not installed."""
+
+    def __init__(self) -> None:
+        self._process = None
+        if PEER_PYTHON.exists():
+            script = Path(__file__).parent / "peers" / "pdq.py"
+            self._process = subprocess.Popen([PEER_PYTHON, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def hash(self, picture: Image.Image) -> bytes | None:
+        if self._process is None:
+            return None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(struct.pack("<II", *picture.size) + picture.tobytes())
+        self._process.stdin.flush()
+        return self._process.stdout.read(41)[:32]
+
+
+_pdq: Pdq | None = None
+
+
+def upright(data: bytes) -> Image.Image:
+    """Return the whole picture as upright RGB, decoded at full size. Raises MediaError."""
+    image, _ = media.inspection.opened(data, media.DEFAULT_LIMITS)
+    image.load()
+    orientation = _orientation(image)
+    picture = _converter(image)(image)
+    return picture if orientation == 1 else picture.transpose(_TRANSPOSE[orientation])
+
+
+def marks(data: bytes, picture: Image.Image | None = None) -> Marks:
+    global _pdq
+    if _pdq is None:
+        _pdq = Pdq()
+    picture = picture or upright(data)
+    return Marks(
+        fingerprint_image(data),
+        np.packbits(imagehash.phash(picture).hash).tobytes(),
+        np.packbits(imagehash.phash(picture, hash_size=16).hash).tobytes(),
+        _pdq.hash(picture),
+    )
+
+
+def ours_match(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
+    """Return what the index would: `a` stands in it, `b` is looked up."""
+    if set(a.exact) & set(b.exact):
+        return True
+    if policy == "exact" or a.phash is None or b.phash is None or a.evidence is None or b.evidence is None:
+        return False
+    near = hamming(a.phash, b.phash) <= RADIUS
+    near = near or any(hamming(a.phash, probe) <= RADIUS for probe in b.probes(policy))  # type: ignore[arg-type]
+    return near and same_picture(a.evidence, b.evidence, policy)  # type: ignore[arg-type]
+
+
+def matches(a: Marks, b: Marks) -> dict[str, bool]:
+    found = {policy: ours_match(a.ours, b.ours, policy) for policy in METHODS[:3]}
+    found["phash-64"] = hamming(a.phash64, b.phash64) <= 10
+    found["phash-256"] = hamming(a.phash256, b.phash256) <= 30
+    if a.pdq is not None and b.pdq is not None:
+        found["pdq"] = hamming(a.pdq, b.pdq) <= 31
+    return found
+
+
+@dataclass(frozen=True)
+class Job:
+    path: Path
+    root: Path
+    kind: str  # "photo" or "text-like"
+    other: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    path: str
+    kind: str
+    original: Marks
+    benign: list[tuple[str, str, dict[str, bool]]]  # class of change, change, who matched
+    edits: list[tuple[str, dict[str, bool]]]
+    evidence_bytes: int | None
+
+
+def _limited(picture: Image.Image) -> Image.Image:
+    return alterations.resized(picture, LARGEST) if max(picture.size) > LARGEST else picture
+
+
+def examine(job: Job) -> Outcome | None:
+    """Make every change and edit of one picture and see who takes it for the original."""
+    data = job.path.read_bytes()
+    try:
+        whole = upright(data)
+    except media.MediaError:
+        return None
+    picture = _limited(whole)
+    rng = Random(hashlib.sha256(job.path.name.encode()).hexdigest())
+    if picture is not whole:
+        data = alterations.jpeg(picture, 95)
+    original = marks(data)
+    benign = []
+    for name, changes in (
+        ("re-encoded", alterations.REENCODED),
+        ("resized", alterations.RESIZED),
+        ("adjusted", alterations.ADJUSTED),
+        ("loose", alterations.LOOSE),
+    ):
+        for change, apply in changes.items():
+            benign.append((name, change, matches(original, marks(apply(picture)))))
+    edits: list[tuple[str, dict[str, bool]]] = []
+    pairs = list(alterations.photo_edits(picture, _limited(upright(job.other.read_bytes())), rng))
+    pairs += alterations.text_edits(picture, rng)
+    for name, before, after in pairs:
+        one = original if before is picture else marks(alterations.png(before))
+        for saved in (alterations.png(after), alterations.jpeg(after, 75)):
+            edits.append((name, matches(one, marks(saved))))
+        if max(after.size) > 640:
+            edits.append((f"{name}, then 640 px", matches(one, marks(alterations.jpeg(alterations.resized(after, 640), 85)))))
+    evidence = original.ours.evidence
+    return Outcome(str(job.path.relative_to(job.root)), job.kind, original, benign, edits, evidence and len(evidence))
+
+
+def examine_family(job: tuple[Path, list[tuple[Path, str]]]) -> list[tuple[str, str, dict[str, bool]]]:
+    """Compare every member of a family of near-duplicates, made by others, with its original."""
+    reference, members = job
+    out = []
+    try:
+        first = marks(reference.read_bytes())
+    except media.MediaError:
+        return []
+    for path, expect in members:
+        try:
+            out.append((path.parent.name, expect, matches(first, marks(path.read_bytes()))))
+        except media.MediaError:
+            continue
+    return out
+
+
+def wrong_merges(outcomes: list[Outcome]) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    """Return how many pairs of different pictures there are, and which of them each method merges."""
+    pairs = 0
+    merged: dict[str, list[tuple[str, str]]] = {method: [] for method in METHODS}
+    probes = {id(o): o.original.ours.probes("loose") for o in outcomes}
+    for a, b in itertools.combinations(outcomes, 2):
+        if a.original.ours.exact[0] == b.original.ours.exact[0]:
+            continue
+        pairs += 1
+        one, two = a.original, b.original
+        names = (a.path, b.path)
+        if hamming(one.phash64, two.phash64) <= 10:
+            merged["phash-64"].append(names)
+        if hamming(one.phash256, two.phash256) <= 30:
+            merged["phash-256"].append(names)
+        if one.pdq is not None and two.pdq is not None and hamming(one.pdq, two.pdq) <= 31:
+            merged["pdq"].append(names)
+        if set(one.ours.exact) & set(two.ours.exact):
+            for policy in METHODS[:3]:
+                merged[policy].append(names)
+            continue
+        if not (one.ours.phash and two.ours.phash and one.ours.evidence and two.ours.evidence):
+            continue
+        near = hamming(one.ours.phash, two.ours.phash) <= RADIUS
+        if near and same_picture(one.ours.evidence, two.ours.evidence, "strict"):
+            merged["strict"].append(names)
+        near = near or any(hamming(one.ours.phash, probe) <= RADIUS for probe in probes[id(b)])
+        near = near or any(hamming(two.ours.phash, probe) <= RADIUS for probe in probes[id(a)])
+        if near and same_picture(one.ours.evidence, two.ours.evidence, "loose"):
+            merged["loose"].append(names)
+    return pairs, merged
+
+
+def _labels(path: Path) -> Iterator[dict[str, str]]:
+    if path.exists():
+        with path.open(newline="") as stream:
+            yield from csv.DictReader(stream)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() not in (".csv", ".txt", ".md"))
+
+
+def _families(root: Path) -> list[tuple[Path, list[tuple[Path, str]]]]:
+    groups: dict[str, list[tuple[Path, str, str]]] = defaultdict(list)
+    for row in _labels(root / "families" / "LABELS.csv"):
+        groups[row["group"]].append((root / row["path"], row["expect"], row["relation"]))
+    families = []
+    for members in groups.values():
+        originals = [m for m in members if m[2] in ("original", "upright reference")]
+        first = next(iter(originals or [m for m in members if m[1] == "same"] or members))
+        families.append((first[0], [(path, expect) for path, expect, _ in members if path != first[0]]))
+    return families
+
+
+def _share(hits: Iterable[bool]) -> float | None:
+    values = list(hits)
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _recall(rows: list[tuple[str, str, dict[str, bool]]]) -> dict[str, dict[str, object]]:
+    grouped: dict[str, list[dict[str, bool]]] = defaultdict(list)
+    for name, change, found in rows:
+        grouped[f"{name}: {change}"].append(found)
+    return {
+        change: {"pictures": len(found), **{m: _share(f[m] for f in found if m in f) for m in METHODS}}
+        for change, found in grouped.items()
+    }
+
+
+def report(outcomes: list[Outcome], families: list[tuple[str, str, dict[str, bool]]], seconds: float) -> dict[str, object]:
+    result: dict[str, object] = {"seconds": round(seconds, 1), "methods": METHODS}
+    for kind in ("photo", "text-like"):
+        chosen = [o for o in outcomes if o.kind == kind]
+        result[f"recall, {kind}"] = _recall([row for o in chosen for row in o.benign])
+        edits: dict[str, list[dict[str, bool]]] = defaultdict(list)
+        for outcome in chosen:
+            for name, found in outcome.edits:
+                edits[name].append(found)
+        result[f"wrong merges of edited, {kind}"] = {
+            name: {"pairs": len(found), **{m: sum(f[m] for f in found if m in f) for m in METHODS}}
+            for name, found in sorted(edits.items())
+        }
+        result[f"fingerprinted, {kind}"] = {
+            "pictures": len(chosen),
+            "with a perceptual hash": sum(o.original.ours.phash is not None for o in chosen),
+        }
+    pairs, merged = wrong_merges(outcomes)
+    groups = {o.path: Path(o.path).parent.name if o.kind == "text-like" else o.path for o in outcomes}
+    inside = {m: sum(groups[a] == groups[b] for a, b in merged[m]) for m in METHODS}
+    result["wrong merges of different pictures"] = {
+        "pairs": pairs,
+        "pairs inside confusable groups": sum(
+            n * (n - 1) // 2 for n in _counts(groups[o.path] for o in outcomes if o.kind == "text-like").values()
+        ),
+        "all": {m: len(merged[m]) for m in METHODS},
+        "inside confusable groups": inside,
+        "ours": {policy: merged[policy] for policy in METHODS[:3]},
+    }
+    result["families"] = _recall([(expect, family, found) for family, expect, found in families])
+    sizes = sorted(o.evidence_bytes for o in outcomes if o.evidence_bytes)
+    if sizes:
+        result["evidence bytes"] = {"median": sizes[len(sizes) // 2], "largest": sizes[-1]}
+    return result
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for name in names:
+        counts[name] += 1
+    return counts
+
+
+def show(result: dict[str, object]) -> None:
+    for title, rows in result.items():
+        if not isinstance(rows, dict) or not rows or not isinstance(next(iter(rows.values())), dict):
+            if title not in ("methods", "wrong merges of different pictures"):
+                print(f"{title}: {rows}")
+            continue
+        print(f"\n{title}\n{'':44}{'':>7}" + "".join(f"{method:>11}" for method in METHODS))
+        for name, row in rows.items():
+            count = next(iter(row.values()))
+            cells = "".join(f"{'-' if row.get(m) is None else row[m]:>11}" for m in METHODS)
+            print(f"{name:44}{count:>7}{cells}")
+    different = result["wrong merges of different pictures"]
+    assert isinstance(different, dict)
+    print(f"\nwrong merges of different pictures ({different['pairs']} pairs)")
+    for name in ("all", "inside confusable groups"):
+        print(f"{name:51}" + "".join(f"{different[name][m]:>11}" for m in METHODS))
+    for policy, names in different["ours"].items():
+        for pair in names:
+            print(f"  {policy}: {pair[0]} = {pair[1]}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--media", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="every sixth picture")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    photos = _pictures(options.media / "photos")
+    alike = _pictures(options.media / "confusable")
+    if not photos:
+        parser.error(f"{options.media}/photos holds no pictures")
+    jobs = [
+        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)])
+        for kind, paths in (("photo", photos), ("text-like", alike))
+        for number, path in enumerate(paths)
+    ]
+    if options.quick:
+        jobs = jobs[::6]
+    begun = time.monotonic()
+    outcomes, families = [], []
+    with get_context("spawn").Pool(options.workers) as pool:
+        for done, outcome in enumerate(pool.imap_unordered(examine, jobs, chunksize=2), 1):
+            if outcome is not None:
+                outcomes.append(outcome)
+            print(f"\r{done} of {len(jobs)} pictures", end="", file=sys.stderr)
+        for rows in pool.imap_unordered(examine_family, [] if options.quick else _families(options.media)):
+            families += rows
+    print(file=sys.stderr)
+    if not outcomes:
+        parser.error("none of the pictures could be read")
+    outcomes.sort(key=lambda outcome: outcome.path)
+    result = report(outcomes, families, time.monotonic() - begun)
+    show(result)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""What a file is, told from its bytes; and that every bad file ends in a reason."""
+
+import contextlib
+import io
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captions import media
+from captions.media import Limits, MediaError
+
+MEDIA = Path(__file__).parents[1] / "media"
+SMALL = Limits(image_bytes=300_000, image_pixels=1_000_000, audio_bytes=100_000, video_bytes=100_000)
+
+
+def encoded(picture: Image.Image, name: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, name, **options)
+    return stream.getvalue()
+
+
+def frames(count: int = 3) -> list[Image.Image]:
+    return [Image.new("RGB", (40, 30), (60 * n, 10, 200 - 60 * n)) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "media_type"),
+    [
+        ("odd/jpeg_named.png", "image", "image/jpeg"),
+        ("odd/webp_named.jpg", "image", "image/webp"),
+        ("odd/picture_without_extension", "image", "image/jpeg"),
+        ("odd/one_pixel.png", "image", "image/png"),
+        ("odd/very_wide.png", "image", "image/png"),
+        ("odd/otters.avif", "image", "image/avif"),
+        ("odd/otters.heic", "image", "image/heic"),
+        ("odd/otters_cmyk.jpg", "image", "image/jpeg"),
+        ("odd/otters_gray16.png", "image", "image/png"),
+        ("odd/otters_palette_alpha.png", "image", "image/png"),
+        ("odd/otters_progressive.jpg", "image", "image/jpeg"),
+        ("audio/lj_5.gsm.wav", "audio", "audio/wav"),
+        ("audio/lj_5.m4a", "audio", "audio/mp4"),
+        ("audio/lj_5.ogg", "audio", "audio/ogg"),
+        ("audio/lj_5.opus", "audio", "audio/ogg"),
+        ("audio/lj_5.webm", "audio", "audio/webm"),
+        ("audio/LJ001-0002.flac", "audio", "audio/flac"),
+        ("audio/LJ001-0002.wav", "audio", "audio/wav"),
+        ("audio/LJ001-0005.mp3", "audio", "audio/mpeg"),
+    ],
+)
+def test_kind_and_type_come_from_the_bytes(path: str, kind: str, media_type: str) -> None:
+    found = media.inspect((MEDIA / path).read_bytes())
+    assert (found.kind, found.media_type) == (kind, media_type)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("odd/zero_bytes.jpg", "empty"),
+        ("odd/text_named.jpg", "unsupported"),
+        ("odd/text_named.mp3", "unsupported"),
+        ("odd/noise_named.wav", "unsupported"),
+        ("odd/otters.jxl", "unsupported"),
+        ("odd/otters_truncated.jpg", "truncated"),
+        ("odd/mono.invalid.wav", "truncated"),
+        ("odd/mono.zero.wav", "broken"),
+        ("odd/truncated.mp3", "truncated"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_reason(path: str, code: str) -> None:
+    with pytest.raises(MediaError) as caught:
+        media.inspect((MEDIA / path).read_bytes())
+    assert caught.value.code == code
+    assert caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
+        (b"PK\3\4" + bytes(40), "ZIP"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(40), "office"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"\x1f\x8b\x08" + bytes(40), "gzip"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        (b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(20), "metafile"),
+    ],
+)
+def test_types_that_are_not_captioned_are_named(data: bytes, name: str) -> None:
+    with pytest.raises(MediaError, match=name) as caught:
+        media.sniff(data)
+    assert caught.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_several_frames_make_an_animation(name: str) -> None:
+    first, *rest = frames()
+    data = encoded(first, name, save_all=True, append_images=rest, duration=100)
+    assert (media.sniff(data).kind, media.sniff(data).frames) == ("animation", 3)
+
+
+def test_one_frame_in_an_animated_format_is_a_picture() -> None:
+    assert media.sniff(encoded(frames(1)[0], "GIF", save_all=True)).kind == "image"
+
+
+def test_several_pages_make_a_document() -> None:
+    first, *rest = frames()
+    data = encoded(first, "TIFF", save_all=True, append_images=rest)
+    assert media.inspect(data).kind == "document"
+
+
+def test_the_second_view_of_a_stereo_picture_is_no_animation() -> None:
+    first, *rest = frames(2)
+    found = media.inspect(encoded(first, "MPO", save_all=True, append_images=rest))
+    assert (found.kind, found.media_type) == ("image", "image/jpeg")
+
+
+def test_a_camera_raw_file_is_not_taken_for_a_tiff() -> None:
+    entries = struct.pack("<HHIHHHI4BI", 2, 256, 0, 0, 50706, 1, 4, 1, 4, 0, 0, 0)
+    with pytest.raises(MediaError, match="raw"):
+        media.sniff(
+            b"II*\0"
+            + struct.pack("<I", 8)
+            + struct.pack("<H", 1)
+            + struct.pack("<HHI4B", 50706, 1, 4, 1, 4, 0, 0)
+            + entries
+        )
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    out = b"\x89PNG\r\n\x1a\n"
+    for name, body in ((b"IHDR", header), *chunks):
+        out += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return out
+
+
+def gif_with_frame(width: int, height: int) -> bytes:
+    picture = encoded(Image.new("P", (16, 16)), "GIF")
+    return picture[:-1] + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00;"
+
+
+def icon_with(width: int, height: int) -> bytes:
+    inner = png(width, height)
+    return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(60_000, 60_000, (b"IDAT", zlib.compress(bytes(1000)))),
+        png(8, 8, (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000))), (b"IDAT", zlib.compress(bytes(200)))),
+        gif_with_frame(65_000, 65_000),
+        icon_with(40_000, 40_000),
+        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(50),
+    ],
+    ids=["png", "png text", "gif frame", "icon", "bmp"],
+)
+def test_a_bomb_is_refused_before_it_is_decoded(data: bytes) -> None:
+    with pytest.raises(MediaError) as caught:
+        media.inspect(data)
+    assert caught.value.code == "bomb"
+
+
+def test_a_file_over_its_limit_is_too_large() -> None:
+    noise = random.Random(1).randbytes(400 * 400 * 3)
+    with pytest.raises(MediaError) as caught:
+        media.inspect(encoded(Image.frombytes("RGB", (400, 400), noise), "PNG"), SMALL)
+    assert caught.value.code == "too_large"
+    wav = b"RIFF" + struct.pack("<I", 200_036) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    with pytest.raises(MediaError) as caught:
+        media.inspect(wav + b"data" + struct.pack("<I", 200_000) + bytes(200_000), SMALL)
+    assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "TGA", "QOI"])
+def test_a_picture_cut_in_the_middle_is_refused(name: str) -> None:
+    with Image.open(MEDIA / "photos" / "coffee.jpg") as photo:
+        data = encoded(photo.resize((120, 90)), name)
+    assert media.inspect(data).kind == "image"
+    with pytest.raises(MediaError):
+        media.inspect(data[: len(data) * 6 // 10])
+
+
+@pytest.mark.parametrize("path", ["odd/otters.heic", "audio/lj_5.m4a", "audio/lj_5.webm", "audio/LJ001-0002.wav"])
+def test_a_container_cut_in_the_middle_is_refused(path: str) -> None:
+    data = (MEDIA / path).read_bytes()
+    with pytest.raises(MediaError) as caught:
+        media.inspect(data[: len(data) * 6 // 10])
+    assert caught.value.code in ("truncated", "broken")
+
+
+SAMPLES = sorted(
+    p
+    for p in MEDIA.rglob("*")
+    if p.suffix in (".jpg", ".png", ".avif", ".heic", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".webm", ".flac")
+)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_damaged_bytes_always_end_in_an_answer(path: Path) -> None:
+    """Whatever happens to a file, it is taken or refused with a reason: no other exception, no endless loop."""
+    data = path.read_bytes()[:40_000]
+    rng = random.Random(path.name)
+    for _ in range(25):
+        damaged = bytearray(data[: rng.randrange(1, len(data))] if data and rng.random() < 0.5 else data)
+        for _ in range(rng.randrange(12)):
+            if damaged:
+                damaged[rng.randrange(min(len(damaged), rng.choice((32, 400, 40_000))))] = rng.choice(
+                    (0, 255, rng.randrange(256))
+                )
+        with contextlib.suppress(MediaError):
+            media.inspect(bytes(damaged), SMALL)
+            media.picture_payload_digest(bytes(damaged))
+            media.payload_digest(bytes(damaged))

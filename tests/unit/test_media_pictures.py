@@ -1,0 +1,191 @@
+"""What a picture looks like: decoded alike in every mode, and copied for a model."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops
+
+from captions import media
+
+MEDIA = Path(__file__).parents[1] / "media"
+
+
+def encoded(picture: Image.Image, name: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, name, **options)
+    return stream.getvalue()
+
+
+def working(data: bytes) -> Image.Image:
+    picture = media.inspect(data).picture
+    assert picture is not None
+    return picture.working
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    return float(np.asarray(ImageChops.difference(a.convert("RGB"), b.convert("RGB")), dtype=float).mean())
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    with Image.open(MEDIA / "photos" / "coffee.jpg") as picture:
+        return picture.convert("RGB").resize((300, 200))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied(photo: Image.Image, orientation: int, name: str) -> None:
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that the orientation asks a reader to undo
+    stored = photo if orientation == 1 else photo.transpose(Image.Transpose(turn[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = media.inspect(encoded(stored, name, exif=exif)).picture
+    assert picture is not None
+    assert (picture.width, picture.height, picture.working.size) == (300, 200, (300, 200))
+    assert difference(picture.working, photo) < 6
+
+
+def test_an_alpha_channel_is_laid_on_white() -> None:
+    red = Image.new("RGBA", (64, 64), (255, 0, 0, 255))
+    red.paste((0, 0, 0, 0), (32, 0, 64, 64))
+    for name in ("PNG", "WEBP", "TIFF"):
+        options = {"lossless": True} if name == "WEBP" else {}
+        shown = working(encoded(red, name, **options))
+        assert (shown.getpixel((10, 10)), shown.getpixel((50, 10))) == ((255, 0, 0), (255, 255, 255))
+
+
+def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+    palette = Image.new("P", (64, 64), 1)
+    palette.putpalette([10, 20, 30, 200, 0, 0])
+    palette.paste(0, (32, 0, 64, 64))
+    shown = working(encoded(palette, "PNG", transparency=0))
+    assert (shown.getpixel((10, 10)), shown.getpixel((50, 10))) == ((200, 0, 0), (255, 255, 255))
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (64, 1))
+    shown = np.asarray(working(encoded(Image.fromarray(ramp), "PNG")))
+    assert shown[0, 0, 0] == 0
+    assert abs(int(shown[0, 128, 0]) - 128) <= 1
+    assert shown[0, 255, 0] == 255
+
+
+def test_cmyk_and_palette_look_like_the_rgb_they_were_made_from(photo: Image.Image) -> None:
+    assert difference(working(encoded(photo.convert("CMYK"), "JPEG", quality=95)), photo) < 4
+    assert difference(working(encoded(photo.quantize(256), "PNG")), photo) < 6
+    assert difference(working(encoded(photo, "AVIF", quality=90)), photo) < 4
+
+
+def test_heic_looks_like_the_avif_of_the_same_picture() -> None:
+    heic, avif = (working((MEDIA / "odd" / name).read_bytes()) for name in ("otters.heic", "otters.avif"))
+    assert difference(heic, avif.resize(heic.size)) < 5
+
+
+def test_a_large_picture_is_reduced_alike_from_jpeg_and_png(photo: Image.Image) -> None:
+    large = photo.resize((3000, 2000), Image.Resampling.BICUBIC)
+    jpeg, png = working(encoded(large, "JPEG", quality=95)), working(encoded(large, "PNG", compress_level=1))
+    assert min(jpeg.size) >= 512
+    assert max(jpeg.size + png.size) < 2048
+    assert difference(jpeg.resize((256, 256)), png.resize((256, 256))) < 2
+
+
+def test_pixels_digest_is_of_what_is_seen(photo: Image.Image) -> None:
+    def digest(data: bytes) -> str | None:
+        picture = media.inspect(data).picture
+        assert picture is not None
+        return picture.pixels_digest
+
+    png = digest(encoded(photo, "PNG"))
+    assert png is not None
+    assert png == digest(encoded(photo, "BMP")) == digest(encoded(photo, "WEBP", lossless=True))
+    assert png == digest(encoded(photo.convert("RGBA"), "PNG", compress_level=9))
+    changed = photo.copy()
+    changed.putpixel((7, 7), (0, 0, 0))
+    assert digest(encoded(changed, "PNG")) != png
+    assert digest(encoded(photo, "JPEG")) is None
+
+
+def test_strips_of_a_large_picture_make_the_same_digest_as_the_whole() -> None:
+    import hashlib
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2100, 1500, 3), dtype=np.uint8))
+    picture = media.inspect(encoded(noise, "PNG", compress_level=0)).picture
+    assert picture is not None
+    assert picture.pixels_digest == hashlib.sha256(b"1500x2100" + noise.tobytes()).hexdigest()
+    assert difference(picture.working, noise.reduce((2, 2))) < 0.5
+
+
+def test_payload_digest_of_a_picture_ignores_metadata_but_not_orientation(photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    for name in ("JPEG", "PNG", "WEBP"):
+        options = {"quality": 80} if name != "PNG" else {}
+        plain, described = encoded(photo, name, **options), encoded(photo, name, exif=exif, **options)
+        assert plain != described
+        assert media.picture_payload_digest(plain) == media.picture_payload_digest(described)
+        assert media.picture_payload_digest(plain, 6) != media.picture_payload_digest(plain, 1)
+
+
+def test_the_model_gets_an_upright_copy_without_metadata(photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "where I live"
+    data = encoded(photo.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif, icc_profile=b"x" * 200)
+    copy, media_type = media.model_copy(data)
+    assert media_type == "image/jpeg"
+    assert b"where I live" not in copy
+    shown = opened(copy)
+    assert shown.size == (300, 200)
+    assert not shown.getexif()
+    assert "icc_profile" not in shown.info
+    assert difference(shown, photo) < 4
+    assert media.model_copy(data)[0] == copy
+
+
+def test_the_copy_fits_the_side_and_the_bytes_it_is_given() -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (1200, 1800, 3), dtype=np.uint8))
+    copy, _ = media.model_copy(encoded(noise, "PNG", compress_level=1), max_side=900)
+    assert max(opened(copy).size) == 900
+    small, _ = media.model_copy(encoded(noise, "JPEG"), max_bytes=30_000)
+    assert len(small) <= 30_000
+    with pytest.raises(media.MediaError):
+        media.model_copy(encoded(noise, "JPEG"), max_bytes=100)
+
+
+def test_the_copy_is_of_a_type_the_model_takes(photo: Image.Image) -> None:
+    data = (MEDIA / "odd" / "otters.heic").read_bytes()
+    for media_type in ("image/jpeg", "image/png", "image/webp"):
+        copy, declared = media.model_copy(data, media_types=(media_type,))
+        assert declared == media_type == media.sniff(copy).media_type
+
+
+def test_graphics_stay_png_and_photos_become_jpeg(photo: Image.Image) -> None:
+    assert media.model_copy((MEDIA / "documents" / "fw9_1.png").read_bytes())[1] == "image/png"
+    assert media.model_copy(encoded(photo, "PNG"))[1] == "image/jpeg"
+    assert media.model_copy(encoded(photo.convert("L"), "PNG"))[1] == "image/jpeg"
+
+
+def test_a_white_drawing_on_transparency_stays_visible() -> None:
+    drawing = Image.new("RGBA", (80, 80), (255, 255, 255, 0))
+    drawing.paste((255, 255, 255, 255), (20, 20, 60, 60))
+    copy, _ = media.model_copy(encoded(drawing, "PNG"))
+    low, high = opened(copy).convert("L").getextrema()
+    assert high - low > 50
+
+
+def test_the_first_frame_of_an_animation_is_copied() -> None:
+    first, second = Image.new("RGB", (50, 40), "red"), Image.new("RGB", (50, 40), "blue")
+    copy, _ = media.model_copy(encoded(first, "GIF", save_all=True, append_images=[second]))
+    assert opened(copy).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_sound_is_no_picture() -> None:
+    with pytest.raises(media.MediaError) as caught:
+        media.model_copy((MEDIA / "audio" / "lj_5.ogg").read_bytes())
+    assert caught.value.code == "unsupported"

@@ -1,0 +1,162 @@
+"""Sound: what it is, how long it lasts, and that tags do not make it another."""
+
+import io
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from captions import media
+from captions.fingerprint import fingerprint_audio
+
+AUDIO = Path(__file__).parents[1] / "media" / "audio"
+FILES = sorted(AUDIO.iterdir())
+
+
+def read(name: str) -> bytes:
+    return (AUDIO / name).read_bytes()
+
+
+def remuxed(data: bytes, name: str, title: str) -> bytes:
+    """Write the same packets with other tags, as `ffmpeg -c copy -metadata title=...` does."""
+    out = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(out, "w", format=name) as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        target.metadata["title"] = title
+        target.metadata["artist"] = title * 40
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return out.getvalue()
+
+
+def id3(title: bytes) -> bytes:
+    frame = b"TIT2" + struct.pack(">I", len(title) + 1) + b"\0\0\0" + title
+    size = len(frame)
+    return b"ID3\3\0\0" + bytes((size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127)) + frame
+
+
+def ape(text: bytes) -> bytes:
+    item = struct.pack("<II", len(text), 0) + b"Title\0" + text
+    footer = struct.pack("<8sIIII8x", b"APETAGEX", 2000, len(item) + 32, 1, 0)
+    return item + footer
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("lj_5.m4a", 8.1), ("lj_5.ogg", 8.1), ("lj_5.opus", 8.1), ("lj_5.webm", 8.1), ("lj_5.gsm.wav", 8.1),
+     ("LJ001-0005.mp3", 8.2), ("LJ001-0002.wav", 1.9), ("LJ001-0002.flac", 1.9)],
+)  # fmt: skip
+def test_duration_is_read_from_the_headers(name: str, seconds: float) -> None:
+    duration = media.sniff(read(name)).duration_s
+    assert duration == pytest.approx(seconds, abs=0.1)
+
+
+def test_the_model_gets_the_bytes_with_their_type_and_format() -> None:
+    payload = media.audio_payload(read("LJ001-0005.mp3"))
+    assert (payload.media_type, payload.format, payload.data) == ("audio/mpeg", "mp3", read("LJ001-0005.mp3"))
+    assert media.audio_payload(read("lj_5.opus")).format == "opus"
+    assert media.audio_payload(read("LJ001-0002.wav")).format == "wav"
+
+
+def test_a_picture_is_no_sound() -> None:
+    with pytest.raises(media.MediaError) as caught:
+        media.audio_payload((AUDIO.parent / "photos" / "coffee.jpg").read_bytes())
+    assert caught.value.code == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("name", "muxer"),
+    [("lj_5.m4a", "mp4"), ("lj_5.ogg", "ogg"), ("lj_5.opus", "ogg"), ("lj_5.webm", "webm"),
+     ("LJ001-0002.flac", "flac"), ("LJ001-0005.mp3", "mp3"), ("LJ001-0002.wav", "wav")],
+)  # fmt: skip
+def test_the_same_sound_with_other_tags_matches(name: str, muxer: str) -> None:
+    one, other = remuxed(read(name), muxer, "first"), remuxed(read(name), muxer, "another and longer title")
+    assert one != other
+    assert media.payload_digest(one) is not None
+    assert media.payload_digest(one) == media.payload_digest(other)
+    assert set(fingerprint_audio(one).exact) & set(fingerprint_audio(other).exact)
+
+
+def test_tags_around_mp3_frames_do_not_matter() -> None:
+    plain = read("LJ001-0005.mp3")
+    tag = b"TAG" + b"a title".ljust(125, b"\0")
+    for tagged in (
+        id3(b"x" * 300) + plain,
+        plain + tag,
+        plain + ape(b"y" * 90),
+        plain + ape(b"z") + tag,
+        id3(b"t") + plain + tag,
+    ):
+        assert media.payload_digest(tagged) == media.payload_digest(plain)
+        assert media.sniff(tagged).duration_s == media.sniff(plain).duration_s
+
+
+def test_information_chunks_of_a_wav_do_not_matter() -> None:
+    plain = read("LJ001-0002.wav")
+    note = b"LIST" + struct.pack("<I", 18) + b"INFOINAM" + struct.pack("<I", 6) + b"title\0"
+    before = plain[:12] + note + plain[12:]
+    assert media.payload_digest(before) == media.payload_digest(plain) == media.payload_digest(plain + note)
+
+
+def test_a_tagged_m4a_with_its_index_in_front_matches(tmp_path: Path) -> None:
+    """The usual tag editor rewrites moov in place: the sound moves, and its chunk offsets with it."""
+    plain = read("lj_5.m4a")
+    fast = tmp_path / "fast.m4a"
+    with (
+        av.open(io.BytesIO(plain)) as source,
+        av.open(fast, "w", format="mp4", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        target.metadata["title"] = "another"
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    moved = fast.read_bytes()
+    assert moved.find(b"moov") < moved.find(b"mdat")
+    again = remuxed(plain, "mp4", "one")
+    assert again.find(b"moov") > again.find(b"mdat")
+    assert media.payload_digest(moved) == media.payload_digest(again)
+
+
+def test_different_speech_never_matches() -> None:
+    digests = [fingerprint_audio(path.read_bytes()).exact for path in FILES]
+    flat = [digest for exact in digests for digest in exact]
+    assert len(flat) == len(set(flat))
+
+
+@pytest.mark.parametrize(
+    "name", ["lj_5.m4a", "lj_5.ogg", "lj_5.opus", "lj_5.webm", "LJ001-0002.flac", "LJ001-0005.mp3", "LJ001-0002.wav"]
+)
+def test_one_changed_byte_of_sound_is_another_sound(name: str) -> None:
+    data = bytearray(read(name))
+    data[len(data) * 3 // 5] ^= 1
+    assert media.payload_digest(bytes(data)) != media.payload_digest(read(name))
+
+
+def test_sound_alone_in_a_video_container_is_sound_and_video_is_video() -> None:
+    assert media.sniff(read("lj_5.webm")).kind == "audio"
+    assert media.sniff(remuxed(read("lj_5.m4a"), "mp4", "t")).kind == "audio"
+    film = io.BytesIO()
+    with av.open(film, "w", format="mp4") as target:
+        stream = target.add_stream("mpeg4", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(3):
+            for packet in stream.encode(av.VideoFrame(64, 48, "yuv420p")):
+                target.mux(packet)
+        for packet in stream.encode():
+            target.mux(packet)
+    assert media.sniff(film.getvalue()).kind == "video"
+    assert media.sniff(film.getvalue()).media_type == "video/mp4"
+
+
+def test_a_recording_of_unknown_length_is_taken() -> None:
+    """Browsers' recorders and pipes cannot go back to write the length."""
+    data = bytearray(read("LJ001-0002.wav"))
+    at = data.find(b"data")
+    data[at + 4 : at + 8] = b"\xff\xff\xff\xff"
+    assert media.sniff(bytes(data)).duration_s == pytest.approx(1.9, abs=0.1)
