@@ -113,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--latency-scale", type=float, default=0.1, help="multiplies the local endpoint's latencies")
     parser.add_argument("--parameter", type=_pair, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--maximum-workers", type=int, help="worker processes of all functions together")
-    parser.add_argument(
-        "--visibility-scale", type=float, default=1.0, help="multiplies the queues' visibility timeouts"
-    )
+    parser.add_argument("--visibility-scale", type=float, default=1.0, help="multiplies visibility timeouts")
     return parser
 
 

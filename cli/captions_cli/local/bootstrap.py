@@ -1,7 +1,7 @@
 """What runs in a sandbox: loads one handler and serves it through the Lambda Runtime API.
 
-Run by its path, with the function's environment alone, and with the standard library alone: nothing of the local stack is
-imported into the process that the handler lives in. https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+Run by its path, with the function's environment alone, and with the standard library alone: nothing of the local stack
+is imported into the process that the handler lives in. https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RuntimeApi:
 
 
 def _end_with_parent() -> None:
-    # The stack holds the other end of standard input and never writes: the pipe ends when the stack does, however it does.
+    # The stack holds the other end of standard input and never writes. The pipe ends with the stack, however it ends.
     with contextlib.suppress(OSError):
         while os.read(0, 1):
             pass

@@ -221,7 +221,8 @@ def _lifecycle_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     }
     if expiration:
         converted["Expiration"] = expiration
-    return _with_numbers(converted)
+    numbered: dict[str, Any] = _with_numbers(converted)
+    return numbered
 
 
 def _with_numbers(node: Any) -> Any:

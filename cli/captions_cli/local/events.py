@@ -263,7 +263,7 @@ def parse_function_name(reference: str) -> str:
 
 
 def target_input(target: Mapping[str, Any], event: Mapping[str, Any]) -> str:
-    """What a target gets: its Input, the part at InputPath, its InputTransformer's text, or the whole event, as JSON."""
+    """What a target gets, in JSON: its Input, what is at InputPath, its InputTransformer's text, or the event."""
     if "Input" in target:
         return str(target["Input"])
     if "InputPath" in target:

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
 from captions_cli.local.errors import StackError
@@ -82,7 +82,7 @@ class HttpServer:
     def _serve(self, connection: socket.socket, address: Any) -> None:
         try:
             with connection, connection.makefile("rb", buffering=_MAX_LINE) as stream:
-                while self._serve_one(connection, stream, address):
+                while self._serve_one(connection, cast("BinaryIO", stream), address):
                     pass
         except (OSError, ValueError):
             pass  # the client went away, or does not speak HTTP

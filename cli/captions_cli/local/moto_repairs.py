@@ -8,6 +8,8 @@
   is off.
 - SQS walks all messages several times for each receive and delete, and holds its lock through a long poll.
 - SQS has no message move tasks.
+- DynamoDB writes each attribute of an answer by trying every spelling of every type's name on it, and reads an update
+  expression by listing the types of its nodes anew at each node: most of its time went there.
 - A bucket policy's statements count whatever their conditions say, so that "deny without TLS" denies everything:
   bucket policies are kept and shown, not enforced.
 """
@@ -53,6 +55,8 @@ class MotoRepairs:
         """Put the repairs in place."""
         import moto.s3.notifications
         import moto.s3.responses
+        from moto.core.serialize import JSONSerializer
+        from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
         from moto.events.models import Rule
         from moto.iam.access_control import PermissionResult
         from moto.s3.models import FakeBucket, S3Backend
@@ -72,6 +76,11 @@ class MotoRepairs:
         self._replace(Queue, "delete_message", _delete_message)
         self._replace(SQSBackend, "receive_message", self._receiving(SQSBackend.receive_message))
         self._replace(SQSBackend, "change_message_visibility", self._changing(SQSBackend.change_message_visibility))
+        self._replace(
+            JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure)
+        )
+        self._replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
+        self._replace(Node, "find_clauses", _finding_clauses())
 
     def remove(self) -> None:
         """Give moto its own functions back."""
@@ -303,6 +312,86 @@ def _delete_message(queue: Any, receipt_handle: str) -> None:
     for handle in message.all_receipt_handles:
         queue.deleted_messages.add(handle)
         queue.handles.pop(handle, None)
+
+
+def _writing_attributes(original: Any) -> Any:
+    """moto's serialisation of JSON structures, with a short way for DynamoDB's attribute values."""
+
+    def serialize_type_structure(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
+        if shape.name == "AttributeValue" and key and _is_plain_attribute(value):
+            self._default_serialize(serialized, value, shape, key)
+        else:
+            original(self, serialized, value, shape, key)
+
+    return serialize_type_structure
+
+
+def _is_plain_attribute(value: Any) -> bool:
+    """Whether an attribute value is JSON as it stands: no binary, none of moto's own objects."""
+    if type(value) is not dict or len(value) != 1:
+        return False
+    ((kind, content),) = value.items()
+    match kind:
+        case "S" | "N":
+            return type(content) is str
+        case "BOOL" | "NULL":
+            return type(content) is bool
+        case "SS" | "NS":
+            return type(content) is list and all(type(item) is str for item in content)
+        case "L":
+            return type(content) is list and all(_is_plain_attribute(item) for item in content)
+        case "M":
+            return type(content) is dict and all(_is_plain_attribute(item) for item in content.values())
+        case _:
+            return False
+
+
+def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
+    """moto's traversal of an update expression, with what to do with each type of node looked up once."""
+    known = vars(self).setdefault("known_types", {})
+    if type(node) not in known:
+        known[type(node)] = _treatment(self, type(node))
+    is_node, processor = known[type(node)]
+    if not is_node:
+        return node
+    parent = node.parent
+    for position, child in enumerate(node.children or ()):
+        self.pre_processing_of_child(node, position)
+        self.traverse_node_recursively(child, position)
+    if processor is not None:
+        node = processor(node)
+        node.parent = parent
+        if parent:
+            parent.children[child_id] = node
+    return node
+
+
+def _treatment(traverser: Any, node_type: type[Any]) -> tuple[bool, Any]:
+    from moto.dynamodb.parsing.ast_nodes import Node
+
+    processors = (p for known, p in traverser._processing_map().items() if issubclass(node_type, known))
+    return issubclass(node_type, Node), next(processors, None)
+
+
+def _finding_clauses() -> Any:
+    from moto.dynamodb.parsing.ast_nodes import Expression, UpdateExpressionFunction
+
+    nested: dict[type[Any], bool] = {}
+
+    def find_clauses(self: Any, clause_types: Any) -> list[Any]:
+        clauses: list[Any] = []
+        for child in self.children or ():
+            kind = type(child)
+            if kind in clause_types:
+                clauses.append(child)
+                continue
+            if kind not in nested:
+                nested[kind] = issubclass(kind, (Expression, UpdateExpressionFunction))
+            if nested[kind]:
+                clauses.extend(child.find_clauses(clause_types))
+        return clauses
+
+    return find_clauses
 
 
 class MessageMoveTasks:

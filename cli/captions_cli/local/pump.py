@@ -319,7 +319,7 @@ def failed_messages(outcome: Outcome, ids: Sequence[str], *, partial: bool) -> f
     named = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in failures]
     if any(name not in everything for name in named):
         return everything
-    return frozenset(named)
+    return frozenset(str(name) for name in named)
 
 
 def sqs_record(message: Any, source: EventSource) -> dict[str, Any]:

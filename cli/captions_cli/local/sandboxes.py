@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an invocation ended: `payload` is what the handler returned, or the error's description as Lambda words it."""
+    """How an invocation ended: `payload` is what the handler returned, or the error as Lambda describes it."""
 
     ok: bool
     payload: Any
@@ -86,7 +87,7 @@ class Sandbox:
         self._turn = threading.Condition()
         self._invocation: _Invocation | None = None
         self._log: IO[bytes] = log.open("ab", buffering=0)
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and bootstrap
             [python, "-P", str(_BOOTSTRAP)],
             cwd=function.code,
             env=dict(environment) | {"AWS_LAMBDA_RUNTIME_API": f"{runtime}/{self.id}"},
@@ -101,21 +102,25 @@ class Sandbox:
         """The process."""
         return self._process.pid
 
-    def give(self, invocation: _Invocation) -> None:
-        """Hand over an invocation; the sandbox takes it at its next call to the Runtime API."""
+    def give(self, invocation: _Invocation) -> bool:
+        """Hand over an invocation, which the sandbox takes at its next call to the Runtime API; False if it is dead."""
         with self._turn:
+            if self.state == "dead":
+                return False
             self._invocation = invocation
             self._turn.notify_all()
+            return True
 
     def take(self) -> _Invocation | None:
         """Wait for an invocation; None when the sandbox is given up."""
         with self._turn:
             while self.state != "dead":
                 if self._invocation is not None and not self._invocation.started.is_set():
+                    self.write_log(f"START RequestId: {self._invocation.request_id} Version: $LATEST")
                     self._invocation.started_at = time.monotonic()
                     self._invocation.started.set()
                     return self._invocation
-                self._turn.wait()
+                self._turn.wait(5.0)
         return None
 
     @property
@@ -147,7 +152,7 @@ class Sandbox:
         with contextlib.suppress(ValueError, OSError):
             self._log.write(line.encode() + b"\n")
 
-    def peak_memory_mb(self) -> int:
+    def memory_mb(self) -> int:
         """Memory the process holds now, in MB."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss // 2**20)
@@ -162,18 +167,26 @@ class Sandboxes:
     """
 
     def __init__(
-        self, *, aws_endpoint_url: str, region: str, python: str, log_dir: Path, maximum: int, extra: Mapping[str, str]
+        self,
+        *,
+        aws_endpoint_url: str,
+        region: str,
+        python: str,
+        log_dir: Path,
+        maximum: int,
+        surroundings: Mapping[str, str],
     ) -> None:
         self._endpoint = aws_endpoint_url
         self._region = region
         self._python = python
         self._log_dir = log_dir
         self._maximum = maximum
-        self._extra = extra
+        self._surroundings = surroundings
         # Each cold start takes a second of a whole core: more at once than there are cores only delay one another.
         self._starting_at_once = os.cpu_count() or 1
         self._changed = threading.Condition()
         self._sandboxes: dict[str, Sandbox] = {}
+        self._waiting: Counter[Function] = Counter()
         self._runtime = HttpServer(self._runtime_api)
         self._runtime_address = ""
         self._stopped = False
@@ -231,33 +244,42 @@ class Sandboxes:
     def workers(self) -> list[tuple[str, int]]:
         """Logical id and process id of each sandbox."""
         with self._changed:
-            return [(s.function.logical_id, s.pid) for s in self._sandboxes.values()]
+            return [(s.function.logical_id, s.pid) for s in self._sandboxes.values() if s.state != "dead"]
 
     def busy(self) -> int:
         """How many sandboxes have an invocation."""
         with self._changed:
             return sum(1 for s in self._sandboxes.values() if s.state == "busy")
 
-    def acquire(self, function: Function, timeout_s: float, *, may_start: bool = True) -> Sandbox | None:
+    def acquire(self, function: Function, timeout_s: float) -> Sandbox | None:
         """An idle sandbox of the function, reserved for the caller; None if there is none in time.
 
         The caller gives it an invocation (`run`) or gives it back (`release`).
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while not self._stopped:
-                idle = [s for s in self._sandboxes.values() if s.function is function and s.state == "idle"]
-                if idle:
-                    chosen = max(idle, key=lambda s: s.idle_since)  # the most recently used, so that others can go
-                    chosen.state = "busy"
-                    return chosen
-                if may_start and self._may_start(function):
-                    self._spawn(function)
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    return None
-                self._changed.wait(left_s)
+            self._waiting[function] += 1
+            try:
+                while not self._stopped:
+                    if (found := self._take_idle(function)) is not None:
+                        return found
+                    if self._may_start(function):
+                        self._spawn(function)
+                    left_s = deadline - time.monotonic()
+                    if left_s <= 0:
+                        return None
+                    self._changed.wait(left_s)
+            finally:
+                self._waiting[function] -= 1
         return None
+
+    def _take_idle(self, function: Function) -> Sandbox | None:
+        idle = [s for s in self._sandboxes.values() if s.function is function and s.state == "idle"]
+        if not idle:
+            return None
+        chosen = max(idle, key=lambda s: s.idle_since)  # the most recently used, so that others can go
+        chosen.state = "busy"
+        return chosen
 
     def release(self, sandbox: Sandbox) -> None:
         """Give back a reserved sandbox."""
@@ -268,28 +290,45 @@ class Sandboxes:
             self._changed.notify_all()
 
     def run(self, sandbox: Sandbox, event: Any) -> Outcome:
-        """Have a reserved sandbox handle `event`; the sandbox is free, or dead, afterwards."""
-        function = sandbox.function
+        """Have a reserved sandbox handle `event`; the sandbox is free, or dead, afterwards.
+
+        If it turns out to have died while it was idle, another one takes the event.
+        """
         invocation = _Invocation(json.dumps(event, ensure_ascii=False).encode())
-        sandbox.write_log(f"START RequestId: {invocation.request_id} Version: $LATEST")
-        sandbox.give(invocation)
-        if sandbox.state == "dead":
-            invocation.end(False, _exit_error(invocation, "the sandbox had ended"))
-        invocation.started.wait(10)
-        if not invocation.ended.wait(function.timeout_s + 0.001):
+        while True:
+            self._run_in(sandbox, invocation)
+            if invocation.outcome is not None:
+                return invocation.outcome
+            another = self.acquire(sandbox.function, INIT_TIMEOUT_S)
+            if another is None:
+                return Outcome(False, _exit_error(invocation, "no sandbox starts"), invocation.request_id)
+            sandbox = another
+
+    def _run_in(self, sandbox: Sandbox, invocation: _Invocation) -> None:
+        function = sandbox.function
+        if not sandbox.give(invocation):
+            return
+        while not invocation.started.wait(0.5):
+            if sandbox.state == "dead":
+                return
+        if not invocation.ended.wait(function.timeout_s):
             message = f"{invocation.request_id} Task timed out after {function.timeout_s:.2f} seconds"
             invocation.end(False, {"errorType": "Sandbox.Timedout", "errorMessage": f"RequestId: {message}"})
             sandbox.write_log(message)
-            sandbox.kill()
-        assert invocation.outcome is not None
+            self._discard(sandbox)
         duration_ms = (time.monotonic() - invocation.started_at) * 1000
         sandbox.write_log(
             f"END RequestId: {invocation.request_id}\n"
             f"REPORT RequestId: {invocation.request_id}\tDuration: {duration_ms:.2f} ms\t"
-            f"Memory Size: {function.memory_mb} MB\tMemory Used: {sandbox.peak_memory_mb()} MB"
+            f"Memory Size: {function.memory_mb} MB\tMemory Used: {sandbox.memory_mb()} MB"
         )
         self.release(sandbox)
-        return invocation.outcome
+
+    def _discard(self, sandbox: Sandbox) -> None:
+        """Kill a sandbox, and see that nobody gets it any more."""
+        with self._changed:
+            sandbox.state = "dead"
+            sandbox.kill()
 
     def kill_function(self, function: Function | None = None) -> None:
         """Kill the sandboxes of a function, or all."""
@@ -300,16 +339,18 @@ class Sandboxes:
 
     def _may_start(self, function: Function) -> bool:
         mine = [s for s in self._sandboxes.values() if s.function is function]
-        if sum(1 for s in self._sandboxes.values() if s.state == "starting") >= self._starting_at_once:
+        starting = [s for s in self._sandboxes.values() if s.state == "starting"]
+        if len(starting) >= self._starting_at_once:
             return False
+        if sum(1 for s in starting if s.function is function) >= self._waiting[function]:
+            return False  # one is on its way for everyone who waits
         if len(self._sandboxes) < self._maximum or not mine:
             return True
         # Another function's unused sandbox makes room, if that function keeps one.
         for sandbox in sorted(self._sandboxes.values(), key=lambda s: s.idle_since):
             others = sum(1 for s in self._sandboxes.values() if s.function is sandbox.function)
             if sandbox.function is not function and sandbox.state == "idle" and others > 1:
-                sandbox.state = "dead"
-                sandbox.kill()
+                self._discard(sandbox)
                 return True
         return False
 
@@ -352,7 +393,7 @@ class Sandboxes:
                 "LAMBDA_RUNTIME_DIR": str(_BOOTSTRAP.parent),
                 "_HANDLER": function.handler,
             }
-            | dict(self._extra)
+            | dict(self._surroundings)
         )
 
     def _watch(self, sandbox: Sandbox) -> None:
@@ -361,9 +402,9 @@ class Sandboxes:
             self._sandboxes.pop(sandbox.id, None)
             sandbox.close()
             self._changed.notify_all()
-        if (invocation := sandbox.invocation) is not None:
+        invocation = sandbox.invocation
+        if invocation is not None and invocation.started.is_set():
             cause = f"signal: {-code}" if code < 0 else f"exit status {code}"
-            invocation.started.set()
             invocation.end(False, _exit_error(invocation, f"Runtime exited with error: {cause}"))
 
     def _reap(self) -> None:
@@ -374,8 +415,7 @@ class Sandboxes:
                 for sandbox in list(self._sandboxes.values()):
                     others = sum(1 for s in self._sandboxes.values() if s.function is sandbox.function)
                     if sandbox.state == "idle" and now - sandbox.idle_since > IDLE_S and others > 1:
-                        sandbox.state = "dead"
-                        sandbox.kill()
+                        self._discard(sandbox)
 
     def _runtime_api(self, environ: WSGIEnvironment, body: bytes) -> Answer:
         _, sandbox_id, rest = str(environ["PATH_INFO"]).split("/", 2)

@@ -1,7 +1,7 @@
 """AWS's APIs on one port: moto's backends behind an HTTP/1.1 server, with one lock per service.
 
-moto is not thread-safe: without locks, eight threads lost updates in DynamoDB and received SQS messages twice. A request
-passes a chain of interceptors before it reaches moto; what moto lacks is answered there.
+moto is not thread-safe: without locks, eight threads lost updates in DynamoDB and received SQS messages twice. A
+request passes a chain of interceptors before it reaches moto; what moto lacks is answered there.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class LocalStack:
         return {queue.logical_id: self._depth(queue) for queue in self._queues()}
 
     def idle(self) -> bool:
-        """Whether there is nothing left to do: no event on its way, no message on a queue that is read, no invocation."""
+        """Whether nothing is left to do: no event on its way, no message on a queue that is read, no invocation."""
         assert self._router is not None
         assert self._pump is not None
         read = {source.queue_name for source in self._sources}
@@ -259,6 +259,7 @@ class LocalStack:
         self._schedules = deployment.schedules(translation, self._functions) if self._run_schedules else []
         self._scale_visibility(translation)
         self._translation = translation
+        self._warm_functions()  # they import their packages while the resources are made
         self.outputs = deployment.create(translation, self.client)
 
     def _scale_visibility(self, translation: Translation) -> None:
@@ -269,7 +270,7 @@ class LocalStack:
                 seconds = float(properties.get("VisibilityTimeout", 30)) * self._visibility_scale
                 properties["VisibilityTimeout"] = max(1, round(seconds))
 
-    def _start_functions(self) -> None:
+    def _warm_functions(self) -> None:
         assert self._aws is not None
         self._sandboxes = Sandboxes(
             aws_endpoint_url=self._aws.url,
@@ -277,16 +278,19 @@ class LocalStack:
             python=self._python,
             log_dir=self.state_dir / "logs",
             maximum=self._maximum_workers,
-            extra=self._surroundings(),
+            surroundings=self._surroundings(),
         )
         self._sandboxes.start()
         self._ending.callback(self._sandboxes.stop)
-        self._ending.callback(lambda: self._pump.stop() if self._pump else None)
         read = {source.function for source in self._sources}
         for function in self._functions.values():
             self._sandboxes.warm(function, self._warm if function in read else 1)
+
+    def _start_functions(self) -> None:
+        assert self._sandboxes is not None
         for function in self._functions.values():
             self._sandboxes.wait_warm(function)
+        self._ending.callback(lambda: self._pump.stop() if self._pump else None)
         self._start_pump()
 
     def _start_pump(self) -> None:
@@ -377,7 +381,7 @@ class _ModelEndpoint:
     def __init__(self, python: str, bind: str, latency_scale: float, log_dir: Path, arguments: Sequence[str]) -> None:
         self._log_file = log_dir / "endpoint.log"
         self._log: IO[bytes] = self._log_file.open("ab")
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 *(python, "-m", "captions_cli.local.endpoint", "--host", bind, "--port", "0"),
                 *("--latency-scale", str(latency_scale), "--exit-with-parent"),

@@ -200,7 +200,7 @@ def _parameter_values(declared: Mapping[str, Any], overrides: Mapping[str, str])
 
 
 def _local_code(sam: dict[str, Any], root: Path) -> dict[str, Path]:
-    """Point CodeUri and ContentUri at an object in a bucket, as `sam package` does; returns the directories they named."""
+    """Point CodeUri and ContentUri at an object in a bucket, as `sam package` does; returns the directories named."""
     default = sam.get("Globals", {}).get("Function", {}).pop("CodeUri", None)
     uploaded = {"Bucket": CODE_BUCKET, "Key": CODE_KEY}
     code: dict[str, Path] = {}
@@ -250,7 +250,7 @@ def _resolve(
         properties = resolver.value(resource.get("Properties", {}), f"Resources.{logical_id}")
         resolved[logical_id] = Resource(logical_id, resource["Type"], resolver.names[logical_id], properties)
 
-    for_moto = {
+    for_moto: dict[str, Any] = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": str(template.get("Description", "")),
         "Parameters": _plain_parameters(template.get("Parameters", {})),
@@ -330,8 +330,8 @@ class _Resolver:
             "Fn::FindInMap": self._find_in_map,
             "Fn::If": lambda a, at: self.value(a[1] if self.condition(a[0]) else a[2], at),
             "Fn::Equals": lambda a, at: str(self.value(a[0], at)) == str(self.value(a[1], at)),
-            "Fn::And": lambda a, at: all([self.value(v, at) for v in a]),
-            "Fn::Or": lambda a, at: any([self.value(v, at) for v in a]),
+            "Fn::And": lambda a, at: all(self.value(v, at) for v in a),
+            "Fn::Or": lambda a, at: any(self.value(v, at) for v in a),
             "Fn::Not": lambda a, at: not self.value(a[0], at),
             "Fn::GetAZs": lambda a, at: [f"{self.value(a, at) or region}{zone}" for zone in "abc"],
         }
