@@ -6,7 +6,23 @@
 True
 """
 
-from captions_cli.local.endpoint.faults import Fault
-from captions_cli.local.endpoint.running import LocalEndpoint
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captions_cli.local.endpoint.faults import Fault
+    from captions_cli.local.endpoint.running import LocalEndpoint
 
 __all__ = ["Fault", "LocalEndpoint"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because the worker processes import this package too and need neither server nor catalogue.
+    if name == "Fault":
+        from captions_cli.local.endpoint.faults import Fault
+
+        return Fault
+    if name == "LocalEndpoint":
+        from captions_cli.local.endpoint.running import LocalEndpoint
+
+        return LocalEndpoint
+    raise AttributeError(name)

@@ -1,11 +1,12 @@
-"""Getting media described off the event loop: pictures in threads, sound in worker processes."""
+"""Getting media described off the event loop: pictures in threads, sound and film in worker processes."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from captions_cli.local.endpoint.description import Description, MediaError
+from captions_cli.local.endpoint.description import Description
+from captions_cli.local.endpoint.hearing import Listeners
 from captions_cli.local.endpoint.wire import MediaKind
 
 # Decoding and numpy release the interpreter's lock for most of their time; more threads than cores only wait.
@@ -17,8 +18,7 @@ class Viewer:
 
     def __init__(self, *, max_image_pixels: int, max_audio_s: float, speech_workers: int) -> None:
         self._max_image_pixels = max_image_pixels
-        self._max_audio_s = max_audio_s
-        self._speech_workers = speech_workers
+        self._listeners = Listeners(workers=speech_workers, max_audio_s=max_audio_s)
         self._threads: ThreadPoolExecutor | None = None
 
     async def describe(self, kind: MediaKind, data: bytes) -> Description:
@@ -28,15 +28,22 @@ class Viewer:
             MediaError: the bytes are not media of this kind, are broken, or are too large or long.
         """
         if kind == "image":
-            return await self._in_thread(data)
-        raise MediaError(f"unsupported_{kind}", f"This server does not take {kind} yet.")
+            return await self._seen(data)
+        from captions_cli.local.endpoint import recounting
+
+        if kind == "audio":
+            answer = await self._listeners.ask("a", data)
+            return recounting.sound(answer["heard"])
+        answer = await self._listeners.ask("v", data)
+        return recounting.film(answer["seen"], answer["heard"])
 
     async def close(self) -> None:
         """End the threads and processes."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._listeners.close()
 
-    async def _in_thread(self, data: bytes) -> Description:
+    async def _seen(self, data: bytes) -> Description:
         from captions_cli.local.endpoint import pixels
 
         if self._threads is None:
