@@ -41,7 +41,7 @@ def uploads() -> list[DemoUpload]:
 def _first_wave() -> list[DemoUpload]:
     osprey, colosseum, garden = media("perched-osprey.jpg"), media("roman-colosseum.jpg"), media("tea-gardens.jpg")
     casa, screenshot = media("casa-mila.jpg"), media("code-screenshot.png")
-    speech, words = media("block-books.wav"), media("movable-letters.mp3")
+    speech, words = media("block-books.wav"), media("comparatively-modern.mp3")
     return [
         DemoUpload("osprey.jpg", osprey, 1, "photo", "osprey"),
         DemoUpload("osprey-half.jpg", resized(osprey, 0.5), 1, "the photo at half size, at the same moment", "osprey"),
@@ -67,7 +67,7 @@ def _first_wave() -> list[DemoUpload]:
 
 def _second_wave() -> list[DemoUpload]:
     osprey, colosseum, casa = media("perched-osprey.jpg"), media("roman-colosseum.jpg"), media("casa-mila.jpg")
-    screenshot, words = media("code-screenshot.png"), media("movable-letters.mp3")
+    screenshot, words = media("code-screenshot.png"), media("comparatively-modern.mp3")
     return [
         DemoUpload(
             "web/osprey-q40.jpg", re_encoded(osprey, "JPEG", 40), 2, "the photo again, JPEG quality 40", "osprey"
@@ -140,7 +140,7 @@ def cut_out(data: bytes) -> bytes:
     return _saved(square, "PNG")
 
 
-def tagged(data: bytes, title: str = "Movable letters") -> bytes:
+def tagged(data: bytes, title: str = "Comparatively modern") -> bytes:
     """The MP3 with an ID3v2.3 title in front (https://id3.org/id3v2.3.0)."""
     text = b"\x00" + title.encode("latin-1")
     frame = b"TIT2" + len(text).to_bytes(4, "big") + b"\x00\x00" + text

@@ -24,6 +24,13 @@ LINE_CHARACTERS = 120
 """Length of a progress line where there is no terminal."""
 
 
+SAID = ("What", "Caption or reason")
+STAND_IN = (
+    "a local endpoint answered in the models' names, at their prices: no money was spent; "
+    "CAPTIONS_ENDPOINT_URL puts a real one in its place"
+)
+
+
 class LiveAudience(Audience):
     """Shows the demo on stderr as it happens."""
 
@@ -79,6 +86,8 @@ class LiveAudience(Audience):
 
     def __rich__(self) -> RenderableType:
         """The table as of now; uploads that have ended make room first when the terminal is low."""
+        if not self._uploads:
+            return Text(self._headline, style="bold")
         room = max(5, self._console.height - 5)
         shown = self._uploads
         if len(shown) > room:
@@ -100,8 +109,8 @@ class LiveAudience(Audience):
                 _short(record) if record and seen.ending else Text(""),
             )
         ended = sum(1 for upload in self._uploads if self._ended(upload.key))
-        counted = f"   {ended} of {len(self._uploads)} ended" if self._uploads else ""
-        return Group(Text(f"{self._headline}{counted}", style="bold"), table)
+        headline = f"{self._headline}   {ended} of {len(self._uploads)} ended"
+        return Group(Text(headline, style="bold"), table)
 
     def _ended(self, key: str) -> bool:
         return self._seen.get(key, Seen()).ending is not None
@@ -115,16 +124,37 @@ def _short(record: Record) -> Text:
 
 
 def print_report(report: Report) -> None:
-    """Print every upload with its state, source, model, latency, cost and caption, then the totals."""
-    names = ("Upload", "What", "State", "Source", "Model", "Latency", "Took", "Cost", "Caption or reason")
-    narrow = ("What", "Upload", "Model", "Caption or reason")
-    table = rendering.columns(*names, right=("Latency", "Took", "Cost"), fold=narrow)
+    """Print every upload with its state, source, model, latency, cost and caption, then the totals.
+
+    On a terminal the captions follow the table, each content's once.
+    """
+    right = ("Latency", "Took", "Cost")
+    terminal = sys.stdout.isatty()
+    facts = ("Upload", "State", "Source", "Model", *right)
+    table = (
+        rendering.columns(*facts, right=right, clip=("Upload", "Model"))
+        if terminal
+        else rendering.columns(*facts, *SAID, right=right)
+    )
     for outcome in report.outcomes:
-        table.add_row(*_cells(outcome))
+        table.add_row(*_cells(outcome)[: len(table.columns)])
     rendering.print_table(table)
+    if terminal:
+        rendering.print_table(_captions(report.outcomes))
     for line in totals(report):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def _captions(outcomes: Sequence[Outcome]) -> Table:
+    table = rendering.columns(*SAID, fold=("Caption or reason",))
+    seen: set[str] = set()
+    for outcome in outcomes:
+        name = outcome.upload.picture or outcome.upload.key
+        if name not in seen:
+            seen.add(name)
+            table.add_row(Text(name), _cells(outcome)[-1])
+    return table
 
 
 def totals(report: Report) -> list[str]:
@@ -138,6 +168,7 @@ def totals(report: Report) -> list[str]:
         f"{len(report.costs)} captions were paid for: {_amount(report.costs)}{log}",
         f"{len(report.savings)} uploads took the caption of the same content, saving {_amount(report.savings)}",
         f"{report.seconds:.1f} s in all, {report.starting_seconds:.1f} s of them to start the stack",
+        *([] if report.paid is None else [STAND_IN]),
         f"{wrong} things are not as they must be" if wrong else "everything ended as it must",
     ]
 
@@ -184,4 +215,4 @@ def _cells(outcome: Outcome) -> list[Text]:
     key, ended, source, model, took, cost, said = rendering.row(facts)
     latency = facts["latency_ms"] if facts["source"] == "model" else None
     shown = Text("" if latency is None else f"{latency / 1000:.2f} s")
-    return [key, Text(outcome.upload.what, style="dim"), ended, source, model, shown, took, cost, said]
+    return [key, ended, source, model, shown, took, cost, Text(outcome.upload.what, style="dim"), said]

@@ -100,17 +100,24 @@ def print_table(table: Table | Text) -> None:
     sys.stdout.flush()
 
 
-def columns(*names: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
-    """An empty table; columns named in `right` are aligned right, those in `fold` take what width is left."""
-    table = Table(box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
-    rights, folds = set(right), set(fold)
+def columns(*names: str, right: Iterable[str] = (), fold: Iterable[str] = (), clip: Iterable[str] = ()) -> Table:
+    """An empty table; columns in `right` are aligned right.
+
+    On a terminal, those in `fold` take what width is left on as many lines as they need, those in `clip` on one line,
+    cut at its end. Elsewhere every row is one whole line.
+    """
+    terminal = sys.stdout.isatty()
+    rights, folds, clips = set(right), set(fold), set(clip)
+    # Columns with a share of the width only give way to the others in a table that takes all of it.
+    shares = terminal and bool(folds or clips)
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold", expand=shares)
     for name in names:
         table.add_column(
             name,
             justify="right" if name in rights else "left",
-            overflow="fold",
-            no_wrap=name not in folds,
-            ratio=1 if name in folds else None,
+            overflow="ellipsis" if name in clips else "fold",
+            no_wrap=name not in folds or not terminal,
+            ratio=(3 if name in folds else 2 if name in clips else None) if shares else None,
         )
     return table
 
@@ -120,7 +127,8 @@ RECORD_COLUMNS = ("Upload", "State", "Source", "Model", "Took", "Cost", "Caption
 
 def records(found: Iterable[Record]) -> Table:
     """A table of records."""
-    return _facts_table(summary(record) for record in found)
+    table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), clip=("Upload", "Caption or reason"))
+    return _facts_table((summary(record) for record in found), table)
 
 
 def row(facts: Mapping[str, Any]) -> list[Text]:
@@ -131,18 +139,22 @@ def row(facts: Mapping[str, Any]) -> list[Text]:
         Text(printable(facts["key"])),
         state(facts["state"]),
         Text(facts["source"] or ""),
-        Text(facts["model"] or ""),
+        Text(model_name(facts["model"])),
         Text("" if taken is None else f"{taken:.1f} s"),
         Text(money(facts["cost"], unknown=facts["source"] == "model")),
         Text(one_line(facts["text"] or reason)),
     ]
 
 
-def _facts_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), fold=("Upload", "Caption or reason"))
+def _facts_table(rows: Iterable[Mapping[str, Any]], table: Table) -> Table:
     for facts in rows:
         table.add_row(*row(facts))
     return table
+
+
+def model_name(name: str | None) -> str:
+    """A model's name; on a terminal, where room is scarce, without the organisation in front."""
+    return (name or "").rpartition("/")[2] if sys.stdout.isatty() else name or ""
 
 
 def state(name: str) -> Text:
@@ -192,7 +204,8 @@ def upload(file: Planned, answer: Sent | NotSent, seen: Seen | None) -> dict[str
 
 def uploads(rows: Iterable[Mapping[str, Any]]) -> Table:
     """A table of what `upload` gave."""
-    return _facts_table(rows)
+    table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), fold=("Caption or reason",), clip=("Upload",))
+    return _facts_table(rows, table)
 
 
 def details(record: Record) -> Table:
