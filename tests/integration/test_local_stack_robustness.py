@@ -1,0 +1,187 @@
+"""The local stack when things go wrong: killed workers, a restarted pump, repeated events, a stack that is ended."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from captions_cli.local import LocalStack, StackError
+from support.small_stack import TEMPLATE, Small, eventually, make_template
+
+Start = Callable[..., Small]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start small stacks; each ends before the next one or with the test."""
+    running: list[LocalStack] = []
+
+    def start(**options: Any) -> Small:
+        template = tmp_path / "template.yaml"
+        stack = LocalStack(
+            template if template.exists() else make_template(tmp_path),
+            stack_name="small",
+            endpoint="http://127.0.0.1:9/v1",
+            state_dir=tmp_path / "state",
+            parameters={"Trace": str(tmp_path / "trace")},
+            **options,
+        )
+        stack.start()
+        running.append(stack)
+        return Small(stack, tmp_path / "trace")
+
+    yield start
+    for stack in running:
+        stack.stop()
+
+
+class TestKills:
+    def test_the_message_of_a_killed_worker_comes_back(self, start: Start) -> None:
+        small = start()
+        small.send(do="sleep", seconds=2.5, times=1, name="victim")
+        victim = eventually(lambda: [c for c in small.traced() if c["event"].get("Records")])[0]["pid"]
+        small.stack.kill_worker(victim)
+        assert small.stack.wait_idle(30)
+        assert small.receive_counts("victim") == ["1", "2"]
+        assert victim not in {pid for _, pid in small.stack.workers()}
+
+    def test_only_own_workers_can_be_killed(self, start: Start) -> None:
+        with pytest.raises(StackError, match="no worker"):
+            start().stack.kill_worker(os.getpid())
+
+    def test_an_idle_worker_that_died_is_replaced_without_a_failed_delivery(self, start: Start) -> None:
+        small = start()
+        for _, pid in small.stack.workers():
+            small.stack.kill_worker(pid)
+        for number in range(5):
+            small.send(name=f"after-{number}")
+        assert small.stack.wait_idle(30)
+        assert [small.receive_counts(f"after-{number}") for number in range(5)] == [["1"]] * 5
+
+    def test_a_restarted_pump_loses_nothing(self, start: Start) -> None:
+        small = start()
+        small.send(do="sleep", seconds=2.5, times=1, name="interrupted")
+        eventually(lambda: small.receive_counts("interrupted"))
+        for number in range(10):
+            small.send(name=f"queued-{number}")
+        small.stack.restart_pump()
+        assert small.stack.wait_idle(30)
+        assert small.receive_counts("interrupted") == ["1", "2"]
+        assert all(small.receive_counts(f"queued-{number}") for number in range(10))
+
+
+class TestDeliveries:
+    def test_every_event_twice_and_in_another_order(self, start: Start) -> None:
+        small = start(deliver_twice=True, shuffle=True, seed=1)
+        keys = [f"key-{number:02}" for number in range(10)]
+        for key in keys:
+            small.s3.put_object(Bucket=small.bucket, Key=key, Body=b"")
+        events = small.events(20)
+        delivered = [event["detail"]["object"]["key"] for event in events]
+        assert sorted(delivered) == sorted(keys * 2)
+        assert delivered != sorted(delivered)
+        assert len({event["id"] for event in events}) == 10
+
+    def test_visibility_can_be_scaled_for_trials(self, start: Start) -> None:
+        small = start(visibility_scale=0.5)
+        url = small.stack.outputs["WorkQueueUrl"]
+        attributes = small.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+        assert attributes == {"VisibilityTimeout": "1"}
+
+
+class TestStarting:
+    def test_a_second_stack_in_the_same_place_says_who_is_there(self, start: Start, tmp_path: Path) -> None:
+        small = start()
+        other = run_module(tmp_path, "--state-dir", str(small.stack.state_dir))
+        assert other.wait(timeout=60) == 1
+        assert other.stderr is not None
+        assert f"a local stack is up already (process {os.getpid()})" in other.stderr.read()
+
+    def test_a_taken_port_is_an_error_that_names_it(self, start: Start) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(StackError, match=f"cannot listen on 127.0.0.1:{port}"):
+                start(port=port)
+
+    def test_stacks_can_follow_one_another_and_share_nothing(self, start: Start) -> None:
+        first = start()
+        first.s3.put_object(Bucket=first.bucket, Key="old", Body=b"")
+        first.stack.stop()
+        second = start()
+        assert second.bucket != first.bucket
+        names = {bucket["Name"] for bucket in second.s3.list_buckets()["Buckets"]}
+        assert first.bucket not in names
+
+    def test_a_handler_that_cannot_be_loaded_is_shown(self, start: Start, tmp_path: Path) -> None:
+        make_template(tmp_path)
+        (tmp_path / "work" / "app.py").write_text("import nothing_of_the_kind\n")
+        with pytest.raises(StackError, match="No module named 'nothing_of_the_kind'"):
+            start()
+
+    def test_an_unknown_resource_type_is_an_error(self, start: Start, tmp_path: Path) -> None:
+        make_template(tmp_path)
+        unknown = TEMPLATE.replace("Resources:\n", "Resources:\n  Odd: {Type: AWS::Mystery::Machine}\n", 1)
+        (tmp_path / "template.yaml").write_text(unknown)
+        with pytest.raises(StackError, match="AWS::Mystery::Machine"):
+            start()
+
+
+class TestProcess:
+    def test_writes_its_state_and_removes_it(self, tmp_path: Path) -> None:
+        make_template(tmp_path)
+        process = run_module(tmp_path)
+        state = ready(process)
+        assert json.loads((tmp_path / "state" / "stack.json").read_text()) == state
+        assert state["pid"] == process.pid
+        assert state["stack_name"] == "small"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+        assert not (tmp_path / "state" / "stack.json").exists()
+
+    def test_nothing_it_started_outlives_it_even_when_it_is_killed(self, tmp_path: Path) -> None:
+        make_template(tmp_path)
+        process = run_module(tmp_path, endpoint=None)
+        ready(process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2  # a worker and the model endpoint
+        process.kill()
+        process.wait(timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
+
+
+def run_module(
+    directory: Path, *arguments: str, endpoint: str | None = "http://127.0.0.1:9/v1"
+) -> "subprocess.Popen[str]":
+    """Run `python -m captions_cli.local` with the small template."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "captions_cli.local"),
+            *("--template", str(directory / "template.yaml"), "--stack-name", "small"),
+            *("--state-dir", str(directory / "state"), "--parameter", f"Trace={directory / 'trace'}"),
+            *(("--endpoint", endpoint) if endpoint else ()),
+            *arguments,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("CAPTIONS_")},
+    )
+
+
+def ready(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """Wait for the line that says that the stack is up."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    state: dict[str, Any] = json.loads(line)
+    return state
