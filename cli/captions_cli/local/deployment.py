@@ -14,7 +14,15 @@ from captions_cli.local.events import parse_function_name
 from captions_cli.local.pump import EventSource, Schedule
 from captions_cli.local.sandboxes import Function
 from captions_cli.local.schedules import parse_schedule
-from captions_cli.local.translate import ACCOUNT_ID, CODE_BUCKET, CODE_KEY, SECRET_ARN_SUFFIX, Resource, Translation
+from captions_cli.local.translate import (
+    ACCOUNT_ID,
+    CODE_BUCKET,
+    CODE_KEY,
+    SECRET_ARN_SUFFIX,
+    Resource,
+    Translation,
+    partition_of,
+)
 
 LOGGER = logging.getLogger(__name__)
 
@@ -132,13 +140,13 @@ def _maximum_concurrency(properties: Mapping[str, Any]) -> int | None:
 
 
 def _function_arn(region: str, name: str) -> str:
-    return f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{name}"
+    return f"arn:{partition_of(region)}:lambda:{region}:{ACCOUNT_ID}:function:{name}"
 
 
 def _schedule_arn(region: str, resource: Resource) -> str:
     if resource.type == "AWS::Events::Rule":
-        return f"arn:aws:events:{region}:{ACCOUNT_ID}:rule/{resource.name}"
-    return f"arn:aws:scheduler:{region}:{ACCOUNT_ID}:schedule/default/{resource.name}"
+        return f"arn:{partition_of(region)}:events:{region}:{ACCOUNT_ID}:rule/{resource.name}"
+    return f"arn:{partition_of(region)}:scheduler:{region}:{ACCOUNT_ID}:schedule/default/{resource.name}"
 
 
 def _upload_code(translation: Translation, s3: Any) -> None:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from captions_cli.local.server import ServiceLocks
-from captions_cli.local.translate import ACCOUNT_ID
+from captions_cli.local.translate import ACCOUNT_ID, partition_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def s3_event(
         "account": ACCOUNT_ID,
         "time": event_time(),
         "region": region,
-        "resources": [f"arn:aws:s3:::{bucket}"],
+        "resources": [f"arn:{partition_of(region)}:s3:::{bucket}"],
         "detail": detail,
     }
 

@@ -45,8 +45,8 @@ def _cron(fields: list[str], expression: str) -> Next:
     months = _numbers(fields[3], 1, 12, expression, _MONTHS)
     years = _numbers(fields[5], 1970, 2199, expression)
     if "?" not in (fields[2], fields[4]):
-        raise StackError(f"one of day-of-month and day-of-week must be '?': {expression}")
-    if any(sign in fields[2] + fields[4].replace("SAT", "").replace("MON", "") for sign in "LW#"):
+        raise StackError(f"a schedule has '?' for day-of-month or day-of-week: {expression}")
+    if re.search(r"L|W(?!ED)|#", f"{fields[2]} {fields[4]}"):
         raise StackError(f"the local stack does not do L, W and # in schedules: {expression}")
     days = None if fields[2] == "?" else _numbers(fields[2], 1, 31, expression)
     weekdays = None if fields[4] == "?" else _numbers(fields[4], 1, 7, expression, _DAYS)

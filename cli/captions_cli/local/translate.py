@@ -298,7 +298,7 @@ class _Resolver:
         self._mappings: Mapping[str, Any] = template.get("Mappings", {})
         self._types: dict[str, str] = {name: r["Type"] for name, r in template["Resources"].items()}
         self._properties: dict[str, Any] = {name: r.get("Properties", {}) for name, r in template["Resources"].items()}
-        self._partition = _partition(region)
+        self._partition = partition_of(region)
         self._stack_name = stack_name
         self._suffixes = random.SystemRandom()
         self.names: dict[str, str] = {}
@@ -538,7 +538,8 @@ class _NotNamedYetError(StackError):
     """A reference to a resource whose name is still being made out."""
 
 
-def _partition(region: str) -> str:
+def partition_of(region: str) -> str:
+    """The AWS partition a region belongs to, as ARNs name it."""
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
