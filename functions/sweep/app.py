@@ -18,7 +18,7 @@ logger, metrics, tracer = telemetry.logger(), telemetry.metrics(), telemetry.tra
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
-    """Sweep once, and say how many uploads were put back, given up, and restored from lost events."""
+    """Sweep once, and say how many uploads were put back, sent to be ended, and restored from lost events."""
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - STOPPING_SECONDS
     swept = asdict(wiring.sweeper().run(deadline=deadline))
     logger.info("swept", **swept)

@@ -27,7 +27,7 @@ from captions.gateway import (
     Request,
     Unacceptable,
 )
-from captions.intake import Outcome
+from captions.handover import HandOver
 from captions.jobs import MAX_DELAY_SECONDS, Job, Queues, Revisit, backoff
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
@@ -89,6 +89,9 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._decoders = asyncio.Semaphore(DECODERS)
+        self._handover = HandOver(
+            self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
+        )
 
     async def run(self, job: Job, *, deadline: float) -> Ending:
         """Take one job as far as it goes before `deadline` (time.monotonic), and say how far that was.
@@ -103,7 +106,7 @@ class Worker:
         )
         match begun:
             case Superseded() | Duplicate(Record(state="deleted")):
-                return await self._pass_on(job, "superseded")
+                return await self._pass_on(job)
             case Duplicate(record):
                 await self._settle(job, record)
                 return "settled"
@@ -214,7 +217,7 @@ class Worker:
         # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
         await self._account(job, provenance)
         orphan = record.model_copy(update={"result": result, "provenance": provenance, "state": "captioned"})
-        await self._hand_over(job, orphan)
+        await asyncio.to_thread(self._handover.share, job.claim, orphan)
         return "superseded"
 
     async def _account(self, job: Job, provenance: Provenance) -> None:
@@ -222,47 +225,7 @@ class Worker:
             await asyncio.to_thread(self.records.add_superseded_cost, job.upload.asset, Decimal(provenance.cost))
 
     async def _settle(self, job: Job, record: Record) -> None:
-        """Do all that follows a stored end; every part of it can be repeated."""
-        await self._hand_over(job, record)
-        await asyncio.to_thread(self.notifier.ended, [record])
-
-    async def _hand_over(self, job: Job, record: Record) -> None:
-        """End the claim and give everyone who waits for it the same end."""
-        # A caption that was itself copied (from a leader taken for dead too early) may not be copied on: matches
-        # would chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
-        outcome = Outcome.of(record) if record.result is not None and record.source != "cache" else None
-        followers = await asyncio.to_thread(
-            self.neighbours.settle,
-            job.claim.id,
-            job.claim.generation,
-            "READY" if outcome else "DEAD",
-            outcome.stored() if outcome else None,
-        )
-        for follower in followers:
-            await asyncio.to_thread(self._tell, job, record, outcome, follower)
-
-    def _tell(self, job: Job, leader: Record, outcome: Outcome | None, follower: Any) -> None:
-        shared: Ended | None = "captioned" if outcome else _of_the_media(leader)
-        if shared is None:
-            # What ended the leader says nothing of the picture: one of the followers is to lead now.
-            self.queues.send(self.settings.uploads_queue_url, Revisit(upload=follower, reason="leader_lost"))
-        else:
-            ended = self.records.finish(
-                follower,
-                shared,
-                now=self.now(),
-                source="cache" if outcome else None,
-                result=outcome.result if outcome else None,
-                provenance=outcome.copied() if outcome else None,
-                reason=leader.reason,
-            )
-            if ended is None:
-                # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
-                current = self.records.get(follower.asset)
-                ended = current if current and current.sequencer == follower.sequencer and current.terminal else None
-            if ended is not None:
-                self.notifier.ended([ended])
-        self.neighbours.dismiss(job.claim.id, follower)
+        await asyncio.to_thread(self._handover.settle, job.claim, record)
 
     async def _give_up(
         self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | None = None
@@ -283,20 +246,13 @@ class Worker:
         )
         telemetry.logger().warning("upload_ended", asset=job.upload.asset, state=state, reason=reason.code)
         if ended is None:
-            return await self._pass_on(job, "superseded")
+            return await self._pass_on(job)
         await self._settle(job, ended)
         return state
 
-    async def _pass_on(self, job: Job, ending: Ending) -> Ending:
-        """Free the claim of an upload that is no longer there to be captioned."""
-        followers = await asyncio.to_thread(self.neighbours.settle, job.claim.id, job.claim.generation, "DEAD", None)
-        for follower in followers:
-            if follower != job.upload:
-                await asyncio.to_thread(
-                    self.queues.send, self.settings.uploads_queue_url, Revisit(upload=follower, reason="leader_lost")
-                )
-            await asyncio.to_thread(self.neighbours.dismiss, job.claim.id, follower)
-        return ending
+    async def _pass_on(self, job: Job) -> Ending:
+        await asyncio.to_thread(self._handover.pass_on, job.claim, job.upload)
+        return "superseded"
 
     async def _defer(self, job: Job, record: Record, error: GatewayError, lease_until: float) -> Ending:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
@@ -351,8 +307,3 @@ class Worker:
         if target is None:
             raise ValueError(f"no queue takes {job.kind}")
         await asyncio.to_thread(partial(self.queues.send, target.queue_url, job, delay=delay))
-
-
-def _of_the_media(leader: Record) -> Ended | None:
-    """Return how a leader ended, where that says something of its media rather than of its object."""
-    return leader.state if leader.state in ("blocked", "failed") else None

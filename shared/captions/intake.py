@@ -5,13 +5,14 @@ followers' keys come from the event itself, so that a repetition finds what the 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import BoundedSemaphore
-from typing import Any, Literal
+from typing import Literal
 
 from captions import media, routing, telemetry
 from captions.fingerprint import HASH_VERSION, Fingerprint, fingerprint_audio, fingerprint_image
+from captions.handover import HandOver, Outcome
 from captions.jobs import ClaimRef, Job, Queues, Revisit, backoff
 from captions.neighbours import Contended, Follow, Hit, Lead, Neighbours
 from captions.notify import Notifier
@@ -23,7 +24,6 @@ from captions.records import (
     Reason,
     Record,
     Records,
-    Result,
     Superseded,
     spent,
 )
@@ -35,60 +35,9 @@ DECODERS = 3
 SNIFFED_BYTES = 65_536
 """How much of an object too large to be read whole is looked at to say what it is."""
 
-Ending = Literal["ignored", "duplicate", "superseded", "rejected", "hit", "waiting", "queued", "contended", "deleted"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A captioned exemplar's answer, as its claim keeps it for those that copy it."""
-
-    asset: str
-    result: Result
-    model: str | None
-    reported_model: str | None
-    endpoint: str | None
-    prompt_version: str | None
-    cost: str | None
-
-    @classmethod
-    def of(cls, record: Record) -> "Outcome":
-        """Take the answer of a record that was captioned by a model."""
-        provenance = record.provenance or Provenance()
-        if record.result is None:
-            raise ValueError(f"{record.asset} has no result")
-        return cls(
-            asset=record.asset,
-            result=record.result,
-            model=provenance.model,
-            reported_model=provenance.reported_model,
-            endpoint=provenance.endpoint,
-            prompt_version=provenance.prompt_version,
-            cost=provenance.cost,
-        )
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> "Outcome":
-        """Read what `stored` wrote."""
-        values = {"model": None, "reported_model": None, "endpoint": None, "prompt_version": None, "cost": None}
-        return cls(**{**values, **stored, "result": Result.model_validate(stored["result"])})
-
-    def stored(self) -> dict[str, Any]:
-        """Return the answer as plain values for the claim."""
-        return {**self.__dict__, "result": self.result.model_dump()}
-
-    def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
-        """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
-        return Provenance(
-            model=self.model,
-            reported_model=self.reported_model,
-            endpoint=self.endpoint,
-            prompt_version=self.prompt_version,
-            attempts=attempts,
-            cost=spent(attempts),
-            cost_source="cache",
-            copied_from=self.asset,
-            saved=self.cost,
-        )
+Ending = Literal[
+    "ignored", "duplicate", "superseded", "rejected", "hit", "waiting", "queued", "contended", "deleted", "failed"
+]
 
 
 @dataclass
@@ -105,6 +54,9 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._decoders = BoundedSemaphore(DECODERS)
+        self._handover = HandOver(
+            self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
+        )
 
     def handle(self, message: Upload | Deletion | Ignored | Revisit, *, redelivered: bool = False) -> Ending:
         """Take one message of the uploads queue as far as it goes now, and say how far that was.
@@ -143,11 +95,34 @@ class Intake:
             return "superseded"
         if revisit.reason == "redrive" and not redelivered and record.state in ("failed", "blocked"):
             record = self.records.reopen(record.upload, now=now, due=now + self.settings.sweep_after_seconds) or record
+        if revisit.reason == "stalled":
+            return self._stalled(record, redelivered=redelivered)
         if record.terminal:
             if redelivered:
                 self.notifier.ended([record])
             return "duplicate"
         return self._place(record, revisit)
+
+    def _stalled(self, record: Record, *, redelivered: bool) -> Ending:
+        """End an upload that got nowhere for too long, and everyone who waits for it."""
+        message = f"no end was reached since {record.received_at}, and no model was ever asked"
+        ended = self.records.finish(
+            record.upload,
+            "failed",
+            now=self.now(),
+            reason=record.reason or Reason(code="stalled", message=message),
+            provenance=Provenance(attempts=record.attempts, cost=spent(record.attempts)),
+        )
+        if ended is None and redelivered and record.terminal:
+            ended = record
+        if ended is None:
+            return "duplicate"
+        telemetry.count("Stalled")
+        if ended.claim is not None and ended.claim.generation > 0:
+            self._handover.settle(ended.claim, ended)
+        else:
+            self.notifier.ended([ended])
+        return "failed"
 
     def _deleted(self, deletion: Deletion, *, redelivered: bool) -> Ending:
         record = self.records.get(deletion.asset)

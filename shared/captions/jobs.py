@@ -38,13 +38,16 @@ class Job(BaseModel):
 
 
 class Revisit(BaseModel):
-    """An upload that is to go through dedupe again: it stopped on the way, lost its leader or is redriven."""
+    """An upload that is to go through dedupe again: it stopped on the way, lost its leader or is redriven.
+
+    `stalled` asks to end it: it was put back often enough.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     type: Literal["revisit"] = "revisit"
     upload: ObjectVersion
-    reason: Literal["sweep", "leader_lost", "contention", "redrive"]
+    reason: Literal["sweep", "stalled", "leader_lost", "contention", "redrive"]
     attempt: int = Field(default=0, ge=0)
 
 

@@ -306,7 +306,8 @@ class Records:
     ) -> bool:
         """Move a pending upload on and say when the sweep shall look; False when it is not pending.
 
-        A worker's lease is left alone: the sweep may look at an upload that is being captioned.
+        A worker's lease is left alone: the sweep may look at an upload that is being captioned. One that waits for a
+        leader which is at work does not stand still, so its sweeps are forgotten.
         """
         values: dict[str, Any] = {
             "state": state,
@@ -319,6 +320,7 @@ class Records:
         changed, _ = self._update(
             upload.asset,
             values,
+            remove={"sweeps"} if state == "waiting" else (),
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
             names={":decided_on": upload.sequencer, **_states()},
         )

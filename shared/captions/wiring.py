@@ -56,7 +56,6 @@ def sweeper() -> Sweeper:
         settings=settings,
         records=Records(client("dynamodb"), settings.captions_table),
         queues=Queues(client("sqs")),
-        notifier=Notifier(client("events"), settings.event_bus_name),
         sqs=client("sqs"),
     )
 

@@ -1,6 +1,7 @@
 """From a job to a stored caption, everyone who waits for it, and the event bus."""
 
 import io
+import json
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 from captions.captioning import NotStartedError
 from captions.catalogue import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
+from captions.settings import SweepSettings
+from captions.sweeping import Sweeper
 from support.worker import IMAGE_MODELS, Workshop
 
 FIRST, SECOND, _ = IMAGE_MODELS
@@ -277,50 +280,76 @@ def test_a_job_is_not_started_without_time_to_end_it(shop: Workshop, photo: byte
     assert shop.paid() == []
 
 
+def sweeper(shop: Workshop) -> Sweeper:
+    settings = SweepSettings(**shop.dedupe.intake.settings.model_dump(include=set(SweepSettings.model_fields)))
+    return Sweeper(settings, shop.dedupe.records, shop.worker.queues, shop.dedupe.aws.sqs, shop.dedupe.clock)
+
+
 @pytest.mark.parametrize("state", ["received", "queued", "waiting"])
 def test_the_sweep_finds_what_stopped_on_the_way(shop: Workshop, photo: bytes, state: str) -> None:
-    from captions.settings import SweepSettings
-    from captions.sweeping import Sweeper
-
-    aws = shop.dedupe.aws
-    settings = SweepSettings(**shop.dedupe.intake.settings.model_dump(include=set(SweepSettings.model_fields)))
-    sweeper = Sweeper(
-        settings, shop.dedupe.records, shop.worker.queues, shop.worker.notifier, aws.sqs, shop.dedupe.clock
-    )
+    aws, sweep = shop.dedupe.aws, sweeper(shop)
     shop.dedupe.upload("a.jpg", photo)
     record = shop.dedupe.record("a.jpg")
     shop.jobs()  # lost
     now = shop.dedupe.clock.at
     shop.dedupe.records.progress(record.upload, state, now=now, due=now + 100)  # type: ignore[arg-type]
-    assert sweeper.run(deadline=float("inf")).revisited == 0
+    assert sweep.run(deadline=float("inf")).revisited == 0
     shop.dedupe.clock.at += 1_000
-    assert sweeper.run(deadline=float("inf")).revisited == 1
-    assert sweeper.run(deadline=float("inf")).revisited == 0
+    assert sweep.run(deadline=float("inf")).revisited == 1
+    assert sweep.run(deadline=float("inf")).revisited == 0
     (revisit,) = aws.receive(aws.uploads_queue)
     assert shop.dedupe.deliver(revisit) == "queued"
     (job,) = shop.jobs()
     assert shop.run(job) == "captioned"
     shop.dedupe.clock.at += 1_000_000
-    assert sweeper.run(deadline=float("inf")).revisited == 0
+    assert sweep.run(deadline=float("inf")).revisited == 0
 
 
-def test_the_sweep_ends_what_never_gets_anywhere(shop: Workshop, photo: bytes) -> None:
-    from captions.settings import SweepSettings
-    from captions.sweeping import Sweeper
-
-    aws = shop.dedupe.aws
-    settings = SweepSettings(**shop.dedupe.intake.settings.model_dump(include=set(SweepSettings.model_fields)))
-    sweeper = Sweeper(
-        settings, shop.dedupe.records, shop.worker.queues, shop.worker.notifier, aws.sqs, shop.dedupe.clock
-    )
+def test_what_never_gets_anywhere_is_ended_with_everyone_who_waits_for_it(shop: Workshop, photo: bytes) -> None:
+    aws, sweep = shop.dedupe.aws, sweeper(shop)
     shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("twin.jpg", recompressed(photo))
+    leader = shop.dedupe.record("a.jpg").upload
     for _ in range(3):
-        shop.dedupe.clock.at += settings.max_job_age_seconds
-        assert sweeper.run(deadline=float("inf")).revisited == 1
-    shop.dedupe.clock.at += settings.max_job_age_seconds
-    assert sweeper.run(deadline=float("inf")).failed == 1
-    record = shop.dedupe.record("a.jpg")
-    assert record.state == "failed"
-    assert record.reason is not None
-    assert record.reason.code == "stalled"
-    assert aws.heard() == [("Caption.Failed", "a.jpg")]
+        shop.dedupe.clock.at += 50_000
+        sweep.run(deadline=float("inf"))
+        for revisit in aws.receive(aws.uploads_queue):
+            if revisit["upload"]["key"] == leader.key:
+                assert shop.dedupe.deliver(revisit) == "queued"
+    shop.dedupe.clock.at += 50_000
+    assert sweep.run(deadline=float("inf")).ended >= 1
+    (stalled,) = [body for body in aws.receive(aws.uploads_queue) if body["upload"]["key"] == leader.key]
+    assert shop.dedupe.deliver(stalled) == "failed"
+    for key in ("a.jpg", "twin.jpg"):
+        record = shop.dedupe.record(key)
+        assert record.state == "failed"
+        assert record.reason is not None
+        assert record.reason.code == "stalled"
+    assert sorted(aws.heard()) == [("Caption.Failed", "a.jpg"), ("Caption.Failed", "twin.jpg")]
+    assert shop.dedupe.deliver(stalled) == "duplicate"
+
+
+def test_a_follower_of_a_leader_at_work_is_never_given_up(shop: Workshop, photo: bytes) -> None:
+    aws, sweep = shop.dedupe.aws, sweeper(shop)
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("twin.jpg", recompressed(photo))
+    claim = shop.dedupe.record("a.jpg").claim
+    assert claim is not None
+    for _ in range(9):
+        shop.dedupe.clock.at += 50_000
+        shop.worker.neighbours.renew(claim.id, claim.generation, shop.dedupe.clock.at + 60_000)
+        sweep.run(deadline=float("inf"))
+        for revisit in aws.receive(aws.uploads_queue):
+            if revisit["upload"]["key"] == "twin.jpg":
+                assert shop.dedupe.deliver(revisit) == "waiting"
+
+
+def test_events_that_could_not_be_delivered_come_back(shop: Workshop, photo: bytes) -> None:
+    aws, sweep = shop.dedupe.aws, sweeper(shop)
+    lost = aws.sqs.create_queue(QueueName="lost")["QueueUrl"]
+    sweep.settings = sweep.settings.model_copy(update={"rule_dead_letter_queue_url": lost})
+    aws.sqs.send_message(QueueUrl=lost, MessageBody=json.dumps(aws.put("a.jpg", photo)))
+    assert sweep.run(deadline=float("inf")).restored == 1
+    (event,) = aws.receive(aws.uploads_queue)
+    assert shop.dedupe.deliver(event) == "queued"
+    assert aws.receive(lost) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from captions.intake import spent
+from captions.records import spent
 from captions.jobs import MAX_DELAY_SECONDS, backoff
 from captions.routing import route, scope, tenant
 from captions.settings import IntakeSettings

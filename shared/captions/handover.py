@@ -1,0 +1,136 @@
+"""Ends a claim: gives everyone who waits for a leader's end the same one, and tells the event bus.
+
+Everything here follows an end that is already stored, and can be repeated from the record as often as need be.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from captions.jobs import ClaimRef, Queues, Revisit
+from captions.neighbours import Neighbours
+from captions.notify import Notifier
+from captions.records import Ended, Provenance, Record, Records, Result, spent
+from captions.uploads import ObjectVersion
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A captioned exemplar's answer, as its claim keeps it for those that copy it."""
+
+    asset: str
+    result: Result
+    model: str | None = None
+    reported_model: str | None = None
+    endpoint: str | None = None
+    prompt_version: str | None = None
+    cost: str | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> "Outcome | None":
+        """Take the answer of a record; None unless a model made it for this very picture.
+
+        A caption that was itself copied (from a leader taken for dead too early) may not be copied on: matches would
+        chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
+        """
+        if record.result is None or record.source == "cache":
+            return None
+        provenance = record.provenance or Provenance()
+        return cls(
+            asset=record.asset,
+            result=record.result,
+            model=provenance.model,
+            reported_model=provenance.reported_model,
+            endpoint=provenance.endpoint,
+            prompt_version=provenance.prompt_version,
+            cost=provenance.cost,
+        )
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Outcome":
+        """Read what `stored` wrote."""
+        return cls(**{**stored, "result": Result.model_validate(stored["result"])})
+
+    def stored(self) -> dict[str, Any]:
+        """Return the answer as plain values for the claim."""
+        return {**self.__dict__, "result": self.result.model_dump()}
+
+    def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
+        """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
+        return Provenance(
+            model=self.model,
+            reported_model=self.reported_model,
+            endpoint=self.endpoint,
+            prompt_version=self.prompt_version,
+            attempts=attempts,
+            cost=spent(attempts),
+            cost_source="cache",
+            copied_from=self.asset,
+            saved=self.cost,
+        )
+
+
+@dataclass
+class HandOver:
+    """What ending a claim takes."""
+
+    records: Records
+    neighbours: Neighbours
+    queues: Queues
+    notifier: Notifier
+    uploads_queue_url: str
+    now: Callable[[], float] = time.time
+
+    def settle(self, claim: ClaimRef, record: Record) -> None:
+        """Do all that follows an upload's stored end: share it, then tell the event bus."""
+        self.share(claim, record)
+        self.notifier.ended([record])
+
+    def share(self, claim: ClaimRef, record: Record) -> None:
+        """End the claim of a record and give everyone who waits for it the same end."""
+        outcome = Outcome.of(record)
+        followers = self.neighbours.settle(
+            claim.id, claim.generation, "READY" if outcome else "DEAD", outcome.stored() if outcome else None
+        )
+        for follower in followers:
+            self._tell(record, outcome, follower)
+            self.neighbours.dismiss(claim.id, follower)
+
+    def pass_on(self, claim: ClaimRef, upload: ObjectVersion) -> None:
+        """Free the claim of an upload that is no longer there to be captioned; one of its followers is to lead."""
+        for follower in self.neighbours.settle(claim.id, claim.generation, "DEAD"):
+            if follower != upload:
+                self._lead_anew(follower)
+            self.neighbours.dismiss(claim.id, follower)
+
+    def _tell(self, leader: Record, outcome: Outcome | None, follower: ObjectVersion) -> None:
+        state = _of_the_media(leader, outcome)
+        if state is None:
+            self._lead_anew(follower)
+            return
+        ended = self.records.finish(
+            follower,
+            state,
+            now=self.now(),
+            source="cache" if outcome else None,
+            result=outcome.result if outcome else None,
+            provenance=outcome.copied() if outcome else None,
+            reason=None if outcome else leader.reason,
+        )
+        if ended is None:
+            # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
+            current = self.records.get(follower.asset)
+            ended = current if current and current.sequencer == follower.sequencer and current.terminal else None
+        if ended is not None:
+            self.notifier.ended([ended])
+
+    def _lead_anew(self, follower: ObjectVersion) -> None:
+        self.queues.send(self.uploads_queue_url, Revisit(upload=follower, reason="leader_lost"))
+
+
+def _of_the_media(leader: Record, outcome: Outcome | None) -> Ended | None:
+    """Return the end to share: one that says something of the media, rather than of the leader's own object."""
+    if outcome is not None:
+        return "captioned"
+    return leader.state if leader.state in ("blocked", "failed") else None
