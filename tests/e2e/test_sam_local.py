@@ -66,11 +66,12 @@ class Bench:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return taken
 
-    def event(self, golden: str, *changes: dict[str, Any]) -> Path:
-        """A golden batch with each body changed: what only the running stack knows, such as versions and claims."""
+    def event(self, golden: str, *changes: dict[str, Any] | None) -> Path:
+        """A golden batch with bodies changed in what only the running stack knows, such as versions and claims."""
         batch = json.loads((EVENTS / golden).read_text(encoding="utf-8"))
         for record, change in zip(batch["Records"], changes, strict=True):
-            record["body"] = json.dumps(merged(json.loads(record["body"]), change))
+            if change is not None:
+                record["body"] = json.dumps(merged(json.loads(record["body"]), change))
         path = self.sam.folder / "event.json"
         path.write_text(json.dumps(batch), encoding="utf-8")
         return path
@@ -211,7 +212,8 @@ def test_only_the_garbage_of_a_batch_is_handed_back(bench: Bench) -> None:
     assert failed == {record["messageId"] for record in records[1:-1]}
     assert bench.record(PHOTO).state == "queued"
 
-    path = EVENTS / "caption" / "batch-with-garbage.json"
+    (job,) = bench.messages("images")
+    path = bench.event("caption/batch-with-garbage.json", None, {"claim": job["claim"]}, None)
     first, _, last = json.loads(path.read_text(encoding="utf-8"))["Records"]
     answer = bench.sam.invoke("CaptionFunction", path)
     failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}

@@ -90,6 +90,8 @@ class SamLocal:
                 **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
                 "AWS_ACCESS_KEY_ID": "local",
                 "AWS_SECRET_ACCESS_KEY": "local",
+                # SAM CLI asks who it is; without an answer at hand it waits for the network to time out.
+                "AWS_ENDPOINT_URL_STS": self.environment[function]["AWS_ENDPOINT_URL"],
                 "SAM_CLI_TELEMETRY": "0",
             },
             capture_output=True,
