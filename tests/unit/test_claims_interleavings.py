@@ -1,0 +1,206 @@
+"""Every order in which two and three uploads can take the claim protocol's steps, with what may go wrong between them.
+
+The generators explored are those that run in Lambda. In every state near pictures never lead together and nothing is
+paid for but under a leadership that stands; a caption only goes to pictures near the one it was made of; in the end
+everybody has come to an end, without a fault also without the sweep, and nothing near was paid for twice.
+
+CAPTIONS_EXPLORE=deep adds explorations of minutes.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from captions.neighbours import protocol
+from support.claims import Store, World
+from support.interleavings import Explorer, Scenario, Violation
+
+PAIR = ((0, 1),)
+TRIANGLE = ((0, 1), (1, 2), (0, 2))
+CHAIN = ((0, 1), (1, 2))
+"""The first and the third picture are each near the second, but not near each other."""
+
+deep = pytest.mark.skipif(os.environ.get("CAPTIONS_EXPLORE") != "deep", reason="takes minutes: CAPTIONS_EXPLORE=deep")
+
+
+def scenario(ids: str, near: Iterable[tuple[int, int]], **more: Any) -> Scenario:
+    """Uploads with these claim ids, one letter each; one delivery of each unless told otherwise."""
+    deliveries = more.pop("deliveries", tuple(range(len(ids))))
+    return Scenario(tuple(ids), frozenset(frozenset(pair) for pair in near), deliveries, **more)
+
+
+def explored(scenario: Scenario) -> set[frozenset[int]]:
+    """Explore all of it; answers which uploads were paid for, over all ends."""
+    explorer = Explorer(scenario)
+    assert explorer.run() > 100
+    return explorer.leads
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_of_two_copies_either_is_paid_for_and_never_both(ids: str, exact: bool) -> None:
+    assert explored(scenario(ids, PAIR, exact=exact)) == {frozenset({0}), frozenset({1})}
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_copies_and_a_crash_anywhere(ids: str) -> None:
+    explored(scenario(ids, PAIR, crashes=1))
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_copies_when_every_lease_ends_at_any_moment(ids: str) -> None:
+    """Whoever is slow then wakes up deposed, before or after another has taken its place."""
+    explored(scenario(ids, PAIR, ticks=1))
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_copies_whose_leader_is_refused_or_loses_its_object(ids: str) -> None:
+    explored(scenario(ids, PAIR, failures=("refused", "deleted")))
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_deliveries_of_one_event_beside_a_copy(ids: str) -> None:
+    ends = explored(scenario(ids, PAIR, deliveries=(0, 0, 1), probe=False))
+    assert ends == {frozenset({0}), frozenset({1})}
+
+
+def test_three_copies_have_one_leader() -> None:
+    """All orders of the ids are the same but for the uploads' names."""
+    explored(scenario("abc", TRIANGLE, workers=False, probe=False))
+
+
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_caption_never_goes_along_a_chain(ids: str) -> None:
+    """The middle picture's claim id the second, the first and the last of the three."""
+    ends = explored(scenario(ids, CHAIN, probe=False))
+    assert ends == {frozenset({1}), frozenset({0, 2})}
+
+
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_chain_and_a_crash_anywhere(ids: str) -> None:
+    explored(scenario(ids, CHAIN, workers=False, probe=False, crashes=1))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_copies_a_crash_and_the_end_of_all_leases(ids: str) -> None:
+    explored(scenario(ids, PAIR, crashes=1, ticks=1))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_deliveries_of_one_event_beside_a_copy_that_fails(ids: str) -> None:
+    explored(scenario(ids, PAIR, deliveries=(0, 0, 1), probe=False, failures=("deleted",)))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_deliveries_of_one_event_beside_a_copy_when_leases_end(ids: str) -> None:
+    explored(scenario(ids, PAIR, deliveries=(0, 0, 1), probe=False, workers=False, ticks=1))
+
+
+@deep
+def test_three_copies_and_a_crash_anywhere() -> None:
+    explored(scenario("abc", TRIANGLE, workers=False, probe=False, crashes=1))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_chain_with_a_leader_that_fails(ids: str) -> None:
+    explored(scenario(ids, CHAIN, probe=False, failures=("deleted",)))
+
+
+# -- that the exploration would find a fault: protocols and stores broken on purpose -----------------------------------
+
+Steps = Generator[Any, Any, Any]
+
+
+def tie_broken_by_id_alone(steps: Steps) -> Steps:
+    """Larger claims are passed over instead of being made to yield."""
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        answer = True if isinstance(step, protocol.Move) and step.state == "YIELD" else (yield step)
+
+
+def postings_written_after_the_scan(steps: Steps) -> Steps:
+    return (yield from _put_off(steps, protocol.Publish, protocol.Scan))
+
+
+def followers_that_look_before_they_enlist(steps: Steps) -> Steps:
+    return (yield from _put_off(steps, protocol.Enlist, protocol.Read))
+
+
+def leaders_that_look_for_followers_before_they_are_ready(steps: Steps) -> Steps:
+    """The followers' list is read ahead of the write of the result."""
+    answer: Any = None
+    read: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        if isinstance(step, protocol.Move) and step.state == "READY":
+            read = yield protocol.Followers(step.seen.id)
+        answer = read if isinstance(step, protocol.Followers) and read is not None else (yield step)
+
+
+def _put_off(steps: Steps, put_off: type, until: type) -> Steps:
+    answer: Any = None
+    waiting: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        answer = None
+        if isinstance(step, put_off):
+            waiting = step
+            continue
+        answer = yield step
+        if isinstance(step, until) and waiting is not None:
+            yield waiting
+            waiting = None
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (tie_broken_by_id_alone, "lead together"),
+        (postings_written_after_the_scan, "lead together"),
+        (followers_that_look_before_they_enlist, "stuck"),
+        (leaders_that_look_for_followers_before_they_are_ready, "stuck"),
+    ],
+)
+def test_a_broken_protocol_is_found_out(broken: Callable[[Steps], Steps], complaint: str) -> None:
+    with pytest.raises(Violation, match=complaint):
+        Explorer(scenario("ab", PAIR), variant=broken).run()
+
+
+class CommitsUnconditionally(Store):
+    def apply(self, world: World, part: Any, now: float) -> tuple[World, Any]:
+        if isinstance(part, protocol.Move) and part.state == "LEAD":
+            part = replace(part, seen=world.claim(part.seen.id))
+        return super().apply(world, part, now)
+
+
+class ComparesTheStateAlone(Store):
+    def apply(self, world: World, part: Any, now: float) -> tuple[World, Any]:
+        if isinstance(part, protocol.Move) and (standing := world.claim(part.seen.id)) is not None:
+            seen = replace(part.seen, generation=standing.generation, lease_until=standing.lease_until)
+            part = replace(part, seen=seen)
+        return super().apply(world, part, now)
+
+
+@pytest.mark.parametrize("broken", [CommitsUnconditionally, ComparesTheStateAlone])
+def test_a_broken_store_is_found_out(broken: type[Store]) -> None:
+    explorer = Explorer(scenario("ab", PAIR, ticks=1))
+    explorer.use(broken)
+    with pytest.raises(Violation, match=r"lead together|is paid for under"):
+        explorer.run()
