@@ -293,9 +293,10 @@ def colour_name(lightness: float, a: float, b: float) -> str:
         return "cyan"
     if base == "magenta" and lightness < 60:
         base = "purple"
-    if lightness < 46:
+    # The eye's full blue and purple are darker than its full green or red.
+    if lightness < (38 if base in {"blue", "purple", "magenta"} else 46):
         return f"dark {base}"
-    if lightness > 80 and base not in {"yellow", "pink", "orange"} and chroma < 40:
+    if lightness > 78 and base not in {"yellow", "pink", "orange"} and chroma < 40:
         return f"light {base}"
     return base
 
