@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,28 @@ def test_the_line_that_up_prints_uploads_by_any_s3_client(up: dict[str, Any], en
     listed = json.loads(captions(env, "ls", "-o", "json").stdout)
     assert {row["key"]: row["state"] for row in listed if "o" in row["key"]}["o.jpg"] == "captioned"
     assert len({row["text"] for row in listed if row["key"] in ("o.jpg", "perched-osprey.jpg")}) == 1
+
+
+def test_what_every_model_refused_is_captioned_once_it_is_redriven(up: dict[str, Any], env: dict[str, str]) -> None:
+    photo, admin = (
+        DEMO_MEDIA / "singaporean-cityscape.jpg",
+        up["model_endpoint_url"].removesuffix("/v1") + "/_local/faults",
+    )
+    put = urllib.request.Request(admin, method="PUT", data=json.dumps([{"fault": "refusal"}]).encode())
+    urllib.request.urlopen(put, timeout=10).close()
+    refused = captions(env, "upload", photo, "--timeout", "60", "-o", "json")
+    urllib.request.urlopen(urllib.request.Request(admin, method="DELETE"), timeout=10).close()
+
+    redriven = captions(env, "redrive", "--state", "blocked", photo.name, "-o", "json")
+
+    assert refused.returncode == 1, refused.stderr
+    assert json.loads(refused.stdout)[0]["state"] == "blocked"
+    assert json.loads(redriven.stdout)["uploads"] == [photo.name]
+    deadline = time.monotonic() + 60
+    while (record := json.loads(captions(env, "get", photo.name, "-o", "json").stdout))["state"] != "captioned":
+        assert time.monotonic() < deadline, record
+    assert record["result"]["text"]
+    assert record["reason"] is None
 
 
 def test_status_and_models_answer_from_the_running_stack(up: dict[str, Any], env: dict[str, str]) -> None:
