@@ -9,7 +9,8 @@
 - SQS walks all messages several times for each receive and delete, and holds its lock through a long poll.
 - SQS has no message move tasks.
 - DynamoDB writes each attribute of an answer by trying every spelling of every type's name on it, and reads an update
-  expression by listing the types of its nodes anew at each node: most of its time went there.
+  expression by listing the types of its nodes anew at each node: most of its time went there. A query sorts the whole
+  table first.
 - A bucket policy's statements count whatever their conditions say, so that "deny without TLS" denies everything:
   bucket policies are kept and shown, not enforced.
 """
@@ -17,6 +18,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import logging
 import threading
@@ -56,6 +58,7 @@ class MotoRepairs:
         import moto.s3.notifications
         import moto.s3.responses
         from moto.core.serialize import JSONSerializer
+        from moto.dynamodb.models.table import Table
         from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
         from moto.events.models import Rule
         from moto.iam.access_control import PermissionResult
@@ -81,6 +84,8 @@ class MotoRepairs:
         )
         self._replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
         self._replace(Node, "find_clauses", _finding_clauses())
+        self._replace(Table, "query", _querying(Table.query))
+        self._replace(Table, "all_items", _listing(Table.all_items))
 
     def remove(self) -> None:
         """Give moto its own functions back."""
@@ -344,6 +349,37 @@ def _is_plain_attribute(value: Any) -> bool:
             return type(content) is dict and all(_is_plain_attribute(item) for item in content.values())
         case _:
             return False
+
+
+def _querying(original: Any) -> Any:
+    """moto's query, which looks at one partition instead of sorting all items of the table to find it."""
+
+    arguments_of = inspect.signature(original)
+
+    def query(self: Any, hash_key: Any, *arguments: Any, **named: Any) -> Any:
+        index_name = arguments_of.bind(self, hash_key, *arguments, **named).arguments.get("index_name")
+        if index_name is None:
+            partition = self.items.get(hash_key, {})
+            found = list(partition.values()) if self.range_key_attr else [partition] if partition else []
+        else:
+            found = [
+                item for entry in self.items.values() for item in (entry.values() if self.range_key_attr else (entry,))
+            ]
+        self.queried_items = found  # what all_items gives meanwhile; DynamoDB's lock is held
+        try:
+            return original(self, hash_key, *arguments, **named)
+        finally:
+            del self.queried_items
+
+    return query
+
+
+def _listing(original: Any) -> Any:
+    def all_items(self: Any) -> Any:
+        queried = vars(self).get("queried_items")
+        return original(self) if queried is None else queried
+
+    return all_items
 
 
 def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
