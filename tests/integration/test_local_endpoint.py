@@ -632,3 +632,33 @@ def test_the_process_prints_its_url_and_ends_when_told(ending: str) -> None:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+# Transcriptions
+
+
+def test_a_transcription_has_segments_with_times(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": OMNI, "file": ("clip.mp3", spoken())}
+    verbose = client.audio.transcriptions.create(**asked, response_format="verbose_json")
+    assert verbose.segments
+    assert 0 <= verbose.segments[0].start < verbose.segments[-1].end <= verbose.duration == pytest.approx(8.1, abs=0.2)
+    assert " ".join(segment.text for segment in verbose.segments) == verbose.text
+    assert client.audio.transcriptions.create(**asked).text == verbose.text
+    vtt = client.audio.transcriptions.create(**asked, response_format="vtt")
+    assert str(vtt).startswith("WEBVTT\n\n1\n00:00:0")
+    assert [entry["kind"] for entry in endpoint.requests()] == ["audio"] * 3
+
+
+def test_transcriptions_suffer_faults_and_refuse_what_they_cannot_hear(
+    endpoint: LocalEndpoint, client: openai.OpenAI
+) -> None:
+    asked: dict[str, Any] = {"model": OMNI, "file": ("clip.mp3", spoken())}
+    endpoint.set_faults([{"fault": "overloaded", "times": 1}, {"fault": "empty", "times": 1}])
+    with pytest.raises(openai.InternalServerError):
+        client.audio.transcriptions.create(**asked)
+    assert client.audio.transcriptions.create(**asked).text == ""
+    for wrong in ({"model": VISION}, {"file": ("clip.mp3", b"no sound")}, {"response_format": "poem"}):
+        with pytest.raises(openai.BadRequestError):
+            client.audio.transcriptions.create(**{**asked, **wrong})
+    with pytest.raises(openai.NotFoundError):
+        client.audio.transcriptions.create(**{**asked, "model": "no-such-model"})

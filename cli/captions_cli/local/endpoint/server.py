@@ -34,7 +34,7 @@ from pydantic import ValidationError
 from captions.catalogue import Catalogue, Dialect, Latency, Modality, Model, Part
 from captions.catalogue import load as load_catalogue
 from captions_cli.local.endpoint import faults as fault_kinds
-from captions_cli.local.endpoint import prose, structured
+from captions_cli.local.endpoint import prose, structured, transcript
 from captions_cli.local.endpoint.description import Description, MediaError
 from captions_cli.local.endpoint.faults import Fault, FaultBook
 from captions_cli.local.endpoint.viewing import Viewer
@@ -70,6 +70,8 @@ _DEFAULT_MAX_TOKENS = 1024
 _FETCH_TIMEOUT_S = 15.0
 _DRIP_S = 1.0
 _CREATED = 1_735_689_600
+# OpenAI's limit for a file to transcribe: 25 MB.
+_TRANSCRIPTION_BYTES = 25 * 1024 * 1024
 _READING_CEILING = 64 * 1024 * 1024
 
 _FORMATS_NAMED_OTHERWISE = {
@@ -311,7 +313,7 @@ class Endpoint:
         )
         if fault is not None:
             entry.note(fault=fault.fault)
-            early = await self._struck_early(request, entry, call, fault, model.context if model else 0)
+            early = await self._struck_early(request, entry, fault, call.model, model.context if model else 0)
             if early is not None:
                 return early
         if model is None:
@@ -323,7 +325,7 @@ class Endpoint:
         answer = await self._complete(call, model, entry)
         if fault is not None:
             answer = _spoiled(answer, fault)
-        due = self._latency(call, model, entry)
+        due = self._latency(call.model, call.kind, model, entry)
         if fault is not None and fault.fault == "late":
             due += fault.delay_s or 0.0
         rest = due - (time.perf_counter() - began)
@@ -480,13 +482,12 @@ class Endpoint:
             self._prefixes.popitem(last=False)
         return known // _CACHE_BLOCK_TOKENS * _CACHE_BLOCK_TOKENS
 
-    def _latency(self, call: ChatCall, model: Model, entry: Entry) -> float:
+    def _latency(self, name: str, modality: Modality, model: Model, entry: Entry) -> float:
         """Draw the seconds this call takes: log-normal through the model's p50 and p99, times the scale."""
         if self.options.latency_scale <= 0:
             return 0.0
-        modality: Modality = call.kind
         latency = model.latency.get(modality) or _USUAL_LATENCY[modality]
-        key = f"{call.model}/{entry.fields['client_request_id'] or entry.fields['media_sha256'] or call.user[:200]}"
+        key = f"{name}/{entry.fields['client_request_id'] or entry.fields['media_sha256'] or ''}"
         nth = self._draws.get(key, 0)
         self._draws[key] = nth + 1
         normal = random.Random(f"{self.options.seed}/{key}/{nth}").gauss(0.0, 1.0)  # noqa: S311
@@ -510,10 +511,10 @@ class Endpoint:
     # Answers and their faults
 
     async def _struck_early(
-        self, request: web.BaseRequest, entry: Entry, call: ChatCall, fault: Fault, context: int
+        self, request: web.BaseRequest, entry: Entry, fault: Fault, model: str, context: int
     ) -> web.StreamResponse | None:
         """Carry out the faults that leave no answer; return None for those that only spoil one."""
-        error = fault_kinds.http_error(fault, call.model, context)
+        error = fault_kinds.http_error(fault, model, context)
         if error is not None or fault.fault in {"error_body", "malformed", "bad_gateway", "connection_reset"}:
             await asyncio.sleep(fault.delay_s or 0.0)
         if error is not None:
@@ -606,7 +607,67 @@ class Endpoint:
         return response
 
     async def _transcription(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        raise ApiError(404, "Transcriptions are not served.", code="unknown_url")
+        fields, data = await self._form(request)
+        name = fields.get("model", "")
+        if not name or not data:
+            missing = "file" if name else "model"
+            raise ApiError(400, f"you must provide a {missing} parameter", param=missing)
+        part = MediaPart("audio", "input_audio", None, data, None)
+        entry.note(model=name, kind="audio", media_sha256=part.sha256)
+        model = self.models.get(name)
+        fault = self.faults.choose(
+            model=name,
+            provider=model.provider if model else None,
+            kind="audio",
+            request_id=entry.fields["client_request_id"] or "",
+        )
+        if fault is not None:
+            entry.note(fault=fault.fault)
+            early = await self._struck_early(request, entry, fault, name, model.context if model else 0)
+            if early is not None:
+                return early
+        if model is None:
+            raise fault_kinds.model_not_found(name)
+        if "audio" not in model.modalities:
+            raise ApiError(400, f"The model `{name}` does not support audio input.", code="unsupported_modality")
+        began = time.perf_counter()
+        heard = await self._described(part)
+        if fault is not None:
+            heard = transcript.spoiled(heard, fault)
+        due = self._latency(name, "audio", model, entry) + (fault.delay_s or 0.0 if fault is not None else 0.0)
+        await asyncio.sleep(max(0.0, due - (time.perf_counter() - began)))
+        completion = count_tokens(heard.text)
+        usage = Usage(prompt=heard.tokens, completion=completion)
+        entry.note(status=200, prompt_tokens=usage.prompt, completion_tokens=completion, cost=self._price(model, usage))
+        body, content_type = transcript.formatted(heard, fields.get("response_format", "json"))
+        return web.Response(body=body, content_type=content_type, charset="utf-8")
+
+    async def _form(self, request: web.BaseRequest) -> tuple[dict[str, str], bytes]:
+        """Return the text fields of a multipart form, and the bytes of its field `file`."""
+        if not request.content_type.startswith("multipart/"):
+            raise ApiError(400, "Expected a request of type multipart/form-data.")
+        if (request.content_length or 0) > _TRANSCRIPTION_BYTES:
+            raise _too_large(_TRANSCRIPTION_BYTES)
+        fields: dict[str, str] = {}
+        data = b""
+        try:
+            async for part in await request.multipart():
+                if not isinstance(part, aiohttp.BodyPartReader):
+                    raise ApiError(400, "The form holds a form.")
+                pieces: list[bytes] = []
+                size = 0
+                while piece := await part.read_chunk(1 << 16):
+                    size += len(piece)
+                    if size > _TRANSCRIPTION_BYTES:
+                        raise _too_large(_TRANSCRIPTION_BYTES)
+                    pieces.append(piece)
+                if part.name == "file":
+                    data = b"".join(pieces)
+                elif part.name:
+                    fields[part.name] = b"".join(pieces).decode("utf-8", "replace")
+        except ValueError as error:
+            raise ApiError(400, "The form could not be read.") from error
+        return fields, data
 
     # Admin
 
