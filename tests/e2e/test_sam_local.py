@@ -27,7 +27,7 @@ EVENTS = ROOT / "events"
 MEDIA = ROOT / "cli" / "captions_cli" / "demo_media"
 BUCKET = "amzn-s3-demo-bucket"
 """The bucket that the golden events are about; it has no notifications, so that nothing else works on its objects."""
-PHOTO, COPY, SPEECH = "photos/perched-osprey.jpg", "copies/perched-osprey.jpg", "speech/movable-letters.mp3"
+PHOTO, COPY, SPEECH = "photos/perched-osprey.jpg", "copies/perched-osprey.jpg", "speech/comparatively-modern.mp3"
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_photo_and_its_copy_are_captioned_for_the_price_of_one(bench: Bench) -
 
 
 def test_speech_is_transcribed(bench: Bench) -> None:
-    bench.put(SPEECH, "movable-letters.mp3")
+    bench.put(SPEECH, "comparatively-modern.mp3")
     answer = bench.sam.invoke("DedupeFunction", EVENTS / "dedupe" / "created-audio-unversioned.json")
     assert answer == {"batchItemFailures": []}
     (job,) = bench.messages("audio")
@@ -186,7 +186,7 @@ def test_speech_is_transcribed(bench: Bench) -> None:
     speech = bench.record(SPEECH)
     assert (speech.state, speech.source, speech.kind) == ("captioned", "model", "audio"), speech.reason
     assert speech.result is not None
-    assert "letters" in speech.result.text.lower()
+    assert "comparatively" in speech.result.text.lower()
     assert speech.provenance is not None
     assert speech.provenance.model == "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 
@@ -239,7 +239,7 @@ def test_the_sweep_puts_back_what_stopped_and_what_got_lost(bench: Bench) -> Non
     bench.stack.client("sqs").send_message(QueueUrl=bench.queues["lost"], MessageBody=json.dumps(lost))
 
     answer = bench.sam.invoke("SweepFunction", EVENTS / "sweep" / "schedule.json")
-    assert answer == {"revisited": 1, "failed": 0, "restored": 1}
+    assert (answer["revisited"], answer["restored"]) == (1, 1)
     revisit = json.loads((EVENTS / "jobs" / "revisit-sweep.json").read_text(encoding="utf-8"))
     assert sorted(bench.messages("uploads"), key=str) == sorted([revisit, lost], key=str)
     assert bench.record(PHOTO).sweeps == 1
