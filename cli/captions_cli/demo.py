@@ -120,10 +120,16 @@ def upload_and_wait(
 
 
 def paid_calls(model_endpoint_url: str) -> list[Mapping[str, Any]]:
-    """Ask the local model endpoint which calls it answered: its own log, not what the pipeline believes."""
+    """Ask the local model endpoint which calls it answered: its own log, not what the pipeline believes.
+
+    Raises CommandError when it does not answer.
+    """
     url = model_endpoint_url.removesuffix("/").removesuffix("/v1") + "/_local/requests"
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the local endpoint's own address
-        log: list[Mapping[str, Any]] = json.load(answer)["requests"]
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the local endpoint's own address
+            log: list[Mapping[str, Any]] = json.load(answer)["requests"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CommandError(f"the local endpoint does not tell its calls: {error}", ExitCode.UNREACHABLE) from error
     return [entry for entry in log if entry.get("outcome") == "ok" and entry.get("kind") is not None]
 
 

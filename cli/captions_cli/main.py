@@ -22,6 +22,8 @@ INTERRUPTED = 130
 TERMINATED = 143
 """What a shell reports for SIGTERM (128 + SIGTERM)."""
 GLOBAL_OPTIONS = ("--output", "-o", "--profile", "--region", "--stack-name")
+ATTACHED = (*(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--")), "-o")
+"""How they begin with their value attached: --output=json, -ojson."""
 EXIT_CODES = """Exit codes: 0 done (after upload: everything is captioned), 1 some upload is not captioned,
 2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused, 130 interrupted."""
 
@@ -64,7 +66,7 @@ def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:
         if word in GLOBAL_OPTIONS:
             front += [word, *waiting[:1]]
             del waiting[:1]
-        elif word.startswith(tuple(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--"))):
+        elif word.startswith(ATTACHED):
             front.append(word)
         else:
             rest.append(word)

@@ -191,7 +191,7 @@ def upload(file: Planned, answer: Sent | NotSent, seen: Seen | None) -> dict[str
     version took its key.
     """
     record = seen.record if seen else None
-    facts = {"file": printable(file.path), **upload_facts(answer.key, record)}
+    facts = {"file": str(file.path), **upload_facts(answer.key, record)}
     if isinstance(answer, NotSent):
         return facts | {"state": "not_uploaded", "reason": {"code": "not_uploaded", "message": answer.why}}
     if record is None:

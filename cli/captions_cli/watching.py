@@ -12,6 +12,8 @@ from captions_cli.uploading import Sent
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
 PAUSE_GROWTH = 1.2
+READS_PER_SECOND = 500
+"""Records read at most, on the average: following thousands of uploads must not take the table's capacity."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Watch:
             if left <= 0:
                 return False
             pause = FIRST_PAUSE_SECONDS if changed else min(LONGEST_PAUSE_SECONDS, pause * PAUSE_GROWTH)
-            sleep(min(pause, left))
+            sleep(min(max(pause, len(self.pending) / READS_PER_SECOND), left))
 
     def _judge(self, sent: Sent, record: Record) -> Seen:
         if sent.version_id is None or record.version_id == sent.version_id:

@@ -129,7 +129,7 @@ def test_a_profile_that_does_not_exist_is_told_in_one_line() -> None:
 
 def test_global_options_are_taken_on_either_side_of_the_command_up_to_two_dashes(tmp_path: Path) -> None:
     for words in (["-o", "json", "get", "x", "--region=eu-west-1"], ["get", "x", "--region", "eu-west-1", "-ojson"]):
-        assert CliRunner().invoke(app, [*words, "--profile", "nobody"]).exit_code in (2, 5)
+        assert CliRunner().invoke(app, [*words, "--profile", "nobody"]).exit_code == 5
     after = CliRunner().invoke(app, ["upload", "--", "--output"])
 
     assert after.exit_code == 2
