@@ -420,8 +420,12 @@ class Endpoint:
 
     async def _described(self, part: MediaPart) -> Description:
         """Return the part's description; the same bytes are looked at once, however many ask at the same time."""
-        data = part.data if part.data is not None else await self._fetch(part.url or "")
-        key = (part.kind, hashlib.sha256(data).hexdigest())
+        if part.data is not None:
+            data, digest = part.data, part.sha256
+        else:
+            data = await self._fetch(part.url or "")
+            digest = hashlib.sha256(data).hexdigest()
+        key = (part.kind, digest)
         task = self._descriptions.get(key)
         if task is None:
             task = asyncio.ensure_future(self._viewer.describe(part.kind, data))

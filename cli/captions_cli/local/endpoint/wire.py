@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Kind = Literal["text", "image", "audio", "video"]
@@ -71,7 +72,7 @@ class MediaPart:
     prefix: str = ""
     """What stood before the base64 text: `data:image/png;base64,`, `data:;base64,`, or nothing."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Return the hex SHA-256 of the bytes, or of the URL where the part holds a URL."""
         return hashlib.sha256(self.data if self.data is not None else (self.url or "").encode()).hexdigest()
