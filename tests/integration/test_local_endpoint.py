@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx2
 import openai
+import psutil
 import pytest
 from PIL import Image, ImageDraw
 
@@ -267,6 +269,23 @@ def test_sound_beyond_the_limit_is_refused_with_the_limit() -> None:
     ):
         ask(client, model=OMNI, messages=of_part(input_audio=sound))
     assert caught.value.code == "audio_too_long"
+
+
+def test_a_film_is_described_by_its_frames(client: openai.OpenAI) -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for number in range(40):
+            image = Image.new("RGB", (160, 120), "darkred" if number < 20 else "green")
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode(None))
+    film = {"url": data_uri(out.getvalue(), "video/mp4")}
+    answer = text_of(ask(client, model=OMNI, messages=of_part(video_url=film)))
+    assert "A video of 4.0 seconds, 160x120." in answer
+    assert answer.index("red") < answer.index("green")
+    with pytest.raises(openai.BadRequestError):
+        ask(client, model=OMNI, messages=of_part(video_url={"url": data_uri(b"no film", "video/mp4")}))
 
 
 # Errors
@@ -606,6 +625,27 @@ def test_stopping_ends_a_hanging_request_and_the_port(endpoint: LocalEndpoint) -
     assert failures
     with client_of(endpoint) as client, pytest.raises(openai.APIConnectionError):
         ask(client)
+
+
+def test_the_processes_that_listen_die_with_a_killed_server() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "captions_cli.local.endpoint", "--latency-scale", "0"], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        sound = {"data": base64.b64encode(spoken()).decode(), "format": "mp3"}
+        with openai.OpenAI(base_url=url, api_key="k", max_retries=0) as client:
+            ask(client, model=OMNI, messages=of_part(input_audio=sound))
+        workers = psutil.Process(process.pid).children()
+        assert workers
+        process.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @pytest.mark.parametrize("ending", ["closed stdin", "SIGTERM"])
