@@ -228,6 +228,8 @@ def _media_part(part_type: str, value: Any, place: str) -> MediaPart:
         if not isinstance(data, str) or not data:
             raise ApiError(400, f"Invalid '{place}.input_audio.data': expected base64 text.", param=place)
         media_type = f"audio/{audio_format}" if isinstance(audio_format, str) and audio_format else None
+        if data.startswith(("http://", "https://")):
+            return MediaPart(kind, part_type, media_type, None, data)  # DashScope takes a link in this place
         prefix, named, encoded = _split_data_uri(data) if data.startswith("data:") else ("", None, data)
         return MediaPart(kind, part_type, named or media_type, _base64(encoded, place), None, prefix)
     url = value.get("url")
