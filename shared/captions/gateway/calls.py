@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -35,7 +35,8 @@ from captions.gateway.fallback import Candidate, Plan
 from captions.gateway.keys import KeyRing, Keys
 
 _CONNECT_S = 3.0
-"""A region that cannot be reached must not take an attempt's whole time."""
+_CONNECT_SHARE = 0.8
+"""A region that cannot be reached must not take an attempt's whole time, and must be told from a slow model."""
 
 _KEEPALIVE_S = 60.0
 """Longer than the client's 5 s: a sandbox that is called every few seconds keeps its connections."""
@@ -140,7 +141,9 @@ class Gateway:
         finally:
             await self._end(call)
 
-    async def stream(self, request: Request, chain: Sequence[str], *, deadline: float) -> AsyncIterator[StreamEvent]:
+    async def stream(
+        self, request: Request, chain: Sequence[str], *, deadline: float
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Yield the answer while it is written, then one `done` event with the whole of it.
 
         A model that fails before its first word is replaced without notice; one that fails after it is replaced after a
@@ -165,7 +168,7 @@ class Gateway:
                             spoken = True
                             yield StreamEvent("delta", text=piece, model=turn.candidate.model.name)
                 finally:
-                    await pieces.aclose()  # type: ignore[attr-defined]
+                    await pieces.aclose()
                 if answer is not None:
                     completion = call.completion(turn, answer)
                     yield StreamEvent("done", model=completion.model, completion=completion)
@@ -286,7 +289,7 @@ class Gateway:
             return collector.answer()
         return answer_of(await self._send(call, turn, stream=False))
 
-    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncIterator[str | Answer]:
+    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncGenerator[str | Answer, None]:
         """Yield the texts of one attempt and then its answer; end without one after a failure."""
         with turn.admitted(self._breakers):
             while True:
@@ -333,7 +336,7 @@ class Gateway:
             **body,
             extra_headers=headers,
             # The client's time-out holds for each read anew; the one around this call is the one that counts.
-            timeout=openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit)),
+            timeout=openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit * _CONNECT_SHARE)),
         )
 
     async def _failed(self, call: _Call, turn: _Turn, error: Exception) -> bool:
@@ -366,8 +369,11 @@ class Gateway:
         if isinstance(error, AttemptFailed):
             return error
         if isinstance(error, TimeoutError):
-            # A call that had less than half of the model's time says little about the model.
-            enough = time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
+            # A call that had less than half of the model's time says little about the model; one that still waits for
+            # its key says nothing.
+            enough = (
+                bool(turn.key) and time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
+            )
             return AttemptFailed(ErrorClass.TIMEOUT if enough else ErrorClass.DEADLINE)
         return failure_of(error)
 
@@ -411,7 +417,7 @@ class _Turn:
             breakers.settle(admission, self.candidate.model.name, failure)
 
     @contextlib.contextmanager
-    def admitted(self, breakers: Breakers) -> Any:
+    def admitted(self, breakers: Breakers) -> Iterator[None]:
         """Abandon the admission if nothing settled it: the call was cancelled, or cut by its own deadline."""
         try:
             yield
