@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 INIT_TIMEOUT_S = 60.0  # Lambda gives 10 s; a laptop whose cores are all busy may need longer
+INIT_RETRY_S = 1.0  # a handler that cannot be loaded is not tried more often
 IDLE_S = 300.0  # an unused sandbox goes after this, as Lambda's do after some minutes
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _RUNTIME_API = "/2018-06-01/runtime"
@@ -82,8 +83,7 @@ class Sandbox:
         self.id = secrets.token_hex(8)
         self.function = function
         self.state: Literal["starting", "idle", "busy", "dead"] = "starting"
-        self.idle_since = time.monotonic()
-        self.init_error: str | None = None
+        self.started_at = self.idle_since = time.monotonic()
         self._turn = threading.Condition()
         self._invocation: _Invocation | None = None
         self._log: IO[bytes] = log.open("ab", buffering=0)
@@ -187,6 +187,7 @@ class Sandboxes:
         self._changed = threading.Condition()
         self._sandboxes: dict[str, Sandbox] = {}
         self._waiting: Counter[Function] = Counter()
+        self._init_failed_at: dict[Function, float] = {}
         self._runtime = HttpServer(self._runtime_api)
         self._runtime_address = ""
         self._stopped = False
@@ -339,6 +340,8 @@ class Sandboxes:
 
     def _may_start(self, function: Function) -> bool:
         mine = [s for s in self._sandboxes.values() if s.function is function]
+        if time.monotonic() < self._init_failed_at.get(function, -INIT_RETRY_S) + INIT_RETRY_S:
+            return False
         starting = [s for s in self._sandboxes.values() if s.state == "starting"]
         if len(starting) >= self._starting_at_once:
             return False
@@ -400,6 +403,8 @@ class Sandboxes:
         code = sandbox.wait()
         with self._changed:
             self._sandboxes.pop(sandbox.id, None)
+            if sandbox.state == "starting":
+                self._init_failed_at[sandbox.function] = time.monotonic()
             sandbox.close()
             self._changed.notify_all()
         invocation = sandbox.invocation
@@ -414,7 +419,9 @@ class Sandboxes:
                 now = time.monotonic()
                 for sandbox in list(self._sandboxes.values()):
                     others = sum(1 for s in self._sandboxes.values() if s.function is sandbox.function)
-                    if sandbox.state == "idle" and now - sandbox.idle_since > IDLE_S and others > 1:
+                    unused = sandbox.state == "idle" and now - sandbox.idle_since > IDLE_S and others > 1
+                    stuck = sandbox.state == "starting" and now - sandbox.started_at > INIT_TIMEOUT_S
+                    if unused or stuck:
                         self._discard(sandbox)
 
     def _runtime_api(self, environ: WSGIEnvironment, body: bytes) -> Answer:
@@ -426,8 +433,7 @@ class Sandboxes:
         if route == "/invocation/next":
             return self._next(sandbox)
         if route == "/init/error":
-            sandbox.init_error = body.decode(errors="replace")
-            return _json(202, {"status": "OK"})
+            return _json(202, {"status": "OK"})  # the sandbox has logged it, and ends
         _, _, request_id, kind = route.split("/")
         invocation = sandbox.invocation
         if invocation is None or invocation.request_id != request_id or kind not in {"response", "error"}:

@@ -1,0 +1,252 @@
+"""The repairs of moto change how fast it answers, not what: the same requests with and without them."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from captions_cli.local.events import EventRouter, Unreliability
+from captions_cli.local.moto_repairs import MotoRepairs
+from captions_cli.local.server import AwsEndpoint
+
+
+@pytest.fixture
+def endpoint() -> Iterator[AwsEndpoint]:
+    from moto.core.base_backend import BackendDict
+
+    BackendDict.reset()
+    endpoint = AwsEndpoint()
+    endpoint.start()
+    yield endpoint
+    endpoint.stop()
+    BackendDict.reset()
+
+
+@pytest.fixture
+def repairs(endpoint: AwsEndpoint) -> Iterator[MotoRepairs]:
+    """Repairs that are not in place yet."""
+    repairs = MotoRepairs(endpoint.locks, EventRouter(endpoint.locks, lambda *_: None, Unreliability()))
+    yield repairs
+    repairs.remove()
+
+
+def client(endpoint: AwsEndpoint, service: str) -> Any:
+    session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="y", region_name="eu-west-1")
+    return session.client(service, endpoint_url=endpoint.url)
+
+
+def make_tables(dynamodb: Any) -> None:
+    """Tables with and without a range key, both with an index, filled at random."""
+    index = {
+        "IndexName": "activity",
+        "KeySchema": [{"AttributeName": "g", "KeyType": "HASH"}, {"AttributeName": "at", "KeyType": "RANGE"}],
+        "Projection": {"ProjectionType": "KEYS_ONLY"},
+    }
+    types = {"pk": "S", "sk": "N", "g": "S", "at": "S"}
+    for name, keys in (("ranged", ["pk", "sk"]), ("plain", ["pk"])):
+        used = {*keys, "g", "at"}
+        dynamodb.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": a, "AttributeType": t} for a, t in types.items() if a in used],
+            KeySchema=[
+                {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ["HASH", "RANGE"], strict=False)
+            ],
+            GlobalSecondaryIndexes=[index],
+        )
+    rng = random.Random(1)
+    for number in range(60):
+        item = {
+            "pk": {"S": f"p{rng.randrange(4)}"},
+            "sk": {"N": str(rng.randrange(30))},
+            "g": {"S": f"g{number % 3}"},
+            "at": {"S": f"{rng.randrange(50):03}"},
+        }
+        if number % 7 == 0:
+            del item["g"]  # not in the index then
+        dynamodb.put_item(TableName="ranged", Item=item)
+        dynamodb.put_item(TableName="plain", Item=item | {"pk": {"S": f"p{number}"}})
+
+
+def pages(dynamodb: Any, **query: Any) -> list[Any]:
+    found = []
+    while True:
+        page = dynamodb.query(**query)
+        found.append((page["Items"], page["Count"], page["ScannedCount"], page.get("LastEvaluatedKey")))
+        if "LastEvaluatedKey" not in page:
+            return found
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def queries(dynamodb: Any) -> list[Any]:
+    found = []
+    for table in ("ranged", "plain"):
+        for options in ({}, {"Limit": 3}, {"ScanIndexForward": False}, {"ScanIndexForward": False, "Limit": 4}):
+            base = {"TableName": table} | options
+            for partition in ("p1", "p3", "none"):
+                values = {":p": {"S": partition}}
+                found.append(
+                    pages(dynamodb, **base, KeyConditionExpression="pk = :p", ExpressionAttributeValues=values)
+                )
+                if table == "ranged":
+                    values |= {":a": {"N": "5"}, ":b": {"N": "20"}}
+                    between = "pk = :p AND sk BETWEEN :a AND :b"
+                    found.append(
+                        pages(dynamodb, **base, KeyConditionExpression=between, ExpressionAttributeValues=values)
+                    )
+            found += [
+                pages(
+                    dynamodb,
+                    **base,
+                    IndexName="activity",
+                    KeyConditionExpression="g = :g AND #at < :x",
+                    ExpressionAttributeNames={"#at": "at"},
+                    ExpressionAttributeValues={":g": {"S": group}, ":x": {"S": "030"}},
+                )
+                for group in ("g0", "g2", "none")
+            ]
+    return found
+
+
+def test_queries_find_the_same_items_in_the_same_pages(endpoint: AwsEndpoint, repairs: MotoRepairs) -> None:
+    dynamodb = client(endpoint, "dynamodb")
+    make_tables(dynamodb)
+    before = queries(dynamodb)
+    repairs.install()
+    assert queries(dynamodb) == before
+    assert any(len(found) > 2 for found in before)
+
+
+UPDATES: list[dict[str, Any]] = [
+    {"UpdateExpression": "SET a = :x, b = if_not_exists(b, :y)", "Values": {":x": {"S": "1"}, ":y": {"N": "2"}}},
+    {"UpdateExpression": "SET #n.inner = :x REMOVE l[0]", "Values": {":x": {"S": "new"}}, "Names": {"#n": "m"}},
+    {"UpdateExpression": "ADD n :one DELETE ss :gone", "Values": {":one": {"N": "1"}, ":gone": {"SS": ["a"]}}},
+    {"UpdateExpression": "SET l = list_append(l, :more), n = n - :one", "Values": {":more": {"L": [{"S": "z"}]}}},
+    {"UpdateExpression": "SET a = :x, a = :x", "Values": {":x": {"S": "twice"}}},
+    {"UpdateExpression": "SET a = :absent", "Values": {":x": {"S": "1"}}},
+    {"UpdateExpression": "SET pk = :x", "Values": {":x": {"S": "key"}}},
+    {"UpdateExpression": "SET a = :x", "Values": {":x": {"S": "1"}}, "Condition": "attribute_not_exists(pk)"},
+    {"UpdateExpression": "REMOVE nothing.deep", "Values": None},
+    {"UpdateExpression": "SET a = n + s", "Values": None},
+]
+
+
+def test_updates_change_and_refuse_the_same(endpoint: AwsEndpoint, repairs: MotoRepairs) -> None:
+    dynamodb = client(endpoint, "dynamodb")
+    make_tables(dynamodb)
+    before = [update(dynamodb, **each) for each in UPDATES]
+    repairs.install()
+    assert [update(dynamodb, **each) for each in UPDATES] == before
+    assert {type(found) for found in before} == {dict, str}  # some were refused
+
+
+def update(
+    dynamodb: Any,
+    UpdateExpression: str,
+    Values: dict[str, Any] | None,
+    Names: dict[str, str] | None = None,
+    Condition: str | None = None,
+) -> dict[str, Any] | str:
+    """One update of a fresh item: the item afterwards, or the error."""
+    fresh = {
+        "pk": {"S": "p"},
+        "m": {"M": {"inner": {"S": "old"}}},
+        "l": {"L": [{"S": "x"}, {"S": "y"}]},
+        "n": {"N": "5"},
+        "s": {"S": "text"},
+        "ss": {"SS": ["a", "b"]},
+    }
+    dynamodb.put_item(TableName="plain", Item=fresh)
+    if Values is not None and ":one" in UpdateExpression:
+        Values = Values | {":one": {"N": "1"}}
+    optional = {
+        "ExpressionAttributeValues": Values,
+        "ExpressionAttributeNames": Names,
+        "ConditionExpression": Condition,
+    }
+    given = {name: value for name, value in optional.items() if value is not None}
+    try:
+        answer = dynamodb.update_item(
+            TableName="plain",
+            Key={"pk": {"S": "p"}},
+            UpdateExpression=UpdateExpression,
+            ReturnValues="ALL_NEW",
+            **given,
+        )
+    except ClientError as error:
+        return str(error)
+    found: dict[str, Any] = answer["Attributes"]
+    return found
+
+
+def test_queues_behave_the_same(endpoint: AwsEndpoint, repairs: MotoRepairs) -> None:
+    before = queue_story(client(endpoint, "sqs"), "before")
+    repairs.install()
+    assert queue_story(client(endpoint, "sqs"), "after") == before
+
+
+def queue_story(sqs: Any, name: str) -> list[Any]:
+    """Send, receive, hide, show, delete and lose messages; what could be seen of it."""
+    dead = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+    dead_arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = f'{{"deadLetterTargetArn": "{dead_arn}", "maxReceiveCount": 2}}'
+    url = sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "30"})["QueueUrl"]
+
+    def receive(queue: str = url) -> list[Any]:
+        answer = sqs.receive_message(
+            QueueUrl=queue, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["kind"]
+        )
+        return list(answer.get("Messages", []))
+
+    def depths() -> list[str]:
+        names = ["", "NotVisible", "Delayed"]
+        attributes = [f"ApproximateNumberOfMessages{suffix}" for suffix in names]
+        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=attributes)["Attributes"]
+        return [found[attribute] for attribute in attributes]
+
+    story: list[Any] = []
+    for number in range(3):
+        sqs.send_message(
+            QueueUrl=url,
+            MessageBody=f"m{number}",
+            MessageAttributes={"kind": {"DataType": "String", "StringValue": "a"}, "other": _string("b")},
+        )
+    sqs.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=600)
+    story.append(depths())
+    first = receive()
+    story.append([(m["Body"], m["MessageAttributes"], m["Attributes"]["ApproximateReceiveCount"]) for m in first])
+    story += [depths(), receive()]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=first[0]["ReceiptHandle"])
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=first[0]["ReceiptHandle"])
+    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=first[1]["ReceiptHandle"], VisibilityTimeout=0)
+    second = receive()
+    story.append([(m["Body"], m["Attributes"]["ApproximateReceiveCount"]) for m in second])
+    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=second[0]["ReceiptHandle"], VisibilityTimeout=0)
+    story += [receive(), [m["Body"] for m in receive(dead)], depths()]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=first[2]["ReceiptHandle"])
+    story.append(depths())
+    try:
+        sqs.delete_message(QueueUrl=url, ReceiptHandle="no such handle")
+    except ClientError as error:
+        story.append(error.response["Error"]["Code"])
+    return story
+
+
+def _string(value: str) -> dict[str, str]:
+    return {"DataType": "String", "StringValue": value}
+
+
+def test_moto_gets_its_own_functions_back(repairs: MotoRepairs) -> None:
+    from moto.dynamodb.models.table import Table
+    from moto.s3.models import S3Backend
+    from moto.sqs.models import Queue
+
+    owners = (Table, S3Backend, Queue)
+    before = [dict(vars(owner)) for owner in owners]
+    repairs.install()
+    assert [dict(vars(owner)) for owner in owners] != before
+    repairs.remove()
+    assert [dict(vars(owner)) for owner in owners] == before
