@@ -59,8 +59,10 @@ class TestKills:
 
     def test_an_idle_worker_that_died_is_replaced_without_a_failed_delivery(self, start: Start) -> None:
         small = start()
-        for _, pid in small.stack.workers():
+        killed = {pid for _, pid in small.stack.workers()}
+        for pid in killed:
             small.stack.kill_worker(pid)
+        eventually(lambda: not killed & {pid for _, pid in small.stack.workers()})
         for number in range(5):
             small.send(name=f"after-{number}")
         assert small.stack.wait_idle(30)
