@@ -494,10 +494,7 @@ class Endpoint:
         key = f"{name}/{entry.fields['client_request_id'] or entry.fields['media_sha256'] or ''}"
         nth = self._draws.get(key, 0)
         self._draws[key] = nth + 1
-        normal = random.Random(f"{self.options.seed}/{key}/{nth}").gauss(0.0, 1.0)  # noqa: S311
-        spread = math.log(latency.p99 / latency.p50) / _Z99
-        drawn = latency.p50 * math.exp(spread * normal)
-        return min(drawn, latency.longest or latency.p99 * 3) * self.options.latency_scale
+        return drawn_seconds(latency, f"{self.options.seed}/{key}/{nth}") * self.options.latency_scale
 
     def _price(self, model: Model, usage: Usage) -> str | None:
         """Return the dollars a call costs as decimal text, or None where a price it needs is not known."""
@@ -698,6 +695,13 @@ class Endpoint:
             case "GET", "/_local/stats":
                 return _json(self.stats())
         return _json({"error": {"message": f"no such admin call: {request.method} {path}"}}, status=404)
+
+
+def drawn_seconds(latency: Latency, seed: str) -> float:
+    """Return seconds drawn from the log-normal distribution through a model's p50 and p99, never over its longest."""
+    spread = math.log(latency.p99 / latency.p50) / _Z99
+    drawn = latency.p50 * math.exp(spread * random.Random(seed).gauss(0.0, 1.0))  # noqa: S311
+    return min(drawn, latency.longest or latency.p99 * 3)
 
 
 class _CountingServer(web.Server):
