@@ -139,12 +139,19 @@ class Intake:
             restored = current.model_copy(update={"sequencer": deletion.sequencer})
             return self._uploaded(restored, redelivered=redelivered)
         deleted = self.records.delete(deletion, permanent=deletion.permanent, now=self.now())
-        if deleted is not None:
-            self.notifier.ended([deleted])
-            return "deleted"
+        ending: Ending = "deleted" if deleted is not None else "duplicate"
         if redelivered and record is not None and record.state == "deleted" and record.sequencer == deletion.sequencer:
-            self.notifier.ended([record])
-        return "duplicate"
+            deleted = record
+        if deleted is not None:
+            self._forget(deleted)
+            self.notifier.ended([deleted])
+        return ending
+
+    def _forget(self, deleted: Record) -> None:
+        """Take what is known of a deleted picture out of the index; copies that have its caption are uploads of their
+        own and keep it. The next copy is captioned anew."""
+        if deleted.source == "model" and deleted.claim is not None:
+            self.neighbours.retire(deleted.claim.id, deleted.claim.generation)
 
     def _place(self, record: Record, revisit: Revisit | None = None) -> Ending:
         """Find out what the upload is, and who captions it."""

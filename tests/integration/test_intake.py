@@ -155,6 +155,30 @@ def test_a_delete_ends_the_upload_and_outlives_a_late_event(dedupe: Dedupe, phot
     assert dedupe.aws.heard() == [("Caption.Deleted", "a.jpg")]
 
 
+def test_deleting_an_exemplar_forgets_it_and_leaves_its_copies_their_captions(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    dedupe.jobs()
+    assert dedupe.upload("b.jpg", photo) == "hit"
+    deleted = dedupe.aws.delete("a.jpg")
+    assert dedupe.deliver(deleted) == "deleted"
+    assert dedupe.deliver(deleted, redelivered=True) == "duplicate"
+    assert dedupe.record("a.jpg").result is None
+    assert dedupe.record("b.jpg").result == RESULT
+    stored = dedupe.aws.dynamodb.scan(TableName="fingerprints")["Items"]
+    assert RESULT.text not in str(stored)
+    assert not [item for item in stored if item["sk"]["S"].startswith("e#")]
+    assert dedupe.upload("c.jpg", photo) == "queued"
+
+
+def test_deleting_a_copy_leaves_the_exemplar_in_service(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    dedupe.upload("b.jpg", photo)
+    dedupe.deliver(dedupe.aws.delete("b.jpg"))
+    assert dedupe.upload("c.jpg", photo) == "hit"
+
+
 def test_removing_an_old_version_does_not_delete_the_upload(dedupe: Dedupe, photo: bytes, other_photo: bytes) -> None:
     old = dedupe.aws.put("a.jpg", photo)
     dedupe.deliver(dedupe.aws.put("a.jpg", other_photo))

@@ -91,6 +91,10 @@ class Neighbours:
         """End a leadership and answer the followers to be told. Safe to repeat."""
         return self._run(protocol.settle(claim_id, generation, state, outcome))
 
+    def retire(self, claim_id: str, generation: int) -> bool:
+        """Take an exemplar out of service, with its caption and thumbnail; False when it is none. Safe to repeat."""
+        return self._run(protocol.retire(claim_id, generation))
+
     def dismiss(self, claim_id: str, follower: ObjectVersion) -> None:
         """Take a follower off the list once it was told."""
         self._dismiss(protocol.Dismiss(claim_id, follower))
@@ -151,6 +155,8 @@ class Neighbours:
                 return self._dismiss(step)
             case protocol.Followers():
                 return self._followers(step.claim_id)
+            case protocol.Discard():
+                return self._discard(step)
             case protocol.Rest():
                 return self._sleep(step.seconds)
 
@@ -322,6 +328,9 @@ class Neighbours:
 
     def _dismiss(self, step: protocol.Dismiss) -> None:
         self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, _follower_sk(step.follower)))
+
+    def _discard(self, step: protocol.Discard) -> None:
+        self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, f"e#{step.edition}"))
 
     def _followers(self, claim_id: str) -> list[ObjectVersion]:
         pages = self._dynamodb.get_paginator("query").paginate(

@@ -163,13 +163,21 @@ class Followers:
 
 
 @dataclass(frozen=True)
+class Discard:
+    """Remove one edition of a claim's evidence."""
+
+    claim_id: str
+    edition: int
+
+
+@dataclass(frozen=True)
 class Rest:
     """Let time pass, so that others can move."""
 
     seconds: float
 
 
-Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Dismiss | Followers | Rest
+Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Dismiss | Followers | Discard | Rest
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------------
@@ -418,3 +426,18 @@ def renew(id_: str, generation: int, lease_until: float) -> Generator[Step, Any,
         return False
     moved: bool = yield _move(claims[0], "LEAD", lease_until)
     return moved
+
+
+def retire(id_: str, generation: int) -> Generator[Step, Any, bool]:
+    """Take an exemplar out of service, with its caption and its thumbnail; False when it is none (any more).
+
+    Its postings stay until they expire: they hold nothing but a hash, and lead to a claim that is dead.
+    """
+    claims: list[Claim] = yield Read((id_,))
+    if not claims or claims[0].generation != generation or claims[0].state not in ("READY", "DEAD"):
+        return False
+    (exemplar,) = claims
+    if exemplar.state == "READY" and not (yield _move(exemplar, "DEAD", 0.0)):
+        return False
+    yield Discard(id_, exemplar.edition)
+    return True
