@@ -1,0 +1,30 @@
+"""Importing the gateway costs little beyond openai itself, and does nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+_SCRIPT = """
+import json, sys
+import openai
+before = set(sys.modules)
+import socket
+opened = []
+socket.socket = lambda *a, **k: opened.append(a)
+import captions.gateway, captions.catalogue
+print(json.dumps({"new": sorted(set(sys.modules) - before), "opened": len(opened)}))
+"""
+_HEAVY = ("boto3", "botocore", "aws_lambda_powertools", "numpy", "PIL", "aiohttp", "requests", "yaml")
+
+
+def test_the_gateway_brings_nothing_heavy_and_needs_no_environment():
+    environment = {"PATH": os.environ["PATH"]}
+
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, env=environment, check=True)
+
+    found = json.loads(done.stdout)
+    packages = {name.partition(".")[0] for name in found["new"]}
+    assert not packages & set(_HEAVY)
+    assert found["opened"] == 0
+    assert len(found["new"]) < 60
