@@ -27,7 +27,9 @@ QUEUES = ("Uploads", "Image", "Audio", "UploadsDeadLetter", "ImageDeadLetter", "
 
 @pytest.fixture(scope="module")
 def aws_url() -> Iterator[str]:
-    server = AwsEndpoint([MessageMoveTasks()])
+    moves = MessageMoveTasks()
+    server = AwsEndpoint([moves])
+    moves.locks = server.locks
     yield server.start()
     server.stop()
 
@@ -119,6 +121,11 @@ def cloud(aws_url: str, request: pytest.FixtureRequest) -> Cloud:
     for queue in QUEUES:
         created = made.client("sqs").create_queue(QueueName=f"{queue}-{name}")
         made.outputs[f"{queue}QueueUrl"] = created["QueueUrl"]
+    for queue in ("Uploads", "Image", "Audio"):
+        sqs, dead = made.client("sqs"), made.outputs[f"{queue}DeadLetterQueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 5})
+        sqs.set_queue_attributes(QueueUrl=made.outputs[f"{queue}QueueUrl"], Attributes={"RedrivePolicy": policy})
     template = {
         "Resources": {"Marker": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {key: {"Value": value} for key, value in made.outputs.items()},
@@ -392,6 +399,30 @@ def test_redrive_returns_events_that_never_reached_the_uploads_queue(captions: C
     queues = json.loads(left.stdout)["queues"]
     assert queues["RuleDeadLetter"]["visible"] == 0
     assert queues["Uploads"]["visible"] == 12
+
+
+def test_redrive_moves_dead_letters_back_to_their_queue(captions: Captions, cloud: Cloud) -> None:
+    for number in range(3):
+        cloud.client("sqs").send_message(
+            QueueUrl=cloud.outputs["ImageDeadLetterQueueUrl"], MessageBody=json.dumps({"job": number})
+        )
+
+    dry = json.loads(captions("redrive", "--dry-run", "-o", "json").stdout)["dead_letters"]
+    done = json.loads(captions("redrive", "-o", "json").stdout)["dead_letters"]
+
+    assert {"queue": "image", "messages": 3, "started": False, "problem": None} in dry
+    assert {"queue": "image", "messages": 3, "started": True, "problem": None} in done
+    deadline = time.monotonic() + 20
+    while len(cloud.messages("Image")) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_redrive_of_single_uploads_leaves_dead_letters_alone(captions: Captions, cloud: Cloud) -> None:
+    cloud.end("lost.jpg", "failed", "gave_up", "no model answered")
+    cloud.client("sqs").send_message(QueueUrl=cloud.outputs["ImageDeadLetterQueueUrl"], MessageBody="{}")
+
+    assert json.loads(captions("redrive", "lost.jpg", "-o", "json").stdout)["dead_letters"] == []
 
 
 def test_status_counts_queues_and_states(captions: Captions, cloud: Cloud) -> None:
