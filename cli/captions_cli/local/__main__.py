@@ -8,6 +8,7 @@ $CAPTIONS_ENDPOINT_KEY put a real model endpoint in place of the local one.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -60,6 +61,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         visibility_scale=options.visibility_scale,
     )
     with stack:
+        gc.freeze()  # moto's modules need no second look at every collection
         _summarise(stack.coverage())
         state = {
             "pid": os.getpid(),

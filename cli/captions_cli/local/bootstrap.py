@@ -7,6 +7,7 @@ is imported into the process that the handler lives in. https://docs.aws.amazon.
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import importlib
 import json
@@ -97,12 +98,14 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
     api = RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    gc.disable()  # what imports make stays: looking for garbage meanwhile only delays the start
     try:
         handler = _load(os.environ["_HANDLER"])
     except BaseException as error:
         error_type, report = _described(error)
         api.post("init/error", report, error_type)
         sys.exit(1)
+    gc.enable()
     while True:
         headers, body = api.next()
         request_id = headers["lambda-runtime-aws-request-id"]
