@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
+from werkzeug import Response
 
 from captions_cli.local import LocalStack, StackError
+from captions_cli.local.server import AwsCall, Forward
 from support.small_stack import TEMPLATE, Small, eventually, make_template
 
 Start = Callable[..., Small]
@@ -97,6 +99,26 @@ class TestDeliveries:
         url = small.stack.outputs["WorkQueueUrl"]
         attributes = small.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
         assert attributes == {"VisibilityTimeout": "1"}
+
+
+class TestInterceptors:
+    def test_aws_can_be_made_to_refuse(self, start: Start) -> None:
+        refused: list[str] = []
+
+        def throttle(call: AwsCall, forward: Forward) -> Response:
+            if call.action == "PutItem" and len(refused) < 2:
+                refused.append(call.region)
+                error = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
+                return Response(json.dumps({"__type": error, "message": "slower"}), 400)
+            return forward(call)
+
+        small = start(interceptors=[throttle])
+        small.send(do="put", pk="in the end")
+        assert small.stack.wait_idle(30)
+        key = {"pk": {"S": "in the end"}}
+        table = small.stack.outputs["TableName"]
+        assert "Item" in small.stack.client("dynamodb").get_item(TableName=table, Key=key)
+        assert refused == ["us-east-1"] * 2
 
 
 class TestStarting:

@@ -27,7 +27,7 @@ from captions_cli.local.events import EventRouter, Unreliability, parse_function
 from captions_cli.local.moto_repairs import MessageMoveTasks, MotoRepairs
 from captions_cli.local.pump import EventSource, Pump, Schedule
 from captions_cli.local.sandboxes import Function, Outcome, Sandboxes
-from captions_cli.local.server import AwsCall, AwsEndpoint, Forward
+from captions_cli.local.server import AwsCall, AwsEndpoint, Forward, Interceptor
 from captions_cli.local.translate import ACCOUNT_ID, Resource, Translation, load_template, translate
 
 LOGGER = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class LocalStack:
     `endpoint` is "local" (a child process), or the base URL of a real one. `parameters` overrides the template's.
     `visibility_scale` multiplies the visibility timeout of the queues that functions read, so that what a killed worker
     held comes back sooner. `deliver_twice` and `shuffle` make EventBridge do what it may: deliver every event twice, in
-    another order. Usable as a context manager.
+    another order. `interceptors` see every call to the AWS APIs first, and may answer it. Usable as a context manager.
 
     Raises StackError from `start` when the template cannot be brought up, the port is taken, or another stack is up.
     """
@@ -76,6 +76,7 @@ class LocalStack:
         seed: int | None = None,
         schedules: bool = True,
         endpoint_arguments: Sequence[str] = (),
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._template = Path(template)
         self.stack_name = stack_name
@@ -96,6 +97,7 @@ class LocalStack:
         self._unreliability = Unreliability(deliver_twice, shuffle, seed)
         self._run_schedules = schedules
         self._endpoint_arguments = list(endpoint_arguments)
+        self._interceptors = list(interceptors)
         self._ending = contextlib.ExitStack()
         self._clients: dict[str, Any] = {}
         self._clients_guard = threading.Lock()
@@ -237,7 +239,7 @@ class LocalStack:
 
     def _start_aws(self) -> None:
         moves = MessageMoveTasks()
-        self._aws = AwsEndpoint(interceptors=[moves, self._lambda_invocations])
+        self._aws = AwsEndpoint(interceptors=[*self._interceptors, moves, self._lambda_invocations])
         moves.locks = self._aws.locks
         self._router = EventRouter(self._aws.locks, self._invoke_by_arn, self._unreliability)
         repairs = MotoRepairs(self._aws.locks, self._router)
