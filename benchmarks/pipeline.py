@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 from PIL import Image
@@ -98,6 +99,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             ROOT / "template.yaml",
             state_dir=Path(state),
             latency_scale=options.latency_scale,
+            # Models whose prices are published on both sides, so that the cost is known.
+            parameters={"ImageModels": "GLM-4-Plus,GPT-4o"},
             deliver_twice=True,
             shuffle=True,
             seed=options.seed,
@@ -124,6 +127,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     paid = [request for request in requests if request["outcome"] == "ok"]
     paid_by_picture = Counter(record.key.split("/")[0] for record in records if record.source == "model")
     costs = [record.provenance.cost for record in records if record.provenance is not None]
+    dollars = None if None in costs else sum((Decimal(cost or 0) for cost in costs), Decimal(0))
     return {
         "uploads": options.uploads,
         "distinct": options.distinct,
@@ -134,7 +138,11 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "paid_calls": len(paid),
         "pictures_paid_more_than_once": sorted(name for name, times in paid_by_picture.items() if times > 1),
         "calls_per_upload": round(len(requests) / options.uploads, 4),
-        "dollars": None if None in costs else format(sum(float(cost or 0) for cost in costs), ".6f"),
+        "dollars": None if dollars is None else format(dollars, "f"),
+        "dollars_per_upload": None if dollars is None else format(dollars / options.uploads, ".8f"),
+        "dollars_without_the_cache": None
+        if dollars is None
+        else format(dollars / options.distinct * options.uploads, ".6f"),
         "dead_letters": sum(sum(depth.values()) for name, depth in depths.items() if "DeadLetter" in name),
         "seconds_to_upload": round(arrived, 2),
         "seconds_until_all_ended": round(elapsed, 2),
