@@ -72,8 +72,8 @@ SUMMARY_FIELDS = (
 
 
 def seconds(record: Record) -> float | None:
-    """Seconds from the event of an upload to its end; None while it is on its way."""
-    if not record.received_at or not record.completed_at:
+    """Seconds from the event of an upload to its end; None while it is on its way, and for what was deleted."""
+    if not record.received_at or not record.completed_at or record.state == "deleted":
         return None
     taken = datetime.fromisoformat(record.completed_at) - datetime.fromisoformat(record.received_at)
     return round(taken.total_seconds(), 3)

@@ -367,9 +367,9 @@ def test_redrive_puts_failed_uploads_back_on_the_uploads_queue(captions: Caption
     cloud.end("refused.jpg", "blocked", "refused", "every model refused")
     cloud.caption("fine.jpg")
 
-    assert json.loads(captions("redrive", "--dry-run", "-o", "json").stdout)["uploads"] == ["lost.jpg"]
+    assert json.loads(captions("redrive", "--days", "2", "--dry-run", "-o", "json").stdout)["uploads"] == ["lost.jpg"]
     assert cloud.messages("Uploads") == []
-    ran = captions("redrive", "-o", "json")
+    ran = captions("redrive", "--days", "2", "-o", "json")
 
     assert ran.exit_code == 0
     revisits = [Revisit.model_validate(message) for message in cloud.messages("Uploads")]
@@ -392,7 +392,7 @@ def test_redrive_returns_events_that_never_reached_the_uploads_queue(captions: C
             QueueUrl=cloud.outputs["RuleDeadLetterQueueUrl"], MessageBody=json.dumps({"event": number})
         )
 
-    ran = captions("redrive", "-o", "json")
+    ran = captions("redrive", "--days", "2", "-o", "json")
 
     assert {"queue": "rule", "messages": 12, "started": True, "problem": None} in json.loads(ran.stdout)["dead_letters"]
     left = captions("status", "-o", "json")
@@ -407,8 +407,8 @@ def test_redrive_moves_dead_letters_back_to_their_queue(captions: Captions, clou
             QueueUrl=cloud.outputs["ImageDeadLetterQueueUrl"], MessageBody=json.dumps({"job": number})
         )
 
-    dry = json.loads(captions("redrive", "--dry-run", "-o", "json").stdout)["dead_letters"]
-    done = json.loads(captions("redrive", "-o", "json").stdout)["dead_letters"]
+    dry = json.loads(captions("redrive", "--days", "2", "--dry-run", "-o", "json").stdout)["dead_letters"]
+    done = json.loads(captions("redrive", "--days", "2", "-o", "json").stdout)["dead_letters"]
 
     assert {"queue": "image", "messages": 3, "started": False, "problem": None} in dry
     assert {"queue": "image", "messages": 3, "started": True, "problem": None} in done
