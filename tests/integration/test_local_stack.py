@@ -113,6 +113,17 @@ class TestS3Events:
         assert [event["detail"]["reason"] for event in events[:2]] == ["PutObject", "CopyObject"]
         assert {event["detail"]["object"]["key"] for event in events[2:]} == {"original", "copy"}
 
+    def test_a_browsers_form_upload_is_announced_as_such(self, small: Small) -> None:
+        import requests
+
+        form = small.s3.generate_presigned_post(small.bucket, "from a form.txt")
+        answer = requests.post(form["url"], data=form["fields"], files={"file": b"form"}, timeout=10)
+        assert answer.ok
+        (event,) = small.events(1)
+        assert event["detail"]["reason"] == "POST Object"
+        assert event["detail"]["object"]["key"] == "from a form.txt"
+        assert event["detail"]["object"]["size"] == 4
+
     def test_the_rules_pattern_decides(self, small: Small) -> None:
         small.s3.put_object(Bucket=small.bucket, Key="ignored/one", Body=b"")
         small.s3.put_object(Bucket=small.bucket, Key="taken/one", Body=b"")
