@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 from captions.records import Record, Records
 from captions_cli.local import LocalStack
+from support.permissions import Witness, allowed
 from support.sam import ROOT, SamLocal, bridge_address, built_template
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(900)]
@@ -30,9 +32,29 @@ BUCKET = "amzn-s3-demo-bucket"
 PHOTO, COPY, SPEECH = "photos/perched-osprey.jpg", "copies/perched-osprey.jpg", "speech/comparatively-modern.mp3"
 
 
+RESOURCES = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))["Resources"]
+FUNCTIONS = frozenset(name for name, it in RESOURCES.items() if it["Type"] == "AWS::Serverless::Function")
+QUEUES = {"uploads": "UploadsQueue", "images": "ImageQueue", "audio": "AudioQueue", "lost": "RuleDeadLetterQueue"}
+"""What the test's own queues stand for."""
+PERMISSIONS = {function: allowed(RESOURCES, function) for function in FUNCTIONS}
+
+
 @pytest.fixture(scope="module")
-def stack() -> Iterator[LocalStack]:
-    with LocalStack(ROOT / "template.yaml", bind=bridge_address(), schedules=False, latency_scale=0) as running:
+def witness() -> Witness:
+    return Witness(FUNCTIONS)
+
+
+@pytest.fixture(scope="module")
+def stack(witness: Witness) -> Iterator[LocalStack]:
+    with LocalStack(
+        ROOT / "template.yaml", bind=bridge_address(), schedules=False, latency_scale=0, interceptors=[witness]
+    ) as running:
+        outputs = running.outputs
+        witness.names |= {
+            outputs[f"{table}Name"]: table for table in ("CaptionsTable", "FingerprintsTable", "ControlTable")
+        }
+        witness.names |= {outputs["EventBusName"]: "EventBus", outputs["EndpointSecretArn"]: "EndpointSecret"}
+        witness.names |= {BUCKET: "MediaBucket"} | {f"containers-{queue}": name for queue, name in QUEUES.items()}
         yield running
 
 
@@ -111,11 +133,10 @@ def built(stack: LocalStack) -> Path:
 
 
 @pytest.fixture
-def bench(stack: LocalStack, built: Path, tmp_path: Path) -> Iterator[Bench]:
+def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> Iterator[Bench]:
     s3, sqs, dynamodb = stack.client("s3"), stack.client("sqs"), stack.client("dynamodb")
     s3.create_bucket(Bucket=BUCKET)
-    queues = {name: sqs.create_queue(QueueName=f"containers-{name}")["QueueUrl"] for name in
-              ("uploads", "images", "audio", "lost")}  # fmt: skip
+    queues = {name: sqs.create_queue(QueueName=f"containers-{name}")["QueueUrl"] for name in QUEUES}
     told = {
         "UPLOADS_QUEUE_URL": queues["uploads"],
         "IMAGE_QUEUE_URL": queues["images"],
@@ -130,6 +151,10 @@ def bench(stack: LocalStack, built: Path, tmp_path: Path) -> Iterator[Bench]:
     request = urllib.request.Request(stack.endpoint_url.removesuffix("/v1") + "/_local/requests", method="DELETE")
     urllib.request.urlopen(request, timeout=10).close()
     yield Bench(stack, SamLocal(built, environment, tmp_path), records, queues)
+    # Moto asks for no permissions; AWS will.
+    forbidden = {asked for asked in witness.asked if (asked.action, asked.resource) not in PERMISSIONS[asked.function]}
+    assert witness.asked
+    assert not forbidden
     for url in queues.values():
         sqs.delete_queue(QueueUrl=url)
     found = s3.list_object_versions(Bucket=BUCKET)

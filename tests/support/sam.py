@@ -88,7 +88,8 @@ class SamLocal:
             cwd=self.folder,
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-                "AWS_ACCESS_KEY_ID": "local",
+                # SAM CLI hands its credentials on; these tell who calls.
+                "AWS_ACCESS_KEY_ID": function,
                 "AWS_SECRET_ACCESS_KEY": "local",
                 # SAM CLI asks who it is; without an answer at hand it waits for the network to time out.
                 "AWS_ENDPOINT_URL_STS": self.environment[function]["AWS_ENDPOINT_URL"],

@@ -1,0 +1,103 @@
+"""Watches what each function asks of AWS, and compares it with what its role allows."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from captions_cli.local.server import AwsCall, Forward
+
+CREDENTIAL = re.compile(r"Credential=([^/]+)/")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call: who asked for which action on which of the template's resources."""
+
+    function: str
+    action: str
+    resource: str
+
+
+@dataclass
+class Witness:
+    """An interceptor of the local stack; a function is known by the access key that it signs with, its logical id.
+
+    `names` maps physical names (of tables, buckets, the bus, the secret, and queue URLs' last part) to logical ids.
+    """
+
+    functions: frozenset[str]
+    names: dict[str, str] = field(default_factory=dict)
+    asked: set[Asked] = field(default_factory=set)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, call: AwsCall, forward: Forward) -> Any:
+        found = CREDENTIAL.search(str(call.environ.get("HTTP_AUTHORIZATION", "")))
+        if found and found[1] in self.functions:
+            with self._guard:
+                self.asked |= {Asked(found[1], action, self._logical(name)) for action, name in actions(call)}
+        return forward(call)
+
+    def _logical(self, physical: str) -> str:
+        table, index, rest = physical.partition("/index/")
+        return f"{self.names.get(table, table)}{index}{rest}"
+
+
+def actions(call: AwsCall) -> Iterator[tuple[str, str]]:
+    """The IAM actions that a call needs, each with the physical name of its resource.
+
+    Source: Service Authorization Reference; reads of a version need s3:GetObjectVersion instead of s3:GetObject.
+    """
+    if call.service == "s3":
+        bucket = unquote(call.path).strip("/").split("/")[0]
+        if call.environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            yield ("s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"), bucket
+        else:
+            yield f"s3:{call.environ['REQUEST_METHOD']}", bucket
+        return
+    body = json.loads(call.body or b"{}")
+    action = f"{call.service}:{call.action}"
+    match call.service:
+        case "dynamodb":
+            tables = body.get("RequestItems") or [body.get("TableName", "?")]
+            for table in tables:
+                yield action, f"{table}/index/{body['IndexName']}" if "IndexName" in body else table
+        case "sqs":
+            yield action, body.get("QueueUrl", "?").rpartition("/")[2]
+        case "events":
+            for entry in body["Entries"]:
+                yield action, entry["EventBusName"]
+        case "secretsmanager":
+            yield action, body["SecretId"]
+        case _:
+            yield action, "?"
+
+
+def allowed(resources: Mapping[str, Any], function: str) -> set[tuple[str, str]]:
+    """The actions of a function's role, each with the logical id of a resource, indexes with `/index/NAME`."""
+    role = resources[function]["Properties"]["Role"]["Fn::GetAtt"][0]
+    found = set()
+    for policy in resources[role]["Properties"]["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            names, on = statement["Action"], statement["Resource"]
+            for node in on if isinstance(on, list) else [on]:
+                for action in names if isinstance(names, list) else [names]:
+                    found.add((action, _named(node)))
+    return found
+
+
+def _named(node: Any) -> str:
+    match node:
+        case {"Fn::GetAtt": [name, *_]}:
+            return str(name)
+        case {"Fn::Sub": str(text)}:
+            return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text).removesuffix("/*")
+        case {"Fn::If": [_, {"Ref": str(name)}, _]}:
+            return name
+        case _:
+            return str(node)
