@@ -95,27 +95,7 @@ except = $(foreach package,$(1),--no-emit-package $(package))
 
 .PHONY: layers-requirements
 
-layers-# The peers pin what the project uses in other versions, or are needed for nothing else: each set has a venv of its own.
-$(VENV)/peers/%/.installed: benchmarks/peers/%.txt $(UV)
-	@echo "installing the peers of $* into $(@D)" >&2
-	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
-	@$(UV) pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
-	@touch $@
-
-# Photos, near-duplicate families and confusable pairs, laid out as docs/near-duplicates.md says.
-MEDIA ?= ../shared/media
-RESULTS := benchmarks/results
-
-bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.installed ## every benchmark beside its peers; MEDIA=folder of real media
-	@mkdir -p $(RESULTS)
-	@for name in import_time pipeline gateway_weight gateway_overhead gateway_faults index; do \
-		echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(RESULTS)/$$name.json || exit 1; done
-	@if [ -d "$(MEDIA)" ]; then \
-		for name in near_duplicates fingerprint_speed index_skew; do \
-			echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --media $(MEDIA) --json $(RESULTS)/$$name.json || exit 1; done; \
-	else echo "left out: near_duplicates fingerprint_speed index_skew (no media at '$(MEDIA)': give MEDIA=folder)"; fi
-
-requirements: $(UV) ## pin the layers' packages anew, in the versions that the tests run with
+layers-requirements: $(UV) ## pin the layers' packages anew, in the versions that the tests run with
 	@$(LAYER_COMPILE) $(call except,botocore python-dateutil six urllib3) layers/foundation/requirements.in -o layers/foundation/requirements.txt
 	@$(LAYER_COMPILE) $(call except,scipy pywavelets) layers/imaging/requirements.in -o layers/imaging/requirements.txt
 	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection) \
