@@ -1,7 +1,7 @@
-"""PDQ hashes for the near-duplicate benchmarks, in a process and an environment of its own (pdqhash is no dependency).
+"""PDQ hashes for the near-duplicate benchmarks, in a process and environment of its own (pdqhash is no dependency).
 
-Reads pictures on stdin, each as width and height (two little-endian 32-bit numbers) and RGB bytes; answers each with the
-32-byte hash, the quality (one byte, 0..100) and the seconds it took (a 64-bit float).
+Reads pictures on stdin, each as width and height (two little-endian 32-bit numbers) and RGB bytes; answers each with
+the 32-byte hash, the quality (one byte, 0..100) and the seconds it took (a 64-bit float).
 """
 
 import struct

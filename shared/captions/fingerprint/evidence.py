@@ -18,31 +18,43 @@ import numpy.typing as npt
 from PIL import Image
 
 from captions import media
+from captions.fingerprint.framing import Framing, find_framing, reframed
 
 Policy = Literal["exact", "strict", "loose"]
 Plane = npt.NDArray[np.float32]
 
-# 192 cells a side for photos; 256 for pictures of which much is plain (documents, charts, drawings): their details are
-# smaller and mean more, and plain parts cost nothing to keep.
-_SIDE, _FINE_SIDE = 192, 256
+# Cells a side. Pictures of writing have smaller details that mean more; what surrounds them costs little to keep.
+_SIDE, _QUALITY = 192, 92
+_TEXT_SIDE, _TEXT_QUALITIES = 384, (88, 76)  # the second where the first does not fit
 _CHROMA_SIDE = 64
-_QUALITY = 92
-_PLAIN_RANGE = 8  # of 255 within 7 x 7 cells: less is plain
-_PLAIN_SHARE = 0.3
+_LARGEST = 31_000  # bytes
+
+# A picture may be of writing if this share of it lies within 9 tones, and as much of it is thin strokes on that ground.
+_TONE_SHARE = 0.33
+_STROKE_HEIGHT = 25  # of 255 above or below the ground, and gone after opening or closing with 5 x 5 cells
+_STROKE_SHARE = 0.025
+# Writing of more than this many pixels to a cell could be changed unseen: such pictures match exactly or not at all.
+_TEXT_CELL = 4
 
 # A picture says too little to be recognised by if fewer of its cells than this share have any edge in them.
 _EDGE_RANGE = 16  # of 255 within 3 x 3 cells
 _EDGE_SHARE = 0.01
 _SMALLEST_SIDE = 32  # pixels
 
-_HEADER = struct.Struct("<BII")
-_LAYOUT = 2
+_HEADER = struct.Struct("<BIIBH")  # layout, width, height, whether text-like, bytes of palette (RGB) that follow
+_LAYOUT = 3
+
+
+_PALETTE_COLOURS = 128  # fewer are a drawing's, and predict nothing
+_PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower
 
 
 @dataclass(frozen=True)
 class _Evidence:
     width: int
     height: int
+    text_like: bool
+    palette: bytes
     luma: Plane
     blue: Plane
     red: Plane
@@ -63,35 +75,66 @@ class _Limits:
     chroma_region: float  # mean of 3 x 3 cells
 
 
-_STRICT = _Limits(0.012, 1.2, 26, 1.0, 38, 15, 8, 30, 18)
-_LOOSE = _Limits(0.035, 1.2, 26, 1.0, 38, 15, 8, 30, 18)
+_STRICT = _Limits(0.012, 1.2, 28, 1.0, 34, 13.5, 5, 30, 18)
+_TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 6.5, 2.7, 20, 12)
+_LOOSE_ASPECT = 0.025
 
 
 def evidence_of(picture: media.Picture) -> bytes | None:
     """Return what `same_picture` compares, some 10 KB; None for pictures that show too little to be told apart."""
     if min(picture.width, picture.height) < _SMALLEST_SIDE:
         return None
-    luma = picture.working.convert("L").resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BICUBIC)
+    luma = picture.working.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     values = np.asarray(luma, dtype=np.float32)
-    if float((_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
+    edges = _range(values, 1)
+    if float((edges > _EDGE_RANGE).mean()) < _EDGE_SHARE:
         return None
-    plain = float((_range(values, 3) < _PLAIN_RANGE).mean()) > _PLAIN_SHARE
-    side = _FINE_SIDE if plain else _SIDE
-    small = picture.working.resize((side, side), Image.Resampling.BICUBIC).convert("YCbCr")
-    planes = small.split()
+    text_like = _text_like(values)
+    if text_like and min(picture.width, picture.height) > _TEXT_CELL * _TEXT_SIDE:
+        return None
+    side, qualities = (_TEXT_SIDE, _TEXT_QUALITIES) if text_like else (_SIDE, (_QUALITY,))
+    planes = picture.working.resize((side, side), Image.Resampling.BICUBIC).convert("YCbCr").split()
     sheet = Image.new("L", (side, side + _CHROMA_SIDE), 128)
     sheet.paste(planes[0], (0, 0))
     for column, plane in enumerate(planes[1:]):
         sheet.paste(plane.resize((_CHROMA_SIDE, _CHROMA_SIDE), Image.Resampling.BOX), (column * _CHROMA_SIDE, side))
+    packed = next((data for data in (_webp(sheet, quality) for quality in qualities) if len(data) <= _LARGEST), None)
+    if packed is None:
+        return None
+    palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _PALETTE_COLOURS else b""
+    header = _HEADER.pack(_LAYOUT, picture.width, picture.height, text_like, len(palette))
+    return header + palette + packed
+
+
+def _webp(sheet: Image.Image, quality: int) -> bytes:
     stream = io.BytesIO()
-    sheet.save(stream, "WEBP", quality=_QUALITY, method=2)
-    return _HEADER.pack(_LAYOUT, picture.width, picture.height) + stream.getvalue()
+    sheet.save(stream, "WEBP", quality=quality, method=2)
+    return stream.getvalue()
+
+
+def _text_like(luma: Plane) -> bool:
+    """Whether the picture may be of writing or line drawing: one tone fills much of it, thin strokes stand on it."""
+    counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
+    tones = np.convolve(counts, np.ones(9), "same")
+    if tones.max() / luma.size <= _TONE_SHARE:
+        return False
+    closed, opened = luma, luma
+    for extreme_closed, extreme_opened in ((np.maximum, np.minimum),) * 2 + ((np.minimum, np.maximum),) * 2:
+        closed, opened = _grown(closed, extreme_closed), _grown(opened, extreme_opened)
+    thin = np.maximum(closed - luma, luma - opened) > _STROKE_HEIGHT
+    ground = (np.abs(luma - tones.argmax()) <= 6).astype(np.float32)
+    return bool((thin & (_mean(ground, 7) > 0.3)).mean() > _STROKE_SHARE)
 
 
 def luma_of(evidence: bytes) -> Image.Image:
     """Return the luma thumbnail (mode L, square) that `evidence` holds."""
-    sheet = Image.open(io.BytesIO(evidence[_HEADER.size :]), formats=["WEBP"]).convert("L")
+    sheet = _sheet(evidence)
     return sheet.crop((0, 0, sheet.width, sheet.width))
+
+
+def _sheet(evidence: bytes) -> Image.Image:
+    palette_size = _HEADER.unpack_from(evidence)[-1]
+    return Image.open(io.BytesIO(evidence[_HEADER.size + palette_size :]), formats=["WEBP"]).convert("L")
 
 
 def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
@@ -105,22 +148,27 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     first, second = (_unpacked(evidence) for evidence in sorted((a, b)))
     if first is None or second is None:
         return False
-    limits = _STRICT if policy == "strict" else _LOOSE
+    limits = _TEXT if first.text_like or second.text_like else _STRICT
     aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
     rounding = 0.6 / min(first.width, first.height, second.width, second.height)
-    if aspect > limits.aspect + rounding:
+    if aspect <= limits.aspect + rounding and _within(_compared(first, second), limits):
+        return True
+    if policy == "strict" or aspect > _LOOSE_ASPECT + rounding:
         return False
-    return _within(_compared(first, second), limits)
+    framing = find_framing(first.luma, second.luma)
+    return framing is not None and _within(_compared(first, second, framing), limits)
 
 
 def _unpacked(evidence: bytes) -> _Evidence | None:
-    layout, width, height = _HEADER.unpack_from(evidence)
-    if layout != _LAYOUT:
+    if evidence[0] != _LAYOUT:
         return None
-    sheet = np.asarray(Image.open(io.BytesIO(evidence[_HEADER.size :]), formats=["WEBP"]).convert("L"), np.float32)
+    _, width, height, text_like, palette_size = _HEADER.unpack_from(evidence)
+    palette = evidence[_HEADER.size : _HEADER.size + palette_size]
+    sheet = np.asarray(_sheet(evidence), np.float32)
     side = sheet.shape[1]
     chroma = sheet[side:, : 2 * _CHROMA_SIDE] - 128
-    return _Evidence(width, height, sheet[:side], chroma[:, :_CHROMA_SIDE], chroma[:, _CHROMA_SIDE:])
+    blue, red = chroma[:, :_CHROMA_SIDE], chroma[:, _CHROMA_SIDE:]
+    return _Evidence(width, height, bool(text_like), palette, sheet[:side], blue, red)
 
 
 @dataclass(frozen=True)
@@ -148,15 +196,17 @@ def _within(found: _Difference, limits: _Limits) -> bool:
     )
 
 
-def _compared(a: _Evidence, b: _Evidence) -> _Difference:
+def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Difference:
     shortest = min(a.width, a.height, b.width, b.height)
     # below 0.6 cells a pixel resampling leaves nothing of its own
     side = int(min(len(a.luma), len(b.luma), max(48, 0.6 * shortest)))
-    first = [_resampled(plane, side) for plane in (a.luma, a.blue, a.red)]
+    first = [_resampled(reframed(plane, framing), side) for plane in (a.luma, a.blue, a.red)]
     second = [_resampled(plane, side) for plane in (b.luma, b.blue, b.red)]
+    seen = np.ones((side, side), np.float32) if framing is None else framing.seen(side)
+    palettes = (a.palette, b.palette)
     fit = _fitted(first, second)
     if fit.gain < 1:  # towards the stronger contrast: it is the one that may have clipped
-        first, second = second, first
+        first, second, palettes = second, first, palettes[::-1]
         fit = _fitted(first, second)
     rgb = _rgb(first) * fit.gain + fit.offset
     clipped = np.maximum(rgb.max(axis=0) - 255, 0) + np.maximum(-rgb.min(axis=0), 0)
@@ -165,12 +215,19 @@ def _compared(a: _Evidence, b: _Evidence) -> _Difference:
     expected = np.clip(luma + fit.detail, 0, 255)
     # inside a cell some pixels clip and some do not: half of what clipping took is left open
     residual = second[0] - expected
-    residual = np.sign(residual) * np.maximum(np.abs(residual) - clipped / 2, 0)
+    residual = (np.sign(residual) * np.maximum(np.abs(residual) - clipped / 2, 0) * seen).astype(np.float32)
+    off_blue = second[1] - (blue - luma) / 1.772
+    off_red = second[2] - (red - luma) / 1.402
+    if bool(palettes[0]) != bool(palettes[1]) and not (a.text_like or b.text_like):
+        open_luma, open_blue, open_red = _palette_errors(second if palettes[0] else first, palettes)
+        residual, off_blue, off_red = (
+            _beyond(value, error)
+            for value, error in ((residual, open_luma), (off_blue, open_blue), (off_red, open_red))
+        )
     noise = 1 + _noise(residual, first[0], second[0])
     region = np.sqrt(_mean(residual**2, 5))
     chroma_side = min(_CHROMA_SIDE, max(16, side // 2))
-    off_blue = _resampled(second[1] - (blue - luma) / 1.772, chroma_side)
-    off_red = _resampled(second[2] - (red - luma) / 1.402, chroma_side)
+    off_blue, off_red = _resampled(off_blue * seen, chroma_side), _resampled(off_red * seen, chroma_side)
     open_chroma = _resampled(clipped, chroma_side) / 2
     return _Difference(
         gain=fit.gain,
@@ -221,6 +278,27 @@ def _fitted(first: list[Plane], second: list[Plane]) -> _Fit:
     return _Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), detail)
 
 
+def _palette_errors(planes: list[Plane], palettes: tuple[bytes, bytes]) -> list[Plane]:
+    """Return by how much each cell's luma and chroma would change if the picture had only the other one's colours.
+
+    Where a picture is smooth, a palette shows as bands: this predicts them. The sign is that of the second picture less
+    the first.
+    """
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(palettes[0] or palettes[1])
+    full = np.clip(np.rint(_rgb(planes).transpose(1, 2, 0)), 0, 255).astype(np.uint8)
+    picture = Image.fromarray(full)
+    banded = picture.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")
+    before, after = (np.asarray(p.convert("YCbCr"), dtype=np.float32) for p in (picture, banded))
+    change = np.clip(after - before, -_PALETTE_ERROR, _PALETTE_ERROR) * (-1 if palettes[0] else 1)
+    return [change[:, :, plane] for plane in range(3)]
+
+
+def _beyond(value: Plane, error: Plane) -> Plane:
+    """Return what of `value` is not explained by anything between nothing and `error`."""
+    return value - np.clip(value, np.minimum(error, 0), np.maximum(error, 0))
+
+
 def _noise(residual: Plane, a: Plane, b: Plane) -> Plane:
     """Return the mean residual to be expected at each cell, from the detail near it: a fit over the whole picture."""
     near = np.maximum(_range(a, 1), _range(b, 1))
@@ -254,8 +332,7 @@ def _rgb(planes: list[Plane]) -> Plane:
 def _smoothed(plane: Plane) -> Plane:
     padded = np.pad(plane, 1, mode="edge")
     rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-    smooth: Plane = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
-    return smooth
+    return ((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4).astype(np.float32)
 
 
 def _range(plane: Plane, radius: int) -> Plane:
@@ -277,6 +354,6 @@ def _mean(plane: Plane, size: int) -> Plane:
     """Return the mean of the size x size cells around each cell, zero outside the picture."""
     total = np.pad(plane.astype(np.float64), ((size // 2 + 1, size // 2),) * 2).cumsum(axis=0).cumsum(axis=1)
     sums = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
-    if plane.min() >= 0:
-        sums = np.maximum(sums, 0)  # rounding
-    return (sums / size**2).astype(np.float32)
+    floor = 0 if plane.min() >= 0 else -np.inf  # rounding
+    means: Plane = np.maximum(sums / size**2, floor).astype(np.float32)
+    return means

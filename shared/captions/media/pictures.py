@@ -46,7 +46,8 @@ _ORIENTATION = 0x0112  # EXIF tag
 class Picture:
     """A decoded picture: `working` is RGB, upright, reduced to about WORKING_SIDE; `width` x `height` is the
     original's size in pixels, upright. `pixels_digest` is the SHA-256 (hex) of all its RGB pixels and their shape, for
-    formats that keep every pixel; None for the others, which are never decoded whole.
+    formats that keep every pixel; None for the others, which are never decoded whole. `palette` holds the colours
+    (RGB) of a picture that has a palette.
     """
 
     working: Image.Image
@@ -54,6 +55,7 @@ class Picture:
     height: int
     orientation: int
     pixels_digest: str | None
+    palette: bytes | None = None
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         image.load()
         orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and b"VP8L" in data[12:64])
-        digest = None
+        palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless and orientation != 1:
             image = image.transpose(_TRANSPOSE[orientation])
         working, digest = _reduced(image, hashed=lossless)
@@ -127,7 +129,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
             working = working.transpose(_TRANSPOSE[orientation])
         if orientation >= 5:
             width, height = height, width
-    return Picture(working, width, height, orientation, digest)
+    return Picture(working, width, height, orientation, digest, palette)
 
 
 def picture_payload_digest(data: bytes, orientation: int = 1) -> str | None:

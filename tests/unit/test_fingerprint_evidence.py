@@ -1,0 +1,198 @@
+"""When two pictures are the same: after benign changes yes, after any edit no."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
+
+from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
+
+MEDIA = Path(__file__).parents[1] / "media"
+PHOTOS = sorted((MEDIA / "photos").iterdir())
+
+
+def encoded(picture: Image.Image, name: str = "JPEG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, name, **({"quality": 90} if name == "JPEG" and not options else options))
+    return stream.getvalue()
+
+
+def resized(picture: Image.Image, long_side: int) -> Image.Image:
+    share = long_side / max(picture.size)
+    return picture.resize((round(picture.width * share), round(picture.height * share)), Image.Resampling.LANCZOS)
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def found_same(first: bytes, second: bytes, policy: str) -> bool:
+    """Return what a lookup would say: near by hash (or by one of its probes), and the same by evidence."""
+    a, b = fingerprint_image(first), fingerprint_image(second)
+    return near(a, b, policy) and agree(a, b, policy)
+
+
+def near(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
+    assert a.phash is not None
+    assert b.phash is not None
+    return any(hamming(a.phash, probe) <= RADIUS for probe in (b.phash, *b.probes(policy)))  # type: ignore[arg-type]
+
+
+def agree(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
+    assert a.evidence is not None
+    assert b.evidence is not None
+    one, other = (same_picture(x, y, policy) for x, y in ((a.evidence, b.evidence), (b.evidence, a.evidence)))  # type: ignore[arg-type]
+    assert one == other
+    return one
+
+
+BENIGN: dict[str, Callable[[Image.Image], bytes]] = {
+    "jpeg 30": lambda p: encoded(p, quality=30),
+    "jpeg 90": lambda p: encoded(p, quality=90),
+    "webp": lambda p: encoded(p, "WEBP", quality=80),
+    "avif": lambda p: encoded(p, "AVIF", quality=60),
+    "png": lambda p: encoded(p, "PNG"),
+    "cmyk": lambda p: encoded(p.convert("CMYK"), quality=90),
+    "1080": lambda p: encoded(resized(p, 1080)),
+    "half": lambda p: encoded(resized(p, max(p.size) // 2)),
+    "320": lambda p: encoded(resized(p, 320)),
+    "brighter": lambda p: encoded(ImageEnhance.Brightness(p).enhance(1.1)),
+    "darker": lambda p: encoded(ImageEnhance.Brightness(p).enhance(0.9)),
+    "more contrast": lambda p: encoded(ImageEnhance.Contrast(p).enhance(1.1)),
+    "less contrast": lambda p: encoded(ImageEnhance.Contrast(p).enhance(0.9)),
+    "sharpened": lambda p: encoded(ImageEnhance.Sharpness(p).enhance(1.5)),
+}
+
+
+@pytest.mark.parametrize("change", BENIGN)
+@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
+def test_a_benign_change_is_the_same_picture(path: Path, change: str) -> None:
+    assert found_same(path.read_bytes(), BENIGN[change](opened(path)), "strict")
+
+
+def test_a_crop_of_one_percent_is_the_same_picture_only_under_loose() -> None:
+    """The original finds its crop; what a crop lost can only be guessed, so the other way misses now and then."""
+    guessed = []
+    for path in PHOTOS:
+        photo = opened(path)
+        width, height = photo.size
+        box = round(0.01 * width), round(0.01 * height), round(0.99 * width), round(0.99 * height)
+        cut, original = fingerprint_image(encoded(photo.crop(box))), fingerprint_image(path.read_bytes())
+        assert near(cut, original, "loose")
+        assert agree(cut, original, "loose")
+        assert not agree(cut, original, "exact")
+        guessed.append(near(original, cut, "loose"))
+    assert sum(guessed) >= len(guessed) - 1
+
+
+def turned_hue(photo: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    hue, saturation, value = photo.crop(box).convert("HSV").split()
+    part = Image.merge("HSV", (hue.point(lambda v: (v + 100) % 256), saturation, value)).convert("RGB")
+    edited = photo.copy()
+    edited.paste(part, box[:2])
+    return edited
+
+
+def with_words(photo: Image.Image, words: str) -> Image.Image:
+    edited = photo.copy()
+    font = ImageFont.load_default(photo.height // 14)
+    ImageDraw.Draw(edited).text(
+        (photo.width / 2, photo.height * 0.93), words, "white", font, anchor="ms", stroke_width=1, stroke_fill="black"
+    )
+    return edited
+
+
+def with_patch(photo: Image.Image) -> Image.Image:
+    edited = photo.copy()
+    side = max(photo.size) // 14
+    left, top = photo.width // 3, photo.height // 3
+    patch = opened(MEDIA / "photos" / "chelsea.jpg").resize((side, side)).transpose(Image.Transpose.ROTATE_90)
+    edited.paste(ImageOps.invert(patch), (left, top))
+    return edited
+
+
+@pytest.mark.parametrize("policy", ["strict", "loose"])
+@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
+def test_an_edit_is_another_picture(path: Path, policy: str) -> None:
+    photo = opened(path)
+    box = (photo.width // 4, photo.height // 4, photo.width // 2, photo.height // 2)
+    pairs = [
+        (photo, with_patch(photo)),
+        (with_words(photo, "COFFEE AT NINE"), with_words(photo, "CLOSED TODAY")),
+        (photo, ImageOps.mirror(photo)),
+        (photo, turned_hue(photo, (0, 0, *photo.size))),
+        (photo, turned_hue(photo, box)),
+    ]
+    for before, after in pairs:
+        if np.abs(np.asarray(before, dtype=int) - np.asarray(after, dtype=int)).mean() < 0.3:
+            continue  # nothing there to be changed
+        for data in (encoded(after), encoded(after, quality=50), encoded(resized(after, 640))):
+            a, b = fingerprint_image(encoded(before, "PNG")), fingerprint_image(data)
+            assert not agree(a, b, policy)
+
+
+def receipt(amount: str, word: str = "Cappuccino") -> Image.Image:
+    page = Image.new("RGB", (600, 900), (246, 246, 242))
+    draw = ImageDraw.Draw(page)
+    lines = (
+        "CONTOSO COFFEE|12 Main Street||06/10/2026  13:59||"
+        f"1 {word}     4.20|1 Bagel            3.10|2 Orange juice     7.00||"
+        f"Subtotal          14.30|Tax                1.17|TOTAL             {amount}||VISA  **** 1234|Thank you"
+    ).split("|")
+    for number, line in enumerate(lines):
+        draw.text((60, 60 + 48 * number), line, (30, 30, 34), ImageFont.load_default(26))
+    return page
+
+
+@pytest.mark.parametrize("policy", ["strict", "loose"])
+@pytest.mark.parametrize(
+    "other", [receipt("15.97"), receipt("18.47"), receipt("15.47", "Cappuccina")], ids=["digit", "digit 2", "letter"]
+)
+def test_a_receipt_with_one_other_digit_or_letter_is_another_picture(other: Image.Image, policy: str) -> None:
+    first = fingerprint_image(encoded(receipt("15.47"), "PNG"))
+    for data in (encoded(other, "PNG"), encoded(other, quality=90), encoded(other, quality=60)):
+        second = fingerprint_image(data)
+        assert first.phash is not None
+        assert second.phash is not None
+        assert hamming(first.phash, second.phash) <= RADIUS, "the hash alone would have merged them"
+        assert not agree(first, second, policy)
+
+
+def test_the_same_receipt_packed_otherwise_is_the_same() -> None:
+    assert found_same(encoded(receipt("15.47"), "PNG"), encoded(receipt("15.47"), quality=90), "strict")
+
+
+def test_documents_that_look_alike_are_different() -> None:
+    found = [fingerprint_image(path.read_bytes()) for path in sorted((MEDIA / "documents").iterdir())]
+    for number, a in enumerate(found):
+        for b in found[number + 1 :]:
+            assert not set(a.exact) & set(b.exact)
+            assert not agree(a, b, "strict")
+            assert not agree(a, b, "loose")
+
+
+def test_another_aspect_ratio_is_another_picture() -> None:
+    photo = opened(PHOTOS[0])
+    a = fingerprint_image(encoded(photo))
+    b = fingerprint_image(encoded(photo.resize((photo.width, photo.width))))
+    assert not agree(a, b, "strict")
+
+
+def test_evidence_stays_small() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8))
+    sizes = [
+        len(fingerprint_image(data).evidence or b"")
+        for data in (encoded(noise, "PNG"), *(p.read_bytes() for p in PHOTOS))
+    ]
+    assert max(sizes) < 32_000
+    assert sorted(sizes)[len(sizes) // 2] < 16_000
+
+
+def test_evidence_of_another_layout_is_never_the_same() -> None:
+    found = fingerprint_image(PHOTOS[0].read_bytes()).evidence
+    assert found is not None
+    assert not same_picture(found, b"\xff" + found[1:], "strict")
