@@ -1,0 +1,455 @@
+"""The near-duplicate index and its claims on DynamoDB, as moto plays it."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from captions.fingerprint import RADIUS, Fingerprint, bands, hamming
+from captions.neighbours import Contended, Follow, Hit, Lead, Neighbours, index, protocol
+from captions.neighbours.protocol import Announcement, Claim
+from captions.uploads import ObjectVersion, pad_sequencer
+from support.claims import Outcome, Store, World
+from support.pipeline import REGION, Clock, locked
+
+TABLE = "fingerprints"
+HASH = bytes(range(32))
+EXAMPLES = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def shared_client() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        client = new_client()
+        make_table(client, TABLE)
+        yield client
+
+
+@pytest.fixture
+def client(shared_client: Any) -> Any:
+    """A client of one's own, which may be tampered with."""
+    return new_client()
+
+
+def new_client() -> Any:
+    return locked(boto3.client("dynamodb", region_name=REGION), LOCK)
+
+
+def make_table(client: Any, name: str) -> str:
+    client.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+    )
+    return name
+
+
+def new_table(client: Any) -> str:
+    """A table for one example of a property; moto goes through all of a table for every query."""
+    return make_table(client, f"example-{next(EXAMPLES)}")
+
+
+LOCK = threading.RLock()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def neighbours(client: Any, clock: Clock) -> Neighbours:
+    return Neighbours(client, TABLE, now=clock, sleep=lambda seconds: None)
+
+
+@pytest.fixture
+def scope(request: pytest.FixtureRequest) -> str:
+    return str(request.node.nodeid)
+
+
+def tamper(client: Any, change: Callable[[Callable[..., Any], str, dict[str, Any]], Any]) -> None:
+    call = client._make_api_call
+    client._make_api_call = lambda operation, arguments: change(call, operation, arguments)
+
+
+def flipped(phash: bytes, *bits: int) -> bytes:
+    value = int.from_bytes(phash, "big")
+    for bit in set(bits):
+        value ^= 1 << bit
+    return value.to_bytes(32, "big")
+
+
+def upload(key: str) -> ObjectVersion:
+    return ObjectVersion(bucket="media", key=key, sequencer=pad_sequencer("1"))
+
+
+def announced(scope: str, key: str, phash: bytes | None = HASH, exact: tuple[str, ...] | None = None) -> Announcement:
+    about = upload(key)
+    evidence = b"evidence" if phash is not None else None
+    return Announcement(protocol.claim_id(scope, about), scope, about, exact or (f"b:{key}",), phash, evidence)
+
+
+def found(neighbours: Neighbours, me: Announcement, by: Any = "all") -> frozenset[str]:
+    ids: frozenset[str] = neighbours.take(protocol.Scan(me, by, consistent=True))
+    return ids
+
+
+def claim_of(neighbours: Neighbours, me: Announcement) -> Claim:
+    (claim,) = neighbours.take(protocol.Read((me.id,)))
+    return claim  # type: ignore[no-any-return]
+
+
+# -- the lookup ----------------------------------------------------------------------------------------------
+
+BAND_STARTS = (*range(0, 184, 23), 184, 208, 232)
+"""The lowest bit of each band, from the last band to the first."""
+
+near_and_far = st.one_of(
+    st.sets(st.integers(0, 255), max_size=RADIUS + 3),
+    st.lists(st.integers(0, 22), min_size=9, max_size=11).map(
+        # One bit in each of as many bands: the hardest case for an index of bands.
+        lambda offsets: {start + offset for start, offset in zip(BAND_STARTS, offsets, strict=False)}
+    ),
+    st.sets(st.integers(0, 255), min_size=60, max_size=200),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(base=st.binary(min_size=32, max_size=32), flips=st.lists(near_and_far, min_size=1, max_size=8))
+def test_a_lookup_finds_what_comparing_with_every_hash_would(client: Any, base: bytes, flips: list[set[int]]) -> None:
+    scope = "brute force"
+    neighbours = Neighbours(client, new_table(client), now=Clock())
+    hashes = [flipped(base, *bits) for bits in flips]
+    stored = [announced(scope, str(number), phash) for number, phash in enumerate(hashes)]
+    for me in stored:
+        neighbours.take(protocol.Publish(me, 1))
+    for phash in (base, *hashes):
+        expected = {me.id for me in stored if me.phash is not None and hamming(me.phash, phash) <= RADIUS}
+        assert found(neighbours, announced(scope, "looking", phash), "near") == expected
+
+
+def test_exact_keys_are_found_whatever_the_hash(neighbours: Neighbours, scope: str) -> None:
+    a = announced(scope, "a", HASH, ("b:1", "x:1"))
+    neighbours.take(protocol.Publish(a, 1))
+    assert found(neighbours, announced(scope, "b", None, ("b:2", "x:1")), "exact") == {a.id}
+    assert found(neighbours, announced(scope, "c", flipped(HASH, *range(100)), ("x:1",)), "exact") == {a.id}
+    assert found(neighbours, announced(scope, "d", flipped(HASH, *range(100)), ("x:2",))) == frozenset()
+
+
+def test_nothing_is_shared_between_scopes(neighbours: Neighbours, scope: str) -> None:
+    neighbours.take(protocol.Publish(announced(scope, "a", HASH, ("b:1",)), 1))
+    assert found(neighbours, announced(scope + " another", "b", HASH, ("b:1",))) == frozenset()
+
+
+def test_expired_postings_are_passed_over_though_they_can_still_be_read(
+    neighbours: Neighbours, clock: Clock, scope: str
+) -> None:
+    a, b = announced(scope, "a"), announced(scope, "b")
+    neighbours.take(protocol.Publish(a, 1))
+    clock.at += 90 * 86_400 - 1
+    assert found(neighbours, b) == {a.id}
+    clock.at += 1
+    assert found(neighbours, b) == frozenset()
+
+
+def test_an_expired_claim_is_passed_over_and_can_be_made_anew(neighbours: Neighbours, clock: Clock, scope: str) -> None:
+    a, b = announced(scope, "a"), announced(scope, "b")
+    neighbours.find_or_claim(scope, a.upload, Fingerprint(("b:1",)))
+    clock.at += index.UNDECIDED_TTL_SECONDS + 1
+    assert neighbours.find_or_claim(scope, b.upload, Fingerprint(("b:1",))) == Lead(b.id, 1)
+    neighbours.settle(b.id, 1, "DEAD")
+    assert neighbours.find_or_claim(scope, a.upload, Fingerprint(("b:1",))) == Lead(a.id, 1)
+
+
+def test_postings_outlive_the_work_on_their_claim_however_short_exemplars_are_kept(
+    client: Any, clock: Clock, scope: str
+) -> None:
+    neighbours = Neighbours(client, TABLE, now=clock, exemplar_ttl=60.0)
+    a = announced(scope, "a")
+    neighbours.take(protocol.Publish(a, 1))
+    clock.at += 6 * 86_400
+    assert found(neighbours, announced(scope, "b")) == {a.id}
+
+
+def two_items_a_page(call: Callable[..., Any], operation: str, arguments: dict[str, Any]) -> Any:
+    return call(operation, {**arguments, "Limit": 2} if operation == "Query" else arguments)
+
+
+def test_a_crowded_band_is_read_to_its_end(client: Any, clock: Clock, scope: str) -> None:
+    capped: list[str] = []
+    neighbours = Neighbours(client, TABLE, now=clock, on_capped=capped.append)
+    # Far from what is looked for in all but the first band, so that only the last of them is near.
+    far = [flipped(HASH, *range(number, 200)) for number in range(6)]
+    stored = [announced(scope, str(number), phash) for number, phash in enumerate((*far, HASH))]
+    for me in stored:
+        neighbours.take(protocol.Publish(me, 1))
+    tamper(client, two_items_a_page)
+    assert found(neighbours, announced(scope, "looking")) == {stored[-1].id}
+    assert capped == []
+
+
+def test_a_band_too_crowded_to_be_read_is_a_miss_that_is_counted(client: Any, clock: Clock, scope: str) -> None:
+    capped: list[str] = []
+    neighbours = Neighbours(client, TABLE, now=clock, on_capped=capped.append)
+    crowd = sorted(
+        (announced(scope, str(number), flipped(HASH, *range(number, 232))) for number in range(12)),
+        key=lambda me: me.id,
+    )
+    # Near in the first band alone, and the last in it.
+    twin = replace(crowd[-1], phash=flipped(HASH, *BAND_STARTS[:-1]))
+    for me in (*crowd[:-1], twin):
+        neighbours.take(protocol.Publish(me, 1))
+    me = announced(scope, "looking")
+    assert found(neighbours, me) == {twin.id}
+    assert capped == []
+    tamper(client, two_items_a_page)
+    assert found(neighbours, me) == frozenset()
+    assert len(capped) == 1
+    assert f"#h{bands(HASH)[0]}" in capped[0]
+
+
+def test_a_copy_of_the_very_file_is_found_however_crowded_its_bands_are(client: Any, clock: Clock, scope: str) -> None:
+    neighbours = Neighbours(client, TABLE, now=clock)
+    a = announced(scope, "a")
+    lead = neighbours.find_or_claim(scope, a.upload, Fingerprint(("b:1",), HASH, b"evidence"))
+    assert isinstance(lead, Lead)
+    neighbours.settle(lead.claim_id, lead.generation, "READY", {"text": "a house"})
+    queried: list[str] = []
+
+    def note(call: Callable[..., Any], operation: str, arguments: dict[str, Any]) -> Any:
+        if operation == "Query":
+            queried.append(arguments["ExpressionAttributeValues"][":pk"]["S"])
+        return call(operation, arguments)
+
+    tamper(client, note)
+    hit = neighbours.find_or_claim(scope, upload("b"), Fingerprint(("b:1",), HASH, b"evidence"))
+    assert isinstance(hit, Hit)
+    assert hit.claim.outcome == {"text": "a house"}
+    assert len(queried) == 1
+
+
+# -- writes and reads that DynamoDB leaves half done ------------------------------------------------------------
+
+
+def test_postings_that_were_not_processed_are_written_again(client: Any, clock: Clock, scope: str) -> None:
+    pauses: list[float] = []
+    neighbours = Neighbours(client, TABLE, now=clock, sleep=pauses.append)
+    sizes: list[int] = []
+
+    def throttled(call: Callable[..., Any], operation: str, arguments: dict[str, Any]) -> Any:
+        if operation != "BatchWriteItem":
+            return call(operation, arguments)
+        requests = arguments["RequestItems"][TABLE]
+        sizes.append(len(requests))
+        call(operation, {"RequestItems": {TABLE: requests[:5]}})
+        return {"UnprocessedItems": {TABLE: requests[5:]} if requests[5:] else {}}
+
+    tamper(client, throttled)
+    a = announced(scope, "a")
+    neighbours.take(protocol.Publish(a, 1))
+    assert sizes == [12, 7, 2]
+    assert pauses == [0.1, 0.2]
+    other = Neighbours(new_client(), TABLE, now=clock)
+    for band in range(11):
+        bits = [bit for bit in range(256) if bands(flipped(HASH, bit))[band] == bands(HASH)[band]]
+        near = announced(scope, "near", flipped(HASH, *bits[:: len(bits) // 10][:10]))
+        assert found(other, near) == {a.id}
+
+
+def test_items_that_were_not_read_are_asked_for_again(client: Any, clock: Clock, scope: str) -> None:
+    pauses: list[float] = []
+    neighbours = Neighbours(client, TABLE, now=clock, sleep=pauses.append)
+    claims = [announced(scope, str(number)) for number in range(5)]
+    for me in claims:
+        neighbours.take(protocol.Create(me, clock.at + 30))
+        neighbours.take(protocol.Publish(me, 1))
+
+    def throttled(call: Callable[..., Any], operation: str, arguments: dict[str, Any]) -> Any:
+        if operation != "BatchGetItem":
+            return call(operation, arguments)
+        keys = arguments["RequestItems"][TABLE]["Keys"]
+        answer = call(operation, {"RequestItems": {TABLE: {"Keys": keys[:2], "ConsistentRead": True}}})
+        return {**answer, "UnprocessedKeys": {TABLE: {"Keys": keys[2:]}} if keys[2:] else {}}
+
+    tamper(client, throttled)
+    ids = tuple(me.id for me in claims)
+    assert [claim.id for claim in neighbours.take(protocol.Read(ids))] == list(ids)
+    assert len(pauses) == 2
+    evidence = neighbours.take(protocol.Evidence(tuple((id_, 1) for id_ in ids)))
+    assert evidence == dict.fromkeys(ids, b"evidence")
+
+
+def test_more_claims_than_one_call_reads(neighbours: Neighbours, clock: Clock, scope: str) -> None:
+    claims = [announced(scope, str(number)) for number in range(130)]
+    for me in claims:
+        neighbours.take(protocol.Create(me, clock.at + 30))
+    ids = tuple(me.id for me in claims)
+    assert [claim.id for claim in neighbours.take(protocol.Read(ids))] == list(ids)
+
+
+# -- conditions -------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_made_once_and_shown_to_whoever_comes_second(
+    neighbours: Neighbours, clock: Clock, scope: str
+) -> None:
+    me = announced(scope, "a")
+    first = neighbours.take(protocol.Create(me, clock.at + 30.25))
+    assert (first.state, first.generation, first.edition, first.lease_until) == ("OPEN", 1, 1, clock.at + 30.25)
+    assert neighbours.take(protocol.Create(me, clock.at + 99)) == first
+
+
+@pytest.mark.parametrize("changed", [{"state": "LEAD"}, {"generation": 2}, {"lease_until": 1.0}])
+def test_a_claim_is_moved_only_from_where_it_was_seen(
+    neighbours: Neighbours, clock: Clock, scope: str, changed: dict[str, Any]
+) -> None:
+    me = announced(scope, "a")
+    seen = neighbours.take(protocol.Create(me, clock.at + 30))
+    assert neighbours.take(protocol.Move(replace(seen, **changed), "DEAD", 7, 0.0, 1)) is False
+    assert claim_of(neighbours, me) == seen
+    assert neighbours.take(protocol.Move(seen, "LEAD", 3, clock.at + 900.5, 2)) is True
+    moved = claim_of(neighbours, me)
+    assert (moved.state, moved.generation, moved.lease_until, moved.edition) == ("LEAD", 3, clock.at + 900.5, 2)
+
+
+def test_only_one_edition_is_withdrawn(neighbours: Neighbours, scope: str) -> None:
+    a, b = announced(scope, "a"), announced(scope, "b")
+    neighbours.take(protocol.Publish(a, 1))
+    neighbours.take(protocol.Publish(a, 2))
+    neighbours.take(protocol.Withdraw(a, 1))
+    assert found(neighbours, b) == {a.id}
+    assert neighbours.take(protocol.Evidence(((a.id, 1),))) == {}
+    assert neighbours.take(protocol.Evidence(((a.id, 2),))) == {a.id: b"evidence"}
+
+
+def _plain(answer: Any) -> Any:
+    return tuple(answer) if isinstance(answer, list) else answer
+
+
+commands = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["create", "move", "move", "publish", "withdraw", "scan", "read", "evidence", "enlist", "dismiss",
+             "followers", "wait"]
+        ),
+        st.integers(0, 2),
+        st.integers(0, 2),
+        st.integers(0, 5),
+    ),
+    min_size=5,
+    max_size=30,
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(commands=commands)
+def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: list[tuple[str, int, int, int]]) -> None:
+    """The same steps through both: what is proven on the one holds for the other."""
+    scope = "both stores"
+    clock = Clock()
+    neighbours = Neighbours(client, new_table(client), now=clock)
+    store = Store(
+        lambda me: (me.exact, () if me.phash is None else bands(me.phash)), lambda a, b: hamming(a, b) <= RADIUS
+    )
+    parties = [
+        announced(scope, "a", HASH, ("b:a", "x:same")),
+        announced(scope, "b", flipped(HASH, 0, 50, 100, 150, 200), ("b:b",)),
+        announced(scope, "c", None, ("b:c", "x:same")),
+    ]
+    ids = tuple(me.id for me in parties)
+    world, seen = World(), [neighbours.take(protocol.Create(parties[0], clock.at + 30))]
+    world, _ = store.take(world, protocol.Create(parties[0], clock.at + 30), clock.at)
+    for name, one, other, number in commands:
+        me = parties[one]
+        old = seen[-1 - number % len(seen)]
+        state = ("OPEN", "YIELD", "LEAD", "READY", "FOLLOW", "DEAD")[number]
+        step: Any
+        match name:
+            case "create":
+                step = protocol.Create(me, clock.at + 30)
+            case "move":
+                outcome = Outcome(text="a house", cost="0.1") if state == "READY" else None
+                step = protocol.Move(old, state, old.generation + other, clock.at + number, other + 1, outcome)
+            case "publish":
+                step = protocol.Publish(me, other + 1)
+            case "withdraw":
+                step = protocol.Withdraw(me, other + 1)
+            case "scan":
+                step = protocol.Scan(me, ("exact", "near", "all")[other], consistent=True)
+            case "read":
+                step = protocol.Read(ids)
+            case "evidence":
+                step = protocol.Evidence(tuple((id_, other + 1) for id_ in ids))
+            case "enlist":
+                step = protocol.Enlist(me.id, parties[other].upload)
+            case "dismiss":
+                step = protocol.Dismiss(me.id, parties[other].upload)
+            case "followers":
+                step = protocol.Followers(me.id)
+            case _:
+                clock.at += (0.5, 31, 86_400, 8 * 86_400, 89 * 86_400, 91 * 86_400)[number]
+                continue
+        world, expected = store.take(world, step, clock.at)
+        answer = _plain(neighbours.take(step))
+        if name == "followers":
+            assert set(answer) == set(expected)
+        else:
+            assert answer == expected
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        seen += [claim for claim in answers if isinstance(claim, Claim)]
+    assert _plain(neighbours.take(protocol.Read(ids))) == store.take(world, protocol.Read(ids), clock.at)[1]
+
+
+# -- for real, in threads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
+    client: Any, scope: str, near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "same_picture", lambda a, b, policy: True)
+    neighbours = Neighbours(client, TABLE)
+    copies = {
+        f"copy {number}": Fingerprint(
+            (f"b:{number}",) if near else ("b:same",), flipped(HASH, 3 * number, 255 - number), b"evidence"
+        )
+        for number in range(6)
+    }
+    together = threading.Barrier(len(copies))
+    outcomes: dict[str, Any] = {}
+    told: set[str] = set()
+
+    def run(key: str) -> None:
+        together.wait()
+        for _ in range(20):
+            outcomes[key] = neighbours.find_or_claim(scope, upload(key), copies[key])
+            if not isinstance(outcomes[key], Contended):
+                break
+        if isinstance(outcomes[key], Lead):
+            lead = outcomes[key]
+            assert neighbours.renew(lead.claim_id, lead.generation, 9e9)
+            told.update(each.key for each in neighbours.settle(lead.claim_id, lead.generation, "READY", {"by": key}))
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        list(pool.map(run, copies))
+    leaders = [key for key, outcome in outcomes.items() if isinstance(outcome, Lead)]
+    assert len(leaders) == 1
+    for key, outcome in outcomes.items():
+        match outcome:
+            case Hit(claim):
+                assert claim.outcome == {"by": leaders[0]}
+            case Follow():
+                assert key in told
+            case _:
+                assert key == leaders[0]

@@ -1,0 +1,67 @@
+"""What the near-duplicate index costs, counted from the calls it makes; docs/index-cost.md says what that means."""
+
+import threading
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from support.capacity import Bill, item_size
+from support.journeys import measured
+from support.pipeline import MEDIA, REGION, locked
+
+
+@pytest.fixture(scope="module")
+def bills() -> Iterator[dict[str, Bill]]:
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        client = locked(boto3.client("dynamodb", region_name=REGION), threading.RLock())
+        client.create_table(
+            TableName="fingerprints",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        )
+        yield measured(client, "fingerprints", (MEDIA / "casa-mila.jpg").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("journey", "calls"),
+    [
+        ("copy, same bytes", {"Query": 2, "BatchGetItem": 1}),
+        ("copy, other bytes", {"Query": 13, "BatchGetItem": 2}),
+        ("copy while it is captioned", {"Query": 13, "BatchGetItem": 3, "PutItem": 1}),
+        ("new picture", {"Query": 26, "PutItem": 2, "BatchWriteItem": 1, "UpdateItem": 1}),
+        ("new sound", {"Query": 4, "PutItem": 1, "BatchWriteItem": 1, "UpdateItem": 1}),
+        ("worker starts", {"BatchGetItem": 1, "UpdateItem": 1}),
+        ("result stored", {"BatchGetItem": 1, "UpdateItem": 1, "Query": 1}),
+        ("each follower told", {"DeleteItem": 1}),
+    ],
+)
+def test_calls(bills: dict[str, Bill], journey: str, calls: dict[str, int]) -> None:
+    assert dict(bills[journey].calls) == calls
+
+
+def test_a_copy_writes_nothing_to_the_index(bills: dict[str, Bill]) -> None:
+    assert bills["copy, same bytes"].written == 0
+    assert bills["copy, other bytes"].written == 0
+
+
+def test_read_units_of_a_lookup_are_the_least_there_can_be(bills: dict[str, Bill]) -> None:
+    """Half a unit for each band and exact key, one for the claim; evidence adds one for each 4 KB."""
+    assert bills["copy, same bytes"].read == 2 * 0.5 + 1
+    assert bills["copy, other bytes"].read >= 13 * 0.5 + 1 + 1
+    assert bills["new picture"].read == 13 * 0.5 + 13
+
+
+def test_write_units_of_a_new_picture(bills: dict[str, Bill]) -> None:
+    """Claim, 13 postings and commit at one unit each, and the evidence by its kilobytes."""
+    assert bills["new sound"].written == 1 + 2 + 1
+    assert 1 + 13 + 1 < bills["new picture"].written <= 1 + 13 + 1 + 32
+
+
+def test_item_sizes_follow_the_documented_rules() -> None:
+    assert item_size({"pk": {"S": "ab"}, "n": {"N": "1700000000"}, "b": {"B": b"1234"}}) == (2 + 2) + (1 + 2) + (1 + 4)
+    assert item_size({"m": {"M": {"a": {"S": "xy"}}}, "l": {"L": [{"S": "x"}]}}) == (1 + 3 + 1 + 3) + (1 + 3 + 1 + 1)
