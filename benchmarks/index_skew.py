@@ -25,7 +25,7 @@ from PIL import Image, ImageOps, ImageStat
 from captions.fingerprint import BAND_BITS, bands, perceptual_hash
 from captions.neighbours.index import MAX_PAGES
 
-POSTING_BYTES = 119
+POSTING_BYTES = 123
 """One posting of a band, key and attribute names included (benchmarks/index.py)."""
 PAGE_BYTES = 1_000_000
 PICTURES = (10**6, 10**8, 10**9)

@@ -70,8 +70,9 @@ class Meter:
     @contextmanager
     def measuring(self) -> Iterator[Bill]:
         """Collect the bill of the calls made inside."""
+        self._bill = bill = Bill()
+        yield bill
         self._bill = Bill()
-        yield self._bill
 
     def _metered(self, operation: str, arguments: dict[str, Any]) -> Any:
         with self._lock:
