@@ -43,6 +43,8 @@ FAILURES_TO_KNOW, SETTLED_S = 5, 0.5
 """A client could know that something is down once five calls to it failed and those under way then have ended."""
 GOAL_RIGHT, GOAL_OVERRUN_S, GOAL_WASTED = 0.9999, 0.050, 0.01
 
+HEAD = ["scenario", "client", "right", "p50 ms", "p99 ms", "overrun ms", "wasted", "$ / 1,000", "errors"]
+
 SETUPS: dict[str, dict[str, Any]] = {
     # One group for each model with fallbacks between them, no retries before the fallback.
     "fallbacks": {"num_retries": 0, "allowed_fails": 3, "cooldown_time": 10},
@@ -311,38 +313,39 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    head = ["scenario", "client", "right", "p50 ms", "p99 ms", "overrun ms", "wasted", "$ / 1,000", "errors"]
-    rows: list[list[object]] = []
-    figures: dict[str, dict[str, Any]] = {}
-    for name in options.scenarios:
-        scenario = SCENARIOS[name]
-        figures[name] = {}
-        for client in options.clients:
-            setup = None
-            if client == "litellm":
-                tried = min(options.calls, options.tried)
-                setup = best_setup(scenario, tried, options.rate, min(options.outage, 5.0))
-            result = run(client, scenario, SETUPS.get(setup or "", {}), options.calls, options.rate, options.outage)
-            figure = judged(scenario, result, options.calls) | {"setup": setup}
-            figures[name][client] = figure
-            rows.append(_row(name, client, figure))
-            print(f"{name}: {client} done", file=sys.stderr, flush=True)
-    print(table(head, rows))
-
-    shared = None
-    if options.sandboxes:
-        shared = _shared(options)
-    failed = [name for name in figures if (figure := figures[name].get("gateway")) and not _reached(figure)]
-    print(f"\ngoals missed in: {', '.join(failed)}" if failed else "\nevery goal reached")
-    result = {
+    result: dict[str, Any] = {
         "machine": machine(),
         "calls": options.calls,
         "rate": options.rate,
-        "scenarios": figures,
-        "shared_breakers": shared,
+        "scenarios": {},
+        "shared_breakers": None,
     }
-    write(options.json, result)
+    figures: dict[str, dict[str, Any]] = result["scenarios"]
+    rows: list[list[object]] = []
+    for name in options.scenarios:
+        figures[name] = {}
+        for client in options.clients:
+            figures[name][client] = figure = _measured(SCENARIOS[name], client, options)
+            rows.append(_row(name, client, figure))
+            print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
+        write(options.json, result)  # after each scenario: the whole takes most of an hour
+    print(table(HEAD, rows))
+
+    if options.sandboxes:
+        result["shared_breakers"] = _shared(options)
+        write(options.json, result)
+    failed = [name for name in figures if (figure := figures[name].get("gateway")) and not _reached(figure)]
+    print(f"\ngoals missed in: {', '.join(failed)}" if failed else "\nevery goal reached")
     return 1 if failed else 0
+
+
+def _measured(scenario: Scenario, client: str, options: argparse.Namespace) -> dict[str, Any]:
+    setup = None
+    if client == "litellm":
+        tried = min(options.calls, options.tried)
+        setup = best_setup(scenario, tried, options.rate, min(options.outage, 5.0))
+    result = run(client, scenario, SETUPS.get(setup or "", {}), options.calls, options.rate, options.outage)
+    return judged(scenario, result, options.calls) | {"setup": setup}
 
 
 def _shared(options: argparse.Namespace) -> dict[str, Any]:

@@ -43,6 +43,9 @@ _KEEPALIVE_S = 60.0
 
 _CONNECTIONS = 256
 
+_LATE_S = 0.1
+"""A timer that fires so much too late tells of a process that is starved of CPU, not of a slow model."""
+
 _WRITING_S = 0.25
 """How long an ended call waits for writes to the control table that it began."""
 
@@ -369,12 +372,11 @@ class Gateway:
         if isinstance(error, AttemptFailed):
             return error
         if isinstance(error, TimeoutError):
-            # A call that had less than half of the model's time says little about the model; one that still waits for
-            # its key says nothing.
-            enough = (
-                bool(turn.key) and time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
-            )
-            return AttemptFailed(ErrorClass.TIMEOUT if enough else ErrorClass.DEADLINE)
+            # A call that had less than half of the model's time says little about the model; one that still waited for
+            # its key, or whose process had no time to listen (then its own timer comes late, too), says nothing.
+            listened = bool(turn.key) and turn.overdue() < _LATE_S
+            enough = time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
+            return AttemptFailed(ErrorClass.TIMEOUT if listened and enough else ErrorClass.DEADLINE)
         return failure_of(error)
 
 
@@ -398,6 +400,10 @@ class _Turn:
     def left(self) -> float:
         """Return the seconds that are left of the turn, at least a millisecond so that its end shows as a time-out."""
         return max(self._ends - time.monotonic(), 0.001)
+
+    def overdue(self) -> float:
+        """Return the seconds since the turn should have ended."""
+        return time.monotonic() - self._ends
 
     def extend(self, seconds: float, deadline: float) -> None:
         """Give the turn back what the consumer of a stream took, but never beyond the call's deadline."""
