@@ -173,8 +173,11 @@ class Intake:
                 media_type=found.media_type,
             )
         scope = routing.scope(upload, target.task, HASH_VERSION, self.settings)
+        if target.task.exact_only:
+            fingerprint = Fingerprint(exact=fingerprint.exact)
+        answer = self.neighbours.find_or_claim(scope, upload, fingerprint)
         now = self.now()
-        match self.neighbours.find_or_claim(scope, upload, fingerprint):
+        match answer:
             case Hit(claim):
                 return self._hit(record, Outcome.read(claim.outcome or {}), found.kind, found.media_type)
             case Follow(claim_id):

@@ -14,6 +14,8 @@ class Task:
     instructions: str
     text: str
     max_tokens: int
+    exact_only: bool = False
+    """Whether the answer is only ever shared between identical media, as where every letter of it counts."""
 
     @property
     def version(self) -> str:
@@ -49,6 +51,7 @@ TRANSCRIBE = Task(
     ),
     text="Transcribe this recording.",
     max_tokens=4_000,
+    exact_only=True,
 )
 
 TASKS = {task.name: task for task in (CAPTION, TRANSCRIBE)}

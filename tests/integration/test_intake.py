@@ -1,11 +1,13 @@
 """What becomes of an upload before anything is paid for it."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from captions.records import Reason, Result
+from captions.tasks import CAPTION
 from captions.uploads import UnreadableEventError
 from support.pipeline import MEDIA, Dedupe
 
@@ -65,6 +67,16 @@ def test_a_smaller_copy_is_a_hit_too(dedupe: Dedupe, photo: bytes) -> None:
     dedupe.upload("a.jpg", photo)
     captioned(dedupe, "a.jpg")
     assert dedupe.upload("small.jpg", half_size(photo)) == "hit"
+
+
+def test_a_task_where_every_letter_counts_shares_only_identical_media(
+    dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captions.routing.CAPTION", replace(CAPTION, exact_only=True))
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    assert dedupe.upload("same.jpg", photo) == "hit"
+    assert dedupe.upload("small.jpg", half_size(photo)) == "queued"
 
 
 def test_another_picture_is_not_a_hit(dedupe: Dedupe, photo: bytes, other_photo: bytes) -> None:
