@@ -147,8 +147,8 @@ async def flat_out(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
 async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
     """Start the calls at a steady rate; return for each how it ended, when, and how far beyond its deadline.
 
-    With `requeue_s` a call that fails is made again as a queue would deliver it: after the time its error names, or a
-    delay that doubles from one second, until `requeue_s` have passed.
+    With `requeue_s` a call that fails is made again as a queue would deliver it: after the time its error names, but
+    no sooner than a delay that doubles from two seconds to twenty, until `requeue_s` have passed.
     """
     ends: list[dict[str, Any]] = []
 
@@ -163,11 +163,11 @@ async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
                 text = await call(number, deadline)
             except Exception as raised:  # each client has its own errors: which one it was is all that is compared
                 error = type(raised).__name__
-                pause = getattr(raised, "retry_after_s", None) or pause
+                pause = max(getattr(raised, "retry_after_s", None) or 0.0, min(pause, 20.0))
             overrun = max(overrun, time.monotonic() - deadline)
             if error is None or time.monotonic() - began + pause > spec.get("requeue_s", 0.0):
                 break
-            await asyncio.sleep(min(pause, 20.0) + random.uniform(0.0, 1.0))
+            await asyncio.sleep(pause + random.uniform(0.0, 1.0))
         right = error is None and text.endswith(MARK)
         ends.append(
             {"right": right, "error": error, "latency_s": time.monotonic() - began, "overrun_s": overrun, "made": made}

@@ -290,6 +290,8 @@ class Blocked:
 
     wait_s: float
     reason: str
+    probing: bool = False
+    """Whether another call's probe is under way, which `wait_s` does not foresee the end of."""
 
     @property
     def rate_limited(self) -> bool:
@@ -360,7 +362,7 @@ class Breakers:
         if worst is None:
             return None
         if worst.open_until <= now:
-            return Blocked(min(_PROBE_LOOK_S, worst.probe_until - now), worst.reason)
+            return Blocked(min(_PROBE_LOOK_S, worst.probe_until - now), worst.reason, probing=True)
         return Blocked(worst.open_until - now, worst.reason)
 
     async def admit(self, endpoint: str, model: str) -> Admission | None:

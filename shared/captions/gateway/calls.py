@@ -506,7 +506,8 @@ class _Call:
         await asyncio.sleep(delay)
 
     def _given_up(self, blocked: Sequence[Blocked]) -> GatewayError:
-        wait_s = min((block.wait_s for block in blocked), default=None)
+        # Whoever goes back to a queue for a probe's sake must not come back before it can have ended.
+        wait_s = min((max(block.wait_s, 1.0) if block.probing else block.wait_s for block in blocked), default=None)
         if blocked and all(block.reason == "account" for block in blocked):
             error: GatewayError = AccountProblem("no endpoint is left that accepts the key and has credit")
         elif self.attempts:
