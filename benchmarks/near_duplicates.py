@@ -122,6 +122,7 @@ class Job:
     root: Path
     kind: str  # "photo" or "text-like"
     other: Path
+    changed: bool  # whether it is changed and edited, or only compared with the others
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,14 @@ def examine(job: Job) -> Outcome | None:
     if picture is not whole:
         data = alterations.jpeg(picture, 95)
     original = marks(data)
-    benign = []
+    benign: list[tuple[str, str, dict[str, bool]]] = []
+    edits: list[tuple[str, dict[str, bool]]] = []
+    evidence = original.ours.evidence
+    outcome = Outcome(
+        str(job.path.relative_to(job.root)), job.kind, original, benign, edits, evidence and len(evidence)
+    )
+    if not job.changed:
+        return outcome
     for name, changes in (
         ("re-encoded", alterations.REENCODED),
         ("resized", alterations.RESIZED),
@@ -159,9 +167,9 @@ def examine(job: Job) -> Outcome | None:
     ):
         for change, apply in changes.items():
             benign.append((name, change, matches(original, marks(apply(picture)))))
-    edits: list[tuple[str, dict[str, bool]]] = []
     pairs = list(alterations.photo_edits(picture, _limited(upright(job.other.read_bytes())), rng))
-    pairs += alterations.text_edits(picture, rng)
+    if job.kind == "text-like":
+        pairs += alterations.text_edits(picture, rng)
     for name, before, after in pairs:
         one = original if before is picture else marks(alterations.png(before))
         edits += [(name, matches(one, marks(saved))) for saved in (alterations.png(after), alterations.jpeg(after, 75))]
@@ -169,8 +177,7 @@ def examine(job: Job) -> Outcome | None:
             edits.append(
                 (f"{name}, then 640 px", matches(one, marks(alterations.jpeg(alterations.resized(after, 640), 85))))
             )
-    evidence = original.ours.evidence
-    return Outcome(str(job.path.relative_to(job.root)), job.kind, original, benign, edits, evidence and len(evidence))
+    return outcome
 
 
 def examine_family(job: tuple[Path, list[tuple[Path, str]]]) -> list[tuple[str, str, dict[str, bool]]]:
@@ -230,6 +237,12 @@ def _labels(path: Path) -> Iterator[dict[str, str]]:
 
 def _pictures(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() not in (".csv", ".txt", ".md"))
+
+
+def _spread(paths: list[Path], count: float) -> set[Path]:
+    """Return `count` of the paths, evenly spread, so that every group of them is met."""
+    step = max(1.0, len(paths) / max(1.0, count))
+    return {paths[int(number * step)] for number in range(int(len(paths) / step))}
 
 
 def _families(root: Path) -> list[tuple[Path, list[tuple[Path, str]]]]:
@@ -329,20 +342,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, required=True)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="every sixth picture")
+    parser.add_argument("--photos", type=int, default=100, help="how many photos are changed and edited")
+    parser.add_argument("--texts", type=int, default=60, help="how many text-like pictures are changed and edited")
+    parser.add_argument("--quick", action="store_true", help="a quarter of that")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     photos = _pictures(options.media / "photos")
     alike = _pictures(options.media / "confusable")
     if not photos:
         parser.error(f"{options.media}/photos holds no pictures")
+    share = 1 / 4 if options.quick else 1
     jobs = [
-        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)])
-        for kind, paths in (("photo", photos), ("text-like", alike))
+        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)], path in chosen)
+        for kind, paths, chosen in (
+            ("photo", photos, _spread(photos, share * options.photos)),
+            ("text-like", alike, _spread(alike, share * options.texts)),
+        )
         for number, path in enumerate(paths)
     ]
-    if options.quick:
-        jobs = jobs[::6]
     begun = time.monotonic()
     outcomes, families = [], []
     with get_context("spawn").Pool(options.workers) as pool:

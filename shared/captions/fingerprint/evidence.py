@@ -29,12 +29,14 @@ _TEXT_SIDE, _TEXT_QUALITIES = 384, (88, 76)  # the second where the first does n
 _CHROMA_SIDE = 64
 _LARGEST = 31_000  # bytes
 
-# A picture may be of writing if this share of it lies within 9 tones, and as much of it is thin strokes on that ground.
-_TONE_SHARE = 0.33
+# A picture may be of writing if this share of its cells is thin strokes on plain ground (a form, a receipt on a table),
+# or, fewer of them being enough there, if in addition one tone fills this share of it (a slide, a chart, a dialog).
 _STROKE_HEIGHT = 25  # of 255 above or below the ground, and gone after opening or closing with 5 x 5 cells
-_STROKE_SHARE = 0.025
+_PLAIN_RANGE = 12  # of 255 within 7 x 7 cells of the ground, strokes taken away
+_STROKE_SHARE = 0.03
+_STROKE_SHARE_ON_TONE, _TONE_SHARE = 0.01, 0.33
 # Writing of more than this many pixels to a cell could be changed unseen: such pictures match exactly or not at all.
-_TEXT_CELL = 4
+_TEXT_CELL = media.LARGE_SIDE / _TEXT_SIDE
 
 # A picture says too little to be recognised by if fewer of its cells than this share have any edge in them.
 _EDGE_RANGE = 16  # of 255 within 3 x 3 cells
@@ -76,7 +78,10 @@ class _Limits:
 
 
 _STRICT = _Limits(0.012, 1.2, 28, 1.0, 34, 13.5, 5, 30, 18)
+_DOUBTFUL = _Limits(0.012, 1.2, 28, 1.0, 26, 10, 3.8, 24, 15)  # one of the two seems to be of writing
 _TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 6.5, 2.7, 20, 12)
+_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 1.0, 14, 5.2, 2.2, 20, 12)
+_RESIZED = 0.02  # relative: beyond it one of the two was scaled, and small letters are blurred
 _LOOSE_ASPECT = 0.025
 
 
@@ -84,16 +89,16 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     """Return what `same_picture` compares, some 10 KB; None for pictures that show too little to be told apart."""
     if min(picture.width, picture.height) < _SMALLEST_SIDE:
         return None
-    luma = picture.working.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-    values = np.asarray(luma, dtype=np.float32)
-    edges = _range(values, 1)
-    if float((edges > _EDGE_RANGE).mean()) < _EDGE_SHARE:
+    planes = _thumbnail(picture.working, _SIDE)
+    values = np.asarray(planes[0], dtype=np.float32)
+    if float((_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
         return None
     text_like = _text_like(values)
-    if text_like and min(picture.width, picture.height) > _TEXT_CELL * _TEXT_SIDE:
-        return None
-    side, qualities = (_TEXT_SIDE, _TEXT_QUALITIES) if text_like else (_SIDE, (_QUALITY,))
-    planes = picture.working.resize((side, side), Image.Resampling.BICUBIC).convert("YCbCr").split()
+    if text_like:
+        if min(picture.width, picture.height) > _TEXT_CELL * _TEXT_SIDE:
+            return None
+        planes = _thumbnail(picture.working, _TEXT_SIDE)
+    side, qualities = planes[0].width, _TEXT_QUALITIES if text_like else (_QUALITY,)
     sheet = Image.new("L", (side, side + _CHROMA_SIDE), 128)
     sheet.paste(planes[0], (0, 0))
     for column, plane in enumerate(planes[1:]):
@@ -106,6 +111,12 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     return header + palette + packed
 
 
+def _thumbnail(picture: Image.Image, side: int) -> tuple[Image.Image, ...]:
+    """Return luma and chroma on a square grid; what is much larger is averaged first, which is faster and as good."""
+    small = picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return small.convert("YCbCr").split()
+
+
 def _webp(sheet: Image.Image, quality: int) -> bytes:
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=quality, method=2)
@@ -113,17 +124,18 @@ def _webp(sheet: Image.Image, quality: int) -> bytes:
 
 
 def _text_like(luma: Plane) -> bool:
-    """Whether the picture may be of writing or line drawing: one tone fills much of it, thin strokes stand on it."""
-    counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
-    tones = np.convolve(counts, np.ones(9), "same")
-    if tones.max() / luma.size <= _TONE_SHARE:
-        return False
+    """Whether the picture may be of writing or line drawing: thin strokes stand on plain ground."""
     closed, opened = luma, luma
-    for extreme_closed, extreme_opened in ((np.maximum, np.minimum),) * 2 + ((np.minimum, np.maximum),) * 2:
-        closed, opened = _grown(closed, extreme_closed), _grown(opened, extreme_opened)
-    thin = np.maximum(closed - luma, luma - opened) > _STROKE_HEIGHT
-    ground = (np.abs(luma - tones.argmax()) <= 6).astype(np.float32)
-    return bool((thin & (_mean(ground, 7) > 0.3)).mean() > _STROKE_SHARE)
+    for larger, smaller in ((np.maximum, np.minimum),) * 2 + ((np.minimum, np.maximum),) * 2:
+        closed, opened = _grown(closed, larger), _grown(opened, smaller)
+    dark = (closed - luma > _STROKE_HEIGHT) & (_range(closed, 3) < _PLAIN_RANGE)
+    light = (luma - opened > _STROKE_HEIGHT) & (_range(opened, 3) < _PLAIN_RANGE)
+    strokes = float((dark | light).mean())
+    if strokes > _STROKE_SHARE:
+        return True
+    counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
+    one_tone = float(np.convolve(counts, np.ones(9), "same").max()) / luma.size
+    return strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE
 
 
 def luma_of(evidence: bytes) -> Image.Image:
@@ -148,7 +160,7 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     first, second = (_unpacked(evidence) for evidence in sorted((a, b)))
     if first is None or second is None:
         return False
-    limits = _TEXT if first.text_like or second.text_like else _STRICT
+    limits = _limits_for(first, second)
     aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
     rounding = 0.6 / min(first.width, first.height, second.width, second.height)
     if aspect <= limits.aspect + rounding and _within(_compared(first, second), limits):
@@ -157,6 +169,15 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
         return False
     framing = find_framing(first.luma, second.luma)
     return framing is not None and _within(_compared(first, second, framing), limits)
+
+
+def _limits_for(a: _Evidence, b: _Evidence) -> _Limits:
+    if not (a.text_like or b.text_like):
+        return _STRICT
+    if a.text_like != b.text_like:
+        return _DOUBTFUL
+    scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
+    return _TEXT_RESIZED if scale > _RESIZED else _TEXT
 
 
 def _unpacked(evidence: bytes) -> _Evidence | None:

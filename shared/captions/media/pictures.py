@@ -19,8 +19,10 @@ from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import Kind, Sniffed
 
 # Both sides of a working picture are at least this many pixels long where the original's are: twice what the
-# fingerprint looks at, so that neither averaging nor libjpeg's scaling shows in it.
+# fingerprint looks at, so that neither averaging nor libjpeg's scaling shows in it. Of pictures too large for their
+# writing to be compared it looks at less, and a phone's photo can then be decoded at an eighth.
 WORKING_SIDE = 512
+LARGE_SIDE, LARGE_WORKING_SIDE = 1536, 375
 
 # Formats that Pillow decodes in Python take microseconds a pixel.
 _SLOW_FORMATS = frozenset({"QOI", "XPM", "MSP", "XBM"})
@@ -117,14 +119,15 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         width, height = image.size
         if image.format in ("JPEG", "MPO"):
             # libjpeg then transforms only the low frequencies it needs: a quarter of the time of a full decode.
-            image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
+            least = _working_side(width, height)
+            image.draft("RGB", (least, least))
         image.load()
         orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and b"VP8L" in data[12:64])
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless and orientation != 1:
             image = image.transpose(_TRANSPOSE[orientation])
-        working, digest = _reduced(image, hashed=lossless)
+        working, digest = _reduced(image, _working_side(width, height), hashed=lossless)
         if orientation != 1 and not lossless:
             working = working.transpose(_TRANSPOSE[orientation])
         if orientation >= 5:
@@ -262,15 +265,19 @@ def _orientation(image: Image.Image) -> int:
     return int(value) if value in _TRANSPOSE else 1
 
 
-def _reduced(image: Image.Image, *, hashed: bool) -> tuple[Image.Image, str | None]:
-    """Return the picture as RGB, box-averaged to WORKING_SIDE, and the digest of its full RGB pixels.
+def _working_side(width: int, height: int) -> int:
+    return WORKING_SIDE if min(width, height) <= LARGE_SIDE else LARGE_WORKING_SIDE
+
+
+def _reduced(image: Image.Image, least: int, *, hashed: bool) -> tuple[Image.Image, str | None]:
+    """Return the picture as RGB, box-averaged to `least` pixels a side, and the digest of its full RGB pixels.
 
     Works on strips, so that a large picture is in memory once, in its own mode, and not a second time as RGB.
     """
     width, height = image.size
-    factor = max(1, min(width, height) // WORKING_SIDE)
+    factor = max(1, min(width, height) // least)
     # the same in both directions, as a scaled JPEG is, but for very long pictures
-    across, down = max(factor, width // (4 * WORKING_SIDE)), max(factor, height // (4 * WORKING_SIDE))
+    across, down = max(factor, width // (4 * least)), max(factor, height // (4 * least))
     convert = _converter(image)
     digest = hashlib.sha256(f"{width}x{height}".encode()) if hashed else None
     rows = down * max(1, 2_000_000 // (width * down))
