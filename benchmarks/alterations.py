@@ -219,7 +219,23 @@ def _glyphs(picture: Image.Image) -> tuple[np.ndarray, list[tuple[int, int, int,
         height, width = rows.stop - rows.start, columns.stop - columns.start
         if 6 <= height <= 40 and 2 <= width <= 1.6 * height and columns.start > 2 and rows.start > 2:
             boxes.append((columns.start, rows.start, columns.stop, rows.stop))
-    return luma, boxes
+    return luma, [box for box in boxes if _in_line(box, boxes)]
+
+
+def _in_line(box: tuple[int, int, int, int], boxes: list[tuple[int, int, int, int]]) -> bool:
+    """Whether at least three more marks of like height stand close by on one line: a letter or digit, not a speck."""
+    left, _, right, bottom = box
+    height = bottom - box[1]
+    return (
+        sum(
+            abs(other[3] - bottom) <= 3
+            and 0.6 < (other[3] - other[1]) / height < 1.7
+            and min(abs(other[0] - right), abs(left - other[2])) <= 3 * height
+            for other in boxes
+            if other is not box
+        )
+        >= 3
+    )
 
 
 def _words(glyphs: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:

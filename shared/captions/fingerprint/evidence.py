@@ -83,6 +83,7 @@ _TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 6.5, 2.7, 20, 12)
 _TEXT_RESIZED = _Limits(0.012, 1.2, 28, 1.0, 14, 5.2, 2.2, 20, 12)
 _RESIZED = 0.02  # relative: beyond it one of the two was scaled, and small letters are blurred
 _LOOSE_ASPECT = 0.025
+_REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
 
 
 def evidence_of(picture: media.Picture) -> bytes | None:
@@ -221,6 +222,8 @@ def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Di
     shortest = min(a.width, a.height, b.width, b.height)
     # below 0.6 cells a pixel resampling leaves nothing of its own
     side = int(min(len(a.luma), len(b.luma), max(48, 0.6 * shortest)))
+    if framing is not None:
+        side = int(side * _REFRAMED_DETAIL)
     first = [_resampled(reframed(plane, framing), side) for plane in (a.luma, a.blue, a.red)]
     second = [_resampled(plane, side) for plane in (b.luma, b.blue, b.red)]
     seen = np.ones((side, side), np.float32) if framing is None else framing.seen(side)
