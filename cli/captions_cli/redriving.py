@@ -52,7 +52,8 @@ def failed(stack: Stack, *, keys: Iterable[str], prefix: str, states: tuple[str,
 
 def retry(stack: Stack, record: Record) -> None:
     """Put a failed upload back on the uploads queue."""
-    Queues(stack.client("sqs")).send(stack.output("UploadsQueueUrl"), Revisit(upload=record.upload, reason="redrive"))
+    revisit = Revisit(upload=record.upload, reason="redrive", seen=record.updated_at)
+    Queues(stack.client("sqs")).send(stack.output("UploadsQueueUrl"), revisit)
 
 
 def empty_dead_letters(stack: Stack, *, dry_run: bool = False) -> list[Moved]:

@@ -52,13 +52,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     intake = wiring.intake()
 
     async def take(record: SQSRecord) -> None:
-        redelivered = int(record.attributes.approximate_receive_count or 1) > 1
-
         def start() -> None:
             if context.get_remaining_time_in_millis() < MIN_START_MILLISECONDS:
                 raise NotStartedError(f"{context.get_remaining_time_in_millis()} ms left")
             message = parse(record.body)
-            ending = intake.handle(message, redelivered=redelivered)
+            ending = intake.handle(message)
             logger.info("upload_handled", asset=asset_of(message), kind_of_event=type(message).__name__, ending=ending)
 
         try:

@@ -6,7 +6,7 @@ is stored before anything else is done with it, and all that follows the stored 
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -33,7 +33,6 @@ from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.objects import GoneError, Objects
 from captions.records import (
-    MAX_ATTEMPTS_KEPT,
     Begun,
     Busy,
     Duplicate,
@@ -44,6 +43,7 @@ from captions.records import (
     Records,
     Result,
     Superseded,
+    kept,
     spent,
 )
 from captions.settings import WorkerSettings
@@ -57,6 +57,9 @@ DECODERS = 2
 """Pictures decoded at the same time in one sandbox; it is memory, not time, that sets this."""
 BUSY_SECONDS = 5.0
 """After how long a second delivery looks again at an upload that is being captioned; most calls take a second."""
+UNUSABLE_DEFERRALS = 2
+"""After how many deferrals a job ends whose models all answer and none usably."""
+_UNUSABLE = frozenset({"truncated", "empty", "unfit"})
 LINK_SECONDS = 120
 """How long a presigned URL given to a model lives; longer than any model may take."""
 
@@ -88,7 +91,7 @@ class Worker:
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._decoders = asyncio.Semaphore(DECODERS)
+        self._memory = asyncio.Semaphore(DECODERS)
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
@@ -120,7 +123,8 @@ class Worker:
             self.neighbours.renew, job.claim.id, job.claim.generation, max(lease_until, self._queue_lease())
         ):
             # A twin took this upload for dead and leads now: find out what to do by going through dedupe again.
-            await self._release(job, lease_until, due=self.now() + self.settings.sweep_after_seconds)
+            due = self.now() + self.settings.sweep_after_seconds
+            await self._release(job, lease_until, due=due, attempts=record.attempts)
             await self._revisit(job, "leader_lost")
             return "lost"
         try:
@@ -150,10 +154,12 @@ class Worker:
             return await self._give_up(job, record, "failed", reason, error)
         except GatewayError as error:
             return await self._defer(job, record, error, lease_until)
+        finally:
+            await self.gateway.flush()
         return await self._store(job, record, completion)
 
     async def _request(self, job: Job) -> Request:
-        async with self._decoders:
+        async with self._memory:
             data = await asyncio.to_thread(self.objects.read, job.upload)
             item = await asyncio.to_thread(self._media, job, data)
         task = TASKS[job.task]
@@ -174,11 +180,11 @@ class Worker:
             return Media(
                 kind="audio", media_type=sound.media_type, data=sound.data, url=link, duration_s=sound.duration_s
             )
-        copy, media_type = media.model_copy(data)
+        copy, media_type = media.model_copy(data, limits=media.Limits(image_pixels=self.settings.max_image_pixels))
         return Media(kind="image", media_type=media_type, data=copy, url=None, duration_s=None)
 
     async def _store(self, job: Job, record: Record, completion: Completion) -> Ending:
-        attempts = (*record.attempts, *(attempt.as_dict() for attempt in completion.attempts))[-MAX_ATTEMPTS_KEPT:]
+        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in completion.attempts)))
         provenance = Provenance(
             model=completion.model,
             reported_model=completion.reported_model,
@@ -217,7 +223,9 @@ class Worker:
         # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
         await self._account(job, provenance)
         orphan = record.model_copy(update={"result": result, "provenance": provenance, "state": "captioned"})
-        await asyncio.to_thread(self._handover.share, job.claim, orphan)
+        await asyncio.to_thread(
+            partial(self._handover.share, job.claim, orphan, language=job.language, prompt_version=job.prompt_version)
+        )
         return "superseded"
 
     async def _account(self, job: Job, provenance: Provenance) -> None:
@@ -225,13 +233,15 @@ class Worker:
             await asyncio.to_thread(self.records.add_superseded_cost, job.upload.asset, Decimal(provenance.cost))
 
     async def _settle(self, job: Job, record: Record) -> None:
-        await asyncio.to_thread(self._handover.settle, job.claim, record)
+        await asyncio.to_thread(
+            partial(self._handover.settle, job.claim, record, language=job.language, prompt_version=job.prompt_version)
+        )
 
     async def _give_up(
         self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | None = None
     ) -> Ending:
         made = tuple(attempt.as_dict() for attempt in error.attempts) if error else ()
-        attempts = (*record.attempts, *made)[-MAX_ATTEMPTS_KEPT:]
+        attempts = kept((*record.attempts, *made))
         ended = await asyncio.to_thread(
             partial(
                 self.records.finish,
@@ -256,6 +266,11 @@ class Worker:
 
     async def _defer(self, job: Job, record: Record, error: GatewayError, lease_until: float) -> Ending:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
+        outcomes = {attempt.outcome for attempt in error.attempts}
+        if job.deferrals >= UNUSABLE_DEFERRALS and outcomes and outcomes <= _UNUSABLE:
+            # The models answer, and are paid, and always in the same useless way: more of it would cost the same.
+            reason = Reason(code="unusable_answers", message=f"no model gives a whole answer: {error}")
+            return await self._give_up(job, record, "failed", reason, error)
         spent_up = isinstance(error, BudgetSpent)
         if not spent_up and self.now() - job.queued_at >= self.settings.max_job_age_seconds:
             message = f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}"
@@ -268,9 +283,9 @@ class Worker:
         telemetry.logger().warning(
             "job_deferred", asset=job.upload.asset, reason=reason.code, error=str(error), delay=round(delay, 1)
         )
-        made = [attempt.as_dict() for attempt in error.attempts][: max(0, MAX_ATTEMPTS_KEPT - len(record.attempts))]
+        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in error.attempts)))
         lease = self._queue_lease() + delay
-        await self._release(job, lease_until, due=lease, attempts=made, reason=reason)
+        await self._release(job, lease_until, due=lease, attempts=attempts, reason=reason)
         await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, lease)
         await self._send_later(job.model_copy(update=later), delay)
         return "deferred"
@@ -281,7 +296,7 @@ class Worker:
         lease_until: float,
         *,
         due: float,
-        attempts: list[dict[str, Any]] | None = None,
+        attempts: Sequence[dict[str, Any]],
         reason: Reason | None = None,
     ) -> None:
         await asyncio.to_thread(
@@ -291,7 +306,7 @@ class Worker:
                 lease_until,
                 now=self.now(),
                 due=due,
-                attempts=attempts or (),
+                attempts=attempts,
                 reason=reason,
             )
         )

@@ -5,6 +5,7 @@ Everything here follows an end that is already stored, and can be repeated from 
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.records import Ended, Provenance, Record, Records, Result, spent
 from captions.uploads import ObjectVersion
+
+TELLERS = 16
+"""Followers told side by side; an outage can gather thousands of copies behind one leader."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class Outcome:
     cost: str | None = None
 
     @classmethod
-    def of(cls, record: Record) -> "Outcome | None":
-        """Take the answer of a record; None unless a model made it for this very picture.
+    def of(cls, record: Record, *, language: str, prompt_version: str | None) -> "Outcome | None":
+        """Take the answer of a record; None unless a model made it for this very picture, as it was asked for here.
+
+        Nothing is shared between languages and prompts, whatever was deployed while a job stood on its queue.
 
         A caption that was itself copied (from a leader taken for dead too early) may not be copied on: matches would
         chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
@@ -37,6 +43,8 @@ class Outcome:
         if record.result is None or record.source == "cache":
             return None
         provenance = record.provenance or Provenance()
+        if record.result.language != language or prompt_version not in (None, provenance.prompt_version):
+            return None
         return cls(
             asset=record.asset,
             result=record.result,
@@ -82,20 +90,27 @@ class HandOver:
     uploads_queue_url: str
     now: Callable[[], float] = time.time
 
-    def settle(self, claim: ClaimRef, record: Record) -> None:
+    def settle(self, claim: ClaimRef, record: Record, *, language: str, prompt_version: str | None = None) -> None:
         """Do all that follows an upload's stored end: share it, then tell the event bus."""
-        self.share(claim, record)
+        self.share(claim, record, language=language, prompt_version=prompt_version)
         self.notifier.ended([record])
 
-    def share(self, claim: ClaimRef, record: Record) -> None:
-        """End the claim of a record and give everyone who waits for it the same end."""
-        outcome = Outcome.of(record)
+    def share(self, claim: ClaimRef, record: Record, *, language: str, prompt_version: str | None = None) -> None:
+        """End the claim of a record and give everyone who waits for it the same end.
+
+        `language` and `prompt_version` are those the claim was made for; an answer to others is not shared.
+        """
+        outcome = Outcome.of(record, language=language, prompt_version=prompt_version)
         followers = self.neighbours.settle(
             claim.id, claim.generation, "READY" if outcome else "DEAD", outcome.stored() if outcome else None
         )
-        for follower in followers:
-            self._tell(record, outcome, follower)
-            self.neighbours.dismiss(claim.id, follower)
+        with ThreadPoolExecutor(TELLERS) as tellers:
+            list(tellers.map(lambda follower: self._tell(claim, record, outcome, follower), followers))
+        if outcome is not None:
+            current = self.records.get(record.asset)
+            if current is not None and current.state == "deleted":
+                # Deleted while it was being captioned, when there was no exemplar yet to be forgotten.
+                self.neighbours.retire(claim.id, claim.generation)
 
     def pass_on(self, claim: ClaimRef, upload: ObjectVersion) -> None:
         """Free the claim of an upload that is no longer there to be captioned; one of its followers is to lead."""
@@ -104,11 +119,15 @@ class HandOver:
                 self._lead_anew(follower)
             self.neighbours.dismiss(claim.id, follower)
 
-    def _tell(self, leader: Record, outcome: Outcome | None, follower: ObjectVersion) -> None:
+    def _tell(self, claim: ClaimRef, leader: Record, outcome: Outcome | None, follower: ObjectVersion) -> None:
         state = _of_the_media(leader, outcome)
         if state is None:
             self._lead_anew(follower)
-            return
+        else:
+            self._end(follower, state, leader, outcome)
+        self.neighbours.dismiss(claim.id, follower)
+
+    def _end(self, follower: ObjectVersion, state: Ended, leader: Record, outcome: Outcome | None) -> None:
         ended = self.records.finish(
             follower,
             state,

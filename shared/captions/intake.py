@@ -5,29 +5,29 @@ followers' keys come from the event itself, so that a repetition finds what the 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import BoundedSemaphore
-from typing import Literal
+from typing import Any, Literal
 
 from captions import media, routing, telemetry
 from captions.fingerprint import HASH_VERSION, Fingerprint, fingerprint_audio, fingerprint_image
 from captions.handover import HandOver, Outcome
 from captions.jobs import ClaimRef, Job, Queues, Revisit, backoff
-from captions.neighbours import Contended, Follow, Hit, Lead, Neighbours
+from captions.neighbours import Claim, Contended, Follow, Hit, Lead, Neighbours
 from captions.notify import Notifier
 from captions.objects import GoneError, Objects
 from captions.records import (
     Accepted,
     Duplicate,
-    Provenance,
     Reason,
     Record,
     Records,
     Superseded,
-    spent,
 )
 from captions.settings import IntakeSettings
+from captions.sweeping import LONGEST_REST_SECONDS
+from captions.tasks import TASKS
 from captions.uploads import Deletion, Ignored, ObjectVersion, Upload
 
 DECODERS = 3
@@ -57,101 +57,104 @@ class Intake:
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
+        self.neighbours.consult = self._stored_end
 
-    def handle(self, message: Upload | Deletion | Ignored | Revisit, *, redelivered: bool = False) -> Ending:
+    def handle(self, message: Upload | Deletion | Ignored | Revisit) -> Ending:
         """Take one message of the uploads queue as far as it goes now, and say how far that was.
 
-        `redelivered`: an earlier delivery of this very message may have died half way. Raises whatever AWS raised when
-        the message is to be delivered again.
+        Raises whatever AWS raised when the message is to be delivered again.
         """
         match message:
             case Ignored():
                 return "ignored"
             case Deletion():
-                return self._deleted(message, redelivered=redelivered)
+                return self._deleted(message)
             case Revisit():
-                return self._revisited(message, redelivered=redelivered)
+                return self._revisited(message)
             case Upload():
-                return self._uploaded(message, redelivered=redelivered)
+                return self._uploaded(message)
 
-    def _uploaded(self, upload: ObjectVersion, *, redelivered: bool) -> Ending:
+    def _uploaded(self, upload: ObjectVersion) -> Ending:
         now = self.now()
         match self.records.accept(upload, now=now, due=now + self.settings.sweep_after_seconds):
             case Superseded():
                 return "superseded"
             case Duplicate(record) if record.terminal:
-                if redelivered:
-                    self.notifier.ended([record])
-                return "duplicate"
+                return self._told_again(record)
             case Duplicate(record) if record.state != "received":
                 return "duplicate"
             case Accepted(record) | Duplicate(record):
                 return self._place(record)
 
-    def _revisited(self, revisit: Revisit, *, redelivered: bool) -> Ending:
-        now = self.now()
+    def _told_again(self, record: Record) -> Ending:
+        """Tell how an upload ended once more: an earlier delivery may have died before it did."""
+        self.notifier.ended([record])
+        return "duplicate"
+
+    def _revisited(self, revisit: Revisit) -> Ending:
         record = self.records.get(revisit.upload.asset)
         if record is None or record.sequencer != revisit.upload.sequencer:
             return "superseded"
-        if revisit.reason == "redrive" and not redelivered and record.state in ("failed", "blocked"):
-            record = self.records.reopen(record.upload, now=now, due=now + self.settings.sweep_after_seconds) or record
-        if revisit.reason == "stalled":
-            return self._stalled(record, redelivered=redelivered)
+        as_seen = revisit.seen == record.updated_at
+        if revisit.reason == "redrive" and record.state in ("failed", "blocked") and as_seen:
+            now = self.now()
+            record = self.records.reopen(record, now=now, due=now + self.settings.sweep_after_seconds) or record
         if record.terminal:
-            if redelivered:
-                self.notifier.ended([record])
-            return "duplicate"
+            return self._told_again(record)
+        if revisit.reason == "stalled":
+            return self._stalled(record) if as_seen else "duplicate"
         return self._place(record, revisit)
 
-    def _stalled(self, record: Record, *, redelivered: bool) -> Ending:
+    def _stalled(self, record: Record) -> Ending:
         """End an upload that got nowhere for too long, and everyone who waits for it."""
-        message = f"no end was reached since {record.received_at}, and no model was ever asked"
-        ended = self.records.finish(
-            record.upload,
-            "failed",
-            now=self.now(),
-            reason=record.reason or Reason(code="stalled", message=message),
-            provenance=Provenance(attempts=record.attempts, cost=spent(record.attempts)),
-        )
-        if ended is None and redelivered and record.terminal:
-            ended = record
+        message = f"no end was reached since {record.received_at}; {record.begun} workers began and came to nothing"
+        reason = record.reason or Reason(code="stalled", message=message)
+        ended = self.records.end_stalled(record, now=self.now(), reason=reason)
         if ended is None:
             return "duplicate"
         telemetry.count("Stalled")
         if ended.claim is not None and ended.claim.generation > 0:
-            self._handover.settle(ended.claim, ended)
+            self._handover.settle(ended.claim, ended, language=self.settings.language)
         else:
             self.notifier.ended([ended])
         return "failed"
 
-    def _deleted(self, deletion: Deletion, *, redelivered: bool) -> Ending:
+    def _deleted(self, deletion: Deletion) -> Ending:
         record = self.records.get(deletion.asset)
-        if (
-            deletion.permanent
-            and deletion.version_id is not None
-            and record is not None
-            and record.state == "deleted"
-            and record.version_id == deletion.version_id
-            and record.sequencer < deletion.sequencer
-            and (current := self.objects.current(deletion.bucket, deletion.key)) is not None
-        ):
-            # The delete marker itself was removed: the object is back, and S3 sends no other event for that.
-            restored = current.model_copy(update={"sequencer": deletion.sequencer})
-            return self._uploaded(restored, redelivered=redelivered)
-        deleted = self.records.delete(deletion, permanent=deletion.permanent, now=self.now())
-        ending: Ending = "deleted" if deleted is not None else "duplicate"
-        if redelivered and record is not None and record.state == "deleted" and record.sequencer == deletion.sequencer:
-            deleted = record
-        if deleted is not None:
-            self._forget(deleted)
-            self.notifier.ended([deleted])
-        return ending
+        if record is not None and record.sequencer == deletion.sequencer and record.state == "deleted":
+            self._forget(record)
+            return self._told_again(record)
+        if record is None or record.sequencer < deletion.sequencer:
+            # What was removed may have been an older version, or a delete marker: S3 sends no other event when an
+            # object comes to light again.
+            current = self.objects.current(deletion.bucket, deletion.key)
+            if current is not None:
+                if record is None or (record.state != "deleted" and record.version_id == current.version_id):
+                    return "duplicate"
+                return self._uploaded(current.model_copy(update={"sequencer": deletion.sequencer}))
+        deleted = self.records.delete(deletion, now=self.now())
+        if deleted is None:
+            return "duplicate"
+        self._forget(deleted)
+        self.notifier.ended([deleted])
+        return "deleted"
 
     def _forget(self, deleted: Record) -> None:
         """Take what is known of a deleted picture out of the index; copies that have its caption are uploads of their
         own and keep it. The next copy is captioned anew."""
         if deleted.source == "model" and deleted.claim is not None:
             self.neighbours.retire(deleted.claim.id, deleted.claim.generation)
+
+    def _stored_end(self, claim: Claim) -> Mapping[str, Any] | None:
+        """Answer what a leader was captioned with whose worker died before it told anybody."""
+        record = self.records.get(claim.upload.asset)
+        if record is None or record.sequencer != claim.upload.sequencer or record.state != "captioned":
+            return None
+        task = TASKS.get(record.result.task) if record.result else None
+        if task is None:
+            return None
+        outcome = Outcome.of(record, language=self.settings.language, prompt_version=task.version)
+        return outcome.stored() if outcome else None
 
     def _place(self, record: Record, revisit: Revisit | None = None) -> Ending:
         """Find out what the upload is, and who captions it."""
@@ -199,6 +202,7 @@ class Intake:
                     media_type=found.media_type,
                     task=target.task.name,
                     language=self.settings.language,
+                    prompt_version=target.task.version,
                     claim=ClaimRef(id=claim_id, generation=generation),
                     queued_at=now,
                 )
@@ -208,7 +212,8 @@ class Intake:
                     upload,
                     "queued",
                     now=now,
-                    due=now + self.settings.queue_lease_seconds,
+                    # A long queue is no reason to queue it again and again: each sweep waits twice as long.
+                    due=now + min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps),
                     kind=found.kind,
                     media_type=found.media_type,
                     claim=job.claim,
@@ -233,7 +238,10 @@ class Intake:
             video_bytes=self.settings.max_video_bytes,
         )
         if upload.size > max(limits.image_bytes, limits.audio_bytes):
-            found = media.sniff(self.objects.read(upload, first=SNIFFED_BYTES))
+            try:
+                found = media.sniff(self.objects.read(upload, first=SNIFFED_BYTES))
+            except media.MediaError as error:
+                raise media.MediaError("too_large", f"{upload.size} bytes are more than any kind may have") from error
             if routing.route(found.kind, self.settings) is not None:
                 raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
             return found, Fingerprint(exact=(), phash=None, evidence=None)

@@ -1,5 +1,6 @@
 """What stands on the queues, besides the events of S3 itself."""
 
+import json
 import random
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ class Job(BaseModel):
     media_type: str
     task: str
     language: str
+    prompt_version: str | None = None
+    """The prompt the claim was made for; an answer to another one is not shared."""
     claim: ClaimRef
     queued_at: float = Field(ge=0)
     """Epoch seconds of the first time it was queued; deferrals keep it."""
@@ -48,6 +51,8 @@ class Revisit(BaseModel):
     type: Literal["revisit"] = "revisit"
     upload: ObjectVersion
     reason: Literal["sweep", "stalled", "leader_lost", "contention", "redrive"]
+    seen: str | None = None
+    """The record's `updated_at` when this was asked for; `redrive` and `stalled` only mean a record as it was then."""
     attempt: int = Field(default=0, ge=0)
 
 
@@ -61,7 +66,8 @@ class Queues:
         """Put a message on a queue; `delay` in seconds is cut to what SQS allows."""
         self._sqs.send_message(
             QueueUrl=queue_url,
-            MessageBody=message.model_dump_json(exclude_none=True),
+            # Escaped to ASCII: SQS refuses some characters that object keys may have.
+            MessageBody=json.dumps(message.model_dump(mode="json", exclude_none=True)),
             DelaySeconds=min(MAX_DELAY_SECONDS, max(0, round(delay))),
         )
 

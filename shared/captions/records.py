@@ -117,6 +117,18 @@ def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
     return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
 
 
+def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Keep as many attempts as a record has room for, newest last; of those that cost nothing, the oldest go first."""
+    surplus = len(attempts) - MAX_ATTEMPTS_KEPT
+    kept_ones = []
+    for attempt in attempts:
+        if surplus > 0 and attempt.get("cost") == "0":
+            surplus -= 1
+        else:
+            kept_ones.append(attempt)
+    return tuple(kept_ones)
+
+
 class Record(BaseModel):
     """One item of the captions table."""
 
@@ -144,6 +156,8 @@ class Record(BaseModel):
     updated_at: str = ""
     completed_at: str | None = None
     sweeps: int = 0
+    begun: int = 0
+    """How many deliveries took the lease since a worker last came as far as its models."""
     human: dict[str, Any] | None = None
     superseded_cost: Decimal | None = None
     """Dollars paid for versions that were replaced before their caption arrived."""
@@ -237,7 +251,7 @@ class Records:
         }
         cleared = {
             "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
-            "completed_at", "sweeps", *(name for name, value in values.items() if value is None),
+            "completed_at", "sweeps", "begun", *(name for name, value in values.items() if value is None),
         }  # fmt: skip
         changed, item = self._update(
             upload.asset,
@@ -253,17 +267,11 @@ class Records:
             return Duplicate(record)
         return Superseded(record)
 
-    def delete(self, deletion: ObjectVersion, *, permanent: bool, now: float) -> Record | None:
-        """Note that the object is gone; None when a newer event, or another version, makes that untrue or known.
+    def delete(self, deletion: ObjectVersion, *, now: float) -> Record | None:
+        """Note that the object is gone; None when a newer event makes that untrue, or known.
 
-        A version deleted for good only ends the record that is about that version. The caption goes with the object;
-        what it cost, and what a person wrote, stays.
+        The caption goes with the object; what it cost, and what a person wrote, stays.
         """
-        condition = "attribute_not_exists(asset) OR sequencer < :decided_on"
-        names: dict[str, Any] = {":decided_on": deletion.sequencer}
-        if permanent and deletion.version_id is not None:
-            condition = f"({condition}) AND version_id = :version"
-            names[":version"] = deletion.version_id
         reason = Reason(code="deleted", message="the object was deleted")
         values = {
             "bucket": deletion.bucket,
@@ -273,23 +281,39 @@ class Records:
             **_ended(deletion.asset, "deleted", now),
             "reason": reason.model_dump(),
         }
-        removed = {"result", "lease_until", "sweeps"} | {name for name, value in values.items() if value is None}
-        changed, item = self._update(deletion.asset, values, remove=removed, condition=condition, names=names)
+        removed = {"result", "lease_until", "sweeps", "begun"}
+        changed, item = self._update(
+            deletion.asset,
+            values,
+            remove=removed | {name for name, value in values.items() if value is None},
+            condition="attribute_not_exists(asset) OR sequencer < :decided_on",
+            names={":decided_on": deletion.sequencer},
+        )
         return Record.from_item(item) if changed and item else None
 
-    def reopen(self, upload: ObjectVersion, *, now: float, due: float) -> Record | None:
-        """Let a failed or blocked upload be tried anew; None when it is in no such state."""
+    def reopen(self, record: Record, *, now: float, due: float) -> Record | None:
+        """Let a failed or blocked upload be tried anew; None when it is not as `record` tells any more.
+
+        What was tried and paid before joins the next provenance.
+        """
+        attempts = (*record.attempts, *(record.provenance.attempts if record.provenance else ()))
         changed, item = self._update(
-            upload.asset,
+            record.asset,
             {
                 "state": "received",
                 "received_at": timestamp(now),
                 "updated_at": timestamp(now),
-                **_pending(upload.asset, due),
+                "attempts": list(attempts) or None,
+                **_pending(record.asset, due),
             },
-            remove={"reason", "completed_at", "lease_until", "sweeps", "claim"},
-            condition="sequencer = :decided_on AND #state IN (:failed, :blocked)",
-            names={":decided_on": upload.sequencer, ":failed": "failed", ":blocked": "blocked"},
+            remove={"reason", "completed_at", "lease_until", "sweeps", "begun", "claim", "provenance"},
+            condition="sequencer = :decided_on AND #state IN (:failed, :blocked) AND updated_at = :seen",
+            names={
+                ":decided_on": record.sequencer,
+                ":seen": record.updated_at,
+                ":failed": "failed",
+                ":blocked": "blocked",
+            },
         )
         return Record.from_item(item) if changed and item else None
 
@@ -320,7 +344,7 @@ class Records:
         changed, _ = self._update(
             upload.asset,
             values,
-            remove={"sweeps"} if state == "waiting" else (),
+            remove={"sweeps", "begun"} if state == "waiting" else (),
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
             names={":decided_on": upload.sequencer, **_states()},
         )
@@ -336,22 +360,22 @@ class Records:
         attempts: Sequence[Mapping[str, Any]] = (),
         reason: Reason | None = None,
     ) -> bool:
-        """Give a lease back without an end, keeping the model calls made under it; False when it was not held.
+        """Give a lease back without an end; False when it was not held.
 
-        `reason` says why the upload must wait. A worker that came this far shows that the upload does not stand still,
-        so its sweeps are forgotten.
+        `attempts` are all model calls made for the upload so far, `reason` says why it must wait. A worker that came
+        this far shows that the upload does not stand still, so its sweeps and broken deliveries are forgotten.
         """
         changed, _ = self._update(
             upload.asset,
             {
                 "updated_at": timestamp(now),
+                "attempts": list(attempts) or None,
                 "reason": reason.model_dump() if reason else None,
                 **_pending(upload.asset, due),
             },
-            remove={"lease_until", "sweeps"},
+            remove={"lease_until", "sweeps", "begun"},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
             names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
-            appended=attempts,
         )
         return changed
 
@@ -366,6 +390,7 @@ class Records:
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
             " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
             names={":decided_on": upload.sequencer, ":now": now, **_states()},
+            counted="begun",
         )
         record = Record.from_item(item) if item else None
         if changed and record is not None:
@@ -402,9 +427,26 @@ class Records:
         changed, item = self._update(
             upload.asset,
             values,
-            remove={"lease_until", "attempts", "sweeps", "reason"},
+            remove={"lease_until", "attempts", "sweeps", "begun", "reason"},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
             names={":decided_on": upload.sequencer, **_states()},
+        )
+        return Record.from_item(item) if changed and item else None
+
+    def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
+        """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it."""
+        provenance = Provenance(attempts=record.attempts, cost=spent(record.attempts))
+        changed, item = self._update(
+            record.asset,
+            {
+                **_ended(record.asset, "failed", now),
+                "reason": reason.model_dump(),
+                "provenance": provenance.model_dump(exclude_none=True),
+            },
+            remove={"lease_until", "attempts", "sweeps", "begun"},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND updated_at = :seen"
+            " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
+            names={":decided_on": record.sequencer, ":seen": record.updated_at, ":now": now, **_states()},
         )
         return Record.from_item(item) if changed and item else None
 
@@ -493,18 +535,21 @@ class Records:
         condition: str,
         names: Mapping[str, Any],
         remove: Iterable[str] = (),
-        appended: Sequence[Mapping[str, Any]] = (),
+        counted: str | None = None,
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Update one item under a condition: whether it held, and the item as it then stands (None: there is none)."""
+        """Update one item under a condition: whether it held, and the item as it then stands (None: there is none).
+
+        `counted` names a number that grows by one with it.
+        """
         given = {name: value for name, value in values.items() if value is not None}
         placeholders = {name: f"#{name}" for name in (*given, *remove)}
         placeholders["state"] = "#state"
         expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
         bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
-        if appended:
-            placeholders["attempts"] = "#attempts"
-            expression += ", #attempts = list_append(if_not_exists(#attempts, :none), :appended)"
-            bound |= {":none": [], ":appended": list(appended)}
+        if counted:
+            placeholders[counted] = f"#{counted}"
+            expression += f", #{counted} = if_not_exists(#{counted}, :zero) + :one"
+            bound |= {":zero": 0, ":one": 1}
         removed = sorted(set(remove) - set(given))
         if removed:
             expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)

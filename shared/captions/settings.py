@@ -79,6 +79,7 @@ class WorkerSettings(RoutingSettings):
     """The caption and transcribe functions."""
 
     control_table: str
+    max_image_pixels: int = Field(default=50_000_000, gt=0)
     endpoint_urls: CommaSeparated = Field(min_length=1)
     """OpenAI-compatible base URLs, in the order of failover."""
     endpoint_secret_arn: str

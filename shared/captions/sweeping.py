@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from captions import telemetry
 from captions.jobs import Queues, Revisit
-from captions.records import Records
+from captions.records import Record, Records
 from captions.settings import SweepSettings
 
-MIN_SWEEPS = 3
-"""How often an upload is put back, with no worker coming as far as its models, before its age ends it."""
+MIN_TRIES = 3
+"""How often an upload is put back, or begun by a worker that comes to nothing, before its age ends it."""
 LONGEST_REST_SECONDS = 3_600.0
 
 
@@ -49,19 +49,37 @@ class Sweeper:
                 break
             if record.terminal:
                 continue  # the index lags behind the table
-            now = self.now()
-            age = now - datetime.fromisoformat(record.received_at).timestamp()
-            stalled = age >= self.settings.max_job_age_seconds and record.sweeps >= MIN_SWEEPS
-            # Sent before it is counted: a crash in between sends it again, which is harmless.
-            self.queues.send(
-                self.settings.uploads_queue_url,
-                Revisit(upload=record.upload, reason="stalled" if stalled else "sweep"),
-            )
-            rest = min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps)
-            self.records.postpone(record, due=now + rest)
+            stalled = self._stalled(record)
+            try:
+                self._put_back(record, "stalled" if stalled else "sweep")
+            except Exception:
+                # Whatever one record suffers from, those behind it must be looked at all the same.
+                telemetry.logger().exception("not_put_back", asset=record.asset)
+                telemetry.count("NotPutBack")
+                continue
             revisited, ended = revisited + (not stalled), ended + stalled
         telemetry.count("Revisited", revisited)
         return Swept(revisited, ended, restored)
+
+    def _stalled(self, record: Record) -> bool:
+        """Whether an upload was tried for long enough, and something breaks whoever tries it.
+
+        One that merely stands on a long queue was begun by nobody, and is never given up; nor is a follower, as that
+        is for its leader to decide.
+        """
+        age = self.now() - datetime.fromisoformat(record.received_at).timestamp()
+        if age < self.settings.max_job_age_seconds:
+            return False
+        if record.state == "received":
+            return record.sweeps >= MIN_TRIES
+        return record.state == "queued" and record.begun >= MIN_TRIES
+
+    def _put_back(self, record: Record, reason: Literal["sweep", "stalled"]) -> None:
+        # Sent before it is counted: a crash in between sends it again, which is harmless.
+        revisit = Revisit(upload=record.upload, reason=reason, seen=record.updated_at)
+        self.queues.send(self.settings.uploads_queue_url, revisit)
+        rest = min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps)
+        self.records.postpone(record, due=self.now() + rest)
 
     def _restore_events(self, deadline: float) -> int:
         """Move events that EventBridge could not deliver from the rule's dead-letter queue to the uploads queue."""

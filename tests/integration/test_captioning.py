@@ -10,6 +10,7 @@ from PIL import Image
 from captions.captioning import NotStartedError
 from captions.catalogue import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
+from captions.records import Begun
 from captions.settings import SweepSettings
 from captions.sweeping import Sweeper
 from support.worker import IMAGE_MODELS, Workshop
@@ -248,6 +249,21 @@ def test_a_delete_while_captioning_stays_deleted(shop: Workshop, photo: bytes) -
     assert record.result is None
 
 
+def test_a_picture_deleted_while_captioning_leaves_nothing_in_the_index(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    complete = shop.worker.gateway.complete
+
+    async def deleted_meanwhile(*arguments: object, **named: object) -> object:
+        completion = await complete(*arguments, **named)  # type: ignore[arg-type]
+        shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
+        return completion
+
+    shop.worker.gateway.complete = deleted_meanwhile  # type: ignore[method-assign, assignment]
+    shop.run(job)
+    assert shop.dedupe.upload("b.jpg", photo) == "queued"
+
+
 def test_a_worker_taken_for_dead_goes_through_dedupe_again(shop: Workshop, photo: bytes) -> None:
     shop.dedupe.upload("a.jpg", photo)
     (job,) = shop.jobs()
@@ -305,20 +321,28 @@ def test_the_sweep_finds_what_stopped_on_the_way(shop: Workshop, photo: bytes, s
     assert sweep.run(deadline=float("inf")).revisited == 0
 
 
-def test_what_never_gets_anywhere_is_ended_with_everyone_who_waits_for_it(shop: Workshop, photo: bytes) -> None:
+def test_what_breaks_every_worker_is_ended_with_everyone_who_waits_for_it(shop: Workshop, photo: bytes) -> None:
     aws, sweep = shop.dedupe.aws, sweeper(shop)
     shop.dedupe.upload("a.jpg", photo)
     shop.dedupe.upload("twin.jpg", recompressed(photo))
     leader = shop.dedupe.record("a.jpg").upload
     for _ in range(3):
+        # The worker dies with the lease in its hand.
         shop.dedupe.clock.at += 50_000
+        now = shop.dedupe.clock.at
+        assert isinstance(shop.dedupe.records.begin(leader, now=now, lease_until=now + 60), Begun)
         sweep.run(deadline=float("inf"))
         for revisit in aws.receive(aws.uploads_queue):
-            if revisit["upload"]["key"] == leader.key:
+            if revisit["upload"]["key"] == leader.key and revisit["reason"] == "sweep":
                 assert shop.dedupe.deliver(revisit) == "queued"
     shop.dedupe.clock.at += 50_000
-    assert sweep.run(deadline=float("inf")).ended >= 1
-    (stalled,) = [body for body in aws.receive(aws.uploads_queue) if body["upload"]["key"] == leader.key]
+    assert sweep.run(deadline=float("inf")).ended == 1
+    (stalled,) = [body for body in aws.receive(aws.uploads_queue) if body["reason"] == "stalled"]
+    # While a worker is at it after all, it is not ended.
+    now = shop.dedupe.clock.at
+    shop.dedupe.records.begin(leader, now=now, lease_until=now + 60)
+    assert shop.dedupe.deliver(stalled) == "duplicate"
+    shop.dedupe.clock.at += 100
     assert shop.dedupe.deliver(stalled) == "failed"
     for key in ("a.jpg", "twin.jpg"):
         record = shop.dedupe.record(key)
@@ -326,7 +350,106 @@ def test_what_never_gets_anywhere_is_ended_with_everyone_who_waits_for_it(shop: 
         assert record.reason is not None
         assert record.reason.code == "stalled"
     assert sorted(aws.heard()) == [("Caption.Failed", "a.jpg"), ("Caption.Failed", "twin.jpg")]
-    assert shop.dedupe.deliver(stalled) == "duplicate"
+
+
+def test_an_upload_that_merely_stands_on_a_long_queue_is_never_given_up(shop: Workshop, photo: bytes) -> None:
+    aws, sweep = shop.dedupe.aws, sweeper(shop)
+    shop.dedupe.upload("a.jpg", photo)
+    (first,) = shop.jobs()
+    for _ in range(400):
+        shop.dedupe.clock.at += 120
+        assert sweep.run(deadline=float("inf")).ended == 0
+        for revisit in aws.receive(aws.uploads_queue):
+            assert shop.dedupe.deliver(revisit) == "queued"
+    # Thirteen hours: its job was sent again now and then, ever more seldom, as it might have been lost.
+    assert len(shop.jobs()) <= 16
+    assert shop.run(first) == "captioned"
+
+
+def test_one_record_that_cannot_be_put_back_does_not_stop_the_sweep(shop: Workshop, photo: bytes) -> None:
+    sweep = sweeper(shop)
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        shop.dedupe.upload(name, photo)
+    send = sweep.queues.send
+
+    def picky(queue: str, message: object, **delay: float) -> None:
+        if "b.jpg" in str(message):
+            raise ValueError("refused")
+        send(queue, message, **delay)  # type: ignore[arg-type]
+
+    sweep.queues.send = picky  # type: ignore[method-assign, assignment]
+    shop.dedupe.clock.at += 10_000
+    assert sweep.run(deadline=float("inf")).revisited == 2
+
+
+def test_an_answer_stored_by_a_worker_that_then_died_is_not_paid_for_again(shop: Workshop, speech: bytes) -> None:
+    shop.dedupe.upload("a.wav", speech)
+    assert shop.dedupe.upload("b.wav", speech) == "waiting"
+    (job,) = shop.jobs()
+    shop.worker._handover.settle = lambda *_, **__: None  # type: ignore[method-assign]
+    assert shop.run(job) == "captioned"  # and told nobody
+    shop.dedupe.clock.at += 10_000
+    revisit = {"type": "revisit", "reason": "sweep", "upload": shop.dedupe.record("b.wav").upload.model_dump()}
+    assert shop.dedupe.deliver(revisit) == "hit"
+    assert shop.dedupe.record("b.wav").result == shop.dedupe.record("a.wav").result
+    assert len(shop.paid()) == 1
+
+
+def test_an_answer_in_another_language_than_the_claim_is_for_is_not_shared(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (english,) = shop.jobs()
+    shop.dedupe.intake.settings = shop.dedupe.intake.settings.model_copy(update={"language": "de"})
+    revisit = {"type": "revisit", "reason": "sweep", "upload": english.upload.model_dump()}
+    assert shop.dedupe.deliver(revisit) == "queued"
+    (german,) = shop.jobs()
+    assert shop.run(english) == "captioned"
+    assert shop.run(german) == "settled"
+    assert shop.dedupe.upload("b.jpg", photo) == "queued"
+
+
+def test_an_answer_to_another_prompt_than_the_claim_is_for_is_not_shared(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    shop.dedupe.upload("twin.jpg", recompressed(photo))
+    (job,) = shop.jobs()
+    assert shop.run(job.model_copy(update={"prompt_version": "caption-0ld"})) == "captioned"
+    assert shop.dedupe.record("twin.jpg").state == "waiting"
+    (revisit,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
+    assert shop.dedupe.deliver(revisit) == "queued"
+
+
+def test_answers_that_are_always_cut_short_are_not_paid_for_all_day(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "truncated"}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    endings = []
+    while not endings or endings[-1] == "deferred":
+        endings.append(shop.run(job.model_copy(update={"deferrals": len(endings)})))
+        shop.dedupe.clock.at += 900
+        assert len(endings) < 9
+    assert endings[-1] == "failed"
+    assert len(endings) <= 4
+    record = shop.dedupe.record("a.jpg")
+    assert record.reason is not None
+    assert record.reason.code == "unusable_answers"
+    assert record.provenance is not None
+    assert len(record.provenance.attempts) == len(shop.endpoint.requests())
+
+
+def test_a_redriven_upload_remembers_what_it_cost(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "refusal"}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "blocked"
+    blocked = shop.dedupe.record("a.jpg")
+    shop.endpoint.set_faults([])
+    redrive = {"type": "revisit", "reason": "redrive", "seen": blocked.updated_at}
+    assert shop.dedupe.deliver({**redrive, "upload": blocked.upload.model_dump()}) == "queued"
+    (again,) = shop.jobs()
+    assert shop.run(again) == "captioned"
+    provenance = shop.dedupe.record("a.jpg").provenance
+    assert provenance is not None
+    assert blocked.provenance is not None
+    assert provenance.attempts[:-1] == blocked.provenance.attempts
 
 
 def test_a_follower_of_a_leader_at_work_is_never_given_up(shop: Workshop, photo: bytes) -> None:

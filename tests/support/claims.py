@@ -215,6 +215,8 @@ class Store:
                 return world, world.claim(id_)
             case GetEvidence(id_, edition):
                 return world, next((each[2] for each in world.evidence if each[:2] == (id_, edition)), None)
+            case protocol.Consult():
+                return world, None
             case protocol.Enlist(claim_id, follower):
                 expires_at = int(now + self.undecided_ttl)
                 key = (claim_id, f"{follower.asset}#{follower.sequencer}")

@@ -107,10 +107,10 @@ class Dedupe:
     neighbours: Neighbours
     clock: Clock
 
-    def deliver(self, event: dict[str, Any], *, redelivered: bool = False) -> str:
+    def deliver(self, event: dict[str, Any]) -> str:
         """Deliver one event or revisit of the uploads queue."""
         message = Revisit.model_validate(event) if event.get("type") == "revisit" else from_event(event)
-        return self.intake.handle(message, redelivered=redelivered)
+        return self.intake.handle(message)
 
     def upload(self, key: str, data: bytes) -> str:
         return self.deliver(self.aws.put(key, data))

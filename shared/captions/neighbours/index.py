@@ -61,6 +61,8 @@ class Neighbours:
         self._clock = Clock(now=now, queue_lease=queue_lease)
         self._sleep = sleep
         self._on_capped = on_capped
+        self.consult: Callable[[Claim], Mapping[str, Any] | None] = lambda claim: None
+        """Answers what a claim's upload was captioned with, from where captions are kept."""
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="bands")
 
     def find_or_claim(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Outcome:
@@ -157,6 +159,8 @@ class Neighbours:
                 return self._followers(step.claim_id)
             case protocol.Discard():
                 return self._discard(step)
+            case protocol.Consult():
+                return self.consult(step.claim)
             case protocol.Rest():
                 return self._sleep(step.seconds)
 

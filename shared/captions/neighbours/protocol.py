@@ -171,13 +171,34 @@ class Discard:
 
 
 @dataclass(frozen=True)
+class Consult:
+    """Answer what the upload of a claim was captioned with, if its end is stored; None if it is not."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True)
 class Rest:
     """Let time pass, so that others can move."""
 
     seconds: float
 
 
-Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Dismiss | Followers | Discard | Rest
+Step = (
+    Create
+    | Publish
+    | Scan
+    | Read
+    | Evidence
+    | Move
+    | Withdraw
+    | Enlist
+    | Dismiss
+    | Followers
+    | Discard
+    | Consult
+    | Rest
+)
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------------
@@ -239,6 +260,12 @@ def probe(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, Hi
             answer = yield from _take(serving, me.upload)
             if answer is not None:
                 return answer
+        for claim in twins:
+            if claim.state == "LEAD" and claim.lease_until <= clock.now():
+                # Its worker may have died after it stored the answer, which is then not paid for again.
+                outcome = yield Consult(claim)
+                if outcome is not None and (yield Move(claim, "READY", claim.generation, 0.0, claim.edition, outcome)):
+                    return Hit(replace(claim, state="READY", lease_until=0.0, outcome=outcome))
     return None
 
 
