@@ -91,6 +91,20 @@ def test_invoices_that_differ_in_their_numbers_are_never_shared(dedupe: Dedupe) 
     assert dedupe.upload("b.png", (MEDIA / "invoice-b.png").read_bytes()) == "queued"
 
 
+def test_white_drawings_on_transparency_are_told_apart(dedupe: Dedupe) -> None:
+    def logo(box: tuple[int, int, int, int]) -> bytes:
+        image = Image.new("RGBA", (200, 200), (255, 255, 255, 0))
+        image.paste((255, 255, 255, 255), box)
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        return out.getvalue()
+
+    dedupe.upload("a.png", logo((10, 10, 90, 90)))
+    captioned(dedupe, "a.png")
+    assert dedupe.upload("same.png", logo((10, 10, 90, 90))) == "hit"
+    assert dedupe.upload("other.png", logo((60, 120, 180, 140))) == "queued"
+
+
 def test_tenants_share_nothing(dedupe: Dedupe, photo: bytes) -> None:
     dedupe.intake.settings = dedupe.intake.settings.model_copy(update={"tenant_prefix_segments": 1})
     dedupe.upload("acme/a.jpg", photo)

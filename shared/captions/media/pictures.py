@@ -128,6 +128,9 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         if lossless and orientation != 1:
             image = image.transpose(_TRANSPOSE[orientation])
         working, digest = _reduced(image, _working_side(width, height), hashed=lossless)
+        if _converter(image) is _on_white and working.getcolors(1) is not None:
+            # White drawn on transparency is all white now, whatever was drawn: its pixels tell nothing apart.
+            digest = None
         if orientation != 1 and not lossless:
             working = working.transpose(_TRANSPOSE[orientation])
         if orientation >= 5:
