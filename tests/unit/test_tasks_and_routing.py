@@ -2,8 +2,8 @@
 
 import pytest
 
-from captions.records import spent
 from captions.jobs import MAX_DELAY_SECONDS, backoff
+from captions.records import spent
 from captions.routing import route, scope, tenant
 from captions.settings import IntakeSettings
 from captions.tasks import CAPTION, TRANSCRIBE, clean
