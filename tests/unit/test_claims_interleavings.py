@@ -4,10 +4,9 @@ The generators explored are those that run in Lambda. In every state near pictur
 paid for but under a leadership that stands; a caption only goes to pictures near the one it was made of; in the end
 everybody has come to an end, without a fault also without the sweep, and nothing near was paid for twice.
 
-CAPTIONS_EXPLORE=deep adds explorations of minutes.
+`pytest -m deep` explores what takes minutes.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +22,7 @@ TRIANGLE = ((0, 1), (1, 2), (0, 2))
 CHAIN = ((0, 1), (1, 2))
 """The first and the third picture are each near the second, but not near each other."""
 
-deep = pytest.mark.skipif(os.environ.get("CAPTIONS_EXPLORE") != "deep", reason="takes minutes: CAPTIONS_EXPLORE=deep")
+deep = pytest.mark.deep
 
 
 def scenario(ids: str, near: Iterable[tuple[int, int]], **more: Any) -> Scenario:
