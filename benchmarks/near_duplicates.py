@@ -343,7 +343,7 @@ def main() -> int:
     parser.add_argument("--media", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--photos", type=int, default=100, help="how many photos are changed and edited")
-    parser.add_argument("--texts", type=int, default=60, help="how many text-like pictures are changed and edited")
+    parser.add_argument("--texts", type=int, default=40, help="how many text-like pictures are changed and edited")
     parser.add_argument("--quick", action="store_true", help="a quarter of that")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()

@@ -29,11 +29,11 @@ _TEXT_SIDE, _TEXT_QUALITIES = 384, (88, 76)  # the second where the first does n
 _CHROMA_SIDE = 64
 _LARGEST = 31_000  # bytes
 
-# A picture may be of writing if this share of its cells is thin strokes on plain ground (a form, a receipt on a table),
-# or, fewer of them being enough there, if in addition one tone fills this share of it (a slide, a chart, a dialog).
+# How much of a picture is thin strokes on plain ground: this share makes it one of writing (a form, a receipt on a
+# table), less than half of it a possible one if besides one tone fills much of it (a slide, a chart, a drawing).
 _STROKE_HEIGHT = 25  # of 255 above or below the ground, and gone after opening or closing with 5 x 5 cells
 _PLAIN_RANGE = 12  # of 255 within 7 x 7 cells of the ground, strokes taken away
-_STROKE_SHARE = 0.03
+_STROKE_SHARE = 0.025
 _STROKE_SHARE_ON_TONE, _TONE_SHARE = 0.01, 0.33
 # Writing of more than this many pixels to a cell could be changed unseen: such pictures match exactly or not at all.
 _TEXT_CELL = media.LARGE_SIDE / _TEXT_SIDE
@@ -43,8 +43,9 @@ _EDGE_RANGE = 16  # of 255 within 3 x 3 cells
 _EDGE_SHARE = 0.01
 _SMALLEST_SIDE = 32  # pixels
 
-_HEADER = struct.Struct("<BIIBH")  # layout, width, height, whether text-like, bytes of palette (RGB) that follow
-_LAYOUT = 3
+_HEADER = struct.Struct("<BIIBH")  # layout, width, height, writing, bytes of palette (RGB) that follow
+_LAYOUT = 4
+_NO_WRITING, _PERHAPS_WRITING, _WRITING = 0, 1, 2
 
 
 _PALETTE_COLOURS = 128  # fewer are a drawing's, and predict nothing
@@ -55,7 +56,7 @@ _PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrowe
 class _Evidence:
     width: int
     height: int
-    text_like: bool
+    writing: int
     palette: bytes
     luma: Plane
     blue: Plane
@@ -78,7 +79,7 @@ class _Limits:
 
 
 _STRICT = _Limits(0.012, 1.2, 28, 1.0, 34, 13.5, 5, 30, 18)
-_DOUBTFUL = _Limits(0.012, 1.2, 28, 1.0, 26, 10, 3.8, 24, 15)  # one of the two seems to be of writing
+_DOUBTFUL = _Limits(0.012, 1.2, 28, 1.0, 26, 10, 3.8, 24, 15)  # perhaps of writing, or only one of the two
 _TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 6.5, 2.7, 20, 12)
 _TEXT_RESIZED = _Limits(0.012, 1.2, 28, 1.0, 14, 5.2, 2.2, 20, 12)
 _RESIZED = 0.02  # relative: beyond it one of the two was scaled, and small letters are blurred
@@ -94,12 +95,12 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     values = np.asarray(planes[0], dtype=np.float32)
     if float((_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
         return None
-    text_like = _text_like(values)
-    if text_like:
+    writing = _writing(values)
+    if writing:
         if min(picture.width, picture.height) > _TEXT_CELL * _TEXT_SIDE:
             return None
         planes = _thumbnail(picture.working, _TEXT_SIDE)
-    side, qualities = planes[0].width, _TEXT_QUALITIES if text_like else (_QUALITY,)
+    side, qualities = planes[0].width, _TEXT_QUALITIES if writing else (_QUALITY,)
     sheet = Image.new("L", (side, side + _CHROMA_SIDE), 128)
     sheet.paste(planes[0], (0, 0))
     for column, plane in enumerate(planes[1:]):
@@ -108,7 +109,7 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     if packed is None:
         return None
     palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _PALETTE_COLOURS else b""
-    header = _HEADER.pack(_LAYOUT, picture.width, picture.height, text_like, len(palette))
+    header = _HEADER.pack(_LAYOUT, picture.width, picture.height, writing, len(palette))
     return header + palette + packed
 
 
@@ -124,8 +125,8 @@ def _webp(sheet: Image.Image, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _text_like(luma: Plane) -> bool:
-    """Whether the picture may be of writing or line drawing: thin strokes stand on plain ground."""
+def _writing(luma: Plane) -> int:
+    """Return whether the picture is, or may be, of writing or line drawing: thin strokes stand on plain ground."""
     closed, opened = luma, luma
     for larger, smaller in ((np.maximum, np.minimum),) * 2 + ((np.minimum, np.maximum),) * 2:
         closed, opened = _grown(closed, larger), _grown(opened, smaller)
@@ -133,10 +134,10 @@ def _text_like(luma: Plane) -> bool:
     light = (luma - opened > _STROKE_HEIGHT) & (_range(opened, 3) < _PLAIN_RANGE)
     strokes = float((dark | light).mean())
     if strokes > _STROKE_SHARE:
-        return True
+        return _WRITING
     counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
     one_tone = float(np.convolve(counts, np.ones(9), "same").max()) / luma.size
-    return strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE
+    return _PERHAPS_WRITING if strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE else _NO_WRITING
 
 
 def luma_of(evidence: bytes) -> Image.Image:
@@ -154,7 +155,8 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     """Return whether two pictures, whose hashes are near, are the same by their evidence.
 
     `exact` never says so, `strict` after re-encoding, resizing and mild adjustments, `loose` also after crops of about
-    1 %. Symmetric and deterministic; on any doubt False. Evidence of another layout is never the same.
+    1 %, but not of writing. Symmetric and deterministic; on any doubt False. Evidence of another layout is never the
+    same.
     """
     if policy == "exact":
         return False
@@ -166,16 +168,16 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     rounding = 0.6 / min(first.width, first.height, second.width, second.height)
     if aspect <= limits.aspect + rounding and _within(_compared(first, second), limits):
         return True
-    if policy == "strict" or aspect > _LOOSE_ASPECT + rounding:
+    if policy == "strict" or limits not in (_STRICT, _DOUBTFUL) or aspect > _LOOSE_ASPECT + rounding:
         return False
     framing = find_framing(first.luma, second.luma)
-    return framing is not None and _within(_compared(first, second, framing), limits)
+    return framing is not None and framing.is_crop and _within(_compared(first, second, framing), limits)
 
 
 def _limits_for(a: _Evidence, b: _Evidence) -> _Limits:
-    if not (a.text_like or b.text_like):
+    if a.writing == b.writing == _NO_WRITING:
         return _STRICT
-    if a.text_like != b.text_like:
+    if a.writing + b.writing <= _WRITING:
         return _DOUBTFUL
     scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
     return _TEXT_RESIZED if scale > _RESIZED else _TEXT
@@ -184,13 +186,13 @@ def _limits_for(a: _Evidence, b: _Evidence) -> _Limits:
 def _unpacked(evidence: bytes) -> _Evidence | None:
     if evidence[0] != _LAYOUT:
         return None
-    _, width, height, text_like, palette_size = _HEADER.unpack_from(evidence)
+    _, width, height, writing, palette_size = _HEADER.unpack_from(evidence)
     palette = evidence[_HEADER.size : _HEADER.size + palette_size]
     sheet = np.asarray(_sheet(evidence), np.float32)
     side = sheet.shape[1]
     chroma = sheet[side:, : 2 * _CHROMA_SIDE] - 128
     blue, red = chroma[:, :_CHROMA_SIDE], chroma[:, _CHROMA_SIDE:]
-    return _Evidence(width, height, bool(text_like), palette, sheet[:side], blue, red)
+    return _Evidence(width, height, writing, palette, sheet[:side], blue, red)
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Di
     residual = (np.sign(residual) * np.maximum(np.abs(residual) - clipped / 2, 0) * seen).astype(np.float32)
     off_blue = second[1] - (blue - luma) / 1.772
     off_red = second[2] - (red - luma) / 1.402
-    if bool(palettes[0]) != bool(palettes[1]) and not (a.text_like or b.text_like):
+    if bool(palettes[0]) != bool(palettes[1]) and _WRITING not in (a.writing, b.writing):
         open_luma, open_blue, open_red = _palette_errors(second if palettes[0] else first, palettes)
         residual, off_blue, off_red = (
             _beyond(value, error)

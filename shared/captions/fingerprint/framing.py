@@ -11,6 +11,7 @@ Plane = npt.NDArray[np.float32]
 _REACH = 0.025  # of the side: the largest margin that is looked for
 _SIDE = 128  # cells: a margin of 1 % is little more than one of them, as the linear search wants it
 _STEPS = 8
+_LEAST_MARGIN = 0.003  # of the side; less is what rounding to whole pixels does
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Framing:
     top: float
     right: float
     bottom: float
+
+    @property
+    def is_crop(self) -> bool:
+        """Whether a margin is missing somewhere; if none is, the pictures need no reframing to be compared."""
+        return max(abs(self.left), abs(self.top), abs(1 - self.right), abs(1 - self.bottom)) >= _LEAST_MARGIN
 
     def seen(self, side: int) -> Plane:
         """Return 1 for the cells of the second picture that the first one shows too, else 0."""
