@@ -117,6 +117,26 @@ def test_the_log_file_holds_every_finished_request(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert lines == kept
     assert [line["outcome"] for line in lines] == ["ok", "error"]
+    assert [line["error_code"] for line in lines] == [None, "model_not_found"]
+    assert lines[0]["error_message"] is None
+    assert "no-such-model" in lines[1]["error_message"]
+
+
+def test_the_request_log_tells_why_sound_was_refused(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:
+    sound = {"data": base64.b64encode(b"plain text").decode(), "format": "wav"}
+    with pytest.raises(openai.BadRequestError):
+        ask(client, model=OMNI, messages=of_part(input_audio=sound))
+    (entry,) = endpoint.requests()
+    assert (entry["status"], entry["outcome"], entry["error_code"]) == (400, "error", "invalid_media")
+    assert entry["error_message"] == "The media could not be decoded; its container is not known."
+
+
+def test_the_request_log_keeps_messages_short(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        ask(client, model="m" * 5000)
+    (entry,) = endpoint.requests()
+    assert len(entry["error_message"]) == 300
+    assert entry["error_message"].endswith("…")
 
 
 def test_the_same_picture_asked_often_at_once_is_looked_at_once(endpoint: LocalEndpoint) -> None:
@@ -233,6 +253,41 @@ def test_english_speech_is_transcribed(client: openai.OpenAI) -> None:
     assert len(said & set(heard)) >= 6
     as_url = {"url": data_uri(spoken(), "audio/mpeg")}
     assert text_of(ask(client, model=OMNI, messages=of_part(audio_url=as_url))).split() == heard
+
+
+def test_speech_with_tags_in_an_old_encoding_is_transcribed(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:
+    with av.open(io.BytesIO(spoken())) as source:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
+        frames = [out for frame in source.decode(audio=0) for out in resampler.resample(frame)]
+        samples = b"".join(frame.to_ndarray().tobytes() for frame in frames)
+    title = b"caf\xe9 \xff\xfe"
+    info = b"INFOINAM" + len(title).to_bytes(4, "little") + title + bytes(len(title) % 2)
+    form = b"\1\0\1\0" + (16000).to_bytes(4, "little") + (32000).to_bytes(4, "little") + b"\2\0\x10\0"
+    chunks = [(b"fmt ", form), (b"LIST", info), (b"data", samples)]
+    body = b"WAVE" + b"".join(name + len(held).to_bytes(4, "little") + held for name, held in chunks)
+    data = b"RIFF" + len(body).to_bytes(4, "little") + body
+    sound = {"data": base64.b64encode(data).decode(), "format": "wav"}
+    assert "invention" in text_of(ask(client, model=OMNI, messages=of_part(input_audio=sound)))
+    assert endpoint.requests()[0]["error_code"] is None
+
+
+def test_a_mistake_in_the_process_that_listens_is_told_and_survived() -> None:
+    # As when a library no longer takes an argument: the first job fails in an unforeseen way, the second does not.
+    program = (
+        "import sys; from captions_cli.local.endpoint import listening; whole = listening._open\n"
+        "def broken(data): listening._open = whole; raise TypeError('no argument of this name')\n"
+        "listening._open = broken; sys.exit(listening.main(['60']))"
+    )
+    job = b"a" + len(spoken()).to_bytes(7, "big") + spoken()
+    done = subprocess.run([sys.executable, "-c", program], input=job * 2, capture_output=True, timeout=60, check=True)
+    answers = []
+    stream = io.BytesIO(done.stdout)
+    while length := stream.read(4):
+        answers.append(json.loads(stream.read(int.from_bytes(length, "big"))))
+    code, message = answers[0]["refused"]
+    assert code == "decoder_failed"
+    assert message == "The media could not be decoded: TypeError: no argument of this name"
+    assert "invention" in answers[1]["heard"]["segments"][0]["text"]
 
 
 def test_silence_is_not_given_words(client: openai.OpenAI) -> None:
@@ -435,6 +490,9 @@ def test_an_error_body_comes_with_http_200(endpoint: LocalEndpoint, client: open
     answer = ask(client)
     assert not answer.choices
     assert answer.model_extra["error"]["code"] == 502
+    (entry,) = endpoint.requests()
+    assert (entry["outcome"], entry["error_code"]) == ("error", 502)
+    assert entry["error_message"] == "Upstream provider returned an error."
 
 
 def test_a_cut_stream_ends_without_a_finish_reason(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:
@@ -455,6 +513,7 @@ def test_an_error_in_mid_stream_comes_after_some_text(endpoint: LocalEndpoint, c
     seen = []
     with pytest.raises(openai.APIError, match="stopped while it answered"):
         seen.extend(ask(client, stream=True))
+    assert [entry["error_code"] for entry in endpoint.requests()] == ["server_error"]
     endpoint.clear()
 
 

@@ -34,9 +34,13 @@ class Listeners:
             process = self._idle.pop() if self._idle else await self._start()
             try:
                 answer = await asyncio.wait_for(_exchange(process, kind, data), self._max_audio_s + _GRACE_S)
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            except TimeoutError:
                 await self._end(process)
-                raise MediaError("invalid_media", "The media could not be decoded.") from None
+                raise MediaError("invalid_media", "The media could not be decoded in time.") from None
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await self._end(process)
+                message = "The media could not be decoded: the process that decodes it ended."
+                raise MediaError("invalid_media", message) from None
             except BaseException:
                 await self._end(process)
                 raise

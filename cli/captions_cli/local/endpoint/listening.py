@@ -33,6 +33,9 @@ _BYTES_PER_SAMPLE = 2
 # Demuxers that read one file and nothing else: playlists and the like open further files and URLs by themselves.
 _CONTAINERS = "wav,w64,mp3,flac,ogg,mov,matroska,webm,aac,amr,asf,avi,aiff,caf,au,mpeg,mpegts,gsm"
 _SAFELY = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+# Tags are nobody's concern here, but PyAV reads them on opening and before version 19, which takes any bytes and no
+# longer takes this argument, it fails on those that are not UTF-8.
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Decoding ends when so many packets in all were damaged: a file with a few is still worth hearing.
 _DAMAGED_PACKETS = 200
 # One utterance of the recogniser: longer ones take long and gain nothing.
@@ -73,6 +76,12 @@ def main(arguments: list[str]) -> int:
             answer = {"refused": [refused.code, refused.message]}
         except MemoryError:
             answer = {"refused": ["media_too_large", "The media needs too much memory to be decoded."]}
+        except Exception as error:
+            # Not foreseen: most likely a mistake here or in a library. Whoever asked shall read what it was, which a
+            # process that just ended would not tell; what the recogniser was left in the middle of is dropped.
+            recogniser = None
+            message = f"The media could not be decoded: {type(error).__name__}: {error}"
+            answer = {"refused": ["decoder_failed", message]}
         encoded = json.dumps(answer).encode()
         answers.write(struct.pack(">I", len(encoded)) + encoded)
     return 0
@@ -89,7 +98,7 @@ def _next_job(jobs: BinaryIO) -> tuple[str, bytes] | None:
 
 def _open(data: bytes) -> Any:
     try:
-        return av.open(io.BytesIO(data), metadata_errors="ignore", container_options=_SAFELY)
+        return av.open(io.BytesIO(data), container_options=_SAFELY, **_ANY_TAGS)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError("invalid_media", "The media could not be decoded; its container is not known.") from error
 

@@ -253,6 +253,7 @@ class Endpoint:
         except ApiError as error:
             outcome = "error"
             entry.note(status=error.status)
+            entry.note_error(error.code, error.message)
             return self._error(error)
         except _SeveredError:
             outcome = "cut"
@@ -524,6 +525,7 @@ class Endpoint:
             case "error_body":
                 entry.note(status=200, _outcome="error")
                 message = fault.text or "Upstream provider returned an error."
+                entry.note_error(502, message)
                 return _json({"error": {"message": message, "code": 502, "type": "upstream_error"}})
             case "malformed":
                 entry.note(status=200, _outcome="error")
@@ -550,7 +552,7 @@ class Endpoint:
             return web.Response(body=body, content_type="application/json", headers={"X-Request-Id": answer.id})
         if name == "stream_error":
             entry.note(_outcome="error")
-            return _json(_mid_stream_error(fault))
+            return _json(_mid_stream_error(entry, fault))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.content_length = len(body)
         await response.prepare(request)
@@ -595,7 +597,7 @@ class Endpoint:
                 await response.write(sse(chunk))
                 await asyncio.sleep(pause)
         if fault is not None and name == "stream_error":
-            await response.write(sse(_mid_stream_error(fault)))
+            await response.write(sse(_mid_stream_error(entry, fault)))
             entry.note(_outcome="error")
         elif stop_after is not None:
             if fault is None or not fault.clean:
@@ -765,8 +767,9 @@ def _json(document: Any, *, status: int = 200, headers: Mapping[str, str] | None
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
-def _mid_stream_error(fault: Fault) -> dict[str, Any]:
+def _mid_stream_error(entry: Entry, fault: Fault) -> dict[str, Any]:
     message = fault.text or "The upstream model stopped while it answered."
+    entry.note_error("server_error", message)
     return {"error": {"message": message, "type": "server_error", "code": "server_error", "param": None}}
 
 

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 # A stack may stay up for days; the newest so many requests are kept, the file (if any) holds all.
 _KEPT_REQUESTS = 200_000
+# Messages may repeat what the client sent, which may be long.
+_MESSAGE_CHARACTERS = 300
 
 
 class Entry:
@@ -26,6 +28,12 @@ class Entry:
     def note(self, **fields: Any) -> None:
         """Add what has become known of the request."""
         self.fields.update(fields)
+
+    def note_error(self, code: str | int | None, message: str) -> None:
+        """Add what the client was told went wrong: the error object's code, and its message cut to a short one."""
+        if len(message) > _MESSAGE_CHARACTERS:
+            message = message[: _MESSAGE_CHARACTERS - 1] + "…"
+        self.note(error_code=code, error_message=message)
 
     def elapsed_ms(self) -> float:
         """Return the milliseconds since the request arrived."""
@@ -58,6 +66,8 @@ class Witness:
                     "status": None,
                     "fault": None,
                     "outcome": "open",
+                    "error_code": None,
+                    "error_message": None,
                     "finish_reason": None,
                     "prompt_tokens": 0,
                     "completion_tokens": 0,
