@@ -209,9 +209,7 @@ def test_the_comparison_names_what_is_missing_new_and_priced_otherwise():
 
 
 def test_the_comparison_respects_the_names_of_an_endpoint():
-    changed = load(
-        '[endpoints."http://o/v1"]\ndialect = "ollama"\nonly_named = true\nnames = { "GLM-4.6V" = "glm:v" }'
-    )
+    changed = load('[endpoints."http://o/v1"]\ndialect = "ollama"\nonly_named = true\nnames = { "GLM-4.6V" = "glm:v" }')
 
     found = compare_with_endpoint(changed, {"data": [{"id": "glm:v"}]}, "http://o/v1")
 
