@@ -5,6 +5,7 @@ is stored before anything else is done with it, and all that follows the stored 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from captions.gateway import (
     CircuitsOpen,
     Completion,
     DeadlineExceeded,
+    ErrorClass,
     Gateway,
     GatewayError,
     Media,
@@ -47,7 +49,7 @@ from captions.records import (
     spent,
 )
 from captions.settings import WorkerSettings
-from captions.tasks import TASKS, clean
+from captions.tasks import CAPTION, TASKS, clean
 
 STORING_SECONDS = 6.0
 """Kept back from the time a function has, for storing what a model answered."""
@@ -55,6 +57,8 @@ MIN_CALL_SECONDS = 5.0
 """With less time left than this for the model, a job is not started."""
 DECODERS = 2
 """Pictures decoded at the same time in one sandbox; it is memory, not time, that sets this."""
+MAX_COPY_BYTES = 2_900_000
+"""Of a picture's copy for a model: with base64's third on top, it leaves room for the prompt in a body of 4 MB."""
 BUSY_SECONDS = 5.0
 """After how long a second delivery looks again at an upload that is being captioned; most calls take a second."""
 UNUSABLE_DEFERRALS = 2
@@ -71,6 +75,23 @@ _WAITS_FOR: Mapping[type[GatewayError], str] = {
 }
 
 Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "blocked", "failed", "deleted", "lost"]
+
+
+_REFUSAL = re.compile(
+    r"(?:i['’]?m (?:very |so )?sorry|sorry|i apologi[sz]e|unfortunately|as an ai\b"
+    r"|i (?:can(?:no|['’])t|am (?:not able|unable)|won['’]t))\b.{0,160}\b(?:assist|help|describe|caption|identify|process|comply|provide|fulfil)",
+    re.IGNORECASE | re.DOTALL,
+)
+_REFUSAL_CHARACTERS = 500
+
+
+def refusal(text: str) -> ErrorClass | None:
+    """Tell a refusal that a model put into words instead of into its answer's refusal field.
+
+    Such texts are short, begin with a regret or an inability, and say what will not be done.
+    """
+    text = text.strip()
+    return ErrorClass.REFUSED if len(text) <= _REFUSAL_CHARACTERS and _REFUSAL.match(text) else None
 
 
 class NotStartedError(Exception):
@@ -171,6 +192,8 @@ class Worker:
             max_tokens=task.max_tokens,
             request_id=job.claim.id,
             budget_scopes=routing.budget_scopes(job.upload, self.settings),
+            # Speech may well say such a thing; a caption never begins so.
+            judge=refusal if job.task == CAPTION.name else None,
         )
 
     def _media(self, job: Job, data: bytes) -> Media:
@@ -180,7 +203,8 @@ class Worker:
             return Media(
                 kind="audio", media_type=sound.media_type, data=sound.data, url=link, duration_s=sound.duration_s
             )
-        copy, media_type = media.model_copy(data, limits=media.Limits(image_pixels=self.settings.max_image_pixels))
+        limits = media.Limits(image_pixels=self.settings.max_image_pixels)
+        copy, media_type = media.model_copy(data, max_bytes=MAX_COPY_BYTES, limits=limits)
         return Media(kind="image", media_type=media_type, data=copy, url=None, duration_s=None)
 
     async def _store(self, job: Job, record: Record, completion: Completion) -> Ending:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from PIL import Image
 
-from captions.captioning import NotStartedError
+from captions.captioning import NotStartedError, refusal
 from captions.catalogue import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
 from captions.records import Begun
@@ -133,6 +133,30 @@ def test_a_picture_every_model_refuses_is_blocked_and_so_are_its_twins(shop: Wor
         assert record.reason is not None
         assert record.reason.code == "refused"
     assert sorted(shop.dedupe.aws.heard()) == [("Caption.Blocked", "a.jpg"), ("Caption.Blocked", "b.jpg")]
+
+
+def test_a_refusal_in_plain_words_is_no_caption(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "refusal", "form": "text", "model": FIRST}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    provenance = shop.dedupe.record("a.jpg").provenance
+    assert provenance is not None
+    assert [attempt["outcome"] for attempt in provenance.attempts] == ["refused", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("I'm sorry, but I can't assist with that request.", True),
+        ("I cannot describe this image.", True),
+        ("Unfortunately, I am not able to help with this picture.", True),
+        ("A sign that reads 'Sorry, we cannot help you today' hangs on a door.", False),
+        ("Sorry tales are painted on a wall.", False),
+    ],
+)
+def test_refusals_are_told_from_captions_that_quote_them(text: str, refused: bool) -> None:
+    assert (refusal(text) is not None) is refused
 
 
 def test_when_every_model_is_down_the_job_goes_back_and_ends_when_they_are_up(shop: Workshop, photo: bytes) -> None:

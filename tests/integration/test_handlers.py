@@ -1,0 +1,88 @@
+"""The handlers: partial batch responses, and what is not started for want of time."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from captions import wiring
+from support.pipeline import Dedupe
+from support.worker import Workshop
+
+FUNCTIONS = Path(__file__).parents[2] / "functions"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_app", FUNCTIONS / name / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def context(milliseconds: int) -> Any:
+    return SimpleNamespace(
+        get_remaining_time_in_millis=lambda: milliseconds,
+        function_name="f",
+        memory_limit_in_mb=128,
+        invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:f",
+        aws_request_id="1",
+    )
+
+
+def batch(*bodies: str) -> dict[str, Any]:
+    return {
+        "Records": [
+            {
+                "messageId": str(index),
+                "receiptHandle": "r",
+                "body": body,
+                "attributes": {"ApproximateReceiveCount": "1"},
+                "messageAttributes": {},
+                "md5OfBody": "",
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:uploads",
+                "awsRegion": "us-east-1",
+            }
+            for index, body in enumerate(bodies)
+        ]
+    }
+
+
+def failures(answer: dict[str, Any]) -> list[str]:
+    return sorted(item["itemIdentifier"] for item in answer["batchItemFailures"])
+
+
+def test_only_the_messages_that_failed_come_back(dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "intake", lambda: dedupe.intake)
+    good = json.dumps(dedupe.aws.put("a.jpg", photo))
+    answer = load("dedupe").handler(batch("garbage", good, '{"type": "revisit"}', "[]"), context(60_000))
+    assert failures(answer) == ["0", "2", "3"]
+    assert dedupe.record("a.jpg").state == "queued"
+
+
+def test_an_upload_is_not_started_without_the_time_for_it(
+    dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "intake", lambda: dedupe.intake)
+    answer = load("dedupe").handler(batch(json.dumps(dedupe.aws.put("a.jpg", photo))), context(5_000))
+    assert failures(answer) == ["0"]
+    assert dedupe.records.get("media/a.jpg") is None
+
+
+@pytest.mark.parametrize("name", ["caption", "transcribe"])
+def test_jobs_that_cannot_be_started_or_read_come_back(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(wiring, "worker", lambda: shop.worker)
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    app = load(name)
+    assert failures(app.handler(batch("garbage", job.model_dump_json()), context(6_000))) == ["0", "1"]
+    assert shop.paid() == []
+    assert failures(app.handler(batch("garbage", job.model_dump_json()), context(60_000))) == ["0"]
+    assert shop.dedupe.record("a.jpg").state == "captioned"
