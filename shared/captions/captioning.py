@@ -79,7 +79,8 @@ Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "
 
 _REFUSAL = re.compile(
     r"(?:i['’]?m (?:very |so )?sorry|sorry|i apologi[sz]e|unfortunately|as an ai\b"
-    r"|i (?:can(?:no|['’])t|am (?:not able|unable)|won['’]t))\b.{0,160}\b(?:assist|help|describe|caption|identify|process|comply|provide|fulfil)",
+    r"|i (?:can(?:no|['’])t|am (?:not able|unable)|won['’]t))\b"
+    r".{0,160}\b(?:assist|help|describe|caption|identify|process|comply|provide|fulfil)",
     re.IGNORECASE | re.DOTALL,
 )
 _REFUSAL_CHARACTERS = 500
