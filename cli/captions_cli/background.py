@@ -1,5 +1,6 @@
 """Starts and ends the local stack as a process of its own."""
 
+import os
 import subprocess
 import sys
 import time
@@ -90,6 +91,7 @@ def start(directory: Path, settings: Settings, *, progress: Callable[[str], None
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=project_root(),
+            env=_environment(),
         )
     try:
         return _wait_until_ready(directory, process, log)
@@ -106,7 +108,12 @@ def run_in_foreground(directory: Path, settings: Settings, ready: Callable[[Loca
     (directory / STATE_FILE).unlink(missing_ok=True)
     # A session of its own: Ctrl-C reaches only this process, which ends the other in good order.
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        line, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True, cwd=project_root()
+        line,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        start_new_session=True,
+        cwd=project_root(),
+        env=_environment(),
     )
     try:
         ready(_wait_until_ready(directory, process, None))
@@ -139,6 +146,11 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
+
+
+def _environment() -> dict[str, str]:
+    # The user's AWS profile and settings are about AWS itself; a profile that does not exist would end the stack.
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
 def _wait_until_ready(directory: Path, process: "subprocess.Popen[bytes]", log: Path | None) -> LocalState:

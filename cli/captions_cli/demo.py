@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captions.records import Record
-from captions_cli import background
+from captions_cli import background, loopback
 from captions_cli.demo_uploads import DemoUpload, uploads
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack, connect_local
@@ -126,7 +126,7 @@ def paid_calls(model_endpoint_url: str) -> list[Mapping[str, Any]]:
     """
     url = model_endpoint_url.removesuffix("/").removesuffix("/v1") + "/_local/requests"
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the local endpoint's own address
+        with loopback.urlopen(urllib.request.Request(url), timeout=10) as answer:  # noqa: S310 - the local endpoint's
             log: list[Mapping[str, Any]] = json.load(answer)["requests"]
     except (OSError, ValueError, KeyError) as error:
         raise CommandError(f"the local endpoint does not tell its calls: {error}", ExitCode.UNREACHABLE) from error

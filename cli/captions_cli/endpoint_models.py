@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captions.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
+from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.stack import Stack
 
@@ -74,7 +75,7 @@ def _override(stack: Stack) -> str | None:
 def _listed(url: str, key: str) -> Mapping[str, Any]:
     request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - the user's own endpoint
+        with loopback.urlopen(request, timeout=SECONDS) as answer:
             found = json.load(answer)
     except urllib.error.HTTPError as error:
         raise CommandError(f"{url} answered {error.code} {error.reason} to /models", ExitCode.UNREACHABLE) from error

@@ -1,5 +1,6 @@
 """The `captions` command."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from captions_cli.errors import CommandError, ExitCode, explain
-from captions_cli.stack import LOCAL_CREDENTIALS, Choice, LocalState, Stack, connect, home
+from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
+from captions_cli.stack import Choice, LocalState, Stack, connect, home
 
 if TYPE_CHECKING:
     from captions_cli.background import Settings
@@ -422,19 +424,21 @@ def _states(given: list[str] | None) -> tuple[str, ...]:
 def _print_local(given: Globals, state: LocalState) -> None:
     from captions_cli import rendering
 
+    env = {
+        **proxy_exception(state.aws_endpoint_url),
+        **LOCAL_CREDENTIALS,
+        "AWS_DEFAULT_REGION": state.region,
+    }
     if given.json:
-        rendering.print_json({**vars(state), "env": {**LOCAL_CREDENTIALS, "AWS_DEFAULT_REGION": state.region}})
+        rendering.print_json({**vars(state), "env": env})
         return
-    credentials = " ".join(f"{name}={value}" for name, value in LOCAL_CREDENTIALS.items())
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
     typer.echo(f"S3 endpoint      {state.aws_endpoint_url}")
     typer.echo(f"bucket           {state.bucket}")
     typer.echo(f"model endpoint   {state.model_endpoint_url}")
     typer.echo()
     typer.echo("upload with the AWS CLI:")
-    typer.echo(
-        f"  {credentials} AWS_DEFAULT_REGION={state.region} "
-        f"aws --endpoint-url {state.aws_endpoint_url} s3 cp FILE s3://{state.bucket}/"
-    )
+    typer.echo(f"  {variables} aws --endpoint-url {state.aws_endpoint_url} s3 cp FILE s3://{state.bucket}/")
     typer.echo("then see its caption:")
     typer.echo("  captions ls")
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 DEFAULT_STACK_NAME = "media-captions"
 DEFAULT_LOCAL_REGION = "us-east-1"
-LOCAL_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-"""What the local stack's AWS stand-in is given; it accepts anything."""
 STATE_FILE = "stack.json"
 CONNECTIONS = 32
 
@@ -118,6 +117,8 @@ class Stack:
                     retries={"mode": "standard", "total_max_attempts": 5},
                     # A stand-in for AWS has no DNS name for each bucket.
                     s3={"addressing_style": "path" if self.endpoint_url else "auto"},
+                    # None: as the surroundings say; a proxy cannot reach a stand-in on this machine.
+                    proxies={} if self.endpoint_url else None,
                 ),
             )
         return self._clients[service]
@@ -193,15 +194,8 @@ def connect(choice: Choice, directory: Path) -> Stack:
 
 def connect_local(state: LocalState) -> Stack:
     """Return a local stack by what its state file tells."""
-    import boto3
-
-    session = boto3.Session(
-        aws_access_key_id=LOCAL_CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=LOCAL_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        region_name=state.region,
-    )
     return Stack(
-        session,
+        loopback.session(state.region),
         state.stack_name,
         endpoint_url=state.aws_endpoint_url,
         model_endpoint_url=state.model_endpoint_url,

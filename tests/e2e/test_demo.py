@@ -25,7 +25,12 @@ def captions(env: Mapping[str, str], *words: str | Path) -> "subprocess.Complete
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CAPTIONS_"))}
-    return {**kept, "CAPTIONS_HOME": str(tmp_path_factory.mktemp("captions-home"))}
+    # A proxy nobody answers at, and a profile nobody has: a stack on this machine must need neither.
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        kept.pop(name, None)
+    home = str(tmp_path_factory.mktemp("captions-home"))
+    return {**kept, **nowhere, "AWS_PROFILE": "nobody", "CAPTIONS_HOME": home}
 
 
 @pytest.mark.timeout(SECONDS + 30)
@@ -83,7 +88,8 @@ def test_the_line_that_up_prints_uploads_by_any_s3_client(up: dict[str, Any], en
         "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).upload_file(sys.argv[2], sys.argv[3], 'o.jpg')"
     )
     line = [sys.executable, "-c", code, up["aws_endpoint_url"], str(DEMO_MEDIA / "perched-osprey.jpg"), up["bucket"]]
-    subprocess.run(line, env={**env, **up["env"]}, check=True, timeout=60)
+    others = {name: value for name, value in env.items() if name != "AWS_PROFILE"}
+    subprocess.run(line, env={**others, **up["env"]}, check=True, timeout=60)
 
     # The same file under another key: it waits for, or takes, the caption of the first.
     sent = captions(env, "upload", DEMO_MEDIA / "perched-osprey.jpg", "--timeout", "60", "-o", "json")

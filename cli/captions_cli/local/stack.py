@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import unquote
 
+from captions_cli import loopback
 from captions_cli.local import deployment
 from captions_cli.local.errors import StackError
 from captions_cli.local.events import EventRouter, Unreliability, parse_function_name
@@ -307,9 +308,10 @@ class LocalStack:
         """What every function gets besides its own environment."""
         product = self._template.resolve().parent / "shared"
         extra = {"PYTHONPATH": str(product)} if product.is_dir() else {}
+        # Said even where no proxy is: without it, some systems have proxies of their own that clients would take.
+        extra["NO_PROXY"] = loopback.no_proxy(self._bind, env=os.environ)
         if self._endpoint != "local":
             extra |= {name: os.environ[name] for name in _NETWORK_VARIABLES if name in os.environ}
-            extra["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
         return extra
 
     # What the AWS stand-in asks of the stack.
@@ -366,11 +368,9 @@ class LocalStack:
             }
 
     def _new_client(self, service: str) -> Any:
-        import boto3
         from botocore.config import Config
 
-        session = boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=self.region)
-        return session.client(  # type: ignore[call-overload]
+        return loopback.session(self.region).client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.aws_endpoint_url,
             config=Config(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from captions_cli import loopback
 from captions_cli.local.errors import StackError
 
 ACCOUNT_ID = "123456789012"  # moto's account
@@ -219,14 +220,13 @@ def _local_code(sam: dict[str, Any], root: Path) -> dict[str, Path]:
 def _to_cloudformation(sam: dict[str, Any], parameters: Mapping[str, str], region: str) -> dict[str, Any]:
     if "AWS::Serverless-2016-10-31" not in json.dumps(sam.get("Transform", "")):
         return sam
-    from boto3.session import Session
     from samtranslator.model.exceptions import InvalidDocumentException
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
     # The translator asks IAM for this map only if a template names managed policies; one entry keeps it offline.
     policies = {"AWSXRayDaemonWriteAccess": "arn:aws:iam::aws:policy/AWSXRayDaemonWriteAccess"}
-    translator = Translator(policies, Parser(), boto_session=Session(region_name=region))
+    translator = Translator(policies, Parser(), boto_session=loopback.session(region))
     try:
         translated: dict[str, Any] = translator.translate(sam, parameter_values=dict(parameters))
     except InvalidDocumentException as error:
