@@ -80,8 +80,10 @@ class _Limits:
 
 _STRICT = _Limits(0.012, 1.2, 28, 1.0, 34, 13.5, 5, 30, 18)
 _DOUBTFUL = _Limits(0.012, 1.2, 28, 1.0, 26, 10, 3.8, 24, 15)  # perhaps of writing, or only one of the two
-_TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 6.5, 2.7, 20, 12)
-_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 1.0, 14, 5.2, 2.2, 20, 12)
+_TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 7.4, 2.7, 20, 12)
+_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 1.0, 14, 5.8, 2.2, 20, 12)
+_PALETTE = _Limits(0.012, 1.2, 28, 1.0, 42, 16.5, 6.2, 34, 20)  # one of the two has few colours
+_PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
 _RESIZED = 0.02  # relative: beyond it one of the two was scaled, and small letters are blurred
 _LOOSE_ASPECT = 0.025
 _REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
@@ -168,16 +170,19 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     rounding = 0.6 / min(first.width, first.height, second.width, second.height)
     if aspect <= limits.aspect + rounding and _within(_compared(first, second), limits):
         return True
-    if policy == "strict" or limits not in (_STRICT, _DOUBTFUL) or aspect > _LOOSE_ASPECT + rounding:
+    if policy == "strict" or limits in (_TEXT, _TEXT_RESIZED) or aspect > _LOOSE_ASPECT + rounding:
         return False
     framing = find_framing(first.luma, second.luma)
     return framing is not None and framing.is_crop and _within(_compared(first, second, framing), limits)
 
 
 def _limits_for(a: _Evidence, b: _Evidence) -> _Limits:
+    one_palette = bool(a.palette) != bool(b.palette)
     if a.writing == b.writing == _NO_WRITING:
-        return _STRICT
+        return _PALETTE if one_palette else _STRICT
     if a.writing + b.writing <= _WRITING:
+        return _STRICT if one_palette and _WRITING not in (a.writing, b.writing) else _DOUBTFUL
+    if max(a.width, a.height, b.width, b.height) <= _PIXELS_PER_CELL * _cells(a, b):
         return _DOUBTFUL
     scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
     return _TEXT_RESIZED if scale > _RESIZED else _TEXT
@@ -220,10 +225,14 @@ def _within(found: _Difference, limits: _Limits) -> bool:
     )
 
 
-def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Difference:
+def _cells(a: _Evidence, b: _Evidence) -> int:
+    """Return the side of the grid of comparison: at 0.6 cells a pixel or less, resampling hardly shows."""
     shortest = min(a.width, a.height, b.width, b.height)
-    # below 0.6 cells a pixel resampling leaves nothing of its own
-    side = int(min(len(a.luma), len(b.luma), max(48, 0.6 * shortest)))
+    return int(min(len(a.luma), len(b.luma), max(48, 0.6 * shortest)))
+
+
+def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Difference:
+    side = _cells(a, b)
     if framing is not None:
         side = int(side * _REFRAMED_DETAIL)
     first = [_resampled(reframed(plane, framing), side) for plane in (a.luma, a.blue, a.red)]
