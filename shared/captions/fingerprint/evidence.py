@@ -86,6 +86,7 @@ _PALETTE = _Limits(0.012, 1.2, 28, 1.0, 42, 16.5, 6.2, 34, 20)  # one of the two
 _PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
 _RESIZED = 0.02  # relative: beyond it one of the two was scaled, and small letters are blurred
 _LOOSE_ASPECT = 0.025
+_LOOSE_SMALLEST_SIDE = 200  # pixels; of smaller pictures reframing leaves too little to tell an edit by
 _REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
 
 
@@ -171,6 +172,8 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     if aspect <= limits.aspect + rounding and _within(_compared(first, second), limits):
         return True
     if policy == "strict" or limits in (_TEXT, _TEXT_RESIZED) or aspect > _LOOSE_ASPECT + rounding:
+        return False
+    if min(first.width, first.height, second.width, second.height) < _LOOSE_SMALLEST_SIDE:
         return False
     framing = find_framing(first.luma, second.luma)
     return framing is not None and framing.is_crop and _within(_compared(first, second, framing), limits)

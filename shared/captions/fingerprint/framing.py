@@ -25,8 +25,10 @@ class Framing:
 
     @property
     def is_crop(self) -> bool:
-        """Whether a margin is missing somewhere; if none is, the pictures need no reframing to be compared."""
-        return max(abs(self.left), abs(self.top), abs(1 - self.right), abs(1 - self.bottom)) >= _LEAST_MARGIN
+        """Whether one of the two pictures lies within the other and lacks a margin of it somewhere."""
+        margins = (self.left, self.top, 1 - self.right, 1 - self.bottom)
+        within = min(margins) > -_LEAST_MARGIN or max(margins) < _LEAST_MARGIN
+        return within and max(map(abs, margins)) >= _LEAST_MARGIN
 
     def seen(self, side: int) -> Plane:
         """Return 1 for the cells of the second picture that the first one shows too, else 0."""
