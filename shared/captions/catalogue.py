@@ -33,6 +33,7 @@ Part = Literal[
     "input_audio_url",  # input_audio with a link in its data field (DashScope)
     "audio_url",  # audio_url with a link
     "audio_url_data",  # audio_url with a data URI
+    "audio_transcriptions",  # a file of its own, to /v1/audio/transcriptions instead of a chat
     "video_url",  # video_url with a link
     "video_url_data",  # video_url with a data URI
 ]
@@ -41,10 +42,12 @@ _PARTS_OF: Mapping[str, frozenset[Part]] = MappingProxyType(
     {
         "text": frozenset(),
         "image": frozenset({"image_url_data", "image_url"}),
-        "audio": frozenset({"input_audio", "input_audio_url", "audio_url", "audio_url_data"}),
+        "audio": frozenset({"input_audio", "input_audio_url", "audio_url", "audio_url_data", "audio_transcriptions"}),
         "video": frozenset({"video_url", "video_url_data"}),
     }
 )
+
+_TRANSCRIPTIONS: frozenset[Part] = frozenset({"audio_transcriptions"})
 
 _PER_MILLION = Decimal(1_000_000)
 
@@ -86,7 +89,13 @@ class Timeouts(_Entry):
 
 
 class Model(_Entry):
-    """One model: prices in dollars per million tokens (None: not published), context in tokens, bodies in bytes."""
+    """One model: prices in dollars per million tokens (None: not published), context in tokens, bodies in bytes.
+
+    `minute_price` is in dollars per minute of sound, for models that are billed by time. `longest_audio` and
+    `longest_video` are the seconds one call may hold. A model without the modality `text` does not chat: it turns sound
+    into words at `/v1/audio/transcriptions`. `transcript_format` is what it is asked for there: `verbose_json` has the
+    language and segments with times, which not every model gives.
+    """
 
     name: str = Field(min_length=1)
     provider: str = Field(min_length=1)
@@ -94,11 +103,15 @@ class Model(_Entry):
     input_price: Decimal | None = Field(default=None, ge=0)
     cached_input_price: Decimal | None = Field(default=None, ge=0)
     output_price: Decimal | None = Field(default=None, ge=0)
+    minute_price: Decimal | None = Field(default=None, ge=0)
     context: int = Field(gt=0)
     latency: Mapping[Modality, Latency] = Field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     takes: frozenset[Part] = frozenset()
     max_body: int = Field(default=4_000_000, gt=0)
+    longest_audio: float | None = Field(default=None, gt=0)
+    longest_video: float | None = Field(default=None, gt=0)
+    transcript_format: Literal["verbose_json", "json"] = "verbose_json"
     streaming_only: bool = False
     media_types: Mapping[Modality, tuple[str, ...]] = Field(default_factory=dict)
     audio_data_prefix: str = ""
@@ -111,6 +124,15 @@ class Model(_Entry):
                 if not self.takes & _PARTS_OF[modality]:
                     raise ValueError(f"{self.name} understands {modality} but takes no part that carries it")
         return self
+
+    @property
+    def chats(self) -> bool:
+        """Whether the model answers chat completions, rather than transcriptions alone."""
+        return "text" in self.modalities
+
+    def longest(self, kind: Modality) -> float | None:
+        """Return the seconds of this kind that one call may hold; None where no limit is known."""
+        return {"audio": self.longest_audio, "video": self.longest_video}.get(kind)
 
     def timeout_s(self, kind: Modality, duration_s: float | None = None) -> float:
         """Return the seconds one attempt on this kind of media may take."""
@@ -137,12 +159,14 @@ class Dialect(_Entry):
         """Return the model as this server takes it, or None if the server takes nothing the model understands."""
         changes: dict[str, Any] = {}
         if self.takes is not None:
-            understood = frozenset(m for m in model.modalities if m == "text" or self.takes & _PARTS_OF[m])
+            # A server's dialect says how media go into chats; transcriptions are only what the model itself offers.
+            takes = self.takes & model.takes if not model.chats else self.takes - (_TRANSCRIPTIONS - model.takes)
+            understood = frozenset(m for m in model.modalities if m == "text" or takes & _PARTS_OF[m])
             if model.modalities - {"text"} and understood <= {"text"}:
                 return None
             carried: frozenset[Part] = frozenset().union(*(_PARTS_OF[m] for m in understood))
             changes["modalities"] = understood
-            changes["takes"] = self.takes & carried
+            changes["takes"] = takes & carried
         if self.media_types:
             changes["media_types"] = dict(model.media_types) | {
                 kind: tuple(t for t in types if t in model.media_types.get(kind, types))
@@ -216,7 +240,7 @@ class Catalogue(_Entry):
             return None
         if entry.free:
             spoken = spoken.model_copy(
-                update={"input_price": Decimal(0), "cached_input_price": Decimal(0), "output_price": Decimal(0)}
+                update=dict.fromkeys(("input_price", "cached_input_price", "output_price", "minute_price"), Decimal(0))
             )
         return spoken, entry.names.get(name, name)
 

@@ -743,9 +743,12 @@ def test_a_transcription_has_segments_with_times(endpoint: LocalEndpoint, client
     assert 0 <= verbose.segments[0].start < verbose.segments[-1].end <= verbose.duration == pytest.approx(8.1, abs=0.2)
     assert " ".join(segment.text for segment in verbose.segments) == verbose.text
     assert client.audio.transcriptions.create(**asked).text == verbose.text
+    timed = client.audio.transcriptions.create(**{**asked, "model": "whisper-1"}, response_format="verbose_json")
+    assert timed.usage is not None
+    assert (timed.usage.type, timed.usage.seconds) == ("duration", 9)
     vtt = client.audio.transcriptions.create(**asked, response_format="vtt")
     assert str(vtt).startswith("WEBVTT\n\n1\n00:00:0")
-    assert [entry["kind"] for entry in endpoint.requests()] == ["audio"] * 3
+    assert [entry["kind"] for entry in endpoint.requests()] == ["audio"] * 4
 
 
 def test_transcriptions_suffer_faults_and_refuse_what_they_cannot_hear(

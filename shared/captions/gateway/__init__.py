@@ -22,7 +22,7 @@ from captions.gateway.errors import (
     Refused,
     Unacceptable,
 )
-from captions.gateway.exchange import Attempt, Completion, Endpoint, Media, Request, StreamEvent, Usage
+from captions.gateway.exchange import Attempt, Completion, Endpoint, Media, Request, Segment, StreamEvent, Usage
 from captions.gateway.keys import Keys, parse_secret
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Reservation",
     "RetryBudget",
     "RetryPolicy",
+    "Segment",
     "SharedCircuit",
     "StreamEvent",
     "Unacceptable",

@@ -6,6 +6,7 @@ ends like one that is complete, an error inside a stream has no status, and text
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,7 +24,7 @@ from captions.gateway.errors import (
     message_of,
     retry_after_s,
 )
-from captions.gateway.exchange import Usage
+from captions.gateway.exchange import Segment, Usage
 
 _DETAIL_CHARACTERS = 200
 
@@ -38,6 +39,8 @@ class Answer:
     usage: Usage
     stated_cost: Decimal | None
     raw_usage: object = None
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
 
 
 def answer_of(response: object) -> Answer:
@@ -62,6 +65,39 @@ def answer_of(response: object) -> Answer:
         usage=usage,
         reported=reported,
     )
+
+
+def transcript_of(response: object, wire_name: str) -> Answer:
+    """Return the answer a transcription holds. Without speech its text is empty, which is no failure.
+
+    Raises:
+        AttemptFailed: it holds none.
+    """
+    usage = getattr(response, "usage", None)
+    duration = getattr(response, "duration", None)
+    if usage is None and isinstance(duration, int | float):
+        usage = {"seconds": duration}  # what older servers tell of the time they bill
+    _raise_error_in(response, usage, wire_name)
+    text = getattr(response, "text", None)
+    if not isinstance(text, str):
+        raise AttemptFailed(ErrorClass.GARBLED, status=200, usage=usage, reported_model=wire_name)
+    tokens, stated = usage_of(usage)
+    language = _text(getattr(response, "language", None))
+    segments = _segments(getattr(response, "segments", None))
+    # A transcription names no model: the one that was asked for answered.
+    return Answer(text.strip(), wire_name, "stop", tokens, stated, usage, segments, language)
+
+
+def _segments(given: object) -> tuple[Segment, ...]:
+    """Return the segments whose times and words make sense, in order of their start."""
+    segments = []
+    for one in given if isinstance(given, list) else ():
+        start, end, text = (getattr(one, name, None) for name in ("start", "end", "text"))
+        if not (isinstance(start, int | float) and isinstance(end, int | float) and isinstance(text, str)):
+            continue
+        if math.isfinite(start) and math.isfinite(end) and 0 <= start <= end and text.strip():
+            segments.append(Segment(float(start), float(end), text.strip()))
+    return tuple(sorted(segments, key=lambda segment: segment.start_s))
 
 
 class Collector:

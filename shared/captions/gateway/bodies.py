@@ -12,6 +12,9 @@ from captions.gateway.exchange import Media, Request
 ENVELOPE_BYTES = 2_048
 """Room for everything of a body that is neither text nor media: keys, quotes, parameters."""
 
+TRANSCRIPTION = "audio_transcriptions"
+"""The way of a sound that goes to /v1/audio/transcriptions, as a file of its own."""
+
 # Tokens a medium takes at the least, so that a model is passed over only if its context is too small for certain.
 # A picture of 1,568 pixels a side takes 2,401 tokens at Qwen3-VL (patches of 32 pixels), a small one far fewer; sound
 # 12.5 a second at Qwen3-Omni; video at least a frame every two seconds.
@@ -74,6 +77,8 @@ class Parts:
         if ways is None:
             raise ValueError(f"the request does not fit into the body of {model.name}")
         request = self._request
+        if TRANSCRIPTION in ways:
+            raise ValueError(f"{model.name} is asked for a transcription, not in a chat")
         parts = [self._part(index, way, model) for index, way in enumerate(ways)]
         messages: list[dict[str, Any]] = []
         if request.instructions:
@@ -93,12 +98,28 @@ class Parts:
             body["stream_options"] = {"include_usage": True}
         return body
 
+    def form(self, model: Model, wire_name: str) -> dict[str, Any] | None:
+        """Return the fields of a transcription's form, if that is how the model takes the request's sound."""
+        if not self._request.transcription or self._ways(model) != [TRANSCRIPTION]:
+            return None
+        sound = self._request.media[0]
+        fields: dict[str, Any] = {
+            "model": wire_name,
+            # Servers tell the format by the file's name.
+            "file": (f"recording.{_audio_format(sound.media_type)}", sound.data, sound.media_type),
+            "response_format": model.transcript_format,
+            "temperature": 0.0,
+        }
+        if model.transcript_format == "verbose_json":
+            fields["timestamp_granularities"] = ["segment"]
+        return fields
+
     def _ways(self, model: Model) -> list[str] | None:
         """Return how each medium goes into the body: as data while that fits, else as a link; None if it does not."""
         room = model.max_body - self._text_bytes
         ways: list[str] = []
         for medium in self._request.media:
-            for way, size in _ways_of(medium, model):
+            for way, size in _ways_of(medium, model, self._request):
                 if size <= room:
                     room -= size
                     ways.append(way)
@@ -115,7 +136,7 @@ class Parts:
                 "type": "input_audio",
                 "input_audio": {
                     "data": model.audio_data_prefix + self._encoded(index),
-                    "format": _AUDIO_FORMATS.get(medium.media_type, medium.media_type.partition("/")[2]),
+                    "format": _audio_format(medium.media_type),
                 },
             }
         if way == "input_audio_url":
@@ -123,7 +144,7 @@ class Parts:
                 "type": "input_audio",
                 "input_audio": {
                     "data": self._link(index),
-                    "format": _AUDIO_FORMATS.get(medium.media_type, medium.media_type.partition("/")[2]),
+                    "format": _audio_format(medium.media_type),
                 },
             }
         url = f"data:{medium.media_type};base64,{self._encoded(index)}" if way != kind else self._link(index)
@@ -147,8 +168,19 @@ class Parts:
 _LINK_BYTES = 2_048  # a presigned URL with a session token
 
 
-def _ways_of(medium: Media, model: Model) -> Iterator[tuple[str, int]]:
-    """Yield the ways the model takes this medium with the bytes each adds to a body, data before links."""
+def _audio_format(media_type: str) -> str:
+    return _AUDIO_FORMATS.get(media_type, media_type.partition("/")[2])
+
+
+def _ways_of(medium: Media, model: Model, request: Request) -> Iterator[tuple[str, int]]:
+    """Yield the ways the model takes this medium with the bytes each adds to a body, data before links.
+
+    A transcription comes before both: it alone gives times.
+    """
+    if TRANSCRIPTION in model.takes and request.transcription and len(request.media) == 1 and medium.data is not None:
+        yield TRANSCRIPTION, len(medium.data) + ENVELOPE_BYTES
+    if not model.chats:
+        return
     as_data = {"image": ("image_url_data",), "audio": ("input_audio", "audio_url_data"), "video": ("video_url_data",)}
     as_link = {"image": ("image_url",), "audio": ("audio_url", "input_audio_url"), "video": ("video_url",)}
     if medium.data is not None:

@@ -14,6 +14,9 @@ from captions.gateway.bodies import least_tokens
 from captions.gateway.errors import BudgetSpent
 from captions.gateway.exchange import Request
 
+_ASSUMED_S = 600.0
+"""How long a sound of unknown length is taken to be where a model is billed by time: the longest part that is sent."""
+
 EVERYTHING = "*"
 """The scope of the limit that every call counts against."""
 
@@ -120,6 +123,9 @@ class Budgets:
         prompt = 2 * least_tokens(request) + sum(3_200 for medium in request.media if medium.kind == "image")
         most = Decimal(0)
         for model in models:
+            if model.minute_price is not None:
+                most = max(most, model.minute_price * Decimal(str(request.duration_s or _ASSUMED_S)) / 60)
+                continue
             into = model.input_price if model.input_price is not None else self._assumed_price
             out = model.output_price if model.output_price is not None else self._assumed_price
             most = max(most, (into * prompt + out * request.max_tokens) / Decimal(1_000_000))

@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 import openai
 
-from captions.catalogue import Catalogue, Model
-from captions.gateway.answers import Answer, Collector, answer_of, failure_of
+from captions.catalogue import Catalogue, Modality, Model
+from captions.gateway.answers import Answer, Collector, answer_of, failure_of, transcript_of
 from captions.gateway.bodies import Parts
 from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
 from captions.gateway.budgets import Budgets, Reservation, RetryBudget
@@ -151,9 +151,9 @@ class Gateway:
 
         A model that fails before its first word is replaced without notice; one that fails after it is replaced after a
         `restart` event, which voids what came before: the texts of two models are never spliced. The arguments and the
-        errors are those of `complete`.
+        errors are those of `complete`. Only chats are streamed, so a transcription is asked of models that chat.
         """
-        call = await self._begin(request, chain, deadline)
+        call = await self._begin(replace(request, transcription=False), chain, deadline)
         spoken = False
         try:
             while True:
@@ -178,6 +178,20 @@ class Gateway:
                     return
         finally:
             await self._end(call)
+
+    def able(self, kind: Modality, chain: Sequence[str]) -> list[Model]:
+        """Return the models of the chain that understand this kind of media, as their first endpoint takes them.
+
+        Raises:
+            CatalogueError: the chain names a model that the catalogue does not have.
+        """
+        found = []
+        for name in dict.fromkeys(chain):
+            served = (self._serve(name, endpoint.base_url) for endpoint in self._endpoints)
+            model = next((one[0] for one in served if one is not None and kind in one[0].modalities), None)
+            if model is not None:
+                found.append(model)
+        return found
 
     async def flush(self) -> None:
         """Wait until what the sandboxes share is written; worth calling before a sandbox is frozen."""
@@ -281,6 +295,12 @@ class Gateway:
                     return answer
 
     async def _asked(self, call: _Call, turn: _Turn) -> Answer:
+        candidate = turn.candidate
+        form = call.parts.form(candidate.model, candidate.wire_name)
+        if form is not None:
+            options = await self._options(call, turn)
+            client = self._client(candidate.endpoint)
+            return transcript_of(await client.audio.transcriptions.create(**form, **options), candidate.wire_name)
         if turn.candidate.model.streaming_only:
             collector = Collector()
             try:
@@ -329,18 +349,22 @@ class Gateway:
 
     async def _send(self, call: _Call, turn: _Turn, *, stream: bool) -> Any:
         candidate = turn.candidate
-        turn.key = await self._keys.key(candidate.endpoint.base_url)
+        options = await self._options(call, turn)
         body = call.parts.body(candidate.model, candidate.wire_name, max_tokens=call.max_tokens, stream=stream)
+        return await self._client(candidate.endpoint).chat.completions.create(**body, **options)
+
+    async def _options(self, call: _Call, turn: _Turn) -> dict[str, Any]:
+        """Return what every request has beside its body: the key, the request's id, the time it has."""
+        turn.key = await self._keys.key(turn.candidate.endpoint.base_url)
         headers = {"Authorization": f"Bearer {turn.key}"}
         if call.request.request_id:
             headers["X-Client-Request-Id"] = call.request.request_id
         limit = turn.left()
-        return await self._client(candidate.endpoint).chat.completions.create(
-            **body,
-            extra_headers=headers,
+        return {
+            "extra_headers": headers,
             # The client's time-out holds for each read anew; the one around this call is the one that counts.
-            timeout=openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit * _CONNECT_SHARE)),
-        )
+            "timeout": openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit * _CONNECT_SHARE)),
+        }
 
     async def _failed(self, call: _Call, turn: _Turn, error: Exception) -> bool:
         """Take in a failure; return True if the same attempt is worth repeating at once, with another key."""
@@ -572,6 +596,8 @@ class _Call:
             cost_source=known,
             latency_ms=round((time.monotonic() - self._began) * 1000),
             attempts=tuple(self.attempts),
+            segments=answer.segments,
+            language=answer.language,
         )
 
 

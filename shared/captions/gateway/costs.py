@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -19,10 +20,11 @@ def usage_of(usage: object) -> tuple[Usage, Decimal | None]:
     prompt_details = _field(usage, "prompt_tokens_details")
     completion_details = _field(usage, "completion_tokens_details")
     tokens = Usage(
-        prompt=_count(_field(usage, "prompt_tokens")),
-        completion=_count(_field(usage, "completion_tokens")),
+        prompt=_count(_first(usage, "prompt_tokens", "input_tokens")),
+        completion=_count(_first(usage, "completion_tokens", "output_tokens")),
         cached=_count(_field(prompt_details, "cached_tokens")),
         reasoning=_count(_field(completion_details, "reasoning_tokens")),
+        seconds=_seconds(_field(usage, "seconds")),
     )
     return tokens, _dollars(_field(usage, "cost"))
 
@@ -31,10 +33,15 @@ def cost_of(usage: Usage, stated: Decimal | None, model: Model) -> tuple[Decimal
     """Return an attempt's dollars and where they come from: the endpoint's own figure, else tokens times prices.
 
     Cached tokens are part of the prompt's and reasoning tokens part of the completion's, so the buckets that are priced
-    are disjoint: fresh prompt, cached prompt, completion. A price or a count that is missing makes the cost unknown.
+    are disjoint: fresh prompt, cached prompt, completion. A price or a count that is missing makes the cost unknown. A
+    model with a price per minute costs its seconds of sound, and no tokens.
     """
     if stated is not None:
         return stated, "endpoint"
+    if model.minute_price is not None:
+        if usage.seconds is None and model.minute_price:
+            return None, "unknown"
+        return Decimal(str(usage.seconds or 0)) * model.minute_price / 60, "catalogue"
     if usage.prompt is None or usage.completion is None:
         return None, "unknown"
     cached = min(usage.cached or 0, usage.prompt)
@@ -58,6 +65,17 @@ def _field(holder: object, name: str) -> Any:
     if isinstance(holder, Mapping):
         return holder.get(name)
     return getattr(holder, name, None)
+
+
+def _first(holder: object, *names: str) -> Any:
+    """Return the first field that is there: transcriptions have other names for the counts than chats."""
+    return next((value for name in names if (value := _field(holder, name)) is not None), None)
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None
 
 
 def _count(value: object) -> int | None:

@@ -47,7 +47,8 @@ class Request:
     `judge` looks at a complete text and returns None to accept it, or why not: `ErrorClass.REFUSED` for a refusal in
     prose, `ErrorClass.UNFIT` for an answer the task cannot use. A text that is not accepted is a failed attempt, paid
     like any other, and the next model of the chain is asked. `budget_scopes` names the spending limits that the call
-    counts against (see `Budgets`).
+    counts against (see `Budgets`). `transcription` says that nothing but the words of the one sound is asked for, so
+    that models at `/v1/audio/transcriptions` may answer; they get no instructions.
     """
 
     instructions: str
@@ -59,6 +60,7 @@ class Request:
     request_id: str = ""
     judge: Callable[[str], ErrorClass | None] | None = field(default=None, repr=False)
     budget_scopes: tuple[str, ...] = ()
+    transcription: bool = False
 
     @property
     def kind(self) -> Literal["text", "image", "audio", "video"]:
@@ -78,12 +80,25 @@ class Request:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as the endpoint counted them. `cached` lies inside `prompt`, `reasoning` inside `completion`."""
+    """Tokens as the endpoint counted them. `cached` lies inside `prompt`, `reasoning` inside `completion`.
+
+    `seconds` of sound are counted instead where a model is billed by time.
+    """
 
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
     reasoning: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech: seconds from the start of the medium, and its words."""
+
+    start_s: float
+    end_s: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,8 @@ class Completion:
 
     `model` is the catalogue's name, `reported_model` what the endpoint says answered. `cost` is this answer's, in
     dollars; `total_cost` adds the failed attempts'. Either is None if it is not known in full. `latency_ms` runs from
-    the call to the answer, with every attempt and wait.
+    the call to the answer, with every attempt and wait. A transcription has its `segments` and the spoken `language` as
+    the endpoint names it, where the model gives them.
     """
 
     text: str
@@ -138,6 +154,8 @@ class Completion:
     cost_source: CostSource
     latency_ms: int
     attempts: tuple[Attempt, ...]
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
 
 
 @dataclass(frozen=True)

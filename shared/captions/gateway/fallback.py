@@ -74,7 +74,7 @@ class Plan:
                 if served is None or not _understands(served[0], request):
                     continue
                 model, wire_name = served
-                if tokens > model.context or not parts.fit(model):
+                if (model.chats and tokens > model.context) or not parts.fit(model) or _too_long(model, request):
                     too_large = True
                     continue
                 candidates.append(Candidate(model, endpoint, wire_name, (place, order)))
@@ -148,7 +148,15 @@ class Plan:
 
 
 def _understands(model: Model, request: Request) -> bool:
-    return all(model.accepts(medium.kind, medium.media_type) for medium in request.media)
+    return (model.chats or request.transcription) and all(
+        model.accepts(medium.kind, medium.media_type) for medium in request.media
+    )
+
+
+def _too_long(model: Model, request: Request) -> bool:
+    """Tell whether some medium surely plays for longer than the model takes."""
+    limits = ((medium.duration_s, model.longest(medium.kind)) for medium in request.media)
+    return any(seconds is not None and longest is not None and seconds > longest for seconds, longest in limits)
 
 
 def _is_larger(model: Model, than: Model) -> bool:

@@ -143,7 +143,7 @@ class Endpoint:
         self.faults = FaultBook(self.options.seed)
         self.url = ""
         self._strict = self.options.dialect != "openai"
-        self._largest_body = max((model.max_body for model in self.models.values()), default=0)
+        self._largest_body = max((model.max_body for model in self.models.values() if model.chats), default=0)
         self._viewer = Viewer(
             max_image_pixels=self.options.max_image_pixels,
             max_audio_s=self.options.max_audio_s,
@@ -364,6 +364,8 @@ class Endpoint:
     def _check_parts(self, call: ChatCall, model: Model) -> None:
         if self.options.dialect == "ollama" and call.choices > 1:
             raise ApiError(400, "n is not supported", param="n")
+        if not model.chats:
+            raise ApiError(400, f"The model `{call.model}` does not answer chats.", code="unsupported_modality")
         if model.streaming_only and not call.stream:
             raise ApiError(400, "This model only support stream mode, please enable the stream parameter.")
         for part in call.media:
@@ -393,6 +395,8 @@ class Endpoint:
 
     async def _complete(self, call: ChatCall, model: Model, entry: Entry) -> Answer:
         described = [await self._described(part) for part in call.media]
+        for part, seen in zip(call.media, described, strict=True):
+            _check_length(model, part.kind, seen)
         prompt = call.text_tokens + sum(description.tokens for description in described)
         wanted = call.max_tokens or min(_DEFAULT_MAX_TOKENS, model.context)
         if prompt + min(wanted, model.context // 2) > model.context:
@@ -635,14 +639,22 @@ class Endpoint:
             raise ApiError(400, f"The model `{name}` does not support audio input.", code="unsupported_modality")
         began = time.perf_counter()
         heard = await self._described(part)
+        _check_length(model, "audio", heard)
         if fault is not None:
             heard = transcript.spoiled(heard, fault)
         due = self._latency(name, "audio", model, entry) + (fault.delay_s or 0.0 if fault is not None else 0.0)
         await asyncio.sleep(max(0.0, due - (time.perf_counter() - began)))
         completion = count_tokens(heard.text)
         usage = Usage(prompt=heard.tokens, completion=completion)
-        entry.note(status=200, prompt_tokens=usage.prompt, completion_tokens=completion, cost=self._price(model, usage))
-        body, content_type = transcript.formatted(heard, fields.get("response_format", "json"))
+        seconds = math.ceil(heard.duration_s or 0.0) if model.minute_price is not None else None
+        if seconds is None or model.minute_price is None:
+            cost = self._price(model, usage)
+            counted = {"type": "tokens", "input_tokens": usage.prompt, "output_tokens": completion}
+        else:
+            cost = format((seconds * model.minute_price / 60).normalize(), "f")
+            counted = {"type": "duration", "seconds": seconds}
+        entry.note(status=200, prompt_tokens=usage.prompt, completion_tokens=completion, cost=cost)
+        body, content_type = transcript.formatted(heard, fields.get("response_format", "json"), counted)
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
     async def _form(self, request: web.BaseRequest) -> tuple[dict[str, str], bytes]:
@@ -742,6 +754,15 @@ def _served_models(catalogue: Catalogue, options: Options) -> dict[str, Model]:
         if spoken is not None:
             served[options.names.get(name, name)] = spoken
     return served
+
+
+def _check_length(model: Model, kind: Modality, media: Description) -> None:
+    longest = model.longest(kind)
+    # Re-encoding pads sound by a frame or two, which no server minds.
+    if longest is not None and media.duration_s is not None and media.duration_s > longest + 0.5:
+        raise ApiError(
+            400, f"The {kind} is longer than {longest:g} seconds.", code=f"{kind}_too_long", param="messages"
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from captions_cli.local.endpoint.description import Description, Segment
@@ -10,19 +11,21 @@ from captions_cli.local.endpoint.faults import Fault
 from captions_cli.local.endpoint.wire import ApiError
 
 
-def formatted(heard: Description, response_format: str) -> tuple[bytes, str]:
+def formatted(heard: Description, response_format: str, usage: Mapping[str, object]) -> tuple[bytes, str]:
     """Return the transcript and its content type: `json`, `text`, `verbose_json`, `srt` or `vtt`.
+
+    `usage` stands in the JSON formats: tokens, or seconds where the model is billed by time.
 
     Without recognised speech the transcript is empty, as Whisper's is. Raises `ApiError` 400 for another format.
     """
     said = " ".join(segment.text for segment in heard.segments)
     match response_format:
         case "json":
-            return json.dumps({"text": said}).encode(), "application/json"
+            return json.dumps({"text": said, "usage": dict(usage)}).encode(), "application/json"
         case "text":
             return f"{said}\n".encode(), "text/plain"
         case "verbose_json":
-            return json.dumps(_verbose(heard, said)).encode(), "application/json"
+            return json.dumps({**_verbose(heard, said), "usage": dict(usage)}).encode(), "application/json"
         case "srt":
             return _subtitles(heard.segments, "", ",").encode(), "text/plain"
         case "vtt":
