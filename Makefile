@@ -100,6 +100,7 @@ layers-requirements: $(UV) ## pin the layers' packages anew, in the versions tha
 	@$(LAYER_COMPILE) $(call except,scipy pywavelets) layers/imaging/requirements.in -o layers/imaging/requirements.txt
 	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection) \
 		layers/inference/requirements.in -o layers/inference/requirements.txt
+	@$(LAYER_COMPILE) layers/recording/requirements.in -o layers/recording/requirements.txt
 
 validate: install $(VENV)/sam/.installed ## cfn-lint and sam validate --lint
 	@$(BIN)/cfn-lint template.yaml

@@ -22,6 +22,7 @@ BUILDERS = {
     "TranscribeFunction": "worker",
     "SweepFunction": "sweeper",
 }
+PACKAGED = ("FoundationLayer", "ImagingLayer", "InferenceLayer", "RecordingLayer")
 RESOURCES = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))["Resources"]
 
 PROGRAM = """
@@ -100,7 +101,13 @@ def test_a_function_carries_no_large_layer_that_it_could_do_without(function: st
     assert "no layer of this function holds" in done.stderr
 
 
-@pytest.mark.parametrize("layer", ["FoundationLayer", "ImagingLayer", "InferenceLayer"])
+def test_only_the_transcribe_function_carries_ffmpeg_and_loads_it_no_sooner_than_it_needs_it() -> None:
+    assert [name for name in BUILDERS if "RecordingLayer" in layers_of(name)] == ["TranscribeFunction"]
+    done = run("TranscribeFunction", [layer for layer in layers_of("TranscribeFunction") if layer != "RecordingLayer"])
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("layer", PACKAGED)
 def test_a_layer_holds_the_versions_that_the_tests_run_with(layer: str) -> None:
     tested = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
     versions = dict.fromkeys(pinned(layer))
@@ -109,19 +116,19 @@ def test_a_layer_holds_the_versions_that_the_tests_run_with(layer: str) -> None:
         assert re.search(rf"^{re.escape(package)}=={re.escape(pin)}\b", tested, re.MULTILINE), package
 
 
-@pytest.mark.parametrize("package", ["openai", "pillow", "pydantic", "aws-lambda-powertools"])
+@pytest.mark.parametrize("package", ["av", "openai", "pillow", "pydantic", "aws-lambda-powertools"])
 def test_this_environment_has_the_versions_of_the_layers(package: str) -> None:
-    pins = {**pinned("FoundationLayer"), **pinned("ImagingLayer"), **pinned("InferenceLayer")}
+    pins = {package: pin for layer in PACKAGED for package, pin in pinned(layer).items()}
     assert version(package) == pins[package]
 
 
 def test_no_package_stands_in_two_layers() -> None:
-    packages = [package for layer in ("FoundationLayer", "ImagingLayer", "InferenceLayer") for package in pinned(layer)]
+    packages = [package for layer in PACKAGED for package in pinned(layer)]
     assert len(set(packages)) == len(packages)
     assert not {"scipy", "pywavelets", "boto3", "botocore"} & set(packages)
 
 
-@pytest.mark.parametrize("layer", ["FoundationLayer", "ImagingLayer", "InferenceLayer"])
+@pytest.mark.parametrize("layer", PACKAGED)
 def test_a_layers_packages_are_pinned_with_hashes_and_name_no_index(layer: str) -> None:
     text = (ROOT / RESOURCES[layer]["Properties"]["ContentUri"] / "requirements.txt").read_text(encoding="utf-8")
     assert "--hash=sha256:" in text
