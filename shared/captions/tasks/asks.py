@@ -1,0 +1,126 @@
+"""What can be asked of a model: the tasks, and one asking of one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from captions.tasks import plain
+from captions.tasks.quoting import MAX_NAME_CHARACTERS, MAX_VALUE_CHARACTERS, MAX_VALUES, shortened
+
+Style = Literal["", "concise", "descriptive", "custom"]
+_PICTURES = frozenset({"image", "animation", "document"})
+_SOUNDS = frozenset({"audio", "video"})
+_MAX_QUESTION = 1_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing a model can be asked to do.
+
+    `kinds` are the kinds of media it takes, as `captions.media.sniff` names them; `needs` is what the model must
+    understand; `max_tokens` bounds the whole answer.
+    """
+
+    name: str
+    kinds: frozenset[str]
+    needs: Literal["image", "audio", "video"]
+    max_tokens: int
+    exact_only: bool = False
+    """Whether the answer is only ever shared between identical media, as where every letter of it counts."""
+
+    @property
+    def version(self) -> str:
+        """Version of the prompt that `prompt` returns."""
+        return plain.version(self.name)
+
+    def prompt(self, language: str) -> tuple[str, str]:
+        """Return the instructions and the request of the prompt without structure, for an answer in `language`."""
+        return plain.prompt(self.name, language)
+
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        task.name: task
+        for task in (
+            Task("caption", _PICTURES, "image", 400),
+            Task("alt_text", _PICTURES, "image", 600),
+            Task("objects", _PICTURES, "image", 1_000),
+            Task("ocr", _PICTURES, "image", 4_000, exact_only=True),
+            Task("chart", _PICTURES, "image", 3_000, exact_only=True),
+            Task("code", _PICTURES, "image", 4_000, exact_only=True),
+            Task("transcribe", _SOUNDS, "audio", 6_000, exact_only=True),
+            Task("audio_qa", _SOUNDS, "audio", 600, exact_only=True),
+            Task("emotion", _SOUNDS, "audio", 1_000, exact_only=True),
+            Task("music", _SOUNDS, "audio", 600, exact_only=True),
+            Task("video", frozenset({"video"}), "video", 3_000, exact_only=True),
+        )
+    }
+)
+CAPTION = TASKS["caption"]
+TRANSCRIBE = TASKS["transcribe"]
+
+
+class Ask(BaseModel):
+    """Everything a prompt depends on besides the media.
+
+    `language` is what is written in (BCP-47); `context` is what the object's owner says of it (title, description and
+    the like): it is quoted in the prompt as data, and bounded here. `template` is a prompt of the user's own with
+    variables (see `captions.tasks.quoting`), `vocabulary` maps each allowed tag to its synonyms; empty allows any.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    language: str = Field("en", max_length=64)
+    style: Style = ""
+    context: dict[str, str] = Field(default_factory=dict)
+    question: str = ""
+    template: str = Field("", max_length=8_000)
+    vocabulary: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(f"there is no task {name!r}; there are {', '.join(TASKS)}")
+        return name
+
+    @field_validator("context")
+    @classmethod
+    def _bounded(cls, context: dict[str, str]) -> dict[str, str]:
+        # As it came, so that a digest of it is of what was given; what cannot be seen goes when it is quoted.
+        kept = list(context.items())[:MAX_VALUES]
+        return {name[:MAX_NAME_CHARACTERS]: shortened(value, MAX_VALUE_CHARACTERS) for name, value in kept}
+
+    @field_validator("question")
+    @classmethod
+    def _short(cls, question: str) -> str:
+        return shortened(question, _MAX_QUESTION)
+
+    @property
+    def version(self) -> str:
+        """Task and a digest of the prompt itself: instructions, style, template, shape and limits.
+
+        It is the record's `prompt_version`: results of different prompts are never mixed up.
+        """
+        from captions.tasks.prompts import wording
+
+        return f"{self.task}-{_digest(wording(self))}"
+
+    @property
+    def identity(self) -> str:
+        """What must be equal for two uploads to share an answer: the version and a digest of all that was given."""
+        given = (self.language, self.context, self.question, self.vocabulary)
+        return f"{self.version}-{_digest(given)}"
+
+
+def _digest(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,288 @@
+"""Checks of what a model wrote, each of them deterministic: the same answer always has the same problems.
+
+A check gives a `Problem` or None. Its weight says how often such an answer is wrong by our judgement; calibration
+against people's edits is the pipeline's.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from captions.tasks import languages
+from captions.tasks.outputs import Problem
+
+# Refusals open an answer, are short, and say what will not be done.
+REFUSAL_CHARACTERS = 500
+_REFUSALS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"(?:i['’]?m (?:very |so |really )?sorry|sorry|i apologi[sz]e|unfortunately|as an ai\b|as a language model\b"
+        r"|i (?:can(?:no|['’])t|cannot|am (?:not able|unable)|won['’]t|do not|don['’]t))"
+        r"\b.{0,160}\b(?:assist|help|describe|caption|identify|process|comply|provide|fulfil|view|see images|analy[sz]e"
+        r"|transcribe|feel comfortable)",
+        r"(?:es tut mir leid|tut mir leid|leider|entschuldigung|ich kann (?:leider |das |dir |ihnen )?)"
+        r".{0,160}\b(?:nicht|keine?n?)\b.{0,80}\b(?:helfen|beschreiben|unterstützen|identifizieren|verarbeiten|weiter)",
+        r"(?:je suis désolée?|désolée?|malheureusement|je ne (?:peux|suis)).{0,160}\b(?:pas|peux|aider|décrire)",
+        r"(?:lo siento|lo lamento|me temo|no puedo|desafortunadamente).{0,160}\b(?:no puedo|ayudar|describir|asistir)",
+        r"(?:mi dispiace|purtroppo|non posso).{0,160}\b(?:non posso|aiutar|descrivere|assister)",
+        r"(?:desculpe|sinto muito|lamento|infelizmente|não posso).{0,160}\b(?:não posso|ajudar|descrever)",
+        r"(?:het spijt me|sorry|helaas).{0,160}\bniet\b.{0,80}\b(?:helpen|beschrijven)",
+        r"(?:извините|простите|к сожалению|я не могу).{0,160}(?:не могу|помочь|описать)",
+        r"(?:很?抱歉|对不起|對不起|我无法|我無法|我不能|作为(?:一个)?(?:人工智能|AI)).{0,80}"
+        r"(?:无法|無法|不能|协助|帮助|描述|提供|协助)",
+        r"(?:申し訳(?:ありません|ございません)|すみません|ごめんなさい).{0,80}(?:できません|お手伝い|説明|いたしかねます)",
+        r"(?:죄송합니다|죄송하지만|미안합니다).{0,80}(?:없습니다|도와|설명)",
+    )
+)
+
+_MEDIUM = r"(?:image|picture|photo(?:graph)?|illustration|scene|drawing|screenshot|video|clip|footage|recording|audio)"
+# What is left when the match is taken away still begins a sentence.
+_LEAD_INS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"^(?:the|this)\s+{_MEDIUM}\s+(?:shows|depicts|features|captures|displays|presents|portrays|illustrates"
+        r"|contains)\s+(?:us\s+)?",
+        rf"^(?:this|it|here)\s+is\s+an?\s+(?:[a-z-]+\s+)?{_MEDIUM}\s+(?:of|showing|depicting|featuring)\s+",
+        rf"^(?:in|on)\s+(?:the|this)\s+{_MEDIUM},?\s+(?:we|you|one)\s+can\s+see\s+",
+        rf"^(?:in|on)\s+(?:the|this)\s+{_MEDIUM},\s+",
+        rf"^(?:an?\s+|the\s+)?{_MEDIUM}\s+(?:of|showing|depicting|featuring)\s+",
+        r"^(?:l['’]image|la photo|cette (?:image|photo))\s+(?:montre|représente|présente)\s+",
+        r"^(?:la|esta)\s+(?:imagen|foto(?:grafía)?)\s+(?:muestra|presenta|representa)\s+(?:a\s+)?",
+        r"^(?:l['’]immagine|la foto|questa immagine)\s+(?:mostra|raffigura|presenta)\s+",
+        r"^(?:a|esta)\s+(?:imagem|foto)\s+(?:mostra|apresenta)\s+",
+        r"^(?:这|這|该|該|此)?(?:张|張|幅)?(?:图片|圖片|图像|圖像|照片|图|圖)(?:中)?(?:显示|顯示|展示|描绘|呈现|呈現)(?:了|的是)?",
+        r"^(?:この|本)?(?:画像|写真|イメージ)(?:に)?は[、,]?\s*",
+    )
+)
+# German's objects are declined, so that what is left would not be right; the model is to say it anew.
+_LEAD_IN_KEPT = re.compile(
+    r"^(?:das|dieses|auf dem|in dem|im)\s+(?:bild|foto)\s+(?:zeigt|ist|sind|sieht|stellt|werden|wird)\b", re.IGNORECASE
+)
+_LABEL = re.compile(r"^(?:caption|alt(?:[- ]?text)?|description|transcript(?:ion)?|summary|answer)\s*[::]\s*", re.I)
+
+_INJECTION = re.compile(
+    r"(?:ignore|disregard|forget|override)\s+(?:all\s+|any\s+|the\s+|your\s+|my\s+|these\s+|of\s+)*"
+    r"(?:previous|prior|above|earlier|preceding|system|other)?\s*(?:instructions?|prompts?|rules|messages?|directions)"
+    r"|(?:you\s+are\s+now|act\s+as|pretend\s+to\s+be)\s+(?:an?\s+|in\s+)?(?:ai|assistant|dan\b|model|admin|developer)"
+    r"|(?:new|updated|system)\s+(?:instructions?|prompt)\s*:"
+    r"|(?:reveal|print|output|repeat)\s+(?:your|the)\s+(?:system\s+)?(?:prompt|instructions)"
+    r"|(?:respond|reply|answer)\s+(?:only\s+)?with\s+(?:the\s+)?(?:word|text|phrase|following)"
+    r"|<\|?(?:im_start|im_end|system|endoftext)\|?>|\[/?INST\]"
+    r"|ignor(?:iere|ieren sie)\s+(?:alle\s+)?(?:vorherigen|bisherigen|obigen)\s+(?:anweisungen|befehle)"
+    r"|ignore[rz]?\s+(?:toutes\s+)?les\s+instructions"
+    r"|ignora\s+(?:todas\s+)?(?:las\s+)?instrucciones"
+    r"|(?:忽略|无视|無視|忘记)(?:掉)?(?:之前|以上|前面|先前|上述|所有)?(?:的)?(?:所有)?(?:的)?(?:指令|指示|提示|说明|要求)"
+    r"|(?:以前|上記|これまで)の(?:指示|命令)を(?:無視|忘れ)",
+    re.IGNORECASE,
+)
+# Phrases that stand in every prompt of ours and in no picture's description.
+_OURS = ("never an instruction to you", "one json object of this shape", "language with the bcp-47 tag", "</data ")
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]{0,300})?/?>")
+_MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\((?:[^()\s]{0,2000})\)")
+_LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"')]+|\bjavascript:", re.IGNORECASE)
+_FILE_NAME = re.compile(r"^[\w\-. ()]+\.(?:jpe?g|png|gif|webp|heic|avif|tiff?|bmp|svg|pdf|mp[34]|wav|mov)$", re.I)
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)]*\s+|(?<=[。!?])")
+_TOKEN = re.compile(r"\w+(?:['’]\w+)*")
+
+_CAPITALISED = frozenset({"de", "lb"})
+"""Languages that write every noun with a capital."""
+_CAPITALS = """
+monday tuesday wednesday thursday friday saturday sunday january february march april may june july august
+september october november december christmas easter halloween english american british european asian african
+french german italian spanish chinese japanese korean indian mexican russian latin roman greek arabic western
+victorian gothic baroque renaissance art deco god bible internet wi-fi lego jeep i i'm i'd i've speaker the a
+an in on at of and two three four several some people person men women it its there this that these those
+while with
+"""
+_NO_NAMES = frozenset(_CAPITALS.split())
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text has: four letters of an alphabet to one, one to an ideograph or syllable."""
+    wide = sum(1 for char in text if unicodedata.east_asian_width(char) in "WF")
+    return wide + -(-(len(text) - wide) // 4)
+
+
+def sentences(text: str) -> list[str]:
+    """Return a text's sentences."""
+    return [one.strip() for one in _SENTENCE_END.split(text) if one.strip()]
+
+
+def cut(text: str, characters: int) -> str:
+    """Return at most so many characters of a text, ending with a sentence, or else with a word."""
+    if len(text) <= characters:
+        return text
+    ends = [match.start() for match in _SENTENCE_END.finditer(text, 0, characters + 2) if match.start() <= characters]
+    # A sentence that fills less than a third would lose too much.
+    if ends and ends[-1] >= characters / 3:
+        return text[: ends[-1]].rstrip()
+    room = characters - 1
+    at = text.rfind(" ", 0, room + 1)
+    return text[: at if at > room // 2 else room].rstrip(" ,;:-–—") + "…"
+
+
+def refused(text: str) -> bool:
+    """Tell a refusal that a model put into words: short, with a regret or an inability, and what will not be done."""
+    text = text.strip()
+    return 0 < len(text) <= REFUSAL_CHARACTERS and any(pattern.match(text) for pattern in _REFUSALS)
+
+
+def without_lead_in(text: str) -> tuple[str, Problem | None]:
+    """Return a text that starts with its subject, and the problem if it did not."""
+    stripped = _LABEL.sub("", text).strip()
+    for pattern in _LEAD_INS:
+        if (match := pattern.match(stripped)) and len(stripped) - match.end() >= 3:
+            rest = stripped[match.end() :]
+            kept = rest[0].upper() + rest[1:]
+            return kept, Problem(code="lead_in", message="The text began with what it is a text of.", weight=0.05)
+    if _LEAD_IN_KEPT.match(stripped):
+        message = "Start with the subject itself, not with words such as 'Das Bild zeigt'."
+        return stripped, Problem(code="lead_in", message=message, repairable=True, weight=0.1)
+    return stripped, None
+
+
+def without_markup(text: str) -> tuple[str, Problem | None]:
+    """Return a text without HTML tags and Markdown links, and the problem if it had any."""
+    bare = " ".join(_TAG.sub(" ", _MARKDOWN_LINK.sub(r"\1", text)).split()) if "<" in text or "](" in text else text
+    if bare == text or bare == " ".join(text.split()):
+        return text, None
+    return bare, Problem(code="markup", message="The text held markup; write plain text.", weight=0.15)
+
+
+def wrong_language(texts: Iterable[str], language: str) -> Problem | None:
+    """Tell texts that cannot be in the language that was asked for."""
+    why = languages.contradiction(" ".join(texts), language)
+    if why is None:
+        return None
+    message = f"Write in the language with the BCP-47 tag {language}: {why}."
+    return Problem(code="wrong_language", message=message, repairable=True, weight=0.6)
+
+
+def repetition(text: str) -> Problem | None:
+    """Tell a text that goes in circles: a phrase four times in a row, or most of its sentences said before."""
+    tokens = _units(text)
+    if _run(tokens) is not None:
+        message = "The same words stood again and again in the text."
+        return Problem(code="repetition", message=message, repairable=True, weight=0.5)
+    said = Counter(" ".join(one.lower().split()) for one in sentences(text) if len(one) > 12)
+    total = sum(said.values())
+    if total >= 5 and len(said) * 2 <= total:
+        message = "Most sentences of the text stood in it more than once."
+        return Problem(code="repetition", message=message, repairable=True, weight=0.4)
+    return None
+
+
+_LONGEST_LOOP = 24
+_LOOPED_TOKENS = 20_000
+
+
+def _units(text: str) -> list[str]:
+    units: list[str] = []
+    for match in _TOKEN.finditer(text.lower()):
+        word = match[0]
+        # Scripts without spaces: each character is a unit.
+        units.extend(word if unicodedata.east_asian_width(word[0]) in "WF" else (word,))
+        if len(units) >= _LOOPED_TOKENS:
+            break
+    return units
+
+
+def _run(tokens: Sequence[str]) -> int | None:
+    """Return the length of the phrase that stands four times in a row or more (six times if it is one token)."""
+    for period in range(1, min(_LONGEST_LOOP, len(tokens) // 4) + 1):
+        needed = period * (5 if period == 1 else 3)
+        streak = 0
+        for at in range(period, len(tokens)):
+            streak = streak + 1 if tokens[at] == tokens[at - period] else 0
+            if streak >= needed and not all(token.isdigit() for token in tokens[at - period + 1 : at + 1]):
+                return period
+    return None
+
+
+def leaked(text: str) -> Problem | None:
+    """Tell a text that repeats the prompt."""
+    if any(phrase in text.lower() for phrase in _OURS):
+        message = "The text repeated the instructions; describe the media instead."
+        return Problem(code="prompt_leak", message=message, repairable=True, weight=0.8)
+    return None
+
+
+def commands(text: str) -> bool:
+    """Tell words that are meant as instructions to a model."""
+    return bool(_INJECTION.search(text))
+
+
+def obedience(text: str, sources: Iterable[str]) -> Problem | None:
+    """Tell a text that media or metadata which hold instructions to a model may have dictated.
+
+    Where there are such instructions a second look is worth its money; a text that says nothing but words of theirs,
+    without quoting the instruction itself, has followed them.
+    """
+    trying = [source for source in sources if commands(source)]
+    if not trying:
+        return None
+    said = _bare(text)
+    if len(said) >= 2 and not commands(text) and any(said in _bare(source) for source in trying):
+        message = "The text says what words in the media or its metadata demand; describe the media instead."
+        return Problem(code="obeyed", message=message, repairable=True, weight=0.7)
+    message = "The media or its metadata hold instructions to a model."
+    return Problem(code="instructions_in_media", message=message, weight=0.15)
+
+
+def _bare(text: str) -> str:
+    return " ".join(_TOKEN.findall(text.casefold()))
+
+
+def strange_links(text: str, given: str) -> Problem | None:
+    """Tell addresses in a text that stand neither in the media nor in what was given with it."""
+    known = given.casefold()
+    if any(link.casefold().rstrip(".,;") not in known for link in _LINK.findall(text)):
+        message = "The text held an address that is not written in the media; leave it out."
+        return Problem(code="link", message=message, repairable=True, weight=0.4)
+    return None
+
+
+def names(text: str, language: str, given: Iterable[str]) -> Problem | None:
+    """Tell names that were neither given nor read: capitalised words inside sentences.
+
+    Told from the writing alone, it is often wrong, and costs little: one word a twentieth, two in a row a fifth and a
+    second try. German, where every noun has a capital, and scripts without capitals are not looked at.
+    """
+    if languages.primary(language) in _CAPITALISED:
+        return None
+    words = _TOKEN.findall(text)
+    capitals = sum(word[0].isupper() for word in words)
+    if not words or (len(words) > 4 and capitals > 0.6 * len(words)):
+        return None  # written in title case throughout
+    known = {word.casefold().removesuffix("'s").removesuffix("’s") for one in given for word in _TOKEN.findall(one)}
+    doubt = 0.0
+    for sentence in sentences(text):
+        run = 0
+        for place, match in enumerate(_TOKEN.finditer(sentence)):
+            word = match[0]
+            bare = word.casefold().removesuffix("'s").removesuffix("’s")
+            capital = word[0].isupper() and not (word.isupper() and len(word) <= 5) and word.isalpha()
+            if not capital or bare in known or bare in _NO_NAMES:
+                run = 0
+                continue
+            run += 1
+            if place == 0:
+                continue
+            if run == 2 + (run > place):  # the first word of a sentence has its capital anyway
+                message = "Leave out names of people and places that are neither written in the media nor given."
+                return Problem(code="names", message=message, repairable=True, weight=0.2)
+            doubt = max(doubt, 0.1 if run == 2 else 0.05)
+    if doubt:
+        return Problem(code="names", message="The text may name somebody or some place.", weight=doubt)
+    return None
+
+
+def file_name(text: str) -> Problem | None:
+    """Tell a text that is nothing but the name of a file."""
+    if _FILE_NAME.match(text.strip()):
+        message = "The text is the name of a file; describe what is seen."
+        return Problem(code="file_name", message=message, repairable=True, weight=0.5)
+    return None

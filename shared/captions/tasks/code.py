@@ -1,0 +1,163 @@
+"""Code copied from a screenshot: taken out of its wrapping, its indentation checked, and parsed where that is safe.
+
+Nothing is executed. Parsers are Python's own: `ast`, `json`, `tomllib` and `xml.etree`, the last only without a
+document type, as entities could be made to grow without end.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+
+MAX_PARSED = 100_000
+"""Characters; more than a screenshot shows is not parsed."""
+_FENCED = re.compile(r"^\s*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:\n?[ \t]*(?:```|~~~)\s*)?$", re.DOTALL)
+_FENCE_INSIDE = re.compile(r"(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)\n[ \t]*(?:```|~~~)", re.DOTALL)
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,5})(?:[ \t]*[|│:.]?)(?:[ \t](.*))?$")
+_NAMES = {
+    "py": "python", "python3": "python", "python 3": "python", "ipython": "python",
+    "js": "javascript", "ts": "typescript", "sh": "bash", "shell": "bash", "yml": "yaml", "golang": "go",
+    "c++": "cpp", "c#": "csharp", "xhtml": "xml", "svg": "xml", "jsonc": "json with comments",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Code:
+    """Code as it is kept. `parsed` is None where no parser of ours knows the language; `error` says what it found."""
+
+    language: str
+    text: str
+    parsed: bool | None
+    error: str | None
+    doubts: tuple[str, ...]
+
+
+def language_name(name: str) -> str:
+    """Return a language's usual name in lower case."""
+    bare = name.strip().lower()
+    return _NAMES.get(bare, bare)
+
+
+def unfenced(text: str) -> tuple[str, str]:
+    """Return code without the fence around it, and the language the fence names."""
+    if match := _FENCED.match(text):
+        return match[2], match[1]
+    if match := _FENCE_INSIDE.search(text):
+        return match[2], match[1]
+    return text, ""
+
+
+def processed(text: str, language: str, doubts: tuple[str, ...] = ()) -> Code:
+    """Return code without fences and line numbers, with what its indentation and its parser leave to doubt."""
+    bare, fenced_as = unfenced(text)
+    named = language_name(language or fenced_as)
+    bare = _without_numbers(bare.expandtabs(4) if _mixed(bare) else bare)
+    bare = textwrap.dedent("\n".join(line.rstrip() for line in bare.splitlines())).strip("\n")
+    found = list(doubts)
+    if _mixed(text):
+        found.append("Tabs and spaces were mixed in its indentation; tabs were taken for four spaces.")
+    parsed, error = _parse(bare, named) if bare.strip() else (None, None)
+    if error is not None:
+        found.append(f"It does not parse as {named}: {error}.")
+    elif parsed is None and (odd := _unbalanced(bare)):
+        found.append(odd)
+    return Code(named, bare, parsed, error, tuple(dict.fromkeys(found)))
+
+
+def _mixed(text: str) -> bool:
+    heads = [line[: len(line) - len(line.lstrip())] for line in text.splitlines()]
+    return any("\t" in head for head in heads) and any(" " in head for head in heads)
+
+
+def _without_numbers(text: str) -> str:
+    """Take away a gutter of line numbers: every line that is not empty begins with a number, each one more."""
+    lines = text.splitlines()
+    matches = [_NUMBERED.match(line) for line in lines if line.strip()]
+    if len(matches) < 3 or not all(matches):
+        return text
+    numbers = [int(match[1]) for match in matches if match]
+    if any(after != before + 1 for before, after in pairwise(numbers)):
+        return text
+    return "\n".join((match[2] or "") if (match := _NUMBERED.match(line)) else line for line in lines)
+
+
+def _parse(text: str, language: str) -> tuple[bool | None, str | None]:
+    if len(text) > MAX_PARSED:
+        return None, None
+    match language:
+        case "python":
+            return _python(text)
+        case "json":
+            return _json(text)
+        case "toml":
+            return _toml(text)
+        case "xml":
+            return _xml(text)
+    return None, None
+
+
+def _python(text: str) -> tuple[bool, str | None]:
+    import ast
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of doubtful escapes and comparisons in others' code
+            ast.parse(text)
+    except SyntaxError as error:
+        return False, f"line {error.lineno}: {error.msg}" if error.lineno else str(error.msg)
+    except (ValueError, RecursionError, MemoryError) as error:
+        return False, f"it is nested too deeply or holds what no source may ({type(error).__name__})"
+    return True, None
+
+
+def _json(text: str) -> tuple[bool, str | None]:
+    import json
+
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return False, f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        return False, type(error).__name__
+    return True, None
+
+
+def _toml(text: str) -> tuple[bool, str | None]:
+    import tomllib
+
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return False, str(error)
+    except (ValueError, RecursionError) as error:
+        return False, type(error).__name__
+    return True, None
+
+
+def _xml(text: str) -> tuple[bool | None, str | None]:
+    if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
+        return None, None
+    from xml.etree import ElementTree
+
+    try:
+        ElementTree.fromstring(text)  # noqa: S314 - without a document type there are no entities to expand
+    except ElementTree.ParseError as error:
+        return False, str(error)
+    except ValueError as error:
+        return False, type(error).__name__
+    return True, None
+
+
+_STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
+
+
+def _unbalanced(text: str) -> str | None:
+    """Where no parser helps, brackets that do not match tell of a cut or misread line."""
+    bare = _STRINGS.sub("", text)
+    for opening, closing in ("()", "[]", "{}"):
+        if bare.count(opening) != bare.count(closing):
+            return f"It has {bare.count(opening)} of {opening} and {bare.count(closing)} of {closing}."
+    return None

@@ -1,0 +1,167 @@
+"""Languages: whether a tag is one (BCP-47), and whether a text can be in the language it should be in.
+
+What is told from a text is told deterministically: its scripts always, and among languages of the Latin script the
+words that nearly every sentence of a language has. It finds answers in the wrong language; it does not name the
+language of every text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from functools import cache, lru_cache
+
+UNDETERMINED = "und"
+"""The tag of a text whose language is not known (RFC 5646, 4.1)."""
+_MAX_TAG_CHARACTERS = 64
+
+# ISO 15924 codes, as a language's likely script, and how Unicode's character names begin that are written in it.
+_SCRIPTS: dict[str, frozenset[str]] = {
+    "Latn": frozenset({"LATIN"}),
+    "Cyrl": frozenset({"CYRILLIC"}),
+    "Grek": frozenset({"GREEK"}),
+    "Hans": frozenset({"CJK", "BOPOMOFO"}),
+    "Hant": frozenset({"CJK", "BOPOMOFO"}),
+    "Jpan": frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}),
+    "Kore": frozenset({"HANGUL", "CJK"}),
+    "Arab": frozenset({"ARABIC"}),
+    "Hebr": frozenset({"HEBREW"}),
+    "Deva": frozenset({"DEVANAGARI"}),
+    "Beng": frozenset({"BENGALI"}),
+    "Taml": frozenset({"TAMIL"}),
+    "Telu": frozenset({"TELUGU"}),
+    "Thai": frozenset({"THAI"}),
+    "Geor": frozenset({"GEORGIAN"}),
+    "Armn": frozenset({"ARMENIAN"}),
+    "Ethi": frozenset({"ETHIOPIC"}),
+    "Khmr": frozenset({"KHMER"}),
+}
+_KANA = frozenset({"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
+
+# Function words that are frequent in one language and not words of the others listed, or rarely.
+_WORDS: dict[str, frozenset[str]] = {
+    language: frozenset(words.split())
+    for language, words in {
+        "en": "the and of with is are that this from which has have by an their its while was were",
+        "de": "der die das und ist ein eine einen einem einer mit auf im den dem von nicht zu sich sind vor",
+        "fr": "le les des est une dans et du au aux avec sur qui il elle pas pour sont ce cette",
+        "es": "el los las una un y en con que por para del está su se al son como sobre",
+        "it": "il gli di una che con per del della nel nella sono è un e da sul alla dei",
+        "pt": "o os uma um e com que não em do da no na para por são está dos das ao",
+        "nl": "het een van en met op is zijn de niet voor aan dat te bij staat wordt door",
+        "sv": "och en ett på med är som av det i den till för från inte har",
+        "da": "og en et på med er som af det i den til for fra ikke har",
+        "nb": "og en et på med er som av det i den til for fra ikke har",
+        "pl": "i w na z jest się nie do od przez są oraz która który jego",
+        "tr": "ve bir bu ile için olan üzerinde gibi var değil çok daha da",
+        "id": "yang dan di dengan ini itu untuk dari sebuah seorang adalah pada sedang",
+    }.items()
+}
+_SAME: dict[str, str] = {"no": "nb", "nn": "nb", "ms": "id"}
+_NEAR: frozenset[frozenset[str]] = frozenset(
+    {frozenset({"da", "nb"}), frozenset({"sv", "nb"}), frozenset({"sv", "da"}), frozenset({"es", "pt"})}
+)
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+
+
+def tag(value: str) -> str | None:
+    """Return a language tag in its standard form (`pt-br` -> `pt-BR`), None if it is none or names no language.
+
+    Subtags are looked up in the IANA registry that langcodes carries.
+    """
+    value = value.strip()
+    if not value or len(value) > _MAX_TAG_CHARACTERS:
+        return None
+    from langcodes import standardize_tag, tag_is_valid
+    from langcodes.tag_parser import LanguageTagError
+
+    try:
+        return str(standardize_tag(value)) if tag_is_valid(value) else None
+    except (LanguageTagError, ValueError):
+        return None
+
+
+@cache
+def _likely_script(language: str) -> str | None:
+    from langcodes import Language
+
+    try:
+        found = Language.get(language).maximize().script
+    except ValueError:  # LanguageTagError is one
+        return None
+    return str(found) if found else None
+
+
+@lru_cache(maxsize=8_192)
+def _script(char: str) -> str:
+    return unicodedata.name(char, "").partition(" ")[0]
+
+
+def scripts(text: str) -> Counter[str]:
+    """Return how many letters of each script a text holds, by how Unicode names it (LATIN, CJK, HIRAGANA, ...)."""
+    return Counter(_script(char) for char in text if char.isalpha())
+
+
+def primary(language: str) -> str:
+    """Return the primary subtag: `pt` of `pt-BR`."""
+    return language.partition("-")[0].lower()
+
+
+def contradiction(text: str, language: str) -> str | None:
+    """Return why a text cannot be in the language with this tag, None if it can.
+
+    Names and quotations in another script are no contradiction: more than half of the letters must be out of place.
+    """
+    found = scripts(text)
+    letters = sum(found.values())
+    if letters < 4 or primary(language) == UNDETERMINED:
+        return None
+    code = _likely_script(language)
+    expected = _SCRIPTS.get(code or "")
+    if expected is None:
+        return None
+    strange = {script: count for script, count in found.items() if script not in expected}
+    if 2 * sum(strange.values()) > letters:
+        return f"most letters are {max(strange, key=lambda name: strange[name])}, not {code}"
+    kana = sum(found[name] for name in _KANA)
+    if code in ("Hans", "Hant") and 10 * kana > letters:
+        return "the text holds kana, which Chinese is not written in"
+    if code == "Jpan" and not kana and found["CJK"] >= 20:
+        return "the text holds no kana, which every Japanese sentence does"
+    return _latin_contradiction(text, language) if code == "Latn" else None
+
+
+def _latin_contradiction(text: str, language: str) -> str | None:
+    asked = _SAME.get(primary(language), primary(language))
+    hits = _hits(text)
+    best = max(hits, key=lambda name: hits[name], default="")
+    if not best or best == asked or frozenset({best, asked}) in _NEAR:
+        return None
+    least = 3 if asked in _WORDS else 5
+    if hits[best] >= least and hits[best] > 2 * hits.get(asked, 0) + 1:
+        return f"its words are those of {best}"
+    return None
+
+
+def _hits(text: str) -> dict[str, int]:
+    words = Counter(word.lower() for word in _WORD.findall(text[:20_000]))
+    return {name: sum(words[word] for word in known) for name, known in _WORDS.items()}
+
+
+def guess(text: str) -> str | None:
+    """Return the language of a text where script or frequent words tell it for certain, else None."""
+    found = scripts(text)
+    letters = sum(found.values())
+    if letters < 4:
+        return None
+    if 10 * sum(found[name] for name in _KANA) > letters:
+        return "ja"
+    for script, language in (("HANGUL", "ko"), ("CJK", "zh"), ("THAI", "th"), ("GREEK", "el"), ("HEBREW", "he")):
+        if 2 * found[script] > letters:
+            return language
+    if 2 * found["LATIN"] <= letters:
+        return None
+    ordered = sorted(_hits(text).items(), key=lambda item: -item[1])
+    (best, most), (_, next_most) = ordered[0], ordered[1]
+    return best if most >= 3 and most > 2 * next_most else None

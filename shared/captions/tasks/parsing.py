@@ -1,0 +1,106 @@
+"""Getting the object out of an answer: through fences, reasoning, chatter around it, and JSON that is nearly JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from captions.tasks.answers import snake
+
+How = Literal["exact", "chatter", "repaired", "none"]
+MAX_ANSWER = 200_000
+"""Characters of an answer that are looked at; the longest task may answer with a tenth of them."""
+_MAX_REPAIRED = 60_000
+_MAX_STARTS = 200
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"^```[\w-]*[ \t]*\n?(.*?)\n?```$", re.DOTALL)
+_BROKEN = re.compile(r"[\"'“][\w -]{1,40}[\"'”]\s*:")
+
+
+def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] | None, How]:
+    """Return the object an answer holds, and how it was got.
+
+    Of several objects it is the one with the most keys that are `known`, and among equals the last: what a model
+    quotes stands before what it says. What is no JSON goes to `json_repair`, which closes what was left open and quotes
+    what was not.
+    """
+    text = _THOUGHT.sub("", text[:MAX_ANSWER]).strip()
+    if fenced := _FENCE.match(text):
+        text = fenced[1].strip()
+    try:
+        return _unwrapped(json.loads(text, strict=False), known), "exact"
+    except (ValueError, RecursionError):
+        pass
+    best: Mapping[Any, Any] | None = None
+    most = 0
+    for found in _objects(text):
+        said = _score(found, known)
+        if said >= max(1, most):
+            best, most = found, said
+    if best is not None:
+        return best, "chatter"
+    repaired = _repaired(text)
+    if repaired is not None and (found_again := _unwrapped(repaired, known)) and _score(found_again, known):
+        return found_again, "repaired"
+    return None, "none"
+
+
+def broken(text: str) -> bool:
+    """Tell whether a text that holds no object was meant to be one, so that it is not taken for prose."""
+    bare = text.strip().lstrip("`json \n")
+    return bare.startswith(("{", "[")) or len(_BROKEN.findall(text)) >= 2
+
+
+def _objects(text: str) -> list[Mapping[Any, Any]]:
+    decoder = json.JSONDecoder(strict=False)
+    found: list[Mapping[Any, Any]] = []
+    at = text.find("{")
+    for _ in range(_MAX_STARTS):
+        if at < 0:
+            break
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            if isinstance(value, Mapping):
+                found.append(value)
+        at = text.find("{", end)
+    return found
+
+
+def _repaired(text: str) -> Any:
+    start = text.find("{")
+    if start < 0:
+        return None
+    # Imported here: functions that only put jobs on queues never read an answer.
+    import json_repair
+
+    try:
+        return json_repair.loads(text[start : start + _MAX_REPAIRED], skip_json_loads=True)
+    # What a parser of broken text may raise on hostile text is no error of ours, and there is nothing to act on.
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return None
+
+
+def _unwrapped(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
+    """Return the object with the answer's keys, out of lists and objects that hold nothing else."""
+    for _ in range(4):
+        if isinstance(value, list):
+            objects = [one for one in value if isinstance(one, Mapping)]
+            value = max(objects, key=lambda one: _score(one, known), default=None)
+        if not isinstance(value, Mapping):
+            return None
+        if _score(value, known):
+            return value
+        inner = [one for one in value.values() if isinstance(one, Mapping | list)]
+        if len(inner) != 1:
+            return value
+        value = inner[0]
+    return value if isinstance(value, Mapping) else None
+
+
+def _score(value: Mapping[Any, Any], known: Collection[str]) -> int:
+    return sum(snake(key) in known for key in list(value)[:100])

@@ -1,0 +1,79 @@
+"""A shape told to a model: as JSON Schema for `response_format`, and in the prompt's own words for all others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from captions.tasks.answers import Answer
+
+ANNOUNCED = "Answer with one JSON object of this shape and nothing else:"
+"""The line before a shape in a prompt."""
+_KEPT = ("type", "enum", "description")
+
+
+@cache
+def schema(shape: type[Answer]) -> Mapping[str, Any]:
+    """Return the JSON Schema of an answer, in the subset that strict modes take: all required, nothing besides."""
+    document = shape.model_json_schema()
+    definitions = document.get("$defs", {})
+    names = list(document["properties"])
+    # What a model is asked about itself comes after what it was asked to do.
+    own = [name for name in names if name not in Answer.model_fields]
+    ordered = [*own, *Answer.model_fields]
+    return _object({name: _simple(document["properties"][name], definitions) for name in ordered})
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _simple(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    said = {"description": schema["description"]} if "description" in schema else {}
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rpartition("/")[2]]
+        return _object({name: _simple(one, definitions) for name, one in target["properties"].items()})
+    if "anyOf" in schema:
+        kinds = [one["type"] for one in schema["anyOf"]]
+        return {"type": kinds, **said}
+    if schema.get("type") == "array":
+        items = _simple(schema["items"], definitions)
+        if items.get("type") == "string":
+            items |= said
+        return {"type": "array", "items": items}
+    return {name: schema[name] for name in _KEPT if name in schema}
+
+
+@cache
+def skeleton(shape: type[Answer]) -> str:
+    """Return the shape as a JSON object whose values say what stands in their place."""
+    return json.dumps(_told(schema(shape)), ensure_ascii=False)
+
+
+def _told(schema: Mapping[str, Any]) -> Any:
+    kind = schema["type"]
+    if kind == "object":
+        return {name: _told(one) for name, one in schema["properties"].items()}
+    if kind == "array":
+        return [_told(schema["items"])]
+    if "enum" in schema:
+        return "one of: " + " | ".join(schema["enum"])
+    described = schema.get("description", "")
+    if isinstance(kind, list):
+        return f"number or null: {described}"
+    if kind == "boolean":
+        return f"true or false: {described}"
+    return described
+
+
+@cache
+def response_format(name: str, shape: type[Answer]) -> Mapping[str, Any]:
+    """Return the strongest `response_format`; the gateway weakens it for models that take less."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema(shape)}}
