@@ -16,7 +16,7 @@ from captions.handover import HandOver, Outcome
 from captions.jobs import ClaimRef, Job, Queues, Revisit, backoff
 from captions.neighbours import Claim, Contended, Follow, Hit, Lead, Neighbours
 from captions.notify import Notifier
-from captions.objects import GoneError, Objects
+from captions.objects import GoneError, Objects, ReplicaError
 from captions.records import (
     Accepted,
     Duplicate,
@@ -164,6 +164,8 @@ class Intake:
                 found, fingerprint = self._look(upload)
         except GoneError:
             return self._gone(record)
+        except ReplicaError:
+            return self._rejected(record, "replica", "a replica of another bucket's object, which is captioned there")
         except media.MediaError as error:
             return self._rejected(record, error.code, error.message)
         target = routing.route(found.kind, self.settings)
@@ -237,15 +239,16 @@ class Intake:
             audio_bytes=self.settings.max_audio_bytes,
             video_bytes=self.settings.max_video_bytes,
         )
+        replicas = self.settings.replica_handling == "caption"
         if upload.size > max(limits.image_bytes, limits.audio_bytes):
             try:
-                found = media.sniff(self.objects.read(upload, first=SNIFFED_BYTES))
+                found = media.sniff(self.objects.read(upload, first=SNIFFED_BYTES, replicas=replicas))
             except media.MediaError as error:
                 raise media.MediaError("too_large", f"{upload.size} bytes are more than any kind may have") from error
             if routing.route(found.kind, self.settings) is not None:
                 raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
             return found, Fingerprint(exact=(), phash=None, evidence=None)
-        data = self.objects.read(upload)
+        data = self.objects.read(upload, replicas=replicas)
         inspected = media.inspect(data, limits)
         if routing.route(inspected.kind, self.settings) is None:
             return inspected, Fingerprint(exact=(), phash=None, evidence=None)

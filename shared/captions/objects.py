@@ -9,16 +9,22 @@ class GoneError(Exception):
     """This version is not there any more: deleted, or overwritten in a bucket without versions."""
 
 
+class ReplicaError(Exception):
+    """S3 replicated this version from another bucket, where it is captioned."""
+
+
 class Objects:
     """Reads objects; `s3` is a boto3 S3 client, safe to share between threads."""
 
     def __init__(self, s3: Any) -> None:
         self._s3 = s3
 
-    def read(self, upload: ObjectVersion, *, first: int | None = None) -> bytes:
+    def read(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> bytes:
         """Return the version's bytes, or only the `first` so many.
 
-        Raises GoneError when S3 has that version no longer.
+        Raises GoneError when S3 has that version no longer, and ReplicaError where `replicas` are not wanted. No event
+        of S3 tells a replica from an upload; the answer to a request does (Amazon S3 user guide, "Getting replication
+        status information").
         """
         request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
         if upload.version_id is not None:
@@ -28,7 +34,11 @@ class Objects:
         if first is not None and upload.size > first:
             request["Range"] = f"bytes=0-{first - 1}"
         try:
-            body: bytes = self._s3.get_object(**request)["Body"].read()
+            answer = self._s3.get_object(**request)
+            if not replicas and answer.get("ReplicationStatus") == "REPLICA":
+                answer["Body"].close()
+                raise ReplicaError(f"{upload.asset} is a replica")
+            body: bytes = answer["Body"].read()
         except self._s3.exceptions.ClientError as error:
             # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):

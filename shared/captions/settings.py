@@ -69,6 +69,8 @@ class IntakeSettings(RoutingSettings):
     tenant_prefix_segments: int = Field(default=0, ge=0)
     """How many leading path segments of a key name its tenant; 0: the bucket is the tenant."""
     near_duplicates: Policy = "strict"
+    replica_handling: Literal["caption", "skip"] = "caption"
+    """Whether objects that S3 replicated here are captioned like any other, or left to the region of origin."""
     max_image_bytes: int = Field(default=40_000_000, gt=0)
     max_image_pixels: int = Field(default=50_000_000, gt=0)
     max_audio_bytes: int = Field(default=25_000_000, gt=0)

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -111,6 +112,53 @@ def test_tenants_share_nothing(dedupe: Dedupe, photo: bytes) -> None:
     captioned(dedupe, "acme/a.jpg")
     assert dedupe.upload("acme/deep/b.jpg", photo) == "hit"
     assert dedupe.upload("umbrella/a.jpg", photo) == "queued"
+
+
+def replicated(dedupe: Dedupe, handling: str) -> None:
+    """From now on every object is one that S3 replicated here, which moto has no way to be told."""
+
+    def as_a_replica(parsed: dict[str, Any], **_: Any) -> None:
+        parsed["ReplicationStatus"] = "REPLICA"
+
+    dedupe.aws.s3.meta.events.register("after-call.s3.GetObject", as_a_replica)
+    dedupe.intake.settings = dedupe.intake.settings.model_copy(update={"replica_handling": handling})
+
+
+def test_a_replica_is_captioned_for_itself_where_that_is_wanted(dedupe: Dedupe, photo: bytes) -> None:
+    replicated(dedupe, "caption")
+    assert dedupe.upload("a.jpg", photo) == "queued"
+
+
+def test_a_replica_is_left_to_its_origin_where_that_is_wanted(dedupe: Dedupe, photo: bytes) -> None:
+    replicated(dedupe, "skip")
+    event = dedupe.aws.put("a.jpg", photo)
+    assert dedupe.deliver(event) == "rejected"
+    record = dedupe.record("a.jpg")
+    assert record.reason is not None
+    assert (record.state, record.reason.code) == ("rejected", "replica")
+    assert dedupe.jobs() == []
+    assert dedupe.aws.heard() == [("Caption.Rejected", "a.jpg")]
+    assert dedupe.deliver(event) == "duplicate"
+
+
+def test_a_replica_too_large_to_be_read_whole_is_told_by_its_beginning(dedupe: Dedupe, photo: bytes) -> None:
+    replicated(dedupe, "skip")
+    small = {"max_image_bytes": 1_000, "max_audio_bytes": 1_000}
+    dedupe.intake.settings = dedupe.intake.settings.model_copy(update=small)
+    dedupe.upload("a.jpg", photo)
+    assert dedupe.record("a.jpg").reason == Reason(
+        code="replica", message="a replica of another bucket's object, which is captioned there"
+    )
+
+
+def test_an_upload_to_a_bucket_that_replicates_is_no_replica(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.intake.settings = dedupe.intake.settings.model_copy(update={"replica_handling": "skip"})
+
+    def at_the_origin(parsed: dict[str, Any], **_: Any) -> None:
+        parsed["ReplicationStatus"] = "PENDING"
+
+    dedupe.aws.s3.meta.events.register("after-call.s3.GetObject", at_the_origin)
+    assert dedupe.upload("a.jpg", photo) == "queued"
 
 
 def test_a_twin_in_flight_is_waited_for(dedupe: Dedupe, photo: bytes) -> None:

@@ -97,7 +97,7 @@ def _named(node: Any) -> str:
             return str(name)
         case {"Fn::Sub": str(text)}:
             return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text).removesuffix("/*")
-        case {"Fn::If": [_, {"Ref": str(name)}, _]}:
-            return name
+        case {"Fn::If": [_, taken, _]}:
+            return _named(taken)
         case _:
             return str(node)

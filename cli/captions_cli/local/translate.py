@@ -86,6 +86,11 @@ RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::Logs::ResourcePolicy": ResourceType("not emulated", "policies are not enforced"),
     "AWS::CodeDeploy::Application": ResourceType("not emulated", "deployments are immediate"),
     "AWS::CodeDeploy::DeploymentGroup": ResourceType("not emulated", "deployments are immediate"),
+    "AWS::AppConfig::Application": ResourceType("not emulated", "functions get their parameters at the start"),
+    "AWS::AppConfig::ConfigurationProfile": ResourceType("not emulated", "functions get their parameters at the start"),
+    "AWS::AppConfig::HostedConfigurationVersion": ResourceType(
+        "not emulated", "functions get their parameters at the start"
+    ),
     "AWS::XRay::Group": ResourceType("not emulated", "traces are not collected"),
     "AWS::Budgets::Budget": ResourceType("not emulated", "nothing is billed"),
 }
@@ -281,6 +286,9 @@ def _for_moto(resource: Resource) -> dict[str, Any]:
     properties = {k: copy.deepcopy(v) for k, v in resource.properties.items() if k not in withheld}
     if name_property := resource.treatment.name_property:
         properties[name_property] = resource.name
+    if resource.type == "AWS::Lambda::EventSourceMapping":
+        # The stand-in looks for a function by the whole reference; an alias means the function itself.
+        properties["FunctionName"] = str(properties["FunctionName"]).split(":function:")[-1].split(":")[0]
     return {"Type": resource.type, "Properties": properties}
 
 

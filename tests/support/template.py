@@ -1,0 +1,168 @@
+"""Reads template.yaml for the tests of what must hold of it and no linter checks.
+
+Each invariant is a function from the template to its findings. It must find nothing in the template itself, and
+something in each mutated template that is listed under it.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = "eu-central-1"
+
+
+class _NoManagedPolicies:
+    """The template names none; the translator wants to be able to look them up all the same."""
+
+    def load(self) -> dict[str, str]:
+        return {"none": "none"}
+
+
+@dataclass(frozen=True)
+class Template:
+    """The template as it is written, and as CloudFormation sees it once SAM's transform was applied."""
+
+    raw: dict[str, Any]
+
+    @cached_property
+    def resources(self) -> dict[str, Any]:
+        return self.translated()
+
+    def translated(self, *, uploaded: str = "zip", **parameters: str) -> dict[str, Any]:
+        """The resources as they are with these parameters, and with code that was uploaded under this key."""
+        document = copy.deepcopy(self.raw)
+        for resource in document["Resources"].values():
+            for attribute in ("CodeUri", "ContentUri"):
+                if isinstance(resource.get("Properties", {}).get(attribute), str):
+                    resource["Properties"][attribute] = {"Bucket": "code", "Key": uploaded}
+        values = {name: str(declared.get("Default", "")) for name, declared in self.raw["Parameters"].items()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_DEFAULT_REGION", REGION)
+            translated: dict[str, Any] = transform(document, values | parameters, _NoManagedPolicies())
+        resources: dict[str, Any] = translated["Resources"]
+        return resources
+
+    def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, resource in self.resources.items():
+            if resource["Type"] == type_:
+                yield name, resource["Properties"]
+
+    def target(self, node: Any) -> str:
+        """The logical id that a Ref, GetAtt or Sub names first; of an If, in the branch taken by default."""
+        match node:
+            case {"Ref": str(name)}:
+                return name
+            case {"Fn::GetAtt": [name, *_]}:
+                return str(name)
+            case {"Fn::GetAtt": str(path)}:
+                return path.split(".")[0]
+            case {"Fn::Sub": str(text)} if found := re.search(r"\$\{([A-Za-z0-9]+)", text):
+                return found[1]
+            case {"Fn::If": [_, taken, other]}:
+                return self.target(taken) or self.target(other)
+        return ""
+
+    def function(self, node: Any) -> str:
+        """The logical id of the function that a reference names, by itself or by its alias."""
+        name = self.target(node)
+        if self.resources[name]["Type"] == "AWS::Lambda::Alias":
+            return self.target(self.resources[name]["Properties"]["FunctionName"])
+        return name
+
+
+@cache
+def current() -> Template:
+    """The template of the working copy."""
+    return Template(yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8")))
+
+
+Check = Callable[[Template], Iterator[str]]
+Mutation = Callable[[dict[str, Any]], object]
+
+
+class Invariants:
+    """The invariants of one test file, each with the changes of the raw template under which it must find something."""
+
+    def __init__(self) -> None:
+        self._mutations: dict[Check, list[Mutation]] = {}
+
+    def caught(self, *mutations: Mutation) -> Callable[[Check], Check]:
+        """Decorate an invariant with the changes that it catches."""
+
+        def register(check: Check) -> Check:
+            self._mutations[check] = list(mutations)
+            return check
+
+        return register
+
+    def holding(self) -> list[Any]:
+        """One case for each invariant."""
+        return [pytest.param(check, id=check.__name__) for check in self._mutations]
+
+    def failing(self) -> list[Any]:
+        """One case for each invariant and each of its mutations."""
+        return [
+            pytest.param(check, mutation, id=f"{check.__name__}-{number}")
+            for check, mutations in self._mutations.items()
+            for number, mutation in enumerate(mutations)
+        ]
+
+
+def mutated(mutation: Mutation) -> Template:
+    """The template after a change, which must have changed something."""
+    raw = copy.deepcopy(current().raw)
+    mutation(raw)
+    assert raw != current().raw
+    return Template(raw)
+
+
+def properties(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    """A resource's properties."""
+    found: dict[str, Any] = raw["Resources"][name]["Properties"]
+    return found
+
+
+def listed(node: Any) -> list[Any]:
+    """What may be one or a list of them, as a list."""
+    return node if isinstance(node, list) else [node]
+
+
+def statements(template: Template, role: str) -> list[dict[str, Any]]:
+    """The statements of a role's own policies."""
+    return [
+        statement
+        for policy in template.resources[role]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+
+
+def statement(raw: dict[str, Any], role: str, sid: str) -> Any:
+    """One statement of a role's first policy."""
+    (found,) = [
+        entry for entry in properties(raw, role)["Policies"][0]["PolicyDocument"]["Statement"] if entry["Sid"] == sid
+    ]
+    return found
+
+
+def texts(node: Any) -> Iterator[str]:
+    """Every key and value below a node, as text."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield str(key)
+            yield from texts(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from texts(value)
+    else:
+        yield str(node)

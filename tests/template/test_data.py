@@ -1,0 +1,129 @@
+"""Invariants of where media and captions are kept."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.template import Check, Invariants, Mutation, Template, current, listed, mutated, properties
+
+INVARIANTS = Invariants()
+caught = INVARIANTS.caught
+
+
+@caught(
+    lambda raw: properties(raw, "MediaBucket")["PublicAccessBlockConfiguration"].update(BlockPublicPolicy=False),
+    lambda raw: properties(raw, "MediaBucket").pop("PublicAccessBlockConfiguration"),
+    lambda raw: properties(raw, "MediaBucket").pop("VersioningConfiguration"),
+    lambda raw: properties(raw, "MediaBucket").pop("NotificationConfiguration"),
+    lambda raw: properties(raw, "MediaBucket").pop("BucketEncryption"),
+    lambda raw: properties(raw, "MediaBucket")["LifecycleConfiguration"]["Rules"].pop(0),
+)
+def buckets_are_private_versioned_encrypted_and_tell_eventbridge(template: Template) -> Iterator[str]:
+    switches = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+    for name, bucket in template.of_type("AWS::S3::Bucket"):
+        blocked = bucket.get("PublicAccessBlockConfiguration", {})
+        if not all(blocked.get(switch) is True for switch in switches):
+            yield f"{name} can be made public"
+        if bucket.get("VersioningConfiguration", {}).get("Status") != "Enabled":
+            yield f"{name} keeps no versions"
+        if "BucketEncryption" not in bucket:
+            yield f"{name} is not encrypted"
+        bridge = bucket.get("NotificationConfiguration", {}).get("EventBridgeConfiguration", {})
+        if bridge.get("EventBridgeEnabled") is not True:
+            yield f"{name} tells EventBridge nothing"
+        rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
+        if not any("AbortIncompleteMultipartUpload" in rule and rule["Status"] == "Enabled" for rule in rules):
+            yield f"{name} keeps the parts of abandoned uploads"
+
+
+@caught(
+    lambda raw: raw["Resources"].pop("MediaBucketPolicy"),
+    lambda raw: properties(raw, "MediaBucketPolicy")["PolicyDocument"]["Statement"][0].update(Effect="Allow"),
+    lambda raw: properties(raw, "MediaBucketPolicy")["PolicyDocument"]["Statement"][0]["Resource"].pop(1),
+    lambda raw: properties(raw, "QueuesTlsPolicy")["Queues"].pop(),
+    lambda raw: properties(raw, "RuleTargetsPolicy")["PolicyDocument"]["Statement"].pop(1),
+)
+def buckets_and_queues_refuse_plain_http(template: Template) -> Iterator[str]:
+    guarded: list[str] = []
+    for type_, attribute in (("AWS::S3::BucketPolicy", "Bucket"), ("AWS::SQS::QueuePolicy", "Queues")):
+        for _, policy in template.of_type(type_):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                insecure = statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport")
+                if statement["Effect"] == "Deny" and statement["Principal"] == "*" and insecure == "false":
+                    named = {template.target(node) for node in listed(policy[attribute])}
+                    guarded += [
+                        name for node in listed(statement["Resource"]) if (name := template.target(node)) in named
+                    ]
+    for name, _ in template.of_type("AWS::SQS::Queue"):
+        if name not in guarded:
+            yield f"{name} takes plain HTTP"
+    for name, _ in template.of_type("AWS::S3::Bucket"):
+        if guarded.count(name) != 2:  # the bucket and its objects
+            yield f"{name} takes plain HTTP"
+
+
+@caught(
+    lambda raw: properties(raw, "ControlTable").pop("SSESpecification"),
+    lambda raw: properties(raw, "ImageQueue").pop("SqsManagedSseEnabled"),
+    lambda raw: properties(raw, "RuleDeadLetterQueue").update(SqsManagedSseEnabled=False),
+)
+def tables_and_queues_are_encrypted(template: Template) -> Iterator[str]:
+    for name, table in template.of_type("AWS::DynamoDB::Table"):
+        if table.get("SSESpecification", {}).get("SSEEnabled") is not True:
+            yield f"{name} is not encrypted"
+    for name, queue in template.of_type("AWS::SQS::Queue"):
+        if queue.get("SqsManagedSseEnabled") is not True and "KmsMasterKeyId" not in queue:
+            yield f"{name} is not encrypted"
+
+
+@caught(
+    lambda raw: properties(raw, "CaptionsTable").pop("PointInTimeRecoverySpecification"),
+    lambda raw: raw["Resources"]["CaptionsTable"].pop("DeletionPolicy"),
+    lambda raw: raw["Resources"]["MediaBucket"].update(UpdateReplacePolicy="Delete"),
+    lambda raw: properties(raw, "CaptionsTable").pop("DeletionProtectionEnabled"),
+)
+def what_cannot_be_made_again_survives(template: Template) -> Iterator[str]:
+    table = template.resources["CaptionsTable"]["Properties"]
+    if table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled") is not True:
+        yield "the captions cannot be restored to a point in time"
+    if "DeletionProtectionEnabled" not in table:
+        yield "the captions table can be deleted"
+    for name in ("CaptionsTable", "MediaBucket"):
+        kept = template.resources[name].get("DeletionPolicy"), template.resources[name].get("UpdateReplacePolicy")
+        if kept != ("RetainExceptOnCreate", "Retain"):
+            yield f"{name} goes with the stack"
+
+
+@caught(
+    lambda raw: properties(raw, "FingerprintsTable").pop("TimeToLiveSpecification"),
+    lambda raw: properties(raw, "ControlTable")["TimeToLiveSpecification"].update(Enabled=False),
+    lambda raw: properties(raw, "ControlTable").update(BillingMode="PROVISIONED"),
+    lambda raw: properties(raw, "CaptionsTable").pop("GlobalSecondaryIndexes"),
+)
+def tables_are_on_demand_with_their_keys_and_expiry(template: Template) -> Iterator[str]:
+    shapes = {
+        "CaptionsTable": (["asset"], {"activity": ["activity", "activity_at"]}, None),
+        "FingerprintsTable": (["pk", "sk"], {}, "expires_at"),
+        "ControlTable": (["pk", "sk"], {}, "expires_at"),
+    }
+    for name, table in template.of_type("AWS::DynamoDB::Table"):
+        keys = [key["AttributeName"] for key in table["KeySchema"]]
+        indexes = {
+            index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
+            for index in table.get("GlobalSecondaryIndexes", [])
+        }
+        ttl = table.get("TimeToLiveSpecification", {})
+        if shapes[name] != (keys, indexes, ttl.get("AttributeName") if ttl.get("Enabled") else None):
+            yield f"{name} has other keys, indexes or expiry than the product reads"
+        if table.get("BillingMode") != "PAY_PER_REQUEST":
+            yield f"{name} is not on demand"
+
+
+@pytest.mark.parametrize("check", INVARIANTS.holding())
+def test_invariant_holds(check: Check) -> None:
+    assert list(check(current())) == []
+
+
+@pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
+def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
+    assert list(check(mutated(mutation))) != []

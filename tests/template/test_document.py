@@ -1,0 +1,96 @@
+"""Invariants of the template as a document: parameters, outputs, and what ties it to a place."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+
+from support.template import ROOT, Check, Invariants, Mutation, Template, current, mutated, properties, texts
+
+OUTPUTS = {
+    "MediaBucketName", "CaptionsTableName", "FingerprintsTableName", "ControlTableName", "UploadsQueueUrl",
+    "ImageQueueUrl", "AudioQueueUrl", "UploadsDeadLetterQueueUrl", "ImageDeadLetterQueueUrl",
+    "AudioDeadLetterQueueUrl", "RuleDeadLetterQueueUrl", "EventBusName", "EndpointSecretArn", "DedupeFunctionName",
+    "CaptionFunctionName", "TranscribeFunctionName", "SweepFunctionName",
+}  # fmt: skip
+"""What the `captions` command and the local stack read."""
+
+INVARIANTS = Invariants()
+caught = INVARIANTS.caught
+
+
+@caught(
+    lambda raw: raw["Parameters"]["Language"].pop("Description"),
+    lambda raw: raw["Parameters"]["MaxJobAgeSeconds"].pop("MinValue"),
+    lambda raw: raw["Parameters"]["LogLevel"].pop("Default"),
+    lambda raw: raw["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"][0]["Parameters"].pop(),
+    lambda raw: raw["Outputs"]["MediaBucketName"].pop("Description"),
+)
+def parameters_and_outputs_are_described_bounded_and_grouped(template: Template) -> Iterator[str]:
+    for name, parameter in template.raw["Parameters"].items():
+        if len(parameter.get("Description", "")) < 20:
+            yield f"{name} is not described"
+        if parameter["Type"] == "Number" and not {"MinValue", "AllowedValues"} & set(parameter):
+            yield f"{name} has no lower bound"
+        if "Default" not in parameter and name != "EndpointUrls":
+            yield f"{name} has no default"
+    groups = template.raw["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    if sorted(grouped) != sorted(template.raw["Parameters"]):
+        yield "the parameter groups name other parameters than there are"
+    for name, output in template.raw["Outputs"].items():
+        if not output.get("Description"):
+            yield f"output {name} is not described"
+
+
+@caught(
+    lambda raw: raw["Outputs"].pop("EventBusName"),
+    lambda raw: raw["Outputs"].update(Other={"Description": "x", "Value": "x"}),
+)
+def outputs_are_those_that_are_read(template: Template) -> Iterator[str]:
+    if different := OUTPUTS ^ set(template.raw["Outputs"]):
+        yield f"missing or unread: {different}"
+
+
+@caught(
+    lambda raw: properties(raw, "EventBus").update(Name="arn:aws:events:x"),
+    lambda raw: properties(raw, "EventBus").update(Name="bus-eu-west-1"),
+    lambda raw: properties(raw, "EventBus").update(Name="bus-123456789012"),
+    lambda raw: properties(raw, "EventBus").update(Name="https://sqs.amazonaws.com/"),
+)
+def no_partition_region_or_account_is_named(template: Template) -> Iterator[str]:
+    for text in texts(template.raw):
+        if "amazonaws.com" in text and not re.fullmatch(r"[a-z]+\.amazonaws\.com", text):
+            yield f"an address of one partition: {text}"
+        if re.search(r"arn:aws[a-z-]*:|\b[a-z]{2}(-gov|-iso[a-z]?)?-[a-z]+-\d\b|\b\d{12}\b", text):
+            yield f"a partition, region or account: {text}"
+
+
+@pytest.mark.parametrize("check", INVARIANTS.holding())
+def test_invariant_holds(check: Check) -> None:
+    assert list(check(current())) == []
+
+
+@pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
+def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
+    assert list(check(mutated(mutation))) != []
+
+
+def test_every_function_and_layer_is_where_the_template_says() -> None:
+    for name, resource in current().raw["Resources"].items():
+        if resource["Type"] == "AWS::Serverless::Function":
+            assert (ROOT / resource["Properties"]["CodeUri"] / "app.py").is_file(), name
+        if resource["Type"] == "AWS::Serverless::LayerVersion":
+            makefile = ROOT / resource["Properties"]["ContentUri"] / "Makefile"
+            assert f"build-{name}:" in makefile.read_text(encoding="utf-8")
+
+
+def test_every_region_has_a_complete_environment_in_samconfig() -> None:
+    environments = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))
+    del environments["version"]
+    assert set(environments) == {"default", "us-east-1", "eu-west-1", "ap-southeast-1"}
+    default = environments.pop("default")
+    for region, environment in environments.items():
+        assert environment["global"]["parameters"].pop("region") == region
+        assert environment == default

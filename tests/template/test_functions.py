@@ -1,0 +1,123 @@
+"""Invariants of the functions: runtime, layers, logs and environment."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from captions.settings import IntakeSettings, Settings, SweepSettings, WorkerSettings
+from support.template import Check, Invariants, Mutation, Template, current, mutated, properties
+
+SETTINGS: dict[str, type[Settings]] = {
+    "DedupeFunction": IntakeSettings,
+    "CaptionFunction": WorkerSettings,
+    "TranscribeFunction": WorkerSettings,
+    "SweepFunction": SweepSettings,
+}
+ANYWHERE = {
+    "POWERTOOLS_SERVICE_NAME",
+    "POWERTOOLS_METRICS_NAMESPACE",
+    "POWERTOOLS_LOG_LEVEL",
+    "AWS_ENDPOINT_URL",
+    "CONFIGURATION_VERSION",
+}
+"""What every function is told besides its settings."""
+
+INVARIANTS = Invariants()
+caught = INVARIANTS.caught
+
+
+@caught(
+    lambda raw: properties(raw, "DedupeFunction").update(Runtime="python3.12"),
+    lambda raw: properties(raw, "DedupeFunction").update(Tracing="PassThrough"),
+    lambda raw: properties(raw, "SweepFunction").update(Architectures=["arm64"]),
+    lambda raw: properties(raw, "SweepFunction").update(Handler="main.handler"),
+    lambda raw: properties(raw, "SweepFunction").update(Layers=[{"Ref": "ProductLayer"}]),
+)
+def functions_share_runtime_architecture_tracing_and_layers(template: Template) -> Iterator[str]:
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        if function["Runtime"] != "python3.13" or function["Handler"] != "app.handler":
+            yield f"{name} has another runtime or handler"
+        if [template.target(value) for value in function["Architectures"]] != ["Architecture"]:
+            yield f"the architecture of {name} is no parameter"
+        if function.get("TracingConfig", {}).get("Mode") != "Active":
+            yield f"{name} is not traced"
+        layers = [layer["Ref"] for layer in template.raw["Resources"][name]["Properties"]["Layers"]]
+        if layers[:2] != ["FoundationLayer", "ProductLayer"]:
+            yield f"{name} lacks Powertools or the product"
+
+
+@caught(
+    lambda raw: raw["Resources"].pop("SweepLogGroup"),
+    lambda raw: properties(raw, "SweepLogGroup").pop("RetentionInDays"),
+    lambda raw: properties(raw, "SweepFunction").pop("LoggingConfig"),
+    lambda raw: properties(raw, "SweepFunction")["LoggingConfig"].update(LogGroup={"Ref": "DedupeLogGroup"}),
+)
+def every_function_logs_to_a_group_of_its_own_that_forgets(template: Template) -> Iterator[str]:
+    groups = dict(template.of_type("AWS::Logs::LogGroup"))
+    used: list[str] = []
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        group = template.target(function.get("LoggingConfig", {}).get("LogGroup"))
+        used.append(group)
+        if group not in groups:
+            yield f"{name} has no log group in the template"
+    if len(set(used)) != len(used):
+        yield "two functions share a log group"
+    for name, group in groups.items():
+        if template.target(group.get("RetentionInDays")) != "LogRetentionDays":
+            yield f"{name} keeps logs for ever"
+
+
+@caught(
+    lambda raw: raw["Globals"]["Function"]["Environment"]["Variables"].pop("CAPTIONS_TABLE"),
+    lambda raw: properties(raw, "SweepFunction")["Environment"]["Variables"].update(IMAGE_MODELS="x"),
+    lambda raw: properties(raw, "CaptionFunction")["Environment"]["Variables"].update(ENDPOINT_URLS=""),
+    lambda raw: properties(raw, "SweepFunction")["Environment"]["Variables"].pop("POWERTOOLS_SERVICE_NAME"),
+)
+def every_function_is_told_what_its_settings_ask_and_no_more(template: Template) -> Iterator[str]:
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        variables = function["Environment"]["Variables"]
+        if missing := ANYWHERE - set(variables):
+            yield f"{name} lacks {missing}"
+        fields = {field.upper() for field in SETTINGS[name].model_fields}
+        if unknown := set(variables) - fields - ANYWHERE:
+            yield f"{name} is told {unknown}, which it never reads"
+        try:
+            SETTINGS[name].from_env({key: environment_value(template, value) for key, value in variables.items()})
+        except ValueError as error:
+            yield f"{name}: {error}"
+
+
+def environment_value(template: Template, node: Any) -> str:
+    """A variable's value with the parameters' defaults, and a made-up name for what only AWS knows."""
+    if not isinstance(node, dict):
+        return str(node)
+    parameter = template.raw["Parameters"].get(template.target(node))
+    if parameter is None:
+        return "name"
+    return str(parameter.get("Default", "https://endpoint.example/v1"))
+
+
+@caught(
+    lambda raw: raw["Parameters"]["MaxImageBytes"].update(Default=1),
+    lambda raw: raw["Parameters"]["Language"].update(Default="de"),
+)
+def parameters_default_to_what_the_product_defaults_to(template: Template) -> Iterator[str]:
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        for variable, node in function["Environment"]["Variables"].items():
+            field = SETTINGS[name].model_fields.get(variable.lower())
+            declared = template.raw["Parameters"].get(template.target(node), {}).get("Default")
+            if field is None or field.is_required() or declared in (None, "") or not field.default:
+                continue
+            if str(declared) != str(field.default):
+                yield f"{variable}: {declared} in the template, {field.default} in {SETTINGS[name].__name__}"
+
+
+@pytest.mark.parametrize("check", INVARIANTS.holding())
+def test_invariant_holds(check: Check) -> None:
+    assert list(check(current())) == []
+
+
+@pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
+def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
+    assert list(check(mutated(mutation))) != []

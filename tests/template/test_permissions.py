@@ -1,0 +1,146 @@
+"""Invariants of keys, roles and policies."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from support.template import (
+    Check,
+    Invariants,
+    Mutation,
+    Template,
+    current,
+    listed,
+    mutated,
+    properties,
+    statement,
+    statements,
+)
+
+WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+"""Actions that know no resource to be scoped to (Service Authorization Reference, AWS X-Ray)."""
+
+INVARIANTS = Invariants()
+caught = INVARIANTS.caught
+
+
+@caught(
+    lambda raw: raw["Globals"]["Function"]["Environment"]["Variables"].update(ENDPOINT_KEY={"Ref": "EndpointKey"}),
+    lambda raw: properties(raw, "CaptionFunction")["Environment"]["Variables"].update(
+        LANGUAGE={"Fn::Sub": "${EndpointKey}"}
+    ),
+    lambda raw: properties(raw, "CaptionFunction")["Environment"]["Variables"].update(API_TOKEN="x"),
+    lambda raw: raw["Parameters"]["EndpointKey"].pop("NoEcho"),
+    lambda raw: raw["Parameters"]["EndpointKey"].update(Default="sk-1234"),
+    lambda raw: raw["Outputs"].update(Key={"Description": "x", "Value": {"Ref": "EndpointKey"}}),
+)
+def the_endpoints_key_stands_in_its_secret_alone(template: Template) -> Iterator[str]:
+    parameter = template.raw["Parameters"]["EndpointKey"]
+    if parameter.get("NoEcho") is not True or parameter.get("Default") != "":
+        yield "the key's parameter shows it"
+    rest = {
+        "Globals": template.raw["Globals"],
+        "Resources": {name: value for name, value in template.raw["Resources"].items() if name != "EndpointSecret"},
+        "Outputs": template.raw["Outputs"],
+    }
+    if "{'Ref': 'EndpointKey'}" in repr(rest) or "${EndpointKey}" in repr(rest):
+        yield "the key is used outside its secret"
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        for variable in function["Environment"]["Variables"]:
+            if re.search("KEY|SECRET|TOKEN|PASSWORD", variable) and not variable.endswith("_ARN"):
+                yield f"{name} is told {variable}"
+
+
+@caught(
+    lambda raw: statement(raw, "DedupeRole", "Captions").update(Action="dynamodb:*"),
+    lambda raw: statement(raw, "DedupeRole", "Captions").update(Action=["*"]),
+    lambda raw: statement(raw, "CaptionRole", "EndpointKey").update(Resource="*"),
+    lambda raw: statement(raw, "CaptionRole", "Media").update(Resource="arn:aws:s3:::*"),
+    lambda raw: statement(raw, "SweepRole", "Traces")["Action"].append("sqs:SendMessage"),
+    lambda raw: properties(raw, "SweepRole").update(ManagedPolicyArns=["arn:aws:iam::aws:policy/AmazonSQSFullAccess"]),
+    lambda raw: properties(raw, "SweepFunction").update(Role={"Fn::GetAtt": ["DedupeRole", "Arn"]}),
+    lambda raw: properties(raw, "SweepFunction").pop("Role"),
+    lambda raw: properties(raw, "ModelsOverridePolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
+)
+def every_function_may_do_little_and_that_to_named_resources(template: Template) -> Iterator[str]:
+    roles = [template.target(function["Role"]) for _, function in template.of_type("AWS::Lambda::Function")]
+    if len(set(roles)) != len(roles):
+        yield "two functions share a role"
+    documents = []
+    for name, role in template.of_type("AWS::IAM::Role"):
+        if role.get("ManagedPolicyArns"):
+            yield f"{name} has managed policies"
+        documents += [(name, policy["PolicyDocument"]) for policy in role.get("Policies", [])]
+    documents += [(name, policy["PolicyDocument"]) for name, policy in template.of_type("AWS::IAM::Policy")]
+    for name, document in documents:
+        for allowed in document["Statement"]:
+            actions = listed(allowed["Action"])
+            if any("*" in action for action in actions):
+                yield f"{name} allows {actions}"
+            for resource in listed(allowed["Resource"]):
+                literal = resource if isinstance(resource, str) else ""
+                if literal and not (literal == "*" and set(actions) <= WITHOUT_RESOURCES):
+                    yield f"{name} allows {actions} on {resource}"
+
+
+@caught(
+    lambda raw: statement(raw, "DedupeRole", "Media").update(Resource={"Fn::Sub": "${MediaBucket.Arn}/*"}),
+    lambda raw: statement(raw, "CaptionRole", "GoneOrForbidden").update(
+        Resource={"Fn::Sub": "arn:${AWS::Partition}:s3:::${ExistingBucketName}"}
+    ),
+    lambda raw: raw["Resources"]["MediaBucket"].pop("Condition"),
+    lambda raw: raw["Resources"]["MediaBucketPolicy"].pop("Condition"),
+    lambda raw: properties(raw, "ExistingBucketKeyPolicy")["Roles"].pop(1),
+)
+def an_existing_bucket_takes_the_place_of_the_stacks_own(template: Template) -> Iterator[str]:
+    for name in ("MediaBucket", "MediaBucketPolicy"):
+        if template.resources[name].get("Condition") != "MakesBucket":
+            yield f"{name} is made beside an existing bucket"
+    own, existing = "${MediaBucket.Arn}", "arn:${AWS::Partition}:s3:::${ExistingBucketName}"
+    readers = {"DedupeRole", "CaptionRole", "TranscribeRole"}
+    for role in readers:
+        for sid, path in (("Media", "/*"), ("GoneOrForbidden", "")):
+            (found,) = [entry for entry in statements(template, role) if entry["Sid"] == sid]
+            one = {"Fn::Sub": own + path} if path else {"Fn::GetAtt": ["MediaBucket", "Arn"]}
+            if found["Resource"] != {"Fn::If": ["MakesBucket", one, {"Fn::Sub": existing + path}]}:
+                yield f"{role}: {sid} is not about the bucket that is read"
+    policy = template.resources["ExistingBucketKeyPolicy"]["Properties"]
+    if {template.target(role) for role in policy["Roles"]} != readers:
+        yield "a function may not decrypt what it reads"
+
+
+@caught(
+    lambda raw: statement(raw, "DedupeRole", "OwnQueue").update(Resource={"Fn::GetAtt": ["ImageQueue", "Arn"]}),
+    lambda raw: statement(raw, "CaptionRole", "OwnQueue")["Action"].remove("sqs:DeleteMessage"),
+    lambda raw: statement(raw, "CaptionRole", "Logs").update(Resource={"Fn::GetAtt": ["SweepLogGroup", "Arn"]}),
+)
+def every_function_may_read_its_queue_and_write_its_log(template: Template) -> Iterator[str]:
+    def may(function: str, action: str, resource: str) -> bool:
+        role = template.target(template.resources[function]["Properties"]["Role"])
+        return any(
+            action in listed(entry["Action"])
+            and resource in [template.target(node) for node in listed(entry["Resource"])]
+            for entry in statements(template, role)
+        )
+
+    for _, mapping in template.of_type("AWS::Lambda::EventSourceMapping"):
+        function, queue = template.function(mapping["FunctionName"]), template.target(mapping["EventSourceArn"])
+        for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
+            if not may(function, action, queue):
+                yield f"{function} may not {action} on {queue}"
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        group = template.target(function["LoggingConfig"]["LogGroup"])
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+            if not may(name, action, group):
+                yield f"{name} may not {action} on {group}"
+
+
+@pytest.mark.parametrize("check", INVARIANTS.holding())
+def test_invariant_holds(check: Check) -> None:
+    assert list(check(current())) == []
+
+
+@pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
+def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
+    assert list(check(mutated(mutation))) != []
