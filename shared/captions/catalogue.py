@@ -49,6 +49,9 @@ _PARTS_OF: Mapping[str, frozenset[Part]] = MappingProxyType(
 
 _TRANSCRIPTIONS: frozenset[Part] = frozenset({"audio_transcriptions"})
 
+Structured = Literal["json_schema", "json_object", "none"]
+"""The strongest `response_format` a model takes: a schema it must keep to, any JSON object, or none at all."""
+
 _PER_MILLION = Decimal(1_000_000)
 
 
@@ -94,7 +97,8 @@ class Model(_Entry):
     `minute_price` is in dollars per minute of sound, for models that are billed by time. `longest_audio` and
     `longest_video` are the seconds one call may hold. A model without the modality `text` does not chat: it turns sound
     into words at `/v1/audio/transcriptions`. `transcript_format` is what it is asked for there: `verbose_json` has the
-    language and segments with times, which not every model gives.
+    language and segments with times, which not every model gives. `structured` is the strongest `response_format` that
+    is documented for it.
     """
 
     name: str = Field(min_length=1)
@@ -113,6 +117,7 @@ class Model(_Entry):
     longest_video: float | None = Field(default=None, gt=0)
     transcript_format: Literal["verbose_json", "json"] = "verbose_json"
     streaming_only: bool = False
+    structured: Structured = "none"
     media_types: Mapping[Modality, tuple[str, ...]] = Field(default_factory=dict)
     audio_data_prefix: str = ""
     enabled: bool = True
@@ -153,6 +158,7 @@ class Dialect(_Entry):
     media_types: Mapping[Modality, tuple[str, ...]] = Field(default_factory=dict)
     audio_data_prefix: str | None = None
     streaming_only_models: tuple[str, ...] = ()
+    structured: Structured | None = None
     max_body: int | None = Field(default=None, gt=0)
 
     def spoken_by(self, model: Model) -> Model | None:
@@ -176,6 +182,9 @@ class Dialect(_Entry):
             changes["audio_data_prefix"] = self.audio_data_prefix
         if any(fnmatchcase(model.name, pattern) for pattern in self.streaming_only_models):
             changes["streaming_only"] = True
+        if self.structured is not None:
+            # Who constrains the decoding is the server, whatever the model.
+            changes["structured"] = self.structured
         if self.max_body is not None:
             changes["max_body"] = min(self.max_body, model.max_body)
         return model.model_copy(update=changes)

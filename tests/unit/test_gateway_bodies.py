@@ -50,11 +50,31 @@ def test_a_picture_goes_as_data_uri_before_the_question():
     assert question == {"type": "text", "text": "What is it?"}
 
 
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "it", "schema": {"type": "object"}}}
+ANY_OBJECT = {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    ("model", "endpoint", "wanted", "text", "sent"),
+    [
+        ("GPT-4o", "http://openai/v1", SCHEMA, "What is it?", SCHEMA),
+        ("GPT-4o", "http://openai/v1", ANY_OBJECT, "As JSON, please", ANY_OBJECT),
+        ("deepseek-ai/DeepSeek-V4-Flash", "http://openai/v1", SCHEMA, "As JSON, please", ANY_OBJECT),
+        ("deepseek-ai/DeepSeek-V4-Flash", "http://openai/v1", SCHEMA, "What is it?", None),
+        ("GLM-4.5V", "http://openai/v1", SCHEMA, "As JSON, please", None),
+        ("GLM-4.5V", "http://openai/v1", ANY_OBJECT, "As JSON, please", None),
+        ("GLM-4.5V", "http://vllm/v1", SCHEMA, "What is it?", SCHEMA),
+        ("Qwen/Qwen3-VL-8B-Instruct", "http://ollama/v1", SCHEMA, "What is it?", SCHEMA),
+    ],
+)
+def test_the_wanted_form_is_weakened_to_what_the_model_takes(model, endpoint, wanted, text, sent):
+    assert body(ask(response_format=wanted, text=text), model, endpoint).get("response_format") == sent
+
+
 def test_text_alone_goes_as_text_and_n_is_never_sent():
-    sent = body(ask(response_format={"type": "json_object"}), "Qwen3-32B")
+    sent = body(ask(), "Qwen3-32B")
 
     assert sent["messages"][1]["content"] == "What is it?"
-    assert sent["response_format"] == {"type": "json_object"}
     assert "n" not in sent
     assert "stream" not in sent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -61,6 +62,8 @@ class Parts:
         self._base64: dict[int, str] = {}
         self._links: dict[int, str] = {}
         text = len(request.instructions.encode()) + len(request.text.encode())
+        if request.response_format is not None:
+            text += len(json.dumps(request.response_format))
         self._text_bytes = text + text // 8 + ENVELOPE_BYTES  # an eighth for escaped quotes and line ends
 
     def fit(self, model: Model) -> bool:
@@ -91,8 +94,8 @@ class Parts:
             "max_tokens": max_tokens,
             "temperature": request.temperature,
         }
-        if request.response_format is not None:
-            body["response_format"] = dict(request.response_format)
+        if (form := _response_format(request, model)) is not None:
+            body["response_format"] = form
         if stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
@@ -163,6 +166,18 @@ class Parts:
             assert make is not None  # `_ways_of` offers a link only where one can be made
             self._links[index] = make()
         return self._links[index]
+
+
+def _response_format(request: Request, model: Model) -> dict[str, Any] | None:
+    """Return the wanted form of the answer, weakened to what the model takes."""
+    wanted = request.response_format
+    if wanted is None or model.structured == "none":
+        return None
+    if wanted.get("type") != "json_schema" or model.structured == "json_schema":
+        return dict(wanted)
+    # Any JSON object may only be asked for where the prompt speaks of JSON; servers refuse it otherwise.
+    said = "json" in request.instructions.lower() or "json" in request.text.lower()
+    return {"type": "json_object"} if said else None
 
 
 _LINK_BYTES = 2_048  # a presigned URL with a session token

@@ -44,6 +44,7 @@ class Media:
 class Request:
     """What is asked of a model: `instructions` (system), `text` (user), media, and at most `max_tokens` in reply.
 
+    `response_format` is the wanted form of the answer; of a model that takes less, less is asked.
     `judge` looks at a complete text and returns None to accept it, or why not: `ErrorClass.REFUSED` for a refusal in
     prose, `ErrorClass.UNFIT` for an answer the task cannot use. A text that is not accepted is a failed attempt, paid
     like any other, and the next model of the chain is asked. `budget_scopes` names the spending limits that the call

@@ -102,6 +102,10 @@ def _flag(value: Any) -> bool:
     return value.strip().lower() in _TRUE if isinstance(value, str) else value in (True, 1)
 
 
+def _perhaps(value: Any) -> bool | None:
+    return None if value is None or (isinstance(value, str) and not value.strip()) else _flag(value)
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
@@ -109,6 +113,7 @@ Number = Annotated[float | None, BeforeValidator(number)]
 Share = Annotated[float | None, BeforeValidator(_share)]
 Seconds = Annotated[float | None, BeforeValidator(_seconds)]
 Count = Annotated[int | None, BeforeValidator(_count)]
+Perhaps = Annotated[bool | None, BeforeValidator(_perhaps)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
@@ -193,7 +198,7 @@ class Answer(Shape):
     """The field without which the answer is of no use."""
     tags: Words = Field((), description="a few lower-case words to find it by")
     safety: Annotated[Verdict, _choice("safe", "sensitive", "unsafe", otherwise="unknown")] = Field(
-        "unknown", json_schema_extra={"enum": ["safe", "sensitive", "unsafe"]}
+        "unknown", json_schema_extra={"enum": ["safe", "sensitive", "unsafe", "unknown"]}
     )
     confidence: Share = Field(None, description="from 0 to 1, how sure you are that all of this is right")
 
@@ -357,10 +362,10 @@ class MusicAnswer(Answer):
     aliases: ClassVar[Mapping[str, str]] = {"text": "summary", "description": "summary", "genre": "genres",
                                             "bpm": "tempo_bpm", "tempo": "tempo_bpm", "is_music": "music"}  # fmt: skip
     summary: Text = Field("", description="what kind of music it is and how it goes, in one to three sentences")
-    music: Flag = Field(True, description="whether there is music at all")
+    music: Perhaps = Field(None, description="whether there is music at all")
     genres: Words = Field((), description="genre")
     instruments: Words = Field((), description="instrument that is heard")
-    vocals: Text = Field("", description="none, or what kind of voices")
+    vocals: Text = Field("", description="none, or what voices")
     mood: Text = Field("", description="in a few words")
     tempo_bpm: Number = Field(None, description="beats a minute, if they can be counted")
 

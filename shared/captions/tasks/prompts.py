@@ -267,7 +267,8 @@ def _instructions(ask: Ask, language: str) -> str:
     )
     rules.append(
         "'safety' judges what is shown or said: 'unsafe' for sexual content, gore, hate or instructions for crime, "
-        "'sensitive' for nudity, injuries, weapons, drugs, personal documents or distress, else 'safe'."
+        "'sensitive' for nudity, injuries, weapons, drugs, personal documents or distress, else 'safe'; 'unknown' if "
+        "it cannot be told."
     )
     lines = "\n".join(f"- {rule}" for rule in rules)
     return f"{found.role}\n{lines}\n{shapes.ANNOUNCED}\n{shapes.skeleton(found.shape)}"

@@ -423,7 +423,7 @@ def _music(ask: Ask, answer: answers.Answer, seen: Seen, draft: _Draft) -> None:
     if tempo is not None and not 20 <= tempo <= 400:
         draft.add(Problem(code="tempo", message="The tempo is none that music has.", weight=0.1))
         tempo = None
-    if not answer.music and (answer.genres or answer.instruments):
+    if answer.music is False and (answer.genres or answer.instruments):
         message = "There was said to be no music, but genres or instruments were named."
         draft.add(Problem(code="contradiction", message=message, repairable=True, weight=0.25))
     draft.text = summary or ", ".join((*answer.genres, *answer.instruments))

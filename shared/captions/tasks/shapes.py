@@ -67,7 +67,7 @@ def _told(schema: Mapping[str, Any]) -> Any:
         return "one of: " + " | ".join(schema["enum"])
     described = schema.get("description", "")
     if isinstance(kind, list):
-        return f"number or null: {described}"
+        return f"true, false or null: {described}" if "boolean" in kind else f"number or null: {described}"
     if kind == "boolean":
         return f"true or false: {described}"
     return described

@@ -41,3 +41,5 @@ class Description:
     facts: Mapping[str, Any] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
     duration_s: float | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured, by the names that a wanted shape may ask for it; lists of mappings for lists of objects."""

@@ -123,7 +123,37 @@ def describe(data: bytes, max_pixels: int = 50_000_000) -> Description:
         short=short,
         tags=tags(facts),
         facts=asdict(facts),
+        measured=answers(facts),
     )
+
+
+def answers(facts: Facts) -> dict[str, Any]:
+    """Return what was measured by the names that the shapes of answers use for it."""
+    unread = []
+    if facts.text_lines:
+        unread.append(f"About {facts.text_lines} rows look like lines of text, which the local model cannot read.")
+    said: dict[str, Any] = {
+        "objects": [
+            {
+                "name": f"{region.colour} area",
+                "count": 1,
+                "position": _place_words(region.x, region.y),
+                "details": f"{_percent(region.area)} of the frame",
+            }
+            for region in facts.regions
+        ],
+        "blocks": [],
+        "unclear": unread,
+        "code": "",
+        "doubts": unread,
+        "chart_type": "unknown",
+        "purpose": "informative",
+        "reason": "",
+    }
+    if _is_plain(facts):
+        reason = "It is a plain field of one colour without visible content."
+        said |= {"purpose": "decorative", "reason": reason, "alt": "", "long_description": ""}
+    return said
 
 
 def measure(data: bytes, max_pixels: int = 50_000_000) -> Facts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -34,3 +35,23 @@ def condense(text: str, kept: int = _KEPT_SENTENCES) -> str:
 
     best = sorted(range(len(found)), key=lambda at: (-weight(found[at]), at))[:kept]
     return " ".join(found[at] for at in sorted(best))
+
+
+_ASKING = frozenset(
+    {"what", "which", "when", "where", "whom", "whose", "does", "that", "this", "there", "they", "have"}
+)
+
+
+def answer(question: str, said: Sequence[str]) -> str | None:
+    """Return what was said that shares the most words of four letters and more with a question, None if nothing does.
+
+    The measure is Luhn's again; it finds where the matter is spoken of, and understands neither question nor answer.
+    """
+    wanted = _long_words(question) - _ASKING
+    shared = [len(wanted & _long_words(text)) for text in said]
+    most = max(shared, default=0)
+    return said[shared.index(most)] if most else None
+
+
+def _long_words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{4,}", text.lower()))

@@ -31,7 +31,37 @@ def sound(heard: Mapping[str, Any]) -> Description:
         facts={key: value for key, value in heard.items() if key != "segments"},
         segments=segments,
         duration_s=duration,
+        measured=_answers(heard, segments, duration),
     )
+
+
+def _answers(heard: Mapping[str, Any], segments: tuple[Segment, ...], duration: float) -> dict[str, Any]:
+    """Return what was measured by the names that the shapes of answers use for it."""
+    loudness = f"{heard['loudness_dbfs']:.0f} dB below full scale".replace("-", "")
+    said = [{"start": one.start, "end": one.end, "text": one.text} for one in segments]
+    if not segments:
+        without = _without_speech(heard)
+        return {
+            "language": "und",
+            "segments": said,
+            "sounds": without,
+            "emotion": "none",
+            "summary/voices": without,
+            "summary/music": f"{without} Its loudness is {loudness}; whether it is music is not known.",
+        }
+    words = sum(len(one.text.split()) for one in segments)
+    pace = words / max(0.5, sum(one.end - one.start for one in segments))
+    manner = f"about {pace:.1f} words a second, {loudness}"
+    return {
+        "language": "en",
+        "segments": said,
+        "speech": said,
+        "sounds": "",
+        "confidence": heard["confidence"],
+        "emotion": "unknown",
+        "summary/voices": f"English speech, {manner}; the local model does not hear emotions.",
+        "summary/music": f"English speech, {manner}; whether there is music besides is not known.",
+    }
 
 
 def film(seen: Mapping[str, Any], heard: Mapping[str, Any] | None) -> Description:
@@ -42,14 +72,21 @@ def film(seen: Mapping[str, Any], heard: Mapping[str, Any] | None) -> Descriptio
     length = f"A video of {_seconds(duration)}" if duration else "A video"
     sentences = [f"{length}, {first.width}x{first.height}."]
     told = ""
+    scenes: list[dict[str, Any]] = []
     for at, facts in frames:
         words = pixels.phrase(facts)[0]
         if words != told:
+            if scenes:
+                scenes[-1]["end"] = at
+            scenes.append({"start": at, "end": duration, "text": words})
             sentences.append(f"At {_seconds(at)}: {words[0].lower()}{words[1:]}")
             told = words
     short = " ".join(sentences[:2])
+    measured: dict[str, Any] = {"scenes": scenes}
     if heard is not None:
         listened = sound(heard)
+        # What a film's sound answers stands beside what its frames do; how sure the ear was is no measure of the film.
+        measured |= {name: value for name, value in listened.measured.items() if name != "confidence"}
         said = f'It says: "{listened.short}"' if listened.segments else "No speech was recognised in it."
         sentences.append(said)
     tokens = sum(max(4, -(-facts.width * facts.height // 1024)) for _, facts in frames)
@@ -60,6 +97,7 @@ def film(seen: Mapping[str, Any], heard: Mapping[str, Any] | None) -> Descriptio
         tags=("video", *pixels.tags(first)),
         segments=sound(heard).segments if heard is not None else (),
         duration_s=duration,
+        measured=measured,
     )
 
 

@@ -402,8 +402,9 @@ class Endpoint:
         if prompt + min(wanted, model.context // 2) > model.context:
             raise fault_kinds.context_too_long(model.context, prompt)
         text = "\n".join(description.text for description in described) if described else prose.condense(call.user)
-        if call.response_format is not None:
-            text = structured.shaped(call.response_format, text, described, call.user)
+        wanted_form = _wanted_form(call)
+        if wanted_form is not None:
+            text = structured.shaped(wanted_form, text, described, call.user)
         finish = "stop"
         clipped = clip_tokens(text, wanted)
         if clipped != text:
@@ -792,6 +793,14 @@ def _mid_stream_error(entry: Entry, fault: Fault) -> dict[str, Any]:
     message = fault.text or "The upstream model stopped while it answered."
     entry.note_error("server_error", message)
     return {"error": {"message": message, "type": "server_error", "code": "server_error", "param": None}}
+
+
+def _wanted_form(call: ChatCall) -> Mapping[str, Any] | None:
+    """Return the shape of the answer: the schema that is given, or else what the instructions show in words."""
+    given = call.response_format
+    if given is not None and given.get("type") == "json_schema":
+        return given
+    return structured.told_in_words(call.system) or given
 
 
 def _spoiled(answer: Answer, fault: Fault) -> Answer:

@@ -1,8 +1,8 @@
-"""Answers in the shape `response_format` asks for.
+"""Answers in the shape that `response_format`, or the prompt in its own words, asks for.
 
-The local model knows a text, a short form of it, a few tags and whether there is speech or text. It puts these into
-the properties whose names ask for them, and the emptiest value the schema allows into every other: it does not make
-up what it did not measure.
+The local model knows a text, a short form of it, a few tags, and what it measured under the names that such shapes use.
+It puts these into the properties whose names ask for them, and the emptiest value the schema allows into every other:
+it does not make up what it did not measure.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captions_cli.local.endpoint import prose
-from captions_cli.local.endpoint.description import Description
+from captions_cli.local.endpoint.description import Description, Segment
 
+_WHOLE = re.compile(r"^(caption|text|description|long_description|answer|scene|transcript|reply)$", re.IGNORECASE)
 _SHORT = re.compile(r"alt|short|title|summary|headline", re.IGNORECASE)
 _TAGS = re.compile(r"tags?$|keywords?$|labels?$|categories$", re.IGNORECASE)
 _LANGUAGE = re.compile(r"^(language|lang|languages)$", re.IGNORECASE)
@@ -22,12 +23,48 @@ _SEGMENTS = re.compile(r"^segments$", re.IGNORECASE)
 _MAX_DEPTH = 8
 
 
+_QUESTION = re.compile(r"\bquestion: *(\"(?:[^\"\\\n]|\\.)*\")", re.IGNORECASE)
+_SKELETON = re.compile(r"\bJSON object\b[^\n]*:[ \t]*\n(?=\{)")
+_KINDS = {"number or null:": ["number", "null"], "number:": "number", "true or false:": "boolean",
+          "true, false or null:": ["boolean", "null"]}  # fmt: skip
+
+
+def told_in_words(instructions: str) -> dict[str, Any] | None:
+    """Return, as a `response_format`, the shape that instructions show as a JSON object after a line that says so.
+
+    The object's values say what stands in their place: "number or null: ...", "true or false: ...", "one of: a | b",
+    a list of one such value, an object, or anything else for a text.
+    """
+    decoder = json.JSONDecoder()
+    for match in _SKELETON.finditer(instructions):
+        try:
+            skeleton, _ = decoder.raw_decode(instructions, match.end())
+        except ValueError:
+            continue
+        if isinstance(skeleton, Mapping):
+            return {"type": "json_schema", "json_schema": {"name": "told", "schema": _schema_of(skeleton)}}
+    return None
+
+
+def _schema_of(told: Any) -> dict[str, Any]:
+    if isinstance(told, Mapping):
+        return {"type": "object", "properties": {name: _schema_of(one) for name, one in told.items()}}
+    if isinstance(told, list):
+        return {"type": "array", "items": _schema_of(told[0]) if told else {"type": "string"}}
+    words = told if isinstance(told, str) else ""
+    if words.startswith("one of: "):
+        return {"type": "string", "enum": [name.strip() for name in words.removeprefix("one of: ").split("|")]}
+    kind = next((kind for prefix, kind in _KINDS.items() if words.startswith(prefix)), "string")
+    return {"type": kind, "description": words}
+
+
 def shaped(response_format: Mapping[str, Any], text: str, described: Sequence[Description], user_text: str) -> str:
     """Return `text` as JSON where `response_format` asks for it, as it is otherwise.
 
-    With a `json_schema` the document has every property the schema names, with the text in the first string; with
-    `json_object` it is `{"text": ...}`. A list of objects in the schema is filled from a JSON list of objects in the
-    user's text, entry by entry, if there is one (what captioning in bulk from metadata sends).
+    With a `json_schema` the document has every property the schema names, with what was measured in those whose names
+    ask for it and the text in the first string whose name does; with `json_object` it is `{"text": ...}`. A list of
+    objects in the schema is filled from a JSON list of objects in the user's text, entry by entry, if there is one
+    (what captioning in bulk from metadata sends).
     """
     match response_format.get("type"):
         case "json_object":
@@ -37,7 +74,7 @@ def shaped(response_format: Mapping[str, Any], text: str, described: Sequence[De
             schema = named.get("schema") if isinstance(named, Mapping) else None
             if not isinstance(schema, Mapping):
                 return json.dumps({"text": text}, ensure_ascii=False)
-            document = _Filler(schema, text, described, _records(user_text)).document()
+            document = _Filler(schema, text, described, user_text).document()
             return json.dumps(document, ensure_ascii=False)
     return text
 
@@ -55,21 +92,40 @@ def _records(text: str) -> list[Mapping[str, Any]]:
     return []
 
 
+def _answered(user_text: str, segments: Sequence[Segment]) -> dict[str, Any]:
+    """Return the answer to the question in the user's text: what was heard that shares the most words with it."""
+    quoted = _QUESTION.search(user_text)
+    found = prose.answer(json.loads(quoted[1]), [segment.text for segment in segments]) if quoted else None
+    if found is not None:
+        return {"answerable": True, "answer": found, "evidence": found}
+    heard = "speech that has none of its words" if segments else "no speech"
+    return {"answerable": False, "answer": f"The question is not answered: {heard} was recognised.", "evidence": ""}
+
+
 class _Filler:
     def __init__(
         self,
         schema: Mapping[str, Any],
         text: str,
         described: Sequence[Description],
-        records: Sequence[Mapping[str, Any]],
+        user_text: str,
     ) -> None:
         self._schema = schema
         self._text = text
         self._short = " ".join(description.short for description in described) or text
         self._tags = list(dict.fromkeys(tag for description in described for tag in description.tags))
         self._segments = [segment for description in described for segment in description.segments]
-        self._records = records
-        self._unsaid = True
+        self._measured: dict[str, Any] = {}
+        for description in described:
+            self._measured |= description.measured
+        self._records = _records(user_text)
+        top = self._resolved(schema) or {}
+        self._names = frozenset(top.get("properties") or {})
+        if "answerable" in self._names:
+            self._measured |= _answered(user_text, self._segments)
+        # Where some name asks for the text itself, no other gets it; the first string gets it where none does.
+        asked = (_WHOLE.match(name) or _SHORT.search(name) or self._found(name) for name in self._names)
+        self._unsaid = not any(asked)
 
     def document(self) -> Any:
         return self._value(self._schema, "", {}, 0)
@@ -80,13 +136,19 @@ class _Filler:
         if depth > _MAX_DEPTH or schema is None:
             return None
         kind = schema.get("type")
+        nullable = isinstance(kind, list) and "null" in kind
         kind = next((one for one in kind if one != "null"), "null") if isinstance(kind, list) else kind
+        if depth == 1 and (key := self._found(name)) is not None:
+            return self._known(schema, self._measured[key], depth)
+        if nullable and kind != "string" and name not in given:
+            return None
         if kind == "string" and "enum" not in schema and "const" not in schema:
             return self._string(schema, name, given)
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
-            return schema["enum"][0]
+            named = schema["enum"]
+            return given[name] if given.get(name) in named else "unknown" if "unknown" in named else named[0]
         match kind:
             case "object":
                 properties = schema.get("properties") or {}
@@ -97,6 +159,49 @@ class _Filler:
                 known = given.get(name)
                 if isinstance(known, int | float) and not isinstance(known, bool):
                     return known
+                return schema.get("minimum", 0)
+            case "boolean":
+                return False
+        return None
+
+    def _found(self, name: str) -> str | None:
+        """Return the key of what was measured for a property: its name, if need be with the name of one beside it."""
+        beside = (key for key in self._measured if key.startswith(f"{name}/") and key.partition("/")[2] in self._names)
+        return next(beside, name if name in self._measured else None)
+
+    def _known(self, schema: Any, value: Any, depth: int) -> Any:
+        """Return what was measured, with no more of it than the schema has a place for."""
+        schema = self._resolved(schema) or {}
+        if depth > _MAX_DEPTH:
+            return None
+        if isinstance(value, list | tuple):
+            return [self._known(schema.get("items"), one, depth + 1) for one in value]
+        if isinstance(value, Mapping):
+            properties = schema.get("properties") or {}
+            return {
+                key: self._known(inner, value[key], depth + 1) if key in value else self._blank(inner)
+                for key, inner in properties.items()
+            }
+        if isinstance(value, str) and value not in schema.get("enum", [value]):
+            return self._blank(schema)
+        return value
+
+    def _blank(self, schema: Any) -> Any:
+        """Return the emptiest value a schema allows."""
+        schema = self._resolved(schema) or {}
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            return None if "null" in kind else self._blank({**schema, "type": kind[0]})
+        if named := schema.get("enum"):
+            return "unknown" if "unknown" in named else named[0]
+        match kind:
+            case "object":
+                return {name: self._blank(inner) for name, inner in (schema.get("properties") or {}).items()}
+            case "array":
+                return []
+            case "string":
+                return ""
+            case "integer" | "number":
                 return schema.get("minimum", 0)
             case "boolean":
                 return False
@@ -142,10 +247,10 @@ class _Filler:
 
     def _string(self, schema: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> str:
         longest = schema.get("maxLength")
-        text = self._words(name, given)
+        text = self._words(schema, name, given)
         return _cut(text, longest) if isinstance(longest, int) else text
 
-    def _words(self, name: str, given: Mapping[str, Any]) -> str:
+    def _words(self, schema: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> str:
         if isinstance(given.get(name), str):
             return str(given[name])
         if given:
@@ -153,10 +258,10 @@ class _Filler:
             said = [str(value) for value in given.values() if isinstance(value, str) and " " in value]
             return prose.condense(". ".join(said), 1) if said else ""
         if _LANGUAGE.match(name):
-            return "en"
-        if self._unsaid:
+            return "" if "programming" in schema.get("description", "") else "en"
+        if self._unsaid or _WHOLE.match(name):
             self._unsaid = False
-            return self._short if _SHORT.search(name) else self._text
+            return self._text
         return self._short if _SHORT.search(name) else ""
 
 
