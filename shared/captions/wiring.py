@@ -188,7 +188,6 @@ _COUNTED = {
     "circuit_opened": "CircuitOpened",
     "account_problem": "EndpointAccountProblem",
     "breaker_store_failed": "BreakerStoreFailed",
-    "unknown_model": "UnknownModel",
 }
 
 
