@@ -112,5 +112,5 @@ build: install $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (de
 	@$(BIN)/python layers/sizes.py $(BUILD_DIR)/template.yaml
 
 deploy: build ## build and deploy to REGION (us-east-1, eu-west-1, ap-southeast-1); PARAMETERS="EndpointUrls=https://…/v1 …"
-	@$(SAM) deploy --config-env $(REGION) --template-file $(BUILD_DIR)/template.yaml \
+	@$(SAM) deploy --config-file "$(CURDIR)/samconfig.toml" --config-env $(REGION) --template-file $(BUILD_DIR)/template.yaml \
 		--parameter-overrides Architecture=$(ARCH) $(PARAMETERS)

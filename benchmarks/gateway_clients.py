@@ -147,27 +147,33 @@ async def flat_out(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
 async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
     """Start the calls at a steady rate; return for each how it ended, when, and how far beyond its deadline.
 
-    With `requeue_s` a call that fails is made again as a queue would deliver it: after the time its error names, but
-    no sooner than a delay that doubles from two seconds to twenty, until `requeue_s` have passed.
+    With `requeue_s` a call that fails is made again as a queue would deliver it, until `requeue_s` have passed: after
+    the delay the pipeline gives it (doubling from four seconds to twenty, half of it jitter, and no sooner than a
+    little after the time its error names), and with no more than `workers` calls under way, as an event source allows.
     """
     ends: list[dict[str, Any]] = []
+    requeue_s = spec.get("requeue_s", 0.0)
+    workers = asyncio.Semaphore(spec["workers"] if requeue_s else spec["calls"] + 1)
 
     async def one(number: int) -> None:
         began = time.monotonic()
         made, overrun, text, error = 0, 0.0, "", None
         while True:
-            deadline = time.monotonic() + spec["deadline_s"]
-            error, pause = None, 2.0**made
+            async with workers:
+                deadline = time.monotonic() + spec["deadline_s"]
+                error, named = None, 0.0
+                try:
+                    text = await call(number, deadline)
+                except Exception as raised:  # each client has its own: which one it was is all that is compared
+                    error = type(raised).__name__
+                    named = getattr(raised, "retry_after_s", None) or 0.0
+                overrun = max(overrun, time.monotonic() - deadline)
+            most = min(4.0 * 2.0**made, 20.0)
+            pause = max(named + random.uniform(0.0, min(named, 5.0)), random.uniform(most / 2, most))
             made += 1
-            try:
-                text = await call(number, deadline)
-            except Exception as raised:  # each client has its own errors: which one it was is all that is compared
-                error = type(raised).__name__
-                pause = max(getattr(raised, "retry_after_s", None) or 0.0, min(pause, 20.0))
-            overrun = max(overrun, time.monotonic() - deadline)
-            if error is None or time.monotonic() - began + pause > spec.get("requeue_s", 0.0):
+            if error is None or time.monotonic() - began + pause > requeue_s:
                 break
-            await asyncio.sleep(pause + random.uniform(0.0, 1.0))
+            await asyncio.sleep(pause)
         right = error is None and text.endswith(MARK)
         ends.append(
             {"right": right, "error": error, "latency_s": time.monotonic() - began, "overrun_s": overrun, "made": made}
@@ -177,7 +183,7 @@ async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
     await call(-1, time.monotonic() + 60.0)
     print("ready", flush=True)
     sys.stdin.readline()
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
     running: set[asyncio.Task[None]] = set()
     for number in range(spec["calls"]):
         delay = began + number / spec["rate"] - time.monotonic()
@@ -189,7 +195,7 @@ async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
     for task in unfinished:
         task.cancel()
         ends.append({"right": False, "error": "unfinished", "latency_s": 0.0, "overrun_s": 0.0, "made": 1})
-    return {"ends": ends, "wall_s": time.monotonic() - began}
+    return {"ends": ends, "wall_s": time.monotonic() - began, "cpu_s": time.process_time() - cpu}
 
 
 async def main() -> None:

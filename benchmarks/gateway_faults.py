@@ -39,11 +39,13 @@ CHAIN = [QWEN_8B, QWEN_32B, GLM, HUNYUAN]
 SCALE, TIMEOUT_S, DEADLINE_S = 0.1, 1.5, 6.0
 OUTAGE_S = 30.0
 REQUEUE_S = 180.0
+WORKERS = 64
+"""Calls under way at once where a queue delivers them: six or seven batches of ten."""
 FAILURES_TO_KNOW, SETTLED_S = 5, 0.5
 """A client could know that something is down once five calls to it failed and those under way then have ended."""
 GOAL_RIGHT, GOAL_OVERRUN_S, GOAL_WASTED = 0.9999, 0.050, 0.01
 
-HEAD = ["scenario", "client", "right", "p50 ms", "p99 ms", "overrun ms", "wasted", "$ / 1,000", "errors"]
+HEAD = ["scenario", "client", "right", "p50 ms", "p99 ms", "overrun ms", "wasted", "$ / 1,000", "CPU ms", "errors"]
 
 SETUPS: dict[str, dict[str, Any]] = {
     # One group for each model with fallbacks between them, no retries before the fallback.
@@ -106,6 +108,7 @@ def run(client: str, scenario: Scenario, options: dict[str, Any], calls: int, ra
                 "timeout_s": TIMEOUT_S,
                 "deadline_s": DEADLINE_S,
                 "requeue_s": REQUEUE_S if scenario.requeue else 0.0,
+                "workers": WORKERS,
                 "calls": calls,
                 "rate": rate,
                 "image": picture(),
@@ -166,6 +169,8 @@ def judged(scenario: Scenario, result: dict[str, Any], calls: int) -> dict[str, 
         "overrun_ms": max(0.0, *(end["overrun_s"] for end in ends)) * 1000,
         "wasted": _wasted(log) / calls if scenario.knowable else None,
         "calls_made": len(log),
+        "client_cpu_ms": result["cpu_s"] / calls * 1000,
+        "client_core_share": result["cpu_s"] / result["wall_s"],
         "dollars_per_1000": paid / max(1, right) * 1000,
         "errors": dict(_count(end["error"] or "wrong text" for end in ends if not end["right"])),
     }
@@ -305,7 +310,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=5_000, help="calls of each scenario")
     parser.add_argument("--tried", type=int, default=200, help="calls that each of litellm's set-ups is tried with")
-    parser.add_argument("--rate", type=float, default=100.0, help="calls started in a second")
+    parser.add_argument("--rate", type=float, default=40.0, help="calls started in a second")
     parser.add_argument("--outage", type=float, default=OUTAGE_S, help="seconds that everything is down in all_down")
     parser.add_argument("--scenarios", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
     parser.add_argument("--clients", nargs="+", choices=["gateway", "litellm"], default=["gateway", "litellm"])
@@ -367,12 +372,13 @@ def _row(name: str, client: str, figure: dict[str, Any]) -> list[object]:
     return [
         name,
         client if figure["setup"] is None else f"{client} ({figure['setup']})",
-        f"{figure['right']:.2%}",
+        f"{figure['right']:.3%}",
         f"{figure['p50_ms']:.0f}",
         f"{figure['p99_ms']:.0f}",
         f"{figure['overrun_ms']:.0f}",
         "-" if wasted is None else f"{wasted:.2%}",
         f"{figure['dollars_per_1000']:.4f}",
+        f"{figure['client_cpu_ms']:.1f}",
         ", ".join(f"{count} {error}" for error, count in figure["errors"].items()) or "-",
     ]
 

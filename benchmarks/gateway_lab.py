@@ -64,6 +64,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
+        "nice": os.nice(0),  # children inherit it
         "versions": versions(),
     }
 

@@ -188,6 +188,7 @@ _COUNTED = {
     "circuit_opened": "CircuitOpened",
     "account_problem": "EndpointAccountProblem",
     "breaker_store_failed": "BreakerStoreFailed",
+    "unknown_model": "UnknownModel",
 }
 
 

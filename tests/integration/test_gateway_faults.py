@@ -23,6 +23,7 @@ from captions.gateway import (
     Gateway,
     GatewayError,
     Media,
+    NoCapableModel,
     Refused,
     Request,
     RetryPolicy,
@@ -449,6 +450,29 @@ async def test_connections_are_kept_and_used_again():
             for _ in range(5):
                 await asyncio.gather(*(client.complete(ask(), CHAIN, deadline=soon()) for _ in range(10)))
             assert fresh.connections <= 10
+
+
+async def test_a_name_the_catalogue_lacks_is_passed_over_and_told_once(endpoint):
+    seen = []
+    catalogue = load('[models."GLM-4.5V"]\nenabled = false')
+    chain = ["GLM-46V", "GLM-4.5V", FIRST]
+
+    async with opened(endpoint.url, catalogue=catalogue, observe=lambda *event: seen.append(event)) as client:
+        answers = [await client.complete(ask(), chain, deadline=soon()) for _ in range(2)]
+
+    assert [answer.model for answer in answers] == [FIRST, FIRST]
+    assert seen == [("unknown_model", {"model": "GLM-46V"}), ("unknown_model", {"model": "GLM-4.5V"})]
+
+
+async def test_a_chain_of_unknown_names_is_worth_another_try_once_it_is_put_right(endpoint):
+    async with opened(endpoint.url) as client:
+        with pytest.raises(Exhausted, match="GLM-46V") as caught:
+            await client.complete(ask(), ["GLM-46V", "Qwen3-32B"], deadline=soon())
+        with pytest.raises(NoCapableModel):  # all names are known here: waiting changes nothing
+            await client.complete(ask(), ["Qwen3-32B"], deadline=soon())
+
+    assert caught.value.retry_after_s > 0
+    assert called(endpoint) == []
 
 
 async def test_a_concurrent_batch_is_answered_in_full(endpoint):

@@ -51,11 +51,11 @@ class TestResources:
     def test_every_resource_says_how_it_is_treated(self, small: Small) -> None:
         coverage = {logical_id: (treatment, note) for logical_id, _, treatment, note in small.stack.coverage()}
         assert coverage["Bus"][0] == "created"
-        assert coverage["Secret"][0] == "repaired"
+        assert coverage["Secret"][0] == "created"
         assert coverage["WorkFunctionHourly"][0] == "repaired"
         layer = next(logical_id for logical_id in coverage if logical_id.startswith("Layer"))
-        assert coverage[layer][0] == "not emulated"
-        assert coverage[layer][1]
+        assert coverage[layer][0] == "created"
+        assert all(note for treatment, note in coverage.values() if treatment != "created")
         assert "FancyTopic" not in coverage  # its condition is false
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,12 @@ class TestDeliveries:
         assert len({event["id"] for event in events}) == 10
 
     def test_visibility_can_be_scaled_for_trials(self, start: Start) -> None:
-        small = start(visibility_scale=0.5)
-        url = small.stack.outputs["WorkQueueUrl"]
-        attributes = small.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
-        assert attributes == {"VisibilityTimeout": "1"}
+        small = start(visibility_scale=500)
+        small.send(do="fail", times=1, name="hidden")
+        eventually(lambda: small.receive_counts("hidden"))
+        time.sleep(2.5)  # longer than the queue's own two seconds
+        assert small.receive_counts("hidden") == ["1"]
+        assert small.stack.queue_depths()["WorkQueue"]["in_flight"] == 1
 
 
 class TestInterceptors:

@@ -97,7 +97,7 @@ def test_resources_come_after_those_they_refer_to(translated: Any) -> None:
             "Dead": QUEUE | {"Properties": {"RedriveAllowPolicy": allow}},
         }
     }
-    assert list(translated(template).template["Resources"]) == ["Dead", "Work"]
+    assert list(translated(template).resources) == ["Dead", "Work"]
 
 
 def test_iam_conditions_are_not_taken_for_the_templates_conditions(translated: Any) -> None:

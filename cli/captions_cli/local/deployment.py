@@ -1,67 +1,176 @@
-"""Creates a translated template in the AWS stand-in, and repairs what CloudFormation leaves out there."""
+"""What a stack runs: its functions, the queues they read and their schedules, and how an update takes their place."""
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
-import string
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from captions_cli.local import artifacts
+from captions_cli.local.artifacts import Artifacts
 from captions_cli.local.errors import StackError
 from captions_cli.local.events import parse_function_name
-from captions_cli.local.pump import EventSource, Schedule
-from captions_cli.local.sandboxes import Function
+from captions_cli.local.pump import EventSource, Pump, Schedule
+from captions_cli.local.sandboxes import Function, Sandboxes
 from captions_cli.local.schedules import parse_schedule
-from captions_cli.local.translate import (
-    ACCOUNT_ID,
-    CODE_BUCKET,
-    CODE_KEY,
-    SECRET_ARN_SUFFIX,
-    Resource,
-    Translation,
-    partition_of,
-)
+from captions_cli.local.server import ServiceLocks
+from captions_cli.local.translate import ACCOUNT_ID, CODE_BUCKET, Resource, Translation, partition_of
 
 LOGGER = logging.getLogger(__name__)
-
-Clients = Callable[[str], Any]  # service -> boto3 client
 
 _DEFAULT_TIMEOUT_S = 3  # Lambda's
 _DEFAULT_MEMORY_MB = 128  # Lambda's
 _DEFAULT_BATCH_SIZE = 10  # of an SQS event source
 
 
-def create(translation: Translation, clients: Clients) -> dict[str, str]:
-    """Create the stack; returns its outputs. Raises StackError if CloudFormation's stand-in rejects it."""
-    _upload_code(translation, clients("s3"))
-    for secret in translation.of_type("AWS::SecretsManager::Secret"):
-        _create_secret(secret, translation.region, clients("secretsmanager"))
-    cloudformation = clients("cloudformation")
-    cloudformation.create_stack(
-        StackName=translation.stack_name,
-        TemplateBody=json.dumps(translation.template),
-        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in translation.parameters.items()],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-    stack = cloudformation.describe_stacks(StackName=translation.stack_name)["Stacks"][0]
-    if stack["StackStatus"] != "CREATE_COMPLETE":
-        raise StackError(f"the stack ended as {stack['StackStatus']}: {stack.get('StackStatusReason', '')}")
-    _repair(translation, clients)
-    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+@dataclass
+class Deployment:
+    """What runs of one stack."""
+
+    translation: Translation
+    functions: Mapping[str, Function]  # by logical id
+    sources: list[EventSource]
+    schedules: list[Schedule]
+    pump: Pump | None = None
 
 
-def functions(translation: Translation) -> dict[str, Function]:
-    """The stack's functions, by logical id. Raises StackError if one's code is not in the source tree."""
-    found = {}
-    for resource in translation.of_type("AWS::Lambda::Function"):
+class Deployments:
+    """What runs of all stacks.
+
+    A function whose code is uploaded runs with its layers on Lambda's version of Python, where this machine has one;
+    one of the source tree with `python` and the packages that it has, and `product` before them. `s3` gives a region's
+    client.
+    """
+
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        locks: ServiceLocks,
+        *,
+        uploaded: Artifacts,
+        s3: Callable[[str], Any],
+        python: str,
+        product: Path | None,
+        run_schedules: bool,
+        visibility_scale: float,
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._locks = locks
+        self._artifacts = uploaded
+        self._s3 = s3
+        self._python = python
+        self._product = product
+        self._run_schedules = run_schedules
+        self._visibility_scale = visibility_scale
+        self._guard = threading.Lock()
+        self._by_stack: dict[str, Deployment] = {}
+
+    def prepare(self, translation: Translation) -> Deployment:
+        """Read what a stack is to run before it is there, so that its functions can start meanwhile."""
+        prepared = self._read(translation, {})
+        with self._guard:
+            self._by_stack[translation.stack_id] = prepared
+        return prepared
+
+    def deploy(self, translation: Translation) -> None:
+        """Run what a stack is now, in place of what it was; what is under way ends as it began.
+
+        Raises StackError, and leaves what runs alone, if that cannot be run here.
+        """
+        before = self._of(translation.stack_id)
+        after = self._read(translation, before.functions if before else {})
+        after.pump = Pump(self._sandboxes, self._locks, after.sources, after.schedules, self._visibility_scale)
+        with self._guard:
+            self._by_stack[translation.stack_id] = after
+        if before is not None and before.pump is not None:
+            before.pump.retire()
+        after.pump.start()
+        for function in before.functions.values() if before else ():
+            if function not in after.functions.values():
+                self._sandboxes.retire(function)
+
+    def remove(self, translation: Translation) -> None:
+        """Stop what a stack runs."""
+        with self._guard:
+            found = self._by_stack.pop(translation.stack_id, None)
+        if found is not None:
+            if found.pump is not None:
+                found.pump.retire()
+            for function in found.functions.values():
+                self._sandboxes.retire(function)
+
+    def stop(self) -> None:
+        """Stop everything at once."""
+        for deployment in self.all():
+            if deployment.pump is not None:
+                deployment.pump.stop()
+
+    def crash(self) -> None:
+        """End every pump and worker as a crash would, and start new pumps."""
+        for deployment in self.all():
+            if deployment.pump is not None:
+                deployment.pump.stop()
+        self._sandboxes.kill_function()
+        for deployment in self.all():
+            deployment.pump = Pump(
+                self._sandboxes, self._locks, deployment.sources, deployment.schedules, self._visibility_scale
+            )
+            deployment.pump.start()
+
+    def all(self) -> list[Deployment]:
+        """What runs of each stack."""
+        with self._guard:
+            return list(self._by_stack.values())
+
+    def wake(self) -> None:
+        """A message became receivable."""
+        for deployment in self.all():
+            if deployment.pump is not None:
+                deployment.pump.wake()
+
+    def find(self, name: str, region: str | None = None) -> tuple[Deployment, Function] | None:
+        """A function by its logical id or name, of one region or whichever has it."""
+        for deployment in self.all():
+            for function in deployment.functions.values():
+                if name in {function.logical_id, function.name} and region in {None, function.region}:
+                    return deployment, function
+        return None
+
+    def _of(self, stack_id: str) -> Deployment | None:
+        with self._guard:
+            return self._by_stack.get(stack_id)
+
+    def _read(self, translation: Translation, before: Mapping[str, Function]) -> Deployment:
+        found = {}
+        for resource in translation.of_type("AWS::Lambda::Function"):
+            function = self._function(translation, resource)
+            old = before.get(resource.logical_id)
+            found[resource.logical_id] = old if old is not None and old.same_as(function) else function
+        return Deployment(
+            translation,
+            found,
+            event_sources(translation, found),
+            schedules(translation, found) if self._run_schedules else [],
+        )
+
+    def _function(self, translation: Translation, resource: Resource) -> Function:
         properties = resource.properties
-        code = translation.code.get(resource.logical_id)
-        if code is None or not code.is_dir():
-            raise StackError(f"the code of {resource.logical_id} is not there: {code}")
         variables = properties.get("Environment", {}).get("Variables", {})
-        found[resource.logical_id] = Function(
+        local = translation.code.get(resource.logical_id)
+        if properties.get("Code", {}).get("S3Bucket") == CODE_BUCKET:
+            if local is None or not local.is_dir():
+                raise StackError(f"the code of {resource.logical_id} is not there: {local}")
+            code, python, log_name = local, self._python, resource.logical_id
+            packages: tuple[Path, ...] = (self._product,) if self._product is not None else ()
+        else:
+            code = self._artifacts.unpacked(properties["Code"], self._s3(translation.region))
+            python, packages = self._layers(translation, resource)
+            log_name = f"{translation.region}.{translation.stack_name}.{resource.logical_id}"
+        return Function(
             logical_id=resource.logical_id,
             name=resource.name,
             arn=_function_arn(translation.region, resource.name),
@@ -70,8 +179,31 @@ def functions(translation: Translation) -> dict[str, Function]:
             timeout_s=float(properties.get("Timeout", _DEFAULT_TIMEOUT_S)),
             memory_mb=int(properties.get("MemorySize", _DEFAULT_MEMORY_MB)),
             environment={name: str(value) for name, value in variables.items()},
+            python=python,
+            packages=packages,
+            log_name=log_name,
         )
-    return found
+
+    def _layers(self, translation: Translation, function: Resource) -> tuple[str, tuple[Path, ...]]:
+        """The interpreter for a function whose code is uploaded, and where it imports from."""
+        by_arn = {layer.reference: layer for layer in translation.of_type("AWS::Lambda::LayerVersion")}
+        paths: list[Path] = []
+        for arn in function.properties.get("Layers", []):
+            if arn not in by_arn:
+                raise StackError(f"{function.logical_id}: the local stack has no layer {arn}")
+            content = by_arn[arn].properties["Content"]
+            paths += artifacts.layer_paths(self._artifacts.unpacked(content, self._s3(translation.region)))
+        built_for = str((function.properties.get("Architectures") or ["x86_64"])[0])
+        python = artifacts.lambda_python()
+        if python is None:
+            # Packages that are compiled for Lambda's Python cannot be imported: this Python has its own.
+            return self._python, tuple(path for path in paths if not artifacts.has_third_parties(path))
+        if built_for != artifacts.machine() and any(map(artifacts.has_third_parties, paths)):
+            raise StackError(
+                f"{function.logical_id} is for {built_for}, and this machine is {artifacts.machine()}: "
+                f"make build ARCH={artifacts.machine()}"
+            )
+        return python, (*paths, self._artifacts.runtime())
 
 
 def event_sources(translation: Translation, by_id: Mapping[str, Function]) -> list[EventSource]:
@@ -147,138 +279,3 @@ def _schedule_arn(region: str, resource: Resource) -> str:
     if resource.type == "AWS::Events::Rule":
         return f"arn:{partition_of(region)}:events:{region}:{ACCOUNT_ID}:rule/{resource.name}"
     return f"arn:{partition_of(region)}:scheduler:{region}:{ACCOUNT_ID}:schedule/default/{resource.name}"
-
-
-def _upload_code(translation: Translation, s3: Any) -> None:
-    # The stand-in's Lambda wants an object to point at; the code itself runs from the source tree.
-    location = {} if translation.region == "us-east-1" else {"LocationConstraint": translation.region}
-    s3.create_bucket(Bucket=CODE_BUCKET, **({"CreateBucketConfiguration": location} if location else {}))
-    s3.put_object(Bucket=CODE_BUCKET, Key=CODE_KEY, Body=b"")
-
-
-def _create_secret(secret: Resource, region: str, client: Any) -> None:
-    from moto.secretsmanager.models import secretsmanager_backends
-
-    value = secret.properties.get("SecretString")
-    if value is None:
-        alphabet = string.ascii_letters + string.digits
-        value = "".join(secrets.choice(alphabet) for _ in range(32))
-        generate = secret.properties.get("GenerateSecretString", {})
-        if "SecretStringTemplate" in generate:
-            template = json.loads(generate["SecretStringTemplate"])
-            value = json.dumps(template | {generate["GenerateStringKey"]: value})
-    client.create_secret(Name=secret.name, SecretString=value, Description=secret.properties.get("Description", ""))
-    # The template's references were resolved before: the secret gets the ARN they hold.
-    stored = secretsmanager_backends[ACCOUNT_ID][region].secrets[secret.name]
-    stored.arn = f"{stored.arn.rpartition(':secret:')[0]}:secret:{secret.name}-{SECRET_ARN_SUFFIX}"
-
-
-def _repair(translation: Translation, clients: Clients) -> None:
-    repairs: Mapping[str, Callable[[Resource, Clients], None]] = {
-        "AWS::S3::Bucket": _repair_bucket,
-        "AWS::S3::BucketPolicy": _repair_bucket_policy,
-        "AWS::SQS::Queue": _repair_queue,
-        "AWS::SQS::QueuePolicy": _repair_queue_policy,
-        "AWS::DynamoDB::Table": _repair_table,
-        "AWS::CloudWatch::Alarm": _repair_alarm,
-    }
-    for resource in translation.resources.values():
-        if resource.type in repairs:
-            repairs[resource.type](resource, clients)
-
-
-def _repair_bucket(bucket: Resource, clients: Clients) -> None:
-    s3, name, properties = clients("s3"), bucket.name, bucket.properties
-    if status := properties.get("VersioningConfiguration", {}).get("Status"):
-        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": status})
-    notifications = properties.get("NotificationConfiguration", {})
-    if unsupported := sorted(set(notifications) - {"EventBridgeConfiguration"}):
-        raise StackError(f"{bucket.logical_id}: the local stack does not do {', '.join(unsupported)}; use EventBridge")
-    if str(notifications.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled", "")).lower() == "true":
-        s3.put_bucket_notification_configuration(
-            Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
-        )
-    if block := properties.get("PublicAccessBlockConfiguration"):
-        flags = {flag: str(value).lower() == "true" for flag, value in block.items()}
-        s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=flags)
-    if rules := properties.get("OwnershipControls", {}).get("Rules"):
-        s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls={"Rules": rules})
-    if rules := properties.get("CorsConfiguration", {}).get("CorsRules"):
-        renamed = {"ExposedHeaders": "ExposeHeaders", "MaxAge": "MaxAgeSeconds", "Id": "ID"}
-        s3.put_bucket_cors(
-            Bucket=name,
-            CORSConfiguration={"CORSRules": [{renamed.get(k, k): v for k, v in rule.items()} for rule in rules]},
-        )
-    if rules := properties.get("LifecycleConfiguration", {}).get("Rules"):
-        s3.put_bucket_lifecycle_configuration(
-            Bucket=name, LifecycleConfiguration={"Rules": [_lifecycle_rule(rule) for rule in rules]}
-        )
-
-
-def _lifecycle_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """CloudFormation's names for a lifecycle rule in S3's."""
-    kept = {"Status", "AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration"}
-    converted: dict[str, Any] = {key: value for key, value in rule.items() if key in kept}
-    if "Id" in rule:
-        converted["ID"] = rule["Id"]
-    converted["Filter"] = {"Prefix": rule.get("Prefix", "")}
-    expiration = {
-        key: rule[name]
-        for key, name in (("Days", "ExpirationInDays"), ("ExpiredObjectDeleteMarker", "ExpiredObjectDeleteMarker"))
-        if name in rule
-    }
-    if expiration:
-        converted["Expiration"] = expiration
-    numbered: dict[str, Any] = _with_numbers(converted)
-    return numbered
-
-
-def _with_numbers(node: Any) -> Any:
-    """Parameters are strings; S3's API wants days as numbers."""
-    if isinstance(node, dict):
-        days = {"Days", "NoncurrentDays", "DaysAfterInitiation", "NewerNoncurrentVersions"}
-        return {k: int(v) if k in days else _with_numbers(v) for k, v in node.items()}
-    return node
-
-
-def _repair_bucket_policy(policy: Resource, clients: Clients) -> None:
-    clients("s3").put_bucket_policy(
-        Bucket=policy.properties["Bucket"], Policy=json.dumps(policy.properties["PolicyDocument"])
-    )
-
-
-def _repair_queue(queue: Resource, clients: Clients) -> None:
-    if allowed := queue.properties.get("RedriveAllowPolicy"):
-        sqs = clients("sqs")
-        url = sqs.get_queue_url(QueueName=queue.name)["QueueUrl"]
-        sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedriveAllowPolicy": json.dumps(allowed)})
-
-
-def _repair_queue_policy(policy: Resource, clients: Clients) -> None:
-    for url in policy.properties["Queues"]:
-        clients("sqs").set_queue_attributes(
-            QueueUrl=url, Attributes={"Policy": json.dumps(policy.properties["PolicyDocument"])}
-        )
-
-
-def _repair_table(table: Resource, clients: Clients) -> None:
-    dynamodb, properties = clients("dynamodb"), table.properties
-    if ttl := properties.get("TimeToLiveSpecification"):
-        dynamodb.update_time_to_live(
-            TableName=table.name,
-            TimeToLiveSpecification={
-                "Enabled": str(ttl["Enabled"]).lower() == "true",
-                "AttributeName": ttl["AttributeName"],
-            },
-        )
-    recovery = properties.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled")
-    if str(recovery).lower() == "true":
-        dynamodb.update_continuous_backups(
-            TableName=table.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-        )
-
-
-def _repair_alarm(alarm: Resource, clients: Clients) -> None:
-    numbers = {"Period": int, "EvaluationPeriods": int, "DatapointsToAlarm": int, "Threshold": float}
-    properties = {k: numbers[k](v) if k in numbers else v for k, v in alarm.properties.items() if k != "Tags"}
-    clients("cloudwatch").put_metric_alarm(**(properties | {"AlarmName": alarm.name}))

@@ -69,11 +69,17 @@ class Pump:
     """Polls the event sources and runs the schedules until it is stopped."""
 
     def __init__(
-        self, sandboxes: Sandboxes, locks: ServiceLocks, sources: Sequence[EventSource], schedules: Sequence[Schedule]
+        self,
+        sandboxes: Sandboxes,
+        locks: ServiceLocks,
+        sources: Sequence[EventSource],
+        schedules: Sequence[Schedule],
+        visibility_scale: float = 1.0,
     ) -> None:
-        self._pollers = [_Poller(sandboxes, locks, source) for source in sources if source.enabled]
+        self._pollers = [_Poller(sandboxes, locks, source, visibility_scale) for source in sources if source.enabled]
         self._sandboxes = sandboxes
         self._schedules = schedules
+        self._ending = threading.Event()  # nothing new is begun
         self._stopped = threading.Event()
         self._guard = threading.Lock()
         self._asynchronous = 0
@@ -90,11 +96,18 @@ class Pump:
 
     def stop(self) -> None:
         """Stop at once, as a crash would: what functions answer from now on is not heard, their messages come back."""
+        self._ending.set()
         self._stopped.set()
         for poller in self._pollers:
             poller.stop()
         for thread in self._threads:
             thread.join(timeout=5)
+
+    def retire(self) -> None:
+        """Begin nothing new, because another pump does; what is under way ends as if nothing had happened."""
+        self._ending.set()
+        for poller in self._pollers:
+            poller.retire()
 
     def wake(self) -> None:
         """A message became receivable."""
@@ -134,7 +147,7 @@ class Pump:
     def _run_schedule(self, schedule: Schedule) -> None:
         due = schedule.next_after(datetime.now(UTC))
         while due is not None:
-            if self._stopped.wait(max(0.0, (due - datetime.now(UTC)).total_seconds())):
+            if self._ending.wait(max(0.0, (due - datetime.now(UTC)).total_seconds())):
                 return
             self.invoke_async(schedule.function, schedule_event(schedule, due))
             due = schedule.next_after(due)
@@ -167,11 +180,15 @@ def schedule_event(schedule: Schedule, due: datetime) -> Any:
 class _Poller:
     """Reads one queue: reserves a sandbox first, so that no message is received before it can be worked on."""
 
-    def __init__(self, sandboxes: Sandboxes, locks: ServiceLocks, source: EventSource) -> None:
+    def __init__(
+        self, sandboxes: Sandboxes, locks: ServiceLocks, source: EventSource, visibility_scale: float = 1.0
+    ) -> None:
+        self._visibility_scale = visibility_scale
         self._sandboxes = sandboxes
         self._locks = locks
         self._source = source
         self._woken = threading.Event()
+        self._ending = threading.Event()
         self._stopped = threading.Event()
         self._changed = threading.Condition()
         self.in_flight = 0
@@ -181,12 +198,16 @@ class _Poller:
 
     def stop(self) -> None:
         self._stopped.set()
+        self.retire()
+
+    def retire(self) -> None:
+        self._ending.set()
         self._woken.set()
         with self._changed:
             self._changed.notify_all()
 
     def run(self) -> None:
-        while not self._stopped.is_set():
+        while not self._ending.is_set():
             self._woken.clear()
             try:
                 if not self._depth():
@@ -195,7 +216,7 @@ class _Poller:
                 self._carry_one_batch()
             except Exception:
                 LOGGER.exception("poll_failed queue=%s", self._source.queue_name)
-                self._stopped.wait(1.0)
+                self._ending.wait(1.0)
 
     def _carry_one_batch(self) -> None:
         if not self._wait_for_concurrency():
@@ -251,7 +272,7 @@ class _Poller:
             return messages
         # The window opens with the first message and closes when the batch is full.
         closes = time.monotonic() + self._source.window_s
-        while len(messages) < self._source.batch_size and not self._stopped.is_set():
+        while len(messages) < self._source.batch_size and not self._ending.is_set():
             left_s = closes - time.monotonic()
             if left_s <= 0:
                 break
@@ -265,7 +286,10 @@ class _Poller:
     def _receive(self, count: int) -> list[Any]:
         with self._locks.of("sqs"):
             backend = self._backend()
-            visibility_s = backend.get_queue(self._source.queue_name).visibility_timeout
+            timeout_s = float(backend.get_queue(self._source.queue_name).visibility_timeout)
+            visibility_s = (
+                timeout_s if self._visibility_scale == 1 else max(1, round(timeout_s * self._visibility_scale))
+            )
             messages: list[Any] = backend.receive_message(
                 self._source.queue_name, min(count, RECEIVE_MOST), 0, visibility_s, ["All"]
             )

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -46,6 +47,18 @@ class Function:
     timeout_s: float
     memory_mb: int
     environment: Mapping[str, str]
+    python: str = sys.executable
+    packages: tuple[Path, ...] = ()  # where it imports from, besides its own code and what `python` has
+    log_name: str = ""  # of its log file; its logical id by default
+
+    @property
+    def region(self) -> str:
+        """Where it runs."""
+        return self.arn.split(":")[3]
+
+    def same_as(self, other: Function) -> bool:
+        """Whether the two are alike in everything, so that one's sandboxes can serve the other."""
+        return vars(self) == vars(other)
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,7 @@ class _Invocation:
 class Sandbox:
     """One process that serves one invocation at a time."""
 
-    def __init__(
-        self, function: Function, environment: Mapping[str, str], runtime: str, python: str, log: Path
-    ) -> None:
+    def __init__(self, function: Function, environment: Mapping[str, str], runtime: str, log: Path) -> None:
         self.id = secrets.token_hex(8)
         self.function = function
         self.state: Literal["starting", "idle", "busy", "dead"] = "starting"
@@ -88,7 +99,7 @@ class Sandbox:
         self._invocation: _Invocation | None = None
         self._log: IO[bytes] = log.open("ab", buffering=0)
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and bootstrap
-            [python, "-P", str(_BOOTSTRAP)],
+            [function.python, "-P", str(_BOOTSTRAP)],
             cwd=function.code,
             env=dict(environment) | {"AWS_LAMBDA_RUNTIME_API": f"{runtime}/{self.id}"},
             stdin=subprocess.PIPE,  # never written to: its end tells the sandbox that the stack is gone
@@ -170,15 +181,11 @@ class Sandboxes:
         self,
         *,
         aws_endpoint_url: str,
-        region: str,
-        python: str,
         log_dir: Path,
         maximum: int,
         surroundings: Mapping[str, str],
     ) -> None:
         self._endpoint = aws_endpoint_url
-        self._region = region
-        self._python = python
         self._log_dir = log_dir
         self._maximum = maximum
         self._surroundings = surroundings
@@ -188,6 +195,7 @@ class Sandboxes:
         self._sandboxes: dict[str, Sandbox] = {}
         self._waiting: Counter[Function] = Counter()
         self._init_failed_at: dict[Function, float] = {}
+        self._retired: set[Function] = set()
         self._runtime = HttpServer(self._runtime_api)
         self._runtime_address = ""
         self._stopped = False
@@ -234,7 +242,7 @@ class Sandboxes:
 
     def log_file(self, function: Function) -> Path:
         """Where the function's output goes."""
-        return self._log_dir / f"{function.logical_id}.log"
+        return self._log_dir / f"{function.log_name or function.logical_id}.log"
 
     def log_tail(self, function: Function, size: int = 3000) -> str:
         """The end of the function's log."""
@@ -288,6 +296,8 @@ class Sandboxes:
             if sandbox.state == "busy":
                 sandbox.state = "idle"
                 sandbox.idle_since = time.monotonic()
+            if sandbox.function in self._retired:
+                self._discard(sandbox)
             self._changed.notify_all()
 
     def run(self, sandbox: Sandbox, event: Any) -> Outcome:
@@ -331,6 +341,14 @@ class Sandboxes:
             sandbox.state = "dead"
             sandbox.kill()
 
+    def retire(self, function: Function) -> None:
+        """Give up a function that another one has replaced: what it works on ends, then its sandboxes do."""
+        with self._changed:
+            self._retired.add(function)
+            for sandbox in self._sandboxes.values():
+                if sandbox.function is function and sandbox.state in {"idle", "starting"}:
+                    self._discard(sandbox)
+
     def kill_function(self, function: Function | None = None) -> None:
         """Kill the sandboxes of a function, or all."""
         with self._changed:
@@ -358,9 +376,7 @@ class Sandboxes:
         return False
 
     def _spawn(self, function: Function) -> None:
-        sandbox = Sandbox(
-            function, self._environment(function), self._runtime_address, self._python, self.log_file(function)
-        )
+        sandbox = Sandbox(function, self._environment(function), self._runtime_address, self.log_file(function))
         self._sandboxes[sandbox.id] = sandbox
         threading.Thread(target=self._watch, args=(sandbox,), name="sandbox-watch", daemon=True).start()
 
@@ -376,14 +392,14 @@ class Sandboxes:
         return (
             environment
             | {
-                "PATH": os.pathsep.join([str(Path(self._python).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+                "PATH": os.pathsep.join([str(Path(function.python).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
                 "LANG": "C.UTF-8",
                 "TZ": ":UTC",
                 "PYTHONUNBUFFERED": "1",
                 "AWS_ACCESS_KEY_ID": "local",
                 "AWS_SECRET_ACCESS_KEY": "local",
-                "AWS_REGION": self._region,
-                "AWS_DEFAULT_REGION": self._region,
+                "AWS_REGION": function.region,
+                "AWS_DEFAULT_REGION": function.region,
                 "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
                 "AWS_EC2_METADATA_DISABLED": "true",
                 "AWS_LAMBDA_FUNCTION_NAME": function.name,
@@ -396,6 +412,7 @@ class Sandboxes:
                 "LAMBDA_RUNTIME_DIR": str(_BOOTSTRAP.parent),
                 "_HANDLER": function.handler,
             }
+            | ({"PYTHONPATH": os.pathsep.join(map(str, function.packages))} if function.packages else {})
             | dict(self._surroundings)
         )
 

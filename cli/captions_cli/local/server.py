@@ -6,7 +6,6 @@ request passes a chain of interceptors before it reaches moto; what moto lacks i
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import re
@@ -70,30 +69,16 @@ class Interceptor(Protocol):
 
 
 class ServiceLocks:
-    """One re-entrant lock per service; CloudFormation, which calls them all, takes them all."""
+    """One re-entrant lock per service."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._everything = threading.RLock()
         self._locks: dict[str, threading.Condition] = {}
 
     def of(self, service: str) -> threading.Condition:
         """The service's lock, as a condition so that long polls can wait without holding it."""
         with self._guard:
             return self._locks.setdefault(service, threading.Condition(threading.RLock()))
-
-    @contextlib.contextmanager
-    def holding(self, service: str) -> Iterator[None]:
-        """Hold what a call to `service` needs."""
-        if service != "cloudformation":
-            with self.of(service):
-                yield
-            return
-        with contextlib.ExitStack() as held:
-            held.enter_context(self._everything)
-            for name in ("dynamodb", "events", "iam", "kms", "lambda", "logs", "s3", "secretsmanager", "sns", "sqs"):
-                held.enter_context(self.of(name))
-            yield
 
 
 # The call that the current thread is answering; moto's backends do not know who called them.
@@ -155,7 +140,7 @@ class AwsEndpoint:
         handler = self._route(call.service, call.path)
         if handler is None:
             return Response(f"the local stack has no {call.service}", status=501)
-        with self.locks.holding(call.service):
+        with self.locks.of(call.service):
             try:
                 answer = handler(request, request.raw_url, dict(request.headers))
             except ClientError as error:

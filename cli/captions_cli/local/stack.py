@@ -22,14 +22,22 @@ from typing import IO, Any, Self
 from urllib.parse import unquote
 
 from captions_cli import loopback
-from captions_cli.local import deployment
+from captions_cli.local.artifacts import Artifacts
+from captions_cli.local.cloudformation import CloudFormation
+from captions_cli.local.deployment import Deployment, Deployments
 from captions_cli.local.errors import StackError
 from captions_cli.local.events import EventRouter, Unreliability, parse_function_name
 from captions_cli.local.moto_repairs import MessageMoveTasks, MotoRepairs
-from captions_cli.local.pump import EventSource, Pump, Schedule
 from captions_cli.local.sandboxes import Function, Outcome, Sandboxes
 from captions_cli.local.server import AwsCall, AwsEndpoint, Forward, Interceptor
-from captions_cli.local.translate import ACCOUNT_ID, Resource, Translation, load_template, translate
+from captions_cli.local.translate import (
+    ACCOUNT_ID,
+    CODE_BUCKET,
+    CODE_KEY,
+    Translation,
+    load_template,
+    translate,
+)
 
 LOGGER = logging.getLogger(__name__)
 
@@ -47,6 +55,7 @@ _process_holds_a_stack = threading.Lock()
 class LocalStack:
     """The template's resources in an AWS stand-in, its functions in processes, and a model endpoint.
 
+    Without a template there is nothing at first but the AWS APIs, for `sam deploy` in any region, and the endpoint.
     `endpoint` is "local" (a child process), or the base URL of a real one. `parameters` overrides the template's.
     `visibility_scale` multiplies the visibility timeout of the queues that functions read, so that what a killed worker
     held comes back sooner. `deliver_twice` and `shuffle` make EventBridge do what it may: deliver every event twice, in
@@ -57,7 +66,7 @@ class LocalStack:
 
     def __init__(
         self,
-        template: Path,
+        template: Path | None,
         *,
         stack_name: str = "media-captions",
         region: str = "us-east-1",
@@ -79,7 +88,7 @@ class LocalStack:
         endpoint_arguments: Sequence[str] = (),
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._template = Path(template)
+        self._template = None if template is None else Path(template)
         self.stack_name = stack_name
         self.region = region
         self._endpoint = endpoint
@@ -100,15 +109,13 @@ class LocalStack:
         self._endpoint_arguments = list(endpoint_arguments)
         self._interceptors = list(interceptors)
         self._ending = contextlib.ExitStack()
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
         self._clients_guard = threading.Lock()
-        self._functions: dict[str, Function] = {}
-        self._sources: list[EventSource] = []
-        self._schedules: list[Schedule] = []
         self._translation: Translation | None = None
         self._sandboxes: Sandboxes | None = None
         self._router: EventRouter | None = None
-        self._pump: Pump | None = None
+        self._deployments: Deployments | None = None
+        self._cloudformation: CloudFormation | None = None
         self._aws: AwsEndpoint | None = None
         self.endpoint_url = ""
         self.outputs: dict[str, str] = {}
@@ -146,17 +153,18 @@ class LocalStack:
         """End every process and thread of the stack, and forget what it held."""
         self._ending.close()
 
-    def client(self, service: str) -> Any:
-        """A boto3 client of this stack."""
+    def client(self, service: str, region: str | None = None) -> Any:
+        """A boto3 client of this stack's region, or of another."""
+        wanted = (service, region or self.region)
         with self._clients_guard:
-            if service not in self._clients:
-                self._clients[service] = self._new_client(service)
-            return self._clients[service]
+            if wanted not in self._clients:
+                self._clients[wanted] = self._new_client(*wanted)
+            return self._clients[wanted]
 
     def coverage(self) -> list[tuple[str, str, str, str]]:
         """For each resource: logical id, type, created / repaired / not emulated, and what that means."""
-        assert self._translation is not None
-        return deployment.coverage(self._translation)
+        resources = self._translation.resources.values() if self._translation else ()
+        return [(r.logical_id, r.type, r.treatment.treatment, r.treatment.note) for r in resources]
 
     def workers(self) -> list[tuple[str, int]]:
         """The function (logical id) and process id of each worker process."""
@@ -170,30 +178,30 @@ class LocalStack:
 
     def restart_pump(self) -> None:
         """End the pump and its workers as a crash would, and start new ones: what they held comes back to its queue."""
-        assert self._pump is not None
-        assert self._sandboxes is not None
-        self._pump.stop()
-        self._sandboxes.kill_function()
-        self._start_pump()
+        assert self._deployments is not None
+        self._deployments.crash()
 
     def invoke(self, function: str, event: Any) -> Outcome:
         """Invoke a function by logical id or name, synchronously."""
-        assert self._pump is not None
-        return self._pump.invoke(self._function(function), event)
+        deployment, found = self._function(function)
+        assert deployment.pump is not None
+        return deployment.pump.invoke(found, event)
 
     def queue_depths(self) -> dict[str, dict[str, int]]:
-        """Messages of each queue by its logical id: visible, in flight, delayed."""
-        assert self._aws is not None
-        return {queue.logical_id: self._depth(queue) for queue in self._queues()}
+        """Messages of each queue of the template by its logical id: visible, in flight, delayed."""
+        assert self._translation is not None
+        queues = self._translation.of_type("AWS::SQS::Queue")
+        return {queue.logical_id: self._depth(queue.name, self.region) for queue in queues}
 
     def idle(self) -> bool:
         """Whether nothing is left to do: no event on its way, no message on a queue that is read, no invocation."""
         assert self._router is not None
-        assert self._pump is not None
-        read = {source.queue_name for source in self._sources}
-        if self._router.pending() or self._pump.working():
+        assert self._deployments is not None
+        deployments = self._deployments.all()
+        if self._router.pending() or any(d.pump is not None and d.pump.working() for d in deployments):
             return False
-        return not any(sum(self._depth(queue).values()) for queue in self._queues() if queue.name in read)
+        read = {(source.queue_name, source.region) for deployment in deployments for source in deployment.sources}
+        return not any(sum(self._depth(name, region).values()) for name, region in read)
 
     def wait_idle(self, timeout: float = 60.0) -> bool:
         """Wait until `idle`; False if it is not in `timeout` seconds."""
@@ -211,8 +219,9 @@ class LocalStack:
         model = self._start_model_endpoint() if self._endpoint == "local" else None
         self._start_aws()
         self.endpoint_url = model.wait() if model else self._endpoint
-        self._create()
-        self._start_functions()
+        self._start_deployments()
+        if self._template is not None:
+            self._create(self._template)
 
     def _lock(self) -> None:
         if not _process_holds_a_stack.acquire(blocking=False):
@@ -240,11 +249,16 @@ class LocalStack:
 
     def _start_aws(self) -> None:
         moves = MessageMoveTasks()
-        self._aws = AwsEndpoint(interceptors=[*self._interceptors, moves, self._lambda_invocations])
+        self._cloudformation = CloudFormation(
+            lambda region, service: self.client(service, region), self._deployed, self._removed
+        )
+        self._aws = AwsEndpoint(
+            interceptors=[*self._interceptors, self._cloudformation, moves, self._lambda_invocations]
+        )
         moves.locks = self._aws.locks
         self._router = EventRouter(self._aws.locks, self._invoke_by_arn, self._unreliability)
         repairs = MotoRepairs(self._aws.locks, self._router)
-        repairs.queue_changed = lambda: self._pump.wake() if self._pump else None
+        repairs.queue_changed = lambda: self._deployments.wake() if self._deployments else None
         repairs.install()
         self._ending.callback(repairs.remove)
         _forget_everything()
@@ -254,123 +268,133 @@ class LocalStack:
         self._router.start()
         self._ending.callback(self._router.stop)
 
-    def _create(self) -> None:
-        declared = load_template(self._template).get("Parameters", {})
-        own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._endpoint_key or LOCAL_KEY}
-        parameters = {name: value for name, value in own.items() if name in declared} | self._parameters
-        translation = translate(self._template, stack_name=self.stack_name, region=self.region, parameters=parameters)
-        self._functions = deployment.functions(translation)
-        self._sources = deployment.event_sources(translation, self._functions)
-        self._schedules = deployment.schedules(translation, self._functions) if self._run_schedules else []
-        self._scale_visibility(translation)
-        self._translation = translation
-        self._warm_functions()  # they import their packages while the resources are made
-        self.outputs = deployment.create(translation, self.client)
-
-    def _scale_visibility(self, translation: Translation) -> None:
-        read = {source.queue_name for source in self._sources}
-        for queue in translation.of_type("AWS::SQS::Queue"):
-            if queue.name in read:
-                properties = translation.template["Resources"][queue.logical_id]["Properties"]
-                seconds = float(properties.get("VisibilityTimeout", 30)) * self._visibility_scale
-                properties["VisibilityTimeout"] = max(1, round(seconds))
-
-    def _warm_functions(self) -> None:
+    def _start_deployments(self) -> None:
         assert self._aws is not None
         self._sandboxes = Sandboxes(
             aws_endpoint_url=self._aws.url,
-            region=self.region,
-            python=self._python,
             log_dir=self.state_dir / "logs",
             maximum=self._maximum_workers,
             surroundings=self._surroundings(),
         )
         self._sandboxes.start()
         self._ending.callback(self._sandboxes.stop)
-        read = {source.function for source in self._sources}
-        for function in self._functions.values():
+        product = self._template.resolve().parent / "shared" if self._template is not None else None
+        self._deployments = Deployments(
+            self._sandboxes,
+            self._aws.locks,
+            uploaded=Artifacts(Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="captions-code-")))),
+            s3=lambda region: self.client("s3", region),
+            python=self._python,
+            product=product if product is not None and product.is_dir() else None,
+            run_schedules=self._run_schedules,
+            visibility_scale=self._visibility_scale,
+        )
+        self._ending.callback(self._deployments.stop)
+        assert self._cloudformation is not None
+        self._ending.callback(self._cloudformation.stop)
+
+    def _create(self, template: Path) -> None:
+        assert self._sandboxes is not None
+        assert self._deployments is not None
+        assert self._cloudformation is not None
+        declared = load_template(template).get("Parameters", {})
+        own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._endpoint_key or LOCAL_KEY}
+        parameters = {name: value for name, value in own.items() if name in declared} | self._parameters
+        translation = translate(template, stack_name=self.stack_name, region=self.region, parameters=parameters)
+        self._translation = translation
+        prepared = self._deployments.prepare(translation)
+        read = {source.function for source in prepared.sources}
+        for function in prepared.functions.values():  # they import their packages while the resources are made
             self._sandboxes.warm(function, self._warm if function in read else 1)
-
-    def _start_functions(self) -> None:
-        assert self._sandboxes is not None
-        for function in self._functions.values():
+        self._upload_stand_in()
+        self._cloudformation.create(translation)
+        self.outputs = dict(translation.outputs)
+        for function in prepared.functions.values():
             self._sandboxes.wait_warm(function)
-        self._ending.callback(lambda: self._pump.stop() if self._pump else None)
-        self._start_pump()
 
-    def _start_pump(self) -> None:
-        assert self._aws is not None
-        assert self._sandboxes is not None
-        self._pump = Pump(self._sandboxes, self._aws.locks, self._sources, self._schedules)
-        self._pump.start()
+    def _upload_stand_in(self) -> None:
+        """Lambda wants an archive to point at; the code itself runs from the source tree."""
+        location = {} if self.region == "us-east-1" else {"LocationConstraint": self.region}
+        configuration = {"CreateBucketConfiguration": location} if location else {}
+        s3 = self.client("s3")
+        s3.create_bucket(Bucket=CODE_BUCKET, **configuration)
+        s3.put_object(Bucket=CODE_BUCKET, Key=CODE_KEY, Body=b"")
 
     def _surroundings(self) -> dict[str, str]:
         """What every function gets besides its own environment."""
-        product = self._template.resolve().parent / "shared"
-        extra = {"PYTHONPATH": str(product)} if product.is_dir() else {}
         # Said even where no proxy is: without it, some systems have proxies of their own that clients would take.
-        extra["NO_PROXY"] = loopback.no_proxy(self._bind, env=os.environ)
+        extra = {"NO_PROXY": loopback.no_proxy(self._bind, env=os.environ)}
         if self._endpoint != "local":
             extra |= {name: os.environ[name] for name in _NETWORK_VARIABLES if name in os.environ}
         return extra
 
     # What the AWS stand-in asks of the stack.
 
+    def _deployed(self, translation: Translation) -> None:
+        assert self._deployments is not None
+        self._deployments.deploy(translation)
+        if self._translation is not None and translation.stack_id == self._translation.stack_id:
+            self._translation = translation
+            self.outputs = dict(translation.outputs)
+
+    def _removed(self, translation: Translation) -> None:
+        assert self._deployments is not None
+        self._deployments.remove(translation)
+
     def _invoke_by_arn(self, arn: str, event: Mapping[str, Any]) -> None:
-        assert self._pump is not None
-        self._pump.invoke_async(self._function(parse_function_name(arn)), event)
+        deployment, function = self._function(parse_function_name(arn), arn.split(":")[3])
+        assert deployment.pump is not None
+        deployment.pump.invoke_async(function, event)
 
     def _lambda_invocations(self, call: AwsCall, forward: Forward) -> Any:
         """Lambda's Invoke, which moto would run in Docker."""
         from werkzeug.wrappers import Response
 
         match = re.fullmatch(r"/2015-03-31/functions/([^/]+)/invocations/?", call.path)
-        if call.service != "lambda" or not match or self._pump is None:
+        if call.service != "lambda" or not match or self._deployments is None:
             return forward(call)
         try:
-            function = self._function(parse_function_name(unquote(match.group(1))))
+            deployment, function = self._function(parse_function_name(unquote(match.group(1))), call.region)
         except StackError as error:
             answer = json.dumps({"Type": "User", "Message": str(error)})
             return Response(answer, 404, {"x-amzn-ErrorType": "ResourceNotFoundException"})
+        assert deployment.pump is not None
         event = json.loads(call.body or b"{}")
         kind = call.environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
         if kind == "DryRun":
             return Response(status=204)
         if kind == "Event":
-            self._pump.invoke_async(function, event)
+            deployment.pump.invoke_async(function, event)
             return Response(status=202)
-        outcome = self._pump.invoke(function, event)
+        outcome = deployment.pump.invoke(function, event)
         headers = {"X-Amz-Executed-Version": "$LATEST"}
         if not outcome.ok:
             headers["X-Amz-Function-Error"] = "Unhandled"
         return Response(json.dumps(outcome.payload, ensure_ascii=False), 200, headers, content_type="application/json")
 
-    def _function(self, name: str) -> Function:
-        for function in self._functions.values():
-            if name in {function.logical_id, function.name}:
-                return function
-        raise StackError(f"the stack has no function {name}")
+    def _function(self, name: str, region: str | None = None) -> tuple[Deployment, Function]:
+        assert self._deployments is not None
+        found = self._deployments.find(name, region)
+        if found is None:
+            raise StackError(f"the stack has no function {name}")
+        return found
 
-    def _queues(self) -> list[Resource]:
-        assert self._translation is not None
-        return list(self._translation.of_type("AWS::SQS::Queue"))
-
-    def _depth(self, queue: Resource) -> dict[str, int]:
+    def _depth(self, queue: str, region: str) -> dict[str, int]:
         from moto.sqs.models import sqs_backends
 
         assert self._aws is not None
         with self._aws.locks.of("sqs"):
-            found = sqs_backends[ACCOUNT_ID][self.region].get_queue(queue.name)
+            found = sqs_backends[ACCOUNT_ID][region].get_queue(queue)
             return {
                 "visible": found.approximate_number_of_messages,
                 "in_flight": found.approximate_number_of_messages_not_visible,
                 "delayed": found.approximate_number_of_messages_delayed,
             }
 
-    def _new_client(self, service: str) -> Any:
+    def _new_client(self, service: str, region: str) -> Any:
         from botocore.config import Config
 
-        return loopback.session(self.region).client(  # type: ignore[call-overload]
+        return loopback.session(region).client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.aws_endpoint_url,
             config=Config(

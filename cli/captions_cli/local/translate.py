@@ -1,8 +1,8 @@
 """The real template, made ready for one machine: SAM translated to CloudFormation, intrinsics resolved, names given.
 
-CloudFormation's stand-in (moto) stumbles over many intrinsics and over references to what it does not create. So every
-resource gets its physical name here, as CloudFormation would generate it, and every reference is resolved before moto
-sees the template. Nothing in this module talks to a server.
+Every resource gets its physical name here, as CloudFormation would generate it, and every reference is resolved before
+anything is created: what a stack will be is known, and can be compared with what it is, without asking a service.
+Nothing in this module talks to a server.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import json
 import random
 import re
 import string
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,7 @@ from captions_cli import loopback
 from captions_cli.local.errors import StackError
 
 ACCOUNT_ID = "123456789012"  # moto's account
-CODE_BUCKET = "local-deployment-artifacts"
+CODE_BUCKET = "local-deployment-artifacts"  # what functions and layers of the source tree are said to be in
 CODE_KEY = "source-tree"
 SECRET_ARN_SUFFIX = "LocAl1"  # Secrets Manager adds six characters to a secret's name
 
@@ -36,8 +38,8 @@ Treatment = Literal["created", "repaired", "not emulated"]
 class ResourceType:
     """How a resource type of the template comes to be on this machine.
 
-    `created`: by CloudFormation's stand-in. `repaired`: the stand-in ignores the type or drops what matters, so the
-    stack makes it or completes it by API calls. `not emulated`: named in the start-up summary with the reason.
+    `created`: by the calls that CloudFormation would make, in the AWS stand-in. `repaired`: so as well, but what it
+    does is done by the local stack. `not emulated`: named in the start-up summary with the reason.
     """
 
     treatment: Treatment
@@ -47,43 +49,42 @@ class ResourceType:
 
 # One place for every type the local stack knows. A type that is not here is an error.
 RESOURCE_TYPES: Mapping[str, ResourceType] = {
-    "AWS::S3::Bucket": ResourceType(
-        "repaired", "versioning, EventBridge, public access block, lifecycle, CORS set by API call", "BucketName"
-    ),
-    "AWS::S3::BucketPolicy": ResourceType("repaired", "put by API call, not enforced"),
-    "AWS::SQS::Queue": ResourceType("repaired", "redrive allow policy set by API call", "QueueName"),
-    "AWS::SQS::QueuePolicy": ResourceType("repaired", "put by API call, not enforced"),
-    "AWS::DynamoDB::Table": ResourceType("repaired", "TTL, point-in-time recovery set by API call", "TableName"),
-    "AWS::SecretsManager::Secret": ResourceType("repaired", "created by API call", "Name"),
-    "AWS::CloudWatch::Alarm": ResourceType("repaired", "put by API call; no metrics arrive", "AlarmName"),
-    "AWS::Lambda::Function": ResourceType("repaired", "code runs from the source tree in processes", "FunctionName"),
+    "AWS::S3::Bucket": ResourceType("created", "encryption and access logs are not emulated", "BucketName"),
+    "AWS::S3::BucketPolicy": ResourceType("created", "policies are not enforced"),
+    "AWS::SQS::Queue": ResourceType("created", "", "QueueName"),
+    "AWS::SQS::QueuePolicy": ResourceType("created", "policies are not enforced"),
+    "AWS::DynamoDB::Table": ResourceType("created", "", "TableName"),
+    "AWS::SecretsManager::Secret": ResourceType("created", "", "Name"),
+    "AWS::CloudWatch::Alarm": ResourceType("created", "no metrics arrive", "AlarmName"),
+    "AWS::CloudWatch::CompositeAlarm": ResourceType("created", "no metrics arrive", "AlarmName"),
+    "AWS::CloudWatch::Dashboard": ResourceType("created", "there is no console", "DashboardName"),
+    "AWS::Lambda::Function": ResourceType("repaired", "runs in processes of this machine", "FunctionName"),
     "AWS::Lambda::EventSourceMapping": ResourceType("repaired", "polled by the pump, not by moto"),
+    "AWS::Lambda::LayerVersion": ResourceType(
+        "created", "used where code was uploaded; the source tree runs with the packages of this Python", "LayerName"
+    ),
+    "AWS::Lambda::Version": ResourceType("not emulated", "what was deployed last is the only version"),
+    "AWS::Lambda::Alias": ResourceType("repaired", "an alias means what was deployed last", "Name"),
+    "AWS::Lambda::Permission": ResourceType("not emulated", "permissions are not enforced"),
+    "AWS::Lambda::EventInvokeConfig": ResourceType("not emulated", "asynchronous calls are tried thrice"),
     "AWS::Events::Rule": ResourceType("repaired", "matched and delivered by the event router", "Name"),
     "AWS::Events::EventBus": ResourceType("created", "", "Name"),
+    "AWS::Events::EventBusPolicy": ResourceType("not emulated", "policies are not enforced"),
     "AWS::IAM::Role": ResourceType("created", "policies are not enforced", "RoleName"),
     "AWS::IAM::Policy": ResourceType("created", "policies are not enforced"),
-    "AWS::IAM::ManagedPolicy": ResourceType("created", "policies are not enforced"),
+    "AWS::IAM::ManagedPolicy": ResourceType("not emulated", "policies are not enforced"),
     "AWS::Logs::LogGroup": ResourceType("created", "functions log to files in the state directory", "LogGroupName"),
+    "AWS::Logs::MetricFilter": ResourceType("not emulated", "no metrics arrive"),
+    "AWS::Logs::ResourcePolicy": ResourceType("not emulated", "policies are not enforced"),
+    "AWS::Logs::QueryDefinition": ResourceType("not emulated", "there is no console", "Name"),
     "AWS::KMS::Key": ResourceType("created", "nothing is encrypted with it"),
-    "AWS::KMS::Alias": ResourceType("created"),
+    "AWS::KMS::Alias": ResourceType("created", "", "AliasName"),
     "AWS::SNS::Topic": ResourceType("created", "nothing is delivered from it", "TopicName"),
+    "AWS::SNS::TopicPolicy": ResourceType("created", "policies are not enforced"),
+    "AWS::SNS::Subscription": ResourceType("created", "nothing is delivered to it"),
     "AWS::SSM::Parameter": ResourceType("created", "", "Name"),
     "AWS::Scheduler::Schedule": ResourceType("repaired", "run by the pump", "Name"),
     "AWS::Scheduler::ScheduleGroup": ResourceType("not emulated", "schedules run without their group", "Name"),
-    "AWS::Lambda::Permission": ResourceType("not emulated", "permissions are not enforced"),
-    "AWS::Lambda::LayerVersion": ResourceType(
-        "not emulated", "functions use the packages of the running Python", "LayerName"
-    ),
-    "AWS::Lambda::Version": ResourceType("not emulated", "the source tree is the only version"),
-    "AWS::Lambda::Alias": ResourceType("not emulated", "an alias means the function itself", "Name"),
-    "AWS::Lambda::EventInvokeConfig": ResourceType("not emulated", "no asynchronous retries"),
-    "AWS::SNS::TopicPolicy": ResourceType("not emulated", "policies are not enforced"),
-    "AWS::SNS::Subscription": ResourceType("not emulated", "nothing is delivered from topics"),
-    "AWS::Events::EventBusPolicy": ResourceType("not emulated", "policies are not enforced"),
-    "AWS::CloudWatch::Dashboard": ResourceType("not emulated", "there is no console", "DashboardName"),
-    "AWS::CloudWatch::CompositeAlarm": ResourceType("not emulated", "no metrics arrive", "AlarmName"),
-    "AWS::Logs::MetricFilter": ResourceType("not emulated", "no metrics arrive"),
-    "AWS::Logs::ResourcePolicy": ResourceType("not emulated", "policies are not enforced"),
     "AWS::CodeDeploy::Application": ResourceType("not emulated", "deployments are immediate"),
     "AWS::CodeDeploy::DeploymentGroup": ResourceType("not emulated", "deployments are immediate"),
     "AWS::AppConfig::Application": ResourceType("not emulated", "functions get their parameters at the start"),
@@ -95,34 +96,11 @@ RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::Budgets::Budget": ResourceType("not emulated", "nothing is billed"),
 }
 
-# What the stand-in's CloudFormation can be given.
-_MOTO_TYPES = frozenset(
-    {
-        "AWS::S3::Bucket",
-        "AWS::SQS::Queue",
-        "AWS::DynamoDB::Table",
-        "AWS::Lambda::Function",
-        "AWS::Lambda::EventSourceMapping",
-        "AWS::Events::Rule",
-        "AWS::Events::EventBus",
-        "AWS::IAM::Role",
-        "AWS::IAM::Policy",
-        "AWS::IAM::ManagedPolicy",
-        "AWS::Logs::LogGroup",
-        "AWS::KMS::Key",
-        "AWS::KMS::Alias",
-        "AWS::SNS::Topic",
-        "AWS::SSM::Parameter",
-    }
-)
+# References that are no order: a queue names the queues that may use it for dead letters, and they name it.
+_UNORDERED_PROPERTIES: Mapping[str, frozenset[str]] = {"AWS::SQS::Queue": frozenset({"RedriveAllowPolicy"})}
 
-# Properties the stand-in trips over; the repairs put them in place afterwards.
-_WITHHELD_PROPERTIES: Mapping[str, frozenset[str]] = {
-    "AWS::SQS::Queue": frozenset({"RedriveAllowPolicy"}),
-    "AWS::Lambda::Function": frozenset({"Layers", "TracingConfig", "DeadLetterConfig", "SnapStart", "LoggingConfig"}),
-    "AWS::Lambda::EventSourceMapping": frozenset({"Tags"}),
-    "AWS::IAM::Role": frozenset({"ManagedPolicyArns", "Tags"}),
-}
+# The translator's classes hold some state of their own.
+_translating = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -133,6 +111,9 @@ class Resource:
     type: str
     name: str  # physical name
     properties: Mapping[str, Any]
+    deletion_policy: str = "Delete"
+    number: int = 1  # of a layer's version
+    reference: str = ""  # what Ref gives: the physical id that CloudFormation shows
 
     @property
     def treatment(self) -> ResourceType:
@@ -142,15 +123,17 @@ class Resource:
 
 @dataclass(frozen=True)
 class Translation:
-    """A template ready to be created: what CloudFormation gets, and what the stack has to do itself."""
+    """A template with everything resolved: what a stack is to be."""
 
     stack_name: str
     region: str
+    stack_id: str
     parameters: Mapping[str, str]
-    template: dict[str, Any]  # for CloudFormation's stand-in
-    resources: Mapping[str, Resource]  # all of them, by logical id
-    code: Mapping[str, Path]  # a function's logical id -> the directory its handler lies in
+    resources: Mapping[str, Resource]  # by logical id, each after those it refers to
+    code: Mapping[str, Path]  # a function's logical id -> the directory its handler lies in, where that is not uploaded
     outputs: Mapping[str, str] = field(default_factory=dict)
+    output_descriptions: Mapping[str, str] = field(default_factory=dict)
+    processed: Mapping[str, Any] = field(default_factory=dict)  # the template after its transform
 
     def of_type(self, *types: str) -> Iterator[Resource]:
         """The resources of the types given, in template order."""
@@ -162,28 +145,57 @@ def load_template(path: Path) -> dict[str, Any]:
 
     Raises StackError if the file is missing or is no template.
     """
-    from samtranslator.yaml_helper import yaml_parse
-
     try:
-        template = yaml_parse(path.read_text(encoding="utf-8"))
+        return parse_template(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise StackError(f"cannot read the template: {error}") from error
+
+
+def parse_template(text: str, name: str = "the template") -> dict[str, Any]:
+    """A template's text as `load_template` reads it. Raises StackError if it is no template."""
+    from samtranslator.yaml_helper import yaml_parse
+    from yaml import YAMLError
+
+    try:
+        template = yaml_parse(text)
+    except (YAMLError, ValueError) as error:
+        raise StackError(f"{name} is neither YAML nor JSON: {error}") from error
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
-        raise StackError(f"{path} is not a CloudFormation template: it has no Resources")
+        raise StackError(f"{name} is not a CloudFormation template: it has no Resources")
     return template
 
 
 def translate(path: Path, *, stack_name: str, region: str, parameters: Mapping[str, str]) -> Translation:
-    """Translate the SAM template at `path` for one machine.
+    """Translate the SAM template at `path`, whose functions run from its source tree, for one machine.
 
     `parameters` overrides the template's defaults, as strings. Raises StackError for an unknown or missing parameter,
     an unknown resource type, a reference that leads nowhere, or a template that SAM rejects.
     """
     sam = load_template(path)
-    values = _parameter_values(sam.get("Parameters", {}), parameters)
     code = _local_code(sam, path.parent)
-    cloudformation = _to_cloudformation(sam, values, region)
-    return _resolve(cloudformation, stack_name, region, values, code)
+    translation = translate_document(sam, stack_name=stack_name, region=region, parameters=parameters)
+    return replace(translation, code=code)
+
+
+def translate_document(
+    document: dict[str, Any],
+    *,
+    stack_name: str,
+    region: str,
+    parameters: Mapping[str, str],
+    stack_id: str | None = None,
+    previous: Translation | None = None,
+    next_number: Callable[[str], int] = lambda _: 1,
+) -> Translation:
+    """Translate a template whose code is in buckets, as `sam package` leaves it.
+
+    `stack_id` is an ARN; None makes one. `previous` is what the stack is now: what stays keeps its name. `next_number`
+    gives the number that a layer's next version gets, by the layer's name. Raises StackError as `translate` does.
+    """
+    document = copy.deepcopy(document)
+    values = _parameter_values(document.get("Parameters", {}), parameters)
+    cloudformation = _to_cloudformation(document, values, region)
+    return _resolve(cloudformation, stack_name, region, values, stack_id, previous, next_number)
 
 
 def _parameter_values(declared: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, str]:
@@ -231,9 +243,10 @@ def _to_cloudformation(sam: dict[str, Any], parameters: Mapping[str, str], regio
 
     # The translator asks IAM for this map only if a template names managed policies; one entry keeps it offline.
     policies = {"AWSXRayDaemonWriteAccess": "arn:aws:iam::aws:policy/AWSXRayDaemonWriteAccess"}
-    translator = Translator(policies, Parser(), boto_session=loopback.session(region))
     try:
-        translated: dict[str, Any] = translator.translate(sam, parameter_values=dict(parameters))
+        with _translating:
+            translator = Translator(policies, Parser(), boto_session=loopback.session(region))
+            translated: dict[str, Any] = translator.translate(sam, parameter_values=dict(parameters))
     except InvalidDocumentException as error:
         causes = "; ".join(cause.message for cause in error.causes)
         raise StackError(f"SAM rejects the template: {causes or error.message}") from error
@@ -241,55 +254,52 @@ def _to_cloudformation(sam: dict[str, Any], parameters: Mapping[str, str], regio
 
 
 def _resolve(
-    template: dict[str, Any], stack_name: str, region: str, values: Mapping[str, str], code: Mapping[str, Path]
+    template: dict[str, Any],
+    stack_name: str,
+    region: str,
+    values: Mapping[str, str],
+    stack_id: str | None,
+    previous: Translation | None,
+    next_number: Callable[[str], int],
 ) -> Translation:
     resources: dict[str, Any] = template["Resources"]
     if unknown := sorted({r["Type"] for r in resources.values()} - set(RESOURCE_TYPES)):
         raise StackError(f"the local stack does not know the resource types {', '.join(unknown)}")
-    resolver = _Resolver(template, stack_name, region, values)
+    resolver = _Resolver(template, stack_name, region, values, stack_id, previous)
     resolver.drop_disabled(resources)
     resolver.name(resources)
+    resolver.number(resources, next_number)
 
     resolved: dict[str, Resource] = {}
-    for logical_id, resource in resources.items():
-        properties = resolver.value(resource.get("Properties", {}), f"Resources.{logical_id}")
-        resolved[logical_id] = Resource(logical_id, resource["Type"], resolver.names[logical_id], properties)
-
-    for_moto: dict[str, Any] = {
-        "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": str(template.get("Description", "")),
-        "Parameters": _plain_parameters(template.get("Parameters", {})),
-        "Resources": {
-            logical_id: _for_moto(resolved[logical_id])
-            for logical_id in resolver.in_dependency_order(resources)
-            if resolved[logical_id].type in _MOTO_TYPES
-        },
-    }
+    for logical_id in resolver.in_dependency_order(resources):
+        resource = resources[logical_id]
+        resolved[logical_id] = Resource(
+            logical_id,
+            resource["Type"],
+            resolver.names[logical_id],
+            resolver.value(resource.get("Properties", {}), f"Resources.{logical_id}"),
+            deletion_policy=str(resource.get("DeletionPolicy", "Delete")),
+            number=resolver.numbers.get(logical_id, 1),
+            reference=str(resolver.value({"Ref": logical_id}, logical_id)),
+        )
     outputs: dict[str, str] = {}
-    for_moto["Outputs"] = {}
+    descriptions: dict[str, str] = {}
     for name, output in template.get("Outputs", {}).items():
         if "Condition" in output and not resolver.condition(output["Condition"]):
             continue
-        value = resolver.value(output["Value"], f"Outputs.{name}")
-        outputs[name] = value
-        for_moto["Outputs"][name] = {"Value": value, "Description": str(output.get("Description", ""))}
-    return Translation(stack_name, region, values, for_moto, resolved, code, outputs)
-
-
-def _plain_parameters(declared: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("Type", "Description", "NoEcho")
-    return {name: {k: v for k, v in declaration.items() if k in kept} for name, declaration in declared.items()}
-
-
-def _for_moto(resource: Resource) -> dict[str, Any]:
-    withheld = _WITHHELD_PROPERTIES.get(resource.type, frozenset())
-    properties = {k: copy.deepcopy(v) for k, v in resource.properties.items() if k not in withheld}
-    if name_property := resource.treatment.name_property:
-        properties[name_property] = resource.name
-    if resource.type == "AWS::Lambda::EventSourceMapping":
-        # The stand-in looks for a function by the whole reference; an alias means the function itself.
-        properties["FunctionName"] = str(properties["FunctionName"]).split(":function:")[-1].split(":")[0]
-    return {"Type": resource.type, "Properties": properties}
+        outputs[name] = resolver.value(output["Value"], f"Outputs.{name}")
+        descriptions[name] = str(output.get("Description", ""))
+    return Translation(
+        stack_name=stack_name,
+        region=region,
+        stack_id=resolver.stack_id,
+        parameters=values,
+        resources=resolved,
+        code={},
+        outputs=outputs,
+        output_descriptions=descriptions,
+        processed=template,
+    )
 
 
 class _Resolver:
@@ -299,9 +309,16 @@ class _Resolver:
     """
 
     def __init__(
-        self, template: Mapping[str, Any], stack_name: str, region: str, parameter_values: Mapping[str, str]
+        self,
+        template: Mapping[str, Any],
+        stack_name: str,
+        region: str,
+        parameter_values: Mapping[str, str],
+        stack_id: str | None,
+        previous: Translation | None,
     ) -> None:
         self._region = region
+        self._previous: Mapping[str, Resource] = previous.resources if previous else {}
         self._conditions: Mapping[str, Any] = template.get("Conditions", {})
         self._mappings: Mapping[str, Any] = template.get("Mappings", {})
         self._types: dict[str, str] = {name: r["Type"] for name, r in template["Resources"].items()}
@@ -315,14 +332,15 @@ class _Resolver:
             name: value.split(",") if "List" in declared[name].get("Type", "") else value
             for name, value in parameter_values.items()
         }
-        stack_id = f"00000000-0000-4000-8000-{self._suffixes.getrandbits(48):012x}"
+        self.numbers: dict[str, int] = {}
+        self.stack_id = stack_id or new_stack_id(region, stack_name)
         self._values |= {
             "AWS::Region": region,
             "AWS::AccountId": ACCOUNT_ID,
             "AWS::Partition": self._partition,
             "AWS::URLSuffix": "amazonaws.com.cn" if self._partition == "aws-cn" else "amazonaws.com",
             "AWS::StackName": stack_name,
-            "AWS::StackId": self._arn("cloudformation", f"stack/{stack_name}/{stack_id}"),
+            "AWS::StackId": self.stack_id,
             "AWS::NotificationARNs": [],
             "AWS::NoValue": _NO_VALUE,
         }
@@ -375,9 +393,22 @@ class _Resolver:
         if unnamed:
             raise StackError(f"the names of {', '.join(unnamed)} refer to each other")
 
+    def number(self, resources: Mapping[str, Any], next_number: Callable[[str], int]) -> None:
+        """Give every version of a layer its number: the one it has, or the next of its layer."""
+        for logical_id, resource in resources.items():
+            if resource["Type"] == "AWS::Lambda::LayerVersion":
+                before = self._previous.get(logical_id)
+                same = before is not None and before.name == self.names[logical_id]
+                self.numbers[logical_id] = before.number if before and same else next_number(self.names[logical_id])
+
     def _generated_name(self, logical_id: str, resource: Mapping[str, Any]) -> str:
+        before = self._previous.get(logical_id)
+        if before is not None and before.type == resource["Type"]:
+            return before.name
         alphabet = string.ascii_uppercase + string.digits
         suffix = "".join(self._suffixes.choice(alphabet) for _ in range(_NAME_SUFFIX_LENGTH))
+        if resource["Type"] == "AWS::KMS::Key":
+            return str(uuid.UUID(int=self._suffixes.getrandbits(128), version=4))
         if resource["Type"] == "AWS::S3::Bucket":
             return f"{self._stack_name[: 63 - len(logical_id) - len(suffix) - 2]}-{logical_id}-{suffix}".lower()
         name = f"{self._stack_name[:24]}-{logical_id[:26]}-{suffix}"  # 64 characters is the shortest limit (roles)
@@ -397,13 +428,13 @@ class _Resolver:
                 raise StackError(f"circular dependency through {logical_id}")
             visiting.add(logical_id)
             resource = resources[logical_id]
-            withheld = _WITHHELD_PROPERTIES.get(resource["Type"], frozenset())
+            unordered = _UNORDERED_PROPERTIES.get(resource["Type"], frozenset())
             depends_on = resource.get("DependsOn", [])
             for name in [depends_on] if isinstance(depends_on, str) else depends_on:
                 if name in resources:
                     visit(name)
             for key, value in (resource.get("Properties") or {}).items():
-                if key in withheld:
+                if key in unordered:
                     continue
                 for name in _references(value):
                     if name in resources and name != logical_id:
@@ -480,7 +511,7 @@ class _Resolver:
             case "AWS::SecretsManager::Secret":
                 return self._arn("secretsmanager", f"secret:{physical}-{SECRET_ARN_SUFFIX}")
             case "AWS::Lambda::LayerVersion":
-                return self._arn("lambda", f"layer:{physical}:1")
+                return self._arn("lambda", f"layer:{physical}:{self.numbers.get(name, 1)}")
             case "AWS::Lambda::Version" | "AWS::Lambda::Alias":
                 qualifier = physical if self._types[name] == "AWS::Lambda::Alias" else "$LATEST"
                 function = str(self.value(self._properties[name]["FunctionName"], at)).split(":function:")[-1]
@@ -512,6 +543,8 @@ class _Resolver:
                 return self._arn("lambda", f"function:{physical}")
             case "AWS::Lambda::Version", "Version":
                 return "$LATEST"
+            case "AWS::KMS::Key", "Arn":
+                return self._arn("kms", f"key/{physical}")
             case "AWS::IAM::Role", "Arn":
                 return f"arn:{self._partition}:iam::{ACCOUNT_ID}:role/{physical}"
             case "AWS::Events::EventBus", "Arn":
@@ -544,6 +577,11 @@ class _Resolver:
 
 class _NotNamedYetError(StackError):
     """A reference to a resource whose name is still being made out."""
+
+
+def new_stack_id(region: str, stack_name: str) -> str:
+    """An ARN for a new stack, as CloudFormation makes one."""
+    return f"arn:{partition_of(region)}:cloudformation:{region}:{ACCOUNT_ID}:stack/{stack_name}/{uuid.uuid4()}"
 
 
 def partition_of(region: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import openai
 
-from captions.catalogue import Catalogue, Modality, Model
+from captions.catalogue import Catalogue, CatalogueError, Modality, Model
 from captions.gateway.answers import Answer, Collector, answer_of, failure_of, transcript_of
 from captions.gateway.bodies import Parts
 from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
@@ -29,6 +29,7 @@ from captions.gateway.errors import (
     DeadlineExceeded,
     Exhausted,
     GatewayError,
+    NoCapableModel,
 )
 from captions.gateway.exchange import Attempt, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
 from captions.gateway.fallback import Candidate, Plan
@@ -45,6 +46,9 @@ _CONNECTIONS = 256
 
 _LATE_S = 0.1
 """A timer that fires so much too late tells of a process that is starved of CPU, not of a slow model."""
+
+_UNKNOWN_MODEL_S = 300.0
+"""After how long a chain is worth another look that names nothing the catalogue has: an override is read so often."""
 
 _WRITING_S = 0.25
 """How long an ended call waits for writes to the control table that it began."""
@@ -86,7 +90,8 @@ class Gateway:
         retries: how often and how soon a model is called again.
         retry_budget: how many retries there may be in relation to calls.
         observe: is told of events (`attempt_failed`, `circuit_opened`, `circuit_closed`, `account_problem`,
-            `key_renewed`, `breaker_store_failed`, `settlement_failed`) with their fields, for logs, metrics and alarms.
+            `key_renewed`, `unknown_model`, `breaker_store_failed`, `settlement_failed`) with their fields, for logs,
+            metrics and alarms.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class Gateway:
         self._retry_budget = retry_budget or RetryBudget()
         self._settling: set[asyncio.Task[None]] = set()
         self._served: dict[tuple[str, str], tuple[Model, str] | None] = {}
+        self._unknown: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: httpx2.AsyncClient | None = None
         self._clients: dict[str, openai.AsyncOpenAI] = {}
@@ -124,7 +130,8 @@ class Gateway:
 
         Args:
             request: what is asked.
-            chain: names of models in order of preference; those that cannot do the job are passed over.
+            chain: names of models in order of preference; those that cannot do the job are passed over, and so are
+                names that the catalogue does not have (`unknown_model` tells of them).
             deadline: a value of `time.monotonic()` by which the call has ended, one way or the other.
 
         Raises:
@@ -132,7 +139,6 @@ class Gateway:
                 `retry_after_s` if it is set.
             Refused: every model refused.
             Unacceptable, NoCapableModel: no model will ever take this.
-            CatalogueError: the chain names a model that the catalogue does not have.
         """
         call = await self._begin(request, chain, deadline)
         try:
@@ -180,11 +186,7 @@ class Gateway:
             await self._end(call)
 
     def able(self, kind: Modality, chain: Sequence[str]) -> list[Model]:
-        """Return the models of the chain that understand this kind of media, as their first endpoint takes them.
-
-        Raises:
-            CatalogueError: the chain names a model that the catalogue does not have.
-        """
+        """Return the models of the chain that understand this kind of media, as their first endpoint takes them."""
         found = []
         for name in dict.fromkeys(chain):
             served = (self._serve(name, endpoint.base_url) for endpoint in self._endpoints)
@@ -208,7 +210,7 @@ class Gateway:
 
     async def _begin(self, request: Request, chain: Sequence[str], deadline: float) -> _Call:
         parts = Parts(request)
-        plan = Plan.of(request, chain, self._endpoints, self._serve, parts)
+        plan = self._plan(request, chain, parts)
         self._retry_budget.called()
         call = _Call(self, request, parts, plan, deadline)
         async with _until(deadline, call):
@@ -245,8 +247,25 @@ class Gateway:
     def _serve(self, name: str, base_url: str) -> tuple[Model, str] | None:
         key = (name, base_url)
         if key not in self._served:
-            self._served[key] = self._catalogue.served(name, base_url)
+            try:
+                self._served[key] = self._catalogue.served(name, base_url)
+            except CatalogueError:
+                # A slip in a chain, or a model that was taken out: the chain's other models do its work.
+                self._served[key] = None
+                if name not in self._unknown:
+                    self._unknown.add(name)
+                    self._observe("unknown_model", {"model": name})
         return self._served[key]
+
+    def _plan(self, request: Request, chain: Sequence[str], parts: Parts) -> Plan:
+        try:
+            return Plan.of(request, chain, self._endpoints, self._serve, parts)
+        except NoCapableModel as error:
+            if unknown := [name for name in chain if name in self._unknown]:
+                # Whoever configured it can put it right; until then the work must not end as if nothing could do it.
+                message = f"the catalogue has no model {', '.join(map(repr, unknown))}, and {error}"
+                raise Exhausted(message, retry_after_s=_UNKNOWN_MODEL_S) from error
+            raise
 
     def _client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
         loop = asyncio.get_running_loop()

@@ -58,12 +58,11 @@ class Plan:
     ) -> Plan:
         """Return the candidates that can do the job: that understand the media, hold the context and the body.
 
-        `served_by` is `Catalogue.served`, or something that remembers what it said.
+        `served_by` is `Catalogue.served`, or something that remembers what it said; None passes a model over.
 
         Raises:
             NoCapableModel: no model of the chain understands such media at any endpoint.
             Unacceptable: some do, but the request is too large for each of them.
-            CatalogueError: the chain names a model the catalogue does not have.
         """
         candidates: list[Candidate] = []
         too_large = False
