@@ -12,7 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from captions import telemetry, wiring
 from captions.jobs import Job
 
-logger, metrics, tracer = telemetry.logger(), telemetry.metrics(), telemetry.tracer()
+logger, tracer = telemetry.logger(), telemetry.tracer()
 processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 # One loop for the life of the sandbox: connections to the endpoint stay open from one batch to the next.
 asyncio.set_event_loop(asyncio.new_event_loop())
@@ -20,7 +20,7 @@ asyncio.set_event_loop(asyncio.new_event_loop())
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
-@metrics.log_metrics(capture_cold_start_metric=True)
+@telemetry.measured
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle a batch, its jobs side by side; those that fail are reported one by one."""
     worker = wiring.worker()
@@ -33,6 +33,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         except Exception:
             # The batch goes on without it; its message comes back, and in the end stands in the dead-letter queue.
             logger.exception("job_not_handled", message_id=record.message_id)
+            telemetry.count("RecordFailed")
             raise
         logger.info("job_handled", asset=job.upload.asset, kind=job.kind, ending=ending)
 

@@ -16,7 +16,7 @@ from captions.uploads import Deletion, Ignored, Upload, from_event
 MIN_START_MILLISECONDS = 20_000
 """With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
 
-logger, metrics, tracer = telemetry.logger(), telemetry.metrics(), telemetry.tracer()
+logger, tracer = telemetry.logger(), telemetry.tracer()
 processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 asyncio.set_event_loop(asyncio.new_event_loop())
 
@@ -46,7 +46,7 @@ def asset_of(message: Upload | Deletion | Ignored | Revisit) -> str | None:
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
-@metrics.log_metrics(capture_cold_start_metric=True)
+@telemetry.measured
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle a batch, its messages side by side; those that fail are reported one by one."""
     intake = wiring.intake()
@@ -64,6 +64,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         except Exception:
             # The batch goes on without it; its message comes back, and in the end stands in the dead-letter queue.
             logger.exception("upload_not_handled", message_id=record.message_id)
+            telemetry.count("RecordFailed")
             raise
 
     return async_process_partial_response(event=event, record_handler=take, processor=processor, context=context)

@@ -11,12 +11,12 @@ from captions import telemetry, wiring
 STOPPING_SECONDS = 5.0
 """Kept back from the time the function has, so that a sweep ends by itself and the next goes on."""
 
-logger, metrics, tracer = telemetry.logger(), telemetry.metrics(), telemetry.tracer()
+logger, tracer = telemetry.logger(), telemetry.tracer()
 
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
-@metrics.log_metrics(capture_cold_start_metric=True)
+@telemetry.measured
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     """Sweep once, and say how many uploads were put back, sent to be ended, and restored from lost events."""
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - STOPPING_SECONDS

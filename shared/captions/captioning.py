@@ -140,7 +140,7 @@ class Worker:
                 await self._send_later(job, min(BUSY_SECONDS, max(1.0, until - self.now())))
                 return "deferred"
             case Begun(record):
-                pass
+                telemetry.observe("QueueAge", max(0.0, self.now() - job.queued_at) * 1000)
         if not await asyncio.to_thread(
             self.neighbours.renew, job.claim.id, job.claim.generation, max(lease_until, self._queue_lease())
         ):
@@ -235,7 +235,7 @@ class Worker:
             )
         )
         telemetry.count("Captioned")
-        telemetry.observe("ModelLatency", completion.latency_ms)
+        telemetry.model_calls(job.task, [attempt.as_dict() for attempt in completion.attempts])
         if ended is not None:
             await self._settle(job, ended)
             return "captioned"
@@ -266,6 +266,7 @@ class Worker:
         self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | None = None
     ) -> Ending:
         made = tuple(attempt.as_dict() for attempt in error.attempts) if error else ()
+        telemetry.model_calls(job.task, made)
         attempts = kept((*record.attempts, *made))
         ended = await asyncio.to_thread(
             partial(
@@ -305,10 +306,14 @@ class Worker:
         delay = min(MAX_DELAY_SECONDS, max(backoff(job.deferrals), error.retry_after_s or 0.0))
         reason = Reason(code=_WAITS_FOR.get(type(error), "models_unavailable"), message=str(error))
         telemetry.count("Deferred")
+        if isinstance(error, CircuitsOpen):
+            telemetry.task_count("CircuitsOpenForTask", job.task)
         telemetry.logger().warning(
             "job_deferred", asset=job.upload.asset, reason=reason.code, error=str(error), delay=round(delay, 1)
         )
-        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in error.attempts)))
+        made = [attempt.as_dict() for attempt in error.attempts]
+        telemetry.model_calls(job.task, made)
+        attempts = kept((*record.attempts, *made))
         lease = self._queue_lease() + delay
         await self._release(job, lease_until, due=lease, attempts=attempts, reason=reason)
         await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, lease)

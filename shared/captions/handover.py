@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from captions import telemetry
 from captions.jobs import ClaimRef, Queues, Revisit
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
@@ -137,6 +138,8 @@ class HandOver:
             provenance=outcome.copied() if outcome else None,
             reason=None if outcome else leader.reason,
         )
+        if ended is not None and outcome is not None:
+            telemetry.cache_hit("in_flight", outcome.cost)
         if ended is None:
             # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
             current = self.records.get(follower.asset)

@@ -184,7 +184,9 @@ class Intake:
         now = self.now()
         match answer:
             case Hit(claim):
-                return self._hit(record, Outcome.read(claim.outcome or {}), found.kind, found.media_type)
+                match_kind = "near" if set(claim.exact).isdisjoint(fingerprint.exact) else "exact"
+                outcome = Outcome.read(claim.outcome or {})
+                return self._hit(record, outcome, match_kind, found.kind, found.media_type)
             case Follow(claim_id):
                 self.records.progress(
                     upload,
@@ -256,7 +258,7 @@ class Intake:
             return inspected, fingerprint_audio(data)
         return inspected, fingerprint_image(inspected)
 
-    def _hit(self, record: Record, outcome: Outcome, kind: str, media_type: str) -> Ending:
+    def _hit(self, record: Record, outcome: Outcome, match_kind: str, kind: str, media_type: str) -> Ending:
         ended = self.records.finish(
             record.upload,
             "captioned",
@@ -268,8 +270,8 @@ class Intake:
             media_type=media_type,
         )
         if ended is not None:
+            telemetry.cache_hit(match_kind, outcome.cost)
             self.notifier.ended([ended])
-        telemetry.count("CacheHit")
         return "hit"
 
     def _rejected(

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, Self
+from itertools import islice
+from typing import Any, Literal, Protocol, Self
 
 from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +23,8 @@ Ended = Literal["captioned", "rejected", "blocked", "failed", "deleted"]
 PENDING: tuple[State, ...] = ("received", "queued", "waiting")
 SHARDS = 8
 """Partitions each day, and the pending uploads, are spread over in the `activity` index."""
+COUNTED_PAGES = 4
+"""Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
 MAX_ATTEMPTS_KEPT = 60
 """Model calls kept in one record; an item holds 400 KB (Amazon DynamoDB, quotas)."""
 
@@ -220,12 +223,22 @@ class Busy:
     lease_until: float
 
 
-class Records:
-    """Reads and writes the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
+class Watch(Protocol):
+    """Is told of every record that was changed, and whether that ended it."""
 
-    def __init__(self, dynamodb: Any, table: str) -> None:
+    def __call__(self, item: Mapping[str, Any], *, ended: bool) -> None: ...
+
+
+class Records:
+    """Reads and writes the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads.
+
+    `watch` is told of each change that was stored; it must not fail because of what it does with it.
+    """
+
+    def __init__(self, dynamodb: Any, table: str, watch: Watch | None = None) -> None:
         self._dynamodb = dynamodb
         self._table = table
+        self._watch = watch
 
     def get(self, asset: str) -> Record | None:
         """Read one record, strongly consistent."""
@@ -479,6 +492,20 @@ class Records:
             assets = self._index(f"pending#{shard}", until=timestamp(now), newest_first=False)
             yield from self.read(assets)
 
+    def pending_count(self) -> int:
+        """Count the uploads on their way, eventually consistent, and no further than COUNTED_PAGES in each shard."""
+        total = 0
+        for shard in range(SHARDS):
+            pages = self._dynamodb.get_paginator("query").paginate(
+                TableName=self._table,
+                IndexName="activity",
+                KeyConditionExpression="activity = :partition",
+                ExpressionAttributeValues=to_item({":partition": f"pending#{shard}"}),
+                Select="COUNT",
+            )
+            total += sum(page["Count"] for page in islice(pages, COUNTED_PAGES))
+        return total
+
     def recent(self, *, days: Iterable[str] = (), pending: bool = True) -> Iterator[Record]:
         """Yield records newest first within each shard: the pending ones, then those that ended on the given days.
 
@@ -567,6 +594,8 @@ class Records:
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
             return False, failure.response.get("Item")
+        if self._watch is not None:
+            self._watch(answer["Attributes"], ended="completed_at" in given)
         return True, answer["Attributes"]
 
 

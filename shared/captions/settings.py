@@ -44,6 +44,9 @@ class Settings(BaseModel):
     max_job_age_seconds: float = Field(default=21_600, gt=0)
     """How long an upload is tried before it is `failed`."""
 
+    terminal_seconds: float = Field(default=900, gt=0)
+    """Within how long an upload should have ended: the service level objective that alarms watch."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Read the settings from an environment, by default the process's own; empty values count as not given.

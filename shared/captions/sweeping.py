@@ -14,6 +14,7 @@ from captions import telemetry
 from captions.jobs import Queues, Revisit
 from captions.records import Record, Records
 from captions.settings import SweepSettings
+from captions.telemetry import MetricUnit
 
 MIN_TRIES = 3
 """How often an upload is put back, or begun by a worker that comes to nothing, before its age ends it."""
@@ -43,12 +44,14 @@ class Sweeper:
         """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there."""
         restored = self._restore_events(deadline)
         revisited = ended = 0
+        oldest = 0.0
         for record in self.records.due(self.now()):
             if time.monotonic() >= deadline:
                 telemetry.count("SweepCutShort")
                 break
             if record.terminal:
                 continue  # the index lags behind the table
+            oldest = max(oldest, self._age(record))
             stalled = self._stalled(record)
             try:
                 self._put_back(record, "stalled" if stalled else "sweep")
@@ -59,6 +62,8 @@ class Sweeper:
                 continue
             revisited, ended = revisited + (not stalled), ended + stalled
         telemetry.count("Revisited", revisited)
+        telemetry.gauge("OldestDueSeconds", oldest, MetricUnit.Seconds)
+        telemetry.gauge("PendingUploads", self.records.pending_count())
         return Swept(revisited, ended, restored)
 
     def _stalled(self, record: Record) -> bool:
@@ -67,12 +72,14 @@ class Sweeper:
         One that merely stands on a long queue was begun by nobody, and is never given up; nor is a follower, as that
         is for its leader to decide.
         """
-        age = self.now() - datetime.fromisoformat(record.received_at).timestamp()
-        if age < self.settings.max_job_age_seconds:
+        if self._age(record) < self.settings.max_job_age_seconds:
             return False
         if record.state == "received":
             return record.sweeps >= MIN_TRIES
         return record.state == "queued" and record.begun >= MIN_TRIES
+
+    def _age(self, record: Record) -> float:
+        return self.now() - datetime.fromisoformat(record.received_at).timestamp()
 
     def _put_back(self, record: Record, reason: Literal["sweep", "stalled"]) -> None:
         # Sent before it is counted: a crash in between sends it again, which is harmless.

@@ -11,6 +11,7 @@ from captions import telemetry
 from captions.aws import client
 from captions.jobs import Queues
 from captions.notify import Notifier
+from captions.objective import Objective
 from captions.objects import Objects
 from captions.records import Records
 from captions.settings import IntakeSettings, Policy, Settings, SweepSettings, WorkerSettings
@@ -38,7 +39,7 @@ def intake() -> Intake:
     settings = IntakeSettings.from_env()
     return Intake(
         settings=settings,
-        records=Records(client("dynamodb"), settings.captions_table),
+        records=_records(settings),
         objects=Objects(client("s3")),
         neighbours=_neighbours(settings, settings.near_duplicates),
         queues=Queues(client("sqs")),
@@ -54,10 +55,16 @@ def sweeper() -> Sweeper:
     settings = SweepSettings.from_env()
     return Sweeper(
         settings=settings,
-        records=Records(client("dynamodb"), settings.captions_table),
+        records=_records(settings),
         queues=Queues(client("sqs")),
         sqs=client("sqs"),
     )
+
+
+def _records(settings: Settings) -> Records:
+    dynamodb = client("dynamodb")
+    objective = Objective(dynamodb, settings.captions_table, settings.terminal_seconds)
+    return Records(dynamodb, settings.captions_table, objective)
 
 
 def _neighbours(settings: Settings, policy: Policy) -> Neighbours:
@@ -134,7 +141,7 @@ class _Workers:
         self._budgets = Budgets(limits, store) if limits else None
         self._worker = Worker(
             settings=settings,
-            records=Records(client("dynamodb"), settings.captions_table),
+            records=_records(settings),
             objects=Objects(client("s3")),
             # A worker only renews and settles claims: which pictures match was decided before.
             neighbours=_neighbours(settings, "exact"),
