@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from captions.fingerprint import RADIUS, Fingerprint, bands, hamming
+from captions.fingerprint import RADIUS, Fingerprint, bands, fingerprint_image, hamming
 from captions.neighbours import Contended, Follow, Hit, Lead, Neighbours, index, protocol
 from captions.neighbours.protocol import Announcement, Claim
 from captions.uploads import ObjectVersion, pad_sequencer
 from support.claims import Outcome, Store, World
-from support.pipeline import REGION, Clock, locked
+from support.journeys import cropped
+from support.pipeline import MEDIA, REGION, Clock, locked
 
 TABLE = "fingerprints"
 HASH = bytes(range(32))
@@ -145,6 +146,46 @@ def test_exact_keys_are_found_whatever_the_hash(neighbours: Neighbours, scope: s
     assert found(neighbours, announced(scope, "b", None, ("b:2", "x:1")), "exact") == {a.id}
     assert found(neighbours, announced(scope, "c", flipped(HASH, *range(100)), ("x:1",)), "exact") == {a.id}
     assert found(neighbours, announced(scope, "d", flipped(HASH, *range(100)), ("x:2",))) == frozenset()
+
+
+# -- loose: crops are found by the hashes the picture would have if it were framed otherwise -----------------------
+
+
+def test_a_crop_is_found_under_loose_alone(client: Any, clock: Clock, scope: str) -> None:
+    photo = (MEDIA / "casa-mila.jpg").read_bytes()
+    original, crop = fingerprint_image(photo), fingerprint_image(cropped(photo))
+    assert hamming(original.phash or b"", crop.phash or b"") > RADIUS, "its own hash is out of reach"
+    for policy, first, second in (("loose", original, crop), ("loose", crop, original), ("strict", original, crop)):
+        neighbours = Neighbours(client, TABLE, policy=policy, now=clock)
+        case = f"{scope} {policy} {first is crop}"
+        lead = neighbours.find_or_claim(case, upload("first"), first)
+        assert isinstance(lead, Lead)
+        assert neighbours.settle(lead.claim_id, lead.generation, "READY", {"text": "a house"}) == []
+        answer = neighbours.find_or_claim(case, upload("second"), second)
+        if policy == "loose":
+            assert isinstance(answer, Hit)
+            assert answer.claim.outcome == {"text": "a house"}
+        else:
+            assert isinstance(answer, Lead)
+
+
+def test_a_crop_follows_its_picture_while_that_is_captioned(client: Any, clock: Clock, scope: str) -> None:
+    photo = (MEDIA / "casa-mila.jpg").read_bytes()
+    neighbours = Neighbours(client, TABLE, policy="loose", now=clock)
+    lead = neighbours.find_or_claim(scope, upload("photo"), fingerprint_image(photo))
+    assert isinstance(lead, Lead)
+    assert neighbours.find_or_claim(scope, upload("crop"), fingerprint_image(cropped(photo))) == Follow(lead.claim_id)
+    assert neighbours.settle(lead.claim_id, lead.generation, "READY", {"text": "a house"}) == [upload("crop")]
+
+
+def test_probes_that_reach_another_picture_give_it_no_caption(client: Any, clock: Clock, scope: str) -> None:
+    """Its hash is what the crop's would be, its evidence is another picture's."""
+    photo, other = ((MEDIA / name).read_bytes() for name in ("casa-mila.jpg", "perched-osprey.jpg"))
+    neighbours = Neighbours(client, TABLE, policy="loose", now=clock)
+    crop = fingerprint_image(cropped(photo))
+    disguised = replace(fingerprint_image(other), phash=crop.probes("loose")[0])
+    assert isinstance(neighbours.find_or_claim(scope, upload("other"), disguised), Lead)
+    assert isinstance(neighbours.find_or_claim(scope, upload("crop"), crop), Lead)
 
 
 def test_nothing_is_shared_between_scopes(neighbours: Neighbours, scope: str) -> None:

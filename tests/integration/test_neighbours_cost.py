@@ -1,6 +1,7 @@
 """What the near-duplicate index costs, counted from the calls it makes; docs/index-cost.md says what that means."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import boto3
@@ -60,6 +61,18 @@ def test_write_units_of_a_new_picture(bills: dict[str, Bill]) -> None:
     """Claim, 13 postings and commit at one unit each, and the evidence by its kilobytes."""
     assert bills["new sound"].written == 1 + 2 + 1
     assert 1 + 13 + 1 < bills["new picture"].written <= 1 + 13 + 1 + 32
+
+
+def test_loose_looks_further_only_for_what_is_not_found_at_once(bills: dict[str, Bill]) -> None:
+    """Its probes share bands with the hash and with each other, each of which is asked for once."""
+    least = Counter(bills["new picture"].calls)
+    more = bills["new picture, loose"].calls
+    assert least["Query"] < more["Query"] < 2 * 24 * 11
+    assert {name: calls for name, calls in more.items() if name != "Query"} == {
+        name: calls for name, calls in least.items() if name != "Query"
+    }
+    assert bills["new picture, loose"].written == bills["new picture"].written
+    assert bills["crop, loose"].written == 0
 
 
 def test_item_sizes_follow_the_documented_rules() -> None:

@@ -99,11 +99,13 @@ Keys = Callable[[Announcement], tuple[tuple[str, ...], tuple[str, ...]]]
 class Store:
     """Applies parts of steps to worlds.
 
-    `keys` answers the exact keys and the band keys of an announcement, `within` whether two hashes are near.
+    `keys` answers the exact keys and the band keys of an announcement, `within` whether two hashes are near, `reframed`
+    the bands of its probes, by which it finds but is not found.
     """
 
     keys: Keys
     within: Callable[[bytes, bytes], bool]
+    reframed: Callable[[Announcement], tuple[str, ...]] = lambda me: ()
     exemplar_ttl: float = 90 * 86_400.0
     undecided_ttl: float = 7 * 86_400.0
 
@@ -126,7 +128,8 @@ class Store:
                 return (tuple(removed),)
             case protocol.Scan(me, by, consistent):
                 exact, near = self.keys(me)
-                keys = {"exact": exact, "near": near, "all": exact + near}[by]
+                further = self.reframed(me)
+                keys = {"exact": exact, "near": near, "reframed": further, "all": exact + near + further}[by]
                 return (tuple(Query(key, me.id, me.phash, consistent) for key in keys),)
             case protocol.Read(ids):
                 return (tuple(GetClaim(id_) for id_ in ids),)

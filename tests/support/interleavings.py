@@ -104,6 +104,8 @@ class Scenario:
     """One process each: the upload whose event is delivered."""
     exact: bool = False
     """They are found by an exact key instead of the perceptual hash."""
+    finds: frozenset[tuple[int, int]] = frozenset()
+    """By probes, the first finds the second, which shows the same picture; both ways if both pairs are there."""
     workers: bool = True
     """Leaders go on to be captioned; without, the exploration ends with who leads."""
     crashes: int = 0
@@ -116,7 +118,12 @@ class Scenario:
     """How often a process waits for others before it gives up for now."""
 
     def are_near(self, a: int, b: int) -> bool:
-        return a == b or frozenset((a, b)) in self.near
+        return a == b or frozenset((a, b)) in self.near or bool({(a, b), (b, a)} & self.finds)
+
+    @property
+    def exclusive(self) -> frozenset[frozenset[int]]:
+        """Which uploads find each other, so that never both may lead."""
+        return self.near | {frozenset((a, b)) for a, b in self.finds if (b, a) in self.finds}
 
 
 Program = Generator[Any, Any, None]
@@ -165,7 +172,7 @@ class Explorer:
 
     def use(self, store: type[Store]) -> None:
         """Explore with another sort of store."""
-        self._store = store(self._keys, lambda a, b: True)
+        self._store = store(self._keys, lambda a, b: True, self._reframed)
 
     def _keys(self, me: Announcement) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """One shared posting for each pair, the least that near pictures have in common: each is read on its own."""
@@ -173,7 +180,14 @@ class Explorer:
             return me.exact, ()
         mine = self._number[me.id]
         bands = sorted("-".join(map(str, sorted(pair))) for pair in self.scenario.near if mine in pair)
+        if any(mine == found for _, found in self.scenario.finds):
+            bands.append(f"{mine}")
         return (), tuple(bands)
+
+    def _reframed(self, me: Announcement) -> tuple[str, ...]:
+        """The band of each picture that this one finds by its probes."""
+        mine = self._number[me.id]
+        return tuple(f"{found}" for finding, found in sorted(self.scenario.finds) if finding == mine)
 
     # -- the pipeline around the protocol --------------------------------------------------------------------------
 
@@ -193,7 +207,9 @@ class Explorer:
 
         answer = None
         if self.scenario.probe:
-            answer = yield from self.variant(protocol.probe(me, same, self._clock))
+            answer = yield from self.variant(protocol.probe(me, same, self._clock, ("exact", "near")))
+            if answer is None and self.scenario.finds:
+                answer = yield from self.variant(protocol.probe(me, same, self._clock, ("reframed",)))
         if answer is None:
             answer = yield from self.variant(protocol.decide(me, same, self._clock))
         match answer:
@@ -288,7 +304,7 @@ class Explorer:
             for claim in system.world.claims
             if claim.state in ("LEAD", "READY") and claim.expires_at > self._now
         ]
-        for pair in self.scenario.near:
+        for pair in self.scenario.exclusive:
             if pair <= set(holding):
                 raise Violation(f"near pictures {sorted(pair)} lead together")
 
@@ -486,7 +502,7 @@ class Explorer:
         self.leads.add(frozenset(upload for upload, count in enumerate(system.paid) if count))
         if not faults and not self.scenario.failures:
             twice = [upload for upload, count in enumerate(system.paid) if count > 1]
-            both = [sorted(pair) for pair in self.scenario.near if all(system.paid[upload] for upload in pair)]
+            both = [sorted(pair) for pair in self.scenario.exclusive if all(system.paid[upload] for upload in pair)]
             if twice or both:
                 raise Violation(f"paid twice: {twice or both}")
 

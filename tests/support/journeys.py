@@ -1,8 +1,11 @@
 """What becomes of uploads in the near-duplicate index, each measured by the calls it makes."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+
+from PIL import Image
 
 from captions.fingerprint import Fingerprint, fingerprint_image
 from captions.neighbours import Follow, Hit, Lead, Neighbours
@@ -39,6 +42,17 @@ def near(fingerprint: Fingerprint, name: str) -> Fingerprint:
     return replace(fingerprint, exact=(f"b:{name:0<64}", f"x:{name:0<64}"), phash=phash)
 
 
+def cropped(photo: bytes) -> bytes:
+    """A photo without 1 % of its width and height at each side, as JPEG."""
+    with Image.open(io.BytesIO(photo)) as whole:
+        width, height = whole.size
+        across, down = round(0.01 * width), round(0.01 * height)
+        part = whole.convert("RGB").crop((across, down, width - across, height - down))
+    stream = io.BytesIO()
+    part.save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
 def measured(client: Any, table: str, photo: bytes) -> dict[str, Bill]:
     """Take uploads of one picture each of the ways there are; answers what each way costs."""
     meter = Meter(client)
@@ -68,4 +82,10 @@ def measured(client: Any, table: str, photo: bytes) -> dict[str, Bill]:
     assert isinstance(alike, Hit)
     sound = Fingerprint((f"b:{'0':0<64}", f"p:{'0':0<64}"))
     bill("new sound", lambda: neighbours.find_or_claim(scope, upload("e"), sound))
+    loose = Neighbours(client, table, policy="loose")
+    lead = bill("new picture, loose", lambda: loose.find_or_claim("loose", upload("f"), fingerprint))
+    assert isinstance(lead, Lead)
+    loose.settle(lead.claim_id, lead.generation, "READY", OUTCOME)
+    crop = fingerprint_image(cropped(photo))
+    assert isinstance(bill("crop, loose", lambda: loose.find_or_claim("loose", upload("g"), crop)), Hit)
     return bills

@@ -83,6 +83,39 @@ def test_a_chain_and_a_crash_anywhere(ids: str) -> None:
     explored(scenario(ids, CHAIN, workers=False, probe=False, crashes=1))
 
 
+BOTH_WAYS = frozenset({(0, 1), (1, 0)})
+ONE_WAY = frozenset({(0, 1)})
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_of_a_picture_and_its_crop_that_find_each_other_never_both_are_paid_for(ids: str) -> None:
+    assert explored(scenario(ids, (), finds=BOTH_WAYS)) == {frozenset({0}), frozenset({1})}
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_a_crop_and_its_picture_and_a_crash_anywhere(ids: str) -> None:
+    explored(scenario(ids, (), finds=BOTH_WAYS, probe=False, crashes=1))
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_where_only_one_finds_the_other_both_may_be_paid_for_and_nobody_is_stuck(ids: str) -> None:
+    """As they would be one after the other, if the one that is not found came last."""
+    ends = explored(scenario(ids, (), finds=ONE_WAY))
+    assert ends == {frozenset({1}), frozenset({0, 1})}
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_where_only_one_finds_the_other_and_leases_end_or_a_leader_fails(ids: str) -> None:
+    explored(scenario(ids, (), finds=ONE_WAY, ticks=1))
+    explored(scenario(ids, (), finds=ONE_WAY, failures=("refused", "deleted")))
+
+
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_caption_never_goes_from_a_copy_to_what_only_the_original_finds(ids: str) -> None:
+    """The first two are copies; the second alone finds the third, of which it is a crop."""
+    explored(scenario(ids, PAIR, finds=frozenset({(1, 2)}), probe=False))
+
+
 @deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_two_copies_a_crash_and_the_end_of_all_leases(ids: str) -> None:

@@ -19,6 +19,7 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
@@ -36,6 +37,8 @@ MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
 BATCH_WRITE = 25
 BATCH_GET = 100
+
+_FIRST: tuple[Literal["exact", "near"], ...] = ("exact", "near")
 
 
 class Neighbours:
@@ -71,9 +74,11 @@ class Neighbours:
         `scope` holds everything that must be equal for a caption to be shared. Blocks up to PATIENCE_SECONDS.
         """
         me = self._announcement(scope, upload, fingerprint)
-        same = self._same(me)
-        found = self._run(protocol.probe(me, same, self._clock))
-        return found or self._run(protocol.decide(me, same, self._clock))
+        found = self._run(protocol.probe(me, self._same(me), self._clock, ("exact",) if me.phash is None else _FIRST))
+        if found is None and (probes := fingerprint.probes(self._policy)):
+            me = replace(me, probes=probes)
+            found = self._run(protocol.probe(me, self._same(me), self._clock, ("reframed",)))
+        return found or self._run(protocol.decide(me, self._same(me), self._clock))
 
     def follow(self, claim_id: str, upload: ObjectVersion) -> Hit | Follow | None:
         """Wait for a claim's result; None when it will bring none."""
@@ -118,7 +123,7 @@ class Neighbours:
                 return True
             if me.phash is None or me.evidence is None or claim.phash is None or claim.evidence is None:
                 return False
-            if hamming(me.phash, claim.phash) > RADIUS:
+            if not _near(claim.phash, (me.phash, *me.probes)):
                 return False
             return same_picture(me.evidence, claim.evidence, self._policy)
 
@@ -234,11 +239,15 @@ class Neighbours:
 
     def _scan(self, step: protocol.Scan) -> frozenset[str]:
         me = step.announcement
-        keys = {"exact": _exact_keys(me), "near": _band_keys(me), "all": _exact_keys(me) + _band_keys(me)}[step.by]
-        lookups = [self._readers.submit(self._query, key, me, step.consistent) for key in keys]
+        # Probes differ from the hash in some 16 bits: many of their bands are the hash's own, or each other's.
+        own = () if me.phash is None else (me.phash,)
+        hashes = {"exact": (), "near": own, "reframed": me.probes, "all": own + me.probes}[step.by]
+        keys = dict.fromkeys(_exact_keys(me) if step.by in ("exact", "all") else ())
+        keys |= dict.fromkeys(key for phash in hashes for key in _band_keys(me.scope, phash))
+        lookups = [self._readers.submit(self._query, key, hashes, step.consistent) for key in keys]
         return frozenset(id_ for lookup in lookups for id_ in lookup.result() if id_ != me.id)
 
-    def _query(self, pk: str, me: Announcement, consistent: bool) -> list[str]:
+    def _query(self, pk: str, hashes: tuple[bytes, ...], consistent: bool) -> list[str]:
         found: list[str] = []
         start: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
@@ -253,7 +262,7 @@ class Neighbours:
             )
             for item in answer["Items"]:
                 phash = item["phash"]["B"] if "phash" in item else None
-                if phash is None or me.phash is None or hamming(bytes(phash), me.phash) <= RADIUS:
+                if phash is None or _near(bytes(phash), hashes):
                     found.append(item["sk"]["S"].partition("#")[0])
             if "LastEvaluatedKey" not in answer:
                 return found
@@ -355,10 +364,12 @@ def _exact_keys(me: Announcement) -> list[str]:
     return [f"{_digest(me.scope)}#{key}" for key in me.exact]
 
 
-def _band_keys(me: Announcement) -> list[str]:
-    if me.phash is None:
-        return []
-    return [f"{_digest(me.scope)}#h{band}" for band in bands(me.phash)]
+def _band_keys(scope: str, phash: bytes) -> list[str]:
+    return [f"{_digest(scope)}#h{band}" for band in bands(phash)]
+
+
+def _near(phash: bytes, others: tuple[bytes, ...]) -> bool:
+    return any(hamming(phash, other) <= RADIUS for other in others)
 
 
 def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
@@ -369,7 +380,7 @@ def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, A
     sk = {"S": f"{me.id}#{edition}"}
     for pk in _exact_keys(me):
         yield {"pk": {"S": pk}, "sk": sk}, None
-    for pk in _band_keys(me):
+    for pk in () if me.phash is None else _band_keys(me.scope, me.phash):
         yield {"pk": {"S": pk}, "sk": sk}, me.phash
 
 

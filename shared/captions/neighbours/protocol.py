@@ -13,7 +13,8 @@ generation number keeps what it may still write from being taken for its success
 Why two near pictures never lead together: both published before they scanned, so one of them found the other, and
 read it when it was neither OPEN, LEAD nor READY, or made it so. It can only come back as a new generation, which scans
 again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are spread in
-time. A claim that stood back takes its postings away; as a slow delivery of the same upload may do so when another one
+time. A picture that another one finds by its probes alone (policy loose) need not find that one in turn: the two may
+then both lead, as they would one after the other; a caption still goes only where the pictures are the same. A claim that stood back takes its postings away; as a slow delivery of the same upload may do so when another one
 has already published anew, postings and evidence carry an edition, and only that edition is removed.
 
 The protocol is written as generators that yield one step at a time and are sent its answer, so that a test can run the
@@ -50,6 +51,8 @@ class Announcement:
     phash: bytes | None
     """256-bit perceptual hash, 32 bytes; None where only exact identity counts."""
     evidence: bytes | None
+    probes: tuple[bytes, ...] = ()
+    """Further hashes that it looks for others by, but is not found by."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,11 @@ class Publish:
 
 @dataclass(frozen=True)
 class Scan:
-    """Answer the ids of other claims whose postings share an exact key, or lie within the radius, or either."""
+    """Answer the ids of other claims whose postings share an exact key, or lie within the radius, of the hash (near) or
+    of one of the probes (reframed); or any of these."""
 
     announcement: Announcement
-    by: Literal["exact", "near", "all"]
+    by: Literal["exact", "near", "reframed", "all"]
     consistent: bool
 
 
@@ -246,12 +250,14 @@ class Clock:
     patience: float = PATIENCE_SECONDS
 
 
-def probe(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, Hit | Follow | None]:
+def probe(
+    me: Announcement, same: Same, clock: Clock, parts: tuple[Literal["exact", "near", "reframed"], ...]
+) -> Generator[Step, Any, Hit | Follow | None]:
     """Look for a captioned twin, or one in flight, without announcing anything: a hit costs reads only.
 
-    Exact keys first: a copy of the very file is then found with two queries, however crowded its bands are.
+    Exact keys come first in `parts`: a copy of the very file is then found with two queries, however crowded its bands
+    are. Probes, which are many, come last.
     """
-    parts: tuple[Literal["exact", "near"], ...] = ("exact", "near") if me.phash is not None else ("exact",)
     for by in parts:
         ids = yield Scan(me, by, consistent=False)
         twins = yield from _twins(me, ids, same, clock)
