@@ -11,11 +11,12 @@ Then OPEN becomes LEAD by a conditional write, and only a LEAD may pay. A leader
 generation number keeps what it may still write from being taken for its successor's.
 
 Why two near pictures never lead together: both published before they scanned, so one of them found the other, and
-read it when it was neither OPEN, LEAD nor READY, or made it so. It can only come back as a new generation, which scans
-again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are spread in
-time. A picture that another one finds by its probes alone (policy loose) need not find that one in turn: the two may
-then both lead, as they would one after the other; a caption still goes only where the pictures are the same. A claim that stood back takes its postings away; as a slow delivery of the same upload may do so when another one
-has already published anew, postings and evidence carry an edition, and only that edition is removed.
+read it when it was neither OPEN, LEAD nor READY, or made it so. It can only come back as a new generation, which
+scans again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are
+spread in time. A picture that another one finds by its probes alone (policy loose) need not find that one in turn:
+the two may then both lead, as they would one after the other; a caption still goes only where the pictures are the
+same. A claim that stood back takes its postings away; as a slow delivery of the same upload may do so when another
+one has already published anew, postings and evidence carry an edition, and only that edition is removed.
 
 The protocol is written as generators that yield one step at a time and are sent its answer, so that a test can run the
 very same code through every interleaving and a crash after every step.
