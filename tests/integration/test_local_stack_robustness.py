@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import psutil
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from werkzeug import Response
 
 from captions_cli.local import LocalStack, StackError
+from captions_cli.local.aws_faults import AwsFault, AwsFaults
 from captions_cli.local.server import AwsCall, Forward
 from support.small_stack import TEMPLATE, Small, eventually, make_template
 
 Start = Callable[..., Small]
+CREDENTIALS = {"region_name": "us-east-1", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
 @pytest.fixture
@@ -122,6 +127,68 @@ class TestInterceptors:
         table = small.stack.outputs["TableName"]
         assert "Item" in small.stack.client("dynamodb").get_item(TableName=table, Key=key)
         assert refused == ["us-east-1"] * 2
+
+    def test_faults_speak_each_services_language_until_they_are_cleared(self, start: Start) -> None:
+        faults = AwsFaults(seed=1)
+        small = start(interceptors=[faults])
+        client, once = small.stack.client, Config(retries={"max_attempts": 0})
+        table, queue = small.stack.outputs["TableName"], small.stack.outputs["EventsQueueUrl"]
+        item = {"pk": {"S": "a"}, "n": {"N": "1"}}
+        calls: dict[str, tuple[Callable[[Any], Any], str]] = {
+            "dynamodb": (lambda c: c.put_item(TableName=table, Item=item), "ProvisionedThroughputExceededException"),
+            "sqs": (lambda c: c.send_message(QueueUrl=queue, MessageBody="a"), "RequestThrottled"),
+            "s3": (lambda c: c.list_objects_v2(Bucket=small.bucket), "SlowDown"),
+            "events": (lambda c: c.list_rules(), "ThrottlingException"),
+        }
+        impatient = {
+            name: boto3.client(name, endpoint_url=small.stack.aws_endpoint_url, config=once, **CREDENTIALS)
+            for name in calls
+        }
+        for name, (call, code) in calls.items():
+            faults.set([AwsFault(name)])
+            with pytest.raises(ClientError) as caught:
+                call(impatient[name])
+            assert caught.value.response["Error"]["Code"] == code
+            faults.clear()
+            call(client(name))
+        assert sum(faults.struck.values()) == len(calls)
+
+    def test_a_fault_strikes_what_it_names_for_its_time_and_as_often_as_it_may(self, start: Start) -> None:
+        now = [0.0]
+        faults = AwsFaults(seed=1, clock=lambda: now[0])
+        faults.set([AwsFault("dynamodb", "Put*", probability=0.5, for_s=10.0)])
+
+        def struck(action: str) -> bool:
+            call = AwsCall("dynamodb", "us-east-1", {"HTTP_X_AMZ_TARGET": f"DynamoDB_20120810.{action}"}, b"")
+            return bool(faults(call, lambda _: Response("passed")).status_code != 200)
+
+        assert not any(struck("GetItem") for _ in range(50))
+        assert 10 < sum(struck("PutItem") for _ in range(50)) < 40
+        now[0] = 10.0
+        assert not any(struck("PutItem") for _ in range(50))
+
+    def test_an_answer_can_be_lost_after_the_work_was_done(self, start: Start) -> None:
+        faults = AwsFaults()
+        small = start(interceptors=[faults])
+        url = small.stack.outputs["EventsQueueUrl"]
+        faults.set([AwsFault("sqs", "SendMessage", lost_answer=True, probability=1.0)])
+        with pytest.raises(ClientError, match="InternalServerError"):
+            small.sqs.send_message(QueueUrl=url, MessageBody="said, and not heard to be said")
+        faults.clear()
+        assert small.sqs.receive_message(QueueUrl=url)["Messages"]
+
+
+class TestClocks:
+    def test_each_workers_clock_is_wrong_but_its_remaining_time_is_right(self, start: Start) -> None:
+        small = start(clock_skew_s=3_000.0, warm=2)
+        before = time.time()
+        for number in range(2):
+            small.send(do="sleep", seconds=1.0, name=f"at-{number}")
+        assert small.stack.wait_idle(30)
+        told = [call["context"] for call in small.traced() if call["event"].get("Records")]
+        assert any(abs(context["clock"] - before) > 60 for context in told)
+        assert all(0 < context["left_ms"] <= 3_000 for context in told)
+        small.s3.put_object(Bucket=small.bucket, Key="signed", Body=b"")  # and nobody else's is
 
 
 class TestStarting:

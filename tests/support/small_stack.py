@@ -127,7 +127,7 @@ def handler(event, context):
         trace.write(json.dumps({"event": event, "environment": dict(os.environ), "pid": os.getpid(), "context": {
             "request_id": context.aws_request_id, "function_name": context.function_name,
             "arn": context.invoked_function_arn, "memory": context.memory_limit_in_mb,
-            "left_ms": context.get_remaining_time_in_millis()}}) + "\\n")
+            "left_ms": context.get_remaining_time_in_millis(), "clock": time.time()}}) + "\\n")
     failures = []
     for record in event.get("Records", []):
         order = json.loads(record["body"])

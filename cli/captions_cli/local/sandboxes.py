@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import secrets
 import subprocess
 import sys
@@ -174,7 +175,8 @@ class Sandbox:
 class Sandboxes:
     """Starts, re-uses, replaces and reaps the sandboxes of all functions.
 
-    `maximum` caps the processes of all functions together; a function without any may always have one.
+    `maximum` caps the processes of all functions together; a function without any may always have one. Each sandbox's
+    clock is wrong by up to `clock_skew_s` seconds.
     """
 
     def __init__(
@@ -184,7 +186,9 @@ class Sandboxes:
         log_dir: Path,
         maximum: int,
         surroundings: Mapping[str, str],
+        clock_skew_s: float = 0.0,
     ) -> None:
+        self._clock_skew_s = clock_skew_s
         self._endpoint = aws_endpoint_url
         self._log_dir = log_dir
         self._maximum = maximum
@@ -383,6 +387,9 @@ class Sandboxes:
     def _environment(self, function: Function) -> dict[str, str]:
         """The function's own environment and what Lambda itself adds; nothing of the stack's process."""
         environment = dict(function.environment)
+        if self._clock_skew_s:
+            skew_s = random.uniform(-self._clock_skew_s, self._clock_skew_s)  # noqa: S311 - of test clocks
+            environment["LOCAL_CLOCK_SKEW_S"] = f"{skew_s:.3f}"
         for name, value in {
             "AWS_ENDPOINT_URL": self._endpoint,
             "POWERTOOLS_TRACE_DISABLED": "true",  # no X-Ray daemon listens here

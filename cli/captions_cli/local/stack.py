@@ -59,7 +59,8 @@ class LocalStack:
     `endpoint` is "local" (a child process), or the base URL of a real one. `parameters` overrides the template's.
     `visibility_scale` multiplies the visibility timeout of the queues that functions read, so that what a killed worker
     held comes back sooner. `deliver_twice` and `shuffle` make EventBridge do what it may: deliver every event twice, in
-    another order. `interceptors` see every call to the AWS APIs first, and may answer it. Usable as a context manager.
+    another order; `clock_skew_s` sets the clock of each worker wrong by up to so many seconds, fast or slow.
+    `interceptors` see every call to the AWS APIs first, and may answer it (`aws_faults`). Usable as a context manager.
 
     Raises StackError from `start` when the template cannot be brought up, the port is taken, or another stack is up.
     """
@@ -83,6 +84,7 @@ class LocalStack:
         visibility_scale: float = 1.0,
         deliver_twice: bool = False,
         shuffle: bool = False,
+        clock_skew_s: float = 0.0,
         seed: int | None = None,
         schedules: bool = True,
         endpoint_arguments: Sequence[str] = (),
@@ -105,6 +107,7 @@ class LocalStack:
         self._warm = warm
         self._visibility_scale = visibility_scale
         self._unreliability = Unreliability(deliver_twice, shuffle, seed)
+        self._clock_skew_s = clock_skew_s
         self._run_schedules = schedules
         self._endpoint_arguments = list(endpoint_arguments)
         self._interceptors = list(interceptors)
@@ -275,6 +278,7 @@ class LocalStack:
             log_dir=self.state_dir / "logs",
             maximum=self._maximum_workers,
             surroundings=self._surroundings(),
+            clock_skew_s=self._clock_skew_s,
         )
         self._sandboxes.start()
         self._ending.callback(self._sandboxes.stop)
