@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import psutil
@@ -176,6 +177,16 @@ class TestInterceptors:
             small.sqs.send_message(QueueUrl=url, MessageBody="said, and not heard to be said")
         faults.clear()
         assert small.sqs.receive_message(QueueUrl=url)["Messages"]
+
+    def test_a_request_whose_client_died_in_its_middle_has_no_effect(self, start: Start) -> None:
+        small = start()
+        url = urlsplit(small.s3.generate_presigned_url("put_object", Params={"Bucket": small.bucket, "Key": "half"}))
+        with socket.create_connection((url.hostname, url.port)) as client:
+            head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 100\r\n\r\n"
+            client.sendall(head.encode() + b"x" * 50)
+        small.s3.put_object(Bucket=small.bucket, Key="whole", Body=b"")
+        time.sleep(0.3)
+        assert [found["Key"] for found in small.s3.list_objects_v2(Bucket=small.bucket)["Contents"]] == ["whole"]
 
 
 class TestClocks:

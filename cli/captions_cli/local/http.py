@@ -150,14 +150,21 @@ def _environ(
 
 def _body(environ: WSGIEnvironment, stream: BinaryIO) -> bytes:
     if "chunked" not in str(environ.pop("HTTP_TRANSFER_ENCODING", "")).lower():
-        return stream.read(int(environ.get("CONTENT_LENGTH") or 0))
+        return _exactly(int(environ.get("CONTENT_LENGTH") or 0), stream)
     chunks: list[bytes] = []
     while size := int(stream.readline(_MAX_LINE).split(b";")[0], 16):
-        chunks.append(stream.read(size))
+        chunks.append(_exactly(size, stream))
         stream.readline(_MAX_LINE)
     while stream.readline(_MAX_LINE) not in (b"\r\n", b"\n", b""):
         pass  # trailers
     return b"".join(chunks)
+
+
+def _exactly(size: int, stream: BinaryIO) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise ConnectionError("the client went away in the middle of its request")
+    return data
 
 
 def _serialised(answer: Answer, method: str, keep: bool) -> bytes:
