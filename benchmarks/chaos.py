@@ -417,7 +417,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "states": dict(Counter(record.state for record in records.values())),
         "sources": dict(Counter(record.source or "-" for record in records.values())),
         "ended_wrong": wrong,
-        "another_pictures_caption": _foreign_copies(records),
+        "another_pictures_caption": foreign_copies(records),
         "not_told": sorted(key for key, state in plan.state.items() if key not in wrong and (key, state) not in told),
         **payments(log, records, stored),
         "left_on_queues": {
@@ -435,7 +435,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _foreign_copies(records: Mapping[str, Record]) -> list[str]:
+def foreign_copies(records: Mapping[str, Record]) -> list[str]:
     """Return the copies that took their caption from another picture: a picture's copies share its folder."""
     found = []
     for key, record in records.items():

@@ -1,0 +1,31 @@
+"""A minute in which everything fails at once, and the end of every upload that came in it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(700)
+def test_a_minute_of_chaos_loses_nothing_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    chaos = [sys.executable, ROOT / "benchmarks" / "chaos.py", "--minutes", "1", "--seed", "5"]
+    done = subprocess.run(
+        [*chaos, "--timeout", "500", "--json", figures], capture_output=True, text=True, timeout=650, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    found = json.loads(figures.read_text())
+    assert set(found["states"]) == {"captioned", "rejected", "deleted"}
+    assert found["dead_letters"] == {}
+    # It was chaos indeed.
+    assert sum(found["killed"].values()) >= 5
+    assert found["killed"]["pump and all workers"] >= 1
+    assert len(found["storms"]) >= 8
+    assert {name.partition(".")[0] for name in found["aws_calls_failed"]} >= {"dynamodb", "sqs"}
+    assert found["messages_sent_twice"] > 0

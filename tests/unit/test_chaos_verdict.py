@@ -1,0 +1,116 @@
+"""What benchmarks/chaos.py promises of a run, each promise shown able to be broken."""
+
+import importlib
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from captions.records import Record
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def chaos(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("chaos")
+
+
+def record(key: str = "picture-1/original.jpg", **changes: Any) -> Record:
+    return Record.model_validate(
+        {
+            "asset": f"media/{key}",
+            "bucket": "media",
+            "key": key,
+            "version_id": "v1",
+            "sequencer": "01",
+            "state": "captioned",
+            "source": "model",
+            "claim": {"id": "claim-1", "generation": 1},
+        }
+        | changes
+    )
+
+
+def paid(at: float, *, claim: str = "claim-1", seconds: float = 1.0, **changes: Any) -> dict[str, Any]:
+    return {
+        "at": datetime.fromtimestamp(at, UTC).isoformat(),
+        "latency_ms": seconds * 1000,
+        "client_request_id": claim,
+        "outcome": "ok",
+        "finish_reason": "stop",
+        "fault": None,
+    } | changes
+
+
+def judged(chaos: ModuleType, log: list[dict[str, Any]], stored_at: float = 105.0) -> dict[str, Any]:
+    stored = chaos.Stored(0)
+    stored.ended_at["media/picture-1/original.jpg", "01", "captioned"] = stored_at
+    found: dict[str, Any] = chaos.payments(log, {"picture-1/original.jpg": record()}, stored)
+    return found
+
+
+def test_one_paid_answer_for_a_stored_result_is_as_promised(chaos: ModuleType) -> None:
+    found = judged(chaos, [paid(90.0, outcome="error"), paid(95.0, fault="empty"), paid(100.0)])
+
+    assert (found["answers_paid"], found["answers_lost"]) == (1, 0)
+    assert not found["paid_after_it_was_stored"]
+    assert not found["paid_twice_at_once"]
+    assert not found["stored_without_a_paid_answer"]
+
+
+def test_an_answer_lost_to_a_kill_is_counted_and_no_broken_promise(chaos: ModuleType) -> None:
+    found = judged(chaos, [paid(50.0), paid(100.0)])
+
+    assert found["answers_lost"] == 1
+    assert not found["paid_after_it_was_stored"]
+    assert not found["paid_twice_at_once"]
+
+
+def test_a_payment_after_the_result_was_stored_is_found(chaos: ModuleType) -> None:
+    assert judged(chaos, [paid(100.0), paid(106.0)])["paid_after_it_was_stored"] == ["claim-1"]
+
+
+def test_two_payments_at_once_for_one_claim_are_found(chaos: ModuleType) -> None:
+    assert judged(chaos, [paid(100.0), paid(100.5)])["paid_twice_at_once"] == ["claim-1"]
+
+
+def test_a_result_that_nobody_paid_for_is_found(chaos: ModuleType) -> None:
+    assert judged(chaos, [])["stored_without_a_paid_answer"] == ["claim-1"]
+
+
+def test_every_wrong_end_is_found(chaos: ModuleType) -> None:
+    plan = chaos.Plan()
+    for key, state in {"right": "captioned", "lost": "captioned", "old": "captioned", "kept": "deleted"}.items():
+        plan.put(key, state, "v1")
+    plan.put("old", "captioned", "v2")
+    plan.put("failed", "captioned", "v1")
+    gave_up = {"code": "gave_up", "message": "no model answered"}
+    records = {
+        "right": record("right"),
+        "old": record("old"),
+        "kept": record("kept"),
+        "failed": record("failed", state="failed", reason=gave_up),
+    }
+
+    assert chaos.unended(records, plan) == {
+        "lost": "no record",
+        "old": "an older version's end",
+        "kept": "captioned instead of deleted",
+        "failed": "failed (gave_up: no model answered) instead of captioned",
+    }
+
+
+def test_a_copy_of_another_picture_is_found(chaos: ModuleType) -> None:
+    def copy(key: str, source: str) -> Record:
+        return record(key, source="cache", provenance={"copied_from": f"media/{source}"})
+
+    right = copy("picture-1/copy-2.jpg", "picture-1/original.jpg")
+    wrong = copy("picture-3/original.jpg", "picture-1/original.jpg")
+
+    found = chaos.foreign_copies({right.key: right, wrong.key: wrong})
+
+    assert found == ["picture-3/original.jpg from media/picture-1/original.jpg"]
