@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from captions.sweeping import Sweeper
 
 DAY_SECONDS = 86_400.0
-KEY_MAX_AGE_SECONDS = 300
-"""How long the endpoint's key is kept before Secrets Manager is asked again."""
+KEY_MAX_AGE_SECONDS = 10
+"""How long Powertools keeps the endpoint's key; the gateway itself asks for it every 300 s, and then means a new one."""
 OVERRIDE_MAX_AGE_SECONDS = 300
 """How long the catalogue's override is kept before it is read again."""
 
