@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DAY_SECONDS = 86_400.0
 KEY_MAX_AGE_SECONDS = 10
-"""How long Powertools keeps the endpoint's key; the gateway itself asks for it every 300 s, and then means a new one."""
+"""How long Powertools keeps the endpoint's key; the gateway itself asks every 300 s, and then means a new one."""
 OVERRIDE_MAX_AGE_SECONDS = 300
 """How long the catalogue's override is kept before it is read again."""
 
