@@ -34,14 +34,18 @@ def compare(stack: Stack, env: Mapping[str, str] | None = None) -> list[Offer]:
     endpoint does not answer as an OpenAI-compatible one does.
     """
     env = os.environ if env is None else env
-    catalogue = load(_override(stack))
+    catalogue = load(override(stack))
     return [
-        Offer(url, catalogue, _compared(catalogue, url, _listed(url, _key(stack, url, env))))
-        for url in _endpoints(stack, env)
+        Offer(url, catalogue, _compared(catalogue, url, _listed(url, key(stack, url, env))))
+        for url in endpoints(stack, env)
     ]
 
 
-def _endpoints(stack: Stack, env: Mapping[str, str]) -> list[str]:
+def endpoints(stack: Stack, env: Mapping[str, str]) -> list[str]:
+    """The base URLs of a stack's endpoints, in failover order; CAPTIONS_ENDPOINT_URL of `env` goes before them.
+
+    Raises CommandError when there is none.
+    """
     given = env.get(URL_VARIABLE) or stack.local_model_endpoint_url or stack.parameters.get("EndpointUrls", "")
     urls = [url.strip().rstrip("/") for url in given.split(",") if url.strip()]
     if not urls:
@@ -49,7 +53,11 @@ def _endpoints(stack: Stack, env: Mapping[str, str]) -> list[str]:
     return urls
 
 
-def _key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
+def key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
+    """The key for one endpoint: CAPTIONS_ENDPOINT_KEY of `env`, else what the stack's secret holds for it.
+
+    Raises CommandError when the secret cannot be read.
+    """
     from captions.gateway.keys import NO_KEY, parse_secret
 
     if key := env.get(KEY_VARIABLE):
@@ -65,7 +73,8 @@ def _key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
     return keys.get(url, keys.get("default", "")) or NO_KEY
 
 
-def _override(stack: Stack) -> str | None:
+def override(stack: Stack) -> str | None:
+    """The TOML that overrides the stack's catalogue; None without any."""
     name = stack.parameters.get("ModelsOverride")
     if not name:
         return None

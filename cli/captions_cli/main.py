@@ -27,7 +27,8 @@ GLOBAL_OPTIONS = ("--output", "-o", "--profile", "--region", "--stack-name")
 ATTACHED = (*(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--")), "-o")
 """How they begin with their value attached: --output=json, -ojson."""
 EXIT_CODES = """Exit codes: 0 done (after upload: everything is captioned), 1 some upload is not captioned,
-2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused, 130 interrupted."""
+or doctor found a problem, 2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused,
+130 interrupted."""
 
 
 class CaptionsGroup(TyperGroup):
@@ -194,6 +195,26 @@ def status(ctx: typer.Context) -> None:
 
 
 @app.command()
+def doctor(ctx: typer.Context) -> None:
+    """Look for what keeps the stack from captioning, and say what to do; exit code 1 when something does."""
+    from captions_cli import doctor as examination
+    from captions_cli import rendering
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    found = list(examination.examine(stack))
+    if given.json:
+        rendering.print_json([vars(finding) for finding in found])
+    else:
+        rendering.print_table(rendering.findings([vars(finding) for finding in found]))
+    problems = sum(1 for finding in found if finding.level == "problem")
+    unknown = sum(1 for finding in found if finding.level == "unknown")
+    _say(f"{problems} problems" + (f", {unknown} questions without an answer" if unknown else ""))
+    if problems:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+@app.command()
 def upload(
     ctx: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files, and directories with all they hold.")],
@@ -324,6 +345,170 @@ def redrive(
 
 
 @app.command()
+def reconcile(
+    ctx: typer.Context,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    older_than: Annotated[
+        float, typer.Option(min=0.0, help="Seconds; a younger object's event may still be on its way.")
+    ] = 900.0,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0.0, help="Dollars; sends no more uploads than are estimated to cost that.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Sends no more uploads than that.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, and estimate the cost.")] = False,
+) -> None:
+    """Find objects whose events never came, such as those from before the stack, and have them captioned."""
+    from itertools import islice
+
+    from captions_cli import reconciling, rendering
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    tally = reconciling.Tally()
+    each = reconciling.average_cost(stack)
+    most = limit
+    if max_cost is not None:
+        if each is None:
+            raise CommandError(
+                "the cost cannot be estimated: no caption of this stack has a known one; caption a few first",
+                ExitCode.USAGE,
+            )
+        fits = int(max_cost / float(each)) if each else None
+        most = fits if most is None else most if fits is None else min(most, fits)
+    found = reconciling.compare(stack, tally, prefix=prefix, older_than=older_than)
+    if dry_run:
+        for _ in found:
+            pass
+    else:
+        reconciling.send(stack, islice(found, most), tally)
+    lost = tally.lost["missing"] + tally.lost["replaced"]
+    estimate = None if each is None else each * (lost if dry_run else tally.sent)
+    if given.json:
+        rendering.print_json(
+            {"dry_run": dry_run, **vars(tally), "average_cost": each, "estimated_cost": estimate, "limit": most}
+        )
+        return
+    rendering.print_table(rendering.tally(vars(tally)))
+    if not dry_run:
+        _say(f"{tally.sent} events sent to the uploads queue")
+        if most is not None and tally.sent >= most:
+            _say("there may be more: the bucket was not walked to its end; run again to go on")
+    if estimate is not None and each is not None:
+        _say(f"about ${estimate:.4f} at most: {each:.6f} a caption lately; copies cost nothing")
+    elif lost:
+        _say("the cost cannot be estimated: no caption of this stack has a known one yet")
+
+
+bucket_app = typer.Typer(no_args_is_help=True, help="Buckets that exist already.")
+app.add_typer(bucket_app, name="bucket")
+
+
+@bucket_app.command("connect")
+def connect_bucket(
+    ctx: typer.Context,
+    bucket: Annotated[str, typer.Argument(help="The bucket's name.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+) -> None:
+    """Let a bucket tell EventBridge of its events; its other notifications stay as they are."""
+    from captions_cli import notifications, rendering
+
+    given: Globals = ctx.obj
+    # The stack need not be there yet: its first deployment may name this bucket.
+    done = notifications.connect(given.stack().client("s3"), bucket, dry_run=dry_run)
+    if given.json:
+        rendering.print_json({"dry_run": dry_run, **vars(done)})
+        return
+    if not done.changed:
+        _say(f"{bucket} tells EventBridge of its events already")
+    else:
+        _say(f"{bucket} {'would tell' if dry_run else 'tells'} EventBridge of its events")
+    for other in done.others:
+        _say(f"kept: {other}")
+
+
+@app.command()
+def deploy(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ENVIRONMENTS]...", help="Of samconfig.toml; all without any.")
+    ] = None,
+    canary: Annotated[
+        str | None, typer.Option(help="The environment that goes first; the first one by default.")
+    ] = None,
+    template: Annotated[Path, typer.Option(help="The built template.")] = Path(".aws-sam/build/template.yaml"),
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="A parameter for every environment.")
+    ] = None,
+    one_by_one: Annotated[bool, typer.Option("--one-by-one", help="No two environments at the same time.")] = False,
+    bake: Annotated[float, typer.Option(min=0.0, help="Seconds for which a stack's alarms are watched.")] = 60.0,
+    upload_timeout: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that the upload after each deployment may take; 0 uploads nothing.")
+    ] = 300.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the change sets and the drift of each environment.")
+    ] = False,
+) -> None:
+    """Deploy to samconfig.toml's environments: the canary first, checked by an upload and its alarms, then the rest.
+
+    Stops at the first wave that fails; run again, it goes on where it stopped.
+    """
+    from captions_cli import background, deploying, drift, rendering
+
+    given: Globals = ctx.obj
+    root = background.project_root()
+    built = (root / template).resolve()
+    if not built.is_file():
+        raise CommandError(f"{built} is not there; `make build` builds it", ExitCode.USAGE)
+    if given.choice.stack_name is not None or given.choice.region is not None:
+        raise CommandError("samconfig.toml says which stack of which region; name its environments", ExitCode.USAGE)
+    chosen = deploying.choose(deploying.environments(root / "samconfig.toml"), names or [], canary)
+    plan = deploying.Plan(
+        root=root,
+        template=built,
+        sam=deploying.find_sam(root),
+        waves=deploying.waves(chosen, one_by_one=one_by_one),
+        parameters=_pairs(parameter or []),
+        profile=given.choice.profile,
+    )
+    ledger = deploying.Ledger(home() / deploying.STATE_FILE, plan)
+    checks = deploying.Checks(bake, upload_timeout)
+    deployer = deploying.Deployer(plan, ledger, checks, home() / "deploy", _say)
+    if dry_run:
+        previews = {it.name: deployer.preview(it) for it in plan.all}
+        drifts = {it.name: drift.detect(deployer.stack(it)) for it in plan.all}
+        if given.json:
+            rendering.print_json(
+                {
+                    name: {
+                        "changes": changes,
+                        "drift": [vars(resource) for resource in drifts[name].resources],
+                        "drift_unknown": drifts[name].why or None,
+                    }
+                    for name, changes in previews.items()
+                }
+            )
+            return
+        for name, changes in previews.items():
+            _say(f"{name}: {len(changes)} changes" if changes else f"{name}: nothing to change")
+            if changes:
+                rendering.print_table(rendering.changes(changes))
+            if not drifts[name].known:
+                _say(f"{name}: drift cannot be told: {drifts[name].why}")
+            for resource in drifts[name].resources:
+                _say(f"{name}: drifted: {resource.logical_id} ({resource.status}): {resource.difference}")
+        return
+    done = deployer.run()
+    standings = [vars(ledger.standing[it.name]) for it in plan.all]
+    if given.json:
+        rendering.print_json(standings)
+    else:
+        rendering.print_table(rendering.standings(standings))
+    if not done:
+        _say("stopped; `captions deploy` with the same build and parameters goes on from here")
+        raise typer.Exit(ExitCode.AWS)
+
+
+@app.command()
 def models(ctx: typer.Context) -> None:
     """Show the model catalogue beside what the stack's endpoint offers."""
     from captions_cli import endpoint_models, rendering
@@ -397,20 +582,24 @@ def _local_settings(given: Globals, port: int, bind: str, latency_scale: float, 
 
     if given.choice.profile is not None:
         raise CommandError("the local stack knows no AWS profile", ExitCode.USAGE)
-    values = {}
-    for parameter in parameters:
-        name, equals, value = parameter.partition("=")
-        if not equals or not name:
-            raise CommandError(f"--parameter takes NAME=VALUE, not {parameter!r}", ExitCode.USAGE)
-        values[name] = value
     return Settings(
         port=port,
         bind=bind,
         latency_scale=latency_scale,
         stack_name=given.choice.stack_name or DEFAULT_STACK_NAME,
         region=given.choice.region or DEFAULT_LOCAL_REGION,
-        parameters=values,
+        parameters=_pairs(parameters),
     )
+
+
+def _pairs(parameters: list[str]) -> dict[str, str]:
+    values = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals or not name:
+            raise CommandError(f"--parameter takes NAME=VALUE, not {parameter!r}", ExitCode.USAGE)
+        values[name] = value
+    return values
 
 
 def _states(given: list[str] | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -242,6 +242,52 @@ def queue_depths(depths: Mapping[str, Mapping[str, int]]) -> Table:
         alarming = "DeadLetter" in name and any(numbers.values())
         cells = [str(numbers[kind]) for kind in ("visible", "in_flight", "delayed")]
         table.add_row(name, *cells, style="bold red" if alarming else "")
+    return table
+
+
+def changes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """What a change set would do."""
+    table = columns("Action", "Resource", "Type", "Properties")
+    for change in found:
+        replaced = change["replacement"] in {"True", "Conditional"}
+        action = f"{change['action']} (replacement)" if replaced else change["action"]
+        risky = replaced or change["action"] == "Remove"
+        properties = ", ".join(change["properties"])
+        table.add_row(action, change["resource"], change["type"], properties, style="bold red" if risky else "")
+    return table
+
+
+def tally(found: Mapping[str, Any]) -> Table:
+    """What a comparison of the bucket with the captions table found."""
+    table = columns("Objects", "Count", right=("Count",))
+    table.add_row("listed", str(found["listed"]))
+    table.add_row("in order", str(found["in_order"]))
+    table.add_row("too young to tell", str(found["recent"]))
+    table.add_row("never told of", str(found["lost"]["missing"]))
+    table.add_row("told of in an older version", str(found["lost"]["replaced"]))
+    table.add_row("deleted, and not told of", str(found["lost"]["deleted"]))
+    return table
+
+
+def findings(found: Sequence[Mapping[str, Any]]) -> Table:
+    """What a check of the stack found, and what to do."""
+    colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
+    table = columns("Check", "", "Found", "What to do")
+    for it in found:
+        level = Text(it["level"], style=colours[it["level"]])
+        table.add_row(it["check"], level, printable(it["message"]), printable(it["remedy"]))
+    return table
+
+
+def standings(found: Sequence[Mapping[str, Any]]) -> Table:
+    """How far each environment of a deployment has come."""
+    table = columns("Environment", "Status", "Changed", "")
+    for it in found:
+        changed = {None: "", True: "yes", False: "no"}[it["changed"]]
+        reason = printable(it["reason"].splitlines()[0]) if it["reason"] else ""
+        table.add_row(
+            it["environment"], it["status"], changed, reason, style="" if it["status"] == "verified" else "red"
+        )
     return table
 
 

@@ -147,6 +147,25 @@ class Stack:
             )
         return found[0]
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a stack now."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ValidationError":
+                raise
+            return False
+        return bool(found)
+
+    @property
+    def status(self) -> str:
+        """CloudFormation's status of the stack now."""
+        found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        return str(found[0]["StackStatus"])
+
     @cached_property
     def outputs(self) -> Mapping[str, str]:
         """What the template put out, by name."""

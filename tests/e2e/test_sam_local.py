@@ -21,7 +21,7 @@ from samtranslator.yaml_helper import yaml_parse
 from captions.records import Record, Records
 from captions_cli.local import LocalStack
 from support.permissions import Witness, allowed
-from support.sam import ROOT, SamLocal, bridge_address, built_template
+from support.sam import ROOT, SamLocal, bridge_address, container_template
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(900)]
 
@@ -129,7 +129,7 @@ def functions_environment(stack: LocalStack) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def built(stack: LocalStack) -> Path:
-    return built_template()
+    return container_template()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""SAM CLI's `sam local invoke` as the tests use it: built layers, real containers, a local stack on the host."""
+"""SAM CLI as the tests use it: the build, `sam deploy` to a local stack, `sam local` in real containers."""
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import os
@@ -21,6 +22,7 @@ ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm6
 """Containers run the host's instructions; the build is for these."""
 BASE_IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"
 INVOCATION_SECONDS = 180
+DEPLOYMENT_SECONDS = 240
 
 
 def missing(what: str) -> NoReturn:
@@ -45,10 +47,9 @@ def bridge_address() -> str:
     return str(config.get("Gateway") or next(ipaddress.ip_network(config["Subnet"]).hosts()))
 
 
+@functools.cache
 def built_template() -> Path:
     """Build for the host's architecture, from the source as it is now, and return the built template."""
-    if docker("image", "inspect", BASE_IMAGE).returncode:
-        missing(f"the image {BASE_IMAGE} is not there, and may not be pulled by tests")
     built = subprocess.run(
         ["make", "--no-print-directory", "build", f"ARCH={ARCHITECTURE}"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
@@ -57,6 +58,52 @@ def built_template() -> Path:
         missing(f"make build failed: {(built.stdout + built.stderr)[-2000:]}")
     folder = "build" if ARCHITECTURE == "arm64" else f"build-{ARCHITECTURE}"
     return ROOT / ".aws-sam" / folder / "template.yaml"
+
+
+def container_template() -> Path:
+    """The built template, once it is known that containers can run it."""
+    if docker("image", "inspect", BASE_IMAGE).returncode:
+        missing(f"the image {BASE_IMAGE} is not there, and may not be pulled by tests")
+    return built_template()
+
+
+def deploy_environment(aws_endpoint_url: str) -> dict[str, str]:
+    """What SAM CLI is given to deploy to a local stack, and nothing of the user's own AWS configuration."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_ENDPOINT_URL": aws_endpoint_url,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "SAM_CLI_TELEMETRY": "0",
+    }
+
+
+def begin_deploy(
+    environment: str, aws_endpoint_url: str, template: Path, parameters: Mapping[str, str]
+) -> subprocess.Popen[str]:
+    """Begin `sam deploy --config-env ENVIRONMENT` of the project's samconfig.toml."""
+    return subprocess.Popen(
+        [
+            str(SAM), "deploy", "--config-file", str(ROOT / "samconfig.toml"), "--config-env", environment,
+            "--template-file", str(template),
+            "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items()),
+        ],
+        cwd=ROOT,
+        env=deploy_environment(aws_endpoint_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def finish_deploy(deploying: subprocess.Popen[str]) -> str:
+    """Wait for a deployment, and return what it said; fails the test when it failed."""
+    said, _ = deploying.communicate(timeout=DEPLOYMENT_SECONDS)
+    assert deploying.returncode == 0, said[-6000:]
+    return said
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
 - DynamoDB writes each attribute of an answer by trying every spelling of every type's name on it, and reads an update
   expression by listing the types of its nodes anew at each node: most of its time went there. A query sorts the whole
   table first.
+- S3 does not tell of a bucket's notifications that they go to EventBridge.
 - A bucket policy's statements count whatever their conditions say, so that "deny without TLS" denies everything:
   bucket policies are kept and shown, not enforced.
 """
@@ -21,6 +22,7 @@ import copy
 import inspect
 import json
 import logging
+import re
 import threading
 import time
 import uuid
@@ -63,12 +65,14 @@ class MotoRepairs:
         from moto.events.models import Rule
         from moto.iam.access_control import PermissionResult
         from moto.s3.models import FakeBucket, S3Backend
+        from moto.s3.responses import S3Response
         from moto.sqs.models import Queue, SQSBackend
 
         # Path-style requests only (the server has seen to that), whatever the host is called.
         self._replace(moto.s3.responses, "S3_IGNORE_SUBDOMAIN_BUCKETNAME", True)
         self._replace(moto.s3.notifications, "_send_event_bridge_message", self._s3_created)
         self._replace(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL)
+        self._replace(S3Response, "get_bucket_notification", _telling_eventbridge(S3Response.get_bucket_notification))
         self._replace(S3Backend, "delete_object", self._deleting(S3Backend.delete_object))
         self._replace(Rule, "send_to_targets", self._rule_event)
         self._replace(Queue, "lambda_event_source_mappings", property(lambda _: {}, lambda _, __: None))
@@ -243,6 +247,22 @@ _ABSENT = object()
 def _events_on(bucket: Any) -> bool:
     configuration = bucket.notification_configuration
     return configuration is not None and configuration.event_bridge is not None
+
+
+def _telling_eventbridge(original: Any) -> Any:
+    def get_bucket_notification(self: Any) -> Any:
+        answer = original(self)
+        configuration = self.backend.get_bucket_notification_configuration(self.bucket_name)
+        if configuration is None or configuration.event_bridge is None:
+            return answer
+        status, headers, body = answer
+        text = body.decode() if isinstance(body, bytes) else str(body)
+        opened = re.sub(r"<NotificationConfiguration([^>]*)/>", r"<NotificationConfiguration\1>", text)
+        closed = opened if "</NotificationConfiguration>" in opened else f"{opened}</NotificationConfiguration>"
+        told = closed.replace("</NotificationConfiguration>", "<EventBridgeConfiguration/></NotificationConfiguration>")
+        return status, headers, told
+
+    return get_bucket_notification
 
 
 def _visible_count(queue: Any) -> int:

@@ -7,6 +7,7 @@ request passes a chain of interceptors before it reaches moto; what moto lacks i
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import re
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
 
 from captions_cli.local.http import Answer, HttpServer
 from captions_cli.local.translate import ACCOUNT_ID
@@ -115,7 +117,6 @@ class AwsEndpoint:
             self._server.stop()
 
     def _answer(self, environ: WSGIEnvironment, body: bytes) -> Answer:
-        from werkzeug.wrappers import Response
 
         call = _parse(environ, body)
         token = current_call.set(call)
@@ -124,7 +125,7 @@ class AwsEndpoint:
         except Exception as error:
             # What a service answers when it fails inside; SDKs retry it. The traceback belongs to the stack's log.
             LOGGER.exception("aws_call_failed service=%s action=%s path=%s", call.service, call.action, call.path)
-            response = Response(f"{type(error).__name__}: {error}", status=500)
+            response = _failure(call, error)
         finally:
             current_call.reset(token)
         response.headers.setdefault("x-amzn-RequestId", call.request_id)
@@ -157,6 +158,27 @@ class AwsEndpoint:
             with self._routes_guard:
                 routes = self._routes[service] = list(_moto_routes(service))
         return next((handler for pattern, handler in routes if pattern.match(path)), None)
+
+
+def _failure(call: AwsCall, error: Exception) -> Response:
+    """What went wrong inside, as the service's clients read it. What moto lacks is not tried again."""
+    from werkzeug.wrappers import Response
+
+    lacking = isinstance(error, NotImplementedError)
+    code, status = ("NotImplemented", 501) if lacking else ("InternalFailure", 500)
+    message = f"{type(error).__name__}: {error}"
+    if call.environ.get("HTTP_X_AMZ_TARGET"):
+        return Response(json.dumps({"__type": code, "message": message}), status, content_type="application/json")
+    if call.service == "s3" or call.action:
+        told = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
+        body = (
+            f"<Error>{told}</Error>"
+            if call.service == "s3"
+            else f"<ErrorResponse><Error>{told}</Error></ErrorResponse>"
+        )
+        return Response(body, status, content_type="text/xml")
+    headers = {"x-amzn-ErrorType": code}
+    return Response(json.dumps({"message": message}), status, headers, content_type="application/json")
 
 
 def _chained(interceptor: Interceptor, forward: Forward) -> Forward:

@@ -1,0 +1,398 @@
+"""Deploys to regions in waves with SAM CLI: the canary first, checked by its alarms and an upload, then the others."""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from captions_cli import drift, synthetic
+from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.stack import Choice, Stack, connect_aws
+
+STATE_FILE = "deployment.json"
+SETTLED = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
+ALARM_POLL_SECONDS = 5.0
+TAIL_LINES = 25
+_NO_CHANGE_SET = "No changes to deploy"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment of samconfig.toml: where it deploys to, and with which parameters of its own."""
+
+    name: str
+    region: str
+    stack_name: str
+    overrides: tuple[str, ...] = ()
+    """As `sam deploy --parameter-overrides` takes them."""
+
+
+def environments(path: Path) -> list[Environment]:
+    """Read the environments of a samconfig.toml that name a region, in their order.
+
+    Raises CommandError (usage) when the file is missing or is none.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}", ExitCode.USAGE) from error
+    except ValueError as error:
+        raise CommandError(f"{path} is not TOML: {error}", ExitCode.USAGE) from error
+    listed = []
+    for name, commands in found.items():
+        if not isinstance(commands, dict) or name == "default":
+            continue
+        given = {**_parameters(commands, "global"), **_parameters(commands, "deploy")}
+        if "region" in given and "stack_name" in given:
+            overrides = _overrides(given.get("parameter_overrides", ()))
+            listed.append(Environment(name, str(given["region"]), str(given["stack_name"]), overrides))
+    if not listed:
+        raise CommandError(f"{path} has no environment with a region and a stack_name", ExitCode.USAGE)
+    return listed
+
+
+def _parameters(commands: Mapping[str, Any], command: str) -> dict[str, Any]:
+    found = commands.get(command, {}).get("parameters", {})
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _overrides(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return tuple(shlex.split(given))
+    if isinstance(given, dict):
+        return tuple(f"{name}={value}" for name, value in given.items())
+    return tuple(str(item) for item in given)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is deployed where: `waves` one after the other, those of a wave side by side."""
+
+    root: Path
+    template: Path
+    sam: str
+    waves: tuple[tuple[Environment, ...], ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
+
+    @property
+    def all(self) -> list[Environment]:
+        """Every environment, in order."""
+        return [environment for wave in self.waves for environment in wave]
+
+    def digest(self) -> str:
+        """Tells one build with its parameters from another, so that only the same one is continued."""
+        content = hashlib.sha256()
+        for path in sorted(self.template.parent.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                content.update(f"{path.relative_to(self.template.parent)}\0".encode())
+                content.update(hashlib.sha256(path.read_bytes()).digest())
+        told = [[asdict(environment) for environment in wave] for wave in self.waves]
+        content.update(json.dumps([told, dict(sorted(self.parameters.items()))]).encode())
+        return content.hexdigest()
+
+
+def waves(chosen: Sequence[Environment], *, one_by_one: bool) -> tuple[tuple[Environment, ...], ...]:
+    """The first one alone, then the others: side by side, or each in its turn."""
+    first, others = chosen[:1], chosen[1:]
+    if one_by_one:
+        return tuple((environment,) for environment in chosen)
+    return tuple(tuple(wave) for wave in (first, others) if wave)
+
+
+def find_sam(root: Path) -> str:
+    """SAM CLI: the project's own, else the one on the path.
+
+    Raises CommandError when there is none.
+    """
+    own = root / ".venv" / "sam" / "bin" / "sam"
+    found = str(own) if own.is_file() else shutil.which("sam")
+    if found is None:
+        raise CommandError("SAM CLI is not here; `make build` installs it into .venv/sam", ExitCode.USAGE)
+    return found
+
+
+Status = Literal["pending", "deploying", "deployed", "verified", "failed"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far one environment has come."""
+
+    environment: str
+    status: Status = "pending"
+    reason: str = ""
+    at: str = ""
+    changed: bool | None = None
+    """Whether the deployment had anything to change; None before it."""
+
+
+class Ledger:
+    """Remembers in a file how far each environment has come, so that a second run goes on where the first stopped."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self._path = path
+        self._digest = plan.digest()
+        self._guard = threading.Lock()
+        self.resumed = False
+        self.standing = {environment.name: Standing(environment.name) for environment in plan.all}
+        before = self._read()
+        if before is not None and before.get("digest") == self._digest:
+            known = {name: Standing(**found) for name, found in before["environments"].items()}
+            if any(standing.status != "verified" for standing in known.values()):
+                self.standing |= {name: standing for name, standing in known.items() if name in self.standing}
+                self.resumed = any(standing.status == "verified" for standing in known.values())
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            _ = {name: Standing(**it) for name, it in found["environments"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # none, or one of another version: everything is deployed, which changes nothing that is so
+        return dict(found)
+
+    def note(self, environment: str, status: Status, reason: str = "", *, changed: bool | None = None) -> None:
+        """Write down how far an environment has come."""
+        with self._guard:
+            before = self.standing[environment]
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            changed = before.changed if changed is None else changed
+            self.standing[environment] = Standing(environment, status, reason, at, changed)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            written = {name: asdict(standing) for name, standing in self.standing.items()}
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self._path.parent, suffix=".tmp", delete=False, encoding="utf-8"
+            ) as draft:
+                draft.write(json.dumps({"digest": self._digest, "environments": written}, indent=2) + "\n")
+            Path(draft.name).replace(self._path)
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How a deployed region is judged.
+
+    `bake_seconds`: how long its alarms are watched; `upload_seconds`: how long the synthetic upload may take, 0: none.
+    """
+
+    bake_seconds: float = 60.0
+    upload_seconds: float = 300.0
+
+
+class Deployer:
+    """Carries a plan out, wave by wave."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, checks: Checks, logs: Path, say: Say) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._checks = checks
+        self._logs = logs
+        self._say = say
+
+    def run(self) -> bool:
+        """Deploy and check every environment that is not verified yet; False as soon as a wave has one that failed."""
+        for wave in self._plan.waves:
+            left = [it for it in wave if self._ledger.standing[it.name].status != "verified"]
+            for environment in wave:
+                if environment not in left:
+                    self._say(f"{environment.name}: deployed and verified by an earlier run")
+            if not left:
+                continue
+            with ThreadPoolExecutor(len(left)) as pool:
+                if not all(list(pool.map(self._one, left))):
+                    return False
+        return True
+
+    def _one(self, environment: Environment) -> bool:
+        name = environment.name
+        try:
+            if self._ledger.standing[name].status != "deployed":
+                self._show_drift(environment)
+                self._ledger.note(name, "deploying")
+                self._say(f"{name}: deploying {environment.stack_name} to {environment.region}")
+                changed = self._deploy(environment)
+                self._ledger.note(name, "deployed", changed=changed)
+                self._say(f"{name}: deployed" if changed else f"{name}: nothing to change")
+            self._verify(environment)
+        except Exception as error:
+            told = error if isinstance(error, CommandError) else explain(error)
+            if told is None:
+                raise
+            # Deployed but not as it must be: a second run checks again before it deploys again.
+            deployed = self._ledger.standing[name].status == "deployed"
+            self._ledger.note(name, "deployed" if deployed else "failed", told.message)
+            self._say(f"{name}: {'deployed, but ' if deployed else ''}{told.message}")
+            return False
+        self._ledger.note(name, "verified")
+        self._say(f"{name}: verified")
+        return True
+
+    def stack(self, environment: Environment) -> Stack:
+        """The environment's stack."""
+        return connect_aws(Choice(environment.stack_name, environment.region, self._plan.profile))
+
+    def _sam(self, environment: Environment, *more: str) -> "subprocess.CompletedProcess[str]":
+        given = [*environment.overrides, *(f"{name}={value}" for name, value in self._plan.parameters.items())]
+        arguments = [
+            *(self._plan.sam, "deploy", "--config-file", str(self._plan.root / "samconfig.toml")),
+            *("--config-env", environment.name, "--template-file", str(self._plan.template)),
+            *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
+            *more,
+        ]
+        if given:
+            arguments += ["--parameter-overrides", *given]
+        if self._plan.profile is not None:
+            arguments += ["--profile", self._plan.profile]
+        done = subprocess.run(  # noqa: S603 - SAM CLI, found by us
+            arguments,
+            cwd=self._plan.root,
+            env={**os.environ, "SAM_CLI_TELEMETRY": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{environment.name}.log"
+        log.write_text(done.stdout, encoding="utf-8")
+        if done.returncode != 0:
+            end = "\n".join(done.stdout.strip().splitlines()[-TAIL_LINES:])
+            raise CommandError(f"sam deploy ended with {done.returncode}; {log} has all it said:\n{end}", ExitCode.AWS)
+        return done
+
+    def _deploy(self, environment: Environment) -> bool:
+        return _NO_CHANGE_SET not in self._sam(environment).stdout
+
+    def _show_drift(self, environment: Environment) -> None:
+        found = drift.detect(self.stack(environment))
+        if found.known is False:
+            return
+        for resource in found.resources:
+            self._say(f"{environment.name}: drifted: {resource.logical_id} ({resource.status}): {resource.difference}")
+
+    # Checking what was deployed
+
+    def _verify(self, environment: Environment) -> None:
+        stack = self.stack(environment)
+        status = stack.status
+        if status not in SETTLED:
+            raise CommandError(f"the stack is {status}", ExitCode.AWS)
+        if self._checks.upload_seconds:
+            self._say(f"{environment.name}: uploading a picture that no other one is like")
+            synthetic.check(stack, self._checks.upload_seconds)
+        self._watch_alarms(environment, stack)
+
+    def _watch_alarms(self, environment: Environment, stack: Stack) -> None:
+        deadline = time.monotonic() + self._checks.bake_seconds
+        names = drift.alarm_names(stack)
+        self._say(f"{environment.name}: watching {len(names)} alarms for {self._checks.bake_seconds:g} s")
+        while True:
+            ringing = alarms(stack, names)
+            if ringing:
+                raise CommandError(f"in ALARM: {', '.join(ringing)}", ExitCode.AWS)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(ALARM_POLL_SECONDS, left))
+
+    # Looking ahead
+
+    def preview(self, environment: Environment) -> list[dict[str, Any]]:
+        """What a deployment would do to the environment's stack, by a change set that is not executed and removed."""
+        stack = self.stack(environment)
+        existed = stack.exists
+        before = set(_change_sets(stack)) if existed else set()
+        try:
+            said = self._sam(environment, "--no-execute-changeset").stdout
+            if _NO_CHANGE_SET in said:
+                return []
+            made = [name for name in _change_sets(stack) if name not in before]
+            if not made:
+                raise CommandError("sam deploy made no change set; its log tells why", ExitCode.AWS)
+            return _changes(stack, made[-1])
+        finally:
+            self._forget(stack, before, existed)
+
+    def _forget(self, stack: Stack, before: set[str], existed: bool) -> None:
+        cloudformation = stack.client("cloudformation")
+        if not existed:
+            if stack.exists:  # made by the change set alone, with nothing in it
+                cloudformation.delete_stack(StackName=stack.name)
+            return
+        for name in set(_change_sets(stack)) - before:
+            cloudformation.delete_change_set(StackName=stack.name, ChangeSetName=name)
+
+
+def alarms(stack: Stack, names: Sequence[str]) -> list[str]:
+    """Those of the alarms that ring."""
+    cloudwatch, found = stack.client("cloudwatch"), []
+    for start in range(0, len(names), 100):  # as many as DescribeAlarms takes
+        answer = cloudwatch.describe_alarms(
+            AlarmNames=list(names[start : start + 100]), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+        )
+        listed = [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
+        found += [alarm["AlarmName"] for alarm in listed if alarm.get("StateValue") == "ALARM"]
+    return sorted(found)
+
+
+def _change_sets(stack: Stack) -> list[str]:
+    """Names of the stack's change sets, oldest first."""
+    found = []
+    pages = stack.client("cloudformation").get_paginator("list_change_sets").paginate(StackName=stack.name)
+    for page in pages:
+        found += page.get("Summaries", [])
+    return [summary["ChangeSetName"] for summary in sorted(found, key=lambda it: it["CreationTime"])]
+
+
+def _changes(stack: Stack, change_set: str) -> list[dict[str, Any]]:
+    pages = (
+        stack.client("cloudformation")
+        .get_paginator("describe_change_set")
+        .paginate(StackName=stack.name, ChangeSetName=change_set)
+    )
+    found = []
+    for page in pages:
+        for change in page.get("Changes", []):
+            resource = change["ResourceChange"]
+            found.append(
+                {
+                    "action": resource["Action"],
+                    "resource": resource["LogicalResourceId"],
+                    "type": resource["ResourceType"],
+                    "replacement": resource.get("Replacement", "False"),
+                    "properties": sorted(
+                        {d["Target"].get("Name") or d["Target"]["Attribute"] for d in resource.get("Details", [])}
+                    ),
+                }
+            )
+    return found
+
+
+def choose(listed: Sequence[Environment], names: Sequence[str], canary: str | None) -> list[Environment]:
+    """The environments to deploy, the canary first.
+
+    Raises CommandError (usage) for a name that samconfig.toml does not have.
+    """
+    by_name = {environment.name: environment for environment in listed}
+    for name in [*names, *([canary] if canary else [])]:
+        if name not in by_name:
+            raise CommandError(f"samconfig.toml has no environment {name}; it has {', '.join(by_name)}", ExitCode.USAGE)
+    chosen = [by_name[name] for name in names] if names else list(listed)
+    if canary is not None:
+        chosen = [by_name[canary], *(it for it in chosen if it.name != canary)]
+    return list(dict.fromkeys(chosen))

@@ -1,0 +1,339 @@
+"""Looks for what keeps a stack from captioning, and says what to do about it.
+
+Every check answers; what cannot be asked, for want of a permission or of the service, is said as such.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from captions.catalogue import CatalogueError, compare_with_endpoint, load
+from captions_cli import deploying, drift, endpoint_models, loopback, redriving
+from captions_cli.errors import CommandError, explain
+from captions_cli.stack import Stack
+
+Level = Literal["ok", "warning", "problem", "unknown"]
+
+UNSET_KEY = "unset"
+"""What the template puts into the secret when no key was given."""
+SKEW_WARNING_SECONDS = 30.0
+SKEW_PROBLEM_SECONDS = 240.0
+"""AWS refuses signatures that are more than five minutes off."""
+CONCURRENCY_QUOTA = "L-B99A9384"
+"""Service Quotas' code of Lambda's concurrent executions."""
+LEFT_OVER_CONCURRENCY = 10
+"""For the sweep, and for whatever else the account runs."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; `remedy` says what to do where something is."""
+
+    check: str
+    level: Level
+    message: str
+    remedy: str = ""
+
+
+def examine(stack: Stack) -> Iterator[Finding]:
+    """Run every check; each yields at least one finding.
+
+    Raises CommandError when there is no such stack.
+    """
+    _ = stack.outputs
+    for name, check in CHECKS.items():
+        try:
+            yield from (Finding(name, level, message, remedy) for level, message, remedy in check(stack))
+        except Exception as error:
+            told = error if isinstance(error, CommandError) else explain(error)
+            if told is None:
+                raise
+            yield Finding(name, "unknown", f"cannot be asked: {told.message}", _permission(told.message))
+
+
+def _permission(message: str) -> str:
+    denied = any(word in message for word in ("AccessDenied", "UnauthorizedOperation", "not authorized"))
+    return "ask someone who may, or let this identity do what was refused" if denied else ""
+
+
+_Said = Iterator[tuple[Level, str, str]]
+
+
+def _identity(stack: Stack) -> _Said:
+    found = stack.client("sts").get_caller_identity()
+    yield "ok", f"{found['Arn']} in account {found['Account']}", ""
+
+
+def _clock(stack: Stack) -> _Said:
+    answer = stack.client("sts").get_caller_identity()["ResponseMetadata"]["HTTPHeaders"]
+    if "date" not in answer:
+        yield "unknown", "the answer tells no time", ""
+        return
+    skew = (datetime.now(UTC) - parsedate_to_datetime(answer["date"])).total_seconds()
+    if abs(skew) < SKEW_WARNING_SECONDS:
+        yield "ok", f"this machine's clock is {skew:+.0f} s off AWS's", ""
+    else:
+        level: Level = "problem" if abs(skew) > SKEW_PROBLEM_SECONDS else "warning"
+        remedy = "set this machine's clock (NTP); AWS refuses signatures that are five minutes off"
+        yield level, f"this machine's clock is {skew:+.0f} s off AWS's", remedy
+
+
+def _stack_status(stack: Stack) -> _Said:
+    status = stack.status
+    if status in deploying.SETTLED:
+        yield "ok", f"{status}", ""
+    elif status.endswith("_IN_PROGRESS"):
+        yield "warning", f"{status}: a deployment is under way", "run doctor again when it has ended"
+    else:
+        yield "problem", f"{status}", "see the stack's events in CloudFormation, then deploy again"
+
+
+def _drift(stack: Stack) -> _Said:
+    found = drift.detect(stack)
+    if not found.known:
+        yield "unknown", f"cannot be asked: {found.why}", _permission(found.why)
+    elif not found.resources:
+        yield "ok", "the resources are as the template made them", ""
+    for resource in found.resources:
+        remedy = "put it back by hand, or change the template and deploy"
+        yield "problem", f"{resource.logical_id} is {resource.status}: {resource.difference}", remedy
+
+
+def _bucket_events(stack: Stack) -> _Said:
+    found = stack.client("s3").get_bucket_notification_configuration(Bucket=stack.bucket)
+    if "EventBridgeConfiguration" in found:
+        yield "ok", f"{stack.bucket} tells EventBridge of its events", ""
+    else:
+        remedy = f"captions bucket connect {stack.bucket}, then captions reconcile for what was uploaded meanwhile"
+        yield "problem", f"{stack.bucket} does not tell EventBridge of its events: no upload is noticed", remedy
+
+
+def _rule(stack: Stack) -> _Said:
+    rules = drift.resources(stack, "AWS::Events::Rule")
+    name = rules.get("UploadsRule")
+    if name is None:
+        yield "problem", "the stack has no UploadsRule", "deploy again"
+        return
+    events = stack.client("events")
+    name = name.rpartition("|")[2]
+    rule = events.describe_rule(Name=name)
+    if rule["State"] != "ENABLED":
+        yield "problem", f"the rule {name} is {rule['State']}", f"aws events enable-rule --name {name}"
+    pattern = json.loads(rule.get("EventPattern") or "{}")
+    buckets = pattern.get("detail", {}).get("bucket", {}).get("name", [])
+    if stack.bucket not in buckets:
+        yield "problem", f"the rule {name} is about {', '.join(map(str, buckets)) or 'no bucket'}", "deploy again"
+    queue = _attributes(stack, "UploadsQueueUrl", "QueueArn", "Policy")
+    targets = [target["Arn"] for target in events.list_targets_by_rule(Rule=name)["Targets"]]
+    if queue["QueueArn"] not in targets:
+        yield "problem", f"the rule {name} does not lead to the uploads queue", "deploy again"
+    if not _lets_send(json.loads(queue.get("Policy") or "{}"), queue["QueueArn"], rule["Arn"]):
+        yield "problem", "the uploads queue does not take events of the rule: its policy lacks the rule", "deploy again"
+    elif rule["State"] == "ENABLED" and stack.bucket in buckets and queue["QueueArn"] in targets:
+        yield "ok", f"{name} carries events of {stack.bucket} to the uploads queue, which takes them", ""
+
+
+def _attributes(stack: Stack, output: str, *names: str) -> Mapping[str, str]:
+    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack.output(output), AttributeNames=list(names))
+    found: Mapping[str, str] = answer["Attributes"]
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _lets_send(policy: Mapping[str, Any], queue: str, rule: str) -> bool:
+    """Whether a statement of a queue's policy lets EventBridge send what the rule carries."""
+    for statement in policy.get("Statement", []):
+        principal = statement.get("Principal", {})
+        services = _listed(principal.get("Service", [])) if isinstance(principal, dict) else []
+        about = _listed(statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn", rule))
+        if (
+            statement.get("Effect") == "Allow"
+            and "events.amazonaws.com" in services
+            and "sqs:SendMessage" in _listed(statement.get("Action", []))
+            and queue in _listed(statement.get("Resource", []))
+            and rule in about
+        ):
+            return True
+    return False
+
+
+def _functions(stack: Stack) -> _Said:
+    client = stack.client("lambda")
+    well = []
+    for output in sorted(name for name in stack.outputs if name.endswith("FunctionName")):
+        name = stack.output(output)
+        found = client.get_function_configuration(FunctionName=name)
+        state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
+        if state not in {"Active", "Inactive"} or update == "Failed":
+            reason = found.get("StateReason") or found.get("LastUpdateStatusReason") or ""
+            yield "problem", f"{name} is {state}, its last update {update}: {reason}", "deploy again"
+            continue
+        sources = client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+        asleep = [it for it in sources if it.get("State") not in {"Enabled", "Enabling", "Updating", "Creating"}]
+        for source in asleep:
+            remedy = f"aws lambda update-event-source-mapping --uuid {source['UUID']} --enabled"
+            yield "problem", f"{name} does not read {source['EventSourceArn']}: {source.get('State')}", remedy
+        if not asleep:
+            well.append(name)
+    if well:
+        yield "ok", f"{', '.join(well)} are active", ""
+
+
+def _permissions(stack: Stack) -> _Said:
+    """What the functions' roles may really do: an organisation's policies may forbid what the template allows."""
+    needed = {
+        "DedupeFunctionName": [
+            ("s3:GetObject", f"arn:{_partition(stack)}:s3:::{stack.bucket}/any"),
+            ("dynamodb:UpdateItem", _table_arn(stack, "CaptionsTableName")),
+            ("sqs:SendMessage", _attributes(stack, "ImageQueueUrl", "QueueArn")["QueueArn"]),
+        ],
+        "CaptionFunctionName": [
+            ("s3:GetObject", f"arn:{_partition(stack)}:s3:::{stack.bucket}/any"),
+            ("dynamodb:UpdateItem", _table_arn(stack, "CaptionsTableName")),
+            ("secretsmanager:GetSecretValue", stack.output("EndpointSecretArn")),
+        ],
+    }
+    iam, client = stack.client("iam"), stack.client("lambda")
+    for output, actions in needed.items():
+        name = stack.output(output)
+        role = client.get_function_configuration(FunctionName=name)["Role"]
+        refused = []
+        for action, resource in actions:
+            answer = iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource])
+            if answer["EvaluationResults"][0]["EvalDecision"] != "allowed":
+                refused.append(action)
+        if refused:
+            remedy = "see the role's policies, its permissions boundary, and the organisation's control policies"
+            yield "problem", f"{name} may not {', '.join(refused)}", remedy
+        else:
+            yield "ok", f"{name} may do what it needs", ""
+
+
+def _partition(stack: Stack) -> str:
+    return stack.output("EndpointSecretArn").split(":")[1]
+
+
+def _table_arn(stack: Stack, output: str) -> str:
+    return str(stack.client("dynamodb").describe_table(TableName=stack.output(output))["Table"]["TableArn"])
+
+
+def _endpoint(stack: Stack) -> _Said:
+    """The key is there, and every endpoint takes it and offers the models that the stack asks it for."""
+    secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("EndpointSecretArn"))
+    if secret["SecretString"].strip() == UNSET_KEY and not os.environ.get(endpoint_models.KEY_VARIABLE):
+        arn = stack.output("EndpointSecretArn")
+        remedy = f'aws secretsmanager put-secret-value --secret-id "{arn}" --secret-string "$KEY"'
+        yield "problem", "the endpoint's key was never put into its secret: every job waits", remedy
+    for url in endpoint_models.endpoints(stack, os.environ):
+        yield from _one_endpoint(stack, url)
+
+
+def _one_endpoint(stack: Stack, url: str) -> _Said:
+    key = endpoint_models.key(stack, url, os.environ)
+    request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
+    try:
+        with loopback.urlopen(request, timeout=endpoint_models.SECONDS) as answer:
+            listed = json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            remedy = "put a key that it takes into the secret; the functions take a new one by themselves"
+            yield "problem", f"{url} does not take the key ({error.code} {error.reason})", remedy
+        elif error.code == 404:
+            yield "unknown", f"{url} lists no models (404); whether it takes the key is not known", ""
+        else:
+            remedy = "ask its operator; the functions go on with the next endpoint meanwhile"
+            yield "problem", f"{url} answers {error.code} {error.reason}", remedy
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        remedy = "if only AWS reaches it, ask from there; else see its address and that it runs"
+        yield "problem", f"{url} cannot be reached from here: {reason}", remedy
+        return
+    try:
+        comparison = compare_with_endpoint(load(endpoint_models.override(stack)), listed, url)
+    except CatalogueError as error:
+        yield "problem", f"{url}: {error}", "give the base URL of an OpenAI-compatible endpoint, with its /v1"
+        return
+    asked = _asked_of(stack)
+    offered = [model for model in asked if model in comparison.present]
+    missing = [model for model in asked if model in comparison.missing]
+    if not missing:
+        yield "ok", f"{url} takes the key and offers {len(offered)} of the stack's {len(asked)} models", ""
+    elif offered:
+        remedy = "the next model of the chain takes over; see `captions models` and the parameters' chains"
+        yield "warning", f"{url} does not offer {', '.join(missing)}", remedy
+    else:
+        remedy = "name models that it offers in ImageModels and AudioModels: `captions models` lists them"
+        yield "problem", f"{url} offers none of the stack's models", remedy
+
+
+def _asked_of(stack: Stack) -> list[str]:
+    """The models that the stack's parameters name, as endpoints know them."""
+    chains = [stack.parameters.get(parameter, "") for parameter in ("ImageModels", "AudioModels")]
+    names = [name.strip() for chain in chains for name in chain.split(",")]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _concurrency(stack: Stack) -> _Said:
+    limit = stack.client("lambda").get_account_settings()["AccountLimit"]
+    total, free = int(limit["ConcurrentExecutions"]), int(limit["UnreservedConcurrentExecutions"])
+    names = ("DedupeConcurrency", "CaptionConcurrency", "TranscribeConcurrency")
+    wanted = sum(int(stack.parameters.get(name, 0)) for name in names)
+    if free >= wanted + LEFT_OVER_CONCURRENCY:
+        yield "ok", f"{free} of {total} concurrent executions are free; the stack takes up to {wanted}", ""
+        return
+    remedy = (
+        f"aws service-quotas request-service-quota-increase --service-code lambda --quota-code {CONCURRENCY_QUOTA} "
+        "--desired-value 1000 (new accounts have 10), or lower the stack's concurrency parameters"
+    )
+    level: Level = "problem" if free < wanted else "warning"
+    yield level, f"Lambda lets this account run {free} invocations at once; the stack takes up to {wanted}", remedy
+
+
+def _dead_letters(stack: Stack) -> _Said:
+    names = [*redriving.DEAD_LETTER_QUEUES.items(), (redriving.RULE_QUEUE, "rule")]
+    found = {name: redriving.depth(stack.client("sqs"), stack.output(output)) for output, name in names}
+    held = {name: sum(depth.values()) for name, depth in found.items() if sum(depth.values())}
+    if not held:
+        yield "ok", "no dead letters", ""
+    for name, messages in held.items():
+        remedy = "captions redrive moves them back, once what they failed for is gone: see the functions' logs"
+        yield "problem", f"about {messages} dead letters of the {name} queue", remedy
+
+
+def _alarms(stack: Stack) -> _Said:
+    names = drift.alarm_names(stack)
+    if not names:
+        yield "warning", "the stack has no alarms", "deploy the current template"
+        return
+    ringing = deploying.alarms(stack, names)
+    for name in ringing:
+        yield "problem", f"{name} is in ALARM", "docs/runbooks has a page for it"
+    if not ringing:
+        yield "ok", f"none of {len(names)} alarms rings", ""
+
+
+CHECKS: Mapping[str, Callable[[Stack], _Said]] = {
+    "identity": _identity,
+    "clock": _clock,
+    "stack": _stack_status,
+    "drift": _drift,
+    "bucket": _bucket_events,
+    "rule": _rule,
+    "functions": _functions,
+    "permissions": _permissions,
+    "endpoint": _endpoint,
+    "concurrency": _concurrency,
+    "dead letters": _dead_letters,
+    "alarms": _alarms,
+}
+"""In the order in which they are shown: who asks, what is deployed, then along the way of an upload."""
