@@ -12,7 +12,7 @@ from captions.tasks.answers import snake
 How = Literal["exact", "chatter", "repaired", "none"]
 MAX_ANSWER = 200_000
 """Characters of an answer that are looked at; the longest task may answer with a tenth of them."""
-_MAX_REPAIRED = 60_000
+_MAX_REPAIRED = 30_000
 _MAX_STARTS = 200
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"^```[\w-]*[ \t]*\n?(.*?)\n?```$", re.DOTALL)
@@ -35,16 +35,19 @@ def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] 
         pass
     best: Mapping[Any, Any] | None = None
     most = 0
-    for found in _objects(text):
+    start = text.find("{")
+    for at, found in _objects(text):
         said = _score(found, known)
         if said >= max(1, most):
             best, most = found, said
-    if best is not None:
+        if at == start:
+            start = -1  # the first object is whole, so that none of the others is a part of a broken one
+    if best is not None and start < 0:
         return best, "chatter"
-    repaired = _repaired(text)
-    if repaired is not None and (found_again := _unwrapped(repaired, known)) and _score(found_again, known):
-        return found_again, "repaired"
-    return None, "none"
+    repaired = _unwrapped(_repaired(text), known)
+    if repaired is not None and _score(repaired, known) > most:
+        return repaired, "repaired"
+    return (best, "chatter") if best is not None else (None, "none")
 
 
 def broken(text: str) -> bool:
@@ -53,20 +56,23 @@ def broken(text: str) -> bool:
     return bare.startswith(("{", "[")) or len(_BROKEN.findall(text)) >= 2
 
 
-def _objects(text: str) -> list[Mapping[Any, Any]]:
+def _objects(text: str) -> list[tuple[int, Mapping[Any, Any]]]:
+    """Return the objects that stand in a text, with where each begins."""
     decoder = json.JSONDecoder(strict=False)
-    found: list[Mapping[Any, Any]] = []
+    found: list[tuple[int, Mapping[Any, Any]]] = []
     at = text.find("{")
     for _ in range(_MAX_STARTS):
         if at < 0:
             break
         try:
             value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
+        except ValueError:
             end = at + 1
+        except RecursionError:
+            break  # so are the many that begin within it
         else:
             if isinstance(value, Mapping):
-                found.append(value)
+                found.append((at, value))
         at = text.find("{", end)
     return found
 
