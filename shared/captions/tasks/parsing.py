@@ -14,6 +14,7 @@ MAX_ANSWER = 200_000
 """Characters of an answer that are looked at; the longest task may answer with a tenth of them."""
 _MAX_REPAIRED = 30_000
 _MAX_STARTS = 200
+_MAX_DEPTH = 64
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"^```[\w-]*[ \t]*\n?(.*?)\n?```$", re.DOTALL)
 _BROKEN = re.compile(r"[\"'“][\w -]{1,40}[\"'”]\s*:")
@@ -81,14 +82,29 @@ def _repaired(text: str) -> Any:
     start = text.find("{")
     if start < 0:
         return None
+    text = text[start : start + _MAX_REPAIRED]
+    if _depth(text) > _MAX_DEPTH:
+        return None  # a loop of brackets, which takes the repairer seconds
     # Imported here: functions that only put jobs on queues never read an answer.
     import json_repair
 
     try:
-        return json_repair.loads(text[start : start + _MAX_REPAIRED], skip_json_loads=True)
+        return json_repair.loads(text, skip_json_loads=True)
     # What a parser of broken text may raise on hostile text is no error of ours, and there is nothing to act on.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
+
+
+def _depth(text: str) -> int:
+    """Return how deep brackets are opened; those in strings count as well, of which no answer has so many."""
+    depth = deepest = 0
+    for char in text:
+        if char in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "}]":
+            depth = max(0, depth - 1)
+    return deepest
 
 
 def _unwrapped(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
