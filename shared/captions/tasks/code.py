@@ -16,7 +16,7 @@ MAX_PARSED = 100_000
 """Characters; more than a screenshot shows is not parsed."""
 _FENCED = re.compile(r"^\s*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:\n?[ \t]*(?:```|~~~)\s*)?$", re.DOTALL)
 _FENCE_INSIDE = re.compile(r"(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)\n[ \t]*(?:```|~~~)", re.DOTALL)
-_NUMBERED = re.compile(r"^[ \t]*(\d{1,5})(?:[ \t]*[|│:.]?)(?:[ \t](.*))?$")
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,5})(?:[ \t]*[|│:.])?(?:[ \t](.*))?$")
 _NAMES = {
     "py": "python", "python3": "python", "python 3": "python", "ipython": "python",
     "js": "javascript", "ts": "typescript", "sh": "bash", "shell": "bash", "yml": "yaml", "golang": "go",
