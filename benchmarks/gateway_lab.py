@@ -81,6 +81,7 @@ class EndpointProcess:
         )
         assert self._process.stdout is not None
         self.url: str = json.loads(self._process.stdout.readline())["url"]
+        self._asked = 0
 
     def faults(self, faults: Sequence[dict[str, Any]]) -> None:
         """Replace all faults."""
@@ -95,7 +96,12 @@ class EndpointProcess:
         found: list[dict[str, Any]] = self._admin("GET", "requests")["requests"]
         return found
 
+    def connections(self) -> int:
+        """Return how many connections clients have opened; those of this class do not count."""
+        return int(self._admin("GET", "stats")["connections"]) - self._asked
+
     def _admin(self, method: str, what: str, body: object = None) -> Any:
+        self._asked += 1  # each opens a connection
         url = f"{self.url.removesuffix('/v1')}/_local/{what}"
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method)) as response:

@@ -4,7 +4,8 @@
     python benchmarks/gateway_overhead.py --calls 200 --rounds 1
 
 The endpoint answers at once, from a process of its own. The clients take turns, in a process each, so that whatever
-else the machine does hits all of them. Goal: the gateway's CPU per call within 1.25 times that of openai alone.
+else the machine does hits all of them. Goal: the gateway's CPU per call within 1.25 times that of openai alone. The
+connections are counted by the endpoint: as many as there are callers, if they are used again.
 """
 
 import argparse
@@ -61,7 +62,9 @@ def main() -> int:
         for concurrency in options.concurrency:
             for _ in range(options.rounds):
                 for client in options.clients:
+                    before = server.connections()
                     result = run(client, server.url, concurrency, options.calls, image)
+                    result["connections"] = server.connections() - before
                     runs.setdefault((concurrency, client), []).append(result)
                     server.forget()
 
@@ -71,11 +74,19 @@ def main() -> int:
         rate = options.calls / statistics.median(result["wall_s"] for result in results)
         base = statistics.median(result["cpu_s"] for result in runs[concurrency, "bare"]) / options.calls * 1000
         ratio = cpu_ms / base
-        rows.append([client, concurrency, f"{cpu_ms:.3f}", f"{ratio:.2f}x", f"{rate:.0f}"])
+        connections = statistics.median(result["connections"] for result in results)
+        rows.append([client, concurrency, f"{cpu_ms:.3f}", f"{ratio:.2f}x", f"{rate:.0f}", f"{connections:.0f}"])
         figures.append(
-            {"client": client, "concurrency": concurrency, "cpu_ms": cpu_ms, "ratio": ratio, "calls_per_s": rate}
+            {
+                "client": client,
+                "concurrency": concurrency,
+                "cpu_ms": cpu_ms,
+                "ratio": ratio,
+                "calls_per_s": rate,
+                "connections": connections,
+            }
         )
-    print(table(["client", "concurrency", "CPU ms/call", "to openai alone", "calls/s"], rows))
+    print(table(["client", "concurrency", "CPU ms/call", "to openai alone", "calls/s", "connections"], rows))
     worst = max((figure["ratio"] for figure in figures if figure["client"] == "gateway"), default=0.0)
     print(f"\ngateway at most {worst:.2f}x openai alone; the goal is {GOAL}x")
     write(options.json, {"machine": machine(), "calls": options.calls, "rounds": options.rounds, "figures": figures})

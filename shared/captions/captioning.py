@@ -30,7 +30,7 @@ from captions.gateway import (
     Unacceptable,
 )
 from captions.handover import HandOver
-from captions.jobs import MAX_DELAY_SECONDS, Job, Queues, Revisit, backoff
+from captions.jobs import Job, Queues, Revisit, backoff
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.objects import GoneError, Objects
@@ -303,7 +303,7 @@ class Worker:
             return await self._give_up(job, record, "failed", Reason(code="gave_up", message=message), error)
         # A budget that is used up is no failure, and comes back: the time until then does not count.
         later = {"deferrals": job.deferrals + 1, **({"queued_at": self.now()} if spent_up else {})}
-        delay = min(MAX_DELAY_SECONDS, max(backoff(job.deferrals), error.retry_after_s or 0.0))
+        delay = backoff(job.deferrals, at_least=error.retry_after_s or 0.0)
         reason = Reason(code=_WAITS_FOR.get(type(error), "models_unavailable"), message=str(error))
         telemetry.count("Deferred")
         if isinstance(error, CircuitsOpen):

@@ -89,6 +89,16 @@ async def test_sound_is_heard_by_every_server_that_takes_it(dialect):
     assert (entry["kind"], entry["streamed"]) == ("audio", dialect == "dashscope")
 
 
+@pytest.mark.parametrize("dialect", ["openai", "vllm", "ollama", "sglang", "dashscope"])
+async def test_a_picture_is_seen_by_every_server(dialect):
+    with LocalEndpoint(latency_scale=0.0, dialect=dialect) as server:
+        completion = await complete(server.url, configured(server.url, dialect), [VL], photo())
+        (entry,) = server.requests()
+
+    assert "green" in completion.text
+    assert (entry["kind"], entry["streamed"]) == ("image", False)
+
+
 async def test_the_wrong_dialect_is_a_bad_request_and_the_right_one_is_not():
     with LocalEndpoint(latency_scale=0.0, dialect="sglang") as server:
         with pytest.raises(Exception, match="reject"):

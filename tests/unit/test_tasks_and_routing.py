@@ -89,3 +89,11 @@ def test_backoff_grows_is_never_near_zero_and_stays_within_what_a_queue_delays()
     for attempt in range(200):
         delay = backoff(attempt)
         assert min(MAX_DELAY_SECONDS, 4 * 2**attempt) / 2 <= delay <= min(MAX_DELAY_SECONDS, 4 * 2**attempt)
+
+
+def test_a_time_that_many_are_asked_for_is_kept_and_spread() -> None:
+    delays = [backoff(0, at_least=60.0) for _ in range(200)]
+
+    assert all(60.0 <= delay <= 75.0 for delay in delays)
+    assert max(delays) - min(delays) > 5.0
+    assert backoff(0, at_least=10_000.0) == MAX_DELAY_SECONDS
