@@ -104,5 +104,7 @@ class WorkerSettings(RoutingSettings):
 class SweepSettings(Settings):
     """The sweep function."""
 
+    control_table: str | None = None
+
     rule_dead_letter_queue_url: str | None = None
     """Events that EventBridge could not deliver; the sweep puts them back on the uploads queue."""

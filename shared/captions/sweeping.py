@@ -39,6 +39,8 @@ class Sweeper:
     queues: Queues
     sqs: Any
     now: Callable[[], float] = time.time
+    reviews: Callable[[], tuple[int, int]] | None = None
+    """Says how many captions people rewrote and accepted so far."""
 
     def run(self, *, deadline: float) -> Swept:
         """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there."""
@@ -64,6 +66,10 @@ class Sweeper:
         telemetry.count("Revisited", revisited)
         telemetry.gauge("OldestDueSeconds", oldest, MetricUnit.Seconds)
         telemetry.gauge("PendingUploads", self.records.pending_count())
+        if self.reviews is not None:
+            edited, accepted = self.reviews()
+            telemetry.gauge("Edited", edited)
+            telemetry.gauge("Accepted", accepted)
         return Swept(revisited, ended, restored)
 
     def _stalled(self, record: Record) -> bool:
@@ -101,3 +107,22 @@ class Sweeper:
                 self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
                 restored += 1
         return restored
+
+
+def reviewed(dynamodb: Any, control_table: str) -> tuple[int, int]:
+    """Return how many captions people rewrote and accepted so far, over all models and tasks.
+
+    Reads the whole control table, which holds a few hundred items at most.
+    """
+    edited = accepted = 0
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=control_table,
+        FilterExpression="begins_with(pk, :quality)",
+        ProjectionExpression="edited, accepted",
+        ExpressionAttributeValues={":quality": {"S": "quality#"}},
+    )
+    for page in pages:
+        for item in page["Items"]:
+            edited += int(item.get("edited", {}).get("N", 0))
+            accepted += int(item.get("accepted", {}).get("N", 0))
+    return edited, accepted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from captions import telemetry
@@ -50,7 +50,7 @@ def intake() -> Intake:
 @cache
 def sweeper() -> Sweeper:
     """The sweep function's logic."""
-    from captions.sweeping import Sweeper
+    from captions.sweeping import Sweeper, reviewed
 
     settings = SweepSettings.from_env()
     return Sweeper(
@@ -58,6 +58,7 @@ def sweeper() -> Sweeper:
         records=_records(settings),
         queues=Queues(client("sqs")),
         sqs=client("sqs"),
+        reviews=partial(reviewed, client("dynamodb"), settings.control_table) if settings.control_table else None,
     )
 
 
