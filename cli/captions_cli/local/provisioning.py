@@ -639,10 +639,6 @@ def _delete_alarm(alarm: Resource, clients: Clients) -> None:
     clients("cloudwatch").delete_alarms(AlarmNames=[alarm.name])
 
 
-def _put_composite_alarm(alarm: Resource, before: Resource | None, clients: Clients) -> None:
-    clients("cloudwatch").put_composite_alarm(**_alarm(alarm.properties), AlarmName=alarm.name)
-
-
 def _put_dashboard(dashboard: Resource, before: Resource | None, clients: Clients) -> None:
     clients("cloudwatch").put_dashboard(
         DashboardName=dashboard.name, DashboardBody=dashboard.properties["DashboardBody"]
@@ -730,7 +726,6 @@ PROVIDERS: Mapping[str, Provider] = {
     "AWS::IAM::Role": Provider(_put_role, _delete_role, frozenset({"Path"})),
     "AWS::IAM::Policy": Provider(_put_policy, _delete_policy, frozenset({"PolicyName"})),
     "AWS::CloudWatch::Alarm": Provider(_put_alarm, _delete_alarm),
-    "AWS::CloudWatch::CompositeAlarm": Provider(_put_composite_alarm, _delete_alarm),
     "AWS::CloudWatch::Dashboard": Provider(_put_dashboard, _delete_dashboard),
     "AWS::Logs::LogGroup": Provider(_put_log_group, _delete_log_group),
     "AWS::SNS::Topic": Provider(_put_topic, _delete_topic, frozenset({"FifoTopic"})),

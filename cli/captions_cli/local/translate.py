@@ -56,7 +56,7 @@ RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::DynamoDB::Table": ResourceType("created", "", "TableName"),
     "AWS::SecretsManager::Secret": ResourceType("created", "", "Name"),
     "AWS::CloudWatch::Alarm": ResourceType("created", "no metrics arrive", "AlarmName"),
-    "AWS::CloudWatch::CompositeAlarm": ResourceType("created", "no metrics arrive", "AlarmName"),
+    "AWS::CloudWatch::CompositeAlarm": ResourceType("not emulated", "no metrics arrive", "AlarmName"),
     "AWS::CloudWatch::Dashboard": ResourceType("created", "there is no console", "DashboardName"),
     "AWS::Lambda::Function": ResourceType("repaired", "runs in processes of this machine", "FunctionName"),
     "AWS::Lambda::EventSourceMapping": ResourceType("repaired", "polled by the pump, not by moto"),
