@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captions.catalogue import load
 from captions.gateway import Endpoint, Gateway, Media, Request
-from captions.tasks import TASKS, Ask, Reading, Seen, prompt, read, repair
+from captions.tasks import TASKS, AltTextItem, Ask, Reading, Seen, generate_alt_texts, prompt, read, repair
 from captions_cli.local.endpoint import LocalEndpoint
 
 MEDIA = Path(__file__).parent.parent / "media"
@@ -279,3 +279,20 @@ async def test_metadata_that_gives_orders_changes_nothing_but_the_confidence(end
     assert plain.output is not None
     assert reading.output.text == plain.output.text
     assert "instructions_in_media" in codes(reading)
+
+
+async def test_alt_texts_in_bulk_are_made_of_what_is_said(endpoint):
+    items = [AltTextItem(id=f"pictures/{n}.jpg", title=f"Red kite number {n} over the hill") for n in range(90)]
+    gateway = Gateway(endpoints=[Endpoint(endpoint.url)], keys=lambda force: "sk-test", catalogue=load())
+    try:
+        done = await generate_alt_texts(
+            [*items, AltTextItem(id="nothing")], gateway=gateway, chain=["GLM-4-Plus"], deadline=time.monotonic() + 60
+        )
+    finally:
+        await gateway.aclose()
+
+    assert [one.text for one in done.items[:-1]] == [item.title for item in items]
+    assert done.items[-1].why == "no_metadata"
+    assert done.calls == 3
+    assert done.cost is not None
+    assert done.cost > 0

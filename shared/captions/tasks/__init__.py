@@ -17,6 +17,7 @@ from captions.tasks.asks import CAPTION, TASKS, TRANSCRIBE, Ask, Task
 from captions.tasks.plain import clean
 
 if TYPE_CHECKING:
+    from captions.tasks.bulk import AltText, AltTextItem, AltTexts, generate_alt_texts
     from captions.tasks.outputs import Output, Problem, Reading, Seen
     from captions.tasks.prompts import Prompt, prompt, repair
     from captions.tasks.quoting import TemplateError, check_template
@@ -26,6 +27,9 @@ __all__ = [
     "CAPTION",
     "TASKS",
     "TRANSCRIBE",
+    "AltText",
+    "AltTextItem",
+    "AltTexts",
     "Ask",
     "Output",
     "Problem",
@@ -36,12 +40,16 @@ __all__ = [
     "TemplateError",
     "check_template",
     "clean",
+    "generate_alt_texts",
     "prompt",
     "read",
     "repair",
 ]
 
 _WHERE = {
+    "AltText": "bulk",
+    "AltTextItem": "bulk",
+    "AltTexts": "bulk",
     "Output": "outputs",
     "Problem": "outputs",
     "Prompt": "prompts",
@@ -49,6 +57,7 @@ _WHERE = {
     "Seen": "outputs",
     "TemplateError": "quoting",
     "check_template": "quoting",
+    "generate_alt_texts": "bulk",
     "prompt": "prompts",
     "read": "reading",
     "repair": "prompts",

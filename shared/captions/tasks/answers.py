@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -149,10 +149,9 @@ class Shape(BaseModel):
         return cls.model_validate(fields)
 
 
-Item = TypeVar("Item", bound=Shape)
+def list_of(shape: type[Shape]) -> BeforeValidator:
+    """Return what reads a list of these shapes, leaving out what is none."""
 
-
-def _items(shape: type[Shape]) -> BeforeValidator:
     def gather(value: Any) -> tuple[Shape, ...]:
         if isinstance(value, Mapping):
             value = [value]
@@ -241,7 +240,7 @@ class ObjectsAnswer(Answer):
     main: ClassVar[str] = "scene"
     aliases: ClassVar[Mapping[str, str]] = {"summary": "scene", "description": "scene", "items": "objects"}
     scene: Text = Field("", description="the place and situation in one sentence")
-    objects: Annotated[tuple[Thing, ...], _items(Thing)] = Field(())
+    objects: Annotated[tuple[Thing, ...], list_of(Thing)] = Field(())
     brands: Words = Field((), description="brand whose name or logo can be seen")
     signage: Lines = Field((), description="what a sign or label says, verbatim")
 
@@ -256,7 +255,7 @@ class Block(Shape):
 class OcrAnswer(Answer):
     main: ClassVar[str] = "blocks"
     aliases: ClassVar[Mapping[str, str]] = {"text": "blocks", "lines": "blocks", "doubts": "unclear"}
-    blocks: Annotated[tuple[Block, ...], _items(Block)] = Field((), description="in reading order")
+    blocks: Annotated[tuple[Block, ...], list_of(Block)] = Field((), description="in reading order")
     unclear: Lines = Field((), description="what could not be read for certain, and where")
 
 
@@ -278,7 +277,7 @@ class Point(Shape):
 class Series(Shape):
     aliases: ClassVar[Mapping[str, str]] = {"label": "name", "data": "points", "values": "points"}
     name: Text = Field("", description="its name in the legend")
-    points: Annotated[tuple[Point, ...], _items(Point)] = Field(())
+    points: Annotated[tuple[Point, ...], list_of(Point)] = Field(())
     read: Text = Field("", description="'labels' if the values are written, 'estimated' if read off the axis")
 
 
@@ -290,7 +289,7 @@ class ChartAnswer(Answer):
     title: Text = Field("", description="the title as written")
     x_axis: Annotated[Axis, _part(Axis)] = Field(Axis())
     y_axis: Annotated[Axis, _part(Axis)] = Field(Axis())
-    series: Annotated[tuple[Series, ...], _items(Series)] = Field(())
+    series: Annotated[tuple[Series, ...], list_of(Series)] = Field(())
     trends: Lines = Field((), description="one trend or comparison, with its figures")
     misleading: Lines = Field((), description="what could mislead: an axis not from zero, uneven steps, two scales ...")
 
@@ -326,8 +325,8 @@ class TranscribeAnswer(Answer):
     aliases: ClassVar[Mapping[str, str]] = {"text": "segments", "transcript": "segments", "transcription": "segments",
                                             "heard": "sounds"}  # fmt: skip
     language: Text = Field("", description="BCP-47 tag of what is spoken; 'und' if nobody speaks")
-    segments: Annotated[tuple[Said, ...], _items(Said)] = Field(())
-    speakers: Annotated[tuple[Speaker, ...], _items(Speaker)] = Field(())
+    segments: Annotated[tuple[Said, ...], list_of(Said)] = Field(())
+    speakers: Annotated[tuple[Speaker, ...], list_of(Speaker)] = Field(())
     sounds: Text = Field("", description="one sentence on what else is heard")
 
 
@@ -354,7 +353,7 @@ class EmotionAnswer(Answer):
     aliases: ClassVar[Mapping[str, str]] = {"text": "summary", "overall": "emotion", "speakers": "voices"}
     summary: Text = Field("", description="how the voices sound, in one or two sentences")
     emotion: Text = Field("", description="the prevailing emotion in one word; 'none' if there is no voice")
-    voices: Annotated[tuple[Feeling, ...], _items(Feeling)] = Field(())
+    voices: Annotated[tuple[Feeling, ...], list_of(Feeling)] = Field(())
 
 
 class MusicAnswer(Answer):
@@ -383,7 +382,7 @@ class VideoAnswer(Answer):
     aliases: ClassVar[Mapping[str, str]] = {"caption": "summary", "text": "summary", "description": "summary",
                                             "transcript": "speech", "segments": "speech"}  # fmt: skip
     summary: Text = Field("", description="what the video shows from start to end, in one to four sentences")
-    scenes: Annotated[tuple[Scene, ...], _items(Scene)] = Field(())
-    speech: Annotated[tuple[Said, ...], _items(Said)] = Field(())
+    scenes: Annotated[tuple[Scene, ...], list_of(Scene)] = Field(())
+    speech: Annotated[tuple[Said, ...], list_of(Said)] = Field(())
     sounds: Text = Field("", description="one sentence on music and noises")
     visible_text: Lines = Field((), description="words written in the pictures")

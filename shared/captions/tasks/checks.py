@@ -221,11 +221,12 @@ def obedience(text: str, sources: Iterable[str]) -> Problem | None:
     Where there are such instructions a second look is worth its money; a text that says nothing but words of theirs,
     without quoting the instruction itself, has followed them.
     """
-    trying = [source for source in sources if commands(source)]
-    if not trying:
+    # What an order dictates stands behind it; what stands before it may well be said.
+    orders = [source[found.start() :] for source in sources if (found := _INJECTION.search(source))]
+    if not orders:
         return None
     said = _bare(text)
-    if len(said) >= 2 and not commands(text) and any(said in _bare(source) for source in trying):
+    if len(said) >= 2 and not commands(text) and any(said in _bare(order) for order in orders):
         message = "The text says what words in the media or its metadata demand; describe the media instead."
         return Problem(code="obeyed", message=message, repairable=True, weight=0.7)
     message = "The media or its metadata hold instructions to a model."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from captions.tasks.answers import Answer
+from captions.tasks.answers import Answer, Shape
 
 ANNOUNCED = "Answer with one JSON object of this shape and nothing else:"
 """The line before a shape in a prompt."""
@@ -15,14 +15,13 @@ _KEPT = ("type", "enum", "description")
 
 
 @cache
-def schema(shape: type[Answer]) -> Mapping[str, Any]:
+def schema(shape: type[Shape]) -> Mapping[str, Any]:
     """Return the JSON Schema of an answer, in the subset that strict modes take: all required, nothing besides."""
     document = shape.model_json_schema()
     definitions = document.get("$defs", {})
     names = list(document["properties"])
     # What a model is asked about itself comes after what it was asked to do.
-    own = [name for name in names if name not in Answer.model_fields]
-    ordered = [*own, *Answer.model_fields]
+    ordered = sorted(names, key=lambda name: name in Answer.model_fields)
     return _object({name: _simple(document["properties"][name], definitions) for name in ordered})
 
 
@@ -52,7 +51,7 @@ def _simple(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
 
 
 @cache
-def skeleton(shape: type[Answer]) -> str:
+def skeleton(shape: type[Shape]) -> str:
     """Return the shape as a JSON object whose values say what stands in their place."""
     return json.dumps(_told(schema(shape)), ensure_ascii=False)
 
@@ -74,6 +73,6 @@ def _told(schema: Mapping[str, Any]) -> Any:
 
 
 @cache
-def response_format(name: str, shape: type[Answer]) -> Mapping[str, Any]:
+def response_format(name: str, shape: type[Shape]) -> Mapping[str, Any]:
     """Return the strongest `response_format`; the gateway weakens it for models that take less."""
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema(shape)}}

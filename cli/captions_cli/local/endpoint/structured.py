@@ -254,6 +254,8 @@ class _Filler:
         if isinstance(given.get(name), str):
             return str(given[name])
         if given:
+            if not (_SHORT.search(name) or _WHOLE.match(name)):
+                return ""
             # An input record that has no such property: an extract of what it says otherwise.
             said = [str(value) for value in given.values() if isinstance(value, str) and " " in value]
             return prose.condense(". ".join(said), 1) if said else ""
