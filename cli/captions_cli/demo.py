@@ -21,6 +21,8 @@ from captions_cli.watching import Seen, Watch
 
 PRICED_MODELS = {"ImageModels": "GPT-4o,Qwen/Qwen3-VL-32B-Instruct"}
 """Template parameters of the demo: it asks a model first whose prices are published, to have costs to show."""
+ANSWERED = frozenset({"ok", "unfit"})
+"""Outcomes of calls that a model answered, whatever became of the answer."""
 WAVE_SECONDS = 120.0
 """How long one wave may take before the demo gives up on it."""
 
@@ -210,18 +212,24 @@ def _judge_picture(picture: str, group: Sequence[tuple[DemoUpload, Record]]) -> 
 
 
 def _judge_calls(outcomes: Iterable[Outcome], paid: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """The endpoint answered one call per distinct picture and recording, and none besides."""
+    """The endpoint answered one call per distinct picture and recording, and one for each answer to be repaired."""
     if paid is None:
         return []
-    wanted = {(outcome.upload.kind, outcome.upload.picture) for outcome in outcomes if outcome.upload.picture}
+    outcomes = list(outcomes)
     problems = []
-    for kind in ("image", "audio"):
-        expected = sum(1 for found, _ in wanted if found == kind)
+    for kind in ("image", "audio", "video"):
+        wanted = len({one.upload.picture for one in outcomes if one.upload.kind == kind and one.upload.picture})
+        repairs = sum(_repairs(one.record) for one in outcomes if one.upload.kind == kind and one.record is not None)
         calls = [call for call in paid if call["kind"] == kind]
-        if len(calls) != expected:
-            problems.append(f"the endpoint answered {len(calls)} {kind} calls, not {expected}")
+        if len(calls) != wanted + repairs:
+            problems.append(f"the endpoint answered {len(calls)} {kind} calls, not {wanted + repairs}")
         distinct = len({call.get("media_sha256") for call in calls})
-        if distinct != len(calls):
-            problems.append(f"the endpoint was paid {len(calls)} times for {distinct} different {kind} contents")
-    others = sorted({str(call["kind"]) for call in paid} - {"image", "audio"})
+        if calls and distinct != wanted:
+            problems.append(f"the endpoint was paid for {distinct} different {kind} contents, not {wanted}")
+    others = sorted({str(call["kind"]) for call in paid} - {"image", "audio", "video"})
     return [*problems, *(f"the endpoint answered {kind} calls, which nothing asked for" for kind in others)]
+
+
+def _repairs(record: Record) -> int:
+    attempts = record.provenance.attempts if record.provenance else ()
+    return sum(attempt.get("role") == "repair" and attempt.get("outcome") in ANSWERED for attempt in attempts)

@@ -24,7 +24,7 @@ class DemoUpload:
     wave: int
     what: str
     picture: str | None
-    kind: Literal["image", "audio", "none"] = "image"
+    kind: Literal["image", "audio", "video", "none"] = "image"
     codes: tuple[str, ...] = ()
 
     @property
@@ -58,7 +58,7 @@ def _first_wave() -> list[DemoUpload]:
         DemoUpload("rabbit.gif", media("rabbit.gif"), 1, "animated GIF", "rabbit"),
         DemoUpload("speech.wav", speech, 1, "speech, WAV", "speech", kind="audio"),
         DemoUpload("speech.mp3", words, 1, "speech, MP3", "words", kind="audio"),
-        _unfit("clip.webm", media("rabbit.webm"), "short video"),
+        DemoUpload("clip.webm", media("rabbit.webm"), 1, "short video", "clip", kind="video"),
         _unfit("cut-off.jpg", osprey[: len(osprey) * 6 // 10], "JPEG cut off at 60 %", "truncated", "broken"),
         _unfit("empty.jpg", b"", "empty file", "empty"),
         _unfit("shopping-list.jpg", b"eggs, flour, two lemons\n" * 20, "text file named .jpg", "unsupported"),

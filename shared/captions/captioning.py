@@ -5,7 +5,6 @@ is stored before anything else is done with it, and all that follows the stored 
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +12,27 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Literal
 
-from captions import media, routing, telemetry
+from captions import answering, media, policy, routing, telemetry
+from captions.answering import Answered
+from captions.confidence import Platt
 from captions.gateway import (
     AccountProblem,
     BudgetSpent,
     CircuitsOpen,
-    Completion,
     DeadlineExceeded,
-    ErrorClass,
     Gateway,
     GatewayError,
     Media,
     NoCapableModel,
     Refused,
-    Request,
     Unacceptable,
 )
-from captions.handover import HandOver
+from captions.handover import Asked, HandOver
 from captions.jobs import Job, Queues, Revisit, backoff
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.objects import GoneError, Objects
+from captions.policy import Policy
 from captions.records import (
     Begun,
     Busy,
@@ -45,11 +44,13 @@ from captions.records import (
     Records,
     Result,
     Superseded,
+    fitted,
     kept,
     spent,
+    timestamp,
 )
 from captions.settings import WorkerSettings
-from captions.tasks import CAPTION, TASKS, clean
+from captions.tasks import Seen, prompt
 
 STORING_SECONDS = 6.0
 """Kept back from the time a function has, for storing what a model answered."""
@@ -64,6 +65,8 @@ BUSY_SECONDS = 5.0
 UNUSABLE_DEFERRALS = 2
 """After how many deferrals a job ends whose models all answer and none usably."""
 _UNUSABLE = frozenset({"truncated", "empty", "unfit"})
+PICTURE_TOKENS = 2_500
+"""Of the largest copy of a picture that a model is sent (gateway/bodies.py)."""
 LINK_SECONDS = 120
 """How long a presigned URL given to a model lives; longer than any model may take."""
 
@@ -75,24 +78,6 @@ _WAITS_FOR: Mapping[type[GatewayError], str] = {
 }
 
 Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "blocked", "failed", "deleted", "lost"]
-
-
-_REFUSAL = re.compile(
-    r"(?:i['’]?m (?:very |so )?sorry|sorry|i apologi[sz]e|unfortunately|as an ai\b"
-    r"|i (?:can(?:no|['’])t|am (?:not able|unable)|won['’]t))\b"
-    r".{0,160}\b(?:assist|help|describe|caption|identify|process|comply|provide|fulfil)",
-    re.IGNORECASE | re.DOTALL,
-)
-_REFUSAL_CHARACTERS = 500
-
-
-def refusal(text: str) -> ErrorClass | None:
-    """Tell a refusal that a model put into words instead of into its answer's refusal field.
-
-    Such texts are short, begin with a regret or an inability, and say what will not be done.
-    """
-    text = text.strip()
-    return ErrorClass.REFUSED if len(text) <= _REFUSAL_CHARACTERS and _REFUSAL.match(text) else None
 
 
 class NotStartedError(Exception):
@@ -111,12 +96,23 @@ class Worker:
     notifier: Notifier
     gateway: Gateway
     now: Callable[[], float] = time.time
+    policies: Callable[[], Policy] | None = None
+    """The policy as it stands now; None: the packaged one with the settings' models, language and budgets."""
+    calibrations: Callable[[], Mapping[tuple[str, str], Platt]] | None = None
+    """By model and task, what people made of answers; None: nothing is known."""
 
     def __post_init__(self) -> None:
         self._memory = asyncio.Semaphore(DECODERS)
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it stands now."""
+        if self.policies is not None:
+            return self.policies()
+        return policy.load(parameters=parameters(self.settings))
 
     async def run(self, job: Job, *, deadline: float) -> Ending:
         """Take one job as far as it goes before `deadline` (time.monotonic), and say how far that was.
@@ -150,21 +146,41 @@ class Worker:
             await self._revisit(job, "leader_lost")
             return "lost"
         try:
-            request = await self._request(job)
+            item = await self._read(job)
         except GoneError:
             reason = Reason(code="gone", message="this version of the object was gone before it could be captioned")
             return await self._give_up(job, record, "deleted", reason)
         except media.MediaError as error:
             return await self._give_up(job, record, "rejected", Reason(code=error.code, message=error.message))
-        return await self._call(job, record, request, lease_until, deadline - STORING_SECONDS)
+        return await self._call(job, record, item, lease_until, deadline - STORING_SECONDS)
 
     def _queue_lease(self) -> float:
         return self.now() + self.settings.queue_lease_seconds
 
-    async def _call(self, job: Job, record: Record, request: Request, lease_until: float, deadline: float) -> Ending:
-        chain = routing.chain(job.kind, self.settings)
+    async def _call(self, job: Job, record: Record, item: Media, lease_until: float, deadline: float) -> Ending:
+        rules, ask, looks = self.policy, job.asked, job.looks
+        asked = prompt(ask)
+        tokens = _estimated_tokens(asked.instructions + asked.text, asked.max_tokens)
+        chains = routing.chains(job.upload.key, job.kind, ask.task, rules, looks=looks, tokens=tokens)
+        believed = looks if looks is not None and looks.confidence >= rules.routing.category_from else None
+        seen = Seen(
+            kind=job.kind,
+            category=believed.category if believed else None,
+            text_share=looks.text_share if looks else None,
+            duration_s=item.duration_s,
+        )
         try:
-            completion = await self.gateway.complete(request, chain, deadline=deadline)
+            answered = await answering.answer(
+                self.gateway,
+                ask,
+                (item,),
+                chains,
+                deadline=deadline,
+                seen=seen,
+                calibrations=self.calibrations() if self.calibrations is not None else None,
+                request_id=job.claim.id,
+                budget_scopes=routing.budget_scopes(job.upload, rules.budgets.prefixes),
+            )
         except Refused as error:
             reason = Reason(code="refused", message="every model that could caption it refused to")
             return await self._give_up(job, record, "blocked", reason, error)
@@ -178,24 +194,12 @@ class Worker:
             return await self._defer(job, record, error, lease_until)
         finally:
             await self.gateway.flush()
-        return await self._store(job, record, completion)
+        return await self._store(job, record, answered, chains.tier)
 
-    async def _request(self, job: Job) -> Request:
+    async def _read(self, job: Job) -> Media:
         async with self._memory:
             data = await asyncio.to_thread(self.objects.read, job.upload)
-            item = await asyncio.to_thread(self._media, job, data)
-        task = TASKS[job.task]
-        instructions, text = task.prompt(job.language)
-        return Request(
-            instructions=instructions,
-            text=text,
-            media=(item,),
-            max_tokens=task.max_tokens,
-            request_id=job.claim.id,
-            budget_scopes=routing.budget_scopes(job.upload, self.settings),
-            # Speech may well say such a thing; a caption never begins so.
-            judge=refusal if job.task == CAPTION.name else None,
-        )
+            return await asyncio.to_thread(self._media, job, data)
 
     def _media(self, job: Job, data: bytes) -> Media:
         link = partial(self.objects.link, job.upload, LINK_SECONDS)
@@ -204,23 +208,49 @@ class Worker:
             return Media(
                 kind="audio", media_type=sound.media_type, data=sound.data, url=link, duration_s=sound.duration_s
             )
+        if job.kind == "video":
+            return Media(
+                kind="video",
+                media_type=job.media_type,
+                data=data if len(data) <= MAX_COPY_BYTES else None,
+                url=link,
+                duration_s=media.sniff(data).duration_s,
+            )
         limits = media.Limits(image_pixels=self.settings.max_image_pixels)
         copy, media_type = media.model_copy(data, max_bytes=MAX_COPY_BYTES, limits=limits)
         return Media(kind="image", media_type=media_type, data=copy, url=None, duration_s=None)
 
-    async def _store(self, job: Job, record: Record, completion: Completion) -> Ending:
-        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in completion.attempts)))
+    async def _store(self, job: Job, record: Record, answered: Answered, tier: str) -> Ending:
+        ask, output, completion = job.asked, answered.output, answered.completion
+        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in answered.attempts)))
         provenance = Provenance(
             model=completion.model,
             reported_model=completion.reported_model,
             endpoint=completion.endpoint,
-            prompt_version=TASKS[job.task].version,
+            prompt_version=ask.version,
+            identity=ask.identity,
+            tier=tier,
+            category=job.looks.category if job.looks else None,
+            score=round(answered.kept.score, 4),
+            escalated=answered.escalated or None,
+            answered_at=timestamp(self.now()),
             attempts=attempts,
             cost=spent(attempts),
             cost_source=completion.cost_source,
-            latency_ms=round(completion.latency_ms),
+            latency_ms=answered.latency_ms,
         )
-        result = Result(text=clean(completion.text), language=job.language, task=job.task)
+        result = fitted(
+            Result(
+                text=output.text,
+                language=output.language,
+                task=ask.task,
+                style=ask.style,
+                tags=output.tags,
+                safety=output.safety,
+                confidence=round(answered.confidence, 4),
+                data=output.data,
+            )
+        )
         ended = await asyncio.to_thread(
             partial(
                 self.records.finish,
@@ -235,7 +265,9 @@ class Worker:
             )
         )
         telemetry.count("Captioned")
-        telemetry.model_calls(job.task, [attempt.as_dict() for attempt in completion.attempts])
+        telemetry.model_calls(job.task, [attempt.as_dict() for attempt in answered.attempts])
+        if answered.repaired:
+            telemetry.count("Repaired")
         if ended is not None:
             await self._settle(job, ended)
             return "captioned"
@@ -247,10 +279,16 @@ class Worker:
             return "settled"
         # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
         await self._account(job, provenance)
-        orphan = record.model_copy(update={"result": result, "provenance": provenance, "state": "captioned"})
-        await asyncio.to_thread(
-            partial(self._handover.share, job.claim, orphan, language=job.language, prompt_version=job.prompt_version)
+        orphan = record.model_copy(
+            update={
+                "result": result,
+                "source": "model",
+                "suggestion": None,
+                "provenance": provenance,
+                "state": "captioned",
+            }
         )
+        await asyncio.to_thread(self._handover.share, job.claim, orphan, Asked.by(job))
         return "superseded"
 
     async def _account(self, job: Job, provenance: Provenance) -> None:
@@ -258,9 +296,7 @@ class Worker:
             await asyncio.to_thread(self.records.add_superseded_cost, job.upload.asset, Decimal(provenance.cost))
 
     async def _settle(self, job: Job, record: Record) -> None:
-        await asyncio.to_thread(
-            partial(self._handover.settle, job.claim, record, language=job.language, prompt_version=job.prompt_version)
-        )
+        await asyncio.to_thread(self._handover.settle, job.claim, record, Asked.by(job))
 
     async def _give_up(
         self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | None = None
@@ -275,7 +311,7 @@ class Worker:
                 state,
                 now=self.now(),
                 reason=reason,
-                provenance=Provenance(prompt_version=TASKS[job.task].version, attempts=attempts, cost=spent(attempts)),
+                provenance=Provenance(prompt_version=job.asked.version, attempts=attempts, cost=spent(attempts)),
                 kind=job.kind,
                 media_type=job.media_type,
             )
@@ -348,7 +384,21 @@ class Worker:
 
     async def _send_later(self, job: Job, delay: float) -> None:
         """Queue the job anew instead of failing its message: a delay must never lead to a dead letter."""
-        target = routing.route(job.kind, self.settings)
-        if target is None:
-            raise ValueError(f"no queue takes {job.kind}")
-        await asyncio.to_thread(partial(self.queues.send, target.queue_url, job, delay=delay))
+        queue = routing.queue_url(job.kind, self.settings)
+        await asyncio.to_thread(partial(self.queues.send, queue, job, delay=delay))
+
+
+def parameters(settings: WorkerSettings) -> dict[str, Any]:
+    """Return the template's parameters as a policy document."""
+    return policy.from_parameters(
+        language=settings.language,
+        image_models=settings.image_models,
+        audio_models=settings.audio_models,
+        daily_budget_dollars=settings.daily_budget_dollars,
+        prefix_budgets=settings.prefix_budgets,
+    )
+
+
+def _estimated_tokens(text: str, max_tokens: int) -> int:
+    """Estimate the tokens of an exchange about one picture, with three characters to a token."""
+    return len(text) // 3 + PICTURE_TOKENS + max_tokens

@@ -118,6 +118,8 @@ class Model(_Entry):
     transcript_format: Literal["verbose_json", "json"] = "verbose_json"
     streaming_only: bool = False
     structured: Structured = "none"
+    logprobs: bool = False
+    """Whether it tells the probabilities of its tokens when asked; a model that does not may refuse the request."""
     media_types: Mapping[Modality, tuple[str, ...]] = Field(default_factory=dict)
     audio_data_prefix: str = ""
     enabled: bool = True
@@ -159,6 +161,7 @@ class Dialect(_Entry):
     audio_data_prefix: str | None = None
     streaming_only_models: tuple[str, ...] = ()
     structured: Structured | None = None
+    logprobs: bool | None = None
     max_body: int | None = Field(default=None, gt=0)
 
     def spoken_by(self, model: Model) -> Model | None:
@@ -185,6 +188,8 @@ class Dialect(_Entry):
         if self.structured is not None:
             # Who constrains the decoding is the server, whatever the model.
             changes["structured"] = self.structured
+        if self.logprobs is not None:
+            changes["logprobs"] = self.logprobs
         if self.max_body is not None:
             changes["max_body"] = min(self.max_body, model.max_body)
         return model.model_copy(update=changes)

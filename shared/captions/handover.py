@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captions import telemetry
-from captions.jobs import ClaimRef, Queues, Revisit
+from captions.jobs import ClaimRef, Job, Queues, Revisit
 from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.records import Ended, Provenance, Record, Records, Result, spent
@@ -18,6 +18,33 @@ from captions.uploads import ObjectVersion
 
 TELLERS = 16
 """Followers told side by side; an outage can gather thousands of copies behind one leader."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a claim was made for; an answer to anything else is not shared. None: not known, by older versions."""
+
+    language: str
+    prompt_version: str | None = None
+    identity: str | None = None
+    since: str | None = None
+    """ISO 8601; an answer from before is not what was asked for."""
+
+    @classmethod
+    def by(cls, job: Job) -> "Asked":
+        """What a job's claim was made for."""
+        identity = job.ask.identity if job.ask is not None else None
+        return cls(job.asked.language, job.prompt_version, identity, job.since)
+
+    def answered_by(self, result: Result, provenance: Provenance) -> bool:
+        """Tell whether an answer is one to this."""
+        if self.since is not None and (provenance.answered_at or "") < self.since:
+            return False
+        if self.prompt_version not in (None, provenance.prompt_version):
+            return False
+        if self.identity is not None and provenance.identity is not None:
+            return self.identity == provenance.identity
+        return result.language == self.language
 
 
 @dataclass(frozen=True)
@@ -31,39 +58,48 @@ class Outcome:
     endpoint: str | None = None
     prompt_version: str | None = None
     cost: str | None = None
+    identity: str | None = None
+    score: float | None = None
+    at: str | None = None
+    """When the model gave it, ISO 8601."""
 
     @classmethod
-    def of(cls, record: Record, *, language: str, prompt_version: str | None) -> "Outcome | None":
+    def of(cls, record: Record, asked: Asked) -> "Outcome | None":
         """Take the answer of a record; None unless a model made it for this very picture, as it was asked for here.
 
-        Nothing is shared between languages and prompts, whatever was deployed while a job stood on its queue.
+        Nothing is shared between asks and prompts, whatever was deployed while a job stood on its queue. What a person
+        wrote in the answer's place is about one upload, and is not spread.
 
         A caption that was itself copied (from a leader taken for dead too early) may not be copied on: matches would
         chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
         """
-        if record.result is None or record.source == "cache":
-            return None
-        provenance = record.provenance or Provenance()
-        if record.result.language != language or prompt_version not in (None, provenance.prompt_version):
+        answer, provenance = record.answer, record.provenance or Provenance()
+        if answer is None or answer.source == "cache" or not asked.answered_by(answer.result, provenance):
             return None
         return cls(
             asset=record.asset,
-            result=record.result,
+            result=answer.result,
             model=provenance.model,
             reported_model=provenance.reported_model,
             endpoint=provenance.endpoint,
             prompt_version=provenance.prompt_version,
             cost=provenance.cost,
+            identity=provenance.identity,
+            score=provenance.score,
+            at=provenance.answered_at,
         )
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> "Outcome":
-        """Read what `stored` wrote."""
-        return cls(**{**stored, "result": Result.model_validate(stored["result"])})
+        """Read what `stored` wrote, in this version or another."""
+        known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
+        score = known.get("score")
+        known["score"] = None if score is None else float(score)
+        return cls(**{**known, "result": Result.model_validate(known["result"])})
 
     def stored(self) -> dict[str, Any]:
         """Return the answer as plain values for the claim."""
-        return {**self.__dict__, "result": self.result.model_dump()}
+        return {**self.__dict__, "result": self.result.model_dump(exclude_none=True)}
 
     def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
         """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
@@ -72,6 +108,9 @@ class Outcome:
             reported_model=self.reported_model,
             endpoint=self.endpoint,
             prompt_version=self.prompt_version,
+            identity=self.identity,
+            score=self.score,
+            answered_at=self.at,
             attempts=attempts,
             cost=spent(attempts),
             cost_source="cache",
@@ -91,17 +130,17 @@ class HandOver:
     uploads_queue_url: str
     now: Callable[[], float] = time.time
 
-    def settle(self, claim: ClaimRef, record: Record, *, language: str, prompt_version: str | None = None) -> None:
+    def settle(self, claim: ClaimRef, record: Record, asked: Asked) -> None:
         """Do all that follows an upload's stored end: share it, then tell the event bus."""
-        self.share(claim, record, language=language, prompt_version=prompt_version)
+        self.share(claim, record, asked)
         self.notifier.ended([record])
 
-    def share(self, claim: ClaimRef, record: Record, *, language: str, prompt_version: str | None = None) -> None:
+    def share(self, claim: ClaimRef, record: Record, asked: Asked) -> None:
         """End the claim of a record and give everyone who waits for it the same end.
 
-        `language` and `prompt_version` are those the claim was made for; an answer to others is not shared.
+        `asked` is what the claim was made for; an answer to anything else is not shared.
         """
-        outcome = Outcome.of(record, language=language, prompt_version=prompt_version)
+        outcome = Outcome.of(record, asked)
         followers = self.neighbours.settle(
             claim.id, claim.generation, "READY" if outcome else "DEAD", outcome.stored() if outcome else None
         )

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import Any, Literal
 
-from captions import media, routing, telemetry
+from captions import media, policy, routing, telemetry
 from captions.fingerprint import HASH_VERSION, Fingerprint, fingerprint_audio, fingerprint_image
-from captions.handover import HandOver, Outcome
+from captions.handover import Asked, HandOver, Outcome
 from captions.jobs import ClaimRef, Job, Queues, Revisit, backoff
+from captions.looks import Looks, classify
 from captions.neighbours import Claim, Contended, Follow, Hit, Lead, Neighbours
+from captions.neighbours import Outcome as Answer
+from captions.neighbours.protocol import claim_id
 from captions.notify import Notifier
-from captions.objects import GoneError, Objects, ReplicaError
+from captions.objects import Fetched, GoneError, Objects, ReplicaError
+from captions.policy import Policy
 from captions.records import (
     Accepted,
     Duplicate,
@@ -27,13 +31,15 @@ from captions.records import (
 )
 from captions.settings import IntakeSettings
 from captions.sweeping import LONGEST_REST_SECONDS
-from captions.tasks import TASKS
 from captions.uploads import Deletion, Ignored, ObjectVersion, Upload
 
 DECODERS = 3
 """Media decoded at the same time in one sandbox; it is memory, not time, that sets this."""
 SNIFFED_BYTES = 65_536
 """How much of an object too large to be read whole is looked at to say what it is."""
+
+MOST_RETIRED = 20
+"""Exemplars with an outdated answer that one upload takes out of the index before it goes back to its queue."""
 
 Ending = Literal[
     "ignored", "duplicate", "superseded", "rejected", "hit", "waiting", "queued", "contended", "deleted", "failed"
@@ -51,6 +57,8 @@ class Intake:
     queues: Queues
     notifier: Notifier
     now: Callable[[], float] = time.time
+    policies: Callable[[], Policy] | None = None
+    """The policy as it stands now; None: the packaged one with the settings' language."""
 
     def __post_init__(self) -> None:
         self._decoders = BoundedSemaphore(DECODERS)
@@ -58,6 +66,13 @@ class Intake:
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
         self.neighbours.consult = self._stored_end
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it stands now."""
+        if self.policies is not None:
+            return self.policies()
+        return policy.load(parameters=policy.from_parameters(language=self.settings.language))
 
     def handle(self, message: Upload | Deletion | Ignored | Revisit) -> Ending:
         """Take one message of the uploads queue as far as it goes now, and say how far that was.
@@ -93,12 +108,21 @@ class Intake:
 
     def _revisited(self, revisit: Revisit) -> Ending:
         record = self.records.get(revisit.upload.asset)
+        if record is None and revisit.reason == "recaption":
+            # An object from before the pipeline was there; should its event come after all, it is the later one.
+            return self._uploaded(revisit.upload)
         if record is None or record.sequencer != revisit.upload.sequencer:
             return "superseded"
         as_seen = revisit.seen == record.updated_at
         if revisit.reason == "redrive" and record.state in ("failed", "blocked") and as_seen:
             now = self.now()
             record = self.records.reopen(record, now=now, due=now + self.settings.sweep_after_seconds) or record
+        if revisit.reason == "recaption" and record.state == "captioned" and as_seen:
+            now = self.now()
+            mode: Literal["stale", "force"] = "force" if revisit.mode == "force" else "stale"
+            due = now + self.settings.sweep_after_seconds
+            record = self.records.recaption(record, mode, now=now, due=due) or record
+            telemetry.count("Recaptioned")
         if record.terminal:
             return self._told_again(record)
         if revisit.reason == "stalled":
@@ -114,7 +138,9 @@ class Intake:
             return "duplicate"
         telemetry.count("Stalled")
         if ended.claim is not None and ended.claim.generation > 0:
-            self._handover.settle(ended.claim, ended, language=self.settings.language)
+            # What it still has from before is no answer to what its followers wait for.
+            asked = Asked(language="", since=record.recaption.at if record.recaption else None)
+            self._handover.settle(ended.claim, ended, asked)
         else:
             self.notifier.ended([ended])
         return "failed"
@@ -142,7 +168,7 @@ class Intake:
     def _forget(self, deleted: Record) -> None:
         """Take what is known of a deleted picture out of the index; copies that have its caption are uploads of their
         own and keep it. The next copy is captioned anew."""
-        if deleted.source == "model" and deleted.claim is not None:
+        if deleted.source in ("model", "human") and deleted.claim is not None:
             self.neighbours.retire(deleted.claim.id, deleted.claim.generation)
 
     def _stored_end(self, claim: Claim) -> Mapping[str, Any] | None:
@@ -150,25 +176,34 @@ class Intake:
         record = self.records.get(claim.upload.asset)
         if record is None or record.sequencer != claim.upload.sequencer or record.state != "captioned":
             return None
-        task = TASKS.get(record.result.task) if record.result else None
-        if task is None:
-            return None
-        outcome = Outcome.of(record, language=self.settings.language, prompt_version=task.version)
+        identity = record.provenance.identity if record.provenance else None
+        if identity is None:
+            return None  # of a version that did not write down what it asked
+        scope = routing.scope(claim.upload, identity, HASH_VERSION, self.settings)
+        if claim_id(scope, claim.upload) != claim.id:
+            return None  # what the claim is for is not what it was captioned with
+        outcome = Outcome.of(record, Asked(language="", identity=identity))
         return outcome.stored() if outcome else None
 
     def _place(self, record: Record, revisit: Revisit | None = None) -> Ending:
         """Find out what the upload is, and who captions it."""
-        upload = record.upload
+        upload, rules = record.upload, self.policy
         try:
             with self._decoders:
-                found, fingerprint = self._look(upload)
+                found, fingerprint, looks, said = self._look(upload, rules)
+            tags = self.objects.tags(upload) if said.tag_count and "tags" in rules.overrides else {}
         except GoneError:
             return self._gone(record)
         except ReplicaError:
             return self._rejected(record, "replica", "a replica of another bucket's object, which is captioned there")
         except media.MediaError as error:
             return self._rejected(record, error.code, error.message)
-        target = routing.route(found.kind, self.settings)
+        try:
+            target = routing.route(
+                upload.key, found.kind, rules, self.settings, metadata=said.metadata, tags=tags, looks=looks
+            )
+        except routing.UnroutableError as error:
+            return self._rejected(record, error.code, error.message, kind=found.kind, media_type=found.media_type)
         if target is None:
             return self._rejected(
                 record,
@@ -177,10 +212,13 @@ class Intake:
                 kind=found.kind,
                 media_type=found.media_type,
             )
-        scope = routing.scope(upload, target.task, HASH_VERSION, self.settings)
         if target.task.exact_only:
             fingerprint = Fingerprint(exact=fingerprint.exact)
-        answer = self.neighbours.find_or_claim(scope, upload, fingerprint)
+        if record.recaption is not None and record.claim is not None:
+            # Its answer is to be replaced; whoever copied it keeps it.
+            self.neighbours.retire(record.claim.id, record.claim.generation)
+        scope = routing.scope(upload, target.ask.identity, HASH_VERSION, self.settings)
+        answer = self._claim(scope, record, fingerprint, rules)
         now = self.now()
         match answer:
             case Hit(claim):
@@ -205,8 +243,11 @@ class Intake:
                     kind=found.kind,
                     media_type=found.media_type,
                     task=target.task.name,
-                    language=self.settings.language,
-                    prompt_version=target.task.version,
+                    language=target.ask.language,
+                    prompt_version=target.ask.version,
+                    ask=target.ask,
+                    looks=looks,
+                    since=record.recaption.at if record.recaption else None,
                     claim=ClaimRef(id=claim_id, generation=generation),
                     queued_at=now,
                 )
@@ -233,7 +274,24 @@ class Intake:
                 )
                 return "contended"
 
-    def _look(self, upload: ObjectVersion) -> tuple[media.Sniffed, Fingerprint]:
+    def _claim(self, scope: str, record: Record, fingerprint: Fingerprint, rules: Policy) -> Answer:
+        """Claim the upload; where it is to be captioned once more, answers that are outdated leave the index first."""
+        for _ in range(MOST_RETIRED):
+            answer = self.neighbours.find_or_claim(scope, record.upload, fingerprint)
+            if record.recaption is None or not isinstance(answer, Hit):
+                return answer
+            outcome = Outcome.read(answer.claim.outcome or {})
+            outdated = (outcome.at or "") < record.recaption.at
+            if record.recaption.mode == "stale":
+                # One of the same scope has today's prompt, so that its model alone can make it stale.
+                current = {model for tier in rules.tiers.values() for model in tier.models}
+                outdated = outdated and rules.recaption.model and outcome.model not in current
+            if not outdated:
+                return answer
+            self.neighbours.retire(answer.claim.id, answer.claim.generation)
+        return Contended()
+
+    def _look(self, upload: ObjectVersion, rules: Policy) -> tuple[media.Sniffed, Fingerprint, Looks | None, Fetched]:
         """Read and decode the object; raises MediaError for what will never be captioned."""
         limits = media.Limits(
             image_bytes=self.settings.max_image_bytes,
@@ -242,21 +300,24 @@ class Intake:
             video_bytes=self.settings.max_video_bytes,
         )
         replicas = self.settings.replica_handling == "caption"
-        if upload.size > max(limits.image_bytes, limits.audio_bytes):
+        nothing = Fingerprint(exact=(), phash=None, evidence=None)
+        if upload.size > max(limits.image_bytes, limits.audio_bytes, limits.video_bytes):
+            said = self.objects.fetch(upload, first=SNIFFED_BYTES, replicas=replicas)
             try:
-                found = media.sniff(self.objects.read(upload, first=SNIFFED_BYTES, replicas=replicas))
+                found = media.sniff(said.data)
             except media.MediaError as error:
                 raise media.MediaError("too_large", f"{upload.size} bytes are more than any kind may have") from error
-            if routing.route(found.kind, self.settings) is not None:
+            if routing.captioned_at_all(found.kind, rules):
                 raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
-            return found, Fingerprint(exact=(), phash=None, evidence=None)
-        data = self.objects.read(upload, replicas=replicas)
-        inspected = media.inspect(data, limits)
-        if routing.route(inspected.kind, self.settings) is None:
-            return inspected, Fingerprint(exact=(), phash=None, evidence=None)
-        if inspected.kind == "audio":
-            return inspected, fingerprint_audio(data)
-        return inspected, fingerprint_image(inspected)
+            return found, nothing, None, said
+        said = self.objects.fetch(upload, replicas=replicas)
+        inspected = media.inspect(said.data, limits)
+        if not routing.captioned_at_all(inspected.kind, rules):
+            return inspected, nothing, None, said
+        if inspected.kind in ("audio", "video"):
+            return inspected, fingerprint_audio(said.data), None, said
+        looks = classify(inspected.picture) if inspected.picture is not None else None
+        return inspected, fingerprint_image(inspected), looks, said
 
     def _hit(self, record: Record, outcome: Outcome, match_kind: str, kind: str, media_type: str) -> Ending:
         ended = self.records.finish(

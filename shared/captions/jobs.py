@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from captions.looks import Looks
+from captions.tasks import Ask
 from captions.uploads import ObjectVersion
 
 MAX_DELAY_SECONDS = 900
@@ -34,25 +36,39 @@ class Job(BaseModel):
     language: str
     prompt_version: str | None = None
     """The prompt the claim was made for; an answer to another one is not shared."""
+    ask: Ask | None = None
+    """All that is asked; None in jobs of versions that knew tasks and languages only."""
+    looks: Looks | None = None
+    """What the picture looks like; None for other media, and in jobs of versions that did not look."""
+    since: str | None = None
+    """That the upload is to be captioned once more: an answer from before this time (ISO 8601) is none to this job."""
     claim: ClaimRef
     queued_at: float = Field(ge=0)
     """Epoch seconds of the first time it was queued; deferrals keep it."""
     deferrals: int = Field(default=0, ge=0)
 
+    @property
+    def asked(self) -> Ask:
+        """What is asked, whichever version queued the job."""
+        return self.ask or Ask(task=self.task, language=self.language)
+
 
 class Revisit(BaseModel):
-    """An upload that is to go through dedupe again: it stopped on the way, lost its leader or is redriven.
+    """An upload that is to go through dedupe again: it stopped on the way, lost its leader, is redriven or recaptioned.
 
-    `stalled` asks to end it: it was put back often enough.
+    `stalled` asks to end it: it was put back often enough. `recaption` asks for another answer beside one that is there
+    (`mode` says whether only a stale one counts as none), or for a first one where nothing is known of the object.
     """
 
     model_config = ConfigDict(frozen=True)
 
     type: Literal["revisit"] = "revisit"
     upload: ObjectVersion
-    reason: Literal["sweep", "stalled", "leader_lost", "contention", "redrive"]
+    reason: Literal["sweep", "stalled", "leader_lost", "contention", "redrive", "recaption"]
     seen: str | None = None
-    """The record's `updated_at` when this was asked for; `redrive` and `stalled` only mean a record as it was then."""
+    """The record's `updated_at` when this was asked for; `redrive`, `recaption` and `stalled` only mean a record as it
+    was then."""
+    mode: Literal["missing", "stale", "force"] | None = None
     attempt: int = Field(default=0, ge=0)
 
 

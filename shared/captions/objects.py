@@ -1,5 +1,7 @@
-"""Reads the very version of an object that an event was about."""
+"""Reads the very version of an object that an event was about, and what its uploader said beside it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from captions.uploads import ObjectVersion
@@ -11,6 +13,15 @@ class GoneError(Exception):
 
 class ReplicaError(Exception):
     """S3 replicated this version from another bucket, where it is captioned."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An object's bytes and what one request tells besides: its user metadata, and how many tags it has."""
+
+    data: bytes = field(repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tag_count: int = 0
 
 
 class Objects:
@@ -26,6 +37,10 @@ class Objects:
         of S3 tells a replica from an upload; the answer to a request does (Amazon S3 user guide, "Getting replication
         status information").
         """
+        return self.fetch(upload, first=first, replicas=replicas).data
+
+    def fetch(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> Fetched:
+        """Return what `read` does, with the metadata that came along; raises the same."""
         request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
         if upload.version_id is not None:
             request["VersionId"] = upload.version_id
@@ -38,13 +53,28 @@ class Objects:
             if not replicas and answer.get("ReplicationStatus") == "REPLICA":
                 answer["Body"].close()
                 raise ReplicaError(f"{upload.asset} is a replica")
-            body: bytes = answer["Body"].read()
+            return Fetched(answer["Body"].read(), answer.get("Metadata", {}), int(answer.get("TagCount") or 0))
         except self._s3.exceptions.ClientError as error:
             # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):
                 raise GoneError(f"{upload.asset} is gone") from error
             raise
-        return body
+
+    def tags(self, upload: ObjectVersion) -> dict[str, str]:
+        """Return the version's tags.
+
+        Raises GoneError when S3 has that version no longer.
+        """
+        request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
+        if upload.version_id is not None:
+            request["VersionId"] = upload.version_id
+        try:
+            answer = self._s3.get_object_tagging(**request)
+        except self._s3.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
+                raise GoneError(f"{upload.asset} is gone") from error
+            raise
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
     def current(self, bucket: str, key: str) -> ObjectVersion | None:
         """Return the object's current version, without a sequencer; None when there is none."""

@@ -5,6 +5,8 @@ condition false instead of overwriting something newer. Only `accept`, `delete` 
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ from itertools import islice
 from typing import Any, Literal, Protocol, Self
 
 from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from captions.jobs import ClaimRef
 from captions.uploads import ObjectVersion
@@ -27,6 +29,10 @@ COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
 MAX_ATTEMPTS_KEPT = 60
 """Model calls kept in one record; an item holds 400 KB (Amazon DynamoDB, quotas)."""
+MAX_RESULT_BYTES = 150_000
+"""Of one result as JSON; an item may hold it twice, as a person's words and a model's suggestion, and its attempts."""
+
+_NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
 
 _serializer = TypeSerializer()
 _deserializer = TypeDeserializer()
@@ -64,6 +70,17 @@ def _unwrap(value: Any) -> Any:
     return value
 
 
+def _floats(value: Any) -> Any:
+    """Turn DynamoDB's decimals inside plain values back into the floats they were."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _floats(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats(inner) for inner in value]
+    return value
+
+
 def timestamp(epoch: float) -> str:
     """ISO 8601 in UTC with microseconds, so that text sorts as time."""
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -91,6 +108,51 @@ class Result(BaseModel):
     text: str
     language: str
     task: str
+    style: str = ""
+    tags: tuple[str, ...] = ()
+    safety: str | None = None
+    """The model's verdict: safe, sensitive, unsafe or unknown."""
+    confidence: float | None = None
+    """0 to 1, as far as the pipeline trusts the answer; None where nothing was known to judge it by."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """The task's further fields, as plain JSON values."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _plain_numbers(cls, value: Any) -> Any:
+        return _floats(value)
+
+
+class Human(BaseModel):
+    """What a person said about a version: words of their own in place of the model's, or that the model's are good."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequencer: str = ""
+    """The version it was said about; a later one has other pixels, so that it then only stands beside the record."""
+    action: Literal["edited", "accepted"] = "edited"
+    text: str = ""
+    at: str = ""
+
+
+class Suggestion(BaseModel):
+    """A model's answer that stands beside a person's words, which it never replaces."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    result: Result
+    source: Literal["model", "cache"] = "model"
+    at: str = ""
+
+
+class Recaption(BaseModel):
+    """That a captioned version is on its way once more; the caption it has stays until the new one is there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    mode: Literal["stale", "force"]
+    at: str
+    completed_at: str | None = None
 
 
 class Provenance(BaseModel):
@@ -102,6 +164,16 @@ class Provenance(BaseModel):
     reported_model: str | None = None
     endpoint: str | None = None
     prompt_version: str | None = None
+    identity: str | None = None
+    """Digest of everything that was asked; answers are only shared between uploads that have the same."""
+    tier: str | None = None
+    category: str | None = None
+    """What the picture looked like, without a model."""
+    score: float | None = None
+    """The answer's confidence before calibration, 0 to 1."""
+    escalated: bool | None = None
+    answered_at: str | None = None
+    """When the model gave the answer, ISO 8601; it stays that where the answer is copied."""
     attempts: tuple[dict[str, Any], ...] = ()
     cost: str | None = None
     cost_source: str | None = None
@@ -130,6 +202,20 @@ def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
         else:
             kept_ones.append(attempt)
     return tuple(kept_ones)
+
+
+def fitted(result: Result) -> Result:
+    """Return a result that an item has room for: of an endless one the further fields go first, then the text's end."""
+    if _bytes(result) <= MAX_RESULT_BYTES:
+        return result
+    if result.data:
+        return fitted(result.model_copy(update={"data": {}}))
+    text = result.text.encode()[:MAX_RESULT_BYTES].decode(errors="ignore")
+    return result.model_copy(update={"text": text, "tags": ()})
+
+
+def _bytes(result: Result) -> int:
+    return len(json.dumps(result.model_dump(), ensure_ascii=False).encode())
 
 
 class Record(BaseModel):
@@ -161,7 +247,10 @@ class Record(BaseModel):
     sweeps: int = 0
     begun: int = 0
     """How many deliveries took the lease since a worker last came as far as its models."""
-    human: dict[str, Any] | None = None
+    human: Human | None = None
+    suggestion: Suggestion | None = None
+    """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
+    recaption: Recaption | None = None
     superseded_cost: Decimal | None = None
     """Dollars paid for versions that were replaced before their caption arrived."""
 
@@ -174,6 +263,20 @@ class Record(BaseModel):
     def terminal(self) -> bool:
         """Whether nothing more will happen to this version."""
         return self.state not in PENDING
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a person spoke about this very version."""
+        return self.human is not None and self.human.sequencer == self.sequencer
+
+    @property
+    def answer(self) -> Suggestion | None:
+        """The model's own latest answer, also where a person's words stand in its place; None: there is none."""
+        if self.suggestion is not None:
+            return self.suggestion
+        if self.result is None or self.source is None or self.source == "human":
+            return None
+        return Suggestion(result=self.result, source=self.source, at=self.completed_at or "")
 
     @property
     def upload(self) -> ObjectVersion:
@@ -264,7 +367,8 @@ class Records:
         }
         cleared = {
             "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
-            "completed_at", "sweeps", "begun", *(name for name, value in values.items() if value is None),
+            "completed_at", "sweeps", "begun", "suggestion", "recaption",
+            *(name for name, value in values.items() if value is None),
         }  # fmt: skip
         changed, item = self._update(
             upload.asset,
@@ -294,7 +398,7 @@ class Records:
             **_ended(deletion.asset, "deleted", now),
             "reason": reason.model_dump(),
         }
-        removed = {"result", "lease_until", "sweeps", "begun"}
+        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption"}
         changed, item = self._update(
             deletion.asset,
             values,
@@ -327,6 +431,29 @@ class Records:
                 ":failed": "failed",
                 ":blocked": "blocked",
             },
+        )
+        return Record.from_item(item) if changed and item else None
+
+    def recaption(self, record: Record, mode: Literal["stale", "force"], *, now: float, due: float) -> Record | None:
+        """Send a captioned upload on its way once more; None when it is not as `record` tells any more.
+
+        Its caption stays until the new one is there. What was paid before joins the next provenance.
+        """
+        attempts = record.provenance.attempts if record.provenance else ()
+        marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at)
+        changed, item = self._update(
+            record.asset,
+            {
+                "state": "received",
+                "received_at": timestamp(now),
+                "updated_at": timestamp(now),
+                "attempts": list(attempts) or None,
+                "recaption": marker.model_dump(exclude_none=True),
+                **_pending(record.asset, due),
+            },
+            remove={"reason", "lease_until", "sweeps", "begun"},
+            condition="sequencer = :decided_on AND #state = :captioned AND updated_at = :seen",
+            names={":decided_on": record.sequencer, ":seen": record.updated_at, ":captioned": "captioned"},
         )
         return Record.from_item(item) if changed and item else None
 
@@ -427,36 +554,84 @@ class Records:
         kind: str | None = None,
         media_type: str | None = None,
     ) -> Record | None:
-        """End an upload; None when it was superseded, or had ended before. What a person wrote is left alone."""
-        values: dict[str, Any] = {
-            **_ended(upload.asset, state, now),
-            "source": source,
-            "result": result.model_dump() if result else None,
+        """End an upload; None when it was superseded, or had ended before.
+
+        What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
+        that was to be captioned once more, and could not be, keeps the caption it has.
+        """
+        ended = _ended(upload.asset, state, now)
+        about = {"kind": kind, "media_type": media_type}
+        told = {
             "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
             "reason": reason.model_dump() if reason else None,
-            "kind": kind,
-            "media_type": media_type,
         }
+        removed = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption"}
+        pending = "sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
+        names = {":decided_on": upload.sequencer, **_states()}
+        reviewed = "#human.#sequencer = :decided_on"
+        if state == "deleted":
+            gone = removed | {"result", "suggestion"}
+            changed, item = self._update(
+                upload.asset, {**ended, **about, **told}, remove=gone, condition=pending, names=names
+            )
+            return Record.from_item(item) if changed and item else None
+        if result is None:
+            changed, item = self._update(
+                upload.asset,
+                {**ended, **about, **told, "source": source},
+                remove=removed,
+                condition=f"{pending} AND attribute_not_exists(#recaption)",
+                names=names,
+            )
+            if not changed and item is not None and "recaption" in item:
+                # The reason tells why there is no newer caption than this one, whose provenance stays with what was
+                # paid since.
+                kept_one = Record.from_item(item).provenance or Provenance()
+                paid = {"attempts": provenance.attempts, "cost": provenance.cost} if provenance else {}
+                told["provenance"] = kept_one.model_copy(update=paid).model_dump(exclude_none=True)
+                changed, item = self._update(
+                    upload.asset,
+                    {**_ended(upload.asset, "captioned", now), **told},
+                    remove=removed,
+                    condition=f"{pending} AND attribute_exists(#recaption)",
+                    names=names,
+                )
+            return Record.from_item(item) if changed and item else None
+        answer = result.model_dump(exclude_none=True)
         changed, item = self._update(
             upload.asset,
-            values,
-            remove={"lease_until", "attempts", "sweeps", "begun", "reason"},
-            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
-            names={":decided_on": upload.sequencer, **_states()},
+            {**ended, **about, **told, "source": source, "result": answer},
+            remove=removed,
+            condition=f"{pending} AND NOT (attribute_exists(#human) AND {reviewed})",
+            names=names,
         )
+        if not changed and item is not None and Record.from_item(item).reviewed:
+            suggestion = {"result": answer, "source": source or "model", "at": ended["completed_at"]}
+            changed, item = self._update(
+                upload.asset,
+                {**ended, **about, **told, "suggestion": suggestion},
+                remove=removed,
+                condition=f"{pending} AND {reviewed}",
+                names=names,
+            )
         return Record.from_item(item) if changed and item else None
 
     def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
-        """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it."""
-        provenance = Provenance(attempts=record.attempts, cost=spent(record.attempts))
+        """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
+
+        One that was only to be captioned once more keeps the caption it has.
+        """
+        paid = {"attempts": record.attempts, "cost": spent(record.attempts)}
+        before = record.provenance if record.recaption is not None else None
+        provenance = (before or Provenance()).model_copy(update=paid)
         changed, item = self._update(
             record.asset,
             {
-                **_ended(record.asset, "failed", now),
+                **_ended(record.asset, "failed" if record.recaption is None else "captioned", now),
                 "reason": reason.model_dump(),
                 "provenance": provenance.model_dump(exclude_none=True),
             },
-            remove={"lease_until", "attempts", "sweeps", "begun"},
+            remove={"lease_until", "attempts", "sweeps", "begun", "recaption"},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND updated_at = :seen"
             " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
             names={":decided_on": record.sequencer, ":seen": record.updated_at, ":now": now, **_states()},
@@ -569,8 +744,7 @@ class Records:
         `counted` names a number that grows by one with it.
         """
         given = {name: value for name, value in values.items() if value is not None}
-        placeholders = {name: f"#{name}" for name in (*given, *remove)}
-        placeholders["state"] = "#state"
+        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS)}
         expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
         bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
         if counted:
@@ -587,7 +761,9 @@ class Records:
                 Key=_key(asset),
                 UpdateExpression=expression,
                 ConditionExpression=condition,
-                ExpressionAttributeNames={mark: name for name, mark in placeholders.items() if mark in used},
+                ExpressionAttributeNames={
+                    mark: name for name, mark in placeholders.items() if re.search(rf"{mark}\b", used)
+                },
                 ExpressionAttributeValues=to_item(bound),
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",

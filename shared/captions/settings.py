@@ -64,6 +64,8 @@ class RoutingSettings(Settings):
     audio_queue_url: str
     language: str = "en"
     """BCP-47 tag of the language captions are written in."""
+    policy_override: str | None = None
+    """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the policy."""
 
 
 class IntakeSettings(RoutingSettings):
@@ -98,7 +100,7 @@ class WorkerSettings(RoutingSettings):
     )
     """Dollars a day by key prefix, such as `photos/=5,scans/=0.50`."""
     models_override: str | None = None
-    """Name of an SSM parameter whose TOML overrides the packaged catalogue."""
+    """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the packaged catalogue."""
 
 
 class SweepSettings(Settings):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from captions import telemetry
 from captions.aws import client
@@ -13,8 +13,10 @@ from captions.jobs import Queues
 from captions.notify import Notifier
 from captions.objective import Objective
 from captions.objects import Objects
+from captions.overrides import Overridden, read
 from captions.records import Records
-from captions.settings import IntakeSettings, Policy, Settings, SweepSettings, WorkerSettings
+from captions.settings import IntakeSettings, Settings, SweepSettings, WorkerSettings
+from captions.settings import Policy as Nearness
 
 if TYPE_CHECKING:
     from captions.captioning import Worker
@@ -22,19 +24,21 @@ if TYPE_CHECKING:
     from captions.gateway import Gateway
     from captions.intake import Intake
     from captions.neighbours import Neighbours
+    from captions.policy import Policy
     from captions.sweeping import Sweeper
+
+T = TypeVar("T")
 
 DAY_SECONDS = 86_400.0
 KEY_MAX_AGE_SECONDS = 10
 """How long Powertools keeps the endpoint's key; the gateway itself asks every 300 s, and then means a new one."""
-OVERRIDE_MAX_AGE_SECONDS = 300
-"""How long the catalogue's override is kept before it is read again."""
 
 
 @cache
 def intake() -> Intake:
     """The dedupe function's logic."""
     from captions.intake import Intake
+    from captions.policy import from_parameters
 
     settings = IntakeSettings.from_env()
     return Intake(
@@ -44,6 +48,7 @@ def intake() -> Intake:
         neighbours=_neighbours(settings, settings.near_duplicates),
         queues=Queues(client("sqs")),
         notifier=Notifier(client("events"), settings.event_bus_name),
+        policies=_policies(settings.policy_override, from_parameters(language=settings.language)).current,
     )
 
 
@@ -68,7 +73,7 @@ def _records(settings: Settings) -> Records:
     return Records(dynamodb, settings.captions_table, objective)
 
 
-def _neighbours(settings: Settings, policy: Policy) -> Neighbours:
+def _neighbours(settings: Settings, policy: Nearness) -> Neighbours:
     from captions.neighbours import Neighbours
 
     def capped(posting: str) -> None:
@@ -85,37 +90,41 @@ def _neighbours(settings: Settings, policy: Policy) -> Neighbours:
     )
 
 
-class _Catalogues:
-    """The catalogue with its override, read again every few minutes, so that changing a model needs no deploy.
+def _overridden(
+    where: str | None, parse: Callable[[str | None], T], errors: type[Exception], metric: str, event: str
+) -> Overridden[T]:
+    """What `parse` makes of an override, with a count and a log line, for an alarm, whenever that is broken."""
 
-    A broken override keeps the last good catalogue, and is counted so that an alarm can tell.
-    """
+    def broken(error: Exception) -> None:
+        telemetry.count(metric)
+        telemetry.logger().error(event, override=where, error=str(error))
 
-    def __init__(self, parameter: str | None) -> None:
-        from captions.catalogue import load
+    return Overridden(
+        lambda: read(where, client) if where is not None else None, parse, errors=(errors,), broken=broken
+    )
 
-        self._parameter = parameter
-        self._text: str | None = None
-        self._current = load()
 
-    def current(self) -> Catalogue:
-        if self._parameter is None:
-            return self._current
-        from aws_lambda_powertools.utilities.parameters import SSMProvider
-        from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+def _catalogues(where: str | None) -> Overridden[Catalogue]:
+    from captions.catalogue import CatalogueError, load
 
-        from captions.catalogue import CatalogueError, load
+    return _overridden(where, load, CatalogueError, "BrokenModelsOverride", "models_override_unusable")
 
-        provider = _provider(SSMProvider, "ssm")
-        try:
-            text = provider.get(self._parameter, max_age=OVERRIDE_MAX_AGE_SECONDS)
-            if text != self._text:
-                self._text = text
-                self._current = load(text)
-        except (GetParameterError, CatalogueError) as error:
-            telemetry.count("BrokenModelsOverride")
-            telemetry.logger().error("models_override_unusable", parameter=self._parameter, error=str(error))
-        return self._current
+
+def _policies(
+    where: str | None, parameters: Mapping[str, Any], catalogue: Callable[[], Catalogue] | None = None
+) -> Overridden[Policy]:
+    """The policy; where no catalogue is given, the names of its models are left to those who call them."""
+    from captions import routing
+    from captions.policy import PolicyError, load
+
+    def parse(text: str | None) -> Policy:
+        # The packaged policy and the template's parameters must hold even where the catalogue has lost a model.
+        models = catalogue() if catalogue is not None and text is not None else None
+        policy = load(text, parameters=parameters, catalogue=models)
+        routing.check(policy)
+        return policy
+
+    return _overridden(where, parse, PolicyError, "PolicyOverrideBroken", "policy_override_unusable")
 
 
 @cache
@@ -125,21 +134,19 @@ def _provider(kind: Any, service: str) -> Any:
 
 
 class _Workers:
-    """The worker, with a new gateway whenever the catalogue changed; circuits are kept."""
+    """The worker, with a new gateway whenever the catalogue or the budgets changed; circuits are kept."""
 
     def __init__(self) -> None:
-        from captions.captioning import Worker
-        from captions.gateway import EVERYTHING, Breakers, Budgets, ControlTable
+        from captions.captioning import Worker, parameters
+        from captions.gateway import Breakers, ControlTable
 
         self._settings = settings = WorkerSettings.from_env()
-        self._catalogues = _Catalogues(settings.models_override)
+        self._catalogues = _catalogues(settings.models_override)
         self._catalogue = self._catalogues.current()
-        store = ControlTable(client("dynamodb"), settings.control_table)
-        self._breakers = Breakers(store=store, observe=_observed)
-        limits = dict(settings.prefix_budgets)
-        if settings.daily_budget_dollars is not None:
-            limits[EVERYTHING] = settings.daily_budget_dollars
-        self._budgets = Budgets(limits, store) if limits else None
+        self._policies = _policies(settings.policy_override, parameters(settings), self._catalogues.current)
+        self._limits = self._policies.current().budgets
+        self._store = ControlTable(client("dynamodb"), settings.control_table)
+        self._breakers = Breakers(store=self._store, observe=_observed)
         self._worker = Worker(
             settings=settings,
             records=_records(settings),
@@ -149,25 +156,29 @@ class _Workers:
             queues=Queues(client("sqs")),
             notifier=Notifier(client("events"), settings.event_bus_name),
             gateway=self._gateway(),
+            policies=self._policies.current,
         )
 
     def current(self) -> Worker:
-        latest = self._catalogues.current()
-        if latest is not self._catalogue:
-            self._catalogue = latest
+        catalogue, limits = self._catalogues.current(), self._policies.current().budgets
+        if catalogue is not self._catalogue or limits != self._limits:
+            self._catalogue, self._limits = catalogue, limits
             outdated, self._worker.gateway = self._worker.gateway, self._gateway()
             asyncio.get_event_loop().run_until_complete(outdated.aclose())
         return self._worker
 
     def _gateway(self) -> Gateway:
-        from captions.gateway import Endpoint, Gateway
+        from captions.gateway import EVERYTHING, Budgets, Endpoint, Gateway
 
+        limits = dict(self._limits.prefixes)
+        if self._limits.daily is not None:
+            limits[EVERYTHING] = self._limits.daily
         return Gateway(
             endpoints=[Endpoint(url) for url in self._settings.endpoint_urls],
             keys=self._keys,
             catalogue=self._catalogue,
             breakers=self._breakers,
-            budgets=self._budgets,
+            budgets=Budgets(limits, self._store) if limits else None,
             observe=_observed,
         )
 

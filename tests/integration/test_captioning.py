@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from PIL import Image
 
-from captions.captioning import NotStartedError, refusal
+from captions.captioning import NotStartedError
 from captions.catalogue import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
 from captions.records import Begun
@@ -143,20 +143,6 @@ def test_a_refusal_in_plain_words_is_no_caption(shop: Workshop, photo: bytes) ->
     provenance = shop.dedupe.record("a.jpg").provenance
     assert provenance is not None
     assert [attempt["outcome"] for attempt in provenance.attempts] == ["refused", "ok"]
-
-
-@pytest.mark.parametrize(
-    ("text", "refused"),
-    [
-        ("I'm sorry, but I can't assist with that request.", True),
-        ("I cannot describe this image.", True),
-        ("Unfortunately, I am not able to help with this picture.", True),
-        ("A sign that reads 'Sorry, we cannot help you today' hangs on a door.", False),
-        ("Sorry tales are painted on a wall.", False),
-    ],
-)
-def test_refusals_are_told_from_captions_that_quote_them(text: str, refused: bool) -> None:
-    assert (refusal(text) is not None) is refused
 
 
 def test_when_every_model_is_down_the_job_goes_back_and_ends_when_they_are_up(shop: Workshop, photo: bytes) -> None:

@@ -1,14 +1,12 @@
 """What becomes of an upload before anything is paid for it."""
 
 import io
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from captions.records import Reason, Result
-from captions.tasks import CAPTION
+from captions.records import Human, Reason, Result
 from captions.uploads import UnreadableEventError
 from support.pipeline import MEDIA, Dedupe
 
@@ -70,14 +68,20 @@ def test_a_smaller_copy_is_a_hit_too(dedupe: Dedupe, photo: bytes) -> None:
     assert dedupe.upload("small.jpg", half_size(photo)) == "hit"
 
 
-def test_a_task_where_every_letter_counts_shares_only_identical_media(
-    dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("captions.routing.CAPTION", replace(CAPTION, exact_only=True))
-    dedupe.upload("a.jpg", photo)
+def test_a_task_where_every_letter_counts_shares_only_identical_media(dedupe: Dedupe, photo: bytes) -> None:
+    ocr = {"caption-task": "ocr"}
+    dedupe.upload("a.jpg", photo, metadata=ocr)
     captioned(dedupe, "a.jpg")
-    assert dedupe.upload("same.jpg", photo) == "hit"
-    assert dedupe.upload("small.jpg", half_size(photo)) == "queued"
+    assert dedupe.upload("same.jpg", photo, metadata=ocr) == "hit"
+    assert dedupe.upload("small.jpg", half_size(photo), metadata=ocr) == "queued"
+
+
+def test_video_goes_to_the_pool_of_the_slow(dedupe: Dedupe) -> None:
+    film = (MEDIA / "rabbit.webm").read_bytes()
+    assert dedupe.upload("film.webm", film) == "queued"
+    (job,) = dedupe.jobs(dedupe.aws.audio_queue)
+    assert (job.kind, job.task) == ("video", "video")
+    assert dedupe.upload("copy.webm", film) == "waiting"
 
 
 def test_another_picture_is_not_a_hit(dedupe: Dedupe, photo: bytes, other_photo: bytes) -> None:
@@ -289,7 +293,6 @@ def test_an_object_that_is_gone_ends_as_deleted(dedupe: Dedupe, photo: bytes) ->
         ("text.jpg", b"not a picture at all, only a name that says so\n"),
         ("folder/", b""),
         ("truncated.jpg", (MEDIA / "casa-mila.jpg").read_bytes()[:9_000]),
-        ("film.webm", (MEDIA / "rabbit.webm").read_bytes()),
     ],
 )
 def test_what_will_not_be_captioned_is_rejected_with_its_reason(dedupe: Dedupe, key: str, data: bytes) -> None:
@@ -303,7 +306,7 @@ def test_what_will_not_be_captioned_is_rejected_with_its_reason(dedupe: Dedupe, 
 
 
 def test_an_object_above_every_limit_is_rejected_unread(dedupe: Dedupe, photo: bytes) -> None:
-    small = {"max_image_bytes": 1_000, "max_audio_bytes": 1_000}
+    small = {"max_image_bytes": 1_000, "max_audio_bytes": 1_000, "max_video_bytes": 1_000}
     dedupe.intake.settings = dedupe.intake.settings.model_copy(update=small)
     assert dedupe.upload("a.jpg", photo) == "rejected"
     record = dedupe.record("a.jpg")
@@ -322,7 +325,7 @@ def test_words_of_a_person_outlive_every_write_of_the_pipeline(dedupe: Dedupe, p
     captioned(dedupe, "a.jpg")
     dedupe.upload("a.jpg", half_size(photo))
     dedupe.deliver(dedupe.aws.delete("a.jpg"))
-    assert dedupe.record("a.jpg").human == {"text": "Casa Milà, as I saw it"}
+    assert dedupe.record("a.jpg").human == Human(text="Casa Milà, as I saw it")
 
 
 def test_a_failed_upload_can_be_redriven(dedupe: Dedupe, photo: bytes) -> None:

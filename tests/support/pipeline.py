@@ -2,9 +2,11 @@
 
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from captions.intake import Intake
 from captions.jobs import Job, Revisit
@@ -43,9 +45,18 @@ class Aws:
     heard_queue: str
     sequence: int = 0
 
-    def put(self, key: str, data: bytes) -> dict[str, Any]:
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Upload, and return the event S3 would send through EventBridge."""
-        answer = self.s3.put_object(Bucket=BUCKET, Key=key, Body=data)
+        answer = self.s3.put_object(
+            Bucket=BUCKET, Key=key, Body=data, Metadata=dict(metadata or {}), Tagging=urlencode(tags or {})
+        )
         return self.event("Object Created", key, answer["VersionId"], size=len(data), etag=answer["ETag"].strip('"'))
 
     def delete(self, key: str) -> dict[str, Any]:
@@ -112,8 +123,9 @@ class Dedupe:
         message = Revisit.model_validate(event) if event.get("type") == "revisit" else from_event(event)
         return self.intake.handle(message)
 
-    def upload(self, key: str, data: bytes) -> str:
-        return self.deliver(self.aws.put(key, data))
+    def upload(self, key: str, data: bytes, **said: Mapping[str, str]) -> str:
+        """Upload, with `metadata` and `tags` where there are any, and deliver the event."""
+        return self.deliver(self.aws.put(key, data, **said))
 
     def record(self, key: str) -> Record:
         record = self.records.get(f"{BUCKET}/{key}")

@@ -76,7 +76,7 @@ def test_the_copies_differ_in_bytes_wherever_they_are_not_meant_to_be_the_same()
 def test_uploads_of_one_picture_match_and_those_of_two_do_not() -> None:
     prints = {
         upload.key: fingerprint.fingerprint_audio(upload.body)
-        if upload.kind == "audio"
+        if upload.kind in ("audio", "video")
         else fingerprint.fingerprint_image(upload.body)
         for upload in UPLOADS
         if upload.picture
@@ -158,15 +158,15 @@ def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
 
     assert fine.problems == []
     assert totals(fine) == [
-        "26 uploads: 22 captioned, 4 rejected",
-        "12 captions were paid for: $0.024000; the endpoint's own log has 12 answered calls",
+        "26 uploads: 23 captioned, 3 rejected",
+        "13 captions were paid for: $0.026000; the endpoint's own log has 13 answered calls",
         "10 uploads took the caption of the same content, saving $0.020000",
         "20.0 s in all, 5.0 s of them to start the stack",
         STAND_IN,
         "everything ended as it must",
     ]
     told = as_json(fine)
-    assert (told["paid"], told["cost"], told["reused"], told["saved"]) == (12, "0.024", 10, "0.020")
+    assert (told["paid"], told["cost"], told["reused"], told["saved"]) == (13, "0.026", 10, "0.020")
     assert told["problems"] == []
 
 
@@ -175,7 +175,7 @@ def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:
     none = report([right(named("speech.wav"), "model")])
     only = replace(none.outcomes[0], record=none.outcomes[0].record.model_copy(update={"provenance": None}))
 
-    assert "12 captions were paid for: $0.022000 and 1 at a price not published" in totals(some)[1]
+    assert "13 captions were paid for: $0.024000 and 1 at a price not published" in totals(some)[1]
     assert "1 captions were paid for: an unknown amount" in totals(report([only]))[1]
 
 
@@ -186,7 +186,7 @@ def test_an_upload_in_another_state_is_a_problem() -> None:
 
 
 def test_a_rejection_without_a_reason_or_for_another_one_is_a_problem() -> None:
-    assert report(with_record("clip.webm", reason=None)).problems == ["clip.webm is rejected without a reason"]
+    assert report(with_record("empty.jpg", reason=None)).problems == ["empty.jpg is rejected without a reason"]
     other = Reason(code="too_large", message="too large")
     assert report(with_record("empty.jpg", reason=other)).problems == [
         "empty.jpg is rejected as too_large, not as empty"
@@ -240,11 +240,18 @@ def test_calls_that_the_records_do_not_know_of_are_a_problem() -> None:
 
     assert report(all_right(), extra).problems == [
         "the endpoint answered 11 image calls, not 10",
-        "the endpoint was paid 11 times for 10 different image contents",
     ]
+    twice = [
+        {**call, "media_sha256": "osprey"} if call["media_sha256"] == "colosseum" else call for call in all_calls()
+    ]
+    assert report(all_right(), twice).problems == ["the endpoint was paid for 9 different image contents, not 10"]
+    repair = {"role": "repair", "outcome": "ok"}
+    repaired = with_record("osprey.jpg", provenance=Provenance(model="GPT-4o", cost="0.002", attempts=(repair,)))
+    assert report(repaired, extra).problems == []
     assert report(all_right(), []).problems == [
         "the endpoint answered 0 image calls, not 10",
         "the endpoint answered 0 audio calls, not 2",
+        "the endpoint answered 0 video calls, not 1",
     ]
     assert Report(all_right(), None, 1.0, 1.0).problems == []
 

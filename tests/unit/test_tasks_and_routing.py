@@ -3,10 +3,11 @@
 import pytest
 
 from captions.jobs import MAX_DELAY_SECONDS, backoff
+from captions.policy import KINDS, load
 from captions.records import spent
 from captions.routing import route, scope, tenant
 from captions.settings import IntakeSettings
-from captions.tasks import CAPTION, TRANSCRIBE, clean
+from captions.tasks import CAPTION, TRANSCRIBE, Ask, clean
 from captions.uploads import ObjectVersion
 
 SETTINGS = IntakeSettings(
@@ -45,10 +46,12 @@ def test_another_prompt_is_another_version() -> None:
     assert CAPTION.prompt("pt-BR")[0].endswith("BCP-47 tag pt-BR.")
 
 
-def test_each_kind_has_its_queue_and_video_none_yet() -> None:
-    assert {kind: found and found.queue_url for kind in ("image", "animation", "document", "audio", "video")
-            for found in [route(kind, SETTINGS)]} == {
-        "image": "i", "animation": "i", "document": "i", "audio": "a", "video": None,
+def test_each_kind_has_its_task_and_queue() -> None:
+    policy = load()
+    found = {kind: route("a", kind, policy, SETTINGS) for kind in KINDS}
+    assert {kind: (one.task.name, one.queue_url) for kind, one in found.items() if one} == {
+        "image": ("caption", "i"), "animation": ("caption", "i"), "document": ("caption", "i"),
+        "audio": ("transcribe", "a"), "video": ("video", "a"),
     }  # fmt: skip
 
 
@@ -61,22 +64,30 @@ def test_a_tenant_is_a_bucket_or_as_many_segments_as_configured() -> None:
 
 def test_scopes_cannot_be_forged_by_names() -> None:
     deep = SETTINGS.model_copy(update={"tenant_prefix_segments": 1})
-    forged = scope(version("x|caption#1/a.jpg"), CAPTION, "p1", deep)
-    assert forged.count("|") == 3
+    identity = Ask(task="caption").identity
+    forged = scope(version("x|caption#1/a.jpg"), identity, "p1", deep)
+    assert forged.count("|") == 2
     assert "#" not in forged
-    assert scope(version("x%7C/a.jpg"), CAPTION, "p1", deep) != scope(version("x|/a.jpg"), CAPTION, "p1", deep)
+    assert scope(version("x%7C/a.jpg"), identity, "p1", deep) != scope(version("x|/a.jpg"), identity, "p1", deep)
 
 
 def test_everything_that_changes_a_caption_changes_the_scope() -> None:
     one = version("a.jpg")
-    scopes = {
-        scope(one, CAPTION, "p1", SETTINGS),
-        scope(one, CAPTION, "p2", SETTINGS),
-        scope(one, TRANSCRIBE, "p1", SETTINGS),
-        scope(one, CAPTION, "p1", SETTINGS.model_copy(update={"language": "de"})),
-        scope(version("a.jpg", bucket="other"), CAPTION, "p1", SETTINGS),
-    }
-    assert len(scopes) == 5
+    asks = [
+        Ask(task="caption"),
+        Ask(task="alt_text"),
+        Ask(task="caption", language="de"),
+        Ask(task="caption", style="concise"),
+        Ask(task="caption", style="custom", template="Like a poem."),
+        Ask(task="caption", context={"title": "Our stand at the fair"}),
+        Ask(task="caption", vocabulary={"dog": ("hound",)}),
+        Ask(task="audio_qa", question="Who speaks?"),
+        Ask(task="audio_qa", question="How many speak?"),
+    ]
+    scopes = {scope(one, ask.identity, "p1", SETTINGS) for ask in asks}
+    scopes |= {scope(one, asks[0].identity, "p2", SETTINGS)}
+    scopes |= {scope(version("a.jpg", bucket="other"), asks[0].identity, "p1", SETTINGS)}
+    assert len(scopes) == len(asks) + 2
 
 
 def test_costs_add_up_exactly_and_one_unknown_makes_the_sum_unknown() -> None:

@@ -41,6 +41,7 @@ class Answer:
     raw_usage: object = None
     segments: tuple[Segment, ...] = ()
     language: str | None = None
+    mean_logprob: float | None = None
 
 
 def answer_of(response: object) -> Answer:
@@ -64,6 +65,7 @@ def answer_of(response: object) -> Answer:
         refusal=bool(getattr(message, "refusal", None)),
         usage=usage,
         reported=reported,
+        logprobs=_logprobs(choice),
     )
 
 
@@ -109,6 +111,7 @@ class Collector:
         self._refusal = False
         self._usage: object = None
         self._reported: str | None = None
+        self._logprobs: list[float] = []
 
     def add(self, chunk: object) -> str:
         """Take a chunk and return the text it adds.
@@ -127,6 +130,7 @@ class Collector:
         delta = getattr(choice, "delta", None)
         self._finish_reason = _text(getattr(choice, "finish_reason", None)) or self._finish_reason
         self._refusal = self._refusal or bool(getattr(delta, "refusal", None))
+        self._logprobs += _logprobs(choice)
         text = _content(getattr(delta, "content", None))
         if text:
             self._texts.append(text)
@@ -144,6 +148,7 @@ class Collector:
             refusal=self._refusal,
             usage=self._usage,
             reported=self._reported,
+            logprobs=self._logprobs,
         )
 
     def failed(self, failure: AttemptFailed) -> AttemptFailed:
@@ -153,7 +158,23 @@ class Collector:
         return failure
 
 
-def _judged(*, text: str, finish_reason: str | None, refusal: bool, usage: object, reported: str | None) -> Answer:
+def _logprobs(choice: object) -> list[float]:
+    """Return the logarithms of the probabilities that a choice tells of its tokens; none where it tells nonsense."""
+    tokens = getattr(getattr(choice, "logprobs", None), "content", None)
+    told = [getattr(token, "logprob", None) for token in tokens] if isinstance(tokens, list) else []
+    # -9999 stands for a token that is not among the likeliest (OpenAI API reference).
+    return [float(one) for one in told if isinstance(one, int | float) and -9999 < one <= 0]
+
+
+def _judged(
+    *,
+    text: str,
+    finish_reason: str | None,
+    refusal: bool,
+    usage: object,
+    reported: str | None,
+    logprobs: list[float],
+) -> Answer:
     reason = (finish_reason or "").lower()
     error: ErrorClass | None = None
     if refusal or reason == "content_filter":
@@ -169,7 +190,8 @@ def _judged(*, text: str, finish_reason: str | None, refusal: bool, usage: objec
     if error is not None:
         raise AttemptFailed(error, status=200, usage=usage, reported_model=reported)
     tokens, stated = usage_of(usage)
-    return Answer(text, reported, reason, tokens, stated, usage)
+    mean = sum(logprobs) / len(logprobs) if logprobs else None
+    return Answer(text, reported, reason, tokens, stated, usage, mean_logprob=mean)
 
 
 def _raise_error_in(holder: object, usage: object, reported: str | None) -> None:

@@ -96,6 +96,8 @@ class Parts:
         }
         if (form := _response_format(request, model)) is not None:
             body["response_format"] = form
+        if model.logprobs:
+            body["logprobs"] = True
         if stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}

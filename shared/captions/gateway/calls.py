@@ -617,6 +617,7 @@ class _Call:
             attempts=tuple(self.attempts),
             segments=answer.segments,
             language=answer.language,
+            mean_logprob=answer.mean_logprob,
         )
 
 

@@ -104,7 +104,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One call to one model. `outcome` is "ok" or a value of `ErrorClass`; a cost of None is unknown."""
+    """One call to one model. `outcome` is "ok" or a value of `ErrorClass`; a cost of None is unknown.
+
+    `role` and `tier` say what the call was made for, where whoever made it keeps track of that.
+    """
 
     model: str
     endpoint: str
@@ -116,6 +119,8 @@ class Attempt:
     cost: Decimal | None
     started_at: str
     detail: str | None = None
+    role: str | None = None
+    tier: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attempt as plain JSON values, costs as text; what is unknown is left out."""
@@ -130,6 +135,8 @@ class Attempt:
             "cost": None if self.cost is None else format(self.cost, "f"),
             "started_at": self.started_at,
             "detail": self.detail,
+            "role": self.role,
+            "tier": self.tier,
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -141,7 +148,8 @@ class Completion:
     `model` is the catalogue's name, `reported_model` what the endpoint says answered. `cost` is this answer's, in
     dollars; `total_cost` adds the failed attempts'. Either is None if it is not known in full. `latency_ms` runs from
     the call to the answer, with every attempt and wait. A transcription has its `segments` and the spoken `language` as
-    the endpoint names it, where the model gives them.
+    the endpoint names it, where the model gives them. `mean_logprob` is the mean natural logarithm of the probabilities
+    of the answer's tokens, from models that the catalogue says tell them.
     """
 
     text: str
@@ -157,6 +165,7 @@ class Completion:
     attempts: tuple[Attempt, ...]
     segments: tuple[Segment, ...] = ()
     language: str | None = None
+    mean_logprob: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""Documents that are kept outside the package and may change at any time: read again every few minutes, never trusted.
+
+A document that is broken, or cannot be read, keeps the last good one, and is told of each time it is looked at; where
+there is no good one yet, the packaged one holds.
+"""
+
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+MAX_AGE_SECONDS = 300.0
+"""How long a document is kept before it is read again."""
+MAX_BYTES = 1_000_000
+"""Of a document in a bucket; a parameter holds 8 KB at most (AWS Systems Manager, quotas)."""
+
+T = TypeVar("T")
+
+
+class UnreadableError(Exception):
+    """The document is not there, may not be read, or is too large to be one."""
+
+
+class Overridden(Generic[T]):
+    """What `parse` makes of the document that `read` returns; safe to share between threads.
+
+    `parse` is given None for no document, which it must always understand. Any of `errors` means that the document is
+    broken; `broken` is told so.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], str | None],
+        parse: Callable[[str | None], T],
+        *,
+        errors: tuple[type[Exception], ...],
+        broken: Callable[[Exception], None],
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self._read = read
+        self._parse = parse
+        self._errors: tuple[type[Exception], ...] = (UnreadableError, *errors)
+        self._broken = broken
+        self._now = now
+        self._lock = Lock()
+        self._text: str | None = None
+        self._read_at: float | None = None
+        self._current = parse(None)
+
+    def current(self) -> T:
+        """Return what holds now; the same object until the document changes."""
+        with self._lock:
+            if self._read_at is None or self._now() - self._read_at >= MAX_AGE_SECONDS:
+                self._read_at = self._now()
+                self._refresh()
+            return self._current
+
+    def _refresh(self) -> None:
+        try:
+            text = self._read()
+            if text == self._text:
+                return
+            self._current = self._parse(text)
+            self._text = text
+        except self._errors as error:
+            self._broken(error)
+
+
+def read(where: str, client: Callable[[str], Any]) -> str:
+    """Return the document at `where`: an SSM parameter's name, or `s3://BUCKET/KEY`; `client` makes boto3 clients.
+
+    Raises:
+        UnreadableError: it cannot be had, for whatever reason.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        if not where.startswith("s3://"):
+            value: str = client("ssm").get_parameter(Name=where)["Parameter"]["Value"]
+            return value
+        bucket, _, key = where.removeprefix("s3://").partition("/")
+        body: bytes = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read(MAX_BYTES + 1)
+        if len(body) > MAX_BYTES:
+            raise UnreadableError(f"{where} is longer than {MAX_BYTES:,} bytes")
+        return body.decode()
+    except (BotoCoreError, ClientError, UnicodeDecodeError) as error:
+        raise UnreadableError(f"{where} cannot be read: {error}") from error
