@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -29,6 +30,14 @@ ATTACHED = (*(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--")), "
 EXIT_CODES = """Exit codes: 0 done (after upload: everything is captioned), 1 some upload is not captioned,
 or doctor found a problem, 2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused,
 130 interrupted."""
+
+
+class Form(StrEnum):
+    """What `captions get --format` prints."""
+
+    TEXT = "text"
+    VTT = "vtt"
+    SRT = "srt"
 
 
 class CaptionsGroup(TyperGroup):
@@ -281,13 +290,21 @@ def list_records(
 
 
 @app.command()
-def get(ctx: typer.Context, key: Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")]) -> None:
-    """Show everything that is known about one upload."""
-    from captions_cli import listing, rendering
+def get(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")],
+    form: Annotated[
+        Form | None, typer.Option("--format", help="Only the words: as text, or as subtitles with times.")
+    ] = None,
+) -> None:
+    """Show everything that is known about one upload, or print its words alone."""
+    from captions_cli import listing, rendering, subtitles
 
     given: Globals = ctx.obj
     record = listing.get(given.stack(), key)
-    if given.json:
+    if form is not None:
+        typer.echo(subtitles.words(record, form.value), nl=False)
+    elif given.json:
         rendering.print_json(record.model_dump())
     else:
         rendering.print_table(rendering.details(record))

@@ -28,6 +28,8 @@ from captions.gateway import (
 )
 from captions.routing import Chains
 from captions.tasks import Ask, Output, Problem, Prompt, Reading, Seen, prompt, read, repair
+from captions.tasks.subtitles import Segment
+from captions.tasks.transcripts import transcript
 
 Role = Literal["first", "repair", "escalation", "fallback"]
 
@@ -176,6 +178,8 @@ class _Asking:
             request_id=self._request_id,
             judge=judge,
             budget_scopes=self._budget_scopes,
+            # Then models that know nothing but speech to text may answer, with times.
+            transcription=self._ask.task == "transcribe",
         )
         try:
             completion = await self._gateway.complete(request, models, deadline=self._deadline)
@@ -183,7 +187,11 @@ class _Asking:
             self._attempts += _marked(error.attempts, role, tier)
             error.attempts = tuple(self._attempts)
             raise
-        reading = readings[completion.text]
+        if completion.transcribed:
+            spoken = (Segment(start_s=one.start_s, end_s=one.end_s, text=one.text) for one in completion.segments)
+            reading = transcript(self._ask, completion.text, spoken, completion.language, self._seen)
+        else:
+            reading = readings[completion.text]
         made = _marked(completion.attempts, role, tier)
         if reading.output is None and made:
             made[-1] = replace(made[-1], outcome=ErrorClass.UNFIT.value)
@@ -197,7 +205,7 @@ class _Asking:
 
     async def _repaired(self, first: Candidate) -> Candidate:
         """Show the model its answer and what is wrong with it, once, if that can help."""
-        problems = _repairable(first.reading)
+        problems = () if first.completion.transcribed else _repairable(first.reading)
         if not problems or self._left() < LEAST_SECONDS:
             return first
         asked = repair(self._ask, first.completion.text, problems)

@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Literal
 
-from captions import answering, media, policy, routing, telemetry
+from captions import media, policy, recordings, routing, telemetry
 from captions.answering import Answered
 from captions.confidence import Platt
 from captions.gateway import (
@@ -33,6 +33,8 @@ from captions.neighbours import Neighbours
 from captions.notify import Notifier
 from captions.objects import GoneError, Objects
 from captions.policy import Policy
+from captions.progress import Forgetful, Progress, recording_id
+from captions.recordings import Call, Recording, Spoilt
 from captions.records import (
     Begun,
     Busy,
@@ -49,6 +51,7 @@ from captions.records import (
     spent,
     timestamp,
 )
+from captions.routing import Chains
 from captions.settings import WorkerSettings
 from captions.tasks import Seen, prompt
 
@@ -100,6 +103,8 @@ class Worker:
     """The policy as it stands now; None: the packaged one with the settings' models, language and budgets."""
     calibrations: Callable[[], Mapping[tuple[str, str], Platt]] | None = None
     """By model and task, what people made of answers; None: nothing is known."""
+    progress: Progress | None = None
+    """Where the answered parts of recordings are kept; None: nowhere, and what fails begins anew."""
 
     def __post_init__(self) -> None:
         self._memory = asyncio.Semaphore(DECODERS)
@@ -146,18 +151,20 @@ class Worker:
             await self._revisit(job, "leader_lost")
             return "lost"
         try:
-            item = await self._read(job)
+            item, data = await self._read(job)
         except GoneError:
             reason = Reason(code="gone", message="this version of the object was gone before it could be captioned")
             return await self._give_up(job, record, "deleted", reason)
         except media.MediaError as error:
             return await self._give_up(job, record, "rejected", Reason(code=error.code, message=error.message))
-        return await self._call(job, record, item, lease_until, deadline - STORING_SECONDS)
+        return await self._call(job, record, item, data, lease_until, deadline - STORING_SECONDS)
 
     def _queue_lease(self) -> float:
         return self.now() + self.settings.queue_lease_seconds
 
-    async def _call(self, job: Job, record: Record, item: Media, lease_until: float, deadline: float) -> Ending:
+    async def _call(
+        self, job: Job, record: Record, item: Media, data: bytes, lease_until: float, deadline: float
+    ) -> Ending:
         rules, ask, looks = self.policy, job.asked, job.looks
         asked = prompt(ask)
         tokens = _estimated_tokens(asked.instructions + asked.text, asked.max_tokens)
@@ -170,17 +177,10 @@ class Worker:
             duration_s=item.duration_s,
         )
         try:
-            answered = await answering.answer(
-                self.gateway,
-                ask,
-                (item,),
-                chains,
-                deadline=deadline,
-                seen=seen,
-                calibrations=self.calibrations() if self.calibrations is not None else None,
-                request_id=job.claim.id,
-                budget_scopes=routing.budget_scopes(job.upload, rules.budgets.prefixes),
-            )
+            answered = await self._answer(job, record, item, data, chains, seen, deadline)
+        except media.MediaError as error:
+            paid = error if isinstance(error, Spoilt) else None
+            return await self._give_up(job, record, "rejected", Reason(code=error.code, message=error.message), paid)
         except Refused as error:
             reason = Reason(code="refused", message="every model that could caption it refused to")
             return await self._give_up(job, record, "blocked", reason, error)
@@ -196,10 +196,36 @@ class Worker:
             await self.gateway.flush()
         return await self._store(job, record, answered, chains.tier)
 
-    async def _read(self, job: Job) -> Media:
+    async def _answer(
+        self, job: Job, record: Record, item: Media, data: bytes, chains: Chains, seen: Seen, deadline: float
+    ) -> Answered:
+        """Ask the models, in one call or, about sound and video that none takes as it is, in several."""
+        rules, key = self.policy, job.upload.key
+        call = Call(
+            self.gateway,
+            self.progress or Forgetful(),
+            deadline,
+            calibrations=self.calibrations() if self.calibrations is not None else None,
+            request_id=job.claim.id,
+            budget_scopes=routing.budget_scopes(job.upload, rules.budgets.prefixes),
+            paid=record.attempts,
+        )
+        if job.kind not in ("audio", "video"):
+            return await call.answer(job.asked, (item,), chains, seen)
+        return await recordings.answer(
+            call,
+            job.asked,
+            Recording(recording_id(job.upload), item, data),
+            chains,
+            hearing=routing.chains(key, "audio", "transcribe", rules),
+            seeing=routing.chains(key, "image", "caption", rules),
+            seen=seen,
+        )
+
+    async def _read(self, job: Job) -> tuple[Media, bytes]:
         async with self._memory:
             data = await asyncio.to_thread(self.objects.read, job.upload)
-            return await asyncio.to_thread(self._media, job, data)
+            return await asyncio.to_thread(self._media, job, data), data
 
     def _media(self, job: Job, data: bytes) -> Media:
         link = partial(self.objects.link, job.upload, LINK_SECONDS)
@@ -270,6 +296,7 @@ class Worker:
             telemetry.count("Repaired")
         if ended is not None:
             await self._settle(job, ended)
+            await self._forget(job)
             return "captioned"
         stored = await asyncio.to_thread(self.records.get, job.upload.asset)
         if stored is not None and stored.sequencer == job.upload.sequencer and stored.result is not None:
@@ -291,6 +318,11 @@ class Worker:
         await asyncio.to_thread(self._handover.share, job.claim, orphan, Asked.by(job))
         return "superseded"
 
+    async def _forget(self, job: Job) -> None:
+        """Drop the parts of a recording that has ended; should this not come about, they expire."""
+        if self.progress is not None and job.kind in ("audio", "video"):
+            await asyncio.to_thread(self.progress.forget, recording_id(job.upload))
+
     async def _account(self, job: Job, provenance: Provenance) -> None:
         if provenance.cost is not None and Decimal(provenance.cost):
             await asyncio.to_thread(self.records.add_superseded_cost, job.upload.asset, Decimal(provenance.cost))
@@ -299,7 +331,7 @@ class Worker:
         await asyncio.to_thread(self._handover.settle, job.claim, record, Asked.by(job))
 
     async def _give_up(
-        self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | None = None
+        self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | Spoilt | None = None
     ) -> Ending:
         made = tuple(attempt.as_dict() for attempt in error.attempts) if error else ()
         telemetry.model_calls(job.task, made)
@@ -320,6 +352,8 @@ class Worker:
         if ended is None:
             return await self._pass_on(job)
         await self._settle(job, ended)
+        if state != "failed":  # which may be tried again
+            await self._forget(job)
         return state
 
     async def _pass_on(self, job: Job) -> Ending:
@@ -328,7 +362,8 @@ class Worker:
 
     async def _defer(self, job: Job, record: Record, error: GatewayError, lease_until: float) -> Ending:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
-        outcomes = {attempt.outcome for attempt in error.attempts}
+        # Parts of a recording that were answered are kept, and say nothing of those that were not.
+        outcomes = {attempt.outcome for attempt in error.attempts} - {"ok"}
         if job.deferrals >= UNUSABLE_DEFERRALS and outcomes and outcomes <= _UNUSABLE:
             # The models answer, and are paid, and always in the same useless way: more of it would cost the same.
             reason = Reason(code="unusable_answers", message=f"no model gives a whole answer: {error}")

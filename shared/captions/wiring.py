@@ -139,6 +139,7 @@ class _Workers:
     def __init__(self) -> None:
         from captions.captioning import Worker, parameters
         from captions.gateway import Breakers, ControlTable
+        from captions.progress import ProgressTable
 
         self._settings = settings = WorkerSettings.from_env()
         self._catalogues = _catalogues(settings.models_override)
@@ -157,6 +158,7 @@ class _Workers:
             notifier=Notifier(client("events"), settings.event_bus_name),
             gateway=self._gateway(),
             policies=self._policies.current,
+            progress=ProgressTable(client("dynamodb"), settings.control_table),
         )
 
     def current(self) -> Worker:

@@ -11,6 +11,7 @@ from captions.gateway import Endpoint, Gateway
 from captions.jobs import Job, Queues
 from captions.notify import Notifier
 from captions.objects import Objects
+from captions.progress import ProgressTable
 from captions.settings import WorkerSettings
 from captions_cli.local.endpoint import LocalEndpoint
 from support.pipeline import Aws, Dedupe
@@ -72,5 +73,6 @@ def workshop(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> Workshop:
         notifier=Notifier(aws.events, "captions"),
         gateway=Gateway(endpoints=[Endpoint(endpoint.url)], keys=lambda fresh: "a key", catalogue=load()),
         now=dedupe.clock,
+        progress=ProgressTable(aws.dynamodb, "control"),
     )
     return Workshop(dedupe, worker, endpoint)

@@ -6,6 +6,7 @@
 * `control` shares circuits and spending between sandboxes, on DynamoDB.
 """
 
+from captions.gateway.bodies import fits
 from captions.gateway.breakers import BreakerPolicy, Breakers, BreakerStore, SharedCircuit
 from captions.gateway.budgets import EVERYTHING, Budgets, BudgetStore, Reservation, RetryBudget
 from captions.gateway.calls import Gateway, RetryPolicy
@@ -57,5 +58,6 @@ __all__ = [
     "StreamEvent",
     "Unacceptable",
     "Usage",
+    "fits",
     "parse_secret",
 ]

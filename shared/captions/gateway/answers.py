@@ -42,6 +42,7 @@ class Answer:
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     mean_logprob: float | None = None
+    transcribed: bool = False
 
 
 def answer_of(response: object) -> Answer:
@@ -87,7 +88,7 @@ def transcript_of(response: object, wire_name: str) -> Answer:
     language = _text(getattr(response, "language", None))
     segments = _segments(getattr(response, "segments", None))
     # A transcription names no model: the one that was asked for answered.
-    return Answer(text.strip(), wire_name, "stop", tokens, stated, usage, segments, language)
+    return Answer(text.strip(), wire_name, "stop", tokens, stated, usage, segments, language, transcribed=True)
 
 
 def _segments(given: object) -> tuple[Segment, ...]:

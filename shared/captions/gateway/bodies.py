@@ -182,6 +182,11 @@ def _response_format(request: Request, model: Model) -> dict[str, Any] | None:
     return {"type": "json_object"} if said else None
 
 
+def fits(request: Request, model: Model) -> bool:
+    """Tell whether some way the model takes media holds the whole request within its body."""
+    return Parts(request).fit(model)
+
+
 _LINK_BYTES = 2_048  # a presigned URL with a session token
 
 

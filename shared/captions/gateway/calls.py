@@ -618,6 +618,7 @@ class _Call:
             segments=answer.segments,
             language=answer.language,
             mean_logprob=answer.mean_logprob,
+            transcribed=answer.transcribed,
         )
 
 

@@ -166,6 +166,8 @@ class Completion:
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     mean_logprob: float | None = None
+    transcribed: bool = False
+    """Not told in a chat but at `/v1/audio/transcriptions`: plain words, whatever was asked."""
 
 
 @dataclass(frozen=True)
