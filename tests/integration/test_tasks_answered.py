@@ -143,6 +143,38 @@ async def test_objects_are_the_areas_that_stand_out(endpoint):
     assert reading.output.data["brands"] == []
 
 
+def bar_chart(heights: list[int]) -> Image.Image:
+    image = Image.new("RGB", (640, 400), "white")
+    draw = ImageDraw.Draw(image)
+    draw.line((50, 20, 50, 361), fill="black", width=2)
+    draw.line((50, 361, 620, 361), fill="black", width=2)
+    for place, height in enumerate(heights):
+        left = 80 + 90 * place
+        draw.rectangle((left, 360 - height, left + 50, 359), fill=(40, 90, 200))
+        draw.text((left, 370), f"Q{place + 1}", fill="black", font=ImageFont.load_default(16))
+    return image
+
+
+async def test_the_bars_of_a_chart_are_counted_and_measured_but_not_read(endpoint):
+    reading = await answered(endpoint, Ask(task="chart"), drawn(bar_chart([100, 300, 200, 50, 150])))
+
+    assert reading.output is not None
+    assert reading.output.data["chart_type"] == "bar"
+    points = reading.output.data["series"][0]["points"]
+    assert [point["y"] for point in points] == pytest.approx([0.33, 1.0, 0.67, 0.17, 0.5], abs=0.03)
+    assert "does not read the axis" in reading.output.text
+    assert reading.output.data["y_axis"]["min"] is None
+
+
+@pytest.mark.parametrize("name", ["documents/receipt.jpg", "documents/fw9_1.png", "photos/teddy-bear.jpg"])
+async def test_no_chart_is_made_up(endpoint, name):
+    reading = await answered(endpoint, Ask(task="chart"), picture(name))
+
+    assert reading.output is not None
+    assert reading.output.data["chart_type"] == "unknown"
+    assert reading.output.data["series"] == []
+
+
 @pytest.mark.parametrize("task", ["ocr", "code"])
 async def test_letters_that_the_local_model_cannot_read_are_named_not_invented(endpoint, task):
     page = picture("documents/contoso_invoice_2.png")
