@@ -12,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -94,16 +94,20 @@ class Plan:
         """Every environment, in order."""
         return [environment for wave in self.waves for environment in wave]
 
-    def digest(self) -> str:
-        """Tells one build with its parameters from another, so that only the same one is continued."""
+    def digests(self) -> dict[str, str]:
+        """Tell, for each environment, this build with its parameters from any other: only the same is continued."""
         content = hashlib.sha256()
         for path in sorted(self.template.parent.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 content.update(f"{path.relative_to(self.template.parent)}\0".encode())
                 content.update(hashlib.sha256(path.read_bytes()).digest())
-        told = [[asdict(environment) for environment in wave] for wave in self.waves]
-        content.update(json.dumps([told, dict(sorted(self.parameters.items()))]).encode())
-        return content.hexdigest()
+        content.update(json.dumps(sorted(self.parameters.items())).encode())
+        digests = {}
+        for environment in self.all:
+            own = content.copy()
+            own.update(json.dumps(asdict(environment)).encode())
+            digests[environment.name] = own.hexdigest()
+        return digests
 
 
 def waves(chosen: Sequence[Environment], *, one_by_one: bool) -> tuple[tuple[Environment, ...], ...]:
@@ -139,6 +143,8 @@ class Standing:
     at: str = ""
     changed: bool | None = None
     """Whether the deployment had anything to change; None before it."""
+    digest: str = ""
+    """Of the build and the parameters that this is about."""
 
 
 class Ledger:
@@ -146,24 +152,25 @@ class Ledger:
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self._path = path
-        self._digest = plan.digest()
         self._guard = threading.Lock()
-        self.resumed = False
-        self.standing = {environment.name: Standing(environment.name) for environment in plan.all}
-        before = self._read()
-        if before is not None and before.get("digest") == self._digest:
-            known = {name: Standing(**found) for name, found in before["environments"].items()}
-            if any(standing.status != "verified" for standing in known.values()):
-                self.standing |= {name: standing for name, standing in known.items() if name in self.standing}
-                self.resumed = any(standing.status == "verified" for standing in known.values())
+        self._digests = plan.digests()
+        self._before = self._read()
+        self.standing = {name: Standing(name, digest=digest) for name, digest in self._digests.items()}
+        known = {
+            name: self._before[name]
+            for name, digest in self._digests.items()
+            if name in self._before and self._before[name].digest == digest
+        }
+        # When all is done, another run is asked for on purpose: it deploys, and checks, everything again.
+        if any(standing.status != "verified" for standing in (self.standing | known).values()):
+            self.standing |= known
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> dict[str, Standing]:
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-            _ = {name: Standing(**it) for name, it in found["environments"].items()}
+            return {name: Standing(**it) for name, it in found["environments"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None  # none, or one of another version: everything is deployed, which changes nothing that is so
-        return dict(found)
+            return {}  # none, or one of another version: everything is deployed, which changes nothing that is so
 
     def note(self, environment: str, status: Status, reason: str = "", *, changed: bool | None = None) -> None:
         """Write down how far an environment has come."""
@@ -171,13 +178,14 @@ class Ledger:
             before = self.standing[environment]
             at = datetime.now(UTC).isoformat(timespec="seconds")
             changed = before.changed if changed is None else changed
-            self.standing[environment] = Standing(environment, status, reason, at, changed)
+            self.standing[environment] = replace(before, status=status, reason=reason, at=at, changed=changed)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            written = {name: asdict(standing) for name, standing in self.standing.items()}
+            # What a run is not about stays as the last run about it left it.
+            written = {name: asdict(standing) for name, standing in (self._before | self.standing).items()}
             with tempfile.NamedTemporaryFile(
                 "w", dir=self._path.parent, suffix=".tmp", delete=False, encoding="utf-8"
             ) as draft:
-                draft.write(json.dumps({"digest": self._digest, "environments": written}, indent=2) + "\n")
+                draft.write(json.dumps({"environments": written}, indent=2) + "\n")
             Path(draft.name).replace(self._path)
 
 

@@ -25,12 +25,12 @@ from captions_cli.local.artifacts import lambda_python
 from captions_cli.local.endpoint.running import LocalEndpoint
 from support.sam import ARCHITECTURE, ROOT, begin_deploy, built_template, finish_deploy
 
-pytestmark = [pytest.mark.sam, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sam, pytest.mark.timeout(1500)]
 
 CANARY, *OTHERS = REGIONS = ("us-east-1", "eu-west-1", "ap-southeast-1")
 STACK = "media-captions"
 PHOTO = ROOT / "cli" / "captions_cli" / "demo_media" / "perched-osprey.jpg"
-PATIENCE_SECONDS = 150
+PATIENCE_SECONDS = 300
 UPLOAD_PAUSE_SECONDS = 1.0
 MARK = "the layer of the update is loaded"
 

@@ -22,7 +22,7 @@ ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm6
 """Containers run the host's instructions; the build is for these."""
 BASE_IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"
 INVOCATION_SECONDS = 180
-DEPLOYMENT_SECONDS = 240
+DEPLOYMENT_SECONDS = 600
 
 
 def missing(what: str) -> NoReturn:

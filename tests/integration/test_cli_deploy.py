@@ -1,0 +1,285 @@
+"""`captions deploy` through three regions of the local stack: waves, checks, stopping, going on, looking ahead.
+
+SAM CLI is a stand-in of a few lines here, which makes and executes change sets as SAM CLI does; the real one deploys
+the real template in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+from typer.testing import Result as Ran
+
+from captions_cli import deploying
+from captions_cli.errors import CommandError
+from captions_cli.local import LocalStack
+from captions_cli.main import app
+
+REGIONS = ("us-east-1", "eu-west-1", "ap-southeast-1")
+CANARY = REGIONS[0]
+TEMPLATE: dict[str, Any] = {
+    "Parameters": {"Seconds": {"Type": "Number", "Default": 30, "AllowedPattern": "[0-9]+"}},
+    "Resources": {
+        "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"VisibilityTimeout": {"Ref": "Seconds"}}},
+        "Alarm": {
+            "Type": "AWS::CloudWatch::Alarm",
+            "Properties": {
+                "Namespace": "N", "MetricName": "M", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1,
+                "Threshold": 1, "ComparisonOperator": "GreaterThanThreshold",
+            },
+        },
+    },
+    "Outputs": {"Queue": {"Value": {"Ref": "Queue"}}},
+}  # fmt: skip
+SAM = f"""#!{sys.executable}
+import argparse, sys, tomllib, uuid
+import boto3, botocore.exceptions
+
+parser = argparse.ArgumentParser()
+parser.add_argument("command")
+for name in ("--config-file", "--config-env", "--template-file"):
+    parser.add_argument(name)
+for flag in ("--no-confirm-changeset", "--no-fail-on-empty-changeset", "--no-execute-changeset"):
+    parser.add_argument(flag, action="store_true")
+parser.add_argument("--parameter-overrides", nargs="*", default=[])
+given = parser.parse_args()
+config = tomllib.load(open(given.config_file, "rb"))[given.config_env]["global"]["parameters"]
+cloudformation = boto3.client("cloudformation", region_name=config["region"])
+try:
+    status = cloudformation.describe_stacks(StackName=config["stack_name"])["Stacks"][0]["StackStatus"]
+except botocore.exceptions.ClientError:
+    status = "REVIEW_IN_PROGRESS"
+kind = "CREATE" if status == "REVIEW_IN_PROGRESS" else "UPDATE"
+overrides = dict(pair.split("=", 1) for pair in given.parameter_overrides)
+made = cloudformation.create_change_set(
+    StackName=config["stack_name"], ChangeSetName=f"samcli-deploy{{uuid.uuid4().hex}}", ChangeSetType=kind,
+    TemplateBody=open(given.template_file).read(),
+    Parameters=[{{"ParameterKey": name, "ParameterValue": value}} for name, value in overrides.items()],
+)["Id"]
+if cloudformation.describe_change_set(ChangeSetName=made)["Status"] == "FAILED":
+    print("No changes to deploy. Stack is up to date")
+    sys.exit(0)
+if not given.no_execute_changeset:
+    cloudformation.execute_change_set(ChangeSetName=made)
+    waiter = cloudformation.get_waiter(f"stack_{{kind.lower()}}_complete")
+    waiter.wait(StackName=config["stack_name"], WaiterConfig={{"Delay": 0.1, "MaxAttempts": 100}})
+"""
+
+
+class Project:
+    """A checkout with a built template, three environments, and a stack's name of its own."""
+
+    def __init__(self, root: Path, local: LocalStack, name: str) -> None:
+        self.root, self.local, self.name = root, local, name
+        (root / "functions" / "dedupe").mkdir(parents=True)
+        (root / "template.yaml").write_text("")
+        sam = root / ".venv" / "sam" / "bin" / "sam"
+        sam.parent.mkdir(parents=True)
+        sam.write_text(SAM)
+        sam.chmod(0o755)
+        self.build(TEMPLATE)
+        self.configure()
+
+    def build(self, template: dict[str, Any]) -> None:
+        built = self.root / ".aws-sam" / "build" / "template.yaml"
+        built.parent.mkdir(parents=True, exist_ok=True)
+        built.write_text(json.dumps(template))
+
+    def configure(self, **overrides: str) -> None:
+        """Write samconfig.toml; `overrides` by environment, with underscores for hyphens."""
+        lines = []
+        for region in REGIONS:
+            lines += [f"[{region}.global.parameters]", f'stack_name = "{self.name}"', f'region = "{region}"']
+            lines += [f"[{region}.deploy.parameters]", "resolve_s3 = true"]
+            if given := overrides.get(region.replace("-", "_")):
+                lines.append(f'parameter_overrides = "{given}"')
+        (self.root / "samconfig.toml").write_text("\n".join(lines) + "\n")
+
+    def client(self, service: str, region: str) -> Any:
+        return self.local.client(service, region)
+
+    def events(self, region: str) -> list[dict[str, Any]]:
+        """What happened to the region's stack, oldest first; nothing where there is none."""
+        try:
+            found = self.client("cloudformation", region).describe_stack_events(StackName=self.name)["StackEvents"]
+        except Exception:
+            return []
+        return list(reversed(found))
+
+    def seconds(self, region: str) -> str:
+        stack = self.client("cloudformation", region).describe_stacks(StackName=self.name)["Stacks"][0]
+        url = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}["Queue"]
+        answer = self.client("sqs", region).get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
+        return str(answer["Attributes"]["VisibilityTimeout"])
+
+    def ring(self, region: str, state: str) -> None:
+        """Set the stack's alarm."""
+        resources = self.client("cloudformation", region).describe_stack_resources(StackName=self.name)
+        (alarm,) = [r for r in resources["StackResources"] if r["LogicalResourceId"] == "Alarm"]
+        self.client("cloudwatch", region).set_alarm_state(
+            AlarmName=alarm["PhysicalResourceId"], StateValue=state, StateReason="as the test wants it"
+        )
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    directory = tmp_path_factory.mktemp("regions")
+    with LocalStack(None, endpoint="http://127.0.0.1:9/v1", state_dir=directory) as running:
+        yield running
+
+
+@pytest.fixture
+def project(
+    local: LocalStack, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", local.aws_endpoint_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path, local, f"stack-{abs(hash(request.node.name)) % 10**8}")
+
+
+@pytest.fixture
+def deploy(project: Project) -> Callable[..., Ran]:
+    quick = ("deploy", "--bake", "0", "--upload-timeout", "0", "--output", "json")
+    return lambda *words: CliRunner().invoke(app, [*quick, *words])
+
+
+def statuses(ran: Ran) -> dict[str, str]:
+    return {it["environment"]: it["status"] for it in json.loads(ran.stdout)}
+
+
+def test_the_canary_is_deployed_and_verified_before_the_others_begin(
+    project: Project, deploy: Callable[..., Ran]
+) -> None:
+    project.configure(eu_west_1="Seconds=77")
+    ran = deploy()
+    assert ran.exit_code == 0, ran.output
+    assert statuses(ran) == dict.fromkeys(REGIONS, "verified")
+    canary = project.events(CANARY)[-1]
+    assert canary["ResourceStatus"] == "CREATE_COMPLETE"
+    assert all(project.events(region)[0]["Timestamp"] > canary["Timestamp"] for region in REGIONS[1:])
+    assert [project.seconds(region) for region in REGIONS] == ["30", "77", "30"]
+
+    again = deploy()
+    assert [it["changed"] for it in json.loads(again.stdout)] == [False] * 3
+
+
+def test_a_parameter_for_all_goes_before_an_environments_own(project: Project, deploy: Callable[..., Ran]) -> None:
+    project.configure(us_east_1="Seconds=77")
+    assert deploy(CANARY, "--parameter", "Seconds=55").exit_code == 0
+    assert project.seconds(CANARY) == "55"
+    assert project.events("eu-west-1") == []
+
+
+def test_an_alarm_of_the_canary_stops_it_and_a_second_run_goes_on_from_there(
+    project: Project, deploy: Callable[..., Ran]
+) -> None:
+    assert deploy(CANARY).exit_code == 0
+    project.ring(CANARY, "ALARM")
+    project.build(TEMPLATE | {"Resources": TEMPLATE["Resources"] | {"Another": {"Type": "AWS::SQS::Queue"}}})
+    stopped = deploy()
+    assert stopped.exit_code == 5
+    assert statuses(stopped) == {CANARY: "deployed", "eu-west-1": "pending", "ap-southeast-1": "pending"}
+    assert "in ALARM" in stopped.stderr
+    assert project.events("eu-west-1") == []
+
+    project.ring(CANARY, "OK")
+    happened = len(project.events(CANARY))
+    went_on = deploy()
+    assert went_on.exit_code == 0, went_on.output
+    assert statuses(went_on) == dict.fromkeys(REGIONS, "verified")
+    assert len(project.events(CANARY)) == happened  # checked again, not deployed again
+
+
+def test_a_region_that_fails_is_told_and_done_again_alone(project: Project, deploy: Callable[..., Ran]) -> None:
+    project.configure(eu_west_1="Seconds=many")
+    stopped = deploy()
+    assert stopped.exit_code == 5
+    assert statuses(stopped) == {CANARY: "verified", "eu-west-1": "failed", "ap-southeast-1": "verified"}
+    assert "does not match" in stopped.stderr
+    log = project.root / ".captions" / "deploy" / "eu-west-1.log"
+    assert "does not match" in log.read_text()
+
+    project.configure(eu_west_1="Seconds=40")
+    went_on = deploy()
+    assert went_on.exit_code == 0, went_on.output
+    assert "us-east-1: deployed and verified by an earlier run" in went_on.stderr
+    assert project.seconds("eu-west-1") == "40"
+
+
+def test_one_by_one_no_region_begins_after_one_that_failed(project: Project, deploy: Callable[..., Ran]) -> None:
+    project.configure(eu_west_1="Seconds=many")
+    stopped = deploy("--one-by-one", "--canary", "ap-southeast-1")
+    assert stopped.exit_code == 5
+    assert statuses(stopped) == {"ap-southeast-1": "verified", CANARY: "verified", "eu-west-1": "failed"}
+
+
+def test_a_dry_run_shows_changes_and_drift_and_leaves_nothing(project: Project, deploy: Callable[..., Ran]) -> None:
+    assert deploy(CANARY).exit_code == 0
+    cloudformation, sqs = project.client("cloudformation", CANARY), project.client("sqs", CANARY)
+    outputs = cloudformation.describe_stacks(StackName=project.name)["Stacks"][0]["Outputs"]
+    sqs.set_queue_attributes(QueueUrl=outputs[0]["OutputValue"], Attributes={"VisibilityTimeout": "99"})
+
+    ran = deploy("--dry-run", "--parameter", "Seconds=45")
+    assert ran.exit_code == 0, ran.output
+    shown = json.loads(ran.stdout)
+    (change,) = shown[CANARY]["changes"]
+    assert (change["action"], change["resource"], change["properties"]) == ("Modify", "Queue", ["VisibilityTimeout"])
+    assert [(it["logical_id"], it["status"]) for it in shown[CANARY]["drift"]] == [("Queue", "MODIFIED")]
+    assert [it["action"] for it in shown["eu-west-1"]["changes"]] == ["Add", "Add"]
+    assert shown["eu-west-1"]["drift"] == []
+    left = cloudformation.list_change_sets(StackName=project.name)["Summaries"]
+    assert [it["ExecutionStatus"] for it in left] == ["EXECUTE_COMPLETE"]
+    other = project.client("cloudformation", "eu-west-1").describe_stacks()["Stacks"]
+    assert project.name not in {it["StackName"] for it in other if it["StackStatus"] != "DELETE_IN_PROGRESS"}
+    assert (
+        not (project.root / ".captions" / "deployment.json").exists()
+        or "45" not in (project.root / ".captions" / "deployment.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere",), "no environment nowhere"),
+        (("--template", "absent.yaml"), "`make build` builds it"),
+        (("--region", "eu-west-1"), "name its environments"),
+        (("--parameter", "x"), "takes NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_is_done(
+    deploy: Callable[..., Ran], words: tuple[str, ...], message: str
+) -> None:
+    ran = deploy(*words)
+    assert ran.exit_code == 2
+    assert message in ran.stderr
+
+
+def test_the_projects_own_environments_are_read() -> None:
+    listed = deploying.environments(Path(__file__).parents[2] / "samconfig.toml")
+    assert [(it.name, it.region, it.stack_name) for it in listed] == [(r, r, "media-captions") for r in REGIONS]
+
+
+def test_overrides_are_read_in_every_form_that_sam_cli_takes(tmp_path: Path) -> None:
+    path = tmp_path / "samconfig.toml"
+    head = '[{0}.global.parameters]\nstack_name = "s"\nregion = "{0}"\n[{0}.deploy.parameters]\n'
+    path.write_text(
+        head.format("a") + "parameter_overrides = \"A=1 B='two words'\"\n"
+        + head.format("b") + 'parameter_overrides = ["A=1", "B=two words"]\n'
+        + head.format("c") + 'parameter_overrides = { A = 1, B = "two words" }\n'
+    )  # fmt: skip
+    assert {it.overrides for it in deploying.environments(path)} == {("A=1", "B=two words")}
+    path.write_text("[x]\ny = 1\n")
+    with pytest.raises(CommandError, match="no environment"):
+        deploying.environments(path)
