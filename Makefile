@@ -87,7 +87,7 @@ requirements: $(UV) ## compile the pinned requirements anew
 # `sam local` find it; the other architecture stands beside it.
 ARCH ?= arm64
 BUILD_DIR = .aws-sam/build$(if $(filter-out arm64,$(ARCH)),-$(ARCH))
-REGION ?= us-east-1
+REGION ?=
 SAM = SAM_CLI_TELEMETRY=0 $(VENV)/sam/bin/sam
 LAYER_COMPILE = $(UV) pip compile --quiet --python-version 3.13 --python-platform aarch64-manylinux_2_28 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --constraint requirements/dev.txt
@@ -104,13 +104,13 @@ layers-requirements: $(UV) ## pin the layers' packages anew, in the versions tha
 
 validate: install $(VENV)/sam/.installed ## cfn-lint and sam validate --lint
 	@$(BIN)/cfn-lint template.yaml
-	@$(SAM) validate --lint --region $(REGION)
+	@$(SAM) validate --lint --region $(or $(REGION),us-east-1)
 
 build: install $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam
 	@find functions shared/captions -depth -type d -name __pycache__ -exec rm -rf {} +
 	@ARCH=$(ARCH) $(SAM) build --build-dir $(BUILD_DIR) --parameter-overrides Architecture=$(ARCH)
 	@$(BIN)/python layers/sizes.py $(BUILD_DIR)/template.yaml
 
-deploy: build ## build and deploy to REGION (us-east-1, eu-west-1, ap-southeast-1); PARAMETERS="EndpointUrls=https://…/v1 …"
-	@$(SAM) deploy --config-file "$(CURDIR)/samconfig.toml" --config-env $(REGION) --template-file $(BUILD_DIR)/template.yaml \
-		--parameter-overrides Architecture=$(ARCH) $(PARAMETERS)
+deploy: build ## build and deploy, a canary region first, or to REGION alone; PARAMETERS="EndpointUrls=https://…/v1 …"
+	@$(BIN)/captions deploy $(REGION) --template $(BUILD_DIR)/template.yaml \
+		--parameter Architecture=$(ARCH) $(foreach parameter,$(PARAMETERS),--parameter $(parameter))

@@ -35,6 +35,8 @@ class Settings:
     stack_name: str = DEFAULT_STACK_NAME
     region: str = DEFAULT_LOCAL_REGION
     parameters: Mapping[str, str] = field(default_factory=dict)
+    empty: bool = False
+    """Without the template's stack: AWS's APIs alone, for `sam deploy` and `captions deploy`."""
 
 
 def project_root() -> Path:
@@ -64,7 +66,7 @@ def command(directory: Path, settings: Settings) -> list[str]:
         *("--latency-scale", str(settings.latency_scale)),
     )
     parameters = [f"--parameter={name}={value}" for name, value in settings.parameters.items()]
-    return [sys.executable, "-m", MODULE, *arguments, *parameters]
+    return [sys.executable, "-m", MODULE, *arguments, *(["--empty"] if settings.empty else []), *parameters]
 
 
 def running(directory: Path) -> LocalState | None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from captions_cli import drift, synthetic
+from captions_cli import alarms, drift, synthetic
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.stack import Choice, Stack, connect_aws
 
@@ -307,10 +307,10 @@ class Deployer:
 
     def _watch_alarms(self, environment: Environment, stack: Stack) -> None:
         deadline = time.monotonic() + self._checks.bake_seconds
-        names = drift.alarm_names(stack)
+        names = alarms.names(stack)
         self._say(f"{environment.name}: watching {len(names)} alarms for {self._checks.bake_seconds:g} s")
         while True:
-            ringing = alarms(stack, names)
+            ringing = alarms.ringing(stack, names)
             if ringing:
                 raise CommandError(f"in ALARM: {', '.join(ringing)}", ExitCode.AWS)
             left = deadline - time.monotonic()
@@ -344,18 +344,6 @@ class Deployer:
             return
         for name in set(_change_sets(stack)) - before:
             cloudformation.delete_change_set(StackName=stack.name, ChangeSetName=name)
-
-
-def alarms(stack: Stack, names: Sequence[str]) -> list[str]:
-    """Those of the alarms that ring."""
-    cloudwatch, found = stack.client("cloudwatch"), []
-    for start in range(0, len(names), 100):  # as many as DescribeAlarms takes
-        answer = cloudwatch.describe_alarms(
-            AlarmNames=list(names[start : start + 100]), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
-        )
-        listed = [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
-        found += [alarm["AlarmName"] for alarm in listed if alarm.get("StateValue") == "ALARM"]
-    return sorted(found)
 
 
 def _change_sets(stack: Stack) -> list[str]:

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from captions.catalogue import CatalogueError, compare_with_endpoint, load
-from captions_cli import deploying, drift, endpoint_models, loopback, redriving
+from captions_cli import alarms, deploying, drift, endpoint_models, loopback, redriving
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
 
@@ -311,11 +311,11 @@ def _dead_letters(stack: Stack) -> _Said:
 
 
 def _alarms(stack: Stack) -> _Said:
-    names = drift.alarm_names(stack)
+    names = alarms.names(stack)
     if not names:
         yield "warning", "the stack has no alarms", "deploy the current template"
         return
-    ringing = deploying.alarms(stack, names)
+    ringing = alarms.ringing(stack, names)
     for name in ringing:
         yield "problem", f"{name} is in ALARM", "docs/runbooks has a page for it"
     if not ringing:

@@ -9,7 +9,6 @@ from captions_cli.stack import Stack
 
 DETECTION_SECONDS = 300.0
 POLL_SECONDS = 2.0
-_ALARMS = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,3 @@ def resources(stack: Stack, *kinds: str) -> dict[str, str]:
         for found in page["StackResourceSummaries"]
         if found["ResourceType"] in kinds and found.get("PhysicalResourceId")
     }
-
-
-def alarm_names(stack: Stack) -> list[str]:
-    """The names of the stack's alarms."""
-    return sorted(resources(stack, *_ALARMS).values())

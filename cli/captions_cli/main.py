@@ -149,12 +149,15 @@ def up(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="A parameter of template.yaml.")
     ] = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="No stack yet: AWS's APIs alone, for `sam deploy` and `captions deploy`.")
+    ] = False,
 ) -> None:
     """Start the whole stack on this machine; it stays up until `captions down`."""
     from captions_cli import background
 
     given: Globals = ctx.obj
-    settings = _local_settings(given, port, bind, latency_scale, parameter or [])
+    settings = replace(_local_settings(given, port, bind, latency_scale, parameter or []), empty=empty)
     if (state := background.running(home())) is not None:
         _say("the local stack is already up; `captions down` ends it")
         _print_local(given, state)
@@ -176,8 +179,8 @@ def down() -> None:
 
 @app.command()
 def status(ctx: typer.Context) -> None:
-    """Show whether the stack is up, its queues, dead letters and uploads by state."""
-    from captions_cli import listing, redriving, rendering
+    """Show whether the stack is up, its queues, dead letters, uploads by state, and the alarms that ring."""
+    from captions_cli import alarms, listing, redriving, rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -185,6 +188,7 @@ def status(ctx: typer.Context) -> None:
     names = [name for name in stack.outputs if name.endswith("QueueUrl")]
     depths = {name.removesuffix("QueueUrl"): redriving.depth(sqs, stack.output(name)) for name in sorted(names)}
     counts, complete = listing.count(stack)
+    watched = alarms.look(stack)
     if given.json:
         rendering.print_json(
             {
@@ -195,12 +199,19 @@ def status(ctx: typer.Context) -> None:
                 "queues": depths,
                 "uploads": counts,
                 "uploads_complete": complete,
+                "alarms": vars(watched),
             }
         )
         return
     _say(f"{stack.where} is up, bucket {stack.bucket}")
     rendering.print_table(rendering.queue_depths(depths))
     rendering.print_table(rendering.state_counts(counts, complete=complete))
+    for name in watched.ringing:
+        _say(f"in ALARM: {name}")
+    if watched.why is not None:
+        _say(f"whether alarms ring is not known: {watched.why}")
+    elif not watched.ringing:
+        _say(f"none of {watched.all} alarms rings")
 
 
 @app.command()
@@ -639,6 +650,14 @@ def _print_local(given: Globals, state: LocalState) -> None:
         rendering.print_json({**vars(state), "env": env})
         return
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
+    if not state.bucket:
+        typer.echo(f"AWS endpoint     {state.aws_endpoint_url}")
+        typer.echo(f"model endpoint   {state.model_endpoint_url}")
+        typer.echo()
+        typer.echo("deploy to it:")
+        typer.echo(f"  export {variables} AWS_ENDPOINT_URL={state.aws_endpoint_url}")
+        typer.echo(f"  captions deploy --parameter EndpointUrls={state.model_endpoint_url}")
+        return
     typer.echo(f"S3 endpoint      {state.aws_endpoint_url}")
     typer.echo(f"bucket           {state.bucket}")
     typer.echo(f"model endpoint   {state.model_endpoint_url}")

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from samtranslator.yaml_helper import yaml_parse
 
 from captions.records import Record, Records
 from captions_cli.local import LocalStack
 from support.permissions import Witness, allowed
-from support.sam import ROOT, SamLocal, bridge_address, container_template
+from support.sam import ROOT, SamLocal, bridge_address, container_template, docker
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(900)]
 
@@ -274,3 +277,35 @@ def test_the_sweep_puts_back_what_stopped_and_what_got_lost(bench: Bench) -> Non
     assert by_key == [lost, revisit]
     assert stopped.sweeps == 1
     assert bench.messages("lost") == []
+
+
+def test_start_lambda_serves_a_lambda_client_with_containers_that_stay(bench: Bench) -> None:
+    bench.put(PHOTO, "perched-osprey.jpg")
+    created = (EVENTS / "dedupe" / "created-put-unversioned.json").read_bytes()
+    before = docker("ps", "--quiet").stdout.split()
+    with bench.sam.serving("DedupeFunction") as url:
+        functions = boto3.client(
+            "lambda",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="any",
+            aws_secret_access_key="any",
+            config=Config(read_timeout=180, retries={"max_attempts": 0}, proxies={}),
+        )
+        for _ in range(2):  # the second delivery finds what the first one did
+            answer = functions.invoke(FunctionName="DedupeFunction", Payload=created)
+            assert answer["StatusCode"] == 200
+            assert "FunctionError" not in answer
+            assert json.load(answer["Payload"]) == {"batchItemFailures": []}
+        assert bench.record(PHOTO).state == "queued"
+        assert len(bench.messages("images")) == 1
+        warm = set(docker("ps", "--quiet").stdout.split()) - set(before)
+        assert len(warm) == 1  # both went to one container
+
+        # What is no batch is an error of the function's, as Lambda tells it.
+        answer = functions.invoke(FunctionName="DedupeFunction", Payload=b'{"Records": "none"}')
+        assert answer["FunctionError"] == "Unhandled"
+        assert "errorMessage" in json.load(answer["Payload"])
+        with pytest.raises(ClientError, match="ResourceNotFoundException"):
+            functions.invoke(FunctionName="NobodysFunction", Payload=b"{}")
+    assert set(docker("ps", "--quiet").stdout.split()) <= set(before)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from captions.records import Record, Records
-from captions_cli import reconciling, synthetic
+from captions_cli import alarms, reconciling, synthetic
 from captions_cli.demo import PRICED_MODELS
 from captions_cli.errors import CommandError
 from captions_cli.local import LocalStack
@@ -146,6 +146,20 @@ class TestDoctor:
         assert "put-secret-value" in found["endpoint"][0]["remedy"]
         assert "cannot be reached" in found["endpoint"][1]["message"]
         assert "captions redrive" in found["dead letters"][0]["remedy"]
+
+
+class TestStatus:
+    def test_the_alarms_that_ring_are_shown(self, captions: Captions, local: LocalStack, stack: Stack) -> None:
+        own = alarms.names(stack)
+        found = json.loads(captions("status", "--output", "json").stdout)["alarms"]
+        assert found == {"all": len(own), "ringing": [], "why": None}
+        if own:
+            cloudwatch = local.client("cloudwatch")
+            cloudwatch.set_alarm_state(AlarmName=own[0], StateValue="ALARM", StateReason="as the test wants it")
+            try:
+                assert f"in ALARM: {own[0]}" in captions("status").stderr
+            finally:
+                cloudwatch.set_alarm_state(AlarmName=own[0], StateValue="OK", StateReason="as the test wants it")
 
 
 class TestReconcile:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import json
 import os
 import platform
 import shutil
+import signal
+import socket
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +27,7 @@ ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm6
 BASE_IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"
 INVOCATION_SECONDS = 180
 DEPLOYMENT_SECONDS = 600
+SERVING_SECONDS = 120
 
 
 def missing(what: str) -> NoReturn:
@@ -108,7 +113,7 @@ def finish_deploy(deploying: subprocess.Popen[str]) -> str:
 
 @dataclass(frozen=True)
 class SamLocal:
-    """`sam local invoke` of the built template with one environment for each function."""
+    """`sam local` with the built template and one environment for each function."""
 
     template: Path
     environment: Mapping[str, Mapping[str, str]]
@@ -120,8 +125,7 @@ class SamLocal:
 
         Fails the test when the function raised, was killed or timed out.
         """
-        variables = self.folder / "environment.json"
-        variables.write_text(json.dumps(self.environment), encoding="utf-8")
+        variables = self._variables()
         done = subprocess.run(
             [
                 str(SAM), "local", "invoke", function,
@@ -133,15 +137,7 @@ class SamLocal:
                 "--region", "us-east-1",
             ],
             cwd=self.folder,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-                # SAM CLI hands its credentials on; these tell who calls.
-                "AWS_ACCESS_KEY_ID": function,
-                "AWS_SECRET_ACCESS_KEY": "local",
-                # SAM CLI asks who it is; without an answer at hand it waits for the network to time out.
-                "AWS_ENDPOINT_URL_STS": self.environment[function]["AWS_ENDPOINT_URL"],
-                "SAM_CLI_TELEMETRY": "0",
-            },
+            env=self._surroundings(function),
             capture_output=True,
             text=True,
             timeout=INVOCATION_SECONDS,
@@ -153,3 +149,71 @@ class SamLocal:
         answer = json.loads(done.stdout.strip().splitlines()[-1])
         assert not (isinstance(answer, dict) and "errorMessage" in answer), f"{answer}\n{said}"
         return answer
+
+    @contextlib.contextmanager
+    def serving(self, caller: str) -> Iterator[str]:
+        """`sam local start-lambda`: the URL at which any Lambda client invokes the functions, in containers kept warm.
+
+        `caller` is the function whose permissions the calls to AWS are held against.
+        """
+        port = free_port()
+        log = self.folder / "start-lambda.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    str(SAM), "local", "start-lambda",
+                    "--template", str(self.template),
+                    "--env-vars", str(self._variables()),
+                    "--parameter-overrides", f"Architecture={ARCHITECTURE}",
+                    "--host", "127.0.0.1", "--port", str(port),
+                    "--warm-containers", "LAZY", "--no-watch",
+                    "--skip-pull-image",
+                    "--region", "us-east-1",
+                ],
+                cwd=self.folder,
+                env=self._surroundings(caller),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            deadline = time.monotonic() + SERVING_SECONDS
+            while not listens(port):
+                assert process.poll() is None, log.read_text(errors="replace")[-6000:]
+                assert time.monotonic() < deadline, log.read_text(errors="replace")[-6000:]
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGINT)  # as Ctrl-C does: SAM CLI removes its containers
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _variables(self) -> Path:
+        path = self.folder / "environment.json"
+        path.write_text(json.dumps(self.environment), encoding="utf-8")
+        return path
+
+    def _surroundings(self, caller: str) -> dict[str, str]:
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            # SAM CLI hands its credentials on; these tell who calls.
+            "AWS_ACCESS_KEY_ID": caller,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            # SAM CLI asks who it is; without an answer at hand it waits for the network to time out.
+            "AWS_ENDPOINT_URL_STS": self.environment[caller]["AWS_ENDPOINT_URL"],
+            "SAM_CLI_TELEMETRY": "0",
+        }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
     from captions_cli.local.stack import LocalStack
 
     stack = LocalStack(
-        options.template,
+        None if options.empty else options.template,
         stack_name=options.stack_name,
         region=options.region,
         endpoint=options.endpoint or environ.get("CAPTIONS_ENDPOINT_URL") or "local",
@@ -106,6 +106,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m captions_cli.local", description=__doc__)
     parser.add_argument("--template", type=Path, default=Path("template.yaml"))
+    parser.add_argument("--empty", action="store_true", help="no stack: AWS's APIs alone, to deploy to")
     parser.add_argument("--state-dir", type=Path, default=Path(".captions"))
     parser.add_argument("--stack-name", default="media-captions")
     parser.add_argument("--region", default="us-east-1")
