@@ -272,15 +272,15 @@ def _one_endpoint(stack: Stack, url: str) -> _Said:
         remedy = "the next model of the chain takes over; see `captions models` and the parameters' chains"
         yield "warning", f"{url} does not offer {', '.join(missing)}", remedy
     else:
-        remedy = "name models that it offers in ImageModels and AudioModels: `captions models` lists them"
+        remedy = "name models that it offers in the policy's tiers, or in ImageModels: `captions models` lists them"
         yield "problem", f"{url} offers none of the stack's models", remedy
 
 
 def _asked_of(stack: Stack) -> list[str]:
-    """The models that the stack's parameters name, as endpoints know them."""
-    chains = [stack.parameters.get(parameter, "") for parameter in ("ImageModels", "AudioModels")]
-    names = [name.strip() for chain in chains for name in chain.split(",")]
-    return list(dict.fromkeys(name for name in names if name))
+    """The models that the stack's policy names, in all of its tiers."""
+    from captions_cli import policies
+
+    return list(dict.fromkeys(name for tier in policies.of(stack).tiers.values() for name in tier.models))
 
 
 def _concurrency(stack: Stack) -> _Said:

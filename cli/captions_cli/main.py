@@ -536,6 +536,185 @@ def deploy(
         raise typer.Exit(ExitCode.AWS)
 
 
+policy_app = typer.Typer(no_args_is_help=True, help="What is asked about which upload, of which models.")
+app.add_typer(policy_app, name="policy")
+
+
+@policy_app.command("check")
+def check_policy(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="TOML that is to be laid over the packaged policy.")],
+) -> None:
+    """Check a policy before it is put where the functions read it; exit code 2 names the place that is wrong."""
+    from captions.catalogue import load
+    from captions_cli import policies, rendering
+
+    given: Globals = ctx.obj
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} cannot be read: {error}", ExitCode.USAGE) from error
+    found = policies.checked(text, catalogue=load(), where=str(file))
+    if given.json:
+        rendering.print_json(found.model_dump(mode="json"))
+    else:
+        _say(f"{file} is a policy")
+
+
+@policy_app.command("show")
+def show_policy(ctx: typer.Context) -> None:
+    """Show the policy the stack works by: the packaged one, its parameters, its override."""
+    from captions_cli import policies, rendering
+
+    given: Globals = ctx.obj
+    found = policies.of(given.stack()).model_dump(mode="json", exclude_none=True)
+    if given.json:
+        rendering.print_json(found)
+    else:
+        rendering.print_table(rendering.flat(found))
+
+
+@app.command()
+def route(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A picture, recording or video on this machine.")],
+    key: Annotated[str | None, typer.Option(help="The key it would have; its name by default.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", metavar="NAME=VALUE", help="As in --metadata caption-task=ocr.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="As in --tag caption:task=ocr.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A policy override to try; otherwise the stack's policy, where there is one.")
+    ] = None,
+) -> None:
+    """Explain what would become of a file: task, looks, models, expected tokens and cost. Nothing is uploaded."""
+    from captions.catalogue import load
+    from captions_cli import policies, rendering
+
+    given: Globals = ctx.obj
+    if policy is not None:
+        try:
+            text = policy.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{policy} cannot be read: {error}", ExitCode.USAGE) from error
+        rules = policies.checked(text, catalogue=load(), where=str(policy))
+    elif given.choice.names_a_deployed_stack or (home() / "stack.json").exists():
+        rules = policies.of(given.stack())
+    else:
+        rules = policies.checked(None)
+    told = policies.explain(
+        file,
+        key or file.name,
+        rules,
+        load(),
+        metadata=_pairs(metadata or [], "--metadata"),
+        tags=_pairs(tag or [], "--tag"),
+    )
+    facts = rendering.explanation(told)
+    if given.json:
+        rendering.print_json(facts)
+    else:
+        rendering.print_table(rendering.flat(facts))
+    if told.rejected is not None:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+@app.command()
+def recaption(
+    ctx: typer.Context,
+    missing: Annotated[bool, typer.Option("--missing", help="Objects that have no record.")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="Captions of an older prompt (policy: recaption).")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Every caption.")] = False,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run/--run", help="Only count them and say what they may cost.")
+    ] = True,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0.0, help="Dollars that all may cost together; unknown prices are left out.")
+    ] = None,
+) -> None:
+    """Caption uploads anew. What a person wrote or accepted stays; a new answer is stored beside it."""
+    from decimal import Decimal
+
+    from captions.catalogue import load
+    from captions_cli import endpoint_models, policies, recaptioning, rendering
+
+    given: Globals = ctx.obj
+    chosen: list[recaptioning.Mode] = []
+    if missing:
+        chosen.append("missing")
+    if stale:
+        chosen.append("stale")
+    if force:
+        chosen.append("force")
+    if len(chosen) != 1:
+        raise CommandError("give one of --missing, --stale and --force", ExitCode.USAGE)
+    stack = given.stack()
+    catalogue = load(endpoint_models.override(stack))
+    found = list(recaptioning.due(stack, chosen[0], prefix, policies.of(stack), catalogue))
+    left_out = 0
+    if max_cost is not None:
+        found, left_out = recaptioning.within(found, Decimal(str(max_cost)))
+    sent = 0 if dry_run else sum(recaptioning.send(stack, one, chosen[0]) for one in found)
+    known = [one.dollars for one in found if one.dollars is not None]
+    dollars = sum(known, Decimal(0))
+    if given.json:
+        rendering.print_json(
+            {
+                "dry_run": dry_run,
+                "uploads": [{"key": one.key, "why": one.why, "model": one.model, "cost": one.dollars} for one in found],
+                "sent": sent,
+                "left_out": left_out,
+                "expected_cost": f"{dollars:f}",
+                "without_known_price": len(found) - len(known),
+            }
+        )
+        return
+    verb = "would be captioned anew" if dry_run else "on their way"
+    unknown = f" and {len(found) - len(known)} at a price not published" if len(known) < len(found) else ""
+    _say(f"{len(found) if dry_run else sent} uploads {verb}, for about {rendering.money(dollars)}{unknown}")
+    if left_out:
+        _say(f"{left_out} more would go beyond --max-cost, or have no known price")
+    if found:
+        rendering.print_table(rendering.due(found))
+
+
+@app.command()
+def edit(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")],
+    text: Annotated[str, typer.Argument(help="The caption in your words.")],
+    language: Annotated[str | None, typer.Option(help="BCP 47 tag of your words; as before by default.")] = None,
+) -> None:
+    """Put your words in the place of a caption; no model ever overwrites them."""
+    from captions.policy import is_language
+    from captions_cli import rendering, reviewing
+
+    given: Globals = ctx.obj
+    if language is not None and not is_language(language):
+        raise CommandError(f"{language!r} is no BCP 47 language tag", ExitCode.USAGE)
+    record = reviewing.edit(given.stack(), key, text, language)
+    if given.json:
+        rendering.print_json(rendering.summary(record))
+    else:
+        _say(f"{rendering.one_line(record.key)} has your words")
+
+
+@app.command()
+def accept(ctx: typer.Context, key: Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")]) -> None:
+    """Say that a caption is right: it stays, and its model is trusted more."""
+    from captions_cli import rendering, reviewing
+
+    given: Globals = ctx.obj
+    record = reviewing.accept(given.stack(), key)
+    if given.json:
+        rendering.print_json(rendering.summary(record))
+    else:
+        _say(f"the caption of {rendering.one_line(record.key)} is accepted")
+
+
 @app.command()
 def models(ctx: typer.Context) -> None:
     """Show the model catalogue beside what the stack's endpoint offers."""
@@ -620,12 +799,12 @@ def _local_settings(given: Globals, port: int, bind: str, latency_scale: float, 
     )
 
 
-def _pairs(parameters: list[str]) -> dict[str, str]:
+def _pairs(parameters: list[str], option: str = "--parameter") -> dict[str, str]:
     values = {}
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
         if not equals or not name:
-            raise CommandError(f"--parameter takes NAME=VALUE, not {parameter!r}", ExitCode.USAGE)
+            raise CommandError(f"{option} takes NAME=VALUE, not {parameter!r}", ExitCode.USAGE)
         values[name] = value
     return values
 

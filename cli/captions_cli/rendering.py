@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,6 +16,10 @@ from captions.catalogue import Catalogue, Comparison
 from captions.records import Record
 from captions_cli.uploading import NotSent, Planned, Sent, printable
 from captions_cli.watching import Seen
+
+if TYPE_CHECKING:
+    from captions_cli.policies import Explanation
+    from captions_cli.recaptioning import Due
 
 Output = Literal["table", "json"]
 PLAIN_WIDTH = 10_000
@@ -206,6 +210,49 @@ def uploads(rows: Iterable[Mapping[str, Any]]) -> Table:
     """A table of what `upload` gave."""
     table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), fold=("Caption or reason",), clip=("Upload",))
     return _facts_table(rows, table)
+
+
+def explanation(told: "Explanation") -> dict[str, Any]:
+    """What would become of a file, as plain values; what is not known is null."""
+    facts: dict[str, Any] = {"kind": told.kind, "media_type": told.media_type}
+    if told.looks is not None:
+        facts["looks"] = told.looks.model_dump()
+    if told.rejected is not None:
+        return facts | {"rejected": {"code": told.rejected[0], "message": told.rejected[1]}}
+    facts |= {"task": told.task, "because_of": told.named_by, "asked": told.ask, "prompt_version": told.prompt_version}
+    if told.chains is not None:
+        facts["tier"] = told.chains.tier
+        facts["models"] = list(told.chains.models)
+        facts["escalates"] = {
+            "below_confidence": told.chains.threshold,
+            "to": told.chains.higher_tier,
+            "models": list(told.chains.higher),
+        }
+    if told.estimate is not None:
+        facts["expected"] = {
+            "model": told.estimate.model,
+            "prompt_tokens": told.estimate.prompt_tokens,
+            "answer_tokens": told.estimate.answer_tokens,
+            "dollars": None if told.estimate.dollars is None else f"{told.estimate.dollars:f}",
+        }
+    return facts
+
+
+def due(found: "Iterable[Due]") -> Table:
+    """A table of what is to be captioned anew."""
+    table = columns("Upload", "Why", "Model", "About", right=("About",), clip=("Upload",))
+    for one in found:
+        cost = money(one.dollars, unknown=True)
+        table.add_row(Text(printable(one.key)), Text(one.why), Text(model_name(one.model)), cost)
+    return table
+
+
+def flat(facts: Mapping[str, Any]) -> Table:
+    """Nested plain values as dotted names; null reads unknown."""
+    table = columns("Field", "Value", fold=("Value",))
+    for name, value in _flattened(facts):
+        table.add_row(Text(name), Text("unknown" if value is None else one_line(str(value))))
+    return table
 
 
 def details(record: Record) -> Table:

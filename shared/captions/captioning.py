@@ -101,8 +101,8 @@ class Worker:
     now: Callable[[], float] = time.time
     policies: Callable[[], Policy] | None = None
     """The policy as it stands now; None: the packaged one with the settings' models, language and budgets."""
-    calibrations: Callable[[], Mapping[tuple[str, str], Platt]] | None = None
-    """By model and task, what people made of answers; None: nothing is known."""
+    calibrations: Callable[[Sequence[str], str, int], Mapping[tuple[str, str], Platt]] | None = None
+    """What people made of these models' answers to a task, where enough were judged; None: nothing is known."""
     progress: Progress | None = None
     """Where the answered parts of recordings are kept; None: nowhere, and what fails begins anew."""
 
@@ -201,11 +201,15 @@ class Worker:
     ) -> Answered:
         """Ask the models, in one call or, about sound and video that none takes as it is, in several."""
         rules, key = self.policy, job.upload.key
+        known: Mapping[tuple[str, str], Platt] = {}
+        if self.calibrations is not None:
+            models, least = (*chains.models, *chains.higher), rules.confidence.calibrated_from
+            known = await asyncio.to_thread(self.calibrations, models, job.asked.task, least)
         call = Call(
             self.gateway,
             self.progress or Forgetful(),
             deadline,
-            calibrations=self.calibrations() if self.calibrations is not None else None,
+            calibrations=known,
             request_id=job.claim.id,
             budget_scopes=routing.budget_scopes(job.upload, rules.budgets.prefixes),
             paid=record.attempts,

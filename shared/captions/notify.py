@@ -19,6 +19,7 @@ DETAIL_TYPES = {
     "failed": "Caption.Failed",
     "deleted": "Caption.Deleted",
 }
+REVIEW_TYPES = {"edited": "Caption.Edited", "accepted": "Caption.Accepted"}
 MAX_ENTRIES = 10
 """Entries of one PutEvents call (Amazon EventBridge, quotas)."""
 MAX_TEXT_CHARACTERS = 20_000
@@ -46,9 +47,20 @@ class Notifier:
                 codes = sorted({entry["ErrorCode"] for entry in answer["Entries"] if "ErrorCode" in entry})
                 raise NotDeliveredError(f"{answer['FailedEntryCount']} events were not taken: {', '.join(codes)}")
 
-    def _entry(self, record: Record) -> dict[str, Any]:
+    def reviewed(self, record: Record) -> None:
+        """Tell what a person said about a caption; again, with the same `id`, where that is not certain to be told."""
+        if record.human is None:
+            raise ValueError(f"nobody reviewed {record.asset}")
+        said = f"{record.human.action}\x00{record.human.at}"
+        entry = self._entry(record, REVIEW_TYPES[record.human.action], said)
+        answer = self._events.put_events(Entries=[entry])
+        if answer.get("FailedEntryCount"):
+            raise NotDeliveredError(f"the event was not taken: {answer['Entries'][0].get('ErrorCode')}")
+
+    def _entry(self, record: Record, detail_type: str | None = None, what: str | None = None) -> dict[str, Any]:
+        about = f"{record.asset}\x00{record.sequencer}\x00{what or record.state}"
         detail = {
-            "id": hashlib.sha256(f"{record.asset}\x00{record.sequencer}\x00{record.state}".encode()).hexdigest()[:32],
+            "id": hashlib.sha256(about.encode()).hexdigest()[:32],
             "asset": record.asset,
             "bucket": record.bucket,
             "key": record.key,
@@ -65,6 +77,6 @@ class Notifier:
         return {
             "EventBusName": self._bus,
             "Source": SOURCE,
-            "DetailType": DETAIL_TYPES[record.state],
+            "DetailType": detail_type or DETAIL_TYPES[record.state],
             "Detail": json.dumps(detail, ensure_ascii=False),
         }

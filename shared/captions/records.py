@@ -395,7 +395,7 @@ class Records:
             "key": deletion.key,
             "version_id": deletion.version_id,
             "sequencer": deletion.sequencer,
-            **_ended(deletion.asset, "deleted", now),
+            **ended(deletion.asset, "deleted", now),
             "reason": reason.model_dump(),
         }
         removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption"}
@@ -559,7 +559,7 @@ class Records:
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
         """
-        ended = _ended(upload.asset, state, now)
+        final = ended(upload.asset, state, now)
         about = {"kind": kind, "media_type": media_type}
         told = {
             "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
@@ -572,13 +572,13 @@ class Records:
         if state == "deleted":
             gone = removed | {"result", "suggestion"}
             changed, item = self._update(
-                upload.asset, {**ended, **about, **told}, remove=gone, condition=pending, names=names
+                upload.asset, {**final, **about, **told}, remove=gone, condition=pending, names=names
             )
             return Record.from_item(item) if changed and item else None
         if result is None:
             changed, item = self._update(
                 upload.asset,
-                {**ended, **about, **told, "source": source},
+                {**final, **about, **told, "source": source},
                 remove=removed,
                 condition=f"{pending} AND attribute_not_exists(#recaption)",
                 names=names,
@@ -591,7 +591,7 @@ class Records:
                 told["provenance"] = kept_one.model_copy(update=paid).model_dump(exclude_none=True)
                 changed, item = self._update(
                     upload.asset,
-                    {**_ended(upload.asset, "captioned", now), **told},
+                    {**ended(upload.asset, "captioned", now), **told},
                     remove=removed,
                     condition=f"{pending} AND attribute_exists(#recaption)",
                     names=names,
@@ -600,16 +600,16 @@ class Records:
         answer = result.model_dump(exclude_none=True)
         changed, item = self._update(
             upload.asset,
-            {**ended, **about, **told, "source": source, "result": answer},
+            {**final, **about, **told, "source": source, "result": answer},
             remove=removed,
             condition=f"{pending} AND NOT (attribute_exists(#human) AND {reviewed})",
             names=names,
         )
         if not changed and item is not None and Record.from_item(item).reviewed:
-            suggestion = {"result": answer, "source": source or "model", "at": ended["completed_at"]}
+            suggestion = {"result": answer, "source": source or "model", "at": final["completed_at"]}
             changed, item = self._update(
                 upload.asset,
-                {**ended, **about, **told, "suggestion": suggestion},
+                {**final, **about, **told, "suggestion": suggestion},
                 remove=removed,
                 condition=f"{pending} AND {reviewed}",
                 names=names,
@@ -627,7 +627,7 @@ class Records:
         changed, item = self._update(
             record.asset,
             {
-                **_ended(record.asset, "failed" if record.recaption is None else "captioned", now),
+                **ended(record.asset, "failed" if record.recaption is None else "captioned", now),
                 "reason": reason.model_dump(),
                 "provenance": provenance.model_dump(exclude_none=True),
             },
@@ -787,7 +787,8 @@ def _pending(asset: str, due: float) -> dict[str, str]:
     return {"activity": f"pending#{shard_of(asset)}", "activity_at": timestamp(due)}
 
 
-def _ended(asset: str, state: str, now: float) -> dict[str, str]:
+def ended(asset: str, state: str, now: float) -> dict[str, str]:
+    """Return what an end writes into a record, its place in the `activity` index with it."""
     at = timestamp(now)
     return {
         "state": state,

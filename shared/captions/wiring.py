@@ -140,6 +140,7 @@ class _Workers:
         from captions.captioning import Worker, parameters
         from captions.gateway import Breakers, ControlTable
         from captions.progress import ProgressTable
+        from captions.reviews import Calibrations
 
         self._settings = settings = WorkerSettings.from_env()
         self._catalogues = _catalogues(settings.models_override)
@@ -158,6 +159,7 @@ class _Workers:
             notifier=Notifier(client("events"), settings.event_bus_name),
             gateway=self._gateway(),
             policies=self._policies.current,
+            calibrations=Calibrations(client("dynamodb"), settings.control_table),
             progress=ProgressTable(client("dynamodb"), settings.control_table),
         )
 

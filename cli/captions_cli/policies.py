@@ -1,0 +1,181 @@
+"""The policy a stack works by, and what it would do with a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captions import policy, routing
+from captions.catalogue import Catalogue
+from captions.overrides import UnreadableError, read
+from captions.policy import Policy, PolicyError
+from captions.settings import IntakeSettings, WorkerSettings
+from captions_cli.errors import CommandError, ExitCode
+from captions_cli.stack import Stack
+
+if TYPE_CHECKING:
+    from captions.looks import Looks
+
+PICTURE_TOKENS = 1_200
+"""A picture of middling size at a vision model; the largest copy that is sent takes about 2,400."""
+SOUND_TOKENS_PER_SECOND = 12.5
+VIDEO_TOKENS_PER_SECOND = 64.0
+CHARACTERS_PER_TOKEN = 4
+ANSWERED_SHARE = 0.5
+"""Of the tokens an answer may have, how many it is reckoned to have."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one call is expected to take; dollars are None where a price is not published."""
+
+    model: str
+    prompt_tokens: int
+    answer_tokens: int
+    dollars: Decimal | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What would become of a file; `rejected` says why nothing would."""
+
+    kind: str
+    media_type: str
+    looks: "Looks | None"
+    rejected: tuple[str, str] | None = None
+    task: str | None = None
+    named_by: str | None = None
+    ask: Mapping[str, Any] | None = None
+    prompt_version: str | None = None
+    chains: routing.Chains | None = None
+    estimate: Estimate | None = None
+
+
+def parameters(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return a stack's parameters as a policy document."""
+    names = {
+        "language": "Language",
+        "image_models": "ImageModels",
+        "audio_models": "AudioModels",
+        "daily_budget_dollars": "DailyBudgetDollars",
+        "prefix_budgets": "PrefixBudgets",
+    }
+    needed = {
+        name: "-" for name, about in WorkerSettings.model_fields.items() if about.is_required()
+    }  # what the policy does not depend on
+    values = {name: given[parameter] for name, parameter in names.items() if given.get(parameter)}
+    settings = WorkerSettings.model_validate({**needed, **values})
+    return policy.from_parameters(
+        language=settings.language if "language" in values else "",
+        image_models=settings.image_models,
+        audio_models=settings.audio_models,
+        daily_budget_dollars=settings.daily_budget_dollars,
+        prefix_budgets=settings.prefix_budgets,
+    )
+
+
+def of(stack: Stack) -> Policy:
+    """Return the policy that a stack's functions work by.
+
+    Raises CommandError when its override cannot be read or is broken; the functions then keep the last good one.
+    """
+    where = stack.parameters.get("PolicyOverride")
+    try:
+        text = read(where, stack.client) if where else None
+    except UnreadableError as error:
+        raise CommandError(str(error), ExitCode.AWS) from error
+    return checked(text, parameters=parameters(stack.parameters), where=where or "the policy")
+
+
+def checked(
+    text: str | None,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    catalogue: Catalogue | None = None,
+    where: str = "the policy",
+) -> Policy:
+    """Return the policy with an override over it, checked as the functions check it.
+
+    Raises CommandError naming the place that is wrong.
+    """
+    try:
+        found = policy.load(text, parameters=parameters, catalogue=catalogue)
+        routing.check(found)
+    except PolicyError as error:
+        raise CommandError(f"{where}: {error}", ExitCode.USAGE) from error
+    return found
+
+
+def explain(
+    file: Path,
+    key: str,
+    rules: Policy,
+    catalogue: Catalogue,
+    *,
+    metadata: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> Explanation:
+    """Tell what dedupe and the workers would do with a file under this key. Nothing is uploaded, and nobody is asked.
+
+    Raises CommandError when the file cannot be read.
+    """
+    from captions import looks, media
+    from captions.tasks import prompt
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{file} cannot be read: {error.strerror}", ExitCode.USAGE) from error
+    try:
+        found = media.inspect(data)
+    except media.MediaError as error:
+        return Explanation("unknown", "unknown", None, rejected=(error.code, error.message))
+    seen = looks.classify(found.picture) if found.picture is not None else None
+    try:
+        target = routing.route(key, found.kind, rules, _NO_QUEUES, metadata=metadata, tags=tags, looks=seen)
+    except routing.UnroutableError as error:
+        return Explanation(found.kind, found.media_type, seen, rejected=(error.code, error.message))
+    if target is None:
+        message = f"{found.kind} ({found.media_type}) is not captioned"
+        return Explanation(found.kind, found.media_type, seen, rejected=("unsupported_kind", message))
+    asked = prompt(target.ask)
+    text = (len(asked.instructions) + len(asked.text)) // CHARACTERS_PER_TOKEN
+    length = found.duration_s or 0.0
+    shown = {
+        "audio": round(length * SOUND_TOKENS_PER_SECOND),
+        "video": round(length * VIDEO_TOKENS_PER_SECOND),
+    }.get(found.kind, PICTURE_TOKENS)
+    chains = routing.chains(
+        key, found.kind, target.task.name, rules, looks=seen, tokens=text + shown + asked.max_tokens
+    )
+    return Explanation(
+        found.kind,
+        found.media_type,
+        seen,
+        task=target.task.name,
+        named_by=target.named_by,
+        ask=target.ask.model_dump(exclude_defaults=True),
+        prompt_version=target.ask.version,
+        chains=chains,
+        estimate=estimate(chains.models[0], text + shown, round(asked.max_tokens * ANSWERED_SHARE), catalogue),
+    )
+
+
+def estimate(model: str, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue) -> Estimate:
+    """Return what a call is expected to cost by the catalogue's prices."""
+    entry = catalogue.models.get(model)
+    dollars = None
+    if entry is not None and entry.input_price is not None and entry.output_price is not None:
+        dollars = (entry.input_price * prompt_tokens + entry.output_price * answer_tokens) / Decimal(1_000_000)
+    return Estimate(model, prompt_tokens, answer_tokens, dollars)
+
+
+_NO_QUEUES = IntakeSettings(
+    captions_table="-",
+    fingerprints_table="-",
+    uploads_queue_url="-",
+    event_bus_name="-",
+    image_queue_url="-",
+    audio_queue_url="-",
+)
