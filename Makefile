@@ -13,7 +13,7 @@ export UV_LINK_MODE ?= copy
 export UV_NATIVE_TLS ?= true
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help install demo test lint format bench build validate deploy requirements clean
+.PHONY: help install demo test lint format bench looks build validate deploy requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,12 +69,19 @@ RESULTS := benchmarks/results
 
 bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.installed ## every benchmark beside its peers; MEDIA=folder of real media
 	@mkdir -p $(RESULTS)
-	@for name in import_time pipeline chaos gateway_weight gateway_overhead gateway_faults index; do \
+	@for name in import_time pipeline chaos gateway_weight gateway_overhead gateway_faults index economics; do \
 		echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(RESULTS)/$$name.json || exit 1; done
 	@if [ -d "$(MEDIA)" ]; then \
-		for name in near_duplicates fingerprint_speed index_skew; do \
+		for name in near_duplicates fingerprint_speed index_skew classifier; do \
 			echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --media $(MEDIA) --json $(RESULTS)/$$name.json || exit 1; done; \
-	else echo "left out: near_duplicates fingerprint_speed index_skew (no media at '$(MEDIA)': give MEDIA=folder)"; fi
+	else echo "left out: near_duplicates fingerprint_speed index_skew classifier (no media at '$(MEDIA)': give MEDIA=folder)"; fi
+
+# Pictures that benchmarks/looks_corpus.py gathered: what the classifier of looks is fitted on beside MEDIA.
+CORPUS ?= $(RESULTS)/looks
+
+looks: install $(VENV)/peers/looks/.installed ## fit the classifier of looks anew; MEDIA=folder of real media
+	@[ -d "$(CORPUS)" ] || $(VENV)/peers/looks/bin/python benchmarks/looks_corpus.py --out $(CORPUS)
+	@PYTHONPATH=shared $(VENV)/peers/looks/bin/python benchmarks/fit_looks.py --media $(MEDIA) --corpus $(CORPUS)
 
 requirements: $(UV) ## compile the pinned requirements anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt

@@ -29,11 +29,13 @@ import numpy.typing as npt
 from looks_labels import PICTURES, labelled
 from PIL import Image
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
 
 from captions import media
 from captions.looks import CATEGORIES
 from captions.looks.features import measured
 from captions.looks.judging import sharpened
+from captions.looks.script import ScriptModel, measured_lines
 
 FOLDS = 4
 TREES, LEAVES = 48, 96
@@ -42,6 +44,8 @@ MEDIA_WEIGHT = 2.0  # of a picture of MEDIA, to one of CORPUS
 PLENTY = 50  # pictures of one source, from which on each counts less
 HELD_OUT = Path(__file__).parent / "looks_held_out.json.gz"
 MODEL = Path(__file__).parents[1] / "shared" / "captions" / "looks" / "model.json"
+CJK = ("-zh", "-ja", "-ko")  # ends of the names of sources
+WRITTEN = ("document", "code", "screenshot", "chart")
 Floats = npt.NDArray[np.float64]
 
 
@@ -56,6 +60,11 @@ class Row:
     copy: bool
     digest: str
     values: dict[str, float]
+    lines: dict[str, float] | None  # of writing, if there is enough
+
+    @property
+    def cjk(self) -> bool:
+        return self.source.split(" ")[0].endswith(CJK)
 
 
 def relatives(source: str) -> str:
@@ -79,14 +88,11 @@ def measure(job: tuple[str, tuple[str, ...], str, str]) -> list[Row]:
     if picture is None:
         return []
     digest = hashlib.sha256(data).hexdigest()
-    rows = [
-        Row(
-            path, labels, source, origin, False, digest, measured(picture.working, picture.width, picture.height).values
-        )
-    ]
-    for copy in copies(picture.working):
-        values = measured(copy.working, copy.width, copy.height).values
-        rows.append(Row(path, labels, source, origin, True, digest, values))
+    rows = []
+    for number, seen in enumerate((picture, *copies(picture.working))):
+        found = measured(seen.working, seen.width, seen.height)
+        lines = measured_lines(seen.working, found.written) if found.written else None
+        rows.append(Row(path, labels, source, origin, number > 0, digest, found.values, lines))
     return rows
 
 
@@ -141,7 +147,36 @@ def fitted(rows: Sequence[Row], names: Sequence[str]) -> ExtraTreesClassifier:
     return forest.fit(values, target, sample_weight=weights(rows))
 
 
-def document(forest: ExtraTreesClassifier, names: Sequence[str], temperature: float) -> dict[str, Any]:
+def fitted_script(rows: Sequence[Row]) -> dict[str, float]:
+    """Fit what tells Chinese, Japanese and Korean writing from other: each source counts alike, and each side."""
+    names = ("stacked", "stacked_many", "upper", "filled", "even", "dense")
+    values = np.array([[row.lines[name] for name in names] for row in rows if row.lines])
+    target = np.array([row.cjk for row in rows if row.lines])
+    sizes = Counter((row.source, row.cjk) for row in rows if row.lines)
+    weight = np.array([sizes[row.source, row.cjk] ** -0.5 for row in rows if row.lines])
+    weight *= np.where(target, 1 / weight[target].sum(), 1 / weight[~target].sum()) * len(target) / 2
+    middle, spread = values.mean(axis=0), values.std(axis=0)
+    model = LogisticRegression(C=1.0).fit((values - middle) / spread, target, sample_weight=weight)
+    slopes = model.coef_[0] / spread
+    fitted_values = dict(zip(names, (round(float(slope), 4) for slope in slopes), strict=True))
+    return fitted_values | {"bias": round(float(model.intercept_[0] - (slopes * middle).sum()), 4)}
+
+
+def script_held_out(rows: Sequence[Row]) -> dict[str, tuple[int, int, int]]:
+    """Return how each source's writing is told by a model that has not seen the source: right, told, pictures."""
+    table = {}
+    for source in sorted({row.source for row in rows}):
+        mine = [row for row in rows if row.source == source and not row.copy]
+        told = [row for row in mine if row.lines]
+        model = ScriptModel.of(fitted_script([row for row in rows if row.source != source]))
+        right = sum((model.likelihood(row.lines or {}) >= 0.5) == row.cjk for row in told)
+        table[source] = (right, len(told), len(mine))
+    return table
+
+
+def document(
+    forest: ExtraTreesClassifier, names: Sequence[str], temperature: float, script: dict[str, float]
+) -> dict[str, Any]:
     trees, deepest = [], 0
     known = forest.classes_.astype(int)
     for estimator in forest.estimators_:
@@ -164,6 +199,7 @@ def document(forest: ExtraTreesClassifier, names: Sequence[str], temperature: fl
         "features": list(names),
         "temperature": temperature,
         "depth": deepest,
+        "script": script,
         "trees": trees,
     }
 
@@ -216,9 +252,15 @@ def main() -> int:
         right = np.mean([CATEGORIES[p.argmax()] in row.labels for p, row in zip(told[-1], unseen, strict=True)])
         print(f"held out: {', '.join(part)}: {right:.3f} right", file=sys.stderr)
     temperature = best_temperature(np.concatenate(told), asked)
-    models = [{"digests": digests, "model": document(forest, names, temperature)} for digests, forest in folds]
+    written = [row for row in rows if row.labels[0] in WRITTEN]
+    script = fitted_script(written)
+    for source, (right, told, count) in script_held_out(written).items():
+        print(f"script of {source}: {right} right of {told} told of {count}", file=sys.stderr)
+    models = [{"digests": digests, "model": document(forest, names, temperature, script)} for digests, forest in folds]
     HELD_OUT.write_bytes(gzip.compress(json.dumps({"folds": models}, separators=(",", ":")).encode(), mtime=0))
-    MODEL.write_text(json.dumps(document(fitted(rows, names), names, temperature), separators=(",", ":")) + "\n")
+    MODEL.write_text(
+        json.dumps(document(fitted(rows, names), names, temperature, script), separators=(",", ":")) + "\n"
+    )
     print(
         f"temperature {temperature}; {MODEL.stat().st_size / 1000:.0f} KB, {HELD_OUT.stat().st_size / 1000:.0f} KB",
         file=sys.stderr,

@@ -52,6 +52,7 @@ PAGES = (
     ("debian-edu-doc-zh-cn", "**/*.pdf*", "zh", 6),
     ("gnuplot-doc", "**/gnuplot.pdf", "latin", 12),
 )
+TEXTURES = ("lomiri-wallpapers-20.04", "plasma-workspace-wallpapers")
 FONTS = (
     "fonts-hack", "fonts-firacode", "fonts-inconsolata", "fonts-lato", "fonts-liberation", "fonts-dejavu-core",
     "fonts-wqy-zenhei", "fonts-arphic-uming", "fonts-noto-cjk",
@@ -248,13 +249,8 @@ def photographed(rng: Rng, paper: Image.Image, table: Image.Image) -> Image.Imag
     factor = rng.uniform(0.75, 0.97) * min(scene.width / paper.width, scene.height / paper.height)
     small = paper.resize((int(paper.width * factor), int(paper.height * factor)), Image.Resampling.BICUBIC)
     turned = small.rotate(rng.uniform(-9, 9), expand=True, resample=Image.Resampling.BICUBIC)
-    mask = Image.new("L", small.size, 255).rotate(0)
-    mask = Image.new("L", small.size, 255).rotate(0)
-    angle_mask = Image.new("L", turned.size, 0)
-    angle_mask.paste(255, (0, 0, *turned.size))
     black = turned.convert("L").point(lambda v: 255 if v > 8 else 0).filter(ImageFilter.MaxFilter(9))
     scene.paste(turned, ((scene.width - turned.width) // 2, (scene.height - turned.height) // 2), black)
-    del mask, angle_mask
     light = np.linspace(rng.uniform(0.6, 1), rng.uniform(0.6, 1), scene.width)[None, :, None]
     light = light * np.linspace(rng.uniform(0.75, 1), rng.uniform(0.75, 1), scene.height)[:, None, None]
     noise = np.random.default_rng(rng.randrange(1 << 30)).normal(0, rng.uniform(0, 5), (scene.height, scene.width, 1))
@@ -342,6 +338,65 @@ def chart(rng: Rng) -> Image.Image:
     return on_white(Image.open(io.BytesIO(stream.getvalue())))
 
 
+def slide(rng: Rng, fonts: Fonts, script: str) -> Image.Image:
+    wide = rng.randint(500, 1000)
+    high = int(wide * rng.choice((0.5625, 0.625, 0.75)))
+    ground, ink, accent = rng.choice((
+        ("white", "black", "#a00000"), ("white", "#222222", "#1f4e79"), ("#fdf6e3", "#333333", "#006633"),
+        ("#102040", "white", "#ffcc00"), ("#f4f4f4", "#202020", "#cc3300"),
+    ))  # fmt: skip
+    picture = Image.new("RGB", (wide, high), ground)
+    draw = ImageDraw.Draw(picture)
+    files = fonts.plain if script == "latin" else fonts.cjk
+    font, title = fonts.of(rng, files, wide // 32), fonts.of(rng, files, wide // 22)
+    text = (lambda n: words(rng, n)) if script == "latin" else (lambda n: cjk_line(rng, script, 3 * n))
+    draw.text((wide * rng.choice((0.05, 0.3)), high * 0.05), text(3), font=title, fill=accent)
+    if rng.random() < 0.4:
+        draw.line((0, high * 0.15, wide, high * 0.15), fill=accent, width=2)
+    y = high * rng.uniform(0.18, 0.3)
+    while y < high * rng.uniform(0.6, 0.95):
+        left = wide * rng.choice((0.06, 0.06, 0.1))
+        draw.ellipse((left, y + wide / 80, left + wide / 90, y + wide / 42), fill=accent)
+        draw.text((left + wide * 0.03, y), text(rng.randint(1, 8))[:46], font=font, fill=ink)
+        y += wide / 32 * rng.choice((1.4, 1.8, 2.2))
+    draw.text((wide * 0.8, high * 0.94), f"{rng.randint(1, 60)} / 60", font=fonts.of(rng, files, wide // 60), fill=ink)
+    return picture
+
+
+def product(rng: Rng, texture: Image.Image) -> Image.Image:
+    """Cut a soft shape out of a photograph, shade it like a body, and stand it on plain ground."""
+    wide, high = rng.randint(250, 700), rng.randint(250, 700)
+    side = int(min(wide, high) * rng.uniform(0.5, 0.95))
+    scale = rng.uniform(1.0, 3.0)
+    left = rng.randrange(max(1, int(texture.width - side * scale)))
+    top = rng.randrange(max(1, int(texture.height - side * scale)))
+    part = texture.crop((left, top, left + int(side * scale), top + int(side * scale))).resize((side, side))
+    numbers = np.random.default_rng(rng.randrange(1 << 30))
+    angles = np.linspace(0, math.tau, 90, endpoint=False)
+    radius = np.full(90, 0.72)
+    for wave in range(1, 7):
+        radius += numbers.normal(0, 0.16 / wave) * np.cos(wave * angles + numbers.uniform(0, math.tau))
+    radius = np.clip(radius, 0.2, 1) * side / 2
+    outline = [(side / 2 + r * math.cos(a), side / 2 + r * math.sin(a)) for a, r in zip(angles, radius, strict=True)]
+    mask = Image.new("L", (side, side), 0)
+    ImageDraw.Draw(mask).polygon(outline, fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(1))
+    y, x = np.mgrid[0:side, 0:side] / side - 0.5
+    shade = 1.1 - rng.uniform(0.3, 1.1) * np.hypot(x + rng.uniform(0, 0.3), y + rng.uniform(0, 0.3))
+    body = Image.fromarray(np.clip(np.asarray(part, np.float32) * shade[..., None], 0, 255).astype(np.uint8))
+    ground = rng.choice(
+        ((255, 255, 255), (255, 255, 255), (240, 240, 242), (20, 20, 22), tuple(rng.randint(120, 240) for _ in "rgb"))
+    )
+    picture = Image.new("RGB", (wide, high), ground)
+    at = ((wide - side) // 2, (high - side) // 2)
+    if rng.random() < 0.3:
+        dark = Image.new("L", picture.size, 0)
+        dark.paste(mask.point(lambda value: value // 3), (at[0], at[1] + side // 20))
+        picture.paste((0, 0, 0), mask=dark.filter(ImageFilter.GaussianBlur(side / 25)))
+    picture.paste(body, at, mask)
+    return picture
+
+
 def little(rng: Rng) -> Image.Image:
     """Blank, dark, a gradient, or one small plain mark."""
     wide, high = rng.randint(200, 900), rng.randint(200, 900)
@@ -373,6 +428,8 @@ def little(rng: Rng) -> Image.Image:
 def rendered(cache: Path, rng: Rng) -> Iterator[tuple[str, str, Image.Image]]:
     """Yield (labels, source, picture) drawn here."""
     fonts = Fonts(cache)
+    for package in TEXTURES:
+        unpacked(package, cache)
     library = Path(io.__file__).parent
     sources = [
         p for p in sorted(library.rglob("*")) if p.suffix in CODE_SUFFIXES and p.is_file() and p.stat().st_size > 800
@@ -382,7 +439,7 @@ def rendered(cache: Path, rng: Rng) -> Iterator[tuple[str, str, Image.Image]]:
         for p in sorted(cache.rglob("*"))
         if p.suffix in CODE_SUFFIXES[1:] and p.is_file() and not p.is_symlink() and 800 < p.stat().st_size < 100_000
     ]
-    tables = sorted(cache.glob("*wallpapers*/**/*.jpg")) or None
+    tables = sorted(cache.glob("*wallpapers*/**/*.jpg"))
     for _ in range(170):
         yield "code", "rendered", code_screen(rng, fonts, sources)
     for number in range(130):
@@ -395,6 +452,12 @@ def rendered(cache: Path, rng: Rng) -> Iterator[tuple[str, str, Image.Image]]:
     for number in range(160):
         script = ("latin", "latin", "zh", "ja", "ko")[number % 5]
         yield "document", f"rendered-pages-{script}", page(rng, fonts, script)
+    for number in range(90):
+        script = ("latin", "latin", "latin", "zh", "ja")[number % 5]
+        yield "document", f"rendered-slides-{script}", slide(rng, fonts, script)
+    for _ in range(150 if tables else 0):
+        with Image.open(rng.choice(tables)) as texture:
+            yield "product", "rendered", product(rng, texture.convert("RGB"))
     for _ in range(110):
         yield "chart", "rendered", chart(rng)
     for _ in range(110):
@@ -431,9 +494,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     cache = options.cache or options.out.parent / "looks-packages"
-    rng = random.Random(options.seed)
     for made in (real_pictures, rendered):
-        count = write(options.out, lambda made=made: made(cache, rng), rng)  # type: ignore[misc]
+        rng = random.Random(options.seed)
+        count = write(options.out, lambda made=made, rng=rng: made(cache, rng), rng)  # type: ignore[misc]
         print(f"{made.__name__}: {count} pictures", file=sys.stderr)
     return 0
 

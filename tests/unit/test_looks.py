@@ -3,11 +3,12 @@
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from captions import media
 from captions.looks import CATEGORIES, Looks, classify
@@ -62,6 +63,43 @@ def test_a_plain_picture_of_any_shape_says_little(size: tuple[int, int], colour:
     assert looks.category in ("little", "drawing", "photo")
     assert looks.text_share == 0
     assert looks.cjk is None
+
+
+def page_of(line: Callable[[ImageDraw.ImageDraw, int, int], None]) -> bytes:
+    page = Image.new("RGB", (700, 900), "white")
+    draw = ImageDraw.Draw(page)
+    for y in range(60, 840, 40):
+        line(draw, 50, y)
+    return drawn(page)
+
+
+def square_characters(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    """Characters as Chinese has them: each fills a square with strokes above one another."""
+    for column in range(26):
+        left = x + 24 * column
+        for row in range(0, 21, 5):
+            draw.line((left, y + row, left + 19 - (column * row) % 7, y + row), fill="black", width=2)
+        draw.line((left + 3 + 5 * (column % 3), y, left + 3 + 5 * (column % 3), y + 20), fill="black", width=2)
+
+
+def letters(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    draw.text((x, y), "the total of this month is due on receipt", font=ImageFont.load_default(24), fill="black")
+
+
+def test_characters_that_fill_squares_are_told_from_letters() -> None:
+    chinese, english = looks_of(page_of(square_characters)), looks_of(page_of(letters))
+
+    assert chinese.cjk is not None
+    assert english.cjk is not None
+    assert chinese.cjk > 0.5 > english.cjk
+    assert min(chinese.text_share, english.text_share) > 0.05
+
+
+def test_english_forms_and_invoices_are_not_taken_for_chinese() -> None:
+    for name in ("fw9_1.png", "fw9_2.png", "receipt.jpg"):
+        cjk = looks_of((MEDIA / "documents" / name).read_bytes()).cjk
+
+        assert cjk is None or cjk < 0.5, name
 
 
 def test_every_answer_is_one_of_the_categories_with_a_likelihood() -> None:

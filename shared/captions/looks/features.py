@@ -29,15 +29,18 @@ _HARD = 70  # of 255 from one pixel to the next: an edge as ink and screens have
 _CLEAR_STROKE, _CLEAR_PLAIN = 50, 9  # the same for what foliage and fur do not do
 _COLOURFUL = 40  # of 255 between the largest and the smallest channel
 _LINE = 0.22  # of the picture's side: an edge as long as this and straight is a ruled line, an axis or a frame
+_WINDOW, _LEAST_CELLS = 180, 3.0  # pixels a side in which the script is looked at; squares of writing it must hold
 _CELL = 12  # pixels: the squares in which writing is looked for
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The features by name, and the share of the picture's area (0..1) that looks like lines of writing."""
+    """The features by name, the share of the picture's area (0..1) that looks like lines of writing, and the part of
+    the picture with most of it (left, top, right, bottom as shares of width and height; None: there is hardly any)."""
 
     values: dict[str, float]
     text_share: float
+    written: tuple[float, float, float, float] | None = None
 
 
 def measured(working: Image.Image, width: int, height: int) -> Measured:
@@ -59,7 +62,10 @@ def measured(working: Image.Image, width: int, height: int) -> Measured:
     values |= found
     values |= _lines(luma)
     values |= _rows(strokes.text)
-    return Measured({name: round(float(value), 5) for name, value in values.items()}, float(strokes.clear_share))
+    values["clear_text"] = strokes.clear_share
+    return Measured(
+        {name: round(float(value), 5) for name, value in values.items()}, float(strokes.clear_share), strokes.written
+    )
 
 
 def _measured_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -237,6 +243,7 @@ def _grown(plane: Bytes, extreme: np.ufunc, times: int) -> Bytes:
 class _Strokes:
     text: Mask  # strokes that stand like writing
     clear_share: float  # of the picture, where they do so beyond doubt
+    written: tuple[float, float, float, float] | None  # the part with most of that
 
 
 def _strokes(luma: Bytes, rgb: Bytes) -> tuple[_Strokes, dict[str, float]]:
@@ -252,9 +259,9 @@ def _strokes(luma: Bytes, rgb: Bytes) -> tuple[_Strokes, dict[str, float]]:
     strokes = dark | light
     red, green, blue = (channel[strokes] for channel in rgb)
     chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    text = _writing(strokes)
+    text, surely = _writing(strokes), _writing(clear)
     written = _share(text)
-    return _Strokes(text & strokes, _share(_writing(clear))), {
+    return _Strokes(text & strokes, _share(surely), _fullest(surely)), {
         "dark_strokes": dark_share,
         "light_strokes": light_share,
         "strokes": _share(strokes),
@@ -282,6 +289,20 @@ def _writing(strokes: Mask) -> Mask:
     like &= beside  # a letter alone is no writing
     top, left = np.arange(rows + 1) * height // rows, np.arange(columns + 1) * width // columns
     return np.repeat(np.repeat(like, np.diff(top), axis=0), np.diff(left), axis=1)
+
+
+def _fullest(text: Mask) -> tuple[float, float, float, float] | None:
+    """Return the window of WINDOW pixels a side that holds most of the writing, as shares of width and height."""
+    height, width = text.shape
+    tall, wide = min(_WINDOW, height), min(_WINDOW, width)
+    rows, columns = max(1, height // _CELL), max(1, width // _CELL)
+    summed = np.pad(_cells(text, rows, columns), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    down, across = min(rows, math.ceil(tall / _CELL)), min(columns, math.ceil(wide / _CELL))
+    held = summed[down:, across:] - summed[:-down, across:] - summed[down:, :-across] + summed[:-down, :-across]
+    top, left = np.unravel_index(int(held.argmax()), held.shape)
+    if held[top, left] < _LEAST_CELLS:
+        return None
+    return left / columns, top / rows, min(1.0, (left + across) / columns), min(1.0, (top + down) / rows)
 
 
 def _cells(mask: Mask, rows: int, columns: int) -> Plane:

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from captions import media
 from captions.looks import CATEGORIES, Looks
-from captions.looks.features import measured
+from captions.looks.features import Measured, measured
+from captions.looks.script import ScriptModel, measured_lines
 
 Floats = npt.NDArray[np.float64]
+_WRITTEN = ("document", "screenshot", "code")  # writing in lines, of which the script can be told
 _ARRAYS = ("feature", "threshold", "left", "right")
 
 
@@ -41,6 +43,7 @@ class Forest:
     shares: npt.NDArray[np.float32]
     depth: int
     temperature: float
+    script: ScriptModel
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Forest:
@@ -68,6 +71,7 @@ class Forest:
             shares=shares / np.maximum(shares.sum(axis=1, keepdims=True), 1),
             depth=int(document["depth"]),
             temperature=float(document["temperature"]),
+            script=ScriptModel.of(document["script"]),
         )
 
     def likelihoods(self, values: Mapping[str, float]) -> Floats:
@@ -95,10 +99,17 @@ def packaged() -> Forest:
 def judged(picture: media.Picture, forest: Forest | None = None) -> Looks:
     """Return what `picture` looks like, by the packaged forest unless another is given."""
     found = measured(picture.working, picture.width, picture.height)
-    likelihoods = (forest or packaged()).likelihoods(found.values)
+    forest = forest or packaged()
+    likelihoods = forest.likelihoods(found.values)
     best = int(likelihoods.argmax())
     return Looks(
         category=CATEGORIES[best],
         confidence=round(float(likelihoods[best]), 3),
         text_share=round(found.text_share, 3),
+        cjk=_cjk(picture, found, forest.script) if CATEGORIES[best] in _WRITTEN else None,
     )
+
+
+def _cjk(picture: media.Picture, found: Measured, model: ScriptModel) -> float | None:
+    lines = measured_lines(picture.working, found.written) if found.written is not None else None
+    return None if lines is None else round(model.likelihood(lines), 3)
