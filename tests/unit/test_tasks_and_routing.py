@@ -7,7 +7,7 @@ from captions.policy import KINDS, load
 from captions.records import spent
 from captions.routing import route, scope, tenant
 from captions.settings import IntakeSettings
-from captions.tasks import CAPTION, TRANSCRIBE, Ask, clean
+from captions.tasks import Ask, clean
 from captions.uploads import ObjectVersion
 
 SETTINGS = IntakeSettings(
@@ -38,12 +38,6 @@ def version(key: str, bucket: str = "media") -> ObjectVersion:
 )
 def test_answers_are_taken_out_of_their_wrapping(answer: str, kept: str) -> None:
     assert clean(answer) == kept
-
-
-def test_another_prompt_is_another_version() -> None:
-    assert CAPTION.version != TRANSCRIBE.version
-    assert CAPTION.version == CAPTION.version
-    assert CAPTION.prompt("pt-BR")[0].endswith("BCP-47 tag pt-BR.")
 
 
 def test_each_kind_has_its_task_and_queue() -> None:

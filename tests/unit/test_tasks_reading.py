@@ -299,6 +299,7 @@ SEEN = [
     ("ocr", {"blocks": [{"text": "word " * 40}]}, Seen(text_share=0.0), "no_writing", 0.4),
     ("caption", {"visible_text": ["EXIT"]}, Seen(text_share=0.0), "no_writing", 0.1),
     ("ocr", {"blocks": []}, Seen(text_share=0.4), "text_missed", 0.4),
+    ("ocr", {"blocks": []}, Seen(category="document", text_share=0.08), "text_missed", 0.4),
     ("code", {"code": "", "language": ""}, Seen(category="code"), "text_missed", 0.4),
     ("code", {}, Seen(category="photo"), "no_code", 0.3),
     ("chart", {}, Seen(category="photo"), "no_chart", 0.3),
@@ -319,6 +320,10 @@ def test_answers_that_contradict_the_media_are_told(
     assert reading.output is not None
     assert {problem.code: problem.weight for problem in reading.problems}[code] == weight
     assert code not in codes(reading_of(task, good(task, **changes)))
+
+
+def test_a_photo_with_some_texture_like_writing_need_not_have_any() -> None:
+    assert "text_missed" not in codes(reading_of("ocr", good("ocr", blocks=[]), Seen(category="photo", text_share=0.1)))
 
 
 def test_times_that_cannot_be_are_left_out_and_text_is_not() -> None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from captions.tasks import plain
 from captions.tasks.quoting import MAX_NAME_CHARACTERS, MAX_VALUE_CHARACTERS, MAX_VALUES, shortened
 
 Style = Literal["", "concise", "descriptive", "custom"]
@@ -34,15 +33,6 @@ class Task:
     max_tokens: int
     exact_only: bool = False
     """Whether the answer is only ever shared between identical media, as where every letter of it counts."""
-
-    @property
-    def version(self) -> str:
-        """Version of the prompt that `prompt` returns."""
-        return plain.version(self.name)
-
-    def prompt(self, language: str) -> tuple[str, str]:
-        """Return the instructions and the request of the prompt without structure, for an answer in `language`."""
-        return plain.prompt(self.name, language)
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(

@@ -1,0 +1,72 @@
+"""Every task through the local stack: one upload each, asked for in its metadata, answered from what was measured."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from captions.records import Record
+from captions.tasks import TASKS
+from captions_cli.local import LocalStack
+from support.drawn import ORDERS, bar_chart, film, page, png
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "tests" / "media"
+
+
+def ended(stack: LocalStack, count: int, seconds: float) -> dict[str, Record]:
+    deadline = time.monotonic() + seconds
+    found: dict[str, Record] = {}
+    while time.monotonic() < deadline:
+        pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["CaptionsTableName"])
+        items = [item for page in pages for item in page["Items"]]
+        found = {record.key: record for record in (Record.from_item(item) for item in items)}
+        if len(found) == count and all(record.terminal for record in found.values()):
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"not ended in {seconds} s: { ({key: record.state for key, record in found.items()}) }")
+
+
+def test_every_task_is_answered_through_the_stack(tmp_path: Path) -> None:
+    photo = (FILES / "photos/chelsea.jpg").read_bytes()
+    speech = (FILES / "audio/LJ001-0002.wav").read_bytes()
+    uploads: dict[str, tuple[bytes, dict[str, str]]] = {
+        "caption.jpg": (photo, {"style": "concise"}),
+        "alt_text.png": (png(page(*ORDERS, *ORDERS)), {"context-title": " ".join(ORDERS[:2])}),
+        "objects.jpg": ((FILES / "photos/teddy-bear.jpg").read_bytes(), {}),
+        "ocr.png": ((FILES / "documents/contoso_invoice_2.png").read_bytes(), {}),
+        "chart.png": (png(bar_chart([100, 300, 200, 50])), {}),
+        "code.png": ((FILES / "documents/fw9_1.png").read_bytes(), {}),
+        "transcribe.wav": (speech, {}),
+        "audio_qa.wav": (speech, {"question": "What is it comparatively?"}),
+        "emotion.wav": (speech, {}),
+        "music.wav": (speech, {}),
+        "video.mp4": (film(), {}),
+    }
+    assert {Path(key).stem for key in uploads} == set(TASKS)
+    with LocalStack(ROOT / "template.yaml", state_dir=tmp_path, latency_scale=0.0) as stack:
+        for key, (data, asked) in uploads.items():
+            metadata = {"caption-task": Path(key).stem} | {f"caption-{name}": value for name, value in asked.items()}
+            stack.client("s3").put_object(
+                Bucket=stack.outputs["MediaBucketName"], Key=key, Body=data, Metadata=metadata
+            )
+        records = ended(stack, len(uploads), 120)
+
+    assert {key: record.state for key, record in records.items()} == dict.fromkeys(uploads, "captioned")
+    results = {Path(key).stem: record.result for key, record in records.items()}
+    assert all(result is not None and result.task == task for task, result in results.items())
+    texts = {task: result.text for task, result in results.items() if result is not None}
+    data = {task: result.data for task, result in results.items() if result is not None}
+    assert "brown" in texts["caption"]
+    assert "lines of text" in texts["alt_text"]
+    assert "All clear" not in texts["alt_text"]
+    assert data["alt_text"]["purpose"] == "informative"
+    assert isinstance(data["objects"]["objects"], list)
+    assert "cannot read" in data["ocr"]["unclear"][0]
+    assert len(data["chart"]["series"][0]["points"]) == 4
+    assert texts["code"] == ""
+    assert "comparatively" in texts["transcribe"]
+    assert data["audio_qa"]["answerable"] is True
+    assert data["emotion"]["emotion"] == "unknown"
+    assert "words a second" in texts["music"]
+    assert data["video"]["scenes"]
