@@ -50,7 +50,7 @@ lint: install ## ruff, mypy --strict and cfn-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cfn-lint template.yaml
+	@$(BIN)/cfn-lint template.yaml cli/captions_cli/results.yaml
 
 format: install ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .

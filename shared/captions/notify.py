@@ -65,6 +65,9 @@ class Notifier:
             "bucket": record.bucket,
             "key": record.key,
             "version_id": record.version_id,
+            # Events come in any order: of one object's, the greater sequencer is the later, then the later end.
+            "sequencer": record.sequencer,
+            "ended_at": record.completed_at or record.updated_at,
             "state": record.state,
             "source": record.source,
             "kind": record.kind,
