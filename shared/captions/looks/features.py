@@ -231,12 +231,14 @@ def _furthest(rgb: Bytes, colour: list[int]) -> Bytes:
     return np.maximum(np.maximum(red, green), blue)
 
 
-def _grown(plane: Bytes, extreme: np.ufunc, times: int) -> Bytes:
-    for _ in range(times):
-        padded = np.pad(plane, 1, mode="edge")
-        rows = extreme(extreme(padded[:-2], padded[1:-1]), padded[2:])
-        plane = extreme(extreme(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
-    return plane
+def _grown(plane: Bytes, extreme: np.ufunc) -> Bytes:
+    """Return each pixel's extreme within 5 x 5 pixels; beyond the sides the plane goes on as it ends."""
+    padded = np.pad(plane, 2, mode="edge")
+    pairs = extreme(padded[:-1], padded[1:])
+    rows = extreme(extreme(pairs[:-3], pairs[2:-1]), padded[4:])
+    pairs = extreme(rows[:, :-1], rows[:, 1:])
+    grown: Bytes = extreme(extreme(pairs[:, :-3], pairs[:, 2:-1]), rows[:, 4:])
+    return grown
 
 
 @dataclass(frozen=True)
@@ -248,10 +250,10 @@ class _Strokes:
 
 def _strokes(luma: Bytes, rgb: Bytes) -> tuple[_Strokes, dict[str, float]]:
     """Find thin strokes on plain ground, and the squares in which they stand like writing."""
-    closed = _grown(_grown(luma, np.maximum, 2), np.minimum, 2)
-    opened = _grown(_grown(luma, np.minimum, 2), np.maximum, 2)
-    under = _grown(closed, np.maximum, 2) - _grown(closed, np.minimum, 2)
-    over = _grown(opened, np.maximum, 2) - _grown(opened, np.minimum, 2)
+    closed = _grown(_grown(luma, np.maximum), np.minimum)
+    opened = _grown(_grown(luma, np.minimum), np.maximum)
+    under = _grown(closed, np.maximum) - _grown(closed, np.minimum)
+    over = _grown(opened, np.maximum) - _grown(opened, np.minimum)
     darker, lighter = closed - luma, luma - opened
     dark, light = (darker > _STROKE) & (under < _PLAIN), (lighter > _STROKE) & (over < _PLAIN)
     clear = ((darker > _CLEAR_STROKE) & (under < _CLEAR_PLAIN)) | ((lighter > _CLEAR_STROKE) & (over < _CLEAR_PLAIN))
