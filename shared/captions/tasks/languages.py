@@ -39,23 +39,47 @@ _SCRIPTS: dict[str, frozenset[str]] = {
 }
 _KANA = frozenset({"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
 
-# Function words that are frequent in one language and not words of the others listed, or rarely.
+# Function words that are frequent in a language; what it shares with others stands in both lists, so that it tells none
+# of them from the other.
 _WORDS: dict[str, frozenset[str]] = {
     language: frozenset(words.split())
     for language, words in {
-        "en": "the and of with is are that this from which has have by an their its while was were",
-        "de": "der die das und ist ein eine einen einem einer mit auf im den dem von nicht zu sich sind vor",
-        "fr": "le les des est une dans et du au aux avec sur qui il elle pas pour sont ce cette",
-        "es": "el los las una un y en con que por para del está su se al son como sobre",
-        "it": "il gli di una che con per del della nel nella sono è un e da sul alla dei",
-        "pt": "o os uma um e com que não em do da no na para por são está dos das ao",
-        "nl": "het een van en met op is zijn de niet voor aan dat te bij staat wordt door",
-        "sv": "och en ett på med är som av det i den till för från inte har",
-        "da": "og en et på med er som af det i den til for fra ikke har",
-        "nb": "og en et på med er som av det i den til for fra ikke har",
-        "pl": "i w na z jest się nie do od przez są oraz która który jego",
-        "tr": "ve bir bu ile için olan üzerinde gibi var değil çok daha da",
-        "id": "yang dan di dengan ini itu untuk dari sebuah seorang adalah pada sedang",
+        "en": (
+            "the and of with is are that this from which has have by an their its while was were a in on to at "
+            "for or as it be two up out next into over"
+        ),
+        "de": (
+            "der die das und ist ein eine einen einem einer mit auf im den dem von nicht zu sich sind vor in an "
+            "am aus für bei als wie zum zur des oder hat über er sie es"
+        ),
+        "fr": (
+            "le les des est une dans et du au aux avec sur qui il elle pas pour sont ce cette à en de la un par "
+            "ou d l se sa son leur plus deux où"
+        ),
+        "es": (
+            "el los las una un y en con que por para del está su se al son como sobre de a la o es dos sin más "
+            "entre hay junto"
+        ),
+        "it": (
+            "il gli di una che con per del della nel nella sono è un e da sul alla dei a la le i in lo o si due "
+            "su al ed più tra"
+        ),
+        "pt": (
+            "o os uma um e com que não em do da no na para por são está dos das ao a de se as sobre mais dois "
+            "entre junto"
+        ),
+        "nl": (
+            "het een van en met op is zijn de niet voor aan dat te bij staat wordt door in of naar over uit als "
+            "ook om er hij ze twee"
+        ),
+        "sv": "och en ett på med är som av det i den till för från inte har om vid under två sitter står han hon",
+        "da": "og en et på med er som af det i den til for fra ikke har om ved under to han hun der sidder",
+        "nb": "og en et på med er som av det i den til for fra ikke har om ved under to han hun der sitter",
+        "pl": "i w na z jest się nie do od przez są oraz która który jego a o po za dwa ze jak dla przy",
+        "tr": "ve bir bu ile için olan üzerinde gibi var değil çok daha da iki en ne o de ki ya",
+        "id": (
+            "yang dan di dengan ini itu untuk dari sebuah seorang adalah pada sedang ada oleh ke atau juga dua satu"
+        ),
     }.items()
 }
 _SAME: dict[str, str] = {"no": "nb", "nn": "nb", "ms": "id"}
@@ -134,18 +158,23 @@ def contradiction(text: str, language: str) -> str | None:
 
 def _latin_contradiction(text: str, language: str) -> str | None:
     asked = _SAME.get(primary(language), primary(language))
-    hits = _hits(text)
-    best = max(hits, key=lambda name: hits[name], default="")
-    if not best or best == asked or frozenset({best, asked}) in _NEAR:
+    words = _words(text)
+    hits = _hits(words)
+    # Of a language without a list only English is told: its neighbours would be taken for it.
+    best = max(hits if asked in _WORDS else ("en",), key=lambda name: hits[name])
+    if best == asked or frozenset({best, asked}) in _NEAR:
         return None
-    least = 3 if asked in _WORDS else 5
-    if hits[best] >= least and hits[best] > 2 * hits.get(asked, 0) + 1:
-        return f"its words are those of {best}"
-    return None
+    listed = asked in _WORDS
+    distinct = len(_WORDS[best] & set(words))
+    enough = hits[best] >= (3 if listed else 5) and distinct >= (2 if listed else 4)
+    return f"its words are those of {best}" if enough and hits[best] > 2 * hits.get(asked, 0) + 1 else None
 
 
-def _hits(text: str) -> dict[str, int]:
-    words = Counter(word.lower() for word in _WORD.findall(text[:20_000]))
+def _words(text: str) -> Counter[str]:
+    return Counter(word.lower() for word in _WORD.findall(text[:20_000]))
+
+
+def _hits(words: Counter[str]) -> dict[str, int]:
     return {name: sum(words[word] for word in known) for name, known in _WORDS.items()}
 
 
@@ -162,6 +191,6 @@ def guess(text: str) -> str | None:
             return language
     if 2 * found["LATIN"] <= letters:
         return None
-    ordered = sorted(_hits(text).items(), key=lambda item: -item[1])
+    ordered = sorted(_hits(_words(text)).items(), key=lambda item: -item[1])
     (best, most), (_, next_most) = ordered[0], ordered[1]
     return best if most >= 3 and most > 2 * next_most else None
