@@ -38,6 +38,13 @@ $(VENV)/sam/.installed: $(UV) requirements/sam.txt
 	@$(UV) pip install --quiet --python $(VENV)/sam/bin/python --require-hashes -r requirements/sam.txt
 	@touch $@
 
+# So does checkov.
+$(VENV)/checkov/.installed: $(UV) requirements/checkov.txt
+	@echo "installing checkov into $(VENV)/checkov" >&2
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(VENV)/checkov
+	@$(UV) pip install --quiet --python $(VENV)/checkov/bin/python --require-hashes -r requirements/checkov.txt
+	@touch $@
+
 install: $(VENV)/.installed ## everything the other targets need, into .venv
 
 demo: install ## upload real media to the whole stack on this machine and watch it being captioned
@@ -86,6 +93,7 @@ looks: install $(VENV)/peers/looks/.installed ## fit the classifier of looks ane
 requirements: $(UV) ## compile the pinned requirements anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/sam.in -o requirements/sam.txt
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
 	@for name in benchmarks/peers/*.in; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$name -o $${name%.in}.txt; done
 
@@ -109,8 +117,9 @@ layers-requirements: $(UV) ## pin the layers' packages anew, in the versions tha
 		layers/inference/requirements.in -o layers/inference/requirements.txt
 	@$(LAYER_COMPILE) layers/recording/requirements.in -o layers/recording/requirements.txt
 
-validate: install $(VENV)/sam/.installed ## cfn-lint and sam validate --lint
+validate: install $(VENV)/sam/.installed $(VENV)/checkov/.installed ## cfn-lint, checkov and sam validate --lint
 	@$(BIN)/cfn-lint template.yaml
+	@$(VENV)/checkov/bin/checkov --file template.yaml --framework cloudformation --skip-download --compact --quiet
 	@$(SAM) validate --lint --region $(or $(REGION),us-east-1)
 
 build: install $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam

@@ -70,8 +70,6 @@ UNUSABLE_DEFERRALS = 2
 _UNUSABLE = frozenset({"truncated", "empty", "unfit"})
 PICTURE_TOKENS = 2_500
 """Of the largest copy of a picture that a model is sent (gateway/bodies.py)."""
-LINK_SECONDS = 120
-"""How long a presigned URL given to a model lives; longer than any model may take."""
 
 _WAITS_FOR: Mapping[type[GatewayError], str] = {
     AccountProblem: "account_problem",
@@ -232,7 +230,8 @@ class Worker:
             return await asyncio.to_thread(self._media, job, data), data
 
     def _media(self, job: Job, data: bytes) -> Media:
-        link = partial(self.objects.link, job.upload, LINK_SECONDS)
+        # In a bucket without versions a link could lead to what was uploaded since: such media are sent as data or not.
+        link = partial(self.objects.link, job.upload) if job.upload.version_id is not None else None
         if job.kind == "audio":
             sound = media.audio_payload(data)
             return Media(

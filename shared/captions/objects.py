@@ -1,5 +1,6 @@
 """Reads the very version of an object that an event was about, and what its uploader said beside it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,10 +95,13 @@ class Objects:
             size=head["ContentLength"],
         )
 
-    def link(self, upload: ObjectVersion, seconds: int) -> str:
-        """Return a presigned URL of this version, good for `seconds`."""
-        request = {"Bucket": upload.bucket, "Key": upload.key}
-        if upload.version_id is not None:
-            request["VersionId"] = upload.version_id
-        url: str = self._s3.generate_presigned_url("get_object", Params=request, ExpiresIn=seconds)
+    def link(self, upload: ObjectVersion, seconds: float) -> str:
+        """Return a presigned URL of this version, good for `seconds`, rounded up to a whole one.
+
+        Raises ValueError for an upload without a version: its link would be to whatever has its key by then.
+        """
+        if upload.version_id is None:
+            raise ValueError(f"{upload.asset} has no version to link to")
+        request = {"Bucket": upload.bucket, "Key": upload.key, "VersionId": upload.version_id}
+        url: str = self._s3.generate_presigned_url("get_object", Params=request, ExpiresIn=math.ceil(seconds))
         return url

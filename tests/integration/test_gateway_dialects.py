@@ -124,7 +124,7 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang", "dashscope"])
 async def test_what_does_not_fit_into_a_body_is_sent_as_a_link(bucket, dialect):
-    large = Media("audio", "audio/wav", b"\0" * 4_000_000, url=lambda: f"{bucket}/sound.wav", duration_s=0.5)
+    large = Media("audio", "audio/wav", b"\0" * 4_000_000, url=lambda seconds: f"{bucket}/sound.wav", duration_s=0.5)
 
     with LocalEndpoint(latency_scale=0.0, dialect=dialect) as server:
         completion = await complete(server.url, configured(server.url, dialect), [OMNI], large)

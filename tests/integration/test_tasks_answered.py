@@ -43,7 +43,7 @@ def speech() -> Media:
 
 def moving() -> Media:
     link = f"data:video/mp4;base64,{b64encode(film()).decode()}"
-    return Media("video", "video/mp4", None, url=lambda: link, duration_s=2.0)
+    return Media("video", "video/mp4", None, url=lambda seconds: link, duration_s=2.0)
 
 
 async def completed(endpoint, asked, medium, model=None, catalogue=None):

@@ -6,6 +6,16 @@ import pytest
 
 from support.template import Check, Invariants, Mutation, Template, current, listed, mutated, properties
 
+KEYED = {
+    "AWS::SNS::Topic": "KmsMasterKeyId",
+    "AWS::Logs::LogGroup": "KmsKeyId",
+    "AWS::SecretsManager::Secret": "KmsKeyId",
+    "AWS::Events::EventBus": "KmsKeyIdentifier",
+    "AWS::Lambda::Function": "KmsKeyArn",
+    "AWS::AppConfig::ConfigurationProfile": "KmsKeyIdentifier",
+}
+"""Where else a key of one's own is given, by type."""
+
 INVARIANTS = Invariants()
 caught = INVARIANTS.caught
 
@@ -65,15 +75,83 @@ def buckets_and_queues_refuse_plain_http(template: Template) -> Iterator[str]:
 @caught(
     lambda raw: properties(raw, "ControlTable").pop("SSESpecification"),
     lambda raw: properties(raw, "ImageQueue").pop("SqsManagedSseEnabled"),
+    lambda raw: properties(raw, "ImageQueue").pop("KmsMasterKeyId"),
     lambda raw: properties(raw, "RuleDeadLetterQueue").update(SqsManagedSseEnabled=False),
+    lambda raw: properties(raw, "CaptionsTable")["SSESpecification"].pop("KMSMasterKeyId"),
+    lambda raw: properties(raw, "EventBus").update(KmsKeyIdentifier={"Ref": "KmsKeyArn"}),
+    lambda raw: properties(raw, "AlarmTopic").update(KmsMasterKeyId="alias/aws/sns"),
+    lambda raw: properties(raw, "SweepLogGroup").pop("KmsKeyId"),
+    lambda raw: properties(raw, "EndpointSecret").pop("KmsKeyId"),
+    lambda raw: properties(raw, "ConfigurationProfile").pop("KmsKeyIdentifier"),
+    lambda raw: raw["Globals"]["Function"].pop("KmsKeyArn"),
+    lambda raw: properties(raw, "MediaBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"][0][
+        "ServerSideEncryptionByDefault"
+    ].pop("KMSMasterKeyID"),
 )
-def tables_and_queues_are_encrypted(template: Template) -> Iterator[str]:
+def everything_that_is_kept_is_encrypted_with_a_key_of_ones_own_if_there_is_one(template: Template) -> Iterator[str]:
+    chosen = {"Fn::If": ["MakesKey", {"Fn::GetAtt": ["DataKey", "Arn"]}, {"Ref": "KmsKeyArn"}]}
+    own = {"Fn::If": ["HasKey", chosen, {"Ref": "AWS::NoValue"}]}
     for name, table in template.of_type("AWS::DynamoDB::Table"):
-        if table.get("SSESpecification", {}).get("SSEEnabled") is not True:
+        if table.get("SSESpecification") != {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": own}:
             yield f"{name} is not encrypted"
     for name, queue in template.of_type("AWS::SQS::Queue"):
-        if queue.get("SqsManagedSseEnabled") is not True and "KmsMasterKeyId" not in queue:
+        managed = {"Fn::If": ["HasKey", {"Ref": "AWS::NoValue"}, True]}
+        if (queue.get("SqsManagedSseEnabled"), queue.get("KmsMasterKeyId")) != (managed, own):
             yield f"{name} is not encrypted"
+    for name, bucket in template.of_type("AWS::S3::Bucket"):
+        (rule,) = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [{}])
+        default = rule.get("ServerSideEncryptionByDefault", {})
+        algorithm = {"Fn::If": ["HasKey", "aws:kms", "AES256"]}
+        if default != {"SSEAlgorithm": algorithm, "KMSMasterKeyID": own}:
+            yield f"{name} is not encrypted"
+    for type_, attribute in KEYED.items():
+        for name, resource in template.of_type(type_):
+            if resource.get(attribute) != own:
+                yield f"{name} is not encrypted with the key"
+
+
+@caught(
+    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"].pop(1),
+    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"].pop(2),
+    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"][1]["Principal"]["Service"].remove(
+        "cloudwatch.amazonaws.com"
+    ),
+    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"][1]["Action"].remove("kms:GenerateDataKey"),
+    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"][1].pop("Condition"),
+    lambda raw: properties(raw, "DataKey").pop("EnableKeyRotation"),
+    lambda raw: raw["Resources"]["DataKey"].pop("DeletionPolicy"),
+    lambda raw: properties(raw, "KeyPolicy")["Roles"].pop(),
+    lambda raw: properties(raw, "KeyPolicy")["PolicyDocument"]["Statement"][0]["Action"].remove("kms:Decrypt"),
+    lambda raw: properties(raw, "KeyPolicy")["PolicyDocument"]["Statement"][0]["Condition"]["StringLike"][
+        "kms:ViaService"
+    ].pop(4),
+)
+def the_key_may_be_used_by_those_who_need_it(template: Template) -> Iterator[str]:
+    key = template.resources["DataKey"]
+    if (key.get("DeletionPolicy"), key.get("UpdateReplacePolicy")) != ("RetainExceptOnCreate", "Retain"):
+        yield "what the key encrypts outlives it"
+    if key["Properties"].get("EnableKeyRotation") is not True:
+        yield "the key is never renewed"
+    granted: dict[str, set[str]] = {}
+    for statement in key["Properties"]["KeyPolicy"]["Statement"]:
+        for service in listed(statement["Principal"].get("Service", [])):
+            name = service if isinstance(service, str) else service["Fn::Sub"]
+            granted.setdefault(name.split(".")[0], set()).update(listed(statement["Action"]))
+            if "Condition" not in statement:
+                yield f"{name} may use the key for other accounts"
+    for service in ("events", "cloudwatch", "logs"):
+        if not {"kms:Decrypt", "kms:GenerateDataKey"} <= granted.get(service, set()):
+            yield f"{service} may not use the key"
+    policy = template.resources["KeyPolicy"]["Properties"]
+    roles = {template.target(function["Role"]) for _, function in template.of_type("AWS::Lambda::Function")}
+    if {template.target(role) for role in policy["Roles"]} != roles:
+        yield "a function may not use the key"
+    (allowed,) = policy["PolicyDocument"]["Statement"]
+    if not {"kms:Decrypt", "kms:GenerateDataKey"} <= set(allowed["Action"]):
+        yield "functions may not use the key"
+    via = {entry["Fn::Sub"].split(".")[0] for entry in allowed["Condition"]["StringLike"]["kms:ViaService"]}
+    if via != {"dynamodb", "events", "lambda", "s3", "secretsmanager", "sqs"}:
+        yield f"functions may use the key through {via}"
 
 
 @caught(

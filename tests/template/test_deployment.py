@@ -141,6 +141,8 @@ def a_changed_parameter_reaches_the_alias(template: Template) -> Iterator[str]:
         # To Lambda a version like the one before is none, which CloudFormation takes for an error.
         if function["Environment"]["Variables"].get("CONFIGURATION_VERSION") != {"Ref": "Configuration"}:
             yield f"{name} is the same function under every configuration"
+        # How much runs at once is no part of a version.
+        function = {key: value for key, value in function.items() if key != "ReservedConcurrentExecutions"}
         used = set(references([function, *(conditions[c] for c in conditions_in(function))]))
         if missing := used & set(template.raw["Parameters"]) - content:
             yield f"{name}: a change of {missing} is not published"

@@ -48,6 +48,28 @@ def functions_share_runtime_architecture_tracing_and_layers(template: Template) 
 
 
 @caught(
+    lambda raw: properties(raw, "CaptionFunction").pop("ReservedConcurrentExecutions"),
+    lambda raw: properties(raw, "CaptionFunction").update(ReservedConcurrentExecutions=12),
+    lambda raw: properties(raw, "CaptionFunction").update(
+        ReservedConcurrentExecutions={
+            "Fn::If": ["ReservesConcurrency", {"Ref": "DedupeConcurrency"}, {"Ref": "AWS::NoValue"}]
+        }
+    ),
+)
+def concurrency_is_set_aside_only_where_that_is_wanted_and_then_what_the_pool_may_use(
+    template: Template,
+) -> Iterator[str]:
+    limits = {
+        template.function(mapping["FunctionName"]): mapping["ScalingConfig"]["MaximumConcurrency"]
+        for _, mapping in template.of_type("AWS::Lambda::EventSourceMapping")
+    }
+    for name, function in template.of_type("AWS::Lambda::Function"):
+        wanted = {"Fn::If": ["ReservesConcurrency", limits.get(name, 1), {"Ref": "AWS::NoValue"}]}
+        if function.get("ReservedConcurrentExecutions") != wanted:
+            yield f"{name} reserves {function.get('ReservedConcurrentExecutions')}"
+
+
+@caught(
     lambda raw: raw["Resources"].pop("SweepLogGroup"),
     lambda raw: properties(raw, "SweepLogGroup").pop("RetentionInDays"),
     lambda raw: properties(raw, "SweepFunction").pop("LoggingConfig"),

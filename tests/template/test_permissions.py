@@ -111,6 +111,27 @@ def an_existing_bucket_takes_the_place_of_the_stacks_own(template: Template) -> 
 
 
 @caught(
+    lambda raw: statement(raw, "CaptionRole", "Fingerprints")["Action"].append("dynamodb:PutItem"),
+    lambda raw: statement(raw, "TranscribeRole", "Fingerprints")["Action"].append("dynamodb:BatchWriteItem"),
+    lambda raw: statement(raw, "SweepRole", "Captions")["Action"].append("dynamodb:DeleteItem"),
+    lambda raw: statement(raw, "CaptionRole", "Media")["Action"].append("s3:PutObject"),
+)
+def nobody_may_make_what_only_dedupe_makes_nor_remove_a_record_nor_write_media(template: Template) -> Iterator[str]:
+    """Workers renew, settle and retire claims; a claim and its postings are dedupe's to make."""
+    for name, _ in template.of_type("AWS::IAM::Role"):
+        for entry in statements(template, name):
+            on = {template.target(node) for node in listed(entry["Resource"])}
+            actions = set(listed(entry["Action"]))
+            made = actions & {"dynamodb:PutItem", "dynamodb:BatchWriteItem"}
+            if name != "DedupeRole" and "FingerprintsTable" in on and made:
+                yield f"{name} may {made}"
+            if written := {a for a in actions if a.startswith("s3:") and not a.startswith(("s3:Get", "s3:List"))}:
+                yield f"{name} may {written}"
+            if "CaptionsTable" in on and (removing := {a for a in actions if "Delete" in a}):
+                yield f"{name} may {removing}"
+
+
+@caught(
     lambda raw: statement(raw, "DedupeRole", "OwnQueue").update(Resource={"Fn::GetAtt": ["ImageQueue", "Arn"]}),
     lambda raw: statement(raw, "CaptionRole", "OwnQueue")["Action"].remove("sqs:DeleteMessage"),
     lambda raw: statement(raw, "CaptionRole", "Logs").update(Resource={"Fn::GetAtt": ["SweepLogGroup", "Arn"]}),

@@ -32,7 +32,9 @@ def ask(*media, **changes):
 
 def body(request, name, endpoint="http://openai/v1"):
     model, wire_name = DIALECTS.served(name, endpoint)
-    return Parts(request).body(model, wire_name, max_tokens=request.max_tokens, stream=model.streaming_only)
+    return Parts(request).body(
+        model, wire_name, max_tokens=request.max_tokens, stream=model.streaming_only, seconds=30.0
+    )
 
 
 def media_part(request, name, endpoint="http://openai/v1"):
@@ -109,8 +111,8 @@ def test_dashscopes_omni_models_are_streamed_with_usage():
 def test_a_link_is_made_only_if_the_data_does_not_fit():
     made = []
 
-    def link():
-        made.append(1)
+    def link(seconds):
+        made.append(seconds)
         return "https://bucket/key?signature"
 
     small = Media("audio", "audio/mpeg", b"x" * 1_000, url=link)
@@ -121,6 +123,7 @@ def test_a_link_is_made_only_if_the_data_does_not_fit():
     assert media_part(ask(large), OMNI) == {"type": "audio_url", "audio_url": {"url": "https://bucket/key?signature"}}
     sent = media_part(ask(large), OMNI, "http://dashscope/v1")
     assert sent == {"type": "input_audio", "input_audio": {"data": "https://bucket/key?signature", "format": "mp3"}}
+    assert made == [30.0, 30.0], "each attempt has a link of its own, for its own time"
 
 
 def plan(request, chain, *endpoints):

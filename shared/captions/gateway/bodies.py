@@ -60,7 +60,6 @@ class Parts:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._base64: dict[int, str] = {}
-        self._links: dict[int, str] = {}
         text = len(request.instructions.encode()) + len(request.text.encode())
         if request.response_format is not None:
             text += len(json.dumps(request.response_format))
@@ -70,8 +69,8 @@ class Parts:
         """Tell whether some way the model takes media holds the whole request within its body."""
         return self._ways(model) is not None
 
-    def body(self, model: Model, wire_name: str, *, max_tokens: int, stream: bool) -> dict[str, Any]:
-        """Return the body to send. `wire_name` is what the endpoint calls the model.
+    def body(self, model: Model, wire_name: str, *, max_tokens: int, stream: bool, seconds: float) -> dict[str, Any]:
+        """Return the body to send. `wire_name` is what the endpoint calls the model, `seconds` how long links are good.
 
         Raises:
             ValueError: the request does not fit (ask `fit` first).
@@ -82,7 +81,7 @@ class Parts:
         request = self._request
         if TRANSCRIPTION in ways:
             raise ValueError(f"{model.name} is asked for a transcription, not in a chat")
-        parts = [self._part(index, way, model) for index, way in enumerate(ways)]
+        parts = [self._part(index, way, model, seconds) for index, way in enumerate(ways)]
         messages: list[dict[str, Any]] = []
         if request.instructions:
             messages.append({"role": "system", "content": request.instructions})
@@ -133,7 +132,7 @@ class Parts:
                 return None
         return ways if room >= 0 else None
 
-    def _part(self, index: int, way: str, model: Model) -> dict[str, Any]:
+    def _part(self, index: int, way: str, model: Model, seconds: float) -> dict[str, Any]:
         medium = self._request.media[index]
         kind = way.removesuffix("_data")
         if way == "input_audio":
@@ -148,11 +147,11 @@ class Parts:
             return {
                 "type": "input_audio",
                 "input_audio": {
-                    "data": self._link(index),
+                    "data": self._link(index, seconds),
                     "format": _audio_format(medium.media_type),
                 },
             }
-        url = f"data:{medium.media_type};base64,{self._encoded(index)}" if way != kind else self._link(index)
+        url = f"data:{medium.media_type};base64,{self._encoded(index)}" if way != kind else self._link(index, seconds)
         return {"type": kind, kind: {"url": url}}
 
     def _encoded(self, index: int) -> str:
@@ -162,12 +161,10 @@ class Parts:
             self._base64[index] = b64encode(data).decode("ascii")
         return self._base64[index]
 
-    def _link(self, index: int) -> str:
-        if index not in self._links:
-            make = self._request.media[index].url
-            assert make is not None  # `_ways_of` offers a link only where one can be made
-            self._links[index] = make()
-        return self._links[index]
+    def _link(self, index: int, seconds: float) -> str:
+        make = self._request.media[index].url
+        assert make is not None  # `_ways_of` offers a link only where one can be made
+        return make(seconds)
 
 
 def _response_format(request: Request, model: Model) -> dict[str, Any] | None:

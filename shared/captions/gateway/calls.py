@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ from captions.gateway.exchange import Attempt, Completion, CostSource, Endpoint,
 from captions.gateway.fallback import Candidate, Plan
 from captions.gateway.keys import KeyRing, Keys
 
+_URL_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%-]+=[^\s\"'<>\\]*")
+"""The query of a URL within a text: of a presigned one, what lets its reader in."""
 _CONNECT_S = 3.0
 _CONNECT_SHARE = 0.8
 """A region that cannot be reached must not take an attempt's whole time, and must be told from a slow model."""
@@ -369,7 +372,9 @@ class Gateway:
     async def _send(self, call: _Call, turn: _Turn, *, stream: bool) -> Any:
         candidate = turn.candidate
         options = await self._options(call, turn)
-        body = call.parts.body(candidate.model, candidate.wire_name, max_tokens=call.max_tokens, stream=stream)
+        body = call.parts.body(
+            candidate.model, candidate.wire_name, max_tokens=call.max_tokens, stream=stream, seconds=turn.left()
+        )
         return await self._client(candidate.endpoint).chat.completions.create(**body, **options)
 
     async def _options(self, call: _Call, turn: _Turn) -> dict[str, Any]:
@@ -392,7 +397,7 @@ class Gateway:
             raise error
         failure = self._classed(turn, error)
         tokens, stated = usage_of(failure.usage)
-        detail = failure.detail.replace(turn.key, "…") if failure.detail and turn.key else failure.detail
+        detail = _discreet(failure.detail, turn.key) if failure.detail else failure.detail
         call.record(turn, failure.error_class.value, failure.status, tokens, stated, failure=failure, detail=detail)
         if failure.status == 401 and not turn.key_renewed:
             turn.key_renewed = True
@@ -620,6 +625,12 @@ class _Call:
             mean_logprob=answer.mean_logprob,
             transcribed=answer.transcribed,
         )
+
+
+def _discreet(detail: str, key: str) -> str:
+    """Return an endpoint's words without the key, and without the signatures of links that it repeats."""
+    unsigned = _URL_QUERY.sub("?…", detail)
+    return unsigned.replace(key, "…") if key else unsigned
 
 
 def _fit(answer: Answer, request: Request) -> Answer:

@@ -29,14 +29,15 @@ class Endpoint:
 class Media:
     """One medium of a request.
 
-    `url` makes a link to the medium. It is called only for a model that takes links, and only if the bytes are not at
-    hand or do not fit into the model's body. `duration_s` is how long sound or video plays.
+    `url` makes a link to the medium that is good for so many seconds. It is called only for a model that takes links,
+    and only if the bytes are not at hand or do not fit into the model's body; each attempt gets a link of its own, for
+    the time that the attempt has. `duration_s` is how long sound or video plays.
     """
 
     kind: Literal["image", "audio", "video"]
     media_type: str
     data: bytes | None = field(default=None, repr=False)
-    url: Callable[[], str] | None = field(default=None, repr=False)
+    url: Callable[[float], str] | None = field(default=None, repr=False)
     duration_s: float | None = None
 
 
