@@ -1,4 +1,4 @@
-"""Each upload counts once, as in time or late, and late ones before they end."""
+"""What the sweep and the records count: each upload once, as in time or late, and what people made of captions."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from captions.jobs import Queues
 from captions.objective import Objective
 from captions.records import Reason
 from captions.settings import SweepSettings
-from captions.sweeping import Sweeper
-from support.pipeline import Dedupe
+from captions.sweeping import Sweeper, reviewed
+from support.pipeline import Aws, Dedupe
 
 SECONDS = 900.0
 REASON = Reason(code="gave_up", message="no model answered")
@@ -107,3 +107,19 @@ def test_repeated_deliveries_count_once(dedupe: Dedupe, counted: list[str]) -> N
     for _ in range(3):
         dedupe.deliver(event)
     assert counted == ["TerminalInTime"]
+
+
+def test_what_people_made_of_captions_is_summed_over_models_and_tasks(aws: Aws) -> None:
+    for model, task, edited, accepted in (("a", "caption", 2, 5), ("b", "ocr", 1, 0)):
+        aws.dynamodb.put_item(
+            TableName="control",
+            Item={
+                "pk": {"S": f"quality#{model}#{task}"},
+                "sk": {"S": "counts"},
+                "edited": {"N": str(edited)},
+                "edited_3": {"N": "9"},
+                **({"accepted": {"N": str(accepted)}} if accepted else {}),
+            },
+        )
+    aws.dynamodb.put_item(TableName="control", Item={"pk": {"S": "breakers"}, "sk": {"S": "a"}, "edited": {"N": "7"}})
+    assert reviewed(aws.dynamodb, "control") == (3, 5)

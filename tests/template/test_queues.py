@@ -1,10 +1,15 @@
 """Invariants of the queues, and of what carries events to them."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from moto.events.models import EventPattern
 
-from support.template import Check, Invariants, Mutation, Template, current, listed, mutated, properties
+from captions_cli.local.events import s3_event
+from captions_cli.local.translate import translate
+from support.template import REGION, ROOT, Check, Invariants, Mutation, Template, current, listed, mutated, properties
 
 INVARIANTS = Invariants()
 caught = INVARIANTS.caught
@@ -127,3 +132,72 @@ def test_invariant_holds(check: Check) -> None:
 @pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
 def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
     assert list(check(mutated(mutation))) != []
+
+
+# ---------------------------------------------------------------- the rule, on the events that S3 and its stand-in send
+
+
+def matched(event: dict[str, Any], **parameters: str) -> bool:
+    """Whether the rule, translated as the local stack does, takes an event; moto's matching is that stack's own."""
+    given = {"EndpointUrls": "https://models.example/v1", **parameters}
+    translation = translate(ROOT / "template.yaml", stack_name="captions", region=REGION, parameters=given)
+    (bucket,) = (resource.name for resource in translation.of_type("AWS::S3::Bucket")) if not parameters else ("",)
+    text = json.dumps(event).replace("OWN-BUCKET", bucket)
+    return EventPattern.load(json.dumps(translation.resources["UploadsRule"].properties["EventPattern"])).matches_event(
+        json.loads(text)
+    )
+
+
+def sent(detail_type: str, bucket: str = "OWN-BUCKET") -> dict[str, Any]:
+    return s3_event(
+        detail_type,
+        region=REGION,
+        bucket=bucket,
+        key="a.jpg",
+        version_id="v",
+        sequencer="0F",
+        etag="e",
+        size=1,
+        reason="PutObject",
+        request_id="r",
+        source_ip="127.0.0.1",
+    )
+
+
+def test_the_rule_takes_what_the_local_stack_sends_of_the_stacks_bucket_alone() -> None:
+    assert matched(sent("Object Created"))
+    assert matched(sent("Object Deleted"))
+    assert not matched(sent("Object Restore Completed"))
+    assert not matched(sent("Object Created", bucket="another"))
+
+
+def test_the_rule_takes_what_is_sent_of_an_existing_bucket_alone() -> None:
+    existing = {"ExistingBucketName": "amzn-s3-demo-bucket"}
+    assert matched(sent("Object Created", bucket="amzn-s3-demo-bucket"), **existing)
+    assert not matched(sent("Object Created", bucket="another"), **existing)
+
+
+def test_the_rule_takes_the_golden_events() -> None:
+    taken = 0
+    for path in sorted((ROOT / "events" / "s3").rglob("*.json")):
+        event = json.loads(path.read_text(encoding="utf-8"))
+        if event.get("source") != "aws.s3":
+            continue
+        bucket = event["detail"]["bucket"]["name"]
+        assert matched(event, ExistingBucketName=bucket), path.name
+        taken += 1
+    assert taken
+
+
+def test_with_an_existing_bucket_none_is_made_and_with_a_key_it_encrypts() -> None:
+    given = {
+        "EndpointUrls": "https://models.example/v1",
+        "ExistingBucketName": "amzn-s3-demo-bucket",
+        "KmsKeyArn": "create",
+    }
+    translation = translate(ROOT / "template.yaml", stack_name="captions", region=REGION, parameters=given)
+    assert not list(translation.of_type("AWS::S3::Bucket", "AWS::S3::BucketPolicy"))
+    assert translation.outputs["MediaBucketName"] == "amzn-s3-demo-bucket"
+    for queue in translation.of_type("AWS::SQS::Queue"):
+        assert ":key/" in queue.properties["KmsMasterKeyId"]
+        assert "SqsManagedSseEnabled" not in queue.properties
