@@ -251,7 +251,9 @@ class Worker:
 
     async def _store(self, job: Job, record: Record, answered: Answered, tier: str) -> Ending:
         ask, output, completion = job.asked, answered.output, answered.completion
-        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in answered.attempts)))
+        made = [attempt.as_dict() for attempt in answered.attempts]
+        telemetry.model_calls(job.task, made)  # they were made, whatever becomes of their answer
+        attempts = kept((*record.attempts, *made))
         provenance = Provenance(
             model=completion.model,
             reported_model=completion.reported_model,
@@ -294,7 +296,6 @@ class Worker:
             )
         )
         telemetry.count("Captioned")
-        telemetry.model_calls(job.task, [attempt.as_dict() for attempt in answered.attempts])
         if answered.repaired:
             telemetry.count("Repaired")
         if ended is not None:

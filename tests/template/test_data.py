@@ -113,9 +113,7 @@ def everything_that_is_kept_is_encrypted_with_a_key_of_ones_own_if_there_is_one(
 @caught(
     lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"].pop(1),
     lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"].pop(2),
-    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"][1]["Principal"]["Service"].remove(
-        "cloudwatch.amazonaws.com"
-    ),
+    lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"].pop(3),
     lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"][1]["Action"].remove("kms:GenerateDataKey"),
     lambda raw: properties(raw, "DataKey")["KeyPolicy"]["Statement"][1].pop("Condition"),
     lambda raw: properties(raw, "DataKey").pop("EnableKeyRotation"),
@@ -137,7 +135,7 @@ def the_key_may_be_used_by_those_who_need_it(template: Template) -> Iterator[str
         for service in listed(statement["Principal"].get("Service", [])):
             name = service if isinstance(service, str) else service["Fn::Sub"]
             granted.setdefault(name.split(".")[0], set()).update(listed(statement["Action"]))
-            if "Condition" not in statement:
+            if "Condition" not in statement and name != "cloudwatch.amazonaws.com":
                 yield f"{name} may use the key for other accounts"
     for service in ("events", "cloudwatch", "logs"):
         if not {"kms:Decrypt", "kms:GenerateDataKey"} <= granted.get(service, set()):
