@@ -116,7 +116,8 @@ def test_a_link_lives_as_long_as_its_attempt_and_leads_to_one_version(
     shop.dedupe.upload("a.wav", speech)
     (job,) = shop.jobs()
     shop.run(job, seconds=40.0)
-    links = [part["audio_url"]["url"] for body in chatterbox.bodies for part in body["messages"][-1]["content"][:1]]
+    parts = [part for body in chatterbox.bodies for part in body["messages"][-1]["content"]]
+    links = [part["audio_url"]["url"] for part in parts if "X-Amz" in part.get("audio_url", {}).get("url", "")]
     assert links
     for link in links:
         query = parse_qs(urlsplit(link).query)
