@@ -143,6 +143,8 @@ class Suggestion(BaseModel):
     result: Result
     source: Literal["model", "cache"] = "model"
     at: str = ""
+    replaced: bool = False
+    """Whether it is what the person's words took the place of, rather than a later answer."""
 
 
 class Recaption(BaseModel):

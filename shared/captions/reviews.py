@@ -58,7 +58,8 @@ class Reviews:
             result |= {"style": before.style, "tags": list(before.tags), "safety": before.safety}
         values: dict[str, Any] = {"source": "human", "result": result}
         if record.answer is not None:
-            values["suggestion"] = record.answer.model_dump(exclude_none=True)
+            seen = record.answer.model_copy(update={"replaced": True})
+            values["suggestion"] = seen.model_dump(exclude_none=True)
         if written:
             values |= ended(record.asset, "captioned", now)
         return self._write(record, "edited", values, {"reason"} if written else set(), text=text, now=now)
@@ -70,9 +71,7 @@ class Reviews:
         """
         if record.result is None:
             raise NotReviewableError(f"it is {record.state}, and has no caption")
-        newer = record.suggestion
-        if newer is not None and (not record.reviewed or record.human is None or newer.at <= record.human.at):
-            newer = None
+        newer = record.suggestion if record.suggestion is not None and not record.suggestion.replaced else None
         if record.reviewed and newer is None:
             if record.human is not None and record.human.action == "accepted":
                 return record
@@ -121,7 +120,7 @@ class Reviews:
             return None
         changes: dict[str, int] = {}
         earlier = record.human.action if record.reviewed and record.human is not None else None
-        newer = record.suggestion is not None and record.human is not None and record.suggestion.at > record.human.at
+        newer = record.suggestion is not None and not record.suggestion.replaced
         for name, by in ((verdict, 1), *(((earlier, -1),) if earlier is not None and not newer else ())):
             changes[name] = changes.get(name, 0) + by
             if provenance.score is not None:

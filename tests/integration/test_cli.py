@@ -16,6 +16,7 @@ from typer.testing import Result as Ran
 
 from captions.jobs import Revisit
 from captions.records import Provenance, Reason, Record, Records, Result
+from captions.tasks import Ask
 from captions.uploads import ObjectVersion, pad_sequencer
 from captions_cli.local.moto_repairs import MessageMoveTasks
 from captions_cli.local.server import AwsEndpoint
@@ -117,7 +118,19 @@ def cloud(aws_url: str, request: pytest.FixtureRequest) -> Cloud:
             }
         ],
     )
-    made.outputs = {"MediaBucketName": f"media-{name}", "CaptionsTableName": f"captions-{name}"}
+    made.client("dynamodb").create_table(
+        TableName=f"control-{name}",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": attribute, "AttributeType": "S"} for attribute in ("pk", "sk")],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    )
+    made.client("events").create_event_bus(Name=name)
+    made.outputs = {
+        "MediaBucketName": f"media-{name}",
+        "CaptionsTableName": f"captions-{name}",
+        "ControlTableName": f"control-{name}",
+        "EventBusName": name,
+    }
     for queue in QUEUES:
         created = made.client("sqs").create_queue(QueueName=f"{queue}-{name}")
         made.outputs[f"{queue}QueueUrl"] = created["QueueUrl"]
@@ -478,3 +491,67 @@ def test_what_aws_refuses_is_told_in_one_line(captions: Captions, cloud: Cloud) 
     assert ran.exit_code == 5
     assert ran.stderr.startswith("captions: AWS refused Query: ResourceNotFoundException")
     assert len(ran.stderr.strip().splitlines()) == 1
+
+
+def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("a.jpg", "a dog")
+    cloud.caption("b.jpg", "a cat")
+
+    assert captions("edit", "a.jpg", "My dog Rex", "--language", "en-GB").exit_code == 0
+    assert captions("accept", f"s3://{cloud.bucket}/b.jpg").exit_code == 0
+    assert captions("accept", "b.jpg").exit_code == 0  # once more changes nothing
+
+    edited = json.loads(captions("get", "a.jpg", "-o", "json").stdout)
+    assert (edited["source"], edited["result"]["text"], edited["result"]["language"]) == (
+        "human",
+        "My dog Rex",
+        "en-GB",
+    )
+    assert edited["suggestion"]["result"]["text"] == "a dog"
+    counted = cloud.client("dynamodb").scan(TableName=cloud.outputs["ControlTableName"])["Items"]
+    assert [(item["pk"]["S"], item["accepted"]["N"], item["edited"]["N"]) for item in counted] == [
+        ("quality#GPT-4o#caption", "1", "1")
+    ]
+    assert captions("accept", "a.jpg").exit_code == 1
+    assert captions("edit", "a.jpg", " ").exit_code == 1
+    assert captions("edit", "a.jpg", "words", "--language", "english").exit_code == 2
+    assert captions("edit", "none.jpg", "words").exit_code == 1
+
+
+def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud: Cloud) -> None:
+    today = Ask(task="caption").version
+    last = {"outcome": "ok", "prompt_tokens": 1000, "completion_tokens": 100}
+    for key, version in (("a.jpg", "caption-0ld"), ("b.jpg", today), ("sub/c.jpg", "caption-0ld")):
+        provenance = Provenance(model="GPT-4o", prompt_version=version, tier="long", attempts=(last,))
+        cloud.caption(key, provenance=provenance)
+    cloud.end("d.jpg", "failed", "gave_up", "no model answered")
+
+    dry = json.loads(captions("recaption", "--stale", "-o", "json").stdout)
+    assert (dry["dry_run"], dry["sent"]) == (True, 0)
+    assert sorted(one["key"] for one in dry["uploads"]) == ["a.jpg", "sub/c.jpg"]
+    # GLM-4-Plus, the first model of that tier: 1,000 tokens at $0.20 and 100 at $0.80 a million, twice.
+    assert (dry["expected_cost"], dry["without_known_price"]) == ("0.00056", 0)
+    assert cloud.messages("Uploads") == []
+
+    ran = captions("recaption", "--stale", "--run", "--prefix", "sub/")
+    assert ran.exit_code == 0
+    assert "1 uploads on their way" in ran.stderr
+    (sent,) = cloud.messages("Uploads")
+    revisit = Revisit.model_validate(sent)
+    assert (revisit.upload.key, revisit.reason, revisit.mode) == ("sub/c.jpg", "recaption", "stale")
+
+    within = json.loads(captions("recaption", "--force", "--max-cost", "0.0006", "-o", "json").stdout)
+    assert (len(within["uploads"]), within["left_out"]) == (2, 1)
+    assert captions("recaption").exit_code == 2
+    assert captions("recaption", "--stale", "--force").exit_code == 2
+
+
+def test_recaption_finds_objects_that_nothing_is_known_of(captions: Captions, cloud: Cloud) -> None:
+    for key in ("known.jpg", "unknown.jpg", "folder/"):
+        cloud.client("s3").put_object(Bucket=cloud.bucket, Key=key, Body=b"" if key.endswith("/") else b"jpeg")
+    cloud.caption("known.jpg")
+
+    assert captions("recaption", "--missing", "--run").exit_code == 0
+
+    (sent,) = cloud.messages("Uploads")
+    assert (sent["upload"]["key"], sent["mode"]) == ("unknown.jpg", "missing")

@@ -1,0 +1,85 @@
+"""`captions policy` and `captions route`: they explain, and neither upload nor ask."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+from typer.testing import Result as Ran
+
+from captions_cli.main import app
+from captions_cli.policies import parameters
+
+MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
+Captions = Callable[..., Ran]
+
+
+@pytest.fixture
+def captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Captions:
+    """Runs the command where no stack is."""
+    monkeypatch.setenv("CAPTIONS_HOME", str(tmp_path / "none"))
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def override(directory: Path, text: str) -> Path:
+    path = directory / "policy.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_override_is_told_to_be_one(captions: Captions, tmp_path: Path) -> None:
+    assert captions("policy", "check", override(tmp_path, '[languages]\ndefault = "de"')).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[tiers.easy]\nmodels = ["GPT-5x"]', "tiers.easy.models.0"),
+        ('[[rules]]\ntask = "ocr"\nkinds = ["audio"]', "rules.0.task"),
+        ("a = [", "not valid TOML"),
+    ],
+)
+def test_a_bad_override_is_refused_naming_the_place(captions: Captions, tmp_path: Path, text: str, place: str) -> None:
+    ran = captions("policy", "check", override(tmp_path, text))
+    assert ran.exit_code == 2
+    assert place in ran.stderr
+
+
+def test_route_tells_task_tier_models_and_costs(captions: Captions) -> None:
+    told = json.loads(captions("route", MEDIA / "casa-mila.jpg", "-o", "json").stdout)
+    assert (told["kind"], told["task"], told["looks"]["category"]) == ("image", "caption", "photo")
+    assert (told["tier"], told["models"][0], told["escalates"]["to"]) == ("easy", "GLM-4.5V", "hard")
+    assert told["expected"]["dollars"] is None  # no input price is published
+    assert json.loads(captions("route", MEDIA / "block-books.wav", "-o", "json").stdout)["tier"] == "audio"
+
+
+def test_route_goes_by_key_metadata_tags_and_an_override(captions: Captions, tmp_path: Path) -> None:
+    rules = override(tmp_path, '[[rules]]\nprefix = "scans/"\ntask = "ocr"\n[tiers.hard]\nmodels = ["GPT-4o"]')
+    file = MEDIA / "casa-mila.jpg"
+    told = json.loads(captions("route", file, "--policy", rules, "--key", "scans/1.jpg", "-o", "json").stdout)
+    assert (told["task"], told["models"]) == ("ocr", ["GPT-4o"])
+    assert float(told["expected"]["dollars"]) > 0
+    asked = captions("route", file, "--metadata", "caption-task=alt_text", "--tag", "caption:language=de", "-o", "json")
+    told = json.loads(asked.stdout)
+    assert (told["task"], told["because_of"], told["asked"]["language"]) == (
+        "alt_text", "x-amz-meta-caption-task", "de",
+    )  # fmt: skip
+
+
+def test_route_tells_why_a_file_would_be_rejected(captions: Captions, tmp_path: Path) -> None:
+    ran = captions("route", MEDIA / "casa-mila.jpg", "--metadata", "caption-task=music", "-o", "json")
+    assert ran.exit_code == 1
+    assert json.loads(ran.stdout)["rejected"]["code"] == "task_not_for_kind"
+    text = tmp_path / "notes.txt"
+    text.write_text("eggs, flour")
+    assert json.loads(captions("route", text, "-o", "json").stdout)["rejected"]["code"] == "unsupported"
+
+
+def test_a_stacks_parameters_are_its_policys() -> None:
+    given = {"ImageModels": "a,b", "Language": "de", "PrefixBudgets": "x/=2", "NearDuplicates": "strict"}
+    found = parameters(given)
+    assert found["tiers"]["easy"]["models"] == ["a", "b"]
+    assert found["languages"] == {"default": "de"}
+    assert {name: str(amount) for name, amount in found["budgets"]["prefixes"].items()} == {"x/": "2"}
+    assert parameters({}) == {}
