@@ -732,6 +732,37 @@ def models(ctx: typer.Context) -> None:
             _say(f"{len(offer.comparison.new)} more that the catalogue does not know, see --output json")
 
 
+@app.command("alt-texts")
+def alt_texts(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSON lines: an id, and what is written about the picture.")],
+    model: Annotated[list[str] | None, typer.Option(help="Models in order; a long context serves best.")] = None,
+    language: Annotated[str, typer.Option(help="Language of the alt texts (BCP-47).")] = "en",
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds in all.")] = 600.0,
+) -> None:
+    """Write alt texts in bulk from what is written about pictures; JSON lines, one for each item in its order."""
+    from captions.tasks.languages import tag
+    from captions_cli import alt_texts as bulk
+    from captions_cli import rendering
+
+    given: Globals = ctx.obj
+    standard = tag(language)
+    if standard is None:
+        raise CommandError(f"{language!r} is no language tag (BCP-47)", ExitCode.USAGE)
+    items = bulk.items_of(file)
+    done = bulk.written(
+        given.stack(), items, model or ["GLM-4-Plus", "deepseek-ai/DeepSeek-V4-Flash"], standard, timeout
+    )
+    for one in done.items:
+        typer.echo(one.model_dump_json(exclude_defaults=True))
+    missing = sum(one.text is None for one in done.items)
+    cost = "a cost that is not known in full" if done.cost is None else rendering.money(done.cost)
+    calls = "1 call" if done.calls == 1 else f"{done.calls} calls"
+    _say(f"{len(done.items) - missing} of {len(done.items)} alt texts in {calls}, for {cost}")
+    if missing:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
 @app.command()
 def demo(
     ctx: typer.Context,
