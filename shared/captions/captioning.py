@@ -356,7 +356,7 @@ class Worker:
         if ended is None:
             return await self._pass_on(job)
         await self._settle(job, ended)
-        if state != "failed":  # which may be tried again
+        if state not in ("failed", "blocked"):  # which may be redriven
             await self._forget(job)
         return state
 

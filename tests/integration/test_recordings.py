@@ -312,6 +312,33 @@ def test_a_video_that_is_too_long_for_the_model_is_told_by_its_frames(shop: Work
     assert record.result.data["frames"]
 
 
+def test_a_video_that_the_model_turns_down_is_told_by_its_frames(shop: Workshop) -> None:
+    shop.endpoint.set_faults([{"fault": "bad_request", "kind": "video"}])
+    record = transcribed(hearing(shop, OMNI, override=taking_data()), "rabbit.webm", VIDEO)
+    assert record.result is not None
+    assert record.provenance is not None
+    assert record.result.data["frames"]
+    assert record.provenance.attempts[0]["outcome"] == "ours"
+
+
+def test_a_recording_that_the_model_turns_down_is_converted(shop: Workshop) -> None:
+    shop.endpoint.set_faults([{"fault": "bad_request", "times": 1}])
+    record = transcribed(hearing(shop, WHISPER), "memo.wav", PHRASE)
+    assert record.result is not None
+    assert record.provenance is not None
+    assert "modern" in record.result.text
+    assert [attempt["outcome"] for attempt in record.provenance.attempts] == ["ours", "ok"]
+
+
+def test_refused_parts_end_the_recording_with_everything_that_was_paid(shop: Workshop) -> None:
+    shop.endpoint.set_faults([{"fault": "refusal", "form": "error", "skip": 1}])
+    assert shop.run(job(hearing(shop, WHISPER), "talk.wav", TALK)) == "blocked"
+    record = shop.dedupe.record("talk.wav")
+    assert record.provenance is not None
+    assert [attempt["outcome"] for attempt in record.provenance.attempts].count("ok") == len(shop.paid()) == 1
+    assert len(kept(shop)) == 1  # a redrive pays for the others alone
+
+
 def test_what_is_said_in_a_video_can_be_asked_for_alone(shop: Workshop) -> None:
     avi = film(COLOURS, seconds_each=1.0, sound=samples(PHRASE), container="avi")
     record = transcribed(hearing(shop, WHISPER), "talk.avi", avi, metadata={"caption-task": "transcribe"})
