@@ -63,12 +63,17 @@ MONTHLY_A = f"""
 models = ["{CHEAP}", "{LARGE}"]
 [tiers.hard]
 models = ["{LARGE}"]
+[tiers.chinese]
+models = ["{LARGE}"]
 """
 MONTHLY_B = f"""
 [tiers.easy]
 models = ["{SIMPLE}", "{PREMIUM}"]
 escalates_to = "premium"
 [tiers.hard]
+models = ["{BULK}", "{PREMIUM}"]
+escalates_to = "premium"
+[tiers.chinese]
 models = ["{BULK}", "{PREMIUM}"]
 escalates_to = "premium"
 [tiers.premium]
@@ -372,7 +377,6 @@ async def requests(
     rows += bills(name, routed, catalogue, REQUESTS, len(arriving))
     before, after = dollars(rows[0]), dollars(rows[4])
     only_cache = dollars(rows[2])
-    cheap = [one for one in routed if one.candidates[0].tier in ("easy", "hard")]
     kept = [{
         "share_of_misses_kept_on_premium": share,
         "less_percent": round(100 * (1 - (share * only_cache + (1 - share) * after) / before), 1),
@@ -382,7 +386,7 @@ async def requests(
         "replayed": len(arriving),
         "copies": round((len(arriving) - len(uploads)) / len(arriving), 4),
         "cache_hits": round(1 - len(misses) / len(arriving), 4),
-        "escalated": round(escalated_share(cheap, ("easy", "hard")), 4),
+        "escalated": round(escalated_share(routed, ("easy", "hard", "chinese")), 4),
         "rows": rows,
         "less_percent": round(100 * (1 - after / before), 1),
         "less_percent_by_cache_alone": round(100 * (1 - only_cache / before), 1),

@@ -1,0 +1,47 @@
+"""The month's bill keeps what is known apart from what is not."""
+
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+from captions.catalogue import load
+from captions.gateway import Attempt
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import economics
+
+
+def attempt(model: str, prompt: int | None, completion: int | None) -> Attempt:
+    return Attempt(model, "http://here/v1", "ok", 200, 1, prompt, completion, None, "2026-01-01T00:00:00Z")
+
+
+def test_an_unpublished_input_price_leaves_tokens_and_no_dollars() -> None:
+    bill = economics.Bill()
+    bill.add([attempt("GLM-4.5V", 1_000_000, 2_000_000), attempt("GPT-4o", 1_000_000, 1_000_000)], None)
+
+    assert bill.unpriced_tokens(load()) == {"GLM-4.5V": 1_000_000}
+    assert bill.input_dollars(load()) == Decimal("2.5")
+    assert bill.output_dollars(load()) == Decimal("10.02")
+
+
+def test_ten_thousand_answers_of_the_references_length_cost_the_references_26_dollars() -> None:
+    bill = economics.Bill()
+    bill.add([attempt("Qwen/Qwen3-VL-32B-Instruct", 500, 100)] * 10_000, economics.REFERENCE_TOKENS)
+
+    assert bill.output_dollars(load()) == Decimal("26")
+
+
+def test_attempts_that_used_nothing_are_not_billed() -> None:
+    bill = economics.Bill()
+    bill.add([attempt("GPT-4o", None, None)], economics.REFERENCE_TOKENS)
+
+    assert not bill.calls
+
+
+def test_the_break_even_price_is_what_is_saved_by_what_is_sent_more() -> None:
+    before = {"output_dollars": 10.0, "input_tokens_unpriced": {"large": 4_000_000}}
+    after = {"output_dollars": 4.0, "input_tokens_unpriced": {"cheap": 4_000_000, "large": 2_000_000}}
+
+    assert economics.break_even(before, after) == 3.0
+    assert economics.break_even(after, before) is None
