@@ -161,7 +161,8 @@ def _wait_until_ready(directory: Path, process: "subprocess.Popen[bytes]", log: 
         if process.poll() is not None:
             raise _not_started(f"the local stack ended with exit code {process.returncode} while starting", log)
         if (directory / STATE_FILE).exists() and (state := read_local_state(directory)):
-            _ = connect_local(state).bucket  # it answers, and its stack is complete
+            stack = connect_local(state)
+            _ = stack.bucket if state.bucket else stack.exists  # it answers, and its stack, if it has one, is complete
             return state
         time.sleep(0.05)
     raise _not_started(f"the local stack was not ready after {START_SECONDS:.0f} s", log)

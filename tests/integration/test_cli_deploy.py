@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
@@ -247,6 +249,26 @@ def test_a_dry_run_shows_changes_and_drift_and_leaves_nothing(project: Project, 
         not (project.root / ".captions" / "deployment.json").exists()
         or "45" not in (project.root / ".captions" / "deployment.json").read_text()
     )
+
+
+def test_an_empty_local_stack_says_how_to_deploy_to_it(tmp_path: Path) -> None:
+    captions = [sys.executable, "-m", "captions_cli.main"]
+    environment = {**os.environ, "CAPTIONS_HOME": str(tmp_path / "home")}
+    try:
+        up = subprocess.run([*captions, "up", "--empty"], env=environment, capture_output=True, text=True, check=False)
+        assert up.returncode == 0, up.stderr
+        (line,) = [line for line in up.stdout.splitlines() if "AWS_ENDPOINT_URL=" in line]
+        url = line.rpartition("AWS_ENDPOINT_URL=")[2]
+        formation = boto3.client(
+            "cloudformation",
+            endpoint_url=url,
+            region_name="ap-southeast-1",
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+        )
+        assert formation.describe_stacks()["Stacks"] == []
+    finally:
+        subprocess.run([*captions, "down"], env=environment, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(
