@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
+from werkzeug.wrappers import Response
 
 from captions.records import Record, Records
 from captions_cli import alarms, reconciling, synthetic
 from captions_cli.demo import PRICED_MODELS
 from captions_cli.errors import CommandError
 from captions_cli.local import LocalStack
+from captions_cli.local.server import AwsCall, Forward
 from captions_cli.main import app
 from captions_cli.stack import LocalState, Stack, connect_local
 from support.pipeline import MEDIA
@@ -25,11 +28,35 @@ ROOT = Path(__file__).parents[2]
 Captions = Callable[..., Ran]
 
 
+class Account:
+    """What moto does not have of an account: how many invocations Lambda runs at once, and a clock of its own."""
+
+    def __init__(self) -> None:
+        self.concurrency: int | None = None
+        self.ahead_seconds = 0.0
+
+    def __call__(self, call: AwsCall, forward: Forward) -> Response:
+        if call.service == "lambda" and call.path.endswith("/account-settings") and self.concurrency is not None:
+            limit = {"ConcurrentExecutions": self.concurrency, "UnreservedConcurrentExecutions": self.concurrency}
+            return Response(json.dumps({"AccountLimit": limit, "AccountUsage": {}}), content_type="application/json")
+        answer = forward(call)
+        answer.headers["Date"] = formatdate(time.time() + self.ahead_seconds, usegmt=True)
+        return answer
+
+
+ACCOUNT = Account()
+
+
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     directory = tmp_path_factory.mktemp("operations")
     with LocalStack(
-        ROOT / "template.yaml", state_dir=directory, latency_scale=0, schedules=False, parameters=PRICED_MODELS
+        ROOT / "template.yaml",
+        state_dir=directory,
+        latency_scale=0,
+        schedules=False,
+        parameters=PRICED_MODELS,
+        interceptors=[ACCOUNT],
     ) as running:
         state = {
             "pid": 1,
@@ -100,7 +127,7 @@ class TestDoctor:
         problems = [it for each in found.values() for it in each if it["level"] == "problem"]
         assert problems == []
         assert ran.exit_code == 0
-        for check in ("identity", "stack", "drift", "bucket", "rule", "functions", "endpoint", "dead letters"):
+        for check in ("identity", "clock", "stack", "drift", "bucket", "rule", "functions", "endpoint", "dead letters"):
             assert {it["level"] for it in found[check]} == {"ok"}, found[check]
         # The AWS stand-in does not simulate policies: that is said, not passed over.
         assert found["permissions"][0]["level"] == "unknown"
@@ -125,6 +152,20 @@ class TestDoctor:
         assert found["rule"][0]["message"].endswith("is DISABLED")
         assert {it["level"] for it in found["drift"]} == {"problem"}
         assert any("UploadsRule" in it["message"] for it in found["drift"])
+
+    def test_a_new_account_and_a_clock_that_is_off_are_found(
+        self, captions: Captions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ACCOUNT, "concurrency", 10)
+        monkeypatch.setattr(ACCOUNT, "ahead_seconds", 400.0)
+        found = findings(captions("doctor", "--output", "json"))
+        assert found["concurrency"][0]["level"] == "problem"
+        assert "request-service-quota-increase" in found["concurrency"][0]["remedy"]
+        assert found["clock"][0]["level"] == "problem"
+        monkeypatch.setattr(ACCOUNT, "concurrency", 1000)
+        monkeypatch.setattr(ACCOUNT, "ahead_seconds", 60.0)
+        found = findings(captions("doctor", "--output", "json"))
+        assert (found["concurrency"][0]["level"], found["clock"][0]["level"]) == ("ok", "warning")
 
     def test_a_key_that_nobody_put_there_a_dead_letter_and_an_endpoint_that_is_away_are_found(
         self, captions: Captions, local: LocalStack, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
@@ -129,6 +130,7 @@ class AwsEndpoint:
         finally:
             current_call.reset(token)
         response.headers.setdefault("x-amzn-RequestId", call.request_id)
+        response.headers.setdefault("Date", formatdate(usegmt=True))
         return Answer(response.status, list(response.headers.items()), response.get_data())
 
     def _moto(self, call: AwsCall) -> Response:
