@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from captions import telemetry
 from captions.jobs import Queues, Revisit
-from captions.records import Record, Records
+from captions.records import Record, Records, from_item, timestamp
 from captions.settings import SweepSettings
 from captions.telemetry import MetricUnit
 
@@ -30,6 +31,20 @@ class Swept:
     restored: int = 0
 
 
+@dataclass(frozen=True)
+class ControlState:
+    """What the control table tells of the whole product at one moment.
+
+    `edited` and `accepted` are what people did with captions so far, `open_circuits` how many models and endpoints are
+    left alone, `spent` the dollars of this day (UTC); None: no budget is set, so nobody adds up.
+    """
+
+    edited: int = 0
+    accepted: int = 0
+    open_circuits: int = 0
+    spent: Decimal | None = None
+
+
 @dataclass
 class Sweeper:
     """What the sweep function works with; `sqs` is a boto3 SQS client."""
@@ -39,8 +54,8 @@ class Sweeper:
     queues: Queues
     sqs: Any
     now: Callable[[], float] = time.time
-    reviews: Callable[[], tuple[int, int]] | None = None
-    """Says how many captions people rewrote and accepted so far."""
+    control: Callable[[float], ControlState] | None = None
+    """Reads what the control table tells at a moment."""
 
     def run(self, *, deadline: float) -> Swept:
         """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there."""
@@ -66,10 +81,13 @@ class Sweeper:
         telemetry.count("Revisited", revisited)
         telemetry.gauge("OldestDueSeconds", oldest, MetricUnit.Seconds)
         telemetry.gauge("PendingUploads", self.records.pending_count())
-        if self.reviews is not None:
-            edited, accepted = self.reviews()
-            telemetry.gauge("Edited", edited)
-            telemetry.gauge("Accepted", accepted)
+        if self.control is not None:
+            state = self.control(self.now())
+            telemetry.gauge("Edited", state.edited)
+            telemetry.gauge("Accepted", state.accepted)
+            telemetry.gauge("OpenCircuits", state.open_circuits)
+            if state.spent is not None:
+                telemetry.gauge("SpentTodayDollars", float(state.spent), MetricUnit.NoUnit)
         return Swept(revisited, ended, restored)
 
     def _stalled(self, record: Record) -> bool:
@@ -109,20 +127,27 @@ class Sweeper:
         return restored
 
 
-def reviewed(dynamodb: Any, control_table: str) -> tuple[int, int]:
-    """Return how many captions people rewrote and accepted so far, over all models and tasks.
-
-    Reads the whole control table, which holds a few hundred items at most.
-    """
-    edited = accepted = 0
+def read_control(dynamodb: Any, control_table: str, now: float) -> ControlState:
+    """Read the whole control table, which holds a few hundred items at most (captions.reviews, captions.gateway)."""
+    edited = accepted = open_circuits = 0
+    spent: Decimal | None = None
+    today = timestamp(now)[:10]
     pages = dynamodb.get_paginator("scan").paginate(
         TableName=control_table,
-        FilterExpression="begins_with(pk, :quality)",
-        ProjectionExpression="edited, accepted",
-        ExpressionAttributeValues={":quality": {"S": "quality#"}},
+        FilterExpression="begins_with(pk, :quality) OR pk = :breakers OR (pk = :budget AND sk = :today)",
+        ProjectionExpression="pk, edited, accepted, open_until, dollars",
+        ExpressionAttributeValues={
+            ":quality": {"S": "quality#"},
+            ":breakers": {"S": "breakers"},
+            ":budget": {"S": "budget#*"},
+            ":today": {"S": today},
+        },
     )
     for page in pages:
-        for item in page["Items"]:
-            edited += int(item.get("edited", {}).get("N", 0))
-            accepted += int(item.get("accepted", {}).get("N", 0))
-    return edited, accepted
+        for item in map(from_item, page["Items"]):
+            edited += int(item.get("edited", 0))
+            accepted += int(item.get("accepted", 0))
+            open_circuits += item["pk"] == "breakers" and item.get("open_until", 0) > now
+            if item["pk"] == "budget#*":
+                spent = Decimal(item.get("dollars", 0))
+    return ControlState(edited, accepted, open_circuits, spent)

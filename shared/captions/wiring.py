@@ -55,7 +55,7 @@ def intake() -> Intake:
 @cache
 def sweeper() -> Sweeper:
     """The sweep function's logic."""
-    from captions.sweeping import Sweeper, reviewed
+    from captions.sweeping import Sweeper, read_control
 
     settings = SweepSettings.from_env()
     return Sweeper(
@@ -63,7 +63,7 @@ def sweeper() -> Sweeper:
         records=_records(settings),
         queues=Queues(client("sqs")),
         sqs=client("sqs"),
-        reviews=partial(reviewed, client("dynamodb"), settings.control_table) if settings.control_table else None,
+        control=partial(read_control, client("dynamodb"), settings.control_table) if settings.control_table else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captions import wiring
+from captions import telemetry, wiring
 from support.pipeline import Dedupe
 from support.worker import Workshop
 
@@ -63,6 +63,22 @@ def test_only_the_messages_that_failed_come_back(dedupe: Dedupe, photo: bytes, m
     answer = load("dedupe").handler(batch("garbage", good, '{"type": "revisit"}', "[]"), context(60_000))
     assert failures(answer) == ["0", "2", "3"]
     assert dedupe.record("a.jpg").state == "queued"
+
+
+def test_an_invocation_writes_its_metrics_also_of_what_failed(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wiring, "worker", lambda: shop.worker)
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    telemetry.flush()
+    app = load("caption")
+    capsys.readouterr()
+    app.handler(batch("garbage", job.model_dump_json()), context(60_000))
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert [blob["RecordFailed"] for blob in blobs if "RecordFailed" in blob] == [[1.0]]
+    assert [(blob["task"], blob["outcome"]) for blob in blobs if "ModelCalls" in blob] == [("caption", "ok")]
+    assert "a.jpg" not in json.dumps(blobs)
 
 
 def test_an_upload_is_not_started_without_the_time_for_it(

@@ -1,13 +1,16 @@
 """What the sweep and the records count: each upload once, as in time or late, and what people made of captions."""
 
+from decimal import Decimal
+
 import pytest
 
 from captions import telemetry
+from captions.gateway import EVERYTHING, ControlTable, Reservation, SharedCircuit
 from captions.jobs import Queues
 from captions.objective import Objective
 from captions.records import Reason
 from captions.settings import SweepSettings
-from captions.sweeping import Sweeper, reviewed
+from captions.sweeping import ControlState, Sweeper, read_control
 from support.pipeline import Aws, Dedupe
 
 SECONDS = 900.0
@@ -109,7 +112,7 @@ def test_repeated_deliveries_count_once(dedupe: Dedupe, counted: list[str]) -> N
     assert counted == ["TerminalInTime"]
 
 
-def test_what_people_made_of_captions_is_summed_over_models_and_tasks(aws: Aws) -> None:
+def test_the_control_tables_verdicts_circuits_and_spending_are_read_as_their_owners_write_them(aws: Aws) -> None:
     for model, task, edited, accepted in (("a", "caption", 2, 5), ("b", "ocr", 1, 0)):
         aws.dynamodb.put_item(
             TableName="control",
@@ -121,5 +124,14 @@ def test_what_people_made_of_captions_is_summed_over_models_and_tasks(aws: Aws) 
                 **({"accepted": {"N": str(accepted)}} if accepted else {}),
             },
         )
-    aws.dynamodb.put_item(TableName="control", Item={"pk": {"S": "breakers"}, "sk": {"S": "a"}, "edited": {"N": "7"}})
-    assert reviewed(aws.dynamodb, "control") == (3, 5)
+    store = ControlTable(aws.dynamodb, "control")
+    now = 1_800_000_000.0
+    assert read_control(aws.dynamodb, "control", now) == ControlState(edited=3, accepted=5)
+
+    for circuit, until in (("endpoint https://a/v1", now + 60), ("model b", now - 1)):
+        store.open(SharedCircuit(circuit, until, 1, "failing"), now - 100)
+    for day, dollars in (("2027-01-15", "1.25"), ("2027-01-14", "9")):
+        reservation = Reservation(day, (EVERYTHING,), Decimal(dollars))
+        assert store.reserve(reservation, {EVERYTHING: Decimal(100)}) is None
+    state = ControlState(edited=3, accepted=5, open_circuits=1, spent=Decimal("1.25"))
+    assert read_control(aws.dynamodb, "control", now) == state
