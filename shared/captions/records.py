@@ -408,7 +408,7 @@ class Records:
             condition="attribute_not_exists(asset) OR sequencer < :decided_on",
             names={":decided_on": deletion.sequencer},
         )
-        return Record.from_item(item) if changed and item else None
+        return _ended_record(item, deletion.sequencer, now, changed=changed)
 
     def reopen(self, record: Record, *, now: float, due: float) -> Record | None:
         """Let a failed or blocked upload be tried anew; None when it is not as `record` tells any more.
@@ -576,7 +576,7 @@ class Records:
             changed, item = self._update(
                 upload.asset, {**final, **about, **told}, remove=gone, condition=pending, names=names
             )
-            return Record.from_item(item) if changed and item else None
+            return _ended_record(item, upload.sequencer, now, changed=changed)
         if result is None:
             changed, item = self._update(
                 upload.asset,
@@ -598,7 +598,7 @@ class Records:
                     condition=f"{pending} AND attribute_exists(#recaption)",
                     names=names,
                 )
-            return Record.from_item(item) if changed and item else None
+            return _ended_record(item, upload.sequencer, now, changed=changed)
         answer = result.model_dump(exclude_none=True)
         changed, item = self._update(
             upload.asset,
@@ -616,7 +616,7 @@ class Records:
                 condition=f"{pending} AND {reviewed}",
                 names=names,
             )
-        return Record.from_item(item) if changed and item else None
+        return _ended_record(item, upload.sequencer, now, changed=changed)
 
     def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
         """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
@@ -638,7 +638,7 @@ class Records:
             " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
             names={":decided_on": record.sequencer, ":seen": record.updated_at, ":now": now, **_states()},
         )
-        return Record.from_item(item) if changed and item else None
+        return _ended_record(item, record.sequencer, now, changed=changed)
 
     def add_superseded_cost(self, asset: str, cost: Decimal) -> None:
         """Account for what was paid for a version that was replaced or deleted before its caption arrived."""
@@ -787,6 +787,19 @@ def _states() -> dict[str, str]:
 
 def _pending(asset: str, due: float) -> dict[str, str]:
     return {"activity": f"pending#{shard_of(asset)}", "activity_at": timestamp(due)}
+
+
+def _ended_record(item: Mapping[str, Any] | None, sequencer: str, now: float, *, changed: bool) -> Record | None:
+    """Return the record as a write that ended it at `now` left it; None if the write did not take place.
+
+    A client that lost the answer to its write makes it again, and that one fails on the first one's effect: this very
+    version ended at this very microsecond then.
+    """
+    if item is None:
+        return None
+    record = Record.from_item(item)
+    ended_here = record.terminal and record.completed_at == record.updated_at == timestamp(now)
+    return record if changed or (ended_here and record.sequencer == sequencer) else None
 
 
 def ended(asset: str, state: str, now: float) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What becomes of an upload before anything is paid for it."""
 
+import contextlib
 import io
 from typing import Any
 
@@ -359,3 +360,41 @@ def test_a_message_that_is_no_event_is_refused(event: object) -> None:
 
     with pytest.raises(UnreadableEventError):
         from_event(event)
+
+
+@pytest.fixture
+def lost_answers(dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table does every update, its answer gets lost, and the SDK makes the call again, as it does by itself."""
+    client = dedupe.aws.dynamodb
+    update = client.update_item
+
+    def once_more(**arguments: Any) -> Any:
+        with contextlib.suppress(client.exceptions.ConditionalCheckFailedException):
+            update(**arguments)
+        return update(**arguments)
+
+    monkeypatch.setattr(client, "update_item", once_more)
+
+
+@pytest.mark.usefixtures("lost_answers")
+def test_an_end_is_told_although_the_answer_to_its_write_was_lost(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    dedupe.upload("copy.jpg", photo)
+    dedupe.upload("broken.jpg", b"no picture")
+    dedupe.deliver(dedupe.aws.delete("copy.jpg"))
+
+    assert dedupe.aws.heard() == [
+        ("Caption.Completed", "copy.jpg"),
+        ("Caption.Rejected", "broken.jpg"),
+        ("Caption.Deleted", "copy.jpg"),
+    ]
+
+
+def test_a_second_delivery_does_not_take_anothers_end_for_its_own(dedupe: Dedupe, photo: bytes) -> None:
+    dedupe.upload("a.jpg", photo)
+    upload = dedupe.record("a.jpg").upload
+
+    ends = [dedupe.records.finish(upload, "captioned", now=dedupe.clock() + after, result=RESULT) for after in (0, 0.1)]
+
+    assert [end is not None for end in ends] == [True, False]

@@ -56,7 +56,7 @@ def judged(chaos: ModuleType, log: list[dict[str, Any]], stored_at: float = 105.
 def test_one_paid_answer_for_a_stored_result_is_as_promised(chaos: ModuleType) -> None:
     found = judged(chaos, [paid(90.0, outcome="error"), paid(95.0, fault="empty"), paid(100.0)])
 
-    assert (found["answers_paid"], found["answers_lost"]) == (1, 0)
+    assert (found["answers_paid"], found["answers_without_a_result"]) == (1, 0)
     assert not found["paid_after_it_was_stored"]
     assert not found["paid_twice_at_once"]
     assert not found["stored_without_a_paid_answer"]
@@ -65,13 +65,25 @@ def test_one_paid_answer_for_a_stored_result_is_as_promised(chaos: ModuleType) -
 def test_an_answer_lost_to_a_kill_is_counted_and_no_broken_promise(chaos: ModuleType) -> None:
     found = judged(chaos, [paid(50.0), paid(100.0)])
 
-    assert found["answers_lost"] == 1
+    assert found["answers_without_a_result"] == 1
     assert not found["paid_after_it_was_stored"]
     assert not found["paid_twice_at_once"]
 
 
 def test_a_payment_after_the_result_was_stored_is_found(chaos: ModuleType) -> None:
     assert judged(chaos, [paid(100.0), paid(106.0)])["paid_after_it_was_stored"] == ["claim-1"]
+
+
+def test_a_copy_that_pays_although_its_leaders_result_was_stored_is_found(chaos: ModuleType) -> None:
+    stored, copy = chaos.Stored(0), record("picture-1/copy-2.jpg")
+    stored.ended_at["media/picture-1/original.jpg", "01", "captioned"] = 105.0
+    stored.ended_at["media/picture-1/copy-2.jpg", "01", "captioned"] = 115.0
+    records = {"picture-1/original.jpg": record(), copy.key: copy}
+
+    found = chaos.payments([paid(100.0), paid(110.0)], records, stored)
+
+    assert (found["results_of_models"], found["answers_without_a_result"]) == (2, 0)
+    assert found["paid_after_it_was_stored"] == ["claim-1"]
 
 
 def test_two_payments_at_once_for_one_claim_are_found(chaos: ModuleType) -> None:
