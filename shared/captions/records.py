@@ -29,8 +29,8 @@ COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
 MAX_ATTEMPTS_KEPT = 60
 """Model calls kept in one record; an item holds 400 KB (Amazon DynamoDB, quotas)."""
-MAX_RESULT_BYTES = 150_000
-"""Of one result as JSON; an item may hold it twice, as a person's words and a model's suggestion, and its attempts."""
+MAX_RESULT_BYTES = 300_000
+"""Of one result as JSON, so that a person's words and the attempts still fit beside it into an item of 400 KB."""
 
 _NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
 

@@ -72,3 +72,31 @@ def test_a_rotated_key_is_read_from_secrets_manager_without_a_deploy(
     assert all(asyncio.run(before_and_after()))
     assert [entry["status"] for entry in rotating.requests()] == [401, 200, 200]
     assert "EndpointAccountProblem" not in counted
+
+
+def test_a_policy_override_changes_models_and_budgets_and_a_broken_one_changes_nothing(
+    rotating: LocalEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssm = boto3.client("ssm", region_name=REGION)
+    monkeypatch.setenv("POLICY_OVERRIDE", "/captions/policy")
+    asyncio.set_event_loop(asyncio.new_event_loop())  # as the handlers do, for the life of the sandbox
+    counted: list[str] = []
+    monkeypatch.setattr(telemetry, "count", counted.append)
+
+    def later(text: str) -> Any:
+        """Put a document in its place, and let the time pass until it is read again."""
+        ssm.put_parameter(Name="/captions/policy", Value=text, Type="String", Overwrite=True)
+        if wiring._workers.cache_info().currsize:
+            monkeypatch.setattr(wiring._workers()._policies, "_read_at", None)
+        return wiring.worker()
+
+    worker = later("a = [")
+    assert worker.policy.tiers["easy"].models == (MODEL,)  # the template's parameter holds
+    assert counted == ["PolicyOverrideBroken"]
+    first = worker.gateway
+    worker = later('[tiers.easy]\nmodels = ["GLM-4.5V"]\n[budgets]\ndaily = 2.5')
+    assert (worker.policy.tiers["easy"].models, worker.policy.tiers["hard"].models) == (("GLM-4.5V",), (MODEL,))
+    assert worker.gateway is not first  # with the new budget
+    worker = later('[tiers.easy]\nmodels = ["GPT-5x"]')
+    assert worker.policy.tiers["easy"].models == ("GLM-4.5V",)
+    assert counted == ["PolicyOverrideBroken", "PolicyOverrideBroken"]
