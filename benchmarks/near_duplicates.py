@@ -1,9 +1,11 @@
 """How well near-duplicates are recognised: recall on benign changes, wrong merges of pictures that are different.
 
-    python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N]
+    python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N] [--seed TEXT] [--pages N]
 
 DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (different pictures that look alike) and,
-optionally, families/ with LABELS.csv (near-duplicates made by others). Compared are this project's three policies with
+optionally, families/ with LABELS.csv (near-duplicates made by others). To these come pages that are drawn
+(drawn_pages.py). Every edit is saved as PNG, as JPEG of quality 75 and 30, and reduced to 640 px and to half its size;
+--seed makes other edits of the same pictures. Compared are this project's three policies with
 imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit, <= 30) and PDQ (<= 31; from the environment
 .venv/peers/near_duplicates, left out if that is missing). The peers get the fully decoded, upright RGB picture; this
 project gets the file's bytes.
@@ -31,6 +33,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 import alterations
+import drawn_pages
 
 from captions import media
 from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
@@ -123,6 +126,7 @@ class Job:
     kind: str  # "photo" or "text-like"
     other: Path
     changed: bool  # whether it is changed and edited, or only compared with the others
+    seed: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def examine(job: Job) -> Outcome | None:
     except media.MediaError:
         return None
     picture = _limited(whole)
-    rng = Random(hashlib.sha256(job.path.name.encode()).hexdigest())
+    rng = Random(hashlib.sha256((job.path.name + job.seed).encode()).hexdigest())
     if picture is not whole:
         data = alterations.jpeg(picture, 95)
     original = marks(data)
@@ -172,12 +176,28 @@ def examine(job: Job) -> Outcome | None:
         pairs += alterations.text_edits(picture, rng)
     for name, before, after in pairs:
         one = original if before is picture else marks(alterations.png(before))
-        edits += [(name, matches(one, marks(saved))) for saved in (alterations.png(after), alterations.jpeg(after, 75))]
-        if max(after.size) > 640:
-            edits.append(
-                (f"{name}, then 640 px", matches(one, marks(alterations.jpeg(alterations.resized(after, 640), 85))))
-            )
+        edits += [(name + how, matches(one, marks(saved))) for how, saved in _saved(after)]
     return outcome
+
+
+def _saved(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
+    """Yield the ways an edited picture is passed on."""
+    yield "", alterations.png(picture)
+    yield "", alterations.jpeg(picture, 75)
+    yield "", alterations.jpeg(picture, 30)
+    if max(picture.size) > 640:
+        yield ", then 640 px", alterations.jpeg(alterations.resized(picture, 640), 85)
+    yield ", then half", alterations.jpeg(alterations.resized(picture, max(picture.size) // 2), 85)
+
+
+def examine_page(job: tuple[int, str]) -> list[tuple[str, dict[str, bool]]]:
+    """Draw a page, change one thing in it, and see who takes the two for one."""
+    number, seed = job
+    start = int(hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:12], 16)
+    kind, first = drawn_pages.page(start, changed=False)
+    _, second = drawn_pages.page(start, changed=True)
+    one = marks(alterations.png(_limited(first)))
+    return [(f"drawn {kind}{how}", matches(one, marks(saved))) for how, saved in _saved(_limited(second))]
 
 
 def examine_family(job: tuple[Path, list[tuple[Path, str]]]) -> list[tuple[str, str, dict[str, bool]]]:
@@ -273,24 +293,21 @@ def _recall(rows: list[tuple[str, str, dict[str, bool]]]) -> dict[str, dict[str,
 
 
 def report(
-    outcomes: list[Outcome], families: list[tuple[str, str, dict[str, bool]]], seconds: float
+    outcomes: list[Outcome],
+    families: list[tuple[str, str, dict[str, bool]]],
+    pages: list[tuple[str, dict[str, bool]]],
+    seconds: float,
 ) -> dict[str, object]:
     result: dict[str, object] = {"seconds": round(seconds, 1), "methods": METHODS}
     for kind in ("photo", "text-like"):
         chosen = [o for o in outcomes if o.kind == kind]
         result[f"recall, {kind}"] = _recall([row for o in chosen for row in o.benign])
-        edits: dict[str, list[dict[str, bool]]] = defaultdict(list)
-        for outcome in chosen:
-            for name, found in outcome.edits:
-                edits[name].append(found)
-        result[f"wrong merges of edited, {kind}"] = {
-            name: {"pairs": len(found), **{m: sum(f[m] for f in found if m in f) for m in METHODS}}
-            for name, found in sorted(edits.items())
-        }
+        result[f"wrong merges of edited, {kind}"] = _merged([edit for o in chosen for edit in o.edits])
         result[f"fingerprinted, {kind}"] = {
             "pictures": len(chosen),
             "with a perceptual hash": sum(o.original.ours.phash is not None for o in chosen),
         }
+    result["wrong merges of drawn pages"] = _merged(pages)
     pairs, merged = wrong_merges(outcomes)
     groups = {o.path: Path(o.path).parent.name if o.kind == "text-like" else o.path for o in outcomes}
     inside = {m: sum(groups[a] == groups[b] for a, b in merged[m]) for m in METHODS}
@@ -308,6 +325,16 @@ def report(
     if sizes:
         result["evidence bytes"] = {"median": sizes[len(sizes) // 2], "largest": sizes[-1]}
     return result
+
+
+def _merged(edits: list[tuple[str, dict[str, bool]]]) -> dict[str, dict[str, int]]:
+    grouped: dict[str, list[dict[str, bool]]] = defaultdict(list)
+    for name, found in edits:
+        grouped[name].append(found)
+    return {
+        name: {"pairs": len(found), **{m: sum(f[m] for f in found if m in f) for m in METHODS}}
+        for name, found in sorted(grouped.items())
+    }
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
@@ -345,6 +372,8 @@ def main() -> int:
     parser.add_argument("--photos", type=int, default=100, help="how many photos are changed and edited")
     parser.add_argument("--texts", type=int, default=40, help="how many text-like pictures are changed and edited")
     parser.add_argument("--quick", action="store_true", help="a quarter of that")
+    parser.add_argument("--pages", type=int, default=60, help="how many pages are drawn")
+    parser.add_argument("--seed", default="", help="other edits and other pages")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     photos = _pictures(options.media / "photos")
@@ -353,7 +382,7 @@ def main() -> int:
         parser.error(f"{options.media}/photos holds no pictures")
     share = 1 / 4 if options.quick else 1
     jobs = [
-        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)], path in chosen)
+        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)], path in chosen, options.seed)
         for kind, paths, chosen in (
             ("photo", photos, _spread(photos, share * options.photos)),
             ("text-like", alike, _spread(alike, share * options.texts)),
@@ -361,7 +390,7 @@ def main() -> int:
         for number, path in enumerate(paths)
     ]
     begun = time.monotonic()
-    outcomes, families = [], []
+    outcomes, families, pages = [], [], []
     with get_context("spawn").Pool(options.workers) as pool:
         for done, outcome in enumerate(pool.imap_unordered(examine, jobs, chunksize=2), 1):
             if outcome is not None:
@@ -369,11 +398,15 @@ def main() -> int:
             print(f"\r{done} of {len(jobs)} pictures", end="", file=sys.stderr)
         for rows in pool.imap_unordered(examine_family, [] if options.quick else _families(options.media)):
             families += rows
+        for edits in pool.imap_unordered(
+            examine_page, [(number, options.seed) for number in range(int(share * options.pages))]
+        ):
+            pages += edits
     print(file=sys.stderr)
     if not outcomes:
         parser.error("none of the pictures could be read")
     outcomes.sort(key=lambda outcome: outcome.path)
-    result = report(outcomes, families, time.monotonic() - begun)
+    result = report(outcomes, families, pages, time.monotonic() - begun)
     show(result)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

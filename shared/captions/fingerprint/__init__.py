@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captions import media
-from captions.fingerprint.evidence import Policy, evidence_of, luma_of, same_picture
+from captions.fingerprint.evidence import Policy, evidence_of, luma_of, may_be_reframed, same_picture
 from captions.fingerprint.perceptual import BAND_BITS, RADIUS, bands, hamming, perceptual_hash, reframed_hashes
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Fingerprint:
         A 1 % crop moves a hash by some 16 bits, out of the index's reach. Under `loose` the lookup therefore also asks
         for this picture as it would be framed before or after such a crop.
         """
-        if policy != "loose" or self.evidence is None:
+        if policy != "loose" or self.evidence is None or not may_be_reframed(self.evidence):
             return ()
         return reframed_hashes(luma_of(self.evidence))
 

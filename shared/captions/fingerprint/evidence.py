@@ -10,7 +10,7 @@ stands out from that noise in one region, in luma or in chroma; then the picture
 import io
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,15 +76,25 @@ class _Limits:
     outlier: float  # luma, the same in units of the noise expected there
     chroma_peak: float
     chroma_region: float  # mean of 3 x 3 cells
+    chroma_area: float  # mean of 5 x 5 cells: compression leaves next to nothing there, another colour all of it
+    wide: bool = True  # wider where sharpening was found
 
 
-_STRICT = _Limits(0.012, 1.2, 28, 1.0, 34, 13.5, 5, 30, 18)
-_DOUBTFUL = _Limits(0.012, 1.2, 28, 1.0, 26, 10, 3.8, 24, 15)  # perhaps of writing, or only one of the two
-_TEXT = _Limits(0.012, 1.2, 28, 1.0, 18, 7.4, 2.7, 20, 12)
-_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 1.0, 14, 5.8, 2.2, 20, 12)
-_PALETTE = _Limits(0.012, 1.2, 28, 1.0, 42, 16.5, 6.2, 34, 20)  # one of the two has few colours
+_STRICT = _Limits(0.012, 1.2, 28, 0.7, 34, 13.5, 5, 30, 18, 9)
+_DOUBTFUL = _Limits(0.012, 1.2, 28, 0.7, 26, 10, 3.8, 24, 15, 8)  # perhaps of writing, or only one of the two
+_TEXT = _Limits(0.012, 1.2, 28, 0.7, 18, 7.4, 2.7, 20, 12, 7, wide=False)
+_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 14, 5.8, 2.2, 20, 12, 7, wide=False)
+_PALETTE = _Limits(0.012, 1.2, 28, 0.7, 42, 16.5, 6.2, 34, 20, 12)  # one of the two has few colours
+_SHARPENED = 0.4
 _PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
-_RESIZED = 0.02  # relative: beyond it one of the two was scaled, and small letters are blurred
+_RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, and small letters are blurred
+# Beyond this scale a letter of a page may be a few grey cells, whose change is no more than what resampling leaves. A
+# page is writing on a plain ground: this share of its cells is all but even. Texture of a photo seldom is.
+_PAGE_SCALE = 0.31  # logarithm of 1.36
+_PLAIN, _EVEN_RANGE = 0.2, 2  # of 255 within 3 x 3 cells
+# The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
+# this many pixels of the shorter side the limits of luma shrink with its power of 1.5, to no less than 45 %.
+_FULL_SIDE, _FULL_SIDE_PAGE = 192, 320
 _LOOSE_ASPECT = 0.025
 _LOOSE_SMALLEST_SIDE = 200  # pixels; of smaller pictures reframing leaves too little to tell an edit by
 _REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
@@ -143,6 +153,12 @@ def _writing(luma: Plane) -> int:
     return _PERHAPS_WRITING if strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE else _NO_WRITING
 
 
+def may_be_reframed(evidence: bytes) -> bool:
+    """Return whether `loose` could ever find this picture the same as a crop of it."""
+    _, width, height, writing, _ = _HEADER.unpack_from(evidence)
+    return writing != _WRITING and min(width, height) >= _LOOSE_SMALLEST_SIDE
+
+
 def luma_of(evidence: bytes) -> Image.Image:
     """Return the luma thumbnail (mode L, square) that `evidence` holds."""
     sheet = _sheet(evidence)
@@ -167,11 +183,13 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     if first is None or second is None:
         return False
     limits = _limits_for(first, second)
+    if limits is None:
+        return False
     aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
     rounding = 0.6 / min(first.width, first.height, second.width, second.height)
     if aspect <= limits.aspect + rounding and _within(_compared(first, second), limits):
         return True
-    if policy == "strict" or limits in (_TEXT, _TEXT_RESIZED) or aspect > _LOOSE_ASPECT + rounding:
+    if policy == "strict" or _WRITING in (first.writing, second.writing) or aspect > _LOOSE_ASPECT + rounding:
         return False
     if min(first.width, first.height, second.width, second.height) < _LOOSE_SMALLEST_SIDE:
         return False
@@ -179,7 +197,19 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     return framing is not None and framing.is_crop and _within(_compared(first, second, framing), limits)
 
 
-def _limits_for(a: _Evidence, b: _Evidence) -> _Limits:
+def _limits_for(a: _Evidence, b: _Evidence) -> _Limits | None:
+    """Return what copies may differ by; None where no difference that is left could be told from an edit."""
+    scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
+    shortest = min(a.width, a.height, b.width, b.height)
+    if _WRITING in (a.writing, b.writing) and scale > _RESIZED:
+        page = max(_plain(a), _plain(b)) >= _PLAIN
+        if page and scale > _PAGE_SCALE:
+            return None
+        return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
+    return _shrunk(_unscaled_limits(a, b), shortest / _FULL_SIDE)
+
+
+def _unscaled_limits(a: _Evidence, b: _Evidence) -> _Limits:
     one_palette = bool(a.palette) != bool(b.palette)
     if a.writing == b.writing == _NO_WRITING:
         return _PALETTE if one_palette else _STRICT
@@ -187,8 +217,16 @@ def _limits_for(a: _Evidence, b: _Evidence) -> _Limits:
         return _STRICT if one_palette and _WRITING not in (a.writing, b.writing) else _DOUBTFUL
     if max(a.width, a.height, b.width, b.height) <= _PIXELS_PER_CELL * _cells(a, b):
         return _DOUBTFUL
-    scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
-    return _TEXT_RESIZED if scale > _RESIZED else _TEXT
+    return _TEXT
+
+
+def _shrunk(limits: _Limits, share: float) -> _Limits:
+    share = min(1.0, max(0.45, share**1.5))
+    return replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
+
+
+def _plain(evidence: _Evidence) -> float:
+    return float((_range(evidence.luma, 1) <= _EVEN_RANGE).mean())
 
 
 def _unpacked(evidence: bytes) -> _Evidence | None:
@@ -213,9 +251,14 @@ class _Difference:
     outlier: float
     chroma_peak: float
     chroma_region: float
+    chroma_area: float
 
 
 def _within(found: _Difference, limits: _Limits) -> bool:
+    # Sharpening that is found all over the picture leaves more at its edges than two bands of detail can follow.
+    if limits.wide:
+        more = 1 + _SHARPENED * found.sharpness
+        limits = replace(limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more)
     return (
         1 / limits.gain <= found.gain <= limits.gain
         and abs(found.offset) <= limits.offset
@@ -225,6 +268,7 @@ def _within(found: _Difference, limits: _Limits) -> bool:
         and found.outlier <= limits.outlier
         and found.chroma_peak <= limits.chroma_peak
         and found.chroma_region <= limits.chroma_region
+        and found.chroma_area <= limits.chroma_area
     )
 
 
@@ -276,6 +320,7 @@ def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Di
         outlier=float((region / np.sqrt(_mean(noise**2, 5))).max()),
         chroma_peak=float((np.hypot(off_blue, off_red) - open_chroma).max()),
         chroma_region=float((np.hypot(_mean(off_blue, 3), _mean(off_red, 3)) - open_chroma).max()),
+        chroma_area=float((np.hypot(_mean(off_blue, 5), _mean(off_red, 5)) - _mean(open_chroma, 5)).max()),
     )
 
 
@@ -297,22 +342,25 @@ def _fitted(first: list[Plane], second: list[Plane]) -> _Fit:
     fine = _smoothed(a)
     coarse = _smoothed(_smoothed(_smoothed(fine)))
     middle = float(a[usable].mean())
-    terms = np.stack([np.ones_like(a), a - middle, a - fine, fine - coarse], axis=-1).reshape(-1, 4).astype(np.float64)
-    values, allowed = b.reshape(-1).astype(np.float64), usable.reshape(-1)
+    terms = np.stack([np.ones_like(a), a - middle, a - fine, fine - coarse]).reshape(4, -1)
+    values, allowed = b.reshape(-1), usable.reshape(-1)
     chosen = allowed
     solution = np.array([middle, 1.0, 0.0, 0.0])
     for _ in range(3):
         count = float(chosen.sum())
         if count < 100:
             break
-        # a weak pull to "unchanged", for pictures that leave a term open
-        pull = np.diag([1e-3, 2 * count, 0.05 * count, 0.05 * count])
-        system = terms[chosen].T @ terms[chosen] + pull
-        solution = np.linalg.solve(system, terms[chosen].T @ values[chosen] + pull @ np.array([0.0, 1.0, 0.0, 0.0]))
-        error = np.abs(values - terms @ solution)
+        # A weak pull to "unchanged", for pictures that leave a term open: without it, letters put on a blurred picture
+        # would be taken for sharpening.
+        pull = np.diag([1e-3, 2 * count, 2 * count, 2 * count])
+        weighted = terms * chosen
+        system = (weighted @ terms.T).astype(np.float64) + pull
+        right = (weighted @ values).astype(np.float64) + pull @ np.array([0.0, 1.0, 0.0, 0.0])
+        solution = np.linalg.solve(system, right)
+        error = np.abs(values - solution.astype(np.float32) @ terms)
         chosen = allowed & (error <= np.quantile(error[chosen], 0.95) + 1)
     gain = float(solution[1])
-    detail = (terms[:, 2:] @ solution[2:]).reshape(a.shape).astype(np.float32)
+    detail = (solution[2:].astype(np.float32) @ terms[2:]).reshape(a.shape)
     return _Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), detail)
 
 
