@@ -301,6 +301,45 @@ def list_records(
 
 
 @app.command()
+def costs(
+    ctx: typer.Context,
+    by: Annotated[Literal["day", "model", "task", "prefix"], typer.Option(help="What to add up by.")] = "day",
+    days: Annotated[int, typer.Option(min=1, help="How many days back to look.")] = 30,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    at_most: Annotated[int, typer.Option(min=1, help="Records read at most.")] = 100_000,
+) -> None:
+    """Show what the models cost and what the cache saved; unknown costs are counted, never taken for zero."""
+    from itertools import islice
+
+    from captions_cli import listing, rendering
+    from captions_cli.spending import spending
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    records = listing.recent(stack, prefix=prefix, days=days)
+    groups, total = spending(islice(records, at_most), by)
+    complete = next(records, None) is None
+    if given.json:
+        rendering.print_json(
+            {
+                "stack": stack.name,
+                "days": days,
+                "by": by,
+                "groups": [{by: name, **group.as_dict()} for name, group in groups],
+                "total": total.as_dict(),
+                "complete": complete,
+            }
+        )
+        return
+    if not total.uploads:
+        _say(f"no uploads in the last {days} days; --days looks further back")
+        return
+    rendering.print_table(rendering.spendings(by, groups, total))
+    if not complete:
+        _say(f"only the first {at_most} records were read; --at-most reads more")
+
+
+@app.command()
 def get(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")],

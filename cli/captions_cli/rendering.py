@@ -14,6 +14,7 @@ from rich.text import Text
 
 from captions.catalogue import Catalogue, Comparison
 from captions.records import Record
+from captions_cli.spending import Spending, known
 from captions_cli.uploading import NotSent, Planned, Sent, printable
 from captions_cli.watching import Seen
 
@@ -336,6 +337,31 @@ def standings(found: Sequence[Mapping[str, Any]]) -> Table:
             it["environment"], it["status"], changed, reason, style="" if it["status"] == "verified" else "red"
         )
     return table
+
+
+def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending) -> Table:
+    """What was spent and saved, group by group, and in all; where part of a sum is unknown, how many calls are."""
+    table = columns(by.capitalize(), *SPENDING_COLUMNS, right=SPENDING_COLUMNS)
+    for name, group in (*groups, ("total", total)):
+        table.add_row(
+            Text(printable(name)),
+            str(group.uploads),
+            str(group.calls),
+            _sum(group.cost, group.calls - group.cost_unknown, group.cost_unknown),
+            str(group.copied),
+            _sum(group.saved, group.copied - group.saved_unknown, group.saved_unknown),
+        )
+    return table
+
+
+SPENDING_COLUMNS = ("Uploads", "Model calls", "Cost", "Copied", "Saved")
+
+
+def _sum(amount: Decimal, known_parts: int, unknown_parts: int) -> str:
+    text = known(amount, known_parts, unknown_parts)
+    if text is None:
+        return f"unknown ({unknown_parts})"
+    return f"${text}" + (f" + {unknown_parts} unknown" if unknown_parts else "")
 
 
 def state_counts(counts: Mapping[str, int], *, complete: bool) -> Table:

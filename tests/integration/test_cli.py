@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -555,3 +556,52 @@ def test_recaption_finds_objects_that_nothing_is_known_of(captions: Captions, cl
 
     (sent,) = cloud.messages("Uploads")
     assert (sent["upload"]["key"], sent["mode"]) == ("unknown.jpg", "missing")
+
+
+def priced(*calls: tuple[str, str | None]) -> Provenance:
+    """Provenance of calls to these models at these costs."""
+    attempts = tuple({"model": model, "outcome": "ok", "cost": cost} for model, cost in calls)
+    costs = [cost for _, cost in calls]
+    known = None if None in costs else str(sum(map(Decimal, filter(None, costs))))
+    return Provenance(model=calls[-1][0], cost=known, attempts=attempts)
+
+
+def spent_by(captions: Captions, by: str, *arguments: str) -> dict[str, Any]:
+    told = json.loads(captions("--output", "json", "costs", "--by", by, *arguments).stdout)
+    return {group[by]: group for group in told["groups"]} | {"total": told["total"], "complete": told["complete"]}
+
+
+def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, captions: Captions) -> None:
+    cloud.caption("a/one.jpg", provenance=priced(("GLM-4-Plus", "0.002"), ("GPT-4o", "0.01")))
+    cloud.caption("a/two.jpg", provenance=priced(("free", None)))
+    cloud.caption("b/copy.jpg", source="cache", provenance=Provenance(copied_from="x", saved="0.012", cost="0"))
+    cloud.caption("b/copy2.jpg", source="cache", provenance=Provenance(copied_from="y", cost="0"))
+    cloud.end("c.jpg", "rejected", "bomb", "too large")
+    models = spent_by(captions, "model")
+    assert models["GLM-4-Plus"]["cost"] == "0.002"
+    assert models["free"]["cost"] is None
+    assert models["free"]["cost_unknown"] == 1
+    assert models["total"] == {
+        "uploads": 5,
+        "calls": 3,
+        "cost": "0.012",
+        "cost_unknown": 1,
+        "copied": 2,
+        "saved": "0.012",
+        "saved_unknown": 1,
+    }
+    prefixes = spent_by(captions, "prefix")
+    assert {name: prefixes[name]["uploads"] for name in ("a/", "b/", "-")} == {"a/": 2, "b/": 2, "-": 1}
+    assert spent_by(captions, "task")["caption"]["calls"] == 3
+    days = [group for name, group in spent_by(captions, "day").items() if name[:2] == "20"]
+    assert sum(group["uploads"] for group in days) == 5
+    assert spent_by(captions, "day", "--prefix", "b/")["total"]["calls"] == 0
+    assert spent_by(captions, "day", "--at-most", "2")["complete"] is False
+
+
+def test_the_table_of_costs_tells_what_is_unknown(cloud: Cloud, captions: Captions) -> None:
+    cloud.caption("one.jpg", provenance=priced(("free", None)))
+    cloud.caption("two.jpg", provenance=priced(("GPT-4o", "0.01")))
+    lines = captions("costs", "--by", "model").stdout.splitlines()
+    assert any("free" in line and "unknown (1)" in line for line in lines)
+    assert lines[-1].split() == ["total", "2", "2", "$0.01", "+", "1", "unknown", "0", "$0"]

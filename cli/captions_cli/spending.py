@@ -1,0 +1,119 @@
+"""What a stack's models cost, and what its cache saved, from its records."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from captions.records import Record
+
+By = Literal["day", "model", "task", "prefix"]
+NONE = "-"
+"""What stands where a record says nothing: no model was called, no task was found."""
+
+
+@dataclass
+class Spending:
+    """Dollars and counts of some uploads; what is unknown is counted beside the sums, never taken for zero."""
+
+    uploads: int = 0
+    calls: int = 0
+    cost: Decimal = Decimal(0)
+    cost_unknown: int = 0
+    """Calls whose cost is unknown: the model has no published price, and its answer named none."""
+    copied: int = 0
+    saved: Decimal = Decimal(0)
+    saved_unknown: int = 0
+    """Copied captions of which it is unknown what they had cost."""
+
+    def add(self, other: "Spending") -> None:
+        for name in vars(self):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON: dollars as decimal text; null where no part of a sum is known."""
+        values = dict(vars(self))
+        values["cost"] = known(self.cost, self.calls - self.cost_unknown, self.cost_unknown)
+        values["saved"] = known(self.saved, self.copied - self.saved_unknown, self.saved_unknown)
+        return values
+
+
+def known(dollars: Decimal, known_parts: int, unknown_parts: int) -> str | None:
+    """Return a sum as decimal text, or None if all there was to add is unknown."""
+    return None if unknown_parts and not known_parts and not dollars else format(dollars, "f")
+
+
+def spending(records: Iterable[Record], by: By) -> tuple[list[tuple[str, Spending]], Spending]:
+    """Add up records by day of their end (UTC), model, task or first folder; answers the groups and the total.
+
+    By model, an upload counts once with each model it called.
+    """
+    groups: dict[str, Spending] = defaultdict(Spending)
+    total = Spending()
+    for record in records:
+        for name, part in _parts(record, by):
+            groups[name].add(part)
+        total.add(_whole(record))
+    newest_first = by == "day"
+    return sorted(groups.items(), reverse=newest_first), total
+
+
+def _parts(record: Record, by: By) -> Iterator[tuple[str, Spending]]:
+    whole = _whole(record)
+    if by == "day":
+        yield (record.completed_at or record.updated_at)[:10] or NONE, whole
+    elif by == "task":
+        yield (record.result.task if record.result else NONE), whole
+    elif by == "prefix":
+        folder, slash, _ = record.key.partition("/")
+        yield (folder + slash if slash else NONE), whole
+    else:
+        yield from _by_model(record, whole)
+
+
+def _by_model(record: Record, whole: Spending) -> Iterator[tuple[str, Spending]]:
+    calls = _calls(record)
+    models: dict[str, Spending] = {}
+    for call in calls:
+        _add_call(models.setdefault(str(call.get("model") or NONE), Spending(uploads=1)), call)
+    if record.superseded_cost is not None:
+        models.setdefault(NONE, Spending(uploads=0 if models else 1)).cost += record.superseded_cost
+    if not models or whole.copied:
+        copied = models.setdefault(NONE, Spending(uploads=0 if models else 1))
+        copied.copied, copied.saved, copied.saved_unknown = whole.copied, whole.saved, whole.saved_unknown
+    yield from models.items()
+
+
+def _whole(record: Record) -> Spending:
+    found = Spending(uploads=1)
+    for call in _calls(record):
+        _add_call(found, call)
+    found.cost += record.superseded_cost or Decimal(0)
+    if record.source == "cache" and record.provenance is not None:
+        found.copied = 1
+        if record.provenance.saved is None:
+            found.saved_unknown = 1
+        else:
+            found.saved = Decimal(record.provenance.saved)
+    return found
+
+
+def _add_call(to: Spending, call: Mapping[str, Any]) -> None:
+    to.calls += 1
+    if call.get("cost") is None:
+        to.cost_unknown += 1
+    else:
+        to.cost += Decimal(str(call["cost"]))
+
+
+def _calls(record: Record) -> list[Mapping[str, Any]]:
+    """Every call that is written down, whether it answered or not; one that was refused cost zero, and says so."""
+    provenance = record.provenance
+    calls: list[Mapping[str, Any]] = list(provenance.attempts) if provenance else []
+    if not record.terminal:
+        calls += record.attempts
+    if provenance and provenance.cost is not None and not any("cost" in call for call in calls):
+        # Written by hand, or before attempts carried what they cost.
+        return [{"model": provenance.model, "cost": provenance.cost}] if record.source == "model" else []
+    return calls
