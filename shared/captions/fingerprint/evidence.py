@@ -156,7 +156,7 @@ def _writing(luma: Plane) -> int:
 def may_be_reframed(evidence: bytes) -> bool:
     """Return whether `loose` could ever find this picture the same as a crop of it."""
     _, width, height, writing, _ = _HEADER.unpack_from(evidence)
-    return writing != _WRITING and min(width, height) >= _LOOSE_SMALLEST_SIDE
+    return bool(writing != _WRITING and min(width, height) >= _LOOSE_SMALLEST_SIDE)
 
 
 def luma_of(evidence: bytes) -> Image.Image:
@@ -310,7 +310,7 @@ def _compared(a: _Evidence, b: _Evidence, framing: Framing | None = None) -> _Di
     region = np.sqrt(_mean(residual**2, 5))
     chroma_side = min(_CHROMA_SIDE, max(16, side // 2))
     off_blue, off_red = _resampled(off_blue * seen, chroma_side), _resampled(off_red * seen, chroma_side)
-    open_chroma = _resampled(clipped, chroma_side) / 2
+    open_chroma: Plane = (_resampled(clipped, chroma_side) / 2).astype(np.float32)
     return _Difference(
         gain=fit.gain,
         offset=fit.offset,
