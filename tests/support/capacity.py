@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KIB = 1_024
+KEYS = ("pk", "sk", "asset")
+"""What the keys of the stack's tables are called."""
 WRITE_PRICE, READ_PRICE = 0.625, 0.125
 """Dollars for a million request units on demand, in us-east-1 since November 2024 (Amazon DynamoDB pricing)."""
 
@@ -111,7 +113,7 @@ class Meter:
         return item_size(self._call("GetItem", {"TableName": table, "Key": key}).get("Item", {}))
 
     def _queried(self, arguments: dict[str, Any]) -> float:
-        used = ("TableName", "KeyConditionExpression", "ExclusiveStartKey", "Limit")
+        used = ("TableName", "IndexName", "KeyConditionExpression", "ExclusiveStartKey", "Limit")
         values = arguments["ExpressionAttributeValues"]
         unfiltered = {name: arguments[name] for name in used if name in arguments}
         unfiltered["ExpressionAttributeValues"] = {
@@ -134,7 +136,7 @@ def _written(operation: str, arguments: dict[str, Any]) -> Iterator[tuple[str, d
 
 
 def _key(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pk": item["pk"], "sk": item["sk"]}
+    return {name: item[name] for name in KEYS if name in item}
 
 
 def _read_units(size: int, consistent: bool) -> float:

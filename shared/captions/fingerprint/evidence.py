@@ -35,6 +35,10 @@ _STROKE_HEIGHT = 25  # of 255 above or below the ground, and gone after opening 
 _PLAIN_RANGE = 12  # of 255 within 7 x 7 cells of the ground, strokes taken away
 _STROKE_SHARE = 0.025
 _STROKE_SHARE_ON_TONE, _TONE_SHARE = 0.01, 0.33
+# A little writing and nothing else: of all cells with an edge in them, this share are strokes (photos: under 0.1).
+_STROKES_OF_EDGES, _FEW_STROKES = 0.11, 0.003
+# Small print: strokes that are as faint as this fill more of the picture than half of what has edges (photos: 0.3).
+_FAINT_HEIGHT, _FAINT_SHARE, _FAINT_OF_EDGES = 12, 0.05, 0.5
 # Writing of more than this many pixels to a cell could be changed unseen: such pictures match exactly or not at all.
 _TEXT_CELL = media.LARGE_SIDE / _TEXT_SIDE
 
@@ -91,7 +95,9 @@ _RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, 
 # Beyond this scale a letter of a page may be a few grey cells, whose change is no more than what resampling leaves. A
 # page is writing on a plain ground: this share of its cells is all but even. Texture of a photo seldom is.
 _PAGE_SCALE = 0.31  # logarithm of 1.36
-_PLAIN, _EVEN_RANGE = 0.2, 2  # of 255 within 3 x 3 cells
+_PLAIN, _EVEN_RANGE = 0.13, 2  # of 255 within 3 x 3 cells
+_ALL_PLAIN, _SMALL_PAGE = 0.6, 144  # pixels of the shorter side
+_FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
 # The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
 # this many pixels of the shorter side the limits of luma shrink with its power of 1.5, to no less than 45 %.
 _FULL_SIDE, _FULL_SIDE_PAGE = 192, 320
@@ -109,6 +115,8 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     if float((_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
         return None
     writing = _writing(values)
+    if writing is None:
+        return None
     if writing:
         if min(picture.width, picture.height) > _TEXT_CELL * _TEXT_SIDE:
             return None
@@ -138,8 +146,11 @@ def _webp(sheet: Image.Image, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _writing(luma: Plane) -> int:
-    """Return whether the picture is, or may be, of writing or line drawing: thin strokes stand on plain ground."""
+def _writing(luma: Plane) -> int | None:
+    """Return whether the picture is, or may be, of writing or line drawing: thin strokes stand on plain ground.
+
+    None if it is of small print that these cells show as faint stripes, in which a letter makes no difference.
+    """
     closed, opened = luma, luma
     for larger, smaller in ((np.maximum, np.minimum),) * 2 + ((np.minimum, np.maximum),) * 2:
         closed, opened = _grown(closed, larger), _grown(opened, smaller)
@@ -150,7 +161,15 @@ def _writing(luma: Plane) -> int:
         return _WRITING
     counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
     one_tone = float(np.convolve(counts, np.ones(9), "same").max()) / luma.size
-    return _PERHAPS_WRITING if strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE else _NO_WRITING
+    if strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE:
+        return _PERHAPS_WRITING
+    edges = float((_range(luma, 1) > _EDGE_RANGE).mean())
+    if strokes > max(_FEW_STROKES, _STROKES_OF_EDGES * edges):
+        return _PERHAPS_WRITING
+    faint = ((closed - luma > _FAINT_HEIGHT) & (_range(closed, 3) < _PLAIN_RANGE)) | (
+        (luma - opened > _FAINT_HEIGHT) & (_range(opened, 3) < _PLAIN_RANGE)
+    )
+    return None if float(faint.mean()) > max(_FAINT_SHARE, _FAINT_OF_EDGES * edges) else _NO_WRITING
 
 
 def may_be_reframed(evidence: bytes) -> bool:
@@ -201,11 +220,19 @@ def _limits_for(a: _Evidence, b: _Evidence) -> _Limits | None:
     """Return what copies may differ by; None where no difference that is left could be told from an edit."""
     scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
     shortest = min(a.width, a.height, b.width, b.height)
-    if _WRITING in (a.writing, b.writing) and scale > _RESIZED:
-        page = max(_plain(a), _plain(b)) >= _PLAIN
+    if _NO_WRITING in (a.writing, b.writing) and _WRITING not in (a.writing, b.writing):
+        if shortest < _SMALL_PAGE and scale > _PAGE_SCALE and min(_plain(a), _plain(b)) >= _ALL_PLAIN:
+            return None  # a few marks on a page, of which such a small copy shows too little
+        return _shrunk(_unscaled_limits(a, b), shortest / _FULL_SIDE)
+    page = max(_plain(a), _plain(b)) >= _PLAIN
+    # What fills little of a large page may be small print.
+    fine = page and max(a.width, a.height, b.width, b.height) > _FINE_PIXELS_PER_CELL * _TEXT_SIDE
+    if scale > _RESIZED and (fine or _WRITING in (a.writing, b.writing)):
         if page and scale > _PAGE_SCALE:
             return None
         return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
+    if fine and _WRITING not in (a.writing, b.writing):
+        return _shrunk(_TEXT, _FINE_SHARE)
     return _shrunk(_unscaled_limits(a, b), shortest / _FULL_SIDE)
 
 

@@ -1,0 +1,280 @@
+"""What a million uploads cost on AWS, service by service, from the calls and durations of a run on the local stack.
+
+    python benchmarks/costs.py --json FILE [--uploads 80] [--distinct 40] [--markdown FILE]
+
+Uploads copies of pictures to the real template on the local stack and counts what the functions really call: every
+request to S3, SQS and EventBridge, DynamoDB's request units by its documented rules, Lambda's durations, bytes of
+logs, and what the models cost by the catalogue's prices. Prices come from prices-us-east-1.json. With --markdown, the
+tables between the marks of that page (docs/costs.md) are written anew.
+"""
+
+import argparse
+import json
+import random
+import re
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import pipeline
+
+from captions.records import Record
+from captions_cli.local import LocalStack
+from captions_cli.local.server import AwsCall, AwsEndpoint, Forward
+from support.capacity import Meter
+
+ROOT = Path(__file__).parents[1]
+PRICES = json.loads((Path(__file__).parent / "prices-us-east-1.json").read_text())
+STEPS = {"50,000 a day": 1.5e6, "1.2 million a month": 1.2e6, "100 million a day": 3e9}
+"""Uploads a month."""
+FUNCTIONS = ("Dedupe", "Caption", "Transcribe", "Sweep")
+INDEX_UNITS = 2
+"""Write units of the index `activity` for a write to the captions table, at most: its old key goes, a new one comes."""
+IDLE_POLLS = 5 * 30 * 86_400 / 20
+"""Requests a month of one event source on an empty queue: Lambda polls with five connections of 20 s."""
+QUEUES = 3
+BATCH_REQUESTS = 2
+"""Requests of an event source for an invocation: one receives its messages, one deletes them."""
+
+
+class Counted:
+    """Counts what the functions ask of AWS, and passes it on."""
+
+    def __init__(self, looking: Callable[[], Any]) -> None:
+        self.calls: Counter[str] = Counter()
+        self.read, self.written, self.captions_writes = 0.0, 0, 0
+        self._looking = looking
+        self._lock = threading.Lock()
+
+    def __call__(self, call: AwsCall, forward: Forward) -> Any:
+        if "AWS_Lambda" not in str(call.environ.get("HTTP_USER_AGENT", "")):
+            return forward(call)  # not from a function: the upload itself, the stack's own, a look at an item
+        action = call.action or str(call.environ.get("REQUEST_METHOD", ""))
+        with self._lock:
+            self.calls[f"{call.service} {action}"] += 1
+        if call.service != "dynamodb":
+            return forward(call)
+        with self._lock:
+            return self._billed(call, action, json.loads(call.body), forward)
+
+    def _billed(self, call: AwsCall, action: str, arguments: dict[str, Any], forward: Forward) -> Any:
+        client = OneCall(self._looking(), arguments, lambda: forward(call))
+        meter = Meter(client)
+        with meter.measuring() as bill:
+            client._make_api_call(action, arguments)
+        self.read += bill.read
+        self.written += bill.written
+        if action in ("PutItem", "UpdateItem", "DeleteItem") and "asset" in (arguments.get("Key") or arguments["Item"]):
+            self.captions_writes += 1
+        return client.answer
+
+
+class OneCall:
+    """What Meter takes for a client: the one call goes on to the endpoint, and looks at items go to a real client."""
+
+    def __init__(self, looking: Any, arguments: dict[str, Any], forward: Callable[[], Any]) -> None:
+        self.answer: Any = None
+        self._looking, self._arguments, self._forward = looking, arguments, forward
+
+    def _make_api_call(self, operation: str, arguments: dict[str, Any]) -> Any:
+        if arguments is self._arguments:
+            self.answer = self._forward()
+            return self.answer
+        return self._looking._make_api_call(operation, arguments)
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Upload, wait for the end, and return what an upload took on average."""
+    rng = random.Random(options.seed)
+    files = pipeline.burst(options.distinct, options.uploads, pipeline.sources(options.media), rng)
+    made: list[Counted] = []
+    stacks: list[LocalStack] = []
+    begin = AwsEndpoint.__init__
+
+    def looking() -> Any:
+        return stacks[0].client("dynamodb")
+
+    def counting(self: AwsEndpoint, interceptors: Any = ()) -> None:
+        made.append(Counted(looking))
+        begin(self, [made[-1], *interceptors])
+
+    AwsEndpoint.__init__ = counting  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as state:
+        stack = LocalStack(
+            ROOT / "template.yaml",
+            state_dir=Path(state),
+            latency_scale=options.latency_scale,
+            parameters={"ImageModels": "GLM-4-Plus,GPT-4o"},  # of these the prices are published
+        )
+        stacks.append(stack)
+        with stack:
+            s3, bucket = stack.client("s3"), stack.outputs["MediaBucketName"]
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda file: s3.put_object(Bucket=bucket, Key=file[0], Body=file[1]), files))
+            if not stack.wait_idle(options.timeout):
+                raise SystemExit("the uploads came to no end in time")
+            records = [
+                Record.from_item(item)
+                for page in stack.client("dynamodb")
+                .get_paginator("scan")
+                .paginate(TableName=stack.outputs["CaptionsTableName"])
+                for item in page["Items"]
+            ]
+        logs = {file.stem: file.read_text(errors="replace") for file in Path(state).rglob("*.log")}
+    AwsEndpoint.__init__ = begin  # type: ignore[method-assign]
+    counted = made[0]
+    costs = [record.provenance.cost for record in records if record.provenance is not None]
+    if len(records) != options.uploads or any(record.state != "captioned" for record in records) or None in costs:
+        raise SystemExit(f"not every upload was captioned at a known cost: {Counter(r.state for r in records)}")
+    invocations = {name: _invocations(logs, name) for name in FUNCTIONS}
+    return {
+        "uploads": options.uploads,
+        "distinct": options.distinct,
+        "latency_scale": options.latency_scale,
+        "calls": dict(sorted(counted.calls.items())),
+        "dynamodb_read_units": counted.read,
+        "dynamodb_write_units": counted.written + INDEX_UNITS * counted.captions_writes,
+        "invocations": {name: len(found) for name, found in invocations.items()},
+        "gb_seconds": {name: sum(ms / 1000 * mb / 1024 for ms, mb in found) for name, found in invocations.items()},
+        "log_bytes": sum(len(text) for name, text in logs.items() if any(f in name for f in FUNCTIONS)),
+        "model_dollars": float(sum(Decimal(cost or 0) for cost in costs)),
+        "model_calls": sum(record.source == "model" for record in records),
+    }
+
+
+def _invocations(logs: dict[str, str], function: str) -> list[tuple[float, int]]:
+    """Duration in milliseconds and memory in megabytes of each invocation, from its REPORT line."""
+    report = re.compile(r"REPORT .*?Duration: ([\d.]+) ms\tMemory Size: (\d+) MB")
+    return [
+        (float(duration), int(memory))
+        for name, text in logs.items()
+        if function in name
+        for duration, memory in report.findall(text)
+    ]
+
+
+def price(name: str, amount: float) -> float:
+    return amount * PRICES[name]["dollars"] / PRICES[name]["per"]
+
+
+def per_million(run: dict[str, Any]) -> dict[str, float]:
+    """Dollars for a million uploads like these, service by service."""
+    scale, calls = 1e6 / run["uploads"], run["calls"]
+
+    def asked(service: str, *actions: str) -> float:
+        return sum(
+            n for name, n in calls.items() if name.split()[0] == service and (not actions or name.split()[1] in actions)
+        )
+
+    work = {name: run["invocations"][name] for name in FUNCTIONS if name != "Sweep"}  # the sweep goes by the clock
+    seconds = sum(value for name, value in run["gb_seconds"].items() if name != "Sweep")
+    invocations = sum(work.values())
+    return {
+        "Lambda, GB-seconds": scale * price("lambda_gb_second", seconds),
+        "Lambda, requests": scale * price("lambda_request", invocations),
+        "SQS": scale * price("sqs_request", asked("sqs") + BATCH_REQUESTS * invocations + run["uploads"]),
+        "DynamoDB, reads": scale * price("dynamodb_read_unit", run["dynamodb_read_units"]),
+        "DynamoDB, writes": scale * price("dynamodb_write_unit", run["dynamodb_write_units"]),
+        "S3, reads": scale * price("s3_get", asked("s3", "GET", "HEAD")),
+        "EventBridge": scale * price("eventbridge_event", asked("events", "PutEvents") and run["uploads"]),
+        "CloudWatch Logs": scale * price("logs_gigabyte", run["log_bytes"] / 1e9),
+        "Secrets and parameters": scale * price("secret_or_parameter_call", asked("secretsmanager") + asked("ssm")),
+        "models": scale * run["model_dollars"],
+    }
+
+
+def steps(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each step of growth takes: rates, concurrency, dollars a month."""
+    dollars = per_million(run)
+    scale = 1 / run["uploads"]
+    found = []
+    for name, monthly in STEPS.items():
+        per_second = monthly / (30 * 86_400)
+        concurrency = {
+            function: per_second * scale * _seconds(run, function) for function in FUNCTIONS if function != "Sweep"
+        }
+        found.append(
+            {
+                "step": name,
+                "uploads_per_second": per_second,
+                "lambda_concurrency": concurrency,
+                "write_units_per_second": per_second * scale * run["dynamodb_write_units"],
+                "read_units_per_second": per_second * scale * run["dynamodb_read_units"],
+                "events_per_second": per_second,
+                "model_calls_per_second": per_second * scale * run["model_calls"],
+                "aws_dollars_a_month": monthly / 1e6 * sum(v for k, v in dollars.items() if k != "models")
+                + price("sqs_request", QUEUES * IDLE_POLLS),
+                "model_dollars_a_month": monthly / 1e6 * dollars["models"],
+            }
+        )
+    return found
+
+
+MEMORY_GB = {"Dedupe": 2.0, "Caption": 2.0, "Transcribe": 1.0}
+
+
+def _seconds(run: dict[str, Any], function: str) -> float:
+    return float(run["gb_seconds"][function] / MEMORY_GB[function])
+
+
+def tables(run: dict[str, Any], dollars: dict[str, float], grown: list[dict[str, Any]]) -> str:
+    total = sum(dollars.values())
+    lines = ["| service | $ a million uploads |", "| --- | ---: |"]
+    lines += [f"| {name} | {value:,.2f} |" for name, value in dollars.items()]
+    lines += [f"| **all** | **{total:,.2f}** |", ""]
+    lines += [
+        "| | uploads a second | Lambda concurrency (dedupe, caption) | write units a second | read units a second | "
+        "model calls a second | AWS, $ a month | models, $ a month |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for step in grown:
+        lambdas = step["lambda_concurrency"]
+        lines.append(
+            f"| {step['step']} | {step['uploads_per_second']:,.1f} | "
+            f"{lambdas['Dedupe']:,.1f}, {lambdas['Caption']:,.1f} | "
+            f"{step['write_units_per_second']:,.0f} | {step['read_units_per_second']:,.0f} | "
+            f"{step['model_calls_per_second']:,.1f} | {step['aws_dollars_a_month']:,.0f} | "
+            f"{step['model_dollars_a_month']:,.0f} |"
+        )
+    lines += ["", "Asked of AWS by the functions, an upload: "]
+    lines[-1] += ", ".join(f"{name} {count / run['uploads']:.2f}" for name, count in run["calls"].items()) + "."
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path, help="a page whose tables are written anew")
+    parser.add_argument("--uploads", type=int, default=80)
+    parser.add_argument("--distinct", type=int, default=40)
+    parser.add_argument("--media", type=Path, help="a folder of JPEGs to cut pictures from, instead of the demo's")
+    parser.add_argument("--latency-scale", type=float, default=1.0, help="model latencies in relation to measured ones")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for the end")
+    options = parser.parse_args()
+    run = measured(options)
+    dollars, grown = per_million(run), steps(run)
+    options.json.write_text(
+        json.dumps({"run": run, "dollars_per_million": dollars, "steps": grown, "prices": PRICES}, indent=2) + "\n"
+    )
+    text = tables(run, dollars, grown)
+    print(text)
+    if options.markdown:
+        page = options.markdown.read_text()
+        before, _, rest = page.partition("<!-- tables -->\n")
+        _, _, after = rest.partition("<!-- end of tables -->\n")
+        options.markdown.write_text(f"{before}<!-- tables -->\n{text}\n<!-- end of tables -->\n{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
