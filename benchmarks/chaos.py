@@ -375,7 +375,9 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
         "answers_without_a_result": len(usable) - results,
         "paid_after_it_was_stored": again,
         "paid_twice_at_once": at_once,
-        "stored_without_a_paid_answer": [claim for claim in claims if claim not in by_claim],
+        # A record that went through dedupe again meanwhile names its new claim; the answer was paid under the old one.
+        "paid_under_an_earlier_claim": [claim for claim in claims if claim not in by_claim],
+        "results_that_nobody_paid": max(0, results - len(usable)),
     }
 
 
@@ -486,7 +488,7 @@ PROMISES = (
     "not_told",
     "paid_after_it_was_stored",
     "paid_twice_at_once",
-    "stored_without_a_paid_answer",
+    "results_that_nobody_paid",
     "left_on_queues",
     "dead_letters_left",
 )
