@@ -224,7 +224,8 @@ class _Poller:
         sandbox = self._sandboxes.acquire(self._source.function, 1.0)
         if sandbox is None:
             return
-        messages = self._receive_batch()
+        # What another pump polls for meanwhile is not begun any more.
+        messages = [] if self._ending.is_set() else self._receive_batch()
         if not messages:
             self._sandboxes.release(sandbox)
             return
