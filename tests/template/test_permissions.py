@@ -16,6 +16,7 @@ from support.template import (
     properties,
     statement,
     statements,
+    texts,
 )
 
 WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
@@ -62,6 +63,7 @@ def the_endpoints_key_stands_in_its_secret_alone(template: Template) -> Iterator
     lambda raw: properties(raw, "SweepFunction").update(Role={"Fn::GetAtt": ["DedupeRole", "Arn"]}),
     lambda raw: properties(raw, "SweepFunction").pop("Role"),
     lambda raw: properties(raw, "ModelsOverridePolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
+    lambda raw: properties(raw, "ModelsObjectPolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
 )
 def every_function_may_do_little_and_that_to_named_resources(template: Template) -> Iterator[str]:
     roles = [template.target(function["Role"]) for _, function in template.of_type("AWS::Lambda::Function")]
@@ -82,6 +84,36 @@ def every_function_may_do_little_and_that_to_named_resources(template: Template)
                 literal = resource if isinstance(resource, str) else ""
                 if literal and not (literal == "*" and set(actions) <= WITHOUT_RESOURCES):
                     yield f"{name} allows {actions} on {resource}"
+
+
+@caught(
+    lambda raw: properties(raw, "ModelsObjectPolicy")["PolicyDocument"]["Statement"][0].update(Action="s3:PutObject"),
+    lambda raw: properties(raw, "ModelsObjectPolicy")["Roles"].pop(),
+    lambda raw: properties(raw, "PolicyObjectPolicy")["Roles"].pop(0),
+    lambda raw: raw["Resources"]["ModelsObjectPolicy"].update(Condition="ModelsAreAParameter"),
+    lambda raw: raw["Parameters"]["ModelsOverride"].update(AllowedPattern="^(/[A-Za-z0-9_./-]+)?$"),
+)
+def an_override_is_read_by_those_who_go_by_it_from_a_parameter_or_an_object(template: Template) -> Iterator[str]:
+    workers = {"CaptionRole", "TranscribeRole"}
+    for name, parameter, condition, action, readers in (
+        ("ModelsOverridePolicy", "ModelsOverride", "ModelsAreAParameter", "ssm:GetParameter", workers),
+        ("ModelsObjectPolicy", "ModelsOverride", "ModelsAreAnObject", "s3:GetObject", workers),
+        ("PolicyParameterPolicy", "PolicyOverride", "PolicyIsAParameter", "ssm:GetParameter", {"DedupeRole", *workers}),
+        ("PolicyObjectPolicy", "PolicyOverride", "PolicyIsAnObject", "s3:GetObject", {"DedupeRole", *workers}),
+    ):
+        given = template.resources[name]
+        (only,) = given["Properties"]["PolicyDocument"]["Statement"]
+        if (given["Condition"], only["Action"]) != (condition, action):
+            yield f"{name} is not {action} under {condition}"
+        if parameter not in "".join(texts(only["Resource"])):
+            yield f"{name} is about something else than {parameter}"
+        if {template.target(role) for role in given["Properties"]["Roles"]} != readers:
+            yield f"{name} is not for {sorted(readers)}"
+        pattern = template.raw["Parameters"][parameter]["AllowedPattern"]
+        if not all(re.match(pattern, where) for where in ("", "/captions/one", "s3://a-bucket/one.toml")):
+            yield f"{parameter} takes no parameter or no object"
+        if any(re.match(pattern, where) for where in ("s3://a-bucket/*", "s3://a-bucket", "captions")):
+            yield f"{parameter} takes more than one parameter or object"
 
 
 @caught(
