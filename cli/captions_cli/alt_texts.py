@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from captions.catalogue import load
 from captions.tasks import AltTextItem, AltTexts, generate_alt_texts
 from captions_cli import endpoint_models
 from captions_cli.errors import CommandError, ExitCode
@@ -53,7 +52,7 @@ def written(
     """
     from captions.gateway import Endpoint, Gateway
 
-    catalogue = load(endpoint_models.override(stack))
+    catalogue = endpoint_models.catalogue_of(stack)
     if unknown := [name for name in chain if name not in catalogue.models or not catalogue.models[name].enabled]:
         raise CommandError(f"the catalogue has no model {unknown[0]!r}", ExitCode.USAGE)
     urls = endpoint_models.endpoints(stack, os.environ)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from captions.catalogue import CatalogueError, compare_with_endpoint, load
+from captions.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
 from captions_cli import alarms, deploying, drift, endpoint_models, loopback, redriving
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
@@ -233,11 +233,15 @@ def _endpoint(stack: Stack) -> _Said:
         arn = stack.output("EndpointSecretArn")
         remedy = f'aws secretsmanager put-secret-value --secret-id "{arn}" --secret-string "$KEY"'
         yield "problem", "the endpoint's key was never put into its secret: every job waits", remedy
+    try:
+        catalogue = endpoint_models.catalogue_of(stack)
+    except CommandError:
+        catalogue = load()  # as a function that has seen no good override; `overrides` tells of the broken one
     for url in endpoint_models.endpoints(stack, os.environ):
-        yield from _one_endpoint(stack, url)
+        yield from _one_endpoint(stack, url, catalogue)
 
 
-def _one_endpoint(stack: Stack, url: str) -> _Said:
+def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
     key = endpoint_models.key(stack, url, os.environ)
     request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
     try:
@@ -259,7 +263,7 @@ def _one_endpoint(stack: Stack, url: str) -> _Said:
         yield "problem", f"{url} cannot be reached from here: {reason}", remedy
         return
     try:
-        comparison = compare_with_endpoint(load(endpoint_models.override(stack)), listed, url)
+        comparison = compare_with_endpoint(catalogue, listed, url)
     except CatalogueError as error:
         yield "problem", f"{url}: {error}", "give the base URL of an OpenAI-compatible endpoint, with its /v1"
         return
@@ -277,10 +281,39 @@ def _one_endpoint(stack: Stack, url: str) -> _Said:
 
 
 def _asked_of(stack: Stack) -> list[str]:
-    """The models that the stack's policy names, in all of its tiers."""
+    """The models that the stack's policy names, in all of its tiers; without its override where that is broken."""
     from captions_cli import policies
 
-    return list(dict.fromkeys(name for tier in policies.of(stack).tiers.values() for name in tier.models))
+    try:
+        rules = policies.of(stack)
+    except CommandError:
+        rules = policies.checked(None, parameters=policies.parameters(stack.parameters))
+    return list(dict.fromkeys(name for tier in rules.tiers.values() for name in tier.models))
+
+
+def _overrides(stack: Stack) -> _Said:
+    """What the functions read every few minutes can be read and used."""
+    from captions_cli import policies
+
+    given = [name for name in ("ModelsOverride", "PolicyOverride") if stack.parameters.get(name)]
+    if not given:
+        yield "ok", "neither models nor policy are overridden", ""
+        return
+    found: list[str] = []
+    catalogue = None
+    try:
+        catalogue = endpoint_models.catalogue_of(stack)
+    except CommandError as error:
+        found.append(f"the models override cannot be used: {error}")
+    try:
+        policies.of(stack, catalogue)
+    except CommandError as error:
+        found.append(f"the policy override cannot be used: {error}")
+    for message in found:
+        remedy = "mend it (`captions policy check FILE`): until then the last good one holds, or the packaged one"
+        yield "problem", message, remedy
+    if not found:
+        yield "ok", f"{' and '.join(given)} can be read and used", ""
 
 
 def _concurrency(stack: Stack) -> _Said:
@@ -331,6 +364,7 @@ CHECKS: Mapping[str, Callable[[Stack], _Said]] = {
     "rule": _rule,
     "functions": _functions,
     "permissions": _permissions,
+    "overrides": _overrides,
     "endpoint": _endpoint,
     "concurrency": _concurrency,
     "dead letters": _dead_letters,

@@ -6,9 +6,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from captions.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
+from captions.overrides import UnreadableError, read
 from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.stack import Stack
@@ -34,7 +36,7 @@ def compare(stack: Stack, env: Mapping[str, str] | None = None) -> list[Offer]:
     endpoint does not answer as an OpenAI-compatible one does.
     """
     env = os.environ if env is None else env
-    catalogue = load(override(stack))
+    catalogue = catalogue_of(stack)
     return [
         Offer(url, catalogue, _compared(catalogue, url, _listed(url, key(stack, url, env))))
         for url in endpoints(stack, env)
@@ -73,12 +75,33 @@ def key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
     return keys.get(url, keys.get("default", "")) or NO_KEY
 
 
-def override(stack: Stack) -> str | None:
-    """The TOML that overrides the stack's catalogue; None without any."""
-    name = stack.parameters.get("ModelsOverride")
-    if not name:
-        return None
-    return str(stack.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+def catalogue_of(stack: Stack) -> Catalogue:
+    """The catalogue that a stack's functions work by.
+
+    Raises CommandError when its override cannot be read or is broken; the functions then keep the last good one.
+    """
+    where = stack.parameters.get("ModelsOverride")
+    try:
+        text = read(where, stack.client) if where else None
+    except UnreadableError as error:
+        raise CommandError(str(error), ExitCode.AWS) from error
+    try:
+        return load(text)
+    except CatalogueError as error:
+        raise CommandError(f"{where}: {error}", ExitCode.USAGE) from error
+
+
+def catalogue_with(file: Path | None) -> Catalogue:
+    """The packaged catalogue with a file laid over it, as `ModelsOverride` does.
+
+    Raises CommandError when the file cannot be read or is no such document.
+    """
+    try:
+        return load(file.read_text(encoding="utf-8") if file is not None else None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} cannot be read: {error}", ExitCode.USAGE) from error
+    except CatalogueError as error:
+        raise CommandError(f"{file}: {error}", ExitCode.USAGE) from error
 
 
 def _listed(url: str, key: str) -> Mapping[str, Any]:

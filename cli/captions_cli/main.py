@@ -18,6 +18,7 @@ from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
 from captions_cli.stack import Choice, LocalState, Stack, connect, home
 
 if TYPE_CHECKING:
+    from captions.catalogue import Catalogue
     from captions_cli.background import Settings
 
 INTERRUPTED = 130
@@ -575,6 +576,22 @@ def deploy(
         raise typer.Exit(ExitCode.AWS)
 
 
+_MODELS = "A models override to go by; otherwise the stack's, where there is one."
+
+
+def _has_stack(given: Globals) -> bool:
+    return given.choice.names_a_deployed_stack or (home() / "stack.json").exists()
+
+
+def _catalogue(given: Globals, models: Path | None) -> "Catalogue":
+    """The models that a command knows: a file's, the stack's, or the packaged ones alone."""
+    from captions_cli import endpoint_models
+
+    if models is None and _has_stack(given):
+        return endpoint_models.catalogue_of(given.stack())
+    return endpoint_models.catalogue_with(models)
+
+
 policy_app = typer.Typer(no_args_is_help=True, help="What is asked about which upload, of which models.")
 app.add_typer(policy_app, name="policy")
 
@@ -583,9 +600,9 @@ app.add_typer(policy_app, name="policy")
 def check_policy(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="TOML that is to be laid over the packaged policy.")],
+    models: Annotated[Path | None, typer.Option(help=_MODELS)] = None,
 ) -> None:
     """Check a policy before it is put where the functions read it; exit code 2 names the place that is wrong."""
-    from captions.catalogue import load
     from captions_cli import policies, rendering
 
     given: Globals = ctx.obj
@@ -593,7 +610,7 @@ def check_policy(
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{file} cannot be read: {error}", ExitCode.USAGE) from error
-    found = policies.checked(text, catalogue=load(), where=str(file))
+    found = policies.checked(text, catalogue=_catalogue(given, models), where=str(file))
     if given.json:
         rendering.print_json(found.model_dump(mode="json"))
     else:
@@ -627,19 +644,20 @@ def route(
     policy: Annotated[
         Path | None, typer.Option(help="A policy override to try; otherwise the stack's policy, where there is one.")
     ] = None,
+    models: Annotated[Path | None, typer.Option(help=_MODELS)] = None,
 ) -> None:
     """Explain what would become of a file: task, looks, models, expected tokens and cost. Nothing is uploaded."""
-    from captions.catalogue import load
     from captions_cli import policies, rendering
 
     given: Globals = ctx.obj
+    catalogue = _catalogue(given, models)
     if policy is not None:
         try:
             text = policy.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"{policy} cannot be read: {error}", ExitCode.USAGE) from error
-        rules = policies.checked(text, catalogue=load(), where=str(policy))
-    elif given.choice.names_a_deployed_stack or (home() / "stack.json").exists():
+        rules = policies.checked(text, catalogue=catalogue, where=str(policy))
+    elif _has_stack(given):
         rules = policies.of(given.stack())
     else:
         rules = policies.checked(None)
@@ -647,7 +665,7 @@ def route(
         file,
         key or file.name,
         rules,
-        load(),
+        catalogue,
         metadata=_pairs(metadata or [], "--metadata"),
         tags=_pairs(tag or [], "--tag"),
     )
@@ -677,7 +695,6 @@ def recaption(
     """Caption uploads anew. What a person wrote or accepted stays; a new answer is stored beside it."""
     from decimal import Decimal
 
-    from captions.catalogue import load
     from captions_cli import endpoint_models, policies, recaptioning, rendering
 
     given: Globals = ctx.obj
@@ -691,7 +708,7 @@ def recaption(
     if len(chosen) != 1:
         raise CommandError("give one of --missing, --stale and --force", ExitCode.USAGE)
     stack = given.stack()
-    catalogue = load(endpoint_models.override(stack))
+    catalogue = endpoint_models.catalogue_of(stack)
     found = list(recaptioning.due(stack, chosen[0], prefix, policies.of(stack), catalogue))
     left_out = 0
     if max_cost is not None:

@@ -75,8 +75,8 @@ def parameters(given: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def of(stack: Stack) -> Policy:
-    """Return the policy that a stack's functions work by.
+def of(stack: Stack, catalogue: Catalogue | None = None) -> Policy:
+    """Return the policy that a stack's functions work by; with a catalogue, its models are checked as the workers do.
 
     Raises CommandError when its override cannot be read or is broken; the functions then keep the last good one.
     """
@@ -85,7 +85,8 @@ def of(stack: Stack) -> Policy:
         text = read(where, stack.client) if where else None
     except UnreadableError as error:
         raise CommandError(str(error), ExitCode.AWS) from error
-    return checked(text, parameters=parameters(stack.parameters), where=where or "the policy")
+    models = catalogue if text is not None else None
+    return checked(text, parameters=parameters(stack.parameters), catalogue=models, where=where or "the policy")
 
 
 def checked(

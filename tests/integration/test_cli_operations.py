@@ -45,6 +45,19 @@ class Account:
 
 
 ACCOUNT = Account()
+POLICY = "/captions/policy"
+HOUSE = b"""
+[models."House-VL"]
+provider = "us"
+modalities = ["text", "image"]
+context = 32768
+"""
+
+
+def put_overrides(local: LocalStack, *, policy: str = "# as packaged", models: bytes = b"# as packaged") -> None:
+    local.client("ssm").put_parameter(Name=POLICY, Value=policy, Type="String", Overwrite=True)
+    local.client("s3").create_bucket(Bucket="overrides")
+    local.client("s3").put_object(Bucket="overrides", Key="models.toml", Body=models)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +68,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         state_dir=directory,
         latency_scale=0,
         schedules=False,
-        parameters=PRICED_MODELS,
+        parameters={**PRICED_MODELS, "PolicyOverride": POLICY, "ModelsOverride": "s3://overrides/models.toml"},
         interceptors=[ACCOUNT],
     ) as running:
+        put_overrides(running)
         state = {
             "pid": 1,
             "aws_endpoint_url": running.aws_endpoint_url,
@@ -152,6 +166,30 @@ class TestDoctor:
         assert found["rule"][0]["message"].endswith("is DISABLED")
         assert {it["level"] for it in found["drift"]} == {"problem"}
         assert any("UploadsRule" in it["message"] for it in found["drift"])
+
+    def test_overrides_that_are_broken_or_gone_are_found_and_the_rest_is_examined(
+        self, captions: Captions, local: LocalStack
+    ) -> None:
+        try:
+            put_overrides(local, policy='[tiers.easy]\nmodels = ["GPT-5x"]')
+            (one,) = findings(captions("doctor", "--output", "json"))["overrides"]
+            assert (one["level"], "tiers.easy.models.0" in one["message"]) == ("problem", True)
+            put_overrides(local, policy='[tiers.easy]\nmodels = ["House-VL"]', models=HOUSE)
+            (one,) = findings(captions("doctor", "--output", "json"))["overrides"]
+            assert one["level"] == "ok", one
+            local.client("ssm").delete_parameter(Name=POLICY)
+            local.client("s3").put_object(Bucket="overrides", Key="models.toml", Body=b"models = [")
+            ran = captions("doctor", "--output", "json")
+        finally:
+            put_overrides(local)
+        found = findings(ran)
+        assert ran.exit_code == 1
+        assert [it["level"] for it in found["overrides"]] == ["problem", "problem"]
+        assert "s3://overrides/models.toml" in found["overrides"][0]["message"]
+        assert POLICY in found["overrides"][1]["message"]
+        # The others go by what the functions fall back on.
+        assert {it["level"] for it in found["endpoint"]} == {"ok"}
+        assert found["alarms"]
 
     def test_a_new_account_and_a_clock_that_is_off_are_found(
         self, captions: Captions, monkeypatch: pytest.MonkeyPatch

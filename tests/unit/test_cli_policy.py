@@ -46,6 +46,24 @@ def test_a_bad_override_is_refused_naming_the_place(captions: Captions, tmp_path
     assert place in ran.stderr
 
 
+def test_a_model_that_a_models_override_adds_is_known(captions: Captions, tmp_path: Path) -> None:
+    rules = override(tmp_path, '[tiers.easy]\nmodels = ["House-VL"]')
+    models = tmp_path / "models.toml"
+    models.write_text(
+        '[models."House-VL"]\nprovider = "us"\nmodalities = ["text", "image"]\ncontext = 32768\n'
+        "input_price = 1.0\noutput_price = 2.0\n"
+    )
+    assert captions("policy", "check", rules).exit_code == 2
+    assert captions("policy", "check", rules, "--models", models).exit_code == 0
+    file = MEDIA / "casa-mila.jpg"
+    told = json.loads(captions("route", file, "--policy", rules, "--models", models, "-o", "json").stdout)
+    assert told["models"] == ["House-VL"]
+    assert float(told["expected"]["dollars"]) > 0
+    models.write_text("models = [")
+    broken = captions("policy", "check", rules, "--models", models)
+    assert (broken.exit_code, "models.toml" in broken.stderr) == (2, True)
+
+
 def test_route_tells_task_tier_models_and_costs(captions: Captions) -> None:
     told = json.loads(captions("route", MEDIA / "casa-mila.jpg", "-o", "json").stdout)
     assert (told["kind"], told["task"], told["looks"]["category"]) == ("image", "caption", "photo")
