@@ -352,9 +352,13 @@ class Worker:
                 media_type=job.media_type,
             )
         )
-        telemetry.logger().warning("upload_ended", asset=job.upload.asset, state=state, reason=reason.code)
         if ended is None:
             return await self._pass_on(job)
+        # As the record says, and its event: what could not be captioned once more keeps its caption.
+        kept_it: dict[str, Any] = {"recaption": state} if ended.state != state else {}
+        telemetry.logger().warning(
+            "upload_ended", asset=job.upload.asset, state=ended.state, reason=reason.code, **kept_it
+        )
         await self._settle(job, ended)
         if state not in ("failed", "blocked"):  # which may be redriven
             await self._forget(job)

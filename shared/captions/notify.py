@@ -58,7 +58,10 @@ class Notifier:
             raise NotDeliveredError(f"the event was not taken: {answer['Entries'][0].get('ErrorCode')}")
 
     def _entry(self, record: Record, detail_type: str | None = None, what: str | None = None) -> dict[str, Any]:
-        about = f"{record.asset}\x00{record.sequencer}\x00{what or record.state}"
+        if what is None:
+            # A version ends again when it is redriven or captioned anew: its time tells one end from the other.
+            what = f"{record.state}\x00{record.completed_at}"
+        about = f"{record.asset}\x00{record.sequencer}\x00{what}"
         detail = {
             "id": hashlib.sha256(about.encode()).hexdigest()[:32],
             "asset": record.asset,

@@ -32,6 +32,8 @@ MAX_ATTEMPTS_KEPT = 60
 MAX_RESULT_BYTES = 300_000
 """Of one result as JSON, so that a person's words and the attempts still fit beside it into an item of 400 KB."""
 
+_WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
+
 _NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
 
 _serializer = TypeSerializer()
@@ -116,6 +118,8 @@ class Result(BaseModel):
     """0 to 1, as far as the pipeline trusts the answer; None where nothing was known to judge it by."""
     data: dict[str, Any] = Field(default_factory=dict)
     """The task's further fields, as plain JSON values."""
+    left_out: tuple[Literal["data", "tags", "text"], ...] = ()
+    """What a record has no room for: all `data`, all `tags`, the end of `text`."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -207,13 +211,21 @@ def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def fitted(result: Result) -> Result:
-    """Return a result that an item has room for: of an endless one the further fields go first, then the text's end."""
+    """Return a result that an item has room for: of an endless one the further fields go first, then the text's end.
+
+    What went stands in its `left_out`.
+    """
     if _bytes(result) <= MAX_RESULT_BYTES:
         return result
     if result.data:
-        return fitted(result.model_copy(update={"data": {}}))
-    text = result.text.encode()[:MAX_RESULT_BYTES].decode(errors="ignore")
-    return result.model_copy(update={"text": text, "tags": ()})
+        return fitted(result.model_copy(update={"data": {}, "left_out": ("data",)}))
+    left_out: tuple[str, ...] = (*result.left_out, *(("tags",) if result.tags else ()), "text")
+    short = result.model_copy(update={"text": "", "tags": (), "left_out": left_out})
+    room = MAX_RESULT_BYTES - _bytes(short)
+    quoted = json.dumps(result.text, ensure_ascii=False).encode()[1 : room + 1]
+    # As JSON, a line's end or a quotation mark takes two bytes; half of one is no character.
+    text = _WHOLE_JSON_CHARACTERS.match(quoted.decode(errors="ignore"))
+    return short.model_copy(update={"text": json.loads(f'"{text[0] if text else ""}"')})
 
 
 def _bytes(result: Result) -> int:

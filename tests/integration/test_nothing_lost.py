@@ -1,0 +1,342 @@
+"""What breaks off, is refused, or was written by another version: nothing is lost, stuck, or paid twice once stored."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from captions import captioning, telemetry
+from captions.catalogue import load as catalogue
+from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
+from captions.handover import Outcome
+from captions.jobs import Revisit
+from captions.notify import Notifier
+from captions.policy import load
+from captions.records import MAX_RESULT_BYTES, Record, Result, fitted, to_item
+from captions.reviews import Reviews
+from captions.settings import SweepSettings
+from captions.sweeping import Sweeper
+from support.worker import Workshop
+
+EASY, HARD = "GLM-4.5V", "Qwen/Qwen3-VL-32B-Instruct"
+UNSURE = json.dumps({"caption": "Something stands on a street.", "tags": [], "safety": "safe", "confidence": 0.1})
+SURE = json.dumps({"caption": "A house of stone in the sun.", "tags": ["house"], "safety": "safe", "confidence": 0.9})
+
+
+class Killed(BaseException):
+    """The sandbox is gone: nothing of ours catches it."""
+
+
+def says(text: str, model: str = "*") -> dict[str, Any]:
+    return {"fault": "answer", "text": text, "model": model}
+
+
+@pytest.fixture
+def doubtful(shop: Workshop) -> Workshop:
+    """Pictures go to the easy tier, whose answer is doubtful; the tier above is sure."""
+    shop.worker.policies = lambda: load('[routing]\nimage = "easy"\ncategory_from = 1.0')
+    shop.endpoint.set_faults([says(UNSURE, EASY), says(SURE, HARD)])
+    return shop
+
+
+def captioned(shop: Workshop, key: str, data: bytes) -> Record:
+    shop.dedupe.upload(key, data)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    return shop.dedupe.record(key)
+
+
+def wish(shop: Workshop, key: str) -> Revisit:
+    """That a key is to be captioned anew, as `captions recaption --force` says it."""
+    shop.dedupe.clock.at += 60
+    record = shop.dedupe.record(key)
+    return Revisit(upload=record.upload, reason="recaption", mode="force", seen=record.updated_at)
+
+
+def told(shop: Workshop) -> list[tuple[str, dict[str, Any]]]:
+    """What the event bus carried since last asked: detail types and details."""
+    return [(event["detail-type"], event["detail"]) for event in shop.dedupe.aws.receive(shop.dedupe.aws.heard_queue)]
+
+
+def models_asked(shop: Workshop) -> list[str]:
+    return [request["model"] for request in shop.endpoint.requests()]
+
+
+# -- the step up -----------------------------------------------------------------------------------------------------
+
+
+def test_where_the_budget_ends_at_the_step_up_the_first_answer_is_kept(doubtful: Workshop, photo: bytes) -> None:
+    store = ControlTable(doubtful.dedupe.aws.dynamodb, "control")
+
+    class SpentAfterOne:
+        """The real sums, with a limit that the first call's cost reaches."""
+
+        def reserve(self, reservation: Any, limits: Any) -> str | None:
+            return store.reserve(reservation, {scope: Decimal(0) for scope in limits} if doubtful.paid() else limits)
+
+        def settle(self, reservation: Any, spent: Decimal) -> None:
+            store.settle(reservation, spent)
+
+    doubtful.worker.gateway = Gateway(
+        endpoints=[Endpoint(doubtful.endpoint.url)],
+        keys=lambda fresh: "a key",
+        catalogue=catalogue(),
+        budgets=Budgets({"*": Decimal(5)}, SpentAfterOne()),
+    )
+    record = captioned(doubtful, "a.jpg", photo)
+    assert record.result is not None
+    assert record.result.text == "Something stands on a street."
+    assert record.provenance is not None
+    assert not record.provenance.escalated
+    assert [(one["role"], one["outcome"]) for one in record.provenance.attempts] == [("first", "ok")]
+    assert models_asked(doubtful) == [EASY]  # and not the tier above, which there was no money for
+    assert [what for what, _ in told(doubtful)] == ["Caption.Completed"]
+    assert doubtful.jobs() == []
+
+
+def test_a_worker_that_dies_between_the_calls_of_a_step_up_leaves_the_upload_to_the_next_delivery(
+    doubtful: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubtful.dedupe.upload("a.jpg", photo)
+    (job,) = doubtful.jobs()
+    complete = Gateway.complete
+
+    async def dies(self: Gateway, request: Any, chain: Any, **more: Any) -> Any:
+        if chain[0] == HARD:
+            raise Killed
+        return await complete(self, request, chain, **more)
+
+    monkeypatch.setattr(Gateway, "complete", dies)
+    assert isinstance(doubtful.run(job), Killed)
+    monkeypatch.setattr(Gateway, "complete", complete)
+    record = doubtful.dedupe.record("a.jpg")
+    assert (record.state, record.result, doubtful.dedupe.aws.heard()) == ("queued", None, [])
+
+    assert doubtful.run(job) == "deferred"  # the dead worker's lease holds
+    doubtful.dedupe.clock.at += 900
+    assert doubtful.run(job) == "captioned"
+    # The first answer was never stored, so it is asked for again; what was stored is not.
+    assert models_asked(doubtful) == [EASY, EASY, HARD]
+    assert doubtful.run(job) == "settled"
+    assert len(doubtful.endpoint.requests()) == 3
+    record = doubtful.dedupe.record("a.jpg")
+    assert record.result is not None
+    assert record.result.text == "A house of stone in the sun."
+
+
+# -- captioned anew --------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_recaption_keeps_the_caption_and_record_event_and_log_say_the_same(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = captioned(shop, "a.jpg", photo)
+    assert shop.dedupe.upload("copy.jpg", photo) == "hit"
+    copy = shop.dedupe.record("copy.jpg")
+    first_told = {detail["key"]: detail for _, detail in told(shop)}
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        telemetry.logger(), "warning", lambda event, **fields: logged.append({"event": event, **fields})
+    )
+    assert shop.dedupe.intake.handle(wish(shop, "a.jpg")) == "queued"
+    assert shop.dedupe.upload("waiting.jpg", photo) == "waiting"
+    (job,) = shop.jobs()
+    shop.endpoint.set_faults([{"fault": "refusal"}])
+    assert shop.run(job) == "blocked"
+
+    record = shop.dedupe.record("a.jpg")
+    assert (record.state, record.result, record.recaption) == ("captioned", before.result, None)
+    assert record.reason is not None
+    ((what, detail),) = told(shop)
+    assert (what, detail["key"], detail["state"]) == ("Caption.Completed", "a.jpg", record.state)
+    assert detail["reason"] == record.reason.model_dump()
+    assert detail["text"] == before.result.text if before.result else None
+    assert detail["id"] != first_told["a.jpg"]["id"]  # another end, which nobody takes for the first one told again
+    (line,) = [line for line in logged if line["event"] == "upload_ended"]
+    assert (line["state"], line["reason"], line["recaption"]) == (record.state, record.reason.code, "blocked")
+
+    assert shop.dedupe.record("copy.jpg") == copy
+    # Who waited is no recaption: it leads now, and ends by what the models say of it.
+    (revisit,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
+    assert (revisit["upload"]["key"], revisit["reason"]) == ("waiting.jpg", "leader_lost")
+    shop.endpoint.clear()
+    shop.dedupe.deliver(revisit)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+
+
+def test_dedupe_that_dies_between_the_wish_and_its_job_is_taken_up_again(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = captioned(shop, "a.jpg", photo)
+    revisit, intake = wish(shop, "a.jpg"), shop.dedupe.intake
+    place = intake._place
+
+    def dies(*_: object) -> Any:
+        raise Killed
+
+    monkeypatch.setattr(intake, "_place", dies)
+    with pytest.raises(Killed):
+        intake.handle(revisit)
+    monkeypatch.setattr(intake, "_place", place)
+    pending = shop.dedupe.record("a.jpg")
+    assert (pending.state, pending.result) == ("received", before.result)
+
+    assert intake.handle(revisit) == "queued"  # its message comes back
+    (job,) = shop.jobs()
+    assert job.since is not None
+    assert shop.run(job) == "captioned"
+    assert len(shop.paid()) == 2
+    after = shop.dedupe.record("a.jpg")
+    assert after.recaption is None
+    assert intake.handle(revisit) == "duplicate"
+    assert (shop.jobs(), len(shop.paid())) == ([], 2)
+
+
+def test_a_wish_whose_message_is_lost_with_its_dedupe_is_found_by_the_sweep(shop: Workshop, photo: bytes) -> None:
+    captioned(shop, "a.jpg", photo)
+    revisit, intake = wish(shop, "a.jpg"), shop.dedupe.intake
+    shop.dedupe.records.recaption(shop.dedupe.record("a.jpg"), "force", now=shop.dedupe.clock(), due=0.0)
+    settings = SweepSettings(**intake.settings.model_dump(include=set(SweepSettings.model_fields)))
+    sqs = shop.dedupe.aws.sqs
+    sweeper = Sweeper(settings, shop.dedupe.records, intake.queues, sqs, shop.dedupe.clock)
+    assert sweeper.run(deadline=float("inf")).revisited == 1
+    (swept,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
+    assert swept["reason"] == "sweep"
+    assert shop.dedupe.deliver(swept) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    assert intake.handle(revisit) == "duplicate"
+    assert len(shop.paid()) == 2
+
+
+# -- what people say -------------------------------------------------------------------------------------------------
+
+
+def test_an_edit_and_an_acceptance_are_told_on_the_event_bus(shop: Workshop, photo: bytes) -> None:
+    record = captioned(shop, "a.jpg", photo)
+    told(shop)
+    reviews = Reviews(shop.dedupe.aws.dynamodb, "captions", "control")
+    notifier = Notifier(shop.dedupe.aws.events, "captions")
+    accepted = reviews.accept(record, now=shop.dedupe.clock() + 1)
+    notifier.reviewed(accepted)
+    notifier.reviewed(accepted)
+    edited = reviews.edit(accepted, "Casa Milà", now=shop.dedupe.clock() + 2)
+    notifier.reviewed(edited)
+    (first, one), (_, again), (second, other) = told(shop)
+    assert (first, second) == ("Caption.Accepted", "Caption.Edited")
+    assert record.result is not None
+    assert (one["source"], one["text"]) == ("model", record.result.text)
+    assert (other["source"], other["text"], other["key"], other["state"]) == (
+        "human", "Casa Milà", "a.jpg", "captioned",
+    )  # fmt: skip
+    assert one["id"] == again["id"] != other["id"]
+
+
+# -- a result that no record holds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["A word. " * 100_000, '"\n' * 200_000, "水" * 200_000])
+def test_of_an_endless_result_the_record_says_what_was_left_out(text: str) -> None:
+    result = Result(text=text, language="en", task="ocr", tags=("page",), data={"lines": ["a"]})
+    kept = fitted(result)
+    assert kept.left_out == ("data", "tags", "text")
+    assert text.startswith(kept.text)
+    size = len(json.dumps(kept.model_dump(), ensure_ascii=False).encode())
+    assert MAX_RESULT_BYTES - 8 <= size <= MAX_RESULT_BYTES
+    without_data = fitted(result.model_copy(update={"text": "short", "data": {"lines": ["a" * 300_000]}}))
+    assert (without_data.text, without_data.data, without_data.left_out) == ("short", {}, ("data",))
+    assert fitted(without_data) == without_data
+
+
+def test_an_endless_answer_is_captioned_as_far_as_a_record_holds_it(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = {"caption": "A house.", "tags": ["house"], "safety": "safe", "confidence": 0.9}
+    shop.endpoint.set_faults([says(json.dumps(endless))])
+    monkeypatch.setattr(captioning, "fitted", lambda result: fitted(result.model_copy(update={"text": "x" * 400_000})))
+    record = captioned(shop, "a.jpg", photo)
+    assert record.result is not None
+    assert record.result.left_out[-1] == "text"
+    assert len(record.result.text) < MAX_RESULT_BYTES
+    # A copy of it tells so too, and a person's words still fit beside it.
+    assert shop.dedupe.upload("copy.jpg", photo) == "hit"
+    copied = shop.dedupe.record("copy.jpg").result
+    assert copied is not None
+    assert copied.left_out == record.result.left_out
+    edited = Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(record, "y" * 50_000, now=1.0)
+    assert edited.suggestion is not None
+    assert edited.suggestion.result == record.result
+
+
+# -- of another version ----------------------------------------------------------------------------------------------
+
+
+def strip(shop: Workshop, key: str) -> Record:
+    """Rewrite a record as the first version would have left it."""
+    record = shop.dedupe.record(key)
+    item = shop.dedupe.aws.dynamodb.get_item(TableName="captions", Key={"asset": {"S": record.asset}})["Item"]
+    for name in ("human", "suggestion", "recaption", "begun", "superseded_cost"):
+        item.pop(name, None)
+    for name in ("identity", "tier", "category", "score", "escalated", "answered_at"):
+        item["provenance"]["M"].pop(name, None)
+    for name in ("style", "confidence", "data", "left_out"):
+        item["result"]["M"].pop(name, None)
+    shop.dedupe.aws.dynamodb.put_item(TableName="captions", Item=item)
+    return shop.dedupe.record(key)
+
+
+def test_a_record_of_the_first_version_is_read_reviewed_and_captioned_anew(shop: Workshop, photo: bytes) -> None:
+    captioned(shop, "a.jpg", photo)
+    old = strip(shop, "a.jpg")
+    assert old.result is not None
+    assert (old.terminal, old.reviewed, old.result.left_out, old.result.data) == (True, False, (), {})
+    reviews = Reviews(shop.dedupe.aws.dynamodb, "captions", "control")
+    reviews.accept(old, now=shop.dedupe.clock() + 1)
+    assert shop.dedupe.intake.handle(wish(shop, "a.jpg")) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    after = shop.dedupe.record("a.jpg")
+    assert after.result == old.result  # it was accepted
+    assert after.suggestion is not None
+
+
+def test_an_outcome_of_the_first_version_is_a_hit_and_an_unknown_field_of_a_later_one_no_error(
+    shop: Workshop, photo: bytes
+) -> None:
+    record = captioned(shop, "a.jpg", photo)
+    assert record.claim is not None
+    table, client = "fingerprints", shop.dedupe.aws.dynamodb
+    (item,) = [one for one in client.scan(TableName=table)["Items"] if "outcome" in one]
+    for outcome in (
+        {"asset": record.asset, "result": {"text": "An old caption.", "language": "en", "task": "caption"}},
+        {**later(record), "of_a_later_version": True},
+    ):
+        item["outcome"] = to_item({"outcome": outcome})["outcome"]
+        client.put_item(TableName=table, Item=item)
+        name = f"copy-{len(outcome)}.jpg"
+        assert shop.dedupe.upload(name, photo) == "hit"
+        copied = shop.dedupe.record(name)
+        assert copied.result is not None
+        assert copied.result.text == outcome["result"]["text"]
+        assert copied.provenance is not None
+        assert copied.provenance.copied_from == record.asset
+
+
+def later(record: Record) -> dict[str, Any]:
+    assert record.result is not None
+    outcome = Outcome(asset=record.asset, result=record.result, model="GPT-4o", cost="0.001", identity="x", score=0.5)
+    return outcome.stored()
+
+
+def test_a_follower_of_the_first_version_is_given_its_leaders_end(shop: Workshop, photo: bytes) -> None:
+    """A job without `ask`, `looks` and `since`, of a claim that followers stand behind."""
+    shop.dedupe.upload("a.jpg", photo)
+    assert shop.dedupe.upload("b.jpg", photo) == "waiting"
+    (job,) = shop.jobs()
+    old = job.model_copy(update={"ask": None, "looks": None, "since": None, "prompt_version": None})
+    assert shop.run(old) == "captioned"
+    follower = shop.dedupe.record("b.jpg")
+    assert (follower.state, follower.source) == ("captioned", "cache")
+    assert len(shop.paid()) == 1
