@@ -7,6 +7,7 @@ out.
 
 import email.errors
 import email.header
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ METADATA_PREFIX = "caption-"
 """Begins the names of user metadata that are meant for this pipeline (`x-amz-meta-caption-task`)."""
 TAG_PREFIX = "caption:"
 CONTEXT = "context-"
+LONGEST_VOCABULARY = 100_000
+"""Bytes of a policy's vocabulary as JSON: it travels in every job, and a message holds 256 KB (Amazon SQS, quotas)."""
 _FIELDS = ("task", "style", "language", "question")
 
 
@@ -88,7 +91,7 @@ def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy)
                     named_by[name] = place
             else:
                 known = ", ".join((*_FIELDS, f"{CONTEXT}*"))
-                raise UnroutableError("unknown_option", f"{place} is none of {known}")
+                raise UnroutableError("unknown_option", f"{_printable(place)} is none of {known}")
     return Wishes(**said, context=context, named_by=named_by)
 
 
@@ -217,6 +220,9 @@ def check(policy: Policy) -> None:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(step) for step in (place, *first["loc"]))
             raise PolicyError(f"the policy is wrong at {where}: {first['msg']}") from error
+    vocabulary = json.dumps({tag: list(words) for tag, words in policy.vocabulary.items()})
+    if len(vocabulary) > LONGEST_VOCABULARY:
+        raise PolicyError(f"the policy is wrong at vocabulary: it takes more than {LONGEST_VOCABULARY:,} bytes")
     try:
         Ask(task="caption", vocabulary=dict(policy.vocabulary))
     except ValidationError as error:
@@ -229,13 +235,18 @@ def _takes(task: str, kind: str) -> bool:
     return known is None or kind in known.kinds
 
 
+def _printable(text: str) -> str:
+    """Half of a pair of surrogates can be in no record and on no queue."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _decoded(value: str) -> str:
     """Read a metadata value that S3 wrapped for having other characters than ASCII (RFC 2047)."""
     if "=?" not in value:
         return value
     try:
         return str(email.header.make_header(email.header.decode_header(value)))
-    except (email.errors.HeaderParseError, LookupError, UnicodeError, ValueError):
+    except (email.errors.MessageError, LookupError, UnicodeError, ValueError):
         return value
 
 

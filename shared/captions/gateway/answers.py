@@ -88,7 +88,7 @@ def transcript_of(response: object, wire_name: str) -> Answer:
     language = _text(getattr(response, "language", None))
     segments = _segments(getattr(response, "segments", None))
     # A transcription names no model: the one that was asked for answered.
-    return Answer(text.strip(), wire_name, "stop", tokens, stated, usage, segments, language, transcribed=True)
+    return Answer(_whole(text).strip(), wire_name, "stop", tokens, stated, usage, segments, language, transcribed=True)
 
 
 def _segments(given: object) -> tuple[Segment, ...]:
@@ -99,7 +99,7 @@ def _segments(given: object) -> tuple[Segment, ...]:
         if not (isinstance(start, int | float) and isinstance(end, int | float) and isinstance(text, str)):
             continue
         if math.isfinite(start) and math.isfinite(end) and 0 <= start <= end and text.strip():
-            segments.append(Segment(float(start), float(end), text.strip()))
+            segments.append(Segment(float(start), float(end), _whole(text).strip()))
     return tuple(sorted(segments, key=lambda segment: segment.start_s))
 
 
@@ -192,7 +192,7 @@ def _judged(
         raise AttemptFailed(error, status=200, usage=usage, reported_model=reported)
     tokens, stated = usage_of(usage)
     mean = sum(logprobs) / len(logprobs) if logprobs else None
-    return Answer(text, reported, reason, tokens, stated, usage, mean_logprob=mean)
+    return Answer(_whole(text), reported, reason, tokens, stated, usage, mean_logprob=mean)
 
 
 def _raise_error_in(holder: object, usage: object, reported: str | None) -> None:
@@ -232,11 +232,11 @@ def failure_of(error: Exception) -> AttemptFailed:
 
 
 def _detail(body: object) -> str | None:
-    return message_of(body)[:_DETAIL_CHARACTERS] or None
+    return _whole(message_of(body)[:_DETAIL_CHARACTERS]) or None
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return _whole(value) if isinstance(value, str) and value else None
 
 
 def _content(value: Any) -> str:
@@ -247,3 +247,8 @@ def _content(value: Any) -> str:
         texts = (part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None) for part in value)
         return "".join(text for text in texts if isinstance(text, str))
     return ""
+
+
+def _whole(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON can spell (`\\ud83d`) and neither a table nor a request can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -20,6 +20,8 @@ _MAX_ITEMS = 2_000
 """Of one list; more is a loop, not an answer."""
 _MAX_TEXT = 100_000
 _MAX_WORD = 300
+_LARGEST, _SMALLEST = 1e100, 1e-100
+"""Of a number's size; a table holds no larger ones (Amazon DynamoDB, data types: 1E-130 to 9.9E+125)."""
 _LIST_MARKS = re.compile(r"[,;、,;\n]+")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,\u00a0\u202f ]*)?\.?\d+(?:[eE][-+]?\d{1,3})?")
 _CLOCK = re.compile(r"^(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)$")
@@ -70,7 +72,9 @@ def number(value: Any) -> float | None:
         result = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return result if math.isfinite(result) else None
+    if not math.isfinite(result) or abs(result) > _LARGEST:
+        return None
+    return result if abs(result) >= _SMALLEST else 0.0
 
 
 def _share(value: Any) -> float | None:

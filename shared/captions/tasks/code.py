@@ -14,8 +14,8 @@ from itertools import pairwise
 
 MAX_PARSED = 100_000
 """Characters; more than a screenshot shows is not parsed."""
-_FENCED = re.compile(r"^\s*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:\n?[ \t]*(?:```|~~~)\s*)?$", re.DOTALL)
-_FENCE_INSIDE = re.compile(r"(?:```|~~~)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)\n[ \t]*(?:```|~~~)", re.DOTALL)
+_FENCE_BEGINS = re.compile(r"(?:```|~~~)[ \t]*+([\w+#.-]*+)[^\n`~]*+\n")
+_FENCE_ENDS = re.compile(r"\n[ \t]*+(?:```|~~~)")
 _NUMBERED = re.compile(r"^[ \t]*(\d{1,5})(?:[ \t]*[|│:.])?(?:[ \t](.*))?$")
 _NAMES = {
     "py": "python", "python3": "python", "python 3": "python", "ipython": "python",
@@ -43,10 +43,14 @@ def language_name(name: str) -> str:
 
 def unfenced(text: str) -> tuple[str, str]:
     """Return code without the fence around it, and the language the fence names."""
-    if match := _FENCED.match(text):
-        return match[2], match[1]
-    if match := _FENCE_INSIDE.search(text):
-        return match[2], match[1]
+    bare = text.strip()
+    if begins := _FENCE_BEGINS.match(bare):
+        body = bare[begins.end() :]
+        if body.endswith(("```", "~~~")):
+            body = body[:-3].rstrip(" \t").removesuffix("\n")
+        return body, begins[1]
+    if (begins := _FENCE_BEGINS.search(text)) and (ends := _FENCE_ENDS.search(text, begins.end())):
+        return text[begins.end() : ends.start()], begins[1]
     return text, ""
 
 
@@ -151,11 +155,15 @@ def _xml(text: str) -> tuple[bool | None, str | None]:
     return True, None
 
 
-_STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
+_STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*+\"|'(?:\\.|[^'\\\n])*+'")
+_LONGEST_LINE = 1_000
+"""Characters; a string that nothing ends is looked for at each of its quotes, to the end of its line."""
 
 
 def _unbalanced(text: str) -> str | None:
     """Where no parser helps, brackets that do not match tell of a cut or misread line."""
+    if any(len(line) > _LONGEST_LINE for line in text.splitlines()):
+        return None
     bare = _STRINGS.sub("", text)
     for opening, closing in ("()", "[]", "{}"):
         if bare.count(opening) != bare.count(closing):

@@ -86,6 +86,7 @@ _SAME: dict[str, str] = {"no": "nb", "nn": "nb", "ms": "id"}
 _NEAR: frozenset[frozenset[str]] = frozenset(
     {frozenset({"da", "nb"}), frozenset({"sv", "nb"}), frozenset({"sv", "da"}), frozenset({"es", "pt"})}
 )
+_VARIANTS = frozenset({"valencia", "tarask", "arevela", "arevmda", "hepburn", "pinyin", "wadegile", "oxendict"})
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 
@@ -125,6 +126,21 @@ def _script(char: str) -> str:
 def scripts(text: str) -> Counter[str]:
     """Return how many letters of each script a text holds, by how Unicode names it (LATIN, CJK, HIRAGANA, ...)."""
     return Counter(_script(char) for char in text if char.isalpha())
+
+
+def spoken(language: str) -> str:
+    """Return what of a tag says how to write: language, script, region and variants of spelling that are known.
+
+    Every other subtag is any word of up to eight letters, and so is no part of an instruction to a model.
+    """
+    subtags = language.split("-")
+    kept = subtags[:1]
+    for subtag in subtags[1:]:
+        known = subtag.isdigit() or len(subtag) in (2, 4) or subtag.lower() in _VARIANTS or subtag[:1].isdigit()
+        if len(subtag) == 1 or not known:
+            break
+        kept.append(subtag)
+    return "-".join(kept)
 
 
 def primary(language: str) -> str:

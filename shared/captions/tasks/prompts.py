@@ -12,6 +12,7 @@ from typing import Any
 
 from captions.tasks import answers, shapes
 from captions.tasks.asks import TASKS, Ask
+from captions.tasks.languages import spoken
 from captions.tasks.outputs import Problem
 from captions.tasks.quoting import bounded, data_block, quoted, render
 
@@ -229,7 +230,7 @@ def prompt(ask: Ask) -> Prompt:
     """
     found = _WORDINGS[ask.task]
     return Prompt(
-        instructions=_instructions(ask, ask.language),
+        instructions=_instructions(ask, spoken(ask.language)),
         text=_request(ask),
         max_tokens=TASKS[ask.task].max_tokens,
         response_format=shapes.response_format(ask.task, found.shape),
@@ -240,7 +241,7 @@ def repair(ask: Ask, answer_text: str, problems: Sequence[Problem]) -> Prompt:
     """Return the one second try: the same request, the spoilt answer as data, and what was wrong with it."""
     first = prompt(ask)
     faults = "\n".join(f"- {problem.message}" for problem in problems if problem.repairable) or "- it could not be read"
-    spoilt = data_block("answer", answer_text[:_REPAIRED_CHARACTERS])
+    spoilt = data_block("answer", answer_text[:_REPAIRED_CHARACTERS].encode("utf-8", "replace").decode())
     text = (
         f"{first.text}\n\nAn earlier answer to this stands below as data. What was wrong with it:\n{faults}\n{spoilt}\n"
         "Answer anew and in full, keeping what was right in it."

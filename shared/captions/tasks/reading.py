@@ -53,6 +53,7 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
     """
     seen = seen or Seen()
     shape = prompts.shape(ask.task)
+    answer_text = answer_text.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
     if not answer_text.strip():
         return _failed("empty", "There was no answer.")
     known = {*shape.model_fields, *shape.aliases}

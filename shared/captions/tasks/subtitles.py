@@ -33,7 +33,7 @@ def srt(segments: Iterable[Segment]) -> str:
     """Return the segments as a SubRip file, which knows no escapes: a speaker stands before the words."""
     return "\n".join(
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n"
-        f"{one.speaker + ': ' if one.speaker else ''}{_cue(one.text).replace('-->', '->')}\n"
+        f"{_named(one.speaker)}{_cue(one.text).replace('-->', '->')}\n"
         for number, (start, end, one) in enumerate(_cues(segments), start=1)
     )
 
@@ -54,6 +54,10 @@ def _escaped(text: str) -> str:
 
 def _voice(speaker: str | None) -> str:
     return f"<v {_escaped(' '.join(speaker.split()))}>" if speaker else ""
+
+
+def _named(speaker: str | None) -> str:
+    return f"{' '.join(speaker.split())}: ".replace("-->", "->") if speaker and speaker.strip() else ""
 
 
 def _clock(seconds: float, point: str) -> str:
