@@ -362,7 +362,7 @@ def test_get_shows_the_whole_record(captions: Captions, cloud: Cloud) -> None:
     pretty = captions("get", "a b.jpg").stdout
 
     assert whole["provenance"]["attempts"] == [{"outcome": "ok"}]
-    assert whole["result"] == {"text": "a dog", "language": "en", "task": "caption"}
+    assert {"text": "a dog", "language": "en", "task": "caption"}.items() <= whole["result"].items()
     assert "provenance.attempts[0].outcome  ok" in pretty
 
 
