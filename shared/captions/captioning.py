@@ -65,8 +65,11 @@ MAX_COPY_BYTES = 2_900_000
 """Of a picture's copy for a model: with base64's third on top, it leaves room for the prompt in a body of 4 MB."""
 BUSY_SECONDS = 5.0
 """After how long a second delivery looks again at an upload that is being captioned; most calls take a second."""
-UNUSABLE_DEFERRALS = 2
-"""After how many deferrals a job ends whose models all answer and none usably."""
+UNUSABLE_DEFERRALS = 3
+"""After how many deferrals in a row a job ends whose models all answer and none usably."""
+UNUSABLE_BASE_SECONDS = 60.0
+"""How long such a job waits at first: each try is paid for, and what makes all models talk nonsense at once is mostly a
+fault on their way that passes in minutes."""
 _UNUSABLE = frozenset({"truncated", "empty", "unfit"})
 PICTURE_TOKENS = 2_500
 """Of the largest copy of a picture that a model is sent (gateway/bodies.py)."""
@@ -372,7 +375,8 @@ class Worker:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
         # Parts of a recording that were answered are kept, and say nothing of those that were not.
         outcomes = {attempt.outcome for attempt in error.attempts} - {"ok"}
-        if job.deferrals >= UNUSABLE_DEFERRALS and outcomes and outcomes <= _UNUSABLE:
+        unusable = bool(outcomes) and outcomes <= _UNUSABLE
+        if unusable and job.unusable >= UNUSABLE_DEFERRALS:
             # The models answer, and are paid, and always in the same useless way: more of it would cost the same.
             reason = Reason(code="unusable_answers", message=f"no model gives a whole answer: {error}")
             return await self._give_up(job, record, "failed", reason, error)
@@ -381,8 +385,15 @@ class Worker:
             message = f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}"
             return await self._give_up(job, record, "failed", Reason(code="gave_up", message=message), error)
         # A budget that is used up is no failure, and comes back: the time until then does not count.
-        later = {"deferrals": job.deferrals + 1, **({"queued_at": self.now()} if spent_up else {})}
-        delay = backoff(job.deferrals, at_least=error.retry_after_s or 0.0)
+        later = {
+            "deferrals": job.deferrals + 1,
+            "unusable": job.unusable + 1 if unusable else 0,
+            **({"queued_at": self.now()} if spent_up else {}),
+        }
+        if unusable:
+            delay = backoff(job.unusable, base=UNUSABLE_BASE_SECONDS)
+        else:
+            delay = backoff(job.deferrals, at_least=error.retry_after_s or 0.0)
         reason = Reason(code=_WAITS_FOR.get(type(error), "models_unavailable"), message=str(error))
         telemetry.count("Deferred")
         if isinstance(error, CircuitsOpen):

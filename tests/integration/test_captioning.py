@@ -433,7 +433,7 @@ def test_answers_that_are_always_cut_short_are_not_paid_for_all_day(shop: Worksh
     (job,) = shop.jobs()
     endings = []
     while not endings or endings[-1] == "deferred":
-        endings.append(shop.run(job.model_copy(update={"deferrals": len(endings)})))
+        endings.append(shop.run(job.model_copy(update={"unusable": len(endings)})))
         shop.dedupe.clock.at += 900
         assert len(endings) < 9
     assert endings[-1] == "failed"
@@ -443,6 +443,16 @@ def test_answers_that_are_always_cut_short_are_not_paid_for_all_day(shop: Worksh
     assert record.reason.code == "unusable_answers"
     assert record.provenance is not None
     assert len(record.provenance.attempts) == len(shop.endpoint.requests())
+
+
+def test_one_round_of_nonsense_after_a_long_outage_ends_nothing(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults([{"fault": "truncated"}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job.model_copy(update={"deferrals": 9})) == "deferred"
+    shop.endpoint.set_faults([])
+    shop.dedupe.clock.at += 900
+    assert shop.run(job.model_copy(update={"deferrals": 10, "unusable": 1})) == "captioned"
 
 
 def test_a_redriven_upload_remembers_what_it_cost(shop: Workshop, photo: bytes) -> None:
