@@ -75,6 +75,9 @@ class Fault(BaseModel):
         "finish_reason tells; false breaks the connection. A whole answer is always broken.",
     )
     text: str | None = Field(default=None, description="answer, refusal: the text to send")
+    certainty: float | None = Field(
+        default=None, gt=0, le=1, description="answer: the probability of each of its tokens, where that is asked for"
+    )
     form: Literal["field", "text", "content_filter", "error"] = Field(
         default="field",
         description="refusal as message.refusal, as plain text, as finish_reason content_filter, or as HTTP 400",

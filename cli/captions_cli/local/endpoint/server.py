@@ -19,7 +19,7 @@ import socket
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -422,6 +422,8 @@ class Endpoint:
             finish_reason=finish,
             usage=usage,
             choices=call.choices,
+            logprobs=call.logprobs,
+            certainty=_certainty(described),
         )
 
     async def _described(self, part: MediaPart) -> Description:
@@ -795,6 +797,17 @@ def _mid_stream_error(entry: Entry, fault: Fault) -> dict[str, Any]:
     return {"error": {"message": message, "type": "server_error", "code": "server_error", "param": None}}
 
 
+def _certainty(described: Sequence[Description]) -> float | None:
+    """Return how sure the words of an answer are, 0 to 1: as sure as those heard least surely of what it is about.
+
+    Of sound it is the mean posterior probability that the recogniser gives to its words. Pixels are measured, and their
+    measures have no probability: of them, and of a text that is only condensed, it is not known.
+    """
+    known = [description.measured.get("confidence") for description in described]
+    heard = [float(one) for one in known if isinstance(one, int | float)]
+    return min(heard) if heard and len(heard) == len(known) else None
+
+
 def _wanted_form(call: ChatCall) -> Mapping[str, Any] | None:
     """Return the shape of the answer: the schema that is given, or else what the instructions show in words."""
     given = call.response_format
@@ -810,7 +823,17 @@ def _spoiled(answer: Answer, fault: Fault) -> Answer:
     def changed(text: str | None, finish_reason: str | None, **more: Any) -> Answer:
         spent = more.pop("spent", count_tokens(text or "") * answer.choices)
         counted = Usage(usage.prompt, spent, usage.cached, more.pop("thought", 0), usage.cost)
-        return Answer(answer.id, answer.created, answer.model, text, finish_reason, counted, answer.choices, **more)
+        return Answer(
+            answer.id,
+            answer.created,
+            answer.model,
+            text,
+            finish_reason,
+            counted,
+            answer.choices,
+            logprobs=answer.logprobs,
+            **more,
+        )
 
     match fault.fault:
         case "empty":
@@ -821,11 +844,11 @@ def _spoiled(answer: Answer, fault: Fault) -> Answer:
             return changed("", "length", reasoning=thought, spent=spent, thought=spent)
         case "truncated":
             text = answer.text or ""
-            return changed(text[: max(1, len(text) // 2)], "length")
+            return changed(text[: max(1, len(text) // 2)], "length", certainty=answer.certainty)
         case "no_finish_reason":
-            return changed(answer.text, None)
+            return changed(answer.text, None, certainty=answer.certainty)
         case "answer":
-            return changed(fault.text or "", "stop")
+            return changed(fault.text or "", "stop", certainty=fault.certainty)
         case "refusal":
             words = fault_kinds.refusal_text(fault)
             if fault.form == "text":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ class ChatCall:
     max_tokens: int | None
     choices: int
     response_format: dict[str, Any] | None
+    logprobs: bool
+    """Whether the probabilities of the answer's tokens are asked for."""
     message_tokens: tuple[tuple[str, int], ...] = field(repr=False)
     """Per message its digest and its text tokens, in order: what the prompt cache is keyed by."""
 
@@ -170,6 +173,7 @@ def parse_chat(body: bytes) -> ChatCall:
         max_tokens=_max_tokens(document),
         choices=_choices(document),
         response_format=response_format,
+        logprobs=_logprobs(document),
         message_tokens=tuple(counted),
     )
 
@@ -183,6 +187,17 @@ def _max_tokens(document: Mapping[str, Any]) -> int | None:
             raise ApiError(400, f"Invalid '{name}': expected an integer of at least 1.", param=name)
         return value
     return None
+
+
+def _logprobs(document: Mapping[str, Any]) -> bool:
+    wanted = document.get("logprobs")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise ApiError(400, "Invalid 'logprobs': expected a boolean.", param="logprobs")
+    top = document.get("top_logprobs")
+    if top is not None and (not isinstance(top, int) or isinstance(top, bool) or not 0 <= top <= 20 or not wanted):
+        message = "Invalid 'top_logprobs': expected an integer from 0 to 20, beside 'logprobs': true."
+        raise ApiError(400, message, param="top_logprobs")
+    return bool(wanted)
 
 
 def _choices(document: Mapping[str, Any]) -> int:
@@ -287,7 +302,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call is answered with, before it is put on the wire."""
+    """What a call is answered with, before it is put on the wire.
+
+    There is no language model here that gives its tokens probabilities. The `logprobs` that are sent are the logarithm
+    of `certainty`: how sure the measurement is that the answer rests on, the same for each of its tokens. A measurement
+    that knows no such thing has no logprobs, as at a server that offers none.
+    """
 
     id: str
     created: int
@@ -298,6 +318,10 @@ class Answer:
     choices: int = 1
     refusal: str | None = None
     reasoning: str | None = None
+    logprobs: bool = False
+    """Whether they were asked for."""
+    certainty: float | None = None
+    """0 to 1; None: not known."""
 
     def body(self) -> dict[str, Any]:
         """Return the whole `chat.completion` object."""
@@ -310,7 +334,12 @@ class Answer:
             "created": self.created,
             "model": self.model,
             "choices": [
-                {"index": index, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
+                {
+                    "index": index,
+                    "message": message,
+                    "logprobs": self._logprobs(self.text or ""),
+                    "finish_reason": self.finish_reason,
+                }
                 for index in range(self.choices)
             ],
             "usage": self.usage.body(),
@@ -337,8 +366,23 @@ class Answer:
         return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        logprobs = self._logprobs(delta.get("content", ""))
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return {**self._head(), "choices": [choice]}
+
+    def _logprobs(self, text: str) -> dict[str, Any] | None:
+        """Return what is told of the tokens of a text, which are its words here."""
+        if not self.logprobs or not self.certainty or not text:
+            return None
+        logprob = math.log(self.certainty)
+        tokens = split_deltas(text, 1)
+        return {
+            "content": [
+                {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": []}
+                for token in tokens
+            ],
+            "refusal": None,
+        }
 
 
 def split_deltas(text: str, words: int = 3) -> list[str]:
