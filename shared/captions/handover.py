@@ -168,13 +168,17 @@ class HandOver:
         self.neighbours.dismiss(claim.id, follower)
 
     def _end(self, follower: ObjectVersion, state: Ended, leader: Record, outcome: Outcome | None) -> None:
+        before = self.records.get(follower.asset)
+        # One that led before, and lost its claim, may have been paid for already.
+        attempts = before.attempts if before is not None and before.sequencer == follower.sequencer else ()
+        paid = Provenance(attempts=attempts, cost=spent(attempts)) if attempts else None
         ended = self.records.finish(
             follower,
             state,
             now=self.now(),
             source="cache" if outcome else None,
             result=outcome.result if outcome else None,
-            provenance=outcome.copied() if outcome else None,
+            provenance=outcome.copied(attempts) if outcome else paid,
             reason=None if outcome else leader.reason,
         )
         if ended is not None and outcome is not None:

@@ -24,10 +24,12 @@ from captions.policy import Policy
 from captions.records import (
     Accepted,
     Duplicate,
+    Provenance,
     Reason,
     Record,
     Records,
     Superseded,
+    spent,
 )
 from captions.settings import IntakeSettings
 from captions.sweeping import LONGEST_REST_SECONDS
@@ -342,6 +344,7 @@ class Intake:
             record.upload,
             "rejected",
             now=self.now(),
+            provenance=_paid(record),
             reason=Reason(code=code, message=message),
             kind=kind,
             media_type=media_type,
@@ -353,7 +356,15 @@ class Intake:
 
     def _gone(self, record: Record) -> Ending:
         reason = Reason(code="gone", message="this version of the object was gone before it could be read")
-        ended = self.records.finish(record.upload, "deleted", now=self.now(), reason=reason)
+        ended = self.records.finish(record.upload, "deleted", now=self.now(), provenance=_paid(record), reason=reason)
         if ended is not None:
             self.notifier.ended([ended])
         return "deleted"
+
+
+def _paid(record: Record) -> Provenance | None:
+    """What tries before this one cost stays with an upload that ends here; None where none was made."""
+    if not record.attempts:
+        return None
+    paid = {"attempts": record.attempts, "cost": spent(record.attempts)}
+    return (record.provenance or Provenance()).model_copy(update=paid)

@@ -314,3 +314,45 @@ def test_an_override_is_read_from_a_parameter_or_an_object(aws: Aws) -> None:
     for where in ("/captions/none", "s3://media/none.toml", "s3://nowhere/policy.toml"):
         with pytest.raises(UnreadableError, match=where):
             read(where, client)
+
+
+def test_what_was_paid_stays_with_an_upload_that_is_rejected_when_it_is_tried_again(
+    shop: Workshop, photo: bytes
+) -> None:
+    shop.endpoint.set_faults([{"fault": "refusal"}])
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "blocked"
+    blocked = shop.dedupe.record("a.jpg")
+    assert blocked.provenance is not None
+    assert blocked.provenance.attempts
+    shop.dedupe.intake.policies = lambda: load("[tasks.caption]\nenabled = false")
+    redrive = {"type": "revisit", "reason": "redrive", "seen": blocked.updated_at}
+    assert shop.dedupe.deliver({**redrive, "upload": blocked.upload.model_dump()}) == "rejected"
+    record = shop.dedupe.record("a.jpg")
+    assert record.provenance is not None
+    assert record.provenance.attempts == blocked.provenance.attempts
+    assert record.provenance.cost == blocked.provenance.cost
+
+
+def test_what_was_paid_stays_with_an_upload_that_follows_in_the_end(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    shop.endpoint.set_faults([{"fault": "answer", "text": "[1, 2"}])
+    assert shop.run(job) == "deferred"
+    shop.endpoint.clear()
+    paid = shop.dedupe.record("a.jpg").attempts
+    assert paid
+    (again,) = shop.jobs() or (job,)
+    # Its lease runs out while the queue is long; a twin leads, and it waits.
+    shop.dedupe.clock.at += 3 * shop.worker.settings.queue_lease_seconds
+    assert shop.dedupe.upload("twin.jpg", photo) == "queued"
+    (twin,) = [one for one in shop.jobs() if one.upload.key == "twin.jpg"]
+    assert shop.run(again) == "lost"
+    (revisit,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
+    assert shop.dedupe.deliver(revisit) == "waiting"
+    assert shop.run(twin) == "captioned"
+    record = shop.dedupe.record("a.jpg")
+    assert (record.state, record.source) == ("captioned", "cache")
+    assert record.provenance is not None
+    assert record.provenance.attempts == paid

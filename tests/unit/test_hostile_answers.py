@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+
 from captions import policy, routing
 from captions.records import Result, fitted, from_item, to_item
 from captions.settings import RoutingSettings

@@ -250,5 +250,5 @@ def _content(value: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """Replace halves of surrogate pairs, which JSON can spell (`\\ud83d`) and neither a table nor a request can hold."""
+    """Replace halves of surrogate pairs: JSON can spell them, and neither a table nor a request can hold them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
