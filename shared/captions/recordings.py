@@ -498,7 +498,10 @@ async def _film(
     before: tuple[Attempt, ...] = ()
     if told.sound:
         said, before = await _soundtrack(call, ask, recording, hearing, seen)
-    asked = ask.model_copy(update={"context": {**ask.context, **_told(told, frames, said)}})
+    facts = _told(told, frames, said)
+    # First, as a prompt has room for so many values: what is known of the video itself is not crowded out.
+    others = {name: value for name, value in ask.context.items() if name not in facts}
+    asked = ask.model_copy(update={"context": {**facts, **others}})
     pictures = tuple(Media("image", "image/jpeg", frame.data) for frame in frames)
     chain = replace(chains, models=tuple(model.name for model in models), higher=seeing.higher)
     about = seen.model_copy(update={"duration_s": told.duration_s or seen.duration_s})

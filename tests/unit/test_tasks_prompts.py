@@ -229,3 +229,9 @@ def test_tasks_whose_letters_count_are_only_shared_between_identical_media() -> 
         "ocr", "chart", "code", "transcribe", "audio_qa", "emotion", "music", "video",
     }  # fmt: skip
     assert CAPTION.kinds == {"image", "animation", "document"}
+
+
+def test_what_was_heard_in_a_video_is_told_whatever_template_there_is() -> None:
+    found = {"frames": "The pictures are frames of the video.", "said 1": "Good evening, ladies and gentlemen."}
+    asked = prompt(Ask(task="video", template="Be brief.", context=found))
+    assert "Good evening, ladies and gentlemen." in asked.text

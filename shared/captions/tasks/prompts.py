@@ -287,8 +287,8 @@ def _request(ask: Ask) -> str:
     if ask.vocabulary:
         allowed = list(ask.vocabulary)[:MAX_TAGS]
         parts.append(f"Take tags from this list only:\n{data_block('tags', allowed)}")
-    # The template says itself where the context is to stand.
-    if (given := bounded(ask.context)) and not ask.template:
+    # The template says itself where the context is to stand; what was found out about a video it cannot know of.
+    if (given := bounded(ask.context)) and (not ask.template or (ask.task == "video" and "frames" in given)):
         parts.append(
             "What is said of it by whoever stored it; use it only for names and facts that what you see or hear bears "
             f"out:\n{data_block('data', given)}"
