@@ -728,9 +728,10 @@ def recaption(
             }
         )
         return
-    verb = "would be captioned anew" if dry_run else "on their way"
     unknown = f" and {len(found) - len(known)} at a price not published" if len(known) < len(found) else ""
-    _say(f"{len(found) if dry_run else sent} uploads {verb}, for about {rendering.money(dollars)}{unknown}")
+    number = len(found) if dry_run else sent
+    verb = "would be captioned anew" if dry_run else f"on {'its' if number == 1 else 'their'} way"
+    _say(f"{number} {'upload' if number == 1 else 'uploads'} {verb}, for about {rendering.money(dollars)}{unknown}")
     if left_out:
         _say(f"{left_out} more would go beyond --max-cost, or have no known price")
     if found:

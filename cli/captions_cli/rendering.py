@@ -214,7 +214,7 @@ def uploads(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def explanation(told: "Explanation") -> dict[str, Any]:
-    """What would become of a file, as plain values; what is not known is null."""
+    """What would become of a file, as plain values; what is not known is null, what does not apply is left out."""
     facts: dict[str, Any] = {"kind": told.kind, "media_type": told.media_type}
     if told.looks is not None:
         facts["looks"] = told.looks.model_dump()
@@ -224,11 +224,12 @@ def explanation(told: "Explanation") -> dict[str, Any]:
     if told.chains is not None:
         facts["tier"] = told.chains.tier
         facts["models"] = list(told.chains.models)
-        facts["escalates"] = {
-            "below_confidence": told.chains.threshold,
-            "to": told.chains.higher_tier,
-            "models": list(told.chains.higher),
-        }
+        if told.chains.higher:
+            facts["escalates"] = {
+                "below_confidence": told.chains.threshold,
+                "to": told.chains.higher_tier,
+                "models": list(told.chains.higher),
+            }
     if told.estimate is not None:
         facts["expected"] = {
             "model": told.estimate.model,

@@ -22,7 +22,7 @@ def words(record: Record, form: Literal["text", "vtt", "srt"]) -> str:
     segments = timed(getattr(result, "data", None) or {})
     if not segments:
         raise CommandError(
-            f"{record.key} has no times: only transcripts and videos whose model tells them have subtitles",
+            f"{record.key} has no words with times: only speech, of a model that tells the times, has subtitles",
             ExitCode.NOT_CAPTIONED,
         )
     return webvtt(segments) if form == "vtt" else srt(segments)

@@ -126,8 +126,10 @@ def route(
     if task is None:
         raise UnroutableError("unknown_task", f"{named_by} asks for {name!r}; tasks are {', '.join(TASKS)}")
     if kind not in task.kinds:
-        takes = " and ".join(sorted(task.kinds))
-        raise UnroutableError("task_not_for_kind", f"{named_by} asks for {name!r}, which takes {takes}, not {kind}")
+        takes = ", ".join(sorted(task.kinds))
+        raise UnroutableError(
+            "task_not_for_kind", f"{named_by} asks for {name!r}, which is for {takes}, not for {kind}"
+        )
     about = policy.task(name)
     if not about.enabled:
         raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
@@ -189,8 +191,8 @@ def check(policy: Policy) -> None:
             raise PolicyError(f"the policy is wrong at {place}: there is no task {name!r}")
         for kind in kinds:
             if kind not in task.kinds:
-                takes = " and ".join(sorted(task.kinds))
-                raise PolicyError(f"the policy is wrong at {place}: {name!r} takes {takes}, not {kind}")
+                takes = ", ".join(sorted(task.kinds))
+                raise PolicyError(f"the policy is wrong at {place}: {name!r} is for {takes}, not for {kind}")
 
     for kind in KINDS:
         kinds_fit(f"auto.{kind}", getattr(policy.auto, kind), (kind,))

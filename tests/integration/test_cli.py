@@ -536,7 +536,7 @@ def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud
 
     ran = captions("recaption", "--stale", "--run", "--prefix", "sub/")
     assert ran.exit_code == 0
-    assert "1 uploads on their way" in ran.stderr
+    assert "1 upload on its way" in ran.stderr
     (sent,) = cloud.messages("Uploads")
     revisit = Revisit.model_validate(sent)
     assert (revisit.upload.key, revisit.reason, revisit.mode) == ("sub/c.jpg", "recaption", "stale")

@@ -69,7 +69,9 @@ def test_route_tells_task_tier_models_and_costs(captions: Captions) -> None:
     assert (told["kind"], told["task"], told["looks"]["category"]) == ("image", "caption", "photo")
     assert (told["tier"], told["models"][0], told["escalates"]["to"]) == ("easy", "GLM-4.5V", "hard")
     assert told["expected"]["dollars"] is None  # no input price is published
-    assert json.loads(captions("route", MEDIA / "block-books.wav", "-o", "json").stdout)["tier"] == "audio"
+    sound = json.loads(captions("route", MEDIA / "block-books.wav", "-o", "json").stdout)
+    assert sound["tier"] == "audio"
+    assert "escalates" not in sound  # no tier stands above it
 
 
 def test_route_goes_by_key_metadata_tags_and_an_override(captions: Captions, tmp_path: Path) -> None:

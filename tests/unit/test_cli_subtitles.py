@@ -36,7 +36,7 @@ def test_text_is_the_text_alone() -> None:
 
 @pytest.mark.parametrize("data", [{}, {"segments": []}, {"segments": [{"start_s": None, "end_s": None, "text": "a"}]}])
 def test_without_times_there_are_no_subtitles_and_that_is_said(data: dict[str, object]) -> None:
-    with pytest.raises(CommandError, match="has no times") as raised:
+    with pytest.raises(CommandError, match="has no words with times") as raised:
         words(record(**data), "vtt")
     assert raised.value.exit_code == ExitCode.NOT_CAPTIONED
 

@@ -142,7 +142,7 @@ class AwsEndpoint:
         request.from_wsgi_server = True
         handler = self._route(call.service, call.path)
         if handler is None:
-            return Response(f"the local stack has no {call.service}", status=501)
+            return Response(f"the local stack emulates no such call of {call.service}", status=501)
         with self.locks.of(call.service):
             try:
                 answer = handler(request, request.raw_url, dict(request.headers))

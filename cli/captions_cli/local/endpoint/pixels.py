@@ -615,7 +615,7 @@ def _layout_words(facts: Facts) -> str:
         above = "lighter" if facts.upper_lighter else "darker"
         line = f"a level edge {_height_words(facts.horizon)} parts a {above} upper part from the rest"
         if facts.regions:
-            return f"{line}, with {_region_words(facts)}"
+            return f"{line}; {_region_words(facts)}"
         return line
     if facts.regions:
         return _region_words(facts)
