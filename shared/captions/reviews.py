@@ -16,8 +16,9 @@ from captions.records import Record, ended, from_item, timestamp, to_item
 
 COUNTS_MAX_AGE_SECONDS = 300.0
 """How long a calibration is used before the counts are read again."""
-MAX_TEXT_CHARACTERS = 50_000
-"""Of a person's words; a record holds 400 KB in all (Amazon DynamoDB, quotas)."""
+MAX_TEXT_BYTES = 40_000
+"""Of a person's words, which stand in a record twice, beside an answer of up to 300 KB and what it took; an item holds
+400 KB in all (Amazon DynamoDB, quotas)."""
 
 Verdict = Literal["edited", "accepted"]
 
@@ -44,8 +45,8 @@ class Reviews:
         The same words once more change nothing. Raises NotReviewableError, ChangedMeanwhileError.
         """
         text = text.strip()
-        if not text or len(text) > MAX_TEXT_CHARACTERS:
-            raise NotReviewableError(f"a caption has 1 to {MAX_TEXT_CHARACTERS:,} characters")
+        if not text or len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
+            raise NotReviewableError(f"a caption has 1 to {MAX_TEXT_BYTES:,} bytes in UTF-8")
         written = record.state in ("failed", "blocked")
         if record.result is None and not written:
             raise NotReviewableError(f"it is {record.state}, and has no caption yet")

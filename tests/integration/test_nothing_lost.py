@@ -265,7 +265,7 @@ def test_an_endless_answer_is_captioned_as_far_as_a_record_holds_it(
     copied = shop.dedupe.record("copy.jpg").result
     assert copied is not None
     assert copied.left_out == record.result.left_out
-    edited = Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(record, "y" * 50_000, now=1.0)
+    edited = Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(record, "y" * 40_000, now=1.0)
     assert edited.suggestion is not None
     assert edited.suggestion.result == record.result
 

@@ -10,7 +10,7 @@ from captions.confidence import bin_of
 from captions.jobs import Job, Revisit
 from captions.overrides import UnreadableError, read
 from captions.policy import load
-from captions.records import Record
+from captions.records import MAX_RESULT_BYTES, Record
 from captions.reviews import Calibrations, ChangedMeanwhileError, NotReviewableError, Reviews, read_verdicts
 from support.pipeline import REGION, Aws
 from support.worker import Workshop
@@ -356,3 +356,12 @@ def test_what_was_paid_stays_with_an_upload_that_follows_in_the_end(shop: Worksh
     assert (record.state, record.source) == ("captioned", "cache")
     assert record.provenance is not None
     assert record.provenance.attempts == paid
+
+
+def test_a_persons_words_leave_room_for_the_longest_answer_of_a_model_beside_them(shop: Workshop, photo: bytes) -> None:
+    record = captioned(shop, "a.jpg", photo)
+    with pytest.raises(NotReviewableError, match="bytes"):
+        reviews(shop).edit(record, "\u4e2d" * 13_334, now=shop.dedupe.clock.at)
+    written = reviews(shop).edit(record, "\u4e2d" * 13_333, now=shop.dedupe.clock.at)
+    item = len(written.model_dump_json().encode())
+    assert item + MAX_RESULT_BYTES < 400 * 1024
