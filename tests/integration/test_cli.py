@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from captions.jobs import Revisit
-from captions.records import Provenance, Reason, Record, Records, Result
+from captions.records import Provenance, Reason, Record, Records, Result, fitted
 from captions.tasks import Ask
 from captions.uploads import ObjectVersion, pad_sequencer
 from captions_cli.local.moto_repairs import MessageMoveTasks
@@ -78,7 +78,7 @@ class Cloud:
             "captioned",
             now=at + 1.5,
             source=more.pop("source", "model"),
-            result=Result(text=text, language="en", task="caption"),
+            result=fitted(Result(text=text, language="en", task="caption")),
             provenance=more.pop("provenance", provenance),
             kind="image",
             media_type="image/jpeg",
@@ -87,6 +87,20 @@ class Cloud:
     def end(self, key: str, state: Any, code: str, message: str, version_id: str | None = None) -> None:
         reason = Reason(code=code, message=message)
         self.records.finish(self.accept(key, version_id), state, now=time.time(), reason=reason)
+
+    def listen(self) -> Callable[[], list[dict[str, Any]]]:
+        """Return what takes the events of the stack's bus since now, in their order."""
+        sqs, events = self.client("sqs"), self.client("events")
+        url = sqs.create_queue(QueueName=f"heard-{self.name}")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        events.put_rule(Name="heard", EventBusName=self.name, EventPattern='{"source": ["media-captions"]}')
+        events.put_targets(Rule="heard", EventBusName=self.name, Targets=[{"Id": "heard", "Arn": arn}])
+
+        def heard() -> list[dict[str, Any]]:
+            found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+            return [json.loads(message["Body"]) for message in found.get("Messages", [])]
+
+        return heard
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
         found = self.client("sqs").receive_message(
@@ -366,6 +380,12 @@ def test_get_shows_the_whole_record(captions: Captions, cloud: Cloud) -> None:
     assert "provenance.attempts[0].outcome  ok" in pretty
 
 
+def test_get_says_what_a_record_had_no_room_for(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("long.png", "a page " * 60_000)
+
+    assert json.loads(captions("get", "long.png", "-o", "json").stdout)["result"]["left_out"] == ["text"]
+
+
 def test_get_tells_a_missing_object_from_one_without_a_record(captions: Captions, cloud: Cloud) -> None:
     cloud.client("s3").put_object(Bucket=cloud.bucket, Key="early.jpg", Body=b"x")
 
@@ -497,6 +517,7 @@ def test_what_aws_refuses_is_told_in_one_line(captions: Captions, cloud: Cloud) 
 def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(captions: Captions, cloud: Cloud) -> None:
     cloud.caption("a.jpg", "a dog")
     cloud.caption("b.jpg", "a cat")
+    heard = cloud.listen()
 
     assert captions("edit", "a.jpg", "My dog Rex", "--language", "en-GB").exit_code == 0
     assert captions("accept", f"s3://{cloud.bucket}/b.jpg").exit_code == 0
@@ -509,6 +530,9 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
         "en-GB",
     )
     assert edited["suggestion"]["result"]["text"] == "a dog"
+    told = [(one["detail-type"], one["detail"]["key"], one["detail"]["text"]) for one in heard()]
+    assert told[:2] == [("Caption.Edited", "a.jpg", "My dog Rex"), ("Caption.Accepted", "b.jpg", "a cat")]
+    assert set(told[2:]) <= {told[1]}  # the acceptance that changed nothing is told again, with the same id
     counted = cloud.client("dynamodb").scan(TableName=cloud.outputs["ControlTableName"])["Items"]
     assert [(item["pk"]["S"], item["accepted"]["N"], item["edited"]["N"]) for item in counted] == [
         ("quality#GPT-4o#caption", "1", "1")

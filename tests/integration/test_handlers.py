@@ -65,6 +65,22 @@ def test_only_the_messages_that_failed_come_back(dedupe: Dedupe, photo: bytes, m
     assert dedupe.record("a.jpg").state == "queued"
 
 
+def test_a_message_of_a_later_version_comes_back_and_changes_nothing_but_a_field_of_one_is_passed_over(
+    dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "intake", lambda: dedupe.intake)
+    dedupe.upload("a.jpg", photo)
+    before = dedupe.record("a.jpg")
+    revisit = {"type": "revisit", "upload": before.upload.model_dump(), "reason": "sweep"}
+    unheard_of, added = {**revisit, "reason": "of_a_later_version"}, {**revisit, "field_of_a_later_version": 1}
+    app = load("dedupe")
+    assert failures(app.handler(batch(json.dumps(unheard_of)), context(60_000))) == ["0"]
+    assert dedupe.record("a.jpg") == before
+    assert len(dedupe.jobs()) == 1
+    assert failures(app.handler(batch(json.dumps(added)), context(60_000))) == []
+    assert len(dedupe.jobs()) == 1
+
+
 def test_an_invocation_writes_its_metrics_also_of_what_failed(
     shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
