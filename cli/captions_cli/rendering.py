@@ -260,7 +260,10 @@ def flat(facts: Mapping[str, Any]) -> Table:
 def details(record: Record) -> Table:
     """Everything in one record, nested values as dotted names."""
     table = columns("Field", "Value", fold=("Value",))
-    for name, value in _flattened(record.model_dump(exclude_none=True)):
+    fields = _flattened(record.model_dump(exclude_none=True))
+    # A value of thousands of characters would take the room of the names.
+    table.columns[0].min_width = max(len(name) for name, _ in fields)
+    for name, value in fields:
         text = state(str(value)) if name == "state" else Text(one_line(str(value)))
         table.add_row(Text(name), text)
     return table

@@ -384,6 +384,7 @@ def test_get_says_what_a_record_had_no_room_for(captions: Captions, cloud: Cloud
     cloud.caption("long.png", "a page " * 60_000)
 
     assert json.loads(captions("get", "long.png", "-o", "json").stdout)["result"]["left_out"] == ["text"]
+    assert "result.left_out[0]" in captions("get", "long.png").stdout
 
 
 def test_get_tells_a_missing_object_from_one_without_a_record(captions: Captions, cloud: Cloud) -> None:
