@@ -1,11 +1,13 @@
 """How well near-duplicates are recognised: recall on benign changes, wrong merges of pictures that are different.
 
     python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N] [--seed TEXT] [--pages N]
+        [--photographed N]
 
 DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (different pictures that look alike) and,
 optionally, families/ with LABELS.csv (near-duplicates made by others). To these come pages that are drawn
-(drawn_pages.py). Every edit is saved as PNG, as JPEG of quality 75 and 30, and reduced to 640 px and to half its size;
---seed makes other edits of the same pictures. Compared are this project's three policies with
+(drawn_pages.py), and photographs of pages that are made of them (photographed_pages.py). Every edit is saved as PNG, as
+JPEG of quality 75 and 30, and reduced to 640 px and to half its size; --seed makes other edits of the same pictures.
+Compared are this project's three policies with
 imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit, <= 30) and PDQ (<= 31; from the environment
 .venv/peers/near_duplicates, left out if that is missing). The peers get the fully decoded, upright RGB picture; this
 project gets the file's bytes.
@@ -34,6 +36,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 import alterations
 import drawn_pages
+import photographed_pages
 
 from captions import media
 from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
@@ -200,6 +203,18 @@ def examine_page(job: tuple[int, str]) -> list[tuple[str, dict[str, bool]]]:
     return [(f"drawn {kind}{how}", matches(one, marks(saved))) for how, saved in _saved(_limited(second))]
 
 
+def examine_photographed(job: tuple[int, str, list[Path], list[Path]]) -> list[tuple[str, dict[str, bool]]]:
+    """Make a photograph of a page, change one thing on the page, and see who takes the two for one."""
+    number, seed, pages, photos = job
+    start = int(hashlib.sha256(f"{seed} {number} photographed".encode()).hexdigest()[:12], 16)
+    pair = photographed_pages.pair(start, pages, photos, lambda path: upright(path.read_bytes()))
+    if pair is None:
+        return []
+    kind, first, second = pair
+    one = marks(alterations.png(first))
+    return [(f"photographed page, {kind}{how}", matches(one, marks(saved))) for how, saved in _saved(second)]
+
+
 def examine_family(job: tuple[Path, list[tuple[Path, str]]]) -> list[tuple[str, str, dict[str, bool]]]:
     """Compare every member of a family of near-duplicates, made by others, with its original."""
     reference, members = job
@@ -296,6 +311,7 @@ def report(
     outcomes: list[Outcome],
     families: list[tuple[str, str, dict[str, bool]]],
     pages: list[tuple[str, dict[str, bool]]],
+    photographed: list[tuple[str, dict[str, bool]]],
     seconds: float,
 ) -> dict[str, object]:
     result: dict[str, object] = {"seconds": round(seconds, 1), "methods": METHODS}
@@ -308,6 +324,7 @@ def report(
             "with a perceptual hash": sum(o.original.ours.phash is not None for o in chosen),
         }
     result["wrong merges of drawn pages"] = _merged(pages)
+    result["wrong merges of photographed pages"] = _merged(photographed)
     pairs, merged = wrong_merges(outcomes)
     groups = {o.path: Path(o.path).parent.name if o.kind == "text-like" else o.path for o in outcomes}
     inside = {m: sum(groups[a] == groups[b] for a, b in merged[m]) for m in METHODS}
@@ -373,6 +390,7 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=40, help="how many text-like pictures are changed and edited")
     parser.add_argument("--quick", action="store_true", help="a quarter of that")
     parser.add_argument("--pages", type=int, default=60, help="how many pages are drawn")
+    parser.add_argument("--photographed", type=int, default=60, help="of how many pages photographs are tried")
     parser.add_argument("--seed", default="", help="other edits and other pages")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -390,7 +408,7 @@ def main() -> int:
         for number, path in enumerate(paths)
     ]
     begun = time.monotonic()
-    outcomes, families, pages = [], [], []
+    outcomes, families, pages, photographed = [], [], [], []
     with get_context("spawn").Pool(options.workers) as pool:
         for done, outcome in enumerate(pool.imap_unordered(examine, jobs, chunksize=2), 1):
             if outcome is not None:
@@ -402,11 +420,17 @@ def main() -> int:
             examine_page, [(number, options.seed) for number in range(int(share * options.pages))]
         ):
             pages += edits
+        shots = [
+            (number, options.seed, photographed_pages.sources(options.media), photos)
+            for number in range(int(share * options.photographed))
+        ]
+        for edits in pool.imap_unordered(examine_photographed, shots):
+            photographed += edits
     print(file=sys.stderr)
     if not outcomes:
         parser.error("none of the pictures could be read")
     outcomes.sort(key=lambda outcome: outcome.path)
-    result = report(outcomes, families, pages, time.monotonic() - begun)
+    result = report(outcomes, families, pages, photographed, time.monotonic() - begun)
     show(result)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -166,6 +166,53 @@ def test_the_same_receipt_packed_otherwise_is_the_same() -> None:
     assert found_same(encoded(receipt("15.47"), "PNG"), encoded(receipt("15.47"), quality=90), "strict")
 
 
+def sheet_on_photo(amount: str) -> Image.Image:
+    """Return a photo of 1,000 pixels with a sheet on it, ten lines in letters of nine pixels."""
+    photo = resized(opened(MEDIA / "photos" / "chelsea.jpg"), 1000)
+    sheet = Image.new("RGB", (260, 240), (206, 202, 192))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(9)
+    for line in range(10):
+        text = f"amount {amount}" if line == 5 else f"{line} invoice amount"
+        draw.text((16, 14 + 22 * line), text, (60, 60, 60), font)
+    photo.paste(sheet, (photo.width // 3, photo.height // 3))
+    return photo
+
+
+@pytest.mark.parametrize("amount", ["204.80", "981.73"])
+def test_a_photo_of_a_sheet_with_another_digit_is_another_picture(amount: str) -> None:
+    first = fingerprint_image(encoded(sheet_on_photo("204.50"), "PNG"))
+    second = fingerprint_image(encoded(sheet_on_photo(amount), "PNG"))
+    assert near(first, second, "strict"), "the hash alone would have merged them"
+    assert not agree(first, second, "strict")
+    assert not agree(first, second, "loose")
+    assert found_same(encoded(sheet_on_photo("204.50"), "PNG"), encoded(sheet_on_photo("204.50"), quality=75), "strict")
+
+
+def small_print(letters: int, width: int = 900) -> Image.Image:
+    page = Image.new("RGB", (width, width * 4 // 3), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(letters)
+    words = "delivery premium discount account review forecast"
+    for line, top in enumerate(range(30, page.height - 30, round(letters * 1.6))):
+        draw.text((40, top), f"{line * 7919 % 100:02} {words}"[: 20 + line * 7 % 30], (60, 60, 64), font)
+    return page
+
+
+def test_a_page_reduced_to_half_is_never_taken_for_the_whole_one() -> None:
+    """A changed digit leaves less there than resampling does."""
+    page = small_print(18)
+    whole, half = fingerprint_image(encoded(page, "PNG")), fingerprint_image(encoded(resized(page, 600), "PNG"))
+    assert not agree(whole, half, "strict")
+    assert not agree(whole, half, "loose")
+    assert agree(whole, fingerprint_image(encoded(page, quality=90)), "strict")
+
+
+def test_a_page_too_large_for_the_thumbnail_matches_exactly_or_not_at_all() -> None:
+    found = fingerprint_image(encoded(small_print(36, width=1800), "PNG"))
+    assert found.exact
+    assert found.phash is None
+    assert found.evidence is None
+
+
 def test_documents_that_look_alike_are_different() -> None:
     found = [fingerprint_image(path.read_bytes()) for path in sorted((MEDIA / "documents").iterdir())]
     for number, a in enumerate(found):

@@ -101,6 +101,9 @@ _FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
 # The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
 # this many pixels of the shorter side the limits of luma shrink with its power of 1.5, to no less than 45 %.
 _FULL_SIDE, _FULL_SIDE_PAGE = 192, 320
+# No pair may go beyond this outlier, whatever its size, unless one of the two has a palette: of 1,592 copies of photos
+# three do, all sharpened. A word changed on a photographed page often lies between this and what _STRICT allows.
+_FURTHEST_OUTLIER = 3.1
 _LOOSE_ASPECT = 0.025
 _LOOSE_SMALLEST_SIDE = 200  # pixels; of smaller pictures reframing leaves too little to tell an edit by
 _REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
@@ -223,7 +226,7 @@ def _limits_for(a: _Evidence, b: _Evidence) -> _Limits | None:
     if _NO_WRITING in (a.writing, b.writing) and _WRITING not in (a.writing, b.writing):
         if shortest < _SMALL_PAGE and scale > _PAGE_SCALE and min(_plain(a), _plain(b)) >= _ALL_PLAIN:
             return None  # a few marks on a page, of which such a small copy shows too little
-        return _shrunk(_unscaled_limits(a, b), shortest / _FULL_SIDE)
+        return _unscaled_limits(a, b, shortest)
     page = max(_plain(a), _plain(b)) >= _PLAIN
     # What fills little of a large page may be small print.
     fine = page and max(a.width, a.height, b.width, b.height) > _FINE_PIXELS_PER_CELL * _TEXT_SIDE
@@ -233,10 +236,16 @@ def _limits_for(a: _Evidence, b: _Evidence) -> _Limits | None:
         return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
     if fine and _WRITING not in (a.writing, b.writing):
         return _shrunk(_TEXT, _FINE_SHARE)
-    return _shrunk(_unscaled_limits(a, b), shortest / _FULL_SIDE)
+    return _unscaled_limits(a, b, shortest)
 
 
-def _unscaled_limits(a: _Evidence, b: _Evidence) -> _Limits:
+def _unscaled_limits(a: _Evidence, b: _Evidence, shortest: int) -> _Limits:
+    limits = _shrunk(_full_sized_limits(a, b), shortest / _FULL_SIDE)
+    one_palette = bool(a.palette) != bool(b.palette)
+    return limits if one_palette else replace(limits, outlier=min(limits.outlier, _FURTHEST_OUTLIER))
+
+
+def _full_sized_limits(a: _Evidence, b: _Evidence) -> _Limits:
     one_palette = bool(a.palette) != bool(b.palette)
     if a.writing == b.writing == _NO_WRITING:
         return _PALETTE if one_palette else _STRICT
