@@ -15,6 +15,7 @@ SAID = (
 
 @pytest.mark.parametrize(("named", "tag"), [("english", "en"), ("en", "en"), ("English", "en"), (None, "en")])
 def test_words_times_and_language_are_kept(named: str | None, tag: str) -> None:
+    # Where the endpoint names no language, the words tell it.
     text = " ".join(segment.text for segment in SAID)
     reading = transcript(ASK, text, SAID, named, Seen(kind="audio", duration_s=3.0))
     assert reading.output is not None
