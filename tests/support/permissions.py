@@ -98,6 +98,8 @@ def _named(node: Any) -> str:
             return str(name)
         case {"Fn::Sub": str(text)}:
             return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text).removesuffix("/*")
+        case {"Ref": str(name)}:
+            return name
         case {"Fn::If": [_, taken, _]}:
             return _named(taken)
         case _:
