@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from captions.policy import is_language
+from captions.settings import WorkerSettings
 from support.template import ROOT, Check, Invariants, Mutation, Template, current, mutated, properties, texts
 
 OUTPUTS = {
@@ -15,6 +17,12 @@ OUTPUTS = {
     "CaptionFunctionName", "TranscribeFunctionName", "SweepFunctionName", "AlarmTopicArn",
 }  # fmt: skip
 """What the `captions` command and the local stack read."""
+
+NEEDED = dict.fromkeys(
+    ("CAPTIONS_TABLE", "FINGERPRINTS_TABLE", "UPLOADS_QUEUE_URL", "EVENT_BUS_NAME", "IMAGE_QUEUE_URL",
+     "AUDIO_QUEUE_URL", "CONTROL_TABLE", "ENDPOINT_URLS", "ENDPOINT_SECRET_ARN"), "x",
+)  # fmt: skip
+"""What a worker's environment holds in any case."""
 
 INVARIANTS = Invariants()
 caught = INVARIANTS.caught
@@ -109,3 +117,35 @@ def test_every_region_has_a_complete_environment_in_samconfig() -> None:
     for region, environment in environments.items():
         assert environment["global"]["parameters"].pop("region") == region
         assert environment == default
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "taken"),
+    [
+        ("DailyBudgetDollars", "", True),
+        ("DailyBudgetDollars", "20", True),
+        ("DailyBudgetDollars", "0.50", True),
+        ("DailyBudgetDollars", "010.5", True),
+        ("DailyBudgetDollars", "0", False),
+        ("DailyBudgetDollars", "0.00", False),
+        ("DailyBudgetDollars", "-1", False),
+        ("PrefixBudgets", "photos/=5,scans/=0.50", True),
+        ("PrefixBudgets", "photos/=0", False),
+        ("PrefixBudgets", "photos/=5,scans/=0.0", False),
+        ("Language", "en", True),
+        ("Language", "en-GB", True),
+        ("Language", "zh-Hant-TW", True),
+        ("Language", "es-419", True),
+        ("Language", "de-1996", True),
+        ("Language", "en-GB-US", False),
+        ("Language", "english please", False),
+    ],
+)
+def test_a_parameter_takes_what_the_functions_can_work_with(parameter: str, value: str, taken: bool) -> None:
+    pattern = current().raw["Parameters"][parameter]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, value)) == taken
+    if taken and parameter == "Language":
+        assert is_language(value)
+    elif taken:
+        name = {"DailyBudgetDollars": "DAILY_BUDGET_DOLLARS", "PrefixBudgets": "PREFIX_BUDGETS"}[parameter]
+        WorkerSettings.from_env({**NEEDED, name: value})
