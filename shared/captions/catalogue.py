@@ -24,6 +24,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from captions.overrides import laid_over
+
 Modality = Literal["text", "image", "audio", "video"]
 
 Part = Literal[
@@ -269,7 +271,7 @@ def load(override: str | None = None) -> Catalogue:
     """
     document = _packaged()
     if override is not None and override.strip():
-        document = _merge(document, _parse(override, "the catalogue's override"))
+        document = laid_over(document, _parse(override, "the catalogue's override"))
     return _checked(document)
 
 
@@ -285,14 +287,6 @@ def _parse(text: str, what: str) -> dict[str, Any]:
         raise CatalogueError(f"{what} is not valid TOML: {error}") from error
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
 def _checked(document: Mapping[str, Any]) -> Catalogue:
     defaults = document.get("defaults", {})
     models = document.get("models", {})
@@ -304,7 +298,7 @@ def _checked(document: Mapping[str, Any]) -> Catalogue:
     for name, fields in models.items():
         if not isinstance(fields, Mapping):
             raise CatalogueError(f"models.{name} must be a table")
-        entries[name] = _merge(defaults, fields) | {"name": name}
+        entries[name] = laid_over(defaults, fields) | {"name": name}
     endpoints = document.get("endpoints", {})
     if isinstance(endpoints, Mapping):
         endpoints = {url.rstrip("/"): entry for url, entry in endpoints.items()}

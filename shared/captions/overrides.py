@@ -4,7 +4,7 @@ A document that is broken, or cannot be read, keeps the last good one, and is to
 there is no good one yet, the packaged one holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -85,3 +85,12 @@ def read(where: str, client: Callable[[str], Any]) -> str:
         return body.decode()
     except (BotoCoreError, ClientError, UnicodeDecodeError) as error:
         raise UnreadableError(f"{where} cannot be read: {error}") from error
+
+
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` laid on it: tables key by key; other values, lists too, replace what was there."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = laid_over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from captions.overrides import laid_over
+
 if TYPE_CHECKING:
     from captions.catalogue import Catalogue
     from captions.looks import Looks
@@ -272,11 +274,11 @@ def load(
     Raises:
         PolicyError: the document is not TOML, or what results of it is no policy. The message names the place.
     """
-    document = _merge(_packaged(), parameters or {})
+    document = laid_over(_packaged(), parameters or {})
     if override is not None and override.strip():
         if len(override) > LONGEST_DOCUMENT:
             raise PolicyError(f"the policy's override is longer than {LONGEST_DOCUMENT:,} characters")
-        document = _merge(document, _parse(override, "the policy's override"))
+        document = laid_over(document, _parse(override, "the policy's override"))
     try:
         policy = Policy.model_validate(document)
     except ValidationError as error:
@@ -353,11 +355,3 @@ def _parse(text: str, what: str) -> dict[str, Any]:
         return tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{what} is not valid TOML: {error}") from error
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
