@@ -41,6 +41,17 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+def _interruptible() -> None:
+    """Undo that SIGINT is ignored, which a shell does to what it starts in the background, and children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _containers() -> set[str]:
+    """The ids of the containers that SAM CLI started and that still run."""
+    listed = docker("ps", "--quiet", "--no-trunc", "--filter", "label=sam.cli.container.type=lambda").stdout.split()
+    return set(listed)
+
+
 def bridge_address() -> str:
     """The host's address on Docker's bridge, which containers reach and other machines do not."""
     if shutil.which("docker") is None:
@@ -158,6 +169,7 @@ class SamLocal:
         """
         port = free_port()
         log = self.folder / "start-lambda.log"
+        before = _containers()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
@@ -175,6 +187,7 @@ class SamLocal:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=_interruptible,
             )  # fmt: skip
         try:
             deadline = time.monotonic() + SERVING_SECONDS
@@ -190,6 +203,9 @@ class SamLocal:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            # What SAM CLI leaves behind must not outlive the test.
+            if left := _containers() - before:
+                docker("rm", "--force", *left)
 
     def _variables(self) -> Path:
         path = self.folder / "environment.json"
