@@ -296,6 +296,7 @@ class Worker:
                 provenance=provenance,
                 kind=job.kind,
                 media_type=job.media_type,
+                claim=job.claim,
             )
         )
         telemetry.count("Captioned")

@@ -567,14 +567,17 @@ class Records:
         reason: Reason | None = None,
         kind: str | None = None,
         media_type: str | None = None,
+        claim: ClaimRef | None = None,
     ) -> Record | None:
         """End an upload; None when it was superseded, or had ended before.
+
+        `claim` is the one that the answer was paid under: dedupe may have died before it noted that.
 
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
         """
         final = ended(upload.asset, state, now)
-        about = {"kind": kind, "media_type": media_type}
+        about: dict[str, Any] = {"kind": kind, "media_type": media_type, "claim": claim.model_dump() if claim else None}
         told = {
             "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
             "reason": reason.model_dump() if reason else None,

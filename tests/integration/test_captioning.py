@@ -445,6 +445,20 @@ def test_answers_that_are_always_cut_short_are_not_paid_for_all_day(shop: Worksh
     assert len(record.provenance.attempts) == len(shop.endpoint.requests())
 
 
+def test_an_answer_is_known_by_its_claim_though_dedupe_died_before_it_noted_that(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    shop.dedupe.aws.dynamodb.update_item(
+        TableName="captions",
+        Key={"asset": {"S": job.upload.asset}},
+        UpdateExpression="REMOVE claim SET #state = :received",
+        ExpressionAttributeNames={"#state": "state"},
+        ExpressionAttributeValues={":received": {"S": "received"}},
+    )
+    assert shop.run(job) == "captioned"
+    assert shop.dedupe.record("a.jpg").claim == job.claim
+
+
 def test_one_round_of_nonsense_after_a_long_outage_ends_nothing(shop: Workshop, photo: bytes) -> None:
     shop.endpoint.set_faults([{"fault": "truncated"}])
     shop.dedupe.upload("a.jpg", photo)
