@@ -13,6 +13,7 @@ on the event bus for what was told. Exits with 1 unless
 
 * every upload ended as it must, in its last version: captioned, rejected if it is no picture, deleted,
 * no answer was paid for whose result was stored already, and none twice at the same time for one claim,
+* every model's result names a claim under which the endpoint answered, as often as there are results of it,
 * no copy has another picture's caption,
 * the event bus was told of every end, and no queue holds anything. Dead letters are put back and counted.
 """
@@ -354,9 +355,9 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
     # Two uploads can have answers of one claim: a copy leads where the first leader is taken for dead.
     claims: dict[str, list[float]] = {}
     for record in records.values():
-        if record.claim is not None and record.source == "model":
+        if record.source == "model" and record.state == "captioned":
             ended_at = stored.ended_at.get((record.asset, record.sequencer, record.state), float("inf"))
-            claims.setdefault(record.claim.id, []).append(ended_at)
+            claims.setdefault(record.claim.id if record.claim else "", []).append(ended_at)
     results = sum(len(times) for times in claims.values())
     again = [
         claim
@@ -375,9 +376,9 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
         "answers_without_a_result": len(usable) - results,
         "paid_after_it_was_stored": again,
         "paid_twice_at_once": at_once,
-        # A record that went through dedupe again meanwhile names its new claim; the answer was paid under the old one.
-        "paid_under_an_earlier_claim": [claim for claim in claims if claim not in by_claim],
-        "results_that_nobody_paid": max(0, results - len(usable)),
+        "results_that_nobody_paid": [
+            claim for claim, times in claims.items() if not claim or len(times) > len(by_claim.get(claim, ()))
+        ],
     }
 
 

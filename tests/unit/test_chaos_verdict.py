@@ -91,10 +91,32 @@ def test_two_payments_at_once_for_one_claim_are_found(chaos: ModuleType) -> None
 
 
 def test_a_result_that_nobody_paid_for_is_found(chaos: ModuleType) -> None:
-    found = judged(chaos, [])
+    assert judged(chaos, [])["results_that_nobody_paid"] == ["claim-1"]
 
-    assert found["results_that_nobody_paid"] == 1
-    assert found["paid_under_an_earlier_claim"] == ["claim-1"]
+
+@pytest.mark.parametrize("useless", [{"outcome": "error"}, {"finish_reason": "length"}, {"fault": "malformed"}])
+def test_a_result_is_not_paid_by_an_answer_of_no_use(chaos: ModuleType, useless: dict[str, Any]) -> None:
+    assert judged(chaos, [paid(100.0, **useless)])["results_that_nobody_paid"] == ["claim-1"]
+
+
+def test_a_result_is_not_paid_by_what_was_paid_for_another(chaos: ModuleType) -> None:
+    found = judged(chaos, [paid(90.0, claim="claim-2"), paid(100.0, claim="claim-2")])
+
+    assert found["results_that_nobody_paid"] == ["claim-1"]
+
+
+def test_two_results_are_not_paid_by_one_answer(chaos: ModuleType) -> None:
+    records = {one.key: one for one in (record(), record("picture-1/copy-2.jpg"))}
+
+    found = chaos.payments([paid(100.0), paid(100.0, claim="claim-2")], records, chaos.Stored(0))
+
+    assert found["results_that_nobody_paid"] == ["claim-1"]
+
+
+def test_a_result_that_names_no_claim_is_found(chaos: ModuleType) -> None:
+    found = chaos.payments([paid(100.0)], {"picture-1/original.jpg": record(claim=None)}, chaos.Stored(0))
+
+    assert found["results_that_nobody_paid"] == [""]
 
 
 def test_every_wrong_end_is_found(chaos: ModuleType) -> None:
