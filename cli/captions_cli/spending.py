@@ -1,12 +1,12 @@
 """What a stack's models cost, and what its cache saved, from its records."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from captions.records import Record
+from captions.records import Record, calls
 
 By = Literal["day", "model", "task", "prefix"]
 NONE = "-"
@@ -73,9 +73,8 @@ def _parts(record: Record, by: By) -> Iterator[tuple[str, Spending]]:
 
 
 def _by_model(record: Record, whole: Spending) -> Iterator[tuple[str, Spending]]:
-    calls = _calls(record)
     models: dict[str, Spending] = {}
-    for call in calls:
+    for call in _calls(record):
         _add_call(models.setdefault(str(call.get("model") or NONE), Spending(uploads=1)), call)
     if record.superseded_cost is not None:
         models.setdefault(NONE, Spending(uploads=0 if models else 1)).cost += record.superseded_cost
@@ -100,20 +99,20 @@ def _whole(record: Record) -> Spending:
 
 
 def _add_call(to: Spending, call: Mapping[str, Any]) -> None:
-    to.calls += 1
+    number = calls(call)
+    to.calls += number
     if call.get("cost") is None:
-        to.cost_unknown += 1
+        to.cost_unknown += number
     else:
         to.cost += Decimal(str(call["cost"]))
 
 
-def _calls(record: Record) -> list[Mapping[str, Any]]:
+def _calls(record: Record) -> Sequence[Mapping[str, Any]]:
     """Every call that is written down, whether it answered or not; one that was refused cost zero, and says so."""
     provenance = record.provenance
-    calls: list[Mapping[str, Any]] = list(provenance.attempts) if provenance else []
-    if not record.terminal:
-        calls += record.attempts
-    if provenance and provenance.cost is not None and not any("cost" in call for call in calls):
+    # Where there are attempts beside a provenance, they begin with its own: it is captioned anew, or was when it ended.
+    made: Sequence[Mapping[str, Any]] = record.attempts or (provenance.attempts if provenance else ())
+    if provenance and provenance.cost is not None and not any("cost" in call for call in made):
         # Written by hand, or before attempts carried what they cost.
         return [{"model": provenance.model, "cost": provenance.cost}] if record.source == "model" else []
-    return calls
+    return made

@@ -43,6 +43,7 @@ from captions.gateway import (
 from captions.joining import Heard, joined
 from captions.media import recordings as sounds
 from captions.progress import Progress
+from captions.records import call_id, call_ids
 from captions.routing import Chains
 from captions.tasks import TASKS, Ask, Output, Reading, Seen, prompt
 
@@ -114,8 +115,8 @@ class Call:
 
     def unknown(self, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
         """Return the attempts that the record does not hold yet, in order."""
-        held = {(one.get("started_at"), one.get("model"), one.get("endpoint")) for one in self.paid}
-        return tuple(one for one in attempts if (one.started_at, one.model, one.endpoint) not in held)
+        held = call_ids(self.paid)
+        return tuple(one for one in attempts if call_id(one.as_dict()) not in held)
 
 
 async def answer(

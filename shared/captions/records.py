@@ -4,9 +4,11 @@ Every write names the sequencer it was decided on, so that a repeated, late or o
 condition false instead of overwriting something newer. Only `accept`, `delete` and `reopen` leave a terminal state.
 """
 
+import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +30,17 @@ SHARDS = 8
 COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
 MAX_ATTEMPTS_KEPT = 60
-"""Model calls kept in one record; an item holds 400 KB (Amazon DynamoDB, quotas)."""
+"""Model calls kept one by one in a record, older ones as sums; an item holds 400 KB (Amazon DynamoDB, quotas)."""
+MAX_ATTEMPTS_BYTES = 24_000
+"""Of the calls kept one by one, as JSON; a record that is captioned anew holds them twice."""
+MAX_SUMS = 20
+"""Sums of older calls in one record."""
+MAX_CALL_IDS = 1_000
+"""Calls of sums that are still told from new ones: twice the parts of the longest recording, cut for a model that hears
+30 seconds. Beyond that, a call of a part that is still kept apart (captions.progress) might be counted once more."""
+SEVERAL_MODELS = "-"
+"""In a sum's place for the model, where sums of one model each would be too many."""
+_CALL_ID_CHARACTERS = 8
 MAX_RESULT_BYTES = 300_000
 """Of one result as JSON, so that a person's words and the attempts still fit beside it into an item of 400 KB."""
 
@@ -199,15 +211,76 @@ def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Keep as many attempts as a record has room for, newest last; of those that cost nothing, the oldest go first."""
-    surplus = len(attempts) - MAX_ATTEMPTS_KEPT
-    kept_ones = []
+    """Keep as many attempts as a record has room for, newest last, behind sums of the older ones.
+
+    Those that cost nothing are summed first, then the oldest. A sum (it has `calls`) stands for the calls of one model,
+    those of unknown cost apart: their number, outcomes, tokens, milliseconds and dollars, exactly.
+    """
+    sums = [attempt for attempt in attempts if "calls" in attempt]
+    single = [attempt for attempt in attempts if "calls" not in attempt]
+    sizes = [len(json.dumps(attempt, default=str, ensure_ascii=False).encode()) for attempt in single]
+    number, size = len(single), sum(sizes)
+    folded: set[int] = set()
+    for index in sorted(range(len(single)), key=lambda index: single[index].get("cost") != "0"):
+        if number <= MAX_ATTEMPTS_KEPT and size <= MAX_ATTEMPTS_BYTES:
+            break
+        folded.add(index)
+        number, size = number - 1, size - sizes[index]
+    if folded:
+        sums = _summed([*sums, *(single[index] for index in sorted(folded))])
+    return (*sums, *(attempt for index, attempt in enumerate(single) if index not in folded))
+
+
+def _summed(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
     for attempt in attempts:
-        if surplus > 0 and attempt.get("cost") == "0":
-            surplus -= 1
-        else:
-            kept_ones.append(attempt)
-    return tuple(kept_ones)
+        model = str(attempt.get("model") or SEVERAL_MODELS)
+        known = attempt.get("cost") is not None
+        if (model, known) not in groups and len(groups) >= MAX_SUMS - 2:
+            model = SEVERAL_MODELS
+        groups.setdefault((model, known), []).append(attempt)
+    return [_sum(model, group, MAX_CALL_IDS // len(groups)) for (model, _), group in groups.items()]
+
+
+def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    for attempt in attempts:
+        outcomes.update(attempt.get("outcomes") or {str(attempt.get("outcome") or "unknown"): 1})
+    known = "".join(attempt["ids"] if "calls" in attempt else call_id(attempt) for attempt in attempts)
+    begun = [str(attempt["started_at"]) for attempt in attempts if attempt.get("started_at")]
+    told: dict[str, Any] = {
+        "model": model,
+        "calls": sum(calls(attempt) for attempt in attempts),
+        "outcomes": dict(outcomes),
+        "latency_ms": sum(int(attempt.get("latency_ms") or 0) for attempt in attempts),
+        "cost": spent(attempts),
+        "started_at": min(begun, default=None),
+        "ids": known[-ids * _CALL_ID_CHARACTERS :],
+    }
+    for name in ("prompt_tokens", "completion_tokens"):
+        tokens = [int(attempt[name]) for attempt in attempts if attempt.get(name) is not None]
+        told[name] = sum(tokens) if tokens else None
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def calls(attempt: Mapping[str, Any]) -> int:
+    """Return how many calls an attempt stands for, as records hold it: one, or those of a sum."""
+    return int(attempt.get("calls", 1))
+
+
+def call_id(attempt: Mapping[str, Any]) -> str:
+    """Return what tells a call from others of its upload: 48 bits of a digest of when it began, its model, its host."""
+    named = json.dumps([attempt.get(name) for name in ("started_at", "model", "endpoint")])
+    return base64.urlsafe_b64encode(hashlib.sha256(named.encode()).digest()[:6]).decode()
+
+
+def call_ids(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the ids of all calls that attempts stand for, of sums those of the newest calls (MAX_CALL_IDS)."""
+    found: set[str] = set()
+    for attempt in attempts:
+        ids = attempt["ids"] if "calls" in attempt else call_id(attempt)
+        found.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
+    return frozenset(found)
 
 
 def fitted(result: Result) -> Result:
@@ -427,7 +500,7 @@ class Records:
 
         What was tried and paid before joins the next provenance.
         """
-        attempts = (*record.attempts, *(record.provenance.attempts if record.provenance else ()))
+        attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
         changed, item = self._update(
             record.asset,
             {
@@ -453,7 +526,9 @@ class Records:
 
         Its caption stays until the new one is there. What was paid before joins the next provenance.
         """
-        attempts = record.provenance.attempts if record.provenance else ()
+        before = record.provenance or Provenance()
+        attempts = kept(before.attempts)
+        fewer = before.model_copy(update={"attempts": attempts}) if attempts != before.attempts else None
         marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at)
         changed, item = self._update(
             record.asset,
@@ -462,6 +537,8 @@ class Records:
                 "received_at": timestamp(now),
                 "updated_at": timestamp(now),
                 "attempts": list(attempts) or None,
+                # An item has no room for very many of them twice.
+                "provenance": fewer.model_dump(exclude_none=True) if fewer is not None else None,
                 "recaption": marker.model_dump(exclude_none=True),
                 **_pending(record.asset, due),
             },

@@ -13,7 +13,7 @@ from captions.handover import Outcome
 from captions.jobs import Revisit
 from captions.notify import Notifier
 from captions.policy import load
-from captions.records import MAX_RESULT_BYTES, Record, Result, fitted, to_item
+from captions.records import MAX_RESULT_BYTES, Record, Result, calls, fitted, to_item
 from captions.reviews import Reviews
 from captions.settings import SweepSettings
 from captions.sweeping import Sweeper
@@ -340,3 +340,28 @@ def test_a_follower_of_the_first_version_is_given_its_leaders_end(shop: Workshop
     follower = shop.dedupe.record("b.jpg")
     assert (follower.state, follower.source) == ("captioned", "cache")
     assert len(shop.paid()) == 1
+
+
+def test_a_caption_made_anew_hundreds_of_times_still_has_room_in_its_record(shop: Workshop, photo: bytes) -> None:
+    record = captioned(shop, "a.jpg", photo)
+    assert record.provenance is not None
+    (paid,) = record.provenance.attempts
+    # As the version before wrote it: every paid call by itself.
+    many = [
+        paid | {"cost": "0.0012", "started_at": f"2026-01-01T00:00:{at // 1_000:02}.{at % 1_000:03}+00:00"}
+        for at in range(1_200)
+    ]
+    shop.dedupe.aws.dynamodb.update_item(
+        TableName="captions",
+        Key={"asset": {"S": record.asset}},
+        UpdateExpression="SET provenance.attempts = :many",
+        ExpressionAttributeValues=to_item({":many": many}),
+    )
+    assert shop.dedupe.intake.handle(wish(shop, "a.jpg")) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+
+    record = shop.dedupe.record("a.jpg")
+    assert record.provenance is not None
+    assert sum(map(calls, record.provenance.attempts)) == 1_201
+    assert sum(Decimal(one["cost"]) for one in record.provenance.attempts if "cost" in one) == Decimal("1.44")
