@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from captions.confidence import Platt, fuse
 from captions.gateway import (
@@ -25,6 +25,7 @@ from captions.gateway import (
     GatewayError,
     Media,
     Request,
+    Usage,
 )
 from captions.routing import Chains
 from captions.tasks import Ask, Output, Problem, Prompt, Reading, Seen, prompt, read, repair
@@ -59,15 +60,85 @@ class Candidate:
         return self.reading.output is not None
 
 
+def stored(candidate: Candidate) -> dict[str, Any]:
+    """Return an answer as plain JSON values, for a record's draft."""
+    completion, reading = candidate.completion, candidate.reading
+    return {
+        "role": candidate.role,
+        "tier": candidate.tier,
+        "text": completion.text,
+        "model": completion.model,
+        "reported_model": completion.reported_model,
+        "endpoint": completion.endpoint,
+        "cost_source": completion.cost_source,
+        "transcribed": completion.transcribed,
+        "output": reading.output.model_dump(mode="json") if reading.output is not None else None,
+        "problems": [problem.model_dump(mode="json") for problem in reading.problems],
+        "repaired": reading.repaired,
+        "score": candidate.score,
+        "confidence": candidate.confidence,
+    }
+
+
+def restored(values: Mapping[str, Any]) -> Candidate:
+    """Read what `stored` wrote; its completion has no attempts, as the record holds them."""
+    output, problems = values["output"], values["problems"]
+    return Candidate(
+        role=values["role"],
+        tier=values["tier"],
+        completion=Completion(
+            text=values["text"],
+            model=values["model"],
+            reported_model=values["reported_model"],
+            endpoint=values["endpoint"],
+            finish_reason="stop",
+            usage=Usage(),
+            cost=None,
+            total_cost=None,
+            cost_source=values["cost_source"],
+            latency_ms=0,
+            attempts=(),
+            transcribed=values["transcribed"],
+        ),
+        reading=Reading(
+            Output.model_validate(output) if output is not None else None,
+            tuple(Problem.model_validate(one) for one in problems),
+            values["repaired"],
+        ),
+        score=values["score"],
+        confidence=values["confidence"],
+    )
+
+
+@dataclass(frozen=True)
+class Noted:
+    """How far an ask has come: its answers in order, the roles of the calls made, the models that refused."""
+
+    candidates: tuple[Candidate, ...] = ()
+    asked: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
+
+class Drafts(Protocol):
+    """Where it is noted how far an ask has come before another call is made for it."""
+
+    def before(self, ask: Ask) -> Noted:
+        """Return what a delivery before this one noted."""
+
+    async def note(self, ask: Ask, so_far: Noted, made: Sequence[Attempt]) -> bool:
+        """Keep it, with every attempt made by this delivery; False: another one took over."""
+
+
 @dataclass(frozen=True)
 class Answered:
-    """The answer that is kept, and every call that was made for it."""
+    """The answer that is kept, and the calls that were made for it."""
 
     output: Output
     kept: Candidate
     candidates: tuple[Candidate, ...]
     """In the order they were given; `kept` is one of them."""
     attempts: tuple[Attempt, ...]
+    """Without those of an earlier delivery."""
     latency_ms: int
 
     @property
@@ -107,14 +178,17 @@ async def answer(
     calibrations: Mapping[tuple[str, str], Platt] | None = None,
     request_id: str = "",
     budget_scopes: tuple[str, ...] = (),
+    drafts: Drafts | None = None,
 ) -> Answered:
     """Return the best answer that one call, one repair and one step up give before `deadline` (time.monotonic).
+
+    What was paid is noted in `drafts` before a second call is made, and what is noted there is not asked again.
 
     Raises:
         GatewayError: there is no answer of use; its `attempts` are those of every call made.
     """
     asking = _Asking(
-        gateway, ask, media, chains, deadline, seen or Seen(), calibrations or {}, request_id, budget_scopes
+        gateway, ask, media, chains, deadline, seen or Seen(), calibrations or {}, request_id, budget_scopes, drafts
     )
     return await asking.answer()
 
@@ -131,6 +205,7 @@ class _Asking:
         calibrations: Mapping[tuple[str, str], Platt],
         request_id: str,
         budget_scopes: tuple[str, ...],
+        drafts: Drafts | None,
     ) -> None:
         self._gateway = gateway
         self._ask = ask
@@ -141,15 +216,24 @@ class _Asking:
         self._calibrations = calibrations
         self._request_id = request_id
         self._budget_scopes = budget_scopes
+        self._drafts = drafts
         self._attempts: list[Attempt] = []
-        self._candidates: list[Candidate] = []
+        self._noted = 0
+        before = drafts.before(ask) if drafts is not None else Noted()
+        self._candidates = list(before.candidates)
+        self._asked = set(before.asked)
+        self._refused = set(before.refused)
         self._began = time.monotonic()
 
     async def answer(self) -> Answered:
         chains = self._chains
-        best = await self._call(prompt(self._ask), chains.models, "first", chains.tier)
-        best = await self._repaired(best)
-        if best.confidence < chains.threshold or not best.usable:
+        if self._candidates:
+            best = self._best_so_far()
+        else:
+            best = await self._call(prompt(self._ask), chains.models, "first", chains.tier)
+        if not self._asked & {"repair", "escalation", "fallback"}:
+            best = await self._repaired(best)
+        if (best.confidence < chains.threshold or not best.usable) and not self._asked & {"escalation", "fallback"}:
             best = await self._escalated(best)
         while not best.usable:
             best = await self._fallback(best)
@@ -162,7 +246,30 @@ class _Asking:
             latency_ms=round((time.monotonic() - self._began) * 1000),
         )
 
+    def _best_so_far(self) -> Candidate:
+        """Return which of the noted answers counts, by the rules that the calls themselves follow."""
+        best, *later = self._candidates
+        for one in later:
+            better = _worth(one) >= _worth(best) if one.role == "escalation" else _worth(one) > _worth(best)
+            best = one if better else best
+        return best
+
+    async def _note(self) -> None:
+        """Note what was paid, if anything was since the last time.
+
+        Raises:
+            DeadlineExceeded: another delivery has the upload now, so that nothing more is to be paid for it here.
+        """
+        if self._drafts is None or len(self._attempts) == self._noted:
+            return
+        so_far = Noted(tuple(self._candidates), frozenset(self._asked), frozenset(self._refused))
+        if not await self._drafts.note(self._ask, so_far, self._attempts):
+            raise DeadlineExceeded("another delivery took the upload over", attempts=tuple(self._attempts))
+        self._noted = len(self._attempts)
+
     async def _call(self, asked: Prompt, models: Sequence[str], role: Role, tier: str) -> Candidate:
+        await self._note()
+        self._asked.add(role)
         readings: dict[str, Reading] = {}
 
         def judge(text: str) -> ErrorClass | None:
@@ -184,7 +291,7 @@ class _Asking:
         try:
             completion = await self._gateway.complete(request, models, deadline=self._deadline)
         except GatewayError as error:
-            self._attempts += _marked(error.attempts, role, tier)
+            self._made(_marked(error.attempts, role, tier))
             error.attempts = tuple(self._attempts)
             raise
         if completion.transcribed:
@@ -195,13 +302,17 @@ class _Asking:
         made = _marked(completion.attempts, role, tier)
         if reading.output is None and made:
             made[-1] = replace(made[-1], outcome=ErrorClass.UNFIT.value)
-        self._attempts += made
+        self._made(made)
         score = fuse(reading, completion.mean_logprob)
         calibration = self._calibrations.get((completion.model, self._ask.task))
         confidence = calibration(score) if calibration is not None and reading.output is not None else score
         candidate = Candidate(role, tier, completion, reading, score, confidence)
         self._candidates.append(candidate)
         return candidate
+
+    def _made(self, attempts: Sequence[Attempt]) -> None:
+        self._attempts += attempts
+        self._refused |= {attempt.model for attempt in attempts if attempt.outcome == ErrorClass.REFUSED.value}
 
     async def _repaired(self, first: Candidate) -> Candidate:
         """Show the model its answer and what is wrong with it, once, if that can help."""
@@ -252,7 +363,8 @@ class _Asking:
         return unusable
 
     def _unasked(self, models: Sequence[str]) -> tuple[str, ...]:
-        asked = {candidate.completion.model for candidate in self._candidates}
+        """Return the models that did not answer yet; one that refused would be paid to refuse again."""
+        asked = {candidate.completion.model for candidate in self._candidates} | self._refused
         return tuple(model for model in models if model not in asked)
 
     def _left(self) -> float:

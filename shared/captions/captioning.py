@@ -8,15 +8,18 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import partial
 from typing import Any, Literal
 
-from captions import media, policy, recordings, routing, telemetry
-from captions.answering import Answered
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import ValidationError
+
+from captions import answering, media, policy, recordings, routing, telemetry
+from captions.answering import Answered, Noted
 from captions.confidence import Platt
 from captions.gateway import (
     AccountProblem,
+    Attempt,
     BudgetSpent,
     CircuitsOpen,
     DeadlineExceeded,
@@ -38,6 +41,7 @@ from captions.recordings import Call, Recording, Spoilt
 from captions.records import (
     Begun,
     Busy,
+    Draft,
     Duplicate,
     Ended,
     Provenance,
@@ -46,6 +50,8 @@ from captions.records import (
     Records,
     Result,
     Superseded,
+    call_id,
+    call_ids,
     fitted,
     kept,
     spent,
@@ -53,7 +59,7 @@ from captions.records import (
 )
 from captions.routing import Chains
 from captions.settings import WorkerSettings
-from captions.tasks import Seen, prompt
+from captions.tasks import Ask, Seen, prompt
 
 STORING_SECONDS = 6.0
 """Kept back from the time a function has, for storing what a model answered."""
@@ -86,6 +92,63 @@ Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "
 
 class NotStartedError(Exception):
     """There was not enough time left to start the job; its message is to be delivered again."""
+
+
+@dataclass
+class _Drafts:
+    """What one delivery notes in the record of its upload while it asks on, and what the one before it had noted."""
+
+    records: Records
+    job: Job
+    record: Record
+    lease_until: float
+    now: Callable[[], float]
+    noted: tuple[dict[str, Any], ...] = ()
+    """This delivery's attempts that the record holds."""
+
+    def before(self, ask: Ask) -> Noted:
+        draft = self.record.draft
+        if draft is None or (draft.sequencer, draft.claim, draft.identity) != (
+            self.job.upload.sequencer,
+            self.job.claim.id,
+            ask.identity,
+        ):
+            return Noted()
+        try:
+            answers = tuple(answering.restored(one) for one in draft.answers)
+        except (KeyError, ValidationError):
+            return Noted()  # another version of the code wrote it
+        return Noted(answers, frozenset(draft.asked), frozenset(draft.refused)) if answers else Noted()
+
+    async def note(self, ask: Ask, so_far: Noted, made: Sequence[Attempt]) -> bool:
+        calls = tuple(attempt.as_dict() for attempt in made)
+        draft = Draft(
+            sequencer=self.job.upload.sequencer,
+            claim=self.job.claim.id,
+            identity=ask.identity,
+            asked=tuple(sorted(so_far.asked)),
+            refused=tuple(sorted(so_far.refused)),
+            answers=tuple(answering.stored(one) for one in so_far.candidates),
+            calls=len(calls),
+        )
+        try:
+            held = await asyncio.to_thread(
+                partial(
+                    self.records.note,
+                    self.job.upload,
+                    self.lease_until,
+                    now=self.now(),
+                    attempts=kept((*self.record.attempts, *calls)),
+                    draft=draft,
+                )
+            )
+        except (ClientError, BotoCoreError) as error:
+            # The answer is here, and its end will be stored as always: only that nobody could take over from here.
+            telemetry.logger().warning("draft_not_noted", asset=self.job.upload.asset, error=str(error))
+            return True
+        if held:
+            self.noted = calls
+        return held
 
 
 @dataclass
@@ -177,28 +240,41 @@ class Worker:
             text_share=looks.text_share if looks else None,
             duration_s=item.duration_s,
         )
+        drafts = _Drafts(self.records, job, record, lease_until, self.now)
+        if record.draft is not None and record.draft.sequencer == job.upload.sequencer:
+            # Who noted these calls died before it could count them.
+            telemetry.model_calls(job.task, record.attempts[len(record.attempts) - record.draft.calls :])
         try:
-            answered = await self._answer(job, record, item, data, chains, seen, deadline)
+            answered = await self._answer(job, record, item, data, chains, seen, deadline, drafts)
         except media.MediaError as error:
             paid = error if isinstance(error, Spoilt) else None
-            return await self._give_up(job, record, "rejected", Reason(code=error.code, message=error.message), paid)
+            reason = Reason(code=error.code, message=error.message)
+            return await self._give_up(job, record, "rejected", reason, paid, drafts)
         except Refused as error:
             reason = Reason(code="refused", message="every model that could caption it refused to")
-            return await self._give_up(job, record, "blocked", reason, error)
+            return await self._give_up(job, record, "blocked", reason, error, drafts)
         except NoCapableModel as error:
             reason = Reason(code="no_capable_model", message=f"none of the configured models takes it: {error}")
-            return await self._give_up(job, record, "failed", reason, error)
+            return await self._give_up(job, record, "failed", reason, error, drafts)
         except Unacceptable as error:
             reason = Reason(code="unacceptable", message=f"no model accepted the request: {error}")
-            return await self._give_up(job, record, "failed", reason, error)
+            return await self._give_up(job, record, "failed", reason, error, drafts)
         except GatewayError as error:
-            return await self._defer(job, record, error, lease_until)
+            return await self._defer(job, record, error, lease_until, drafts)
         finally:
             await self.gateway.flush()
-        return await self._store(job, record, answered, chains.tier)
+        return await self._store(job, record, answered, chains.tier, drafts)
 
     async def _answer(
-        self, job: Job, record: Record, item: Media, data: bytes, chains: Chains, seen: Seen, deadline: float
+        self,
+        job: Job,
+        record: Record,
+        item: Media,
+        data: bytes,
+        chains: Chains,
+        seen: Seen,
+        deadline: float,
+        drafts: _Drafts,
     ) -> Answered:
         """Ask the models, in one call or, about sound and video that none takes as it is, in several."""
         rules, key = self.policy, job.upload.key
@@ -214,6 +290,7 @@ class Worker:
             request_id=job.claim.id,
             budget_scopes=routing.budget_scopes(job.upload, rules.budgets.prefixes),
             paid=record.attempts,
+            drafts=drafts,
         )
         if job.kind not in ("audio", "video"):
             return await call.answer(job.asked, (item,), chains, seen)
@@ -252,7 +329,7 @@ class Worker:
         copy, media_type = media.model_copy(data, max_bytes=MAX_COPY_BYTES, limits=limits)
         return Media(kind="image", media_type=media_type, data=copy, url=None, duration_s=None)
 
-    async def _store(self, job: Job, record: Record, answered: Answered, tier: str) -> Ending:
+    async def _store(self, job: Job, record: Record, answered: Answered, tier: str, drafts: _Drafts) -> Ending:
         ask, output, completion = job.asked, answered.output, answered.completion
         made = [attempt.as_dict() for attempt in answered.attempts]
         telemetry.model_calls(job.task, made)  # they were made, whatever becomes of their answer
@@ -306,14 +383,12 @@ class Worker:
             await self._settle(job, ended)
             await self._forget(job)
             return "captioned"
-        stored = await asyncio.to_thread(self.records.get, job.upload.asset)
+        stored = await self._account(job, made, drafts)
         if stored is not None and stored.sequencer == job.upload.sequencer and stored.result is not None:
-            # Another delivery stored its answer first; what this one cost is accounted for all the same.
-            await self._account(job, provenance)
+            # Another delivery stored its answer first.
             await self._settle(job, stored)
             return "settled"
         # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
-        await self._account(job, provenance)
         orphan = record.model_copy(
             update={
                 "result": result,
@@ -331,15 +406,31 @@ class Worker:
         if self.progress is not None and job.kind in ("audio", "video"):
             await asyncio.to_thread(self.progress.forget, recording_id(job.upload))
 
-    async def _account(self, job: Job, provenance: Provenance) -> None:
-        if provenance.cost is not None and Decimal(provenance.cost):
-            await asyncio.to_thread(self.records.add_superseded_cost, job.upload.asset, Decimal(provenance.cost))
+    async def _account(self, job: Job, made: Sequence[dict[str, Any]], drafts: _Drafts | None) -> Record | None:
+        """Account for calls that came to nothing, as their upload has ended or is another one; return its record.
+
+        Those that the record holds, or held when it was replaced, are in its sums already.
+        """
+        stored = await asyncio.to_thread(self.records.get, job.upload.asset)
+        noted: Sequence[Mapping[str, Any]] = drafts.noted if drafts is not None else ()
+        if stored is not None and stored.sequencer == job.upload.sequencer:
+            noted = (*stored.attempts, *(stored.provenance.attempts if stored.provenance else ()))
+        held = call_ids(noted)
+        late = [attempt for attempt in made if call_id(attempt) not in held]
+        await asyncio.to_thread(self.records.add_superseded, job.upload.asset, late)
+        return stored
 
     async def _settle(self, job: Job, record: Record) -> None:
         await asyncio.to_thread(self._handover.settle, job.claim, record, Asked.by(job))
 
     async def _give_up(
-        self, job: Job, record: Record, state: Ended, reason: Reason, error: GatewayError | Spoilt | None = None
+        self,
+        job: Job,
+        record: Record,
+        state: Ended,
+        reason: Reason,
+        error: GatewayError | Spoilt | None = None,
+        drafts: _Drafts | None = None,
     ) -> Ending:
         made = tuple(attempt.as_dict() for attempt in error.attempts) if error else ()
         telemetry.model_calls(job.task, made)
@@ -357,6 +448,8 @@ class Worker:
             )
         )
         if ended is None:
+            if made:
+                await self._account(job, made, drafts)
             return await self._pass_on(job)
         # As the record says, and its event: what could not be captioned once more keeps its caption.
         kept_it: dict[str, Any] = {"recaption": state} if ended.state != state else {}
@@ -372,7 +465,9 @@ class Worker:
         await asyncio.to_thread(self._handover.pass_on, job.claim, job.upload)
         return "superseded"
 
-    async def _defer(self, job: Job, record: Record, error: GatewayError, lease_until: float) -> Ending:
+    async def _defer(
+        self, job: Job, record: Record, error: GatewayError, lease_until: float, drafts: _Drafts
+    ) -> Ending:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
         # Parts of a recording that were answered are kept, and say nothing of those that were not.
         outcomes = {attempt.outcome for attempt in error.attempts} - {"ok"}
@@ -380,11 +475,11 @@ class Worker:
         if unusable and job.unusable >= UNUSABLE_DEFERRALS:
             # The models answer, and are paid, and always in the same useless way: more of it would cost the same.
             reason = Reason(code="unusable_answers", message=f"no model gives a whole answer: {error}")
-            return await self._give_up(job, record, "failed", reason, error)
+            return await self._give_up(job, record, "failed", reason, error, drafts)
         spent_up = isinstance(error, BudgetSpent)
         if not spent_up and self.now() - job.queued_at >= self.settings.max_job_age_seconds:
             message = f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}"
-            return await self._give_up(job, record, "failed", Reason(code="gave_up", message=message), error)
+            return await self._give_up(job, record, "failed", Reason(code="gave_up", message=message), error, drafts)
         # A budget that is used up is no failure, and comes back: the time until then does not count.
         later = {
             "deferrals": job.deferrals + 1,
@@ -406,7 +501,8 @@ class Worker:
         telemetry.model_calls(job.task, made)
         attempts = kept((*record.attempts, *made))
         lease = self._queue_lease() + delay
-        await self._release(job, lease_until, due=lease, attempts=attempts, reason=reason)
+        if not await self._release(job, lease_until, due=lease, attempts=attempts, reason=reason) and made:
+            await self._account(job, made, drafts)
         await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, lease)
         await self._send_later(job.model_copy(update=later), delay)
         return "deferred"
@@ -419,8 +515,8 @@ class Worker:
         due: float,
         attempts: Sequence[dict[str, Any]],
         reason: Reason | None = None,
-    ) -> None:
-        await asyncio.to_thread(
+    ) -> bool:
+        return await asyncio.to_thread(
             partial(
                 self.records.release,
                 job.upload,

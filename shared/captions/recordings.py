@@ -98,8 +98,12 @@ class Call:
     request_id: str = ""
     budget_scopes: tuple[str, ...] = ()
     paid: Sequence[Mapping[str, Any]] = ()
+    drafts: answering.Drafts | None = None
+    """Where answers about the whole are noted; parts are asked about side by side, and kept in `progress`."""
 
-    async def answer(self, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen) -> Answered:
+    async def answer(
+        self, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen, *, part: bool = False
+    ) -> Answered:
         """Ask about media that go into one request."""
         return await answering.answer(
             self.gateway,
@@ -111,6 +115,7 @@ class Call:
             calibrations=self.calibrations,
             request_id=self.request_id,
             budget_scopes=self.budget_scopes,
+            drafts=None if part else self.drafts,
         )
 
     def unknown(self, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
@@ -362,6 +367,7 @@ class _Run:
                     (item,),
                     self._plan.chains,
                     self._seen.model_copy(update={"kind": "audio", "duration_s": seconds}),
+                    part=True,
                 )
             except GatewayError as error:
                 self._failed.append(error)

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Literal, Protocol, Self
 
 from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from captions.jobs import ClaimRef
 from captions.uploads import ObjectVersion
@@ -41,6 +41,8 @@ MAX_CALL_IDS = 1_000
 SEVERAL_MODELS = "-"
 """In a sum's place for the model, where sums of one model each would be too many."""
 _CALL_ID_CHARACTERS = 8
+MAX_DRAFT_BYTES = 24_000
+"""Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
 MAX_RESULT_BYTES = 300_000
 """Of one result as JSON, so that a person's words and the attempts still fit beside it into an item of 400 KB."""
 
@@ -173,6 +175,26 @@ class Recaption(BaseModel):
     completed_at: str | None = None
 
 
+class Draft(BaseModel):
+    """Answers of a worker that asks on (repair, step up), so that whoever takes over from it need not pay for them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequencer: str
+    claim: str
+    """The claim they were paid under."""
+    identity: str
+    """Digest of what was asked."""
+    asked: tuple[str, ...] = ()
+    """The roles whose calls were made, also those that failed."""
+    refused: tuple[str, ...] = ()
+    """The models that refused."""
+    answers: tuple[dict[str, Any], ...] = ()
+    """As `answering.stored` wrote them."""
+    calls: int = 0
+    """How many of the record's attempts, the newest, were made for it."""
+
+
 class Provenance(BaseModel):
     """Where a result came from and what it cost, in dollars as decimal text; absent means unknown, never zero."""
 
@@ -208,6 +230,12 @@ def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
     if None in costs:
         return None
     return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+
+
+def _known_cost(attempts: Iterable[Mapping[str, Any]]) -> Decimal:
+    """Add up what attempts cost as far as it is known, in dollars."""
+    costs = (attempt.get("cost") for attempt in attempts)
+    return sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
 
 
 def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -339,7 +367,21 @@ class Record(BaseModel):
     """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
     recaption: Recaption | None = None
     superseded_cost: Decimal | None = None
-    """Dollars paid for versions that were replaced before their caption arrived."""
+    """Dollars paid for versions of the object that were replaced, as far as they are known."""
+    draft: Draft | None = None
+
+    @field_validator("superseded_cost")
+    @classmethod
+    def _none_superseded(cls, value: Decimal | None) -> Decimal | None:
+        return value or None
+
+    @field_validator("draft", mode="before")
+    @classmethod
+    def _of_another_version(cls, value: Any) -> Any:
+        try:
+            return Draft.model_validate_json(value) if isinstance(value, str) else value
+        except ValidationError:
+            return None
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Self:
@@ -438,7 +480,8 @@ class Records:
     def accept(self, upload: ObjectVersion, *, now: float, due: float) -> Accepted | Duplicate | Superseded:
         """Note a new upload, unless this or a newer event of the object was noted before.
 
-        What a person wrote about an earlier version stays beside the record. `due` is when the sweep shall look.
+        What a person wrote about an earlier version stays beside the record, and what such a version cost in its
+        `superseded_cost`. `due` is when the sweep shall look.
         """
         values = {
             "bucket": upload.bucket,
@@ -454,7 +497,7 @@ class Records:
         }
         cleared = {
             "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
-            "completed_at", "sweeps", "begun", "suggestion", "recaption",
+            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", "paid",
             *(name for name, value in values.items() if value is None),
         }  # fmt: skip
         changed, item = self._update(
@@ -463,6 +506,7 @@ class Records:
             remove=cleared,
             condition="attribute_not_exists(asset) OR sequencer < :decided_on",
             names={":decided_on": upload.sequencer},
+            added=("superseded_cost", "paid"),
         )
         record = Record.from_item(item) if item else None
         if changed and record is not None:
@@ -485,7 +529,7 @@ class Records:
             **ended(deletion.asset, "deleted", now),
             "reason": reason.model_dump(),
         }
-        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption"}
+        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption", "draft"}
         changed, item = self._update(
             deletion.asset,
             values,
@@ -604,7 +648,31 @@ class Records:
                 "reason": reason.model_dump() if reason else None,
                 **_pending(upload.asset, due),
             },
-            remove={"lease_until", "sweeps", "begun"},
+            remove={"lease_until", "sweeps", "begun", "draft"},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
+            names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
+        )
+        return changed
+
+    def note(
+        self,
+        upload: ObjectVersion,
+        lease_until: float,
+        *,
+        now: float,
+        attempts: Sequence[Mapping[str, Any]],
+        draft: Draft,
+    ) -> bool:
+        """Keep what a worker paid so far before it asks on; False when it does not hold the lease any more.
+
+        `attempts` are all model calls made for the upload so far. Answers that are too long are left out of the draft.
+        """
+        told = draft.model_dump_json()
+        if len(told.encode()) > MAX_DRAFT_BYTES:
+            told = draft.model_copy(update={"answers": ()}).model_dump_json()
+        changed, _ = self._update(
+            upload.asset,
+            {"updated_at": timestamp(now), "attempts": list(attempts), "draft": told},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
             names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
         )
@@ -659,7 +727,7 @@ class Records:
             "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
             "reason": reason.model_dump() if reason else None,
         }
-        removed = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption"}
+        removed = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption", "draft"}
         pending = "sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
         names = {":decided_on": upload.sequencer, **_states()}
         reviewed = "#human.#sequencer = :decided_on"
@@ -725,21 +793,34 @@ class Records:
                 "reason": reason.model_dump(),
                 "provenance": provenance.model_dump(exclude_none=True),
             },
-            remove={"lease_until", "attempts", "sweeps", "begun", "recaption"},
+            remove={"lease_until", "attempts", "sweeps", "begun", "recaption", "draft"},
             condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND updated_at = :seen"
             " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
             names={":decided_on": record.sequencer, ":seen": record.updated_at, ":now": now, **_states()},
         )
         return _ended_record(item, record.sequencer, now, changed=changed)
 
-    def add_superseded_cost(self, asset: str, cost: Decimal) -> None:
-        """Account for what was paid for a version that was replaced or deleted before its caption arrived."""
-        self._dynamodb.update_item(
-            TableName=self._table,
-            Key=_key(asset),
-            UpdateExpression="ADD superseded_cost :cost",
-            ExpressionAttributeValues=to_item({":cost": cost}),
-        )
+    def add_superseded(self, asset: str, attempts: Sequence[Mapping[str, Any]]) -> None:
+        """Account for calls whose answer came too late: their version has ended, or was replaced or deleted.
+
+        Told again, right away as by a client that lost the answer to its write, the same calls are not added again.
+        """
+        cost = _known_cost(attempts)
+        if not cost:
+            return
+        named = "".join(sorted(call_id(attempt) for attempt in attempts))
+        marker = hashlib.sha256(named.encode()).hexdigest()[:16]
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=_key(asset),
+                UpdateExpression="ADD superseded_cost :cost SET superseded_last = :marker",
+                ConditionExpression="attribute_exists(asset) AND"
+                " (attribute_not_exists(superseded_last) OR superseded_last <> :marker)",
+                ExpressionAttributeValues=to_item({":cost": cost, ":marker": marker}),
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return
 
     def postpone(self, record: Record, *, due: float) -> bool:
         """Count one sweep of a pending upload and say when the next is due; False when it moved on meanwhile."""
@@ -832,19 +913,27 @@ class Records:
         names: Mapping[str, Any],
         remove: Iterable[str] = (),
         counted: str | None = None,
+        added: tuple[str, str] | None = None,
     ) -> tuple[bool, dict[str, Any] | None]:
         """Update one item under a condition: whether it held, and the item as it then stands (None: there is none).
 
-        `counted` names a number that grows by one with it.
+        `counted` names a number that grows by one with it, `added` one that grows by another number of the item.
         """
-        given = {name: value for name, value in values.items() if value is not None}
-        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS)}
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
+        if cost := _known_cost(made):
+            given["paid"] = cost  # for when the version is replaced: that is one write, which does not read attempts
+        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS, *(added or ()))}
         expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
         bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
         if counted:
             placeholders[counted] = f"#{counted}"
             expression += f", #{counted} = if_not_exists(#{counted}, :zero) + :one"
             bound |= {":zero": 0, ":one": 1}
+        if added:
+            grows, by = (f"if_not_exists(#{name}, :none)" for name in added)
+            expression += f", #{added[0]} = {grows} + {by}"
+            bound[":none"] = 0
         removed = sorted(set(remove) - set(given))
         if removed:
             expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
