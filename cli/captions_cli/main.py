@@ -356,7 +356,7 @@ def get(
     if form is not None:
         typer.echo(subtitles.words(record, form.value), nl=False)
     elif given.json:
-        rendering.print_json(record.model_dump())
+        rendering.print_json(rendering.whole(record))
     else:
         rendering.print_table(rendering.details(record))
 

@@ -257,16 +257,37 @@ def flat(facts: Mapping[str, Any]) -> Table:
     return table
 
 
+def whole(record: Record) -> dict[str, Any]:
+    """Everything in one record, for JSON; absent values are null.
+
+    Of a model's answer beside a person's words it tells which one it is: `replaced_answer`, which the words took the
+    place of, or `suggestion`, which came after them, and which `captions accept` takes.
+    """
+    values = record.model_dump()
+    beside, said = record.suggestion, record.human
+    # Records of the first version that knew of edits have times alone to tell it by.
+    replaced = beside is not None and (beside.replaced or (said is not None and said.at >= beside.at > ""))
+    shown = beside.model_dump(exclude={"replaced"}) if beside is not None else None
+    values["suggestion"] = None if replaced else shown
+    values["replaced_answer"] = shown if replaced else None
+    return values
+
+
 def details(record: Record) -> Table:
-    """Everything in one record, nested values as dotted names."""
+    """Everything in one record that is for people to read, nested values as dotted names."""
     table = columns("Field", "Value", fold=("Value",))
-    fields = _flattened(record.model_dump(exclude_none=True))
+    fields = [(name, value) for name, value in _flattened(whole(record)) if value is not None and not _unread(name)]
     # A value of thousands of characters would take the room of the names.
     table.columns[0].min_width = max(len(name) for name, _ in fields)
     for name, value in fields:
         text = state(str(value)) if name == "state" else Text(one_line(str(value)))
         table.add_row(Text(name), text)
     return table
+
+
+def _unread(name: str) -> bool:
+    """Tell what only programs make sense of: the ids of summed calls, answers on their way."""
+    return name.startswith("draft.") or ("attempts[" in name and name.endswith("].ids"))
 
 
 def _flattened(value: Any, name: str = "") -> list[tuple[str, Any]]:

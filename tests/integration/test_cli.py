@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from captions.jobs import Revisit
-from captions.records import Provenance, Reason, Record, Records, Result, fitted
+from captions.records import Provenance, Reason, Record, Records, Result, fitted, to_item
 from captions.tasks import Ask
 from captions.uploads import ObjectVersion, pad_sequencer
 from captions_cli.local.moto_repairs import MessageMoveTasks
@@ -369,6 +369,27 @@ def test_ls_of_an_empty_stack_says_so(captions: Captions, cloud: Cloud) -> None:
     )
 
 
+def test_an_answer_that_came_after_a_persons_words_is_a_suggestion(captions: Captions, cloud: Cloud) -> None:
+    record = cloud.caption("a.jpg", "a dog")
+    assert record is not None
+    words = {"sequencer": record.sequencer, "action": "edited", "text": "Rex", "at": "2026-01-01T00:00:00.000000Z"}
+    beside = {"source": "model", "result": {"text": "a dog", "language": "en", "task": "caption"}}
+
+    def get(at: str) -> dict[str, Any]:
+        cloud.client("dynamodb").update_item(
+            TableName=cloud.outputs["CaptionsTableName"],
+            Key={"asset": {"S": record.asset}},
+            UpdateExpression="SET human = :words, suggestion = :beside",
+            ExpressionAttributeValues=to_item({":words": words, ":beside": beside | {"at": at}}),
+        )
+        shown: dict[str, Any] = json.loads(captions("get", "a.jpg", "-o", "json").stdout)
+        return shown
+
+    later, earlier = get("2026-01-02T00:00:00.000000Z"), get("2025-12-31T00:00:00.000000Z")
+    assert (later["suggestion"]["result"]["text"], later["replaced_answer"]) == ("a dog", None)
+    assert (earlier["suggestion"], earlier["replaced_answer"]["result"]["text"]) == (None, "a dog")
+
+
 def test_get_shows_the_whole_record(captions: Captions, cloud: Cloud) -> None:
     cloud.caption("a b.jpg", "a dog")
 
@@ -531,7 +552,11 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
         "My dog Rex",
         "en-GB",
     )
-    assert edited["suggestion"]["result"]["text"] == "a dog"
+    # The person saw what they replaced: it is no suggestion.
+    assert (edited["replaced_answer"]["result"]["text"], edited["suggestion"]) == ("a dog", None)
+    pretty = captions("get", "a.jpg").stdout
+    assert "replaced_answer.result.text" in pretty
+    assert "suggestion" not in pretty
     told = [(one["detail-type"], one["detail"]["key"], one["detail"]["text"]) for one in heard()]
     assert told[:2] == [("Caption.Edited", "a.jpg", "My dog Rex"), ("Caption.Accepted", "b.jpg", "a cat")]
     assert set(told[2:]) <= {told[1]}  # the acceptance that changed nothing is told again, with the same id
