@@ -689,7 +689,8 @@ def recaption(
         bool, typer.Option("--dry-run/--run", help="Only count them and say what they may cost.")
     ] = True,
     max_cost: Annotated[
-        float | None, typer.Option(min=0.0, help="Dollars that all may cost together; unknown prices are left out.")
+        float | None,
+        typer.Option(min=0.0, help="Dollars that all may cost together; stops before. Unknown prices are left out."),
     ] = None,
 ) -> None:
     """Caption uploads anew. What a person wrote or accepted stays; a new answer is stored beside it."""
@@ -710,28 +711,55 @@ def recaption(
     stack = given.stack()
     catalogue = endpoint_models.catalogue_of(stack)
     found = list(recaptioning.due(stack, chosen[0], prefix, policies.of(stack), catalogue))
-    left_out = 0
-    if max_cost is not None:
-        found, left_out = recaptioning.within(found, Decimal(str(max_cost)))
-    sent = 0 if dry_run else sum(recaptioning.send(stack, one, chosen[0]) for one in found)
+    left_out, sent = 0, 0
+    spent: recaptioning.Spent | None = None
+    if max_cost is not None and not dry_run:
+        spent = recaptioning.send_within(stack, found, chosen[0], Decimal(str(max_cost)))
+        left_out, sent = spent.left_out, spent.sent
+    else:
+        if max_cost is not None:
+            found, left_out = recaptioning.within(found, Decimal(str(max_cost)))
+        sent = 0 if dry_run else sum(recaptioning.send(stack, one, chosen[0]) for one in found)
     known = [one.dollars for one in found if one.dollars is not None]
     dollars = sum(known, Decimal(0))
+    most = sum((one.most for one in found if one.most is not None), Decimal(0))
+    unpriced = sorted({model for one in found for model in one.unpriced})
     if given.json:
         rendering.print_json(
             {
                 "dry_run": dry_run,
-                "uploads": [{"key": one.key, "why": one.why, "model": one.model, "cost": one.dollars} for one in found],
+                "uploads": [
+                    {"key": one.key, "why": one.why, "model": one.model, "cost": one.dollars, "largest_cost": one.most}
+                    for one in found
+                ],
                 "sent": sent,
                 "left_out": left_out,
                 "expected_cost": f"{dollars:f}",
+                "largest_cost": f"{most:f}",
                 "without_known_price": len(found) - len(known),
+                "models_without_price": unpriced,
+                "spent": f"{spent.dollars:f}" if spent else None,
+                "calls_of_unknown_cost": spent.unknown if spent else None,
+                "on_their_way": spent.on_their_way if spent else None,
             }
         )
         return
     unknown = f" and {len(found) - len(known)} at a price not published" if len(known) < len(found) else ""
     number = len(found) if dry_run else sent
     verb = "would be captioned anew" if dry_run else f"on {'its' if number == 1 else 'their'} way"
-    _say(f"{number} {'upload' if number == 1 else 'uploads'} {verb}, for about {rendering.money(dollars)}{unknown}")
+    what = f"{number} {'upload' if number == 1 else 'uploads'} {verb}"
+    if spent is None:
+        _say(
+            f"{what}, for about {rendering.money(dollars)}, {rendering.money(most)} with repairs and steps up{unknown}"
+        )
+    else:
+        unknown = f" and {spent.unknown} calls at a cost not known" if spent.unknown else ""
+        rest = f", {spent.on_their_way} of them not captioned yet" if spent.on_their_way else ""
+        _say(f"{what}{rest}; {rendering.money(spent.dollars)} was spent so far{unknown}")
+        if spent.patience_ended:
+            _say(f"nothing ended for {recaptioning.PATIENCE_SECONDS:.0f} s, so no more was sent")
+    if unpriced:
+        _say(f"without a published price, and not in these sums: {', '.join(unpriced)}")
     if left_out:
         _say(f"{left_out} more would go beyond --max-cost, or have no known price")
     if found:

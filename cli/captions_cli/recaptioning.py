@@ -1,7 +1,15 @@
-"""Finds captions to be made anew, says what that may cost, and sends their uploads on their way once more."""
+"""Finds captions to be made anew, says what that may cost, and sends their uploads on their way once more.
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+What one costs is said twice: as expected, by the model that is asked first and the tokens of the last answer, and at
+the most, where the dearest models answer at full length, one is shown its answer and asked to mend it, and the tier
+above is asked as well. Under a limit an upload is sent only while its most, and that of all that are on their way, fits
+beside what the records say was really spent. Calls that fail and are billed all the same may go beyond it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -12,13 +20,18 @@ from captions.catalogue import Catalogue
 from captions.jobs import Queues, Revisit
 from captions.objects import Objects
 from captions.policy import Policy
-from captions.records import Record, Records
+from captions.records import Record, Records, calls
+from captions.routing import Chains
 from captions.tasks import TASKS, Ask
 from captions.uploads import ObjectVersion
 from captions_cli.policies import PICTURE_TOKENS, estimate
+from captions_cli.spending import Spending, spending
 from captions_cli.stack import Stack
 
 Mode = Literal["missing", "stale", "force"]
+PATIENCE_SECONDS = 600.0
+"""So long nothing may end before what is left is not sent: everything on its way waits for models then."""
+LOOK_SECONDS = 2.0
 READ_AT_ONCE = 100
 """The most that BatchGetItem takes."""
 ANSWER_TOKENS = 200
@@ -27,7 +40,11 @@ ANSWER_TOKENS = 200
 
 @dataclass(frozen=True)
 class Due:
-    """One upload to be captioned anew; `record` is None where there is only an object. `dollars` None: not known."""
+    """One upload to be captioned anew; `record` is None where there is only an object.
+
+    `dollars` is the expected cost, `most` the largest one by the models that have a price; None: not known. `unpriced`
+    are the models that may be asked and have none.
+    """
 
     key: str
     why: str
@@ -35,6 +52,21 @@ class Due:
     record: Record | None
     model: str | None
     dollars: Decimal | None
+    most: Decimal | None = None
+    unpriced: tuple[str, ...] = ()
+
+
+@dataclass
+class Spent:
+    """What came of sending under a limit: dollars as far as known, and how many were sent, not sent, not yet done."""
+
+    sent: int = 0
+    left_out: int = 0
+    on_their_way: int = 0
+    dollars: Decimal = Decimal(0)
+    unknown: int = 0
+    """Calls whose cost is unknown."""
+    patience_ended: bool = False
 
 
 def due(stack: Stack, mode: Mode, prefix: str, rules: Policy, catalogue: Catalogue) -> Iterator[Due]:
@@ -45,8 +77,7 @@ def due(stack: Stack, mode: Mode, prefix: str, rules: Policy, catalogue: Catalog
     for record in _captioned(stack, prefix):
         why = stale(record, rules) if mode == "stale" else "asked for"
         if why is not None:
-            model, dollars = _expected(record, rules, catalogue)
-            yield Due(record.key, why, record.upload, record, model, dollars)
+            yield _due(record, why, rules, catalogue)
 
 
 def stale(record: Record, rules: Policy) -> str | None:
@@ -89,6 +120,84 @@ def within(found: Iterable[Due], most: Decimal) -> tuple[list[Due], int]:
     return chosen, left_out
 
 
+@dataclass
+class _Account:
+    """What uploads that were sent under a limit cost since then, by their records."""
+
+    records: Records
+    limit: Decimal
+    told: Spent = field(default_factory=Spent)
+    pending: dict[str, tuple[Due, Decimal]] = field(default_factory=dict)
+    """By asset, with what each has cost so far."""
+    ended: Decimal = Decimal(0)
+
+    def fits(self, one: Due) -> bool:
+        """Tell whether an upload can be paid for whatever those before it turn out to cost."""
+        reserved = sum((max(_reserve(due), cost) for due, cost in self.pending.values()), Decimal(0))
+        return self.ended + reserved + _reserve(one) <= self.limit
+
+    def look(self) -> int:
+        """Read what is on its way; return how many of them ended."""
+        done = 0
+        for record in list(self.records.read(list(self.pending))):
+            one, _ = self.pending[record.asset]
+            before = spending([one.record], "day")[1] if one.record is not None else Spending()
+            after = spending([record], "day")[1]
+            cost = after.cost - before.cost
+            self.pending[record.asset] = one, cost
+            if record.terminal and (one.record is None or record.updated_at != one.record.updated_at):
+                del self.pending[record.asset]
+                self.ended += cost
+                self.told.unknown += after.cost_unknown - before.cost_unknown
+                done += 1
+        self.told.dollars = self.ended + sum((cost for _, cost in self.pending.values()), Decimal(0))
+        self.told.on_their_way = len(self.pending)
+        return done
+
+
+def _reserve(one: Due) -> Decimal:
+    return max(one.most or Decimal(0), one.dollars or Decimal(0))
+
+
+def send_within(
+    stack: Stack,
+    found: Sequence[Due],
+    mode: Mode,
+    limit: Decimal,
+    *,
+    patience_s: float = PATIENCE_SECONDS,
+    pause: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Spent:
+    """Send uploads while what was spent leaves room for the next, in order, waiting for those on their way if need be.
+
+    What has no known price, or could go beyond `limit` by itself, is left out.
+    """
+    account = _Account(Records(stack.client("dynamodb"), stack.captions_table), limit)
+    told, waiting = account.told, deque(found)
+    last_end = now()
+    while waiting:
+        one = waiting[0]
+        if one.dollars is None or _reserve(one) > limit:
+            told.left_out += 1
+            waiting.popleft()
+        elif account.fits(one):
+            waiting.popleft()
+            if send(stack, one, mode):
+                told.sent += 1
+                account.pending[f"{stack.bucket}/{one.key}"] = one, Decimal(0)
+        elif not account.pending or now() - last_end > patience_s:
+            told.patience_ended = bool(account.pending)
+            break
+        else:
+            pause(LOOK_SECONDS)
+            if account.look():
+                last_end = now()
+    account.look()
+    told.left_out += len(waiting)
+    return told
+
+
 def send(stack: Stack, one: Due, mode: Mode) -> bool:
     """Put an upload back on the uploads queue; False where its object is gone meanwhile."""
     upload = one.upload or Objects(stack.client("s3")).current(stack.bucket, one.key)
@@ -119,7 +228,9 @@ def _captioned(stack: Stack, prefix: str) -> Iterator[Record]:
 def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> Iterator[Due]:
     records = Records(stack.client("dynamodb"), stack.captions_table)
     pages = stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.bucket, Prefix=prefix)
-    model = rules.tiers[rules.routing.image].models[0]
+    chains = routing.chains("", "image", "caption", rules)
+    model = chains.models[0]
+    most, unpriced = _most(chains, PICTURE_TOKENS, TASKS["caption"].max_tokens, catalogue)
     for page in pages:
         keys = [entry["Key"] for entry in page.get("Contents", []) if entry["Size"] > 0]
         for start in range(0, len(keys), READ_AT_ONCE):
@@ -128,19 +239,62 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
             for key in batch:
                 if key not in known:
                     dollars = estimate(model, PICTURE_TOKENS, ANSWER_TOKENS, catalogue).dollars
-                    yield Due(key, "there is no record of it", None, None, model, dollars)
+                    yield Due(key, "there is no record of it", None, None, model, dollars, most, unpriced)
 
 
-def _expected(record: Record, rules: Policy, catalogue: Catalogue) -> tuple[str, Decimal | None]:
-    """Return the model that would be asked first, and what the tokens of the last answer cost there."""
+def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
+    """Return a caption to be made anew, with the tokens of its last answer as far as they are known."""
     kind, task = record.kind or "image", record.answer.result.task if record.answer else "caption"
     before = record.provenance.tier if record.provenance else None
     chains = routing.chains(record.key, kind, task, rules)
-    tier = before if before is not None and before in rules.tiers else chains.tier
-    model = rules.tiers[tier].models[0]
+    if before is not None and before in rules.tiers and before != chains.tier:
+        higher = rules.step_up(before)
+        chains = replace(
+            chains,
+            tier=before,
+            models=rules.tiers[before].models,
+            higher_tier=higher,
+            higher=rules.tiers[higher].models if higher is not None else (),
+        )
     last: dict[str, Any] = {}
     for attempt in record.provenance.attempts if record.provenance else ():
-        last = attempt if attempt.get("completion_tokens") else last
+        last = attempt if attempt.get("completion_tokens") and calls(attempt) == 1 else last
     prompt_tokens = int(last.get("prompt_tokens") or PICTURE_TOKENS)
     answer_tokens = int(last.get("completion_tokens") or ANSWER_TOKENS)
-    return model, estimate(model, prompt_tokens, answer_tokens, catalogue).dollars
+    # Each part of a recording is asked about by itself.
+    parts = max(1, len(record.answer.result.data.get("parts") or ())) if record.answer else 1
+    longest = max(answer_tokens, TASKS[task].max_tokens if task in TASKS else answer_tokens)
+    expected = estimate(chains.models[0], prompt_tokens, answer_tokens, catalogue).dollars
+    most, unpriced = _most(chains, prompt_tokens, longest, catalogue)
+    return Due(
+        record.key,
+        why,
+        record.upload,
+        record,
+        chains.models[0],
+        expected * parts if expected is not None else None,
+        most * parts if most is not None else None,
+        unpriced,
+    )
+
+
+def _most(
+    chains: Chains, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue
+) -> tuple[Decimal | None, tuple[str, ...]]:
+    """Return what an answer, a repair and a step up cost at the most, and the models that have no price."""
+
+    def dearest(models: Sequence[str], prompt: int) -> Decimal | None:
+        costs = [estimate(model, prompt, answer_tokens, catalogue).dollars for model in models]
+        return max((cost for cost in costs if cost is not None), default=None)
+
+    parts = (
+        dearest(chains.models, prompt_tokens),
+        dearest(chains.models, prompt_tokens + answer_tokens),  # a repair shows the model its answer
+        dearest(chains.higher, prompt_tokens),
+    )
+    known = [part for part in parts if part is not None]
+    names = (*chains.models, *chains.higher)
+    unpriced = tuple(
+        dict.fromkeys(name for name in names if estimate(name, prompt_tokens, answer_tokens, catalogue).dollars is None)
+    )
+    return (sum(known, Decimal(0)) if known else None), unpriced

@@ -242,10 +242,10 @@ def explanation(told: "Explanation") -> dict[str, Any]:
 
 def due(found: "Iterable[Due]") -> Table:
     """A table of what is to be captioned anew."""
-    table = columns("Upload", "Why", "Model", "About", right=("About",), clip=("Upload",))
+    table = columns("Upload", "Why", "Model", "About", "At most", right=("About", "At most"), clip=("Upload",))
     for one in found:
-        cost = money(one.dollars, unknown=True)
-        table.add_row(Text(printable(one.key)), Text(one.why), Text(model_name(one.model)), cost)
+        costs = money(one.dollars, unknown=True), money(one.most, unknown=True)
+        table.add_row(Text(printable(one.key)), Text(one.why), Text(model_name(one.model)), *costs)
     return table
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from captions.jobs import Revisit
-from captions.records import Provenance, Reason, Record, Records, Result, fitted, to_item
-from captions.tasks import Ask
+from captions.records import Provenance, Reason, Record, Records, Result, fitted, spent, to_item
+from captions.tasks import TASKS, Ask
 from captions.uploads import ObjectVersion, pad_sequencer
+from captions_cli import recaptioning
 from captions_cli.local.moto_repairs import MessageMoveTasks
 from captions_cli.local.server import AwsEndpoint
 from captions_cli.main import app
+from captions_cli.policies import PICTURE_TOKENS
 
 REGION = "us-east-1"
 QUEUES = ("Uploads", "Image", "Audio", "UploadsDeadLetter", "ImageDeadLetter", "AudioDeadLetter", "RuleDeadLetter")
@@ -101,6 +104,15 @@ class Cloud:
             return [json.loads(message["Body"]) for message in found.get("Messages", [])]
 
         return heard
+
+    def taken(self, queue: str) -> list[dict[str, Any]]:
+        """Take every message off a queue."""
+        url, bodies = self.outputs[f"{queue}QueueUrl"], []
+        while messages := self.client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                bodies.append(json.loads(message["Body"]))
+                self.client("sqs").delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
         found = self.client("sqs").receive_message(
@@ -583,6 +595,12 @@ def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud
     assert sorted(one["key"] for one in dry["uploads"]) == ["a.jpg", "sub/c.jpg"]
     # GLM-4-Plus, the first model of that tier: 1,000 tokens at $0.20 and 100 at $0.80 a million, twice.
     assert (dry["expected_cost"], dry["without_known_price"]) == ("0.00056", 0)
+    # GPT-4o is the dearest of it: 1,000 tokens at $2.50 and an answer of full length at $10 a million, and again where
+    # it is shown its answer.
+    longest = TASKS["caption"].max_tokens
+    each = Decimal(1000 * 5 + longest * 5 // 2 + longest * 20) / 1_000_000
+    assert Decimal(dry["largest_cost"]) == 2 * each
+    assert dry["models_without_price"] == []
     assert cloud.messages("Uploads") == []
 
     ran = captions("recaption", "--stale", "--run", "--prefix", "sub/")
@@ -596,6 +614,70 @@ def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud
     assert (len(within["uploads"]), within["left_out"]) == (2, 1)
     assert captions("recaption").exit_code == 2
     assert captions("recaption", "--stale", "--force").exit_code == 2
+
+
+def test_the_most_counts_the_tier_above(captions: Captions, cloud: Cloud) -> None:
+    longest = TASKS["caption"].max_tokens
+    cloud.caption("a.jpg", provenance=Provenance(model="GLM-4-Plus", tier="easy", attempts=({"outcome": "ok"},)))
+    (one,) = json.loads(captions("recaption", "--force", "-o", "json").stdout)["uploads"]
+    # Without an answer's tokens to go by: a picture's, with GPT-4o for all three calls, the second one being a repair.
+    tokens, answers = 3 * PICTURE_TOKENS + longest, 3 * longest
+    assert Decimal(one["largest_cost"]) == (Decimal("2.5") * tokens + 10 * answers) / 1_000_000
+
+
+@pytest.mark.parametrize("cost", ["0.0005", "0.004"])
+def test_recaption_stops_when_what_was_spent_leaves_no_room_for_another(
+    captions: Captions, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, cost: str
+) -> None:
+    last = {"outcome": "ok", "prompt_tokens": 1000, "completion_tokens": 100, "cost": "0.5", "model": "GPT-4o"}
+    for number in range(12):
+        cloud.caption(f"{number}.jpg", provenance=Provenance(model="GPT-4o", tier="long", attempts=(last,)))
+    dry = json.loads(captions("recaption", "--force", "-o", "json").stdout)
+    limit, most = Decimal("0.05"), Decimal(dry["largest_cost"])
+    paid: dict[str, Decimal] = {}
+
+    def worked(seconds: float) -> None:
+        """What the functions make of everything that was sent so far."""
+        for message in cloud.taken("Uploads"):
+            upload, now = Revisit.model_validate(message).upload, time.time() + 1
+            record = cloud.records.get(upload.asset)
+            assert record is not None
+            taken = cloud.records.recaption(record, "force", now=now, due=now)
+            assert taken is not None
+            made = (*taken.attempts, last | {"cost": cost})
+            result = Result(text="anew", language="en", task="caption")
+            provenance = Provenance(model="GPT-4o", attempts=made, cost=spent(made))
+            cloud.records.finish(upload, "captioned", now=now, source="model", result=result, provenance=provenance)
+            paid[upload.key] = Decimal(cost)
+
+    monkeypatch.setattr(recaptioning, "send_within", partial(recaptioning.send_within, pause=worked))
+    told = json.loads(captions("recaption", "--force", "--run", "--max-cost", str(limit), "-o", "json").stdout)
+    worked(0)
+    assert told["sent"] == len(paid)
+    assert told["sent"] + told["left_out"] == 12
+    assert sum(paid.values()) <= limit
+    if cost == "0.0005":
+        assert most > limit  # what they turned out to cost made room for all of them
+        assert told["left_out"] == 0
+    else:
+        assert sum(paid.values()) + most / 12 > limit
+        assert told["left_out"] > 0
+        assert Decimal(told["spent"]) == sum(paid.values())
+
+
+def test_recaption_waits_for_nothing_that_does_not_come(
+    captions: Captions, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = {"outcome": "ok", "prompt_tokens": 1000, "completion_tokens": 100}
+    for number in range(12):
+        cloud.caption(f"{number}.jpg", provenance=Provenance(model="GPT-4o", tier="long", attempts=(last,)))
+    at = iter(range(0, 100_000, 100))
+    impatient = partial(recaptioning.send_within, pause=lambda seconds: None, now=lambda: next(at))
+    monkeypatch.setattr(recaptioning, "send_within", impatient)
+    ran = captions("recaption", "--force", "--run", "--max-cost", "0.05")
+    assert ran.exit_code == 0
+    assert "nothing ended for 600 s" in ran.stderr
+    assert 0 < len(cloud.messages("Uploads")) < 12
 
 
 def test_recaption_finds_objects_that_nothing_is_known_of(captions: Captions, cloud: Cloud) -> None:
