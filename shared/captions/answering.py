@@ -126,7 +126,10 @@ class Drafts(Protocol):
         """Return what a delivery before this one noted."""
 
     async def note(self, ask: Ask, so_far: Noted, made: Sequence[Attempt]) -> bool:
-        """Keep it, with every attempt made by this delivery; False: another one took over."""
+        """Keep it, with every attempt made for this ask; False: another delivery took over."""
+
+    async def paid(self, made: Sequence[Attempt]) -> bool:
+        """Keep attempts alone; False: another delivery took over."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ is stored before anything else is done with it, and all that follows the stored 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -103,8 +103,12 @@ class _Drafts:
     record: Record
     lease_until: float
     now: Callable[[], float]
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """This delivery's attempts that are to be held, by their ids."""
     noted: tuple[dict[str, Any], ...] = ()
-    """This delivery's attempts that the record holds."""
+    """Those that the record holds."""
+    guard: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Parts of a recording end side by side: each write holds what those before it held."""
 
     def before(self, ask: Ask) -> Noted:
         draft = self.record.draft
@@ -121,34 +125,45 @@ class _Drafts:
         return Noted(answers, frozenset(draft.asked), frozenset(draft.refused)) if answers else Noted()
 
     async def note(self, ask: Ask, so_far: Noted, made: Sequence[Attempt]) -> bool:
-        calls = tuple(attempt.as_dict() for attempt in made)
-        draft = Draft(
-            sequencer=self.job.upload.sequencer,
-            claim=self.job.claim.id,
-            identity=ask.identity,
-            asked=tuple(sorted(so_far.asked)),
-            refused=tuple(sorted(so_far.refused)),
-            answers=tuple(answering.stored(one) for one in so_far.candidates),
-            calls=len(calls),
+        return await self._write(
+            made,
+            Draft(
+                sequencer=self.job.upload.sequencer,
+                claim=self.job.claim.id,
+                identity=ask.identity,
+                asked=tuple(sorted(so_far.asked)),
+                refused=tuple(sorted(so_far.refused)),
+                answers=tuple(answering.stored(one) for one in so_far.candidates),
+            ),
         )
-        try:
-            held = await asyncio.to_thread(
-                partial(
-                    self.records.note,
-                    self.job.upload,
-                    self.lease_until,
-                    now=self.now(),
-                    attempts=kept((*self.record.attempts, *calls)),
-                    draft=draft,
+
+    async def paid(self, made: Sequence[Attempt]) -> bool:
+        return await self._write(made, Draft(sequencer=self.job.upload.sequencer, claim=self.job.claim.id, identity=""))
+
+    async def _write(self, made: Sequence[Attempt], draft: Draft) -> bool:
+        async with self.guard:
+            known = call_ids(self.record.attempts)
+            calls = {call_id(call): call for call in (attempt.as_dict() for attempt in made)}
+            self.made |= {name: call for name, call in calls.items() if name not in known}
+            told = tuple(self.made.values())
+            try:
+                held = await asyncio.to_thread(
+                    partial(
+                        self.records.note,
+                        self.job.upload,
+                        self.lease_until,
+                        now=self.now(),
+                        attempts=kept((*self.record.attempts, *told)),
+                        draft=draft.model_copy(update={"calls": len(told)}),
+                    )
                 )
-            )
-        except (ClientError, BotoCoreError) as error:
-            # The answer is here, and its end will be stored as always: only that nobody could take over from here.
-            telemetry.logger().warning("draft_not_noted", asset=self.job.upload.asset, error=str(error))
-            return True
-        if held:
-            self.noted = calls
-        return held
+            except (ClientError, BotoCoreError) as error:
+                # The answer is here, and its end will be stored as always: only that nobody could take over from here.
+                telemetry.logger().warning("draft_not_noted", asset=self.job.upload.asset, error=str(error))
+                return True
+            if held:
+                self.noted = told
+            return held
 
 
 @dataclass

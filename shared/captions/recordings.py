@@ -99,7 +99,7 @@ class Call:
     budget_scopes: tuple[str, ...] = ()
     paid: Sequence[Mapping[str, Any]] = ()
     drafts: answering.Drafts | None = None
-    """Where answers about the whole are noted; parts are asked about side by side, and kept in `progress`."""
+    """Where answers about the whole are noted, and what every call cost; the parts' answers are kept in `progress`."""
 
     async def answer(
         self, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen, *, part: bool = False
@@ -115,13 +115,38 @@ class Call:
             calibrations=self.calibrations,
             request_id=self.request_id,
             budget_scopes=self.budget_scopes,
-            drafts=None if part else self.drafts,
+            drafts=_Paid(self) if part else self.drafts,
         )
+
+    async def hold(self, made: Sequence[Attempt]) -> bool:
+        """Have the record hold attempts before anything else is asked; False: another delivery has the upload now.
+
+        Those that cost nothing can wait for the end.
+        """
+        if self.drafts is None or all(attempt.cost == 0 for attempt in made):
+            return True
+        return await self.drafts.paid(made)
 
     def unknown(self, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
         """Return the attempts that the record does not hold yet, in order."""
         held = call_ids(self.paid)
         return tuple(one for one in attempts if call_id(one.as_dict()) not in held)
+
+
+@dataclass(frozen=True)
+class _Paid:
+    """Drafts of one part's ask: what it cost is noted, its answers are not, as a record has one draft alone."""
+
+    call: Call
+
+    def before(self, ask: Ask) -> answering.Noted:
+        return answering.Noted()
+
+    async def note(self, ask: Ask, so_far: answering.Noted, made: Sequence[Attempt]) -> bool:
+        return await self.call.hold(made)
+
+    async def paid(self, made: Sequence[Attempt]) -> bool:
+        return await self.call.hold(made)
 
 
 async def answer(
@@ -371,10 +396,13 @@ class _Run:
                 )
             except GatewayError as error:
                 self._failed.append(error)
+                await self._call.hold(error.attempts)
                 return
         self.silent = [one for one in self.silent if one.start_s != part.start_s]
         heard = Heard(part.start_s, part.end_s, answered.output, answered.completion.model)
         kept = self.answers[part.index] = _Part(heard, answered)
+        if not await self._call.hold(answered.attempts):
+            self._failed.append(DeadlineExceeded("another delivery took the upload over"))
         await asyncio.to_thread(
             self._call.progress.write, self._recording.id, self._plan.key, part.index, _storable(kept)
         )

@@ -14,6 +14,7 @@ from captions.jobs import Job
 from captions.records import Record
 from captions.tasks.subtitles import Segment, webvtt
 from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.spending import spending
 from support.pipeline import Aws, Dedupe
 from support.recordings import (
     AUDIO,
@@ -185,6 +186,32 @@ def test_a_worker_that_dies_with_every_part_paid_for_leaves_nothing_to_pay(shop:
     provenance = shop.dedupe.record("talk.wav").provenance
     assert provenance is not None
     assert [attempt["outcome"] for attempt in provenance.attempts] == ["ok"] * paid
+
+
+@pytest.mark.parametrize("becomes", ["deleted", "overwritten"])
+def test_parts_that_a_dead_worker_paid_for_are_accounted_though_their_recording_is_gone(
+    shop: Workshop, becomes: str
+) -> None:
+    hearing(shop, WHISPER)
+    work = job(shop, "talk.wav", TALK)
+
+    class Dying(type(shop.worker.records)):  # type: ignore[misc]
+        def finish(self, *args: Any, **named: Any) -> Any:
+            raise ConnectionError("the sandbox is gone")
+
+    shop.worker.records, records = Dying(shop.dedupe.aws.dynamodb, "captions"), shop.worker.records
+    (ending,) = shop.run_all([work])
+    assert isinstance(ending, ConnectionError)
+    shop.worker.records = records
+    if becomes == "deleted":
+        shop.dedupe.deliver(shop.dedupe.aws.delete("talk.wav"))
+    else:
+        shop.dedupe.upload("talk.wav", encoded(spoken(PHRASE, PHRASE, pauses=6.0)))
+    shop.dedupe.clock.at += 900.0
+    assert shop.run(work) == "superseded"
+    paid = [Decimal(request["cost"]) for request in shop.paid()]
+    assert len(paid) == 3
+    assert spending([shop.dedupe.record("talk.wav")], "day")[1].cost == sum(paid)
 
 
 def test_parts_of_an_overwritten_version_are_not_taken_for_the_new_one(shop: Workshop) -> None:
