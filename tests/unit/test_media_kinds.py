@@ -5,6 +5,7 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,64 @@ def test_a_bomb_is_refused_before_it_is_decoded(data: bytes) -> None:
     with pytest.raises(MediaError) as caught:
         media.inspect(data)
     assert caught.value.code == "bomb"
+
+
+def jpeg(**options: object) -> bytes:
+    return encoded(Image.new("RGB", (64, 48), "red"), "JPEG", **options)
+
+
+def tiff(tags: dict[int, int], *, pages: int = 1) -> bytes:
+    """A grey TIFF of 16 x 16 pixels with further LONG tags; its pages stand one behind the other."""
+    plain = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16, 279: 256}
+    entries = sorted((plain | tags).items())
+    size, out = 2 + 12 * len(entries) + 4, bytearray(b"II*\0" + struct.pack("<I", 8 + 256) + bytes(256))
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    for page in range(1, pages + 1):
+        out += body + struct.pack("<I", len(out) + size if page < pages else 0)
+    return bytes(out)
+
+
+def progressive_jpeg_with_scans(count: int) -> bytes:
+    data = jpeg(progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * count + data[-2:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: jpeg()[:2] + b"\xff\xe5\0\2" * 200_000 + jpeg()[2:], id="jpeg segments"),
+        pytest.param(lambda: progressive_jpeg_with_scans(200), id="jpeg scans"),
+        pytest.param(lambda: png(8, 8) + png(8, 8, (b"teSt", b""))[33:] * 110_000, id="png chunks"),
+        pytest.param(lambda: gif_with_frame(8, 8)[:-1] + b"!\xfe\0" * 1_100_000 + b";", id="gif blocks"),
+        pytest.param(lambda: tiff({}, pages=6_000), id="tiff pages"),
+        pytest.param(lambda: tiff({322: 30_000, 323: 30_000, 324: 8, 325: 256}), id="tiff tile"),
+        pytest.param(lambda: b"P5 3000 3000 127\n" + bytes(9_000_000), id="pgm decoded in Python"),
+    ],
+)
+def test_a_file_that_takes_long_or_much_memory_for_what_it_shows_is_refused(data: Callable[[], bytes]) -> None:
+    with pytest.raises(MediaError) as caught:
+        media.inspect(data())
+    assert caught.value.code == "bomb"
+
+
+def test_a_jpeg_padded_with_millions_of_fill_bytes_is_refused() -> None:
+    with pytest.raises(MediaError) as caught:
+        media.inspect(jpeg()[:2] + b"\xff" * 2_000_000 + jpeg()[2:])
+    assert caught.value.code == "broken"
+
+
+def test_what_real_files_are_made_of_is_not_too_much() -> None:
+    """Progressive scans, fill bytes, several pages, tiles larger than the picture, and IFDs that go in circles."""
+    circle = bytearray(tiff({}, pages=2))
+    circle[-4:] = circle[4:8]
+    tile = {322: 256, 323: 256, 324: 8, 325: 256}
+    assert media.inspect(jpeg(progressive=True)).kind == "image"
+    assert media.inspect(jpeg()[:2] + b"\xff" * 300 + jpeg()[2:]).kind == "image"
+    assert media.inspect(tiff({}, pages=40)).frames == 40
+    assert media.inspect(bytes(circle)).frames == 2
+    assert media.sniff(tiff(tile)).kind == "image"
+    assert media.inspect(b"P5 300 300 127\n" + bytes(90_000)).kind == "image"
 
 
 def test_a_file_over_its_limit_is_too_large() -> None:

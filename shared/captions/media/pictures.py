@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, UnidentifiedImageError
 
+from captions.media.bombs import refuse_size, refuse_slow, refuse_structure
 from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import Kind, Sniffed
 
@@ -23,10 +24,6 @@ from captions.media.sniffing import Kind, Sniffed
 # writing to be compared it looks at less, and a phone's photo can then be decoded at an eighth.
 WORKING_SIDE = 512
 LARGE_SIDE, LARGE_WORKING_SIDE = 1536, 375
-
-# Formats that Pillow decodes in Python take microseconds a pixel.
-_SLOW_FORMATS = frozenset({"QOI", "XPM", "MSP", "XBM"})
-_SLOW_PIXELS = 4_000_000
 
 _LOSSLESS = frozenset(
     {"PNG", "GIF", "BMP", "TIFF", "PPM", "TGA", "QOI", "ICO", "CUR", "SGI", "SUN", "PSD", "IM", "MSP", "FLI"}
@@ -77,7 +74,7 @@ def _decoder_errors(what: str) -> Iterator[None]:
         raise MediaError("bomb", f"{what} would unpack to more than the memory there is") from error
     except Exception as error:  # the decoders raise nearly everything: OSError, SyntaxError, struct.error, TypeError…
         text = str(error).lower()
-        if "decompressed data too large" in text or "too large" in text:
+        if "decompressed data too large" in text or "too large" in text or "too much memory" in text:
             raise MediaError("bomb", f"{what} holds a packed part that unpacks to far too much") from error
         if any(sign in text for sign in ("truncated", "not enough", "unexpected end", "eof", "end of file", "short")):
             raise MediaError("truncated", f"{what} ends before the whole picture") from error
@@ -91,16 +88,16 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
     """
     assert sniffed.format is not None
     what = f"the {sniffed.format} file"
-    _refuse_nested_bombs(data, sniffed.format, limits)
+    refuse_structure(data, sniffed.format, limits)
     with _decoder_errors(what):
         if sniffed.format == "HEIF":
             import pillow_heif  # its libraries load only where a HEIC picture is met
 
             pillow_heif.register_heif_opener(thumbnails=False)
-        formats = ["JPEG", "MPO"] if sniffed.format == "JPEG" else [sniffed.format]
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(io.BytesIO(data), formats=[sniffed.format])  # JPEG's makes an MPO of what is one
         width, height = image.size
-        _refuse_bomb(width, height, _pixel_limit(data, sniffed.format, limits))
+        refuse_size(width, height, limits.image_pixels)
+        refuse_slow(image, limits)
         frames = (
             1 if image.format in ("MPO", "HEIF", "ICO", "CUR", "PSD", "DDS") else int(getattr(image, "n_frames", 1))
         )
@@ -206,58 +203,6 @@ def _jpeg_parts(view: memoryview) -> list[memoryview]:
         if marker == 0xEE or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             parts.append(view[position : position + 2 + size])
         position += 2 + size
-
-
-def _refuse_bomb(width: int, height: int, limit: int) -> None:
-    if width <= 0 or height <= 0:
-        raise MediaError("broken", f"the picture's header says {width} x {height} pixels")
-    if width * height > limit:
-        raise MediaError(
-            "bomb",
-            f"the picture would unpack to {width} x {height} pixels; at most {limit / 1e6:g} megapixels are taken",
-        )
-
-
-def _pixel_limit(data: bytes, name: str, limits: Limits) -> int:
-    in_python = (
-        name in _SLOW_FORMATS
-        or (name == "PPM" and data[1:2] in b"123")
-        or (name == "BMP" and data[30:31] in (b"\1", b"\2"))
-    )
-    return min(limits.image_pixels, _SLOW_PIXELS) if in_python else limits.image_pixels
-
-
-def _refuse_nested_bombs(data: bytes, name: str, limits: Limits) -> None:
-    """Check sizes that Pillow learns only while it decodes: those inside icons, and of an animation's later frames."""
-    try:
-        if name in ("ICO", "CUR"):
-            for entry in range(struct.unpack_from("<H", data, 4)[0]):
-                offset = struct.unpack_from("<I", data, 6 + 16 * entry + 12)[0]
-                png = data[offset : offset + 4] == b"\x89PNG"
-                width, height = struct.unpack_from(">II" if png else "<ii", data, offset + (16 if png else 4))
-                _refuse_bomb(max(width, 1), max(height if png else abs(height) // 2, 1), limits.image_pixels)
-        elif name == "GIF":
-            for width, height in _gif_extents(data):
-                _refuse_bomb(max(width, 1), max(height, 1), limits.image_pixels)
-    except (struct.error, IndexError) as error:
-        raise MediaError("truncated", f"the {name} file ends inside its headers") from error
-
-
-def _gif_extents(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the canvas (width, height) that each frame of a GIF asks for (GIF89a specification, sections 18 to 26)."""
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    yield width, height
-    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    while position < len(data) and data[position] in (0x21, 0x2C):
-        if data[position] == 0x2C and position + 10 <= len(data):
-            left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, position + 1)
-            yield max(width, left + wide), max(height, top + high)
-            position += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-        else:
-            position += 2
-        while position < len(data) and data[position]:
-            position += 1 + data[position]
-        position += 1
 
 
 def _orientation(image: Image.Image) -> int:
