@@ -1,6 +1,8 @@
 """What a picture looks like: decoded alike in every mode, and copied for a model."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,39 @@ def test_a_transparent_palette_colour_is_laid_on_white() -> None:
     assert (shown.getpixel((10, 10)), shown.getpixel((50, 10))) == ((200, 0, 0), (255, 255, 255))
 
 
+def png(depth: int, colour_type: int, row: bytes, transparent: tuple[int, ...]) -> bytes:
+    """A PNG of 64 rows of 64 pixels, with one transparent colour."""
+    out = b"\x89PNG\r\n\x1a\n"
+    for name, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", 64, 64, depth, colour_type, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+        (b"IDAT", zlib.compress((b"\0" + row) * 64)),
+        (b"IEND", b""),
+    ):
+        out += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "row", "transparent"),
+    [
+        (16, 0, struct.pack(">64H", *[100] * 32, *[40_000] * 32), (100,)),
+        (16, 2, struct.pack(">192H", *[60_000, 300, 300] * 32, *[40_000] * 96), (60_000, 300, 300)),
+        (8, 0, bytes([7] * 32 + [156] * 32), (7,)),
+        (4, 0, bytes([0x55] * 16 + [0x99] * 16), (5,)),
+        (2, 0, bytes([0x55] * 8 + [0xAA] * 8), (1,)),
+        (1, 0, bytes([0x00] * 4 + [0xFF] * 4), (0,)),
+    ],
+)
+def test_the_transparent_colour_of_a_png_is_white_at_every_depth(
+    depth: int, colour_type: int, row: bytes, transparent: tuple[int, ...]
+) -> None:
+    data = png(depth, colour_type, row, transparent)
+    for shown in (working(data), opened(media.model_copy(data)[0]).convert("RGB")):
+        assert shown.getpixel((10, 10)) == (255, 255, 255)
+        assert shown.getpixel((50, 10)) in [(value,) * 3 for value in (156, 153, 170)]
+
+
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (64, 1))
     shown = np.asarray(working(encoded(Image.fromarray(ramp), "PNG")))
@@ -130,6 +165,66 @@ def test_payload_digest_of_a_picture_ignores_metadata_but_not_orientation(photo:
         assert plain != described
         assert media.picture_payload_digest(plain) == media.picture_payload_digest(described)
         assert media.picture_payload_digest(plain, 6) != media.picture_payload_digest(plain, 1)
+
+
+def payload(data: bytes) -> str | None:
+    picture = media.inspect(data).picture
+    assert picture is not None
+    return media.picture_payload_digest(data, picture.orientation)
+
+
+def test_what_changes_how_a_jpegs_colours_are_decoded_is_part_of_its_payload(photo: Image.Image) -> None:
+    """Components named R, G and B are decoded as such, unless JFIF says that they are luma and chroma all the same."""
+    jfif = bytearray(encoded(photo, "JPEG"))
+    frame, scan = jfif.find(b"\xff\xc0"), jfif.find(b"\xff\xda")
+    for number, name in enumerate(b"RGB"):
+        jfif[frame + 10 + 3 * number] = jfif[scan + 5 + 2 * number] = name
+    bare = bytes(jfif[:2] + jfif[20:])
+    assert difference(working(bytes(jfif)), working(bare)) > 30
+    assert payload(bytes(jfif)) != payload(bare)
+
+
+def test_jfif_that_changes_nothing_is_metadata(photo: Image.Image) -> None:
+    data = encoded(photo, "JPEG")
+    assert payload(data) == payload(data[:2] + data[20:])
+
+
+def test_the_flags_and_the_canvas_of_a_webp_are_part_of_its_payload(photo: Image.Image) -> None:
+    faded = photo.convert("RGBA")
+    faded.putalpha(Image.linear_gradient("L").resize(photo.size))
+    transparent = bytearray(encoded(faded, "WEBP"))
+    opaque = bytearray(transparent)
+    opaque[opaque.find(b"VP8X") + 8] &= ~0x10
+    assert difference(working(bytes(transparent)), working(bytes(opaque))) > 30
+    assert payload(bytes(transparent)) != payload(bytes(opaque))
+
+    film = encoded(photo, "WEBP", save_all=True, append_images=[photo.rotate(180)])
+    wider, shorter = bytearray(film), bytearray(film)
+    at = film.find(b"VP8X")
+    wider[at + 12 : at + 15] = (599).to_bytes(3, "little")
+    shorter[4:8] = struct.pack("<I", film.rindex(b"ANMF") - 8)
+    assert media.sniff(bytes(shorter)).frames == 1
+    assert len({payload(film), payload(bytes(wider)), payload(bytes(shorter))}) == 3
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG"])
+@pytest.mark.parametrize("place", ["front", "end"])
+def test_an_orientation_in_xmp_or_behind_the_pixels_is_seen(photo: Image.Image, name: str, place: str) -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    plain = encoded(photo, name)
+    if name == "JPEG":
+        body = b"http://ns.adobe.com/xap/1.0/\0" + xmp
+        part, at = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body, 2 if place == "front" else 20
+    else:
+        body = b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + xmp
+        part = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        at = 33 if place == "front" else len(plain) - 12
+    turned = plain[:at] + part + plain[at:]
+    assert working(turned).size == (200, 300)
+    assert payload(turned) != payload(plain)
 
 
 def test_the_model_gets_an_upright_copy_without_metadata(photo: Image.Image) -> None:

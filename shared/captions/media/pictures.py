@@ -39,6 +39,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112  # EXIF tag
+_SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # a JPEG's start of frame
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
             least = _working_side(width, height)
             image.draft("RGB", (least, least))
         image.load()
+        _scale_transparency(image, data)
         orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and b"VP8L" in data[12:64])
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
@@ -163,11 +165,7 @@ def _payload_parts(data: bytes) -> list[memoryview] | None:
                 if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"gAMA")
             ]
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return [
-                view[start:end]
-                for name, start, end in _chunks(data, 12, "<4sI", 0)
-                if name in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-            ]
+            return _webp_parts(data)
     except (struct.error, IndexError):
         return None
     return None
@@ -184,10 +182,28 @@ def _chunks(data: bytes, position: int, layout: str, after: int) -> Iterator[tup
         position += 8 + size + after + (0 if after else size % 2)
 
 
+def _webp_parts(data: bytes) -> list[memoryview]:
+    """Return a WebP's parts but its metadata; what stands behind the length of its container is not read by anybody."""
+    data = data[: 8 + struct.unpack_from("<I", data, 4)[0]]
+    view, parts, extended = memoryview(data), [], b""
+    for name, start, end in _chunks(data, 12, "<4sI", 0):
+        if name == b"VP8X":
+            # Of its flags those that say whether transparency and animation count, and the size of the canvas.
+            extended = bytes((data[start] & 0x12,)) + data[start + 4 : start + 10]
+        if name in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
+            parts.append((name, view[start:end]))
+    if any(name in (b"ALPH", b"ANIM", b"ANMF") for name, _ in parts):
+        parts.append((b"VP8X", memoryview(extended)))
+    return [part for _, part in parts]
+
+
 def _jpeg_parts(view: memoryview) -> list[memoryview]:
-    """Return a JPEG's segments but APPn (other than Adobe's, which says how colours are coded) and comments."""
+    """Return a JPEG's segments but comments and APPn, other than those that say how colours are coded.
+
+    Adobe's always does, and JFIF's where libjpeg would otherwise go by Adobe's or by components named R, G and B.
+    """
     parts: list[memoryview] = []
-    position = 2
+    position, jfif, other = 2, False, False
     while True:
         while view[position] == 0xFF and view[position + 1] == 0xFF:
             position += 1
@@ -197,9 +213,14 @@ def _jpeg_parts(view: memoryview) -> list[memoryview]:
         if marker == 0xD9:
             return parts
         size = struct.unpack_from(">H", view, position + 2)[0]
+        body = bytes(view[position + 4 : position + 2 + size])
         if marker == 0xDA:
+            if jfif and other:
+                parts.append(memoryview(b"JFIF"))
             parts.append(view[position:])  # the scans; what may follow the picture (MPO) is taken as part of it
             return parts
+        jfif |= marker == 0xE0 and body[:5] == b"JFIF\0"
+        other |= (marker == 0xEE and body[:5] == b"Adobe") or (marker in _SOF and body[6::3] == b"RGB")
         if marker == 0xEE or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             parts.append(view[position : position + 2 + size])
         position += 2 + size
@@ -248,7 +269,8 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Return the function that turns `image`, or a strip of it, into RGB on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         low, scale = _range(image)
-        return lambda part: _scaled(part, low, scale).convert("RGB")
+        clear = image.info.get("transparency")
+        return lambda part: _scaled(part, low, scale, clear).convert("RGB")
     if image.mode == "LAB":
         return _lab_converter()
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -283,11 +305,26 @@ def _range(image: Image.Image) -> tuple[float, float]:
     return low, 255.0 / (high - low) if high > low else 0.0
 
 
-def _scaled(part: Image.Image, low: float, scale: float) -> Image.Image:
+def _scaled(part: Image.Image, low: float, scale: float, clear: int | None) -> Image.Image:
     import numpy as np
 
     values = np.asarray(part, dtype=np.float32)
-    return Image.fromarray(np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8))
+    grey = np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8)
+    if isinstance(clear, int):
+        grey[values == clear] = 255  # transparent is white
+    return Image.fromarray(grey)
+
+
+def _scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Bring a PNG's transparent colour, which is given at the file's depth, to that of the pixels Pillow returns."""
+    clear = image.info.get("transparency")
+    if image.format != "PNG" or clear is None:
+        return
+    depth = data[24]
+    if image.mode == "L" and depth in (2, 4):
+        image.info["transparency"] = clear * 255 // ((1 << depth) - 1)
+    elif image.mode == "RGB" and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _lab_converter() -> Callable[[Image.Image], Image.Image]:
@@ -320,6 +357,7 @@ def model_copy(
         if image.format in ("JPEG", "MPO"):
             image.draft("RGB", target)
         image.load()
+        _scale_transparency(image, data)
         orientation = _orientation(image)
         picture = _copied(image, target)
         if orientation != 1:
@@ -332,7 +370,7 @@ def _copied(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     convert = _converter(image)
     width, height = image.size
     factor = max(1, min(width // (2 * target[0]), height // (2 * target[1])))
-    if factor > 1 and image.mode in ("RGB", "L", "RGBA", "LA", "CMYK"):
+    if factor > 1 and image.mode in ("RGB", "L", "RGBA", "LA", "CMYK") and "transparency" not in image.info:
         image = image.reduce(factor)
     picture = convert(image)
     if convert is _on_white and picture.getcolors(1) is not None:
