@@ -91,7 +91,6 @@ def png(depth: int, colour_type: int, row: bytes, transparent: tuple[int, ...]) 
         (8, 0, bytes([7] * 32 + [156] * 32), (7,)),
         (4, 0, bytes([0x55] * 16 + [0x99] * 16), (5,)),
         (2, 0, bytes([0x55] * 8 + [0xAA] * 8), (1,)),
-        (1, 0, bytes([0x00] * 4 + [0xFF] * 4), (0,)),
     ],
 )
 def test_the_transparent_colour_of_a_png_is_white_at_every_depth(

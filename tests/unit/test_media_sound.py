@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from captions import media
 from captions.fingerprint import fingerprint_audio
+from captions.media import containers
 
 AUDIO = Path(__file__).parents[1] / "media" / "audio"
 FILES = sorted(AUDIO.iterdir())
@@ -93,6 +95,112 @@ def test_tags_around_mp3_frames_do_not_matter() -> None:
     ):
         assert media.payload_digest(tagged) == media.payload_digest(plain)
         assert media.sniff(tagged).duration_s == media.sniff(plain).duration_s
+
+
+def test_a_tag_whose_length_is_a_lie_does_not_hide_sound() -> None:
+    """Players play what stands where the tag would have to begin, so it belongs to what is heard."""
+    whole = read("LJ001-0005.mp3")
+    first = max(whole.find(b"Info"), whole.find(b"Xing"))
+    plain = whole[whole.index(b"\xff\xf3", first) :]  # without the frame that counts the others
+    beginning = plain[: len(plain) // 2]
+    covered = len(plain) - len(beginning)
+    for lie in (
+        struct.pack("<8sIIII8x", b"APETAGEX", 2000, covered + 32, 1, 0),
+        b"%06dLYRICS200" % covered,
+        b"3DI\4\0\0" + bytes((covered >> 21 & 127, covered >> 14 & 127, covered >> 7 & 127, covered & 127)),
+    ):
+        assert media.payload_digest(plain + lie) not in (None, media.payload_digest(beginning))
+
+
+def test_lyrics_and_an_id3_tag_at_the_end_do_not_matter() -> None:
+    plain = read("LJ001-0005.mp3")
+    lyrics = b"LYRICSBEGIN" + b"LYR00005words"
+    appended = bytearray(id3(b"q" * 40))
+    appended[3], appended[5] = 4, 0x10
+    footer = b"3DI" + bytes(appended[3:10])
+    for tagged in (plain + lyrics + b"%06dLYRICS200" % len(lyrics), plain + bytes(appended) + footer):
+        assert media.payload_digest(tagged) == media.payload_digest(plain)
+
+
+def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("LJ001-0002.wav", struct.pack("<II", 22050, 44100), struct.pack("<II", 44100, 88200)),
+        ("LJ001-0002.wav", b"fmt \x10\0\0\0\1\0\1\0", b"fmt \x10\0\0\0\1\0\2\0"),
+        ("lj_5.m4a", struct.pack(">I", 22050 << 16), struct.pack(">I", 11025 << 16)),
+        ("lj_5.webm", b"\xb5\x88" + struct.pack(">d", 24000), b"\xb5\x88" + struct.pack(">d", 16000)),
+        ("LJ001-0002.flac", (22050 << 4).to_bytes(3, "big"), (11025 << 4).to_bytes(3, "big")),
+    ],
+    ids=["wav rate", "wav channels", "m4a rate", "webm rate", "flac rate"],
+)
+def test_the_same_bytes_played_another_way_are_another_sound(name: str, old: bytes, new: bytes) -> None:
+    data = read(name)
+    digest = media.payload_digest(replaced(data, old, new))
+    assert digest not in (None, media.payload_digest(data))
+
+
+def test_samples_divided_another_way_and_a_track_switched_off_are_another_sound() -> None:
+    plain = read("lj_5.m4a")
+    sizes, head = plain.find(b"stsz") + 4 + 12, plain.find(b"tkhd") + 7
+    first, second = struct.unpack_from(">II", plain, sizes)
+    divided, silent = bytearray(plain), bytearray(plain)
+    struct.pack_into(">II", divided, sizes, first - 3, second + 3)
+    silent[head] &= 0xFE
+    assert len({media.payload_digest(data) for data in (plain, bytes(divided), bytes(silent))} - {None}) == 3
+
+
+def test_the_whole_decoder_configuration_of_aac_counts_and_its_bit_rates_do_not() -> None:
+    plain = read("lj_5.m4a")
+    at = plain.find(b"\x04\x80\x80\x80")  # DecoderConfigDescriptor
+    rates = plain[: at + 5 + 5] + struct.pack(">II", 99_000, 98_000) + plain[at + 5 + 13 :]
+    config = at + 5 + 13 + 5
+    other = bytearray(plain)
+    other[config + plain[config - 1] - 1] ^= 1
+    assert media.payload_digest(rates) == media.payload_digest(plain)
+    assert media.payload_digest(bytes(other)) != media.payload_digest(plain)
+
+
+def test_a_second_recording_behind_an_ogg_file_is_no_tag() -> None:
+    one, two = read("lj_5.ogg"), read("lj_5.opus")
+    assert media.payload_digest(one + b"TAG" + bytes(125)) == media.payload_digest(one)
+    with pytest.raises(media.MediaError):
+        media.payload_digest(one + b"TAG" + two)
+
+
+def test_the_chunks_of_an_aiff_may_stand_in_any_order() -> None:
+    common = b"COMM" + struct.pack(">IhIhHQ", 18, 1, 100, 16, 16383 + 12, 8000 << 51)
+    samples = b"SSND" + struct.pack(">III", 208, 0, 0) + bytes(range(200))
+    files = [
+        b"FORM" + struct.pack(">I", 4 + len(body)) + b"AIFF" + body for body in (common + samples, samples + common)
+    ]
+    assert [media.sniff(data).media_type for data in files] == ["audio/aiff"] * 2
+    assert media.payload_digest(files[0]) == media.payload_digest(files[1])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: b"#!AMR\n" + b"\x78" * 60_000, id="amr"),
+        pytest.param(lambda: read("lj_5.m4a") + struct.pack(">I4s", 8, b"free") * 60_000, id="mp4"),
+        pytest.param(lambda: read("LJ001-0005.mp3") + b"\xff" * 60_000, id="mp3"),
+        pytest.param(lambda: read("lj_5.webm") + b"\xec\x80" * 60_000, id="webm"),
+        pytest.param(lambda: read("LJ001-0002.flac")[:42] + b"\1\0\0\0" * 60_000, id="flac"),
+        pytest.param(lambda: read("lj_5.ogg") + (b"OggS" + bytes(22) + b"\xff" + bytes(255)) * 300, id="ogg"),
+    ],
+)
+def test_sound_made_of_countless_empty_parts_is_refused(
+    data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Walking through three millions takes seconds; here fifty thousand stand for them."""
+    monkeypatch.setattr(containers, "_MOST_PARTS", 50_000)
+    with pytest.raises(media.MediaError) as caught:
+        media.sniff(data())
+    assert caught.value.code == "bomb"
 
 
 def test_information_chunks_of_a_wav_do_not_matter() -> None:

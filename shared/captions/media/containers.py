@@ -15,6 +15,17 @@ from captions.media.errors import MediaError
 
 Chunks = Iterable[bytes | memoryview]
 
+# Frames, packets, boxes, blocks. Four hours of 20 ms frames are 720,000; a file made of empty ones would be walked for
+# minutes.
+_MOST_PARTS = 3_000_000
+_MOST_STREAMS = 1_000
+_MOST_TAGS = 100
+
+
+def _few(parts: int) -> None:
+    if parts > _MOST_PARTS:
+        raise MediaError("bomb", f"the file is made of more than {_MOST_PARTS:,} parts")
+
 
 @dataclass(frozen=True)
 class Found:
@@ -73,8 +84,9 @@ _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs write that cannot see
 def _wave(data: bytes) -> Found:
     fmt: memoryview | None = None
     view = memoryview(data)
-    position = 12
+    position, parts = 12, 0
     while position + 8 <= len(data):
+        _few(parts := parts + 1)
         name, size = struct.unpack_from("<4sI", data, position)
         body = position + 8
         if name == b"fmt ":
@@ -82,6 +94,8 @@ def _wave(data: bytes) -> Found:
                 raise MediaError("truncated", "the WAV file ends inside its format header")
             if size < 14:
                 raise MediaError("broken", "the WAV file's format header is too short")
+            if fmt is not None:
+                raise MediaError("broken", "the WAV file has two format headers")
             fmt = view[body : body + size]
         elif name == b"data":
             if fmt is None:
@@ -149,36 +163,63 @@ def _frame(data: bytes, position: int) -> _Frame | None:
     return _Frame(samples // 8 * kbits * 1000 // rate + padding, samples, rate, f"mp{layer}")
 
 
+def _synchsafe(sizes: bytes) -> int:
+    """Return the length that four bytes of 7 bits tell, or of 8 bits, as some old programs wrote it."""
+    if any(byte & 0x80 for byte in sizes):
+        return int.from_bytes(sizes, "big")
+    return sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]
+
+
 def _id3v2_end(data: bytes, position: int) -> int:
     """Return where the ID3v2 tags that start at `position` end (`position` itself if there is none)."""
-    while data[position : position + 3] == b"ID3" and position + 10 <= len(data):
-        sizes = data[position + 6 : position + 10]
-        size = sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]
-        if any(byte & 0x80 for byte in sizes):  # not synchsafe: a plain length, as some old programs wrote
-            size = int.from_bytes(sizes, "big")
-        position += 10 + size + (10 if data[position + 5] & 0x10 else 0)
+    for _ in range(_MOST_TAGS):
+        if data[position : position + 3] != b"ID3" or position + 10 > len(data):
+            break
+        position += 10 + _synchsafe(data[position + 6 : position + 10]) + (10 if data[position + 5] & 0x10 else 0)
     return min(position, len(data))
 
 
 def _tags_start(data: bytes, begin: int) -> int:
-    """Return where the ID3v1, Lyrics3 and APE tags at the end of `data` begin."""
+    """Return where the ID3v1, Lyrics3, APE and ID3v2.4 tags at the end of `data` begin.
+
+    A tag whose beginning does not bear its size out is taken for sound: players play it.
+    """
     end = len(data)
-    while True:
-        if data[end - 128 : end - 125] == b"TAG" and end - 128 >= begin:
-            end -= 128
+    for _ in range(_MOST_TAGS):
+        if data[end - 128 : end - 125] == b"TAG":
+            start = end - 128
         elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
             start = end - 15 - int(data[end - 15 : end - 9])
-            if start < begin:
+            if data[start : start + 11] != b"LYRICSBEGIN":
                 return end
-            end = start
         elif data[end - 32 : end - 24] == b"APETAGEX":
-            size, flags = struct.unpack_from("<I4xI", data, end - 20)
-            start = end - size - (32 if flags & 1 << 31 else 0)
-            if start < begin or start >= end:
+            size, items, flags = struct.unpack_from("<III", data, end - 20)
+            start = end - size
+            if start < begin or not _ape_items(data, start, end - 32, items):
                 return end
-            end = start
+            start -= 32 if flags & 1 << 31 else 0
+        elif data[end - 10 : end - 7] == b"3DI":
+            start = end - 20 - _synchsafe(data[end - 4 : end])
+            if data[start : start + 3] != b"ID3" or start + 20 + _synchsafe(data[start + 6 : start + 10]) != end:
+                return end
         else:
             return end
+        if not begin <= start < end:
+            return end
+        end = start
+    return end
+
+
+def _ape_items(data: bytes, position: int, end: int, count: int) -> bool:
+    """Whether `count` items (APEv2: size, flags, key, zero, value) fill the bytes from `position` to `end`."""
+    for _ in range(min(count, _MOST_PARTS)):
+        if position + 8 > end:
+            return False
+        zero = data.find(b"\0", position + 8, min(position + 8 + 256, end))
+        if zero < 0:
+            return False
+        position = zero + 1 + int(struct.unpack_from("<I", data, position)[0])
+    return position == end
 
 
 def _framed_audio(data: bytes) -> Found | None:
@@ -228,10 +269,12 @@ def _first_frame(data: bytes, begin: int, search: int) -> int | None:
 
 def _walk(data: bytes, position: int, end: int) -> tuple[int, bool]:
     """Count the frames from `position` on; also tell whether the last one is cut."""
-    frames = 0
+    frames = lost = 0
     while position < end:
+        _few(frames + 10 * lost)  # looking for the next frame takes longer than finding it in its place
         frame = _frame(data, position)
         if frame is None:
+            lost += 1
             found = data.find(b"\xff", position + 1, min(position + _JUNK_LIMIT, end))
             if found < 0:
                 break
@@ -257,13 +300,14 @@ def _declared(data: bytes, position: int, frame: _Frame) -> int | None:
 
 
 def _flac(data: bytes, begin: int) -> Found:
-    position, last, info = begin + 4, False, b""
+    position, last, info, blocks = begin + 4, False, b"", 0
     while not last:
+        _few(blocks := blocks + 1)
         last, block = bool(data[position] & 0x80), data[position] & 0x7F
         size = int.from_bytes(data[position + 1 : position + 4], "big")
         if position + 4 + size > len(data):
             raise MediaError("truncated", "the FLAC file ends inside its metadata")
-        if block == 0:
+        if block == 0 and not info:
             info = data[position + 4 : position + 4 + size]
         position += 4 + size
     if len(info) < 34:
@@ -284,10 +328,11 @@ def _flac(data: bytes, begin: int) -> Found:
 def _ogg_packets(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Yield (stream serial, packet, granule position of the page it ends on)."""
     parts: dict[int, list[bytes]] = {}
-    position = 0
+    position = packets = pages = 0
     while position < len(data):
+        _few(packets + (pages := pages + 1))
         if data[position : position + 4] != b"OggS":
-            if data[position : position + 3] == b"TAG" or not any(data[position:]):
+            if (data[position : position + 3] == b"TAG" and position + 128 == len(data)) or not any(data[position:]):
                 return
             raise MediaError("broken", "the Ogg file's pages are out of step")
         granule, serial = struct.unpack_from("<qI", data, position + 6)
@@ -297,10 +342,13 @@ def _ogg_packets(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         if body + sum(lacing) > len(data):
             raise MediaError("truncated", "the Ogg file ends inside a page")
         open_parts = parts.setdefault(serial, [])
+        if len(parts) > _MOST_STREAMS:
+            raise MediaError("bomb", f"the Ogg file holds more than {_MOST_STREAMS:,} streams")
         for length in lacing:
             open_parts.append(data[body : body + length])
             body += length
             if length < 255:
+                packets += 1
                 yield serial, b"".join(open_parts), granule
                 open_parts.clear()
         position = body
@@ -372,8 +420,9 @@ def _ogg_essence(data: bytes) -> Chunks:
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (type, start of the content, end) of the boxes between `start` and `end`."""
-    position = start
+    position, parts = start, 0
     while position + 8 <= end:
+        _few(parts := parts + 1)
         size, name = struct.unpack_from(">I4s", data, position)
         body = position + 8
         if size == 1:
@@ -416,10 +465,11 @@ class _Track:
     duration: int  # in timescale units
     table: tuple[int, int]  # the stbl box
     edits: bytes
+    shown: bytes  # whether the track is played, and of pictures the matrix that turns them
 
 
 def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
-    tracks = []
+    tracks: list[_Track] = []
     for name, start, end in _boxes(data, *moov):
         if name != b"trak":
             continue
@@ -434,6 +484,9 @@ def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
             ">IQ" if version == 1 else ">II", data, header[0] + (20 if version == 1 else 12)
         )
         edits = _box(data, start, end, b"edts", b"elst")
+        head = _box(data, start, end, b"tkhd")
+        if len(tracks) == _MOST_STREAMS:
+            raise MediaError("bomb", f"the MP4 file holds more than {_MOST_STREAMS:,} tracks")
         tracks.append(
             _Track(
                 handler=data[handler[0] + 8 : handler[0] + 12],
@@ -442,15 +495,24 @@ def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
                 duration=duration,
                 table=table,
                 edits=data[edits[0] : edits[1]] if edits else b"",
+                shown=_mp4_shown(data, head) if head else b"",
             )
         )
     return tracks
 
 
+def _mp4_shown(data: bytes, head: tuple[int, int]) -> bytes:
+    """Return of a track's header whether it is enabled, and its matrix (ISO/IEC 14496-12, 8.3.2)."""
+    matrix = head[0] + (52 if data[head[0]] == 1 else 40)
+    return bytes((data[head[0] + 3] & 1,)) + data[matrix : min(matrix + 36, head[1])]
+
+
 def _mp4(data: bytes) -> Found:
-    boxes = list(_boxes(data, 0, len(data)))
+    boxes: dict[bytes, tuple[int, int]] = {}  # the first of each type
+    for name, body, end in _boxes(data, 0, len(data)):
+        boxes.setdefault(name, (body, end))
     brands = ftyp_brands(data) if data[4:8] == b"ftyp" else frozenset({b"qt  "})
-    moov = next(((body, end) for name, body, end in boxes if name == b"moov"), None)
+    moov = boxes.get(b"moov")
     if moov is None:
         raise MediaError("truncated", "the MP4 file has no index (moov)")
     tracks = _mp4_tracks(data, moov)
@@ -461,8 +523,8 @@ def _mp4(data: bytes) -> Found:
         raise MediaError("unsupported", "the MP4 file holds neither sound nor video")
     main = (video or sound)[0]
     duration = main.duration / main.timescale if main.timescale and main.duration else None
-    essence = _mp4_essence(data, [*video, *sound], any(name == b"moof" for name, _, _ in boxes))
-    if not any(name == b"mdat" for name, _, _ in boxes):
+    essence = _mp4_essence(data, [*video, *sound], b"moof" in boxes)
+    if b"mdat" not in boxes:
         raise MediaError("truncated", "the MP4 file has an index, but no sound or pictures follow")
     if video:
         if b"qt  " in brands:
@@ -486,11 +548,20 @@ def _mp4_essence(data: bytes, tracks: list[_Track], fragmented: bool) -> Callabl
         if spans is None:
             return None
         total += sum(end - start for start, end in spans)
-        lengths = len(configuration), len(track.edits), sum(end - start for start, end in spans)
-        chunks.append(struct.pack("<4s4sIIIQ", track.handler, track.codec, track.timescale, *lengths))
-        chunks += [configuration, track.edits]
+        sizes = _mp4_sample_sizes(data, track.table)
+        parts = configuration, track.edits, track.shown, sizes
+        lengths = (*map(len, parts), sum(end - start for start, end in spans))
+        chunks.append(struct.pack("<4s4sIIIIIQ", track.handler, track.codec, track.timescale, *lengths))
+        chunks += parts
         chunks += [view[start:end] for start, end in spans]
     return lambda: chunks
+
+
+def _mp4_sample_sizes(data: bytes, table: tuple[int, int]) -> memoryview:
+    """Return how the track's bytes are divided into samples."""
+    sizes = _box(data, *table, b"stsz")
+    assert sizes is not None
+    return memoryview(data)[sizes[0] : sizes[1]]
 
 
 def _mp4_configuration(data: bytes, track: _Track) -> bytes:
@@ -500,10 +571,36 @@ def _mp4_configuration(data: bytes, track: _Track) -> bytes:
     entry_start = described[0] + 8
     entry = data[entry_start : min(entry_start + struct.unpack_from(">I", data, entry_start)[0], described[1])]
     at = entry.find(b"esds")
+    if struct.unpack_from(">I", data, described[0] + 4)[0] != 1:
+        return data[described[0] : described[1]]
     if track.codec != b"mp4a" or at < 0:
         return entry
-    specific = entry.find(b"\x05", at + 8 + 3 + 13)
-    return entry[16:36] + (entry[specific : specific + 8] if specific > 0 else entry[at:])
+    return entry[16:36] + (_audio_specific_config(entry, at + 8) or entry[at:])
+
+
+def _audio_specific_config(data: bytes, position: int) -> bytes | None:
+    """Return the DecoderSpecificInfo inside the ES descriptor at `position` (ISO/IEC 14496-1, 7.2.6); None if odd."""
+    try:
+        for tag in (3, 4, 5):
+            if data[position] != tag:
+                return None
+            position, size = position + 1, 0
+            for _ in range(4):
+                byte = data[position]
+                position, size = position + 1, size << 7 | byte & 0x7F
+                if not byte & 0x80:
+                    break
+            if tag == 5:
+                return data[position : position + size] if position + size <= len(data) else None
+            if tag == 3:
+                flags = data[position + 2]
+                position += 3 + (2 if flags & 0x80 else 0) + (1 + data[position + 3] if flags & 0x40 else 0)
+                position += 2 if flags & 0x20 else 0
+            else:
+                position += 13  # object type, stream type, buffer size, bit rates
+    except IndexError:
+        return None
+    return None
 
 
 def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[int, int]] | None:
@@ -517,6 +614,8 @@ def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[i
     chunk_count = struct.unpack_from(">I", data, offsets_box[0] + 4)[0]
     run_count = struct.unpack_from(">I", data, runs[0] + 4)[0]
     width, code = (4, "I") if narrow else (8, "Q")
+    if max(chunk_count, 0 if constant else samples) > _MOST_PARTS:
+        return None
     if 8 + chunk_count * width > offsets_box[1] - offsets_box[0] or 8 + run_count * 12 > runs[1] - runs[0]:
         return None
     if not constant and 12 + samples * 4 > sizes[1] - sizes[0]:
@@ -524,7 +623,8 @@ def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[i
     offsets = struct.unpack_from(f">{chunk_count}{code}", data, offsets_box[0] + 8)
     lengths = () if constant else struct.unpack_from(f">{samples}I", data, sizes[0] + 12)
     table_runs = list(struct.iter_unpack(">III", data[runs[0] + 8 : runs[0] + 8 + run_count * 12]))
-    spans, sample, run = [], 0, 0
+    spans: list[tuple[int, int]] = []
+    sample = run = 0
     for chunk, offset in enumerate(offsets, 1):
         while run + 1 < len(table_runs) and table_runs[run + 1][0] <= chunk:
             run += 1
@@ -533,7 +633,8 @@ def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[i
         budget -= length
         if budget < 0 or offset + length > len(data):
             return None
-        spans.append((offset, offset + length))
+        begin = spans.pop()[0] if spans and spans[-1][1] == offset else offset
+        spans.append((begin, offset + length))
         sample += count
     return spans if spans and sample == samples else None
 
@@ -544,12 +645,16 @@ _MASTERS = frozenset({0x1A45DFA3, 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE1
 _SEGMENT, _CLUSTER, _TRACK_ENTRY = 0x18538067, 0x1F43B675, 0xAE
 _DOC_TYPE, _TRACK_TYPE, _TRACK_NUMBER, _CODEC, _CODEC_PRIVATE = 0x4282, 0x83, 0xD7, 0x86, 0x63A2
 _TIMESTAMP_SCALE, _DURATION, _SIMPLE_BLOCK, _BLOCK = 0x2AD7B1, 0x4489, 0xA3, 0xA1
+# How a track's blocks become sound: SamplingFrequency, Channels, BitDepth, CodecDelay, ContentEncodings (which may hold
+# the first bytes of every block).
+_DECODING = frozenset({_TRACK_NUMBER, _TRACK_TYPE, _CODEC, _CODEC_PRIVATE, 0xB5, 0x9F, 0x6264, 0x56AA, 0x6D80})
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (id, start of the content, end) of every element, walking into those that hold what is wanted."""
-    position = 0
+    position = parts = 0
     while position < len(data):
+        _few(parts := parts + 1)
         first = data[position]
         id_length = 9 - first.bit_length() if first else 9
         if id_length > 4:
@@ -599,13 +704,14 @@ def _matroska_essence(data: bytes) -> Chunks:
     """Yield every track's codec and every block, but not its time: how blocks are clustered does not matter."""
     view = memoryview(data)
     for identity, start, end in _elements(data):
-        if identity in (_TRACK_NUMBER, _TRACK_TYPE, _CODEC, _CODEC_PRIVATE):
+        if identity in _DECODING:
             yield struct.pack("<II", identity, end - start)
             yield view[start:end]
         elif identity in (_SIMPLE_BLOCK, _BLOCK) and end > start:
             number = 9 - data[start].bit_length() if data[start] else 1
             yield struct.pack("<I", end - start)
             yield view[start : start + number]
+            yield bytes((data[start + number + 2] & 0x06,)) if start + number + 2 < end else b""  # the lacing
             yield view[start + number + 3 : end]
 
 
@@ -626,7 +732,9 @@ def _asf(data: bytes) -> Found:
         raise MediaError("truncated", "the ASF file ends inside its header")
     streams: list[memoryview] = []
     types, duration, position = set(), None, 30
+    parts = 0
     while position + 24 <= header_end:
+        _few(parts := parts + 1)
         size = struct.unpack_from("<Q", data, position + 16)[0]
         if size < 24:
             raise MediaError("broken", "the ASF file has an object of impossible size")
@@ -652,24 +760,28 @@ def _asf(data: bytes) -> Found:
 
 def _aiff(data: bytes) -> Found:
     common: memoryview | None = None
+    samples: memoryview | None = None
     duration = None
     view = memoryview(data)
-    position = 12
-    while position + 8 <= len(data):
+    position, parts = 12, 0
+    while position + 8 <= len(data) and (common is None or samples is None):  # they may stand in any order
+        _few(parts := parts + 1)
         name, size = struct.unpack_from(">4sI", data, position)
         body = position + 8
-        if name == b"COMM":
+        if name == b"COMM" and common is None:
             frames, _, exponent, mantissa = struct.unpack_from(">IHHQ", data, body + 2)
             rate = mantissa * 2.0 ** (max(min((exponent & 0x7FFF) - 16383, 64), -64) - 63)
             duration = frames / rate if rate else None
             common = view[body : body + size]
-        elif name == b"SSND" and common is not None:
+        elif name == b"SSND" and samples is None:
             if body + size > len(data):
                 raise MediaError("truncated", "the AIFF file ends inside its samples")
-            essence = _chunks(struct.pack("<I", len(common)), common, view[body : body + size])
-            return Found("audio", "audio/aiff", "aiff", duration, essence)
+            samples = view[body : body + size]
         position = body + size + size % 2
-    raise MediaError("truncated", "the AIFF file ends before its samples")
+    if common is None or samples is None:
+        raise MediaError("truncated", "the AIFF file ends before its samples")
+    essence = _chunks(struct.pack("<I", len(common)), common, samples)
+    return Found("audio", "audio/aiff", "aiff", duration, essence)
 
 
 _AMR_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
@@ -680,6 +792,7 @@ def _amr(data: bytes) -> Found:
     wide = data.startswith(b"#!AMR-WB\n")
     position, table, frames = (9, _AMR_WB_BYTES, 0) if wide else (6, _AMR_BYTES, 0)
     while position < len(data):
+        _few(frames)
         position += table[data[position] >> 3 & 15]
         frames += 1
     if not frames or position > len(data) + 32:
