@@ -7,7 +7,7 @@ followers' keys come from the event itself, so that a repetition finds what the 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import Any, Literal
 
 from captions import media, policy, routing, telemetry
@@ -36,7 +36,7 @@ from captions.sweeping import LONGEST_REST_SECONDS
 from captions.uploads import Deletion, Ignored, ObjectVersion, Upload
 
 DECODERS = 3
-"""Media decoded at the same time in one sandbox; it is memory, not time, that sets this."""
+"""Media decoded at the same time in one sandbox, only one of them large; it is memory, not time, that sets this."""
 SNIFFED_BYTES = 65_536
 """How much of an object too large to be read whole is looked at to say what it is."""
 
@@ -63,7 +63,7 @@ class Intake:
     """The policy as it stands now; None: the packaged one with the settings' language."""
 
     def __post_init__(self) -> None:
-        self._decoders = BoundedSemaphore(DECODERS)
+        self._decoders, self._one_large = BoundedSemaphore(DECODERS), Lock()
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
@@ -313,7 +313,7 @@ class Intake:
                 raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
             return found, nothing, None, said
         said = self.objects.fetch(upload, replicas=replicas)
-        inspected = media.inspect(said.data, limits)
+        inspected = media.inspect(said.data, limits, one_large=self._one_large)
         if not routing.captioned_at_all(inspected.kind, rules):
             return inspected, nothing, None, said
         if inspected.kind in ("audio", "video"):

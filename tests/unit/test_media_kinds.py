@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,21 @@ def test_what_real_files_are_made_of_is_not_too_much() -> None:
     assert media.inspect(bytes(circle)).frames == 2
     assert media.sniff(tiff(tile)).kind == "image"
     assert media.inspect(b"P5 300 300 127\n" + bytes(90_000)).kind == "image"
+
+
+def test_only_one_large_picture_is_decoded_at_a_time() -> None:
+    large, small = (
+        encoded(Image.new("L", (4100, 3100)), "PNG", compress_level=1),
+        encoded(Image.new("L", (9, 9)), "PNG"),
+    )
+    one_large, waiting = threading.Lock(), threading.Thread(target=lambda: media.inspect(large, one_large=one_large))
+    with one_large:
+        assert media.inspect(small, one_large=one_large).kind == "image"
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join()
+    assert not one_large.locked()
 
 
 def test_a_file_over_its_limit_is_too_large() -> None:

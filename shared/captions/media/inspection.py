@@ -1,5 +1,6 @@
 """From bytes to what the file is, and to the proof that it can be read."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 from PIL import Image
@@ -37,8 +38,17 @@ def opened(data: bytes, limits: Limits) -> tuple[Image.Image, Sniffed]:
     return open_picture(data, sniffed, limits)
 
 
-def inspect(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Inspected:
+LARGE_PIXELS = 12_500_000
+"""Above it, decoding a picture takes hundreds of megabytes (up to 20 bytes a pixel)."""
+
+
+def inspect(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, *, one_large: AbstractContextManager[object] | None = None
+) -> Inspected:
     """Return what `data` is and prove that it can be read: a picture is decoded once, at the fingerprint's size.
+
+    `one_large` is held while a picture of more than LARGE_PIXELS is decoded, so that threads which share a lock do not
+    do so at the same time.
 
     Sound and video are checked as far as their containers tell. Raises MediaError with the code and the reason: as
     `sniff` does, `too_large` for more bytes than `limits` allow, and what only decoding finds.
@@ -53,7 +63,9 @@ def inspect(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Inspected:
     picture = None
     if sniffed.format is not None:
         image, sniffed = open_picture(data, sniffed, limits)
-        picture = decode(image, data, sniffed)
+        large = (sniffed.width or 0) * (sniffed.height or 0) > LARGE_PIXELS
+        with one_large if large and one_large is not None else nullcontext():
+            picture = decode(image, data, sniffed)
     return Inspected(
         **{field.name: getattr(sniffed, field.name) for field in fields(sniffed)}, data=data, picture=picture
     )
