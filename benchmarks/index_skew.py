@@ -8,6 +8,9 @@ more often than chance says. DIR/photos holds some hundred distinct photos, too 
 two different photos share a band, which is all it takes: a lookup among N pictures meets N times that many postings.
 The largest value is an upper estimate, as crops of one photo count towards it. Crops too flat to be indexed are left
 out: a luma deviation below 8.
+
+Under `loose` a lookup also asks for the bands of the picture's other framings. For one crop in LOOSE_SAMPLE these are
+computed, and the postings of other photos under each of their bands are counted.
 """
 
 import argparse
@@ -23,30 +26,35 @@ import numpy as np
 from PIL import Image, ImageOps, ImageStat
 
 from captions.fingerprint import BAND_BITS, bands, perceptual_hash
+from captions.fingerprint.perceptual import reframed_hashes
 from captions.neighbours.index import MAX_PAGES
 
 POSTING_BYTES = 123
 """One posting of a band, key and attribute names included (benchmarks/index.py)."""
 PAGE_BYTES = 1_000_000
 PICTURES = (10**6, 10**8, 10**9)
+LOOSE_SAMPLE = 20
+LUMA_SIDE = 192
 
 
-def hashes(task: tuple[Path, int]) -> list[bytes]:
-    """Hash random crops of one photo; the same every time."""
+def hashes(task: tuple[Path, int]) -> list[tuple[bytes, tuple[bytes, ...]]]:
+    """Hash random crops of one photo, the same every time; of some also as `loose` would frame them."""
     path, crops = task
     random = Random(path.name)
     with Image.open(path) as opened:
         photo = ImageOps.exif_transpose(opened.convert("L"))
     photo.thumbnail((800, 800))
     found = []
-    for _ in range(crops):
+    for number in range(crops):
         width, height = (round(side * random.uniform(0.3, 0.9)) for side in photo.size)
         left, top = random.randint(0, photo.width - width), random.randint(0, photo.height - height)
         crop = photo.crop((left, top, left + width, top + height))
         if random.random() < 0.5:
             crop = ImageOps.mirror(crop)
         if ImageStat.Stat(crop).stddev[0] >= 8:
-            found.append(perceptual_hash(crop))
+            square = crop.resize((LUMA_SIDE, LUMA_SIDE), Image.Resampling.BOX)
+            framings = reframed_hashes(square) if number % LOOSE_SAMPLE == 0 else ()
+            found.append((perceptual_hash(crop), framings))
     return found
 
 
@@ -64,7 +72,7 @@ def shared(keys: list[tuple[str, int]]) -> tuple[int, Counter[str], dict[str, se
 def simulated(paths: list[Path], crops: int, workers: int) -> dict[str, Any]:
     with get_context("spawn").Pool(workers) as pool:
         of = pool.map(hashes, [(path, crops) for path in paths], chunksize=4)
-    everything = [(phash, photo) for photo, each in enumerate(of) for phash in each]
+    everything = [(phash, photo) for photo, each in enumerate(of) for phash, _ in each]
     n = len(everything)
     across = n * (n - 1) // 2 - sum(len(each) * (len(each) - 1) // 2 for each in of)
     split = [bands(phash) for phash, _ in everything]
@@ -82,6 +90,8 @@ def simulated(paths: list[Path], crops: int, workers: int) -> dict[str, Any]:
         )
     probability = sum(band["probability"] for band in per_band)
     uniform = sum(2.0**-width for width in BAND_BITS)
+    framed = [(phash, framings, photo) for photo, each in enumerate(of) for phash, framings in each if framings]
+    loose = reframed(framed, split, [photo for _, photo in everything])
     ones = np.unpackbits(np.frombuffer(b"".join(phash for phash, _ in everything), np.uint8).reshape(n, 32), axis=1)
     return {
         "photos": len(paths),
@@ -92,7 +102,50 @@ def simulated(paths: list[Path], crops: int, workers: int) -> dict[str, Any]:
         "skew": probability / uniform,
         "bits_always_equal": [int(bit) for bit in np.flatnonzero(np.isin(ones.mean(axis=0), (0.0, 1.0)))],
         "largest": largest,
-        "at": {str(count): at(count, per_band, largest) for count in PICTURES},
+        "loose": loose,
+        "at": {
+            str(count): at(count, per_band, largest) | {"loose": loose_at(count, loose["bands"])} for count in PICTURES
+        },
+    }
+
+
+def reframed(
+    lookups: list[tuple[bytes, tuple[bytes, ...], int]], split: list[tuple[str, ...]], photos: list[int]
+) -> dict[str, Any]:
+    """Count, band by band, what lookups under `loose` ask for and which postings of other photos they meet there."""
+    stored: dict[str, Counter[int]] = {}
+    for values, photo in zip(split, photos, strict=True):
+        for value in values:
+            stored.setdefault(value, Counter())[photo] += 1
+    of_photo = Counter(photos)
+    queries, shares = Counter[int](), dict.fromkeys(range(len(BAND_BITS)), 0.0)
+    for phash, framings, photo in lookups:
+        for value in dict.fromkeys(value for each in (phash, *framings) for value in bands(each)):
+            band = int(value.partition(":")[0])
+            under = stored.get(value, Counter())
+            queries[band] += 1
+            shares[band] += (under.total() - under[photo]) / (len(photos) - of_photo[photo])
+    each = [
+        {"queries": queries[band] / len(lookups), "postings_per_picture_stored": shares[band] / len(lookups)}
+        for band in range(len(BAND_BITS))
+    ]
+    return {
+        "lookups": len(lookups),
+        "queries_per_lookup": sum(band["queries"] for band in each),
+        "postings_per_picture_stored": sum(band["postings_per_picture_stored"] for band in each),
+        "bands": each,
+    }
+
+
+def loose_at(pictures: int, per_band: list[dict[str, float]]) -> dict[str, float]:
+    """What the same costs among `pictures`: postings, and read units of strongly consistent queries."""
+    units = 0.0
+    for band in per_band:
+        under = pictures * band["postings_per_picture_stored"] / band["queries"]
+        units += band["queries"] * max(1, math.ceil(under * POSTING_BYTES / 4096))
+    return {
+        "postings_read_per_lookup": pictures * sum(band["postings_per_picture_stored"] for band in per_band),
+        "read_units_strong_scan": units,
     }
 
 
@@ -132,6 +185,9 @@ def main() -> None:
         print(f"  band {band['band']:2} ({band['bits']} bits): {band['pairs']:6} pairs, skew {band['skew']:.1f}")
     for pictures, what in report["at"].items():
         print(f"{int(pictures):>13,}: {json.dumps(what)}")
+    loose = report["loose"]
+    more = loose["postings_per_picture_stored"] / report["candidates_per_picture_stored"]
+    print(f"loose: {loose['queries_per_lookup']:.0f} queries a lookup, {more:.1f} x the postings")
     print(report["largest"], report["bits_always_equal"])
 
 
