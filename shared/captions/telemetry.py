@@ -66,7 +66,7 @@ def metrics() -> Metrics:
 @cache
 def tracer() -> Tracer:
     """The process's tracer; does nothing outside Lambda."""
-    return Tracer()
+    return Tracer(patch_modules=("botocore",))  # by itself it imports whatever else is installed that it could patch
 
 
 def count(name: str, value: float = 1) -> None:
