@@ -167,7 +167,8 @@ def average_cost(stack: Stack) -> Decimal | None:
     """Dollars that a caption by a model cost lately, on the average; None when no cost is known."""
     costs = []
     for record in islice(listing.recent(stack, states=("captioned",), days=SAMPLE_DAYS), SAMPLE * 5):
-        cost = record.provenance.cost if record.provenance and record.source == "model" else None
+        made = record.provenance if record.source == "model" else None
+        cost = (made.answer_cost or made.cost) if made is not None else None
         if cost is not None:
             costs.append(Decimal(cost))
         if len(costs) == SAMPLE:

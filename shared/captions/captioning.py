@@ -55,6 +55,7 @@ from captions.records import (
     fitted,
     kept,
     spent,
+    spent_since,
     timestamp,
 )
 from captions.routing import Chains
@@ -362,6 +363,7 @@ class Worker:
             answered_at=timestamp(self.now()),
             attempts=attempts,
             cost=spent(attempts),
+            answer_cost=spent_since(attempts, record.recaption),
             cost_source=completion.cost_source,
             latency_ms=answered.latency_ms,
         )

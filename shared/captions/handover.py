@@ -83,7 +83,7 @@ class Outcome:
             reported_model=provenance.reported_model,
             endpoint=provenance.endpoint,
             prompt_version=provenance.prompt_version,
-            cost=provenance.cost,
+            cost=provenance.answer_cost or provenance.cost,
             identity=provenance.identity,
             score=provenance.score,
             at=provenance.answered_at,

@@ -173,6 +173,8 @@ class Recaption(BaseModel):
     mode: Literal["stale", "force"]
     at: str
     completed_at: str | None = None
+    paid: str | None = None
+    """What the upload had cost until then, in dollars as decimal text; None: not known."""
 
 
 class Draft(BaseModel):
@@ -216,6 +218,9 @@ class Provenance(BaseModel):
     """When the model gave the answer, ISO 8601; it stays that where the answer is copied."""
     attempts: tuple[dict[str, Any], ...] = ()
     cost: str | None = None
+    """What the upload cost, captions that were replaced since included."""
+    answer_cost: str | None = None
+    """What this caption alone took."""
     cost_source: str | None = None
     latency_ms: int | None = None
     copied_from: str | None = None
@@ -230,6 +235,12 @@ def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
     if None in costs:
         return None
     return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+
+
+def spent_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> str | None:
+    """Return what attempts cost without those before the upload was sent on its way once more; None: not known."""
+    total, before = spent(attempts), recaption.paid if recaption is not None else "0"
+    return None if total is None or before is None else format(Decimal(total) - Decimal(before), "f")
 
 
 def _known_cost(attempts: Iterable[Mapping[str, Any]]) -> Decimal:
@@ -573,7 +584,7 @@ class Records:
         before = record.provenance or Provenance()
         attempts = kept(before.attempts)
         fewer = before.model_copy(update={"attempts": attempts}) if attempts != before.attempts else None
-        marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at)
+        marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at, paid=spent(attempts))
         changed, item = self._update(
             record.asset,
             {

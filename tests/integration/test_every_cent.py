@@ -10,6 +10,7 @@ import pytest
 
 from captions import telemetry
 from captions.gateway import Gateway
+from captions.jobs import Revisit
 from captions.policy import load
 from captions.records import MAX_DRAFT_BYTES, Record
 from captions_cli.spending import spending
@@ -280,3 +281,25 @@ def test_a_broken_draft_is_none(doubtful: Workshop, dies: Any, photo: bytes) -> 
     assert asyncio.run(doubtful.worker.run(job, deadline=time.monotonic() + 60)) == "captioned"
     assert asked(doubtful) == [CHEAP, CHEAP, BETTER]
     assert accounted(doubtful.dedupe.record("a.jpg")) == paid(doubtful)
+
+
+def test_a_copy_saved_what_its_caption_took_and_not_what_those_before_it_had_cost(
+    doubtful: Workshop, photo: bytes
+) -> None:
+    shop = doubtful
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    before = paid(shop)
+    shop.dedupe.clock.at += 60
+    record = shop.dedupe.record("a.jpg")
+    wish = Revisit(upload=record.upload, reason="recaption", mode="force", seen=record.updated_at)
+    assert shop.dedupe.intake.handle(wish) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+
+    assert accounted(shop.dedupe.record("a.jpg")) == paid(shop)
+    assert shop.dedupe.upload("copy.jpg", photo) == "hit"
+    copy = shop.dedupe.record("copy.jpg").provenance
+    assert copy is not None
+    assert Decimal(copy.saved or 0) == paid(shop) - before > 0
