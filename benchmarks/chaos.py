@@ -13,6 +13,7 @@ on the event bus for what was told. Exits with 1 unless
 
 * every upload ended as it must, in its last version: captioned, rejected if it is no picture, deleted,
 * no answer was paid for whose result was stored already, and none twice at the same time for one claim,
+* the records' account holds no call twice: it is at most what the endpoint charged,
 * every model's result names a claim under which the endpoint answered, as often as there are results of it,
 * no copy has another picture's caption,
 * the event bus was told of every end, and no queue holds anything. Dead letters are put back and counted.
@@ -34,6 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from pipeline import FORMS, collages, encoded, sources
 from captions.records import Record
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.aws_faults import AwsFault, AwsFaults
+from captions_cli.spending import spending
 
 ROOT = Path(__file__).parents[1]
 CHAIN = ("GLM-4-Plus", "GPT-4o", "Qwen/Qwen3-VL-32B-Instruct")
@@ -64,6 +67,7 @@ ENDPOINT_STORMS: dict[str, Faults] = {
         {"fault": "malformed", "probability": 0.3},
         {"fault": "empty", "model": CHAIN[0]},
     ),
+    "answers of no use": ({"fault": "answer", "text": '{"caption": ""}', "probability": 0.4},),
     "one model down": ({"fault": "overloaded", "model": CHAIN[0]},),
     "one model hangs": ({"fault": "hang", "model": CHAIN[0], "delay_s": 20},),
     "two models down": ({"fault": "overloaded", "model": CHAIN[0]}, {"fault": "not_found", "model": CHAIN[1]}),
@@ -355,7 +359,7 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
     # Two uploads can have answers of one claim: a copy leads where the first leader is taken for dead.
     claims: dict[str, list[float]] = {}
     for record in records.values():
-        if record.source == "model" and record.state == "captioned":
+        if record.source == "model":
             ended_at = stored.ended_at.get((record.asset, record.sequencer, record.state), float("inf"))
             claims.setdefault(record.claim.id if record.claim else "", []).append(ended_at)
     results = sum(len(times) for times in claims.values())
@@ -379,6 +383,20 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
         "results_that_nobody_paid": [
             claim for claim, times in claims.items() if not claim or len(times) > len(by_claim.get(claim, ()))
         ],
+    }
+
+
+def accounts(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) -> dict[str, Any]:
+    """Return the dollars that the endpoint charged by its log, and those that the records account for.
+
+    What is missing from the account was charged for calls during which the worker was killed, or its stores were out.
+    """
+    charged = sum((Decimal(entry["cost"]) for entry in log if entry.get("cost") is not None), Decimal(0))
+    accounted = spending(records.values(), "day")[1].cost
+    return {
+        "dollars_charged": f"{charged:f}",
+        "dollars_accounted": f"{accounted:f}",
+        "accounted_twice": f"{accounted - charged:f}" if accounted > charged else "",
     }
 
 
@@ -446,6 +464,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "another_pictures_caption": foreign_copies(records),
         "not_told": sorted(key for key, state in plan.state.items() if key not in wrong and (key, state) not in told),
         **payments(log, records, stored),
+        **accounts(log, records),
         "left_on_queues": {
             name: sum(depth.values())
             for name, depth in depths.items()
@@ -490,6 +509,7 @@ PROMISES = (
     "paid_after_it_was_stored",
     "paid_twice_at_once",
     "results_that_nobody_paid",
+    "accounted_twice",
     "left_on_queues",
     "dead_letters_left",
 )

@@ -119,6 +119,18 @@ def test_a_result_that_names_no_claim_is_found(chaos: ModuleType) -> None:
     assert found["results_that_nobody_paid"] == [""]
 
 
+def test_a_call_that_is_accounted_twice_is_found(chaos: ModuleType) -> None:
+    once = {"model": "GPT-4o", "outcome": "ok", "cost": "0.01", "started_at": "2026-01-01T00:00:00.000+00:00"}
+    log = [paid(100.0, cost="0.01"), paid(101.0, cost="0.005"), paid(102.0, cost=None)]
+
+    def account(*attempts: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = chaos.accounts(log, {"a": record("a", provenance={"attempts": list(attempts)})})
+        return found
+
+    assert account(once) == {"dollars_charged": "0.015", "dollars_accounted": "0.01", "accounted_twice": ""}
+    assert account(once, once)["accounted_twice"] == "0.005"
+
+
 def test_every_wrong_end_is_found(chaos: ModuleType) -> None:
     plan = chaos.Plan()
     for key, state in {"right": "captioned", "lost": "captioned", "old": "captioned", "kept": "deleted"}.items():
