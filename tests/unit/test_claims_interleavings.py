@@ -142,6 +142,13 @@ def test_three_copies_and_a_crash_anywhere() -> None:
 
 @deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_chain_when_every_lease_ends_at_any_moment(ids: str) -> None:
+    """Without workers, who bring late captions: dedupe alone has two to three million states."""
+    explored(scenario(ids, CHAIN, workers=False, probe=False, ticks=1))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_chain_with_a_leader_that_fails(ids: str) -> None:
     explored(scenario(ids, CHAIN, probe=False, failures=("deleted",)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from captions import media
 from captions.fingerprint import fingerprint_audio
@@ -120,6 +121,20 @@ def test_lyrics_and_an_id3_tag_at_the_end_do_not_matter() -> None:
     footer = b"3DI" + bytes(appended[3:10])
     for tagged in (plain + lyrics + b"%06dLYRICS200" % len(lyrics), plain + bytes(appended) + footer):
         assert media.payload_digest(tagged) == media.payload_digest(plain)
+
+
+def test_what_was_cut_out_of_a_stream_begins_with_its_first_whole_frame() -> None:
+    whole = read("LJ001-0005.mp3")
+    first = whole.index(b"\xff\xf3", whole.find(b"Info"))
+    second = whole.index(whole[first : first + 2], first + 4)
+    assert media.sniff(whole[first + 7 :]).media_type == "audio/mpeg"
+    assert media.payload_digest(whole[first + 7 :]) == media.payload_digest(whole[second:])
+
+
+def test_a_flat_picture_of_the_right_bytes_is_no_stream() -> None:
+    targa = io.BytesIO()
+    Image.new("RGB", (200, 100), (0x90, 0xFB, 0xFF)).save(targa, "TGA")
+    assert media.sniff(targa.getvalue()).media_type == "image/x-tga"
 
 
 def replaced(data: bytes, old: bytes, new: bytes) -> bytes:

@@ -129,6 +129,7 @@ _MP3_KBITS = {  # (MPEG 1?, layer) -> kbit/s by index
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+_STREAM_LIMIT = 4_096  # bytes searched for the first whole frame where no tag says that this is sound
 _JUNK_LIMIT = 65_536  # bytes between a wrong ID3 size and the first frame that are searched
 
 
@@ -233,9 +234,11 @@ def _framed_audio(data: bytes) -> Found | None:
     first = _first_frame(data, begin, search=_JUNK_LIMIT if tagged else 1)
     if first is None and tagged:
         first = _first_frame(data, 10, search=_JUNK_LIMIT + 10)  # the tag's size was a lie
+    if first is None and tagged:
+        raise MediaError("broken", "the file has tags of a sound file, but no sound follows them")
     if first is None:
-        if tagged:
-            raise MediaError("broken", "the file has tags of a sound file, but no sound follows them")
+        first = _stream_start(data)
+    if first is None:
         return None
     end = _tags_start(data, first)
     frames, cut = _walk(data, first, end)
@@ -263,6 +266,27 @@ def _first_frame(data: bytes, begin: int, search: int) -> int | None:
                 return position
             if following == len(data) or data[following : following + 3] == b"TAG":
                 return position
+        position += 1
+    return None
+
+
+def _stream_start(data: bytes) -> int | None:
+    """Return where frames begin in what was cut out of a stream, or None: it begins within a frame.
+
+    Without a tag to say that this is sound, five frames of one kind must follow each other and not be all alike, as
+    they would be in a flat picture that happens to hold the right bytes.
+    """
+    position = 0
+    while (position := data.find(b"\xff", position, _STREAM_LIMIT)) >= 0:
+        frames: list[tuple[tuple[str, int], bytes]] = []
+        at = position
+        while len(frames) < 5 and (frame := _frame(data, at)) is not None:
+            if frames and (frame.codec, frame.rate) != frames[0][0]:
+                break
+            frames.append(((frame.codec, frame.rate), data[at : at + frame.length]))
+            at += frame.length
+        if len(frames) == 5 and len({content for _, content in frames}) > 1:
+            return position
         position += 1
     return None
 
