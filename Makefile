@@ -79,9 +79,9 @@ bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.i
 	@for name in import_time pipeline chaos gateway_weight gateway_overhead gateway_faults index costs economics; do \
 		echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(RESULTS)/$$name.json || exit 1; done
 	@if [ -d "$(MEDIA)" ]; then \
-		for name in near_duplicates fingerprint_speed index_skew classifier; do \
+		for name in near_duplicates fingerprint_speed index_skew damaged_media classifier; do \
 			echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --media $(MEDIA) --json $(RESULTS)/$$name.json || exit 1; done; \
-	else echo "left out: near_duplicates fingerprint_speed index_skew classifier (no media at '$(MEDIA)': give MEDIA=folder)"; fi
+	else echo "left out: near_duplicates fingerprint_speed index_skew damaged_media classifier (no media at '$(MEDIA)': give MEDIA=folder)"; fi
 
 # Pictures that benchmarks/looks_corpus.py gathered: what the classifier of looks is fitted on beside MEDIA.
 CORPUS ?= $(RESULTS)/looks

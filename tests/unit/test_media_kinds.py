@@ -206,6 +206,15 @@ def test_a_file_that_takes_long_or_much_memory_for_what_it_shows_is_refused(data
     assert caught.value.code == "bomb"
 
 
+def test_bands_that_take_more_memory_take_from_the_pixels() -> None:
+    limits = Limits(image_pixels=10_000)
+    assert media.sniff(encoded(Image.new("RGB", (100, 100)), "JPEG2000"), limits).kind == "image"
+    assert media.sniff(encoded(Image.new("RGBA", (86, 86)), "JPEG2000"), limits).kind == "image"
+    with pytest.raises(MediaError) as caught:
+        media.sniff(encoded(Image.new("RGBA", (100, 100)), "JPEG2000"), limits)
+    assert caught.value.code == "bomb"
+
+
 def test_a_jpeg_padded_with_millions_of_fill_bytes_is_refused() -> None:
     with pytest.raises(MediaError) as caught:
         media.inspect(jpeg()[:2] + b"\xff" * 2_000_000 + jpeg()[2:])

@@ -44,8 +44,13 @@ def refuse_size(width: int, height: int, limit: int) -> None:
         )
 
 
-def refuse_slow(image: Image.Image, limits: Limits) -> None:
-    """Raise MediaError (`bomb`) for a picture that would be decoded in Python and is large."""
+def refuse_costly(image: Image.Image, limits: Limits) -> None:
+    """Raise MediaError (`bomb`) for a large picture that would be decoded in Python, or take more memory than others.
+
+    OpenJPEG holds each band in 32 bits, twice: with four of them 24 bytes a pixel.
+    """
+    if image.format == "JPEG2000" and len(image.getbands()) > 3:
+        refuse_size(*image.size, limits.image_pixels * 3 // len(image.getbands()))
     codecs = {tile[0] for tile in getattr(image, "tile", ())} - _NOT_SLOW
     if image.format == "XBM" or not codecs.isdisjoint(Image.DECODERS):
         refuse_size(*image.size, min(limits.image_pixels, _SLOW_PIXELS))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, UnidentifiedImageError
 
-from captions.media.bombs import refuse_size, refuse_slow, refuse_structure
+from captions.media.bombs import refuse_costly, refuse_size, refuse_structure
 from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import Kind, Sniffed
 
@@ -98,7 +98,7 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
         image = Image.open(io.BytesIO(data), formats=[sniffed.format])  # JPEG's makes an MPO of what is one
         width, height = image.size
         refuse_size(width, height, limits.image_pixels)
-        refuse_slow(image, limits)
+        refuse_costly(image, limits)
         frames = (
             1 if image.format in ("MPO", "HEIF", "ICO", "CUR", "PSD", "DDS") else int(getattr(image, "n_frames", 1))
         )
