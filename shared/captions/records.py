@@ -31,8 +31,8 @@ COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
 MAX_ATTEMPTS_KEPT = 60
 """Model calls kept one by one in a record, older ones as sums; an item holds 400 KB (Amazon DynamoDB, quotas)."""
-MAX_ATTEMPTS_BYTES = 24_000
-"""Of the calls kept one by one, as JSON; a record that is captioned anew holds them twice."""
+MAX_ATTEMPTS_BYTES = 16_000
+"""Of the calls kept one by one, as JSON; sums take as much at the most."""
 MAX_SUMS = 20
 """Sums of older calls in one record."""
 MAX_CALL_IDS = 1_000
@@ -41,10 +41,11 @@ MAX_CALL_IDS = 1_000
 SEVERAL_MODELS = "-"
 """In a sum's place for the model, where sums of one model each would be too many."""
 _CALL_ID_CHARACTERS = 8
-MAX_DRAFT_BYTES = 24_000
+MAX_DRAFT_BYTES = 12_000
 """Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
-MAX_RESULT_BYTES = 300_000
-"""Of one result as JSON, so that a person's words and the attempts still fit beside it into an item of 400 KB."""
+MAX_RESULT_BYTES = 250_000
+"""Of one result as JSON, so that a person's words (twice 40 KB), attempts and a draft still fit beside it into an item
+of 400 KB."""
 
 _WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
 
@@ -581,9 +582,9 @@ class Records:
 
         Its caption stays until the new one is there. What was paid before joins the next provenance.
         """
-        before = record.provenance or Provenance()
-        attempts = kept(before.attempts)
-        fewer = before.model_copy(update={"attempts": attempts}) if attempts != before.attempts else None
+        attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
+        # They move, as an item has no room for very many of them twice; its end brings them back.
+        rest = record.provenance.model_copy(update={"attempts": ()}) if record.provenance else None
         marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at, paid=spent(attempts))
         changed, item = self._update(
             record.asset,
@@ -592,8 +593,7 @@ class Records:
                 "received_at": timestamp(now),
                 "updated_at": timestamp(now),
                 "attempts": list(attempts) or None,
-                # An item has no room for very many of them twice.
-                "provenance": fewer.model_dump(exclude_none=True) if fewer is not None else None,
+                "provenance": rest.model_dump(exclude_none=True) if rest is not None else None,
                 "recaption": marker.model_dump(exclude_none=True),
                 **_pending(record.asset, due),
             },

@@ -17,7 +17,7 @@ from captions.records import Record, ended, from_item, timestamp, to_item
 COUNTS_MAX_AGE_SECONDS = 300.0
 """How long a calibration is used before the counts are read again."""
 MAX_TEXT_BYTES = 40_000
-"""Of a person's words, which stand in a record twice, beside an answer of up to 300 KB and what it took; an item holds
+"""Of a person's words, which stand in a record twice, beside an answer of up to 250 KB and what it took; an item holds
 400 KB in all (Amazon DynamoDB, quotas)."""
 
 Verdict = Literal["edited", "accepted"]

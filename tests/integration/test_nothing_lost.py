@@ -13,7 +13,19 @@ from captions.handover import Outcome
 from captions.jobs import Revisit
 from captions.notify import Notifier
 from captions.policy import load
-from captions.records import MAX_RESULT_BYTES, Record, Result, calls, fitted, to_item
+from captions.records import (
+    MAX_DRAFT_BYTES,
+    MAX_RESULT_BYTES,
+    Begun,
+    Draft,
+    Provenance,
+    Record,
+    Result,
+    calls,
+    fitted,
+    kept,
+    to_item,
+)
 from captions.reviews import Reviews
 from captions.settings import SweepSettings
 from captions.sweeping import Sweeper
@@ -239,10 +251,10 @@ def test_an_edit_and_an_acceptance_are_told_on_the_event_bus(shop: Workshop, pho
 @pytest.mark.parametrize("text", ["A word. " * 100_000, '"\n' * 200_000, "水" * 200_000])
 def test_of_an_endless_result_the_record_says_what_was_left_out(text: str) -> None:
     result = Result(text=text, language="en", task="ocr", tags=("page",), data={"lines": ["a"]})
-    kept = fitted(result)
-    assert kept.left_out == ("data", "tags", "text")
-    assert text.startswith(kept.text)
-    size = len(json.dumps(kept.model_dump(), ensure_ascii=False).encode())
+    short = fitted(result)
+    assert short.left_out == ("data", "tags", "text")
+    assert text.startswith(short.text)
+    size = len(json.dumps(short.model_dump(), ensure_ascii=False).encode())
     assert MAX_RESULT_BYTES - 8 <= size <= MAX_RESULT_BYTES
     without_data = fitted(result.model_copy(update={"text": "short", "data": {"lines": ["a" * 300_000]}}))
     assert (without_data.text, without_data.data, without_data.left_out) == ("short", {}, ("data",))
@@ -364,3 +376,34 @@ def test_a_caption_made_anew_hundreds_of_times_still_has_room_in_its_record(shop
     assert record.provenance is not None
     assert sum(map(calls, record.provenance.attempts)) == 1_201
     assert sum(Decimal(one["cost"]) for one in record.provenance.attempts if "cost" in one) == Decimal("1.44")
+
+
+def test_a_record_has_room_for_everything_at_its_largest(shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    records, record, now = shop.dedupe.records, shop.dedupe.record("a.jpg"), shop.dedupe.clock()
+    many = [
+        {
+            "model": f"provider/a-model-with-a-name-{at % 40}",
+            "endpoint": "models.example",
+            "outcome": "ok",
+            "cost": None if at % 2 else "0.00123",
+            "started_at": f"2026-01-01T00:00:{at // 1_000:02}.{at % 1_000:03}+00:00",
+            "latency_ms": 1_234,
+            "detail": "x" * 200,
+        }
+        for at in range(5_000)
+    ]
+    result = fitted(Result(text="é" * 400_000, language="en", task="caption"))
+
+    paid = Provenance(attempts=kept(many))
+    assert records.finish(record.upload, "captioned", now=now, source="model", result=result, provenance=paid)
+    Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(shop.dedupe.record("a.jpg"), "y" * 40_000, now=now)
+    assert records.recaption(shop.dedupe.record("a.jpg"), "force", now=now, due=now) is not None
+    begun = records.begin(record.upload, now=now, lease_until=now + 60)
+    assert isinstance(begun, Begun)
+    answer = {"text": "z" * (MAX_DRAFT_BYTES - 1_000)}
+    draft = Draft(sequencer=record.sequencer, claim="c", identity="i", answers=(answer,))
+    held = kept((*begun.record.attempts, *many))
+    assert records.note(record.upload, now + 60, now=now, attempts=held, draft=draft)
+    assert shop.dedupe.record("a.jpg").draft == draft
+    assert sum(map(calls, shop.dedupe.record("a.jpg").attempts)) == 10_000
