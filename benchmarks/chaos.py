@@ -32,7 +32,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -226,7 +226,8 @@ def upload(stack: LocalStack, plan: Plan, rng: random.Random, rate: float, secon
     def put(key: str, body: bytes, state: str) -> None:
         plan.put(key, state, _insist(lambda: s3.put_object(Bucket=bucket, Key=key, Body=body))["VersionId"])
 
-    def put_later(key: str, body: bytes | None, after_s: float) -> None:
+    def put_later(key: str, body: bytes | None, after_s: float, first: Future[None]) -> None:
+        first.result()  # or S3, which may refuse it for a while, would take the two the other way round
         time.sleep(after_s)
         if body is not None:
             put(key, body, "captioned")
@@ -250,11 +251,11 @@ def upload(stack: LocalStack, plan: Plan, rng: random.Random, rate: float, secon
             if kind < BROKEN + COPIES + OVERWRITTEN:
                 key = f"overwritten/{number:05}.jpg"
                 jobs.append(pool.submit(put, key, body, "captioned"))
-                jobs.append(pool.submit(put_later, key, encoded(next(pictures), "92"), later_s))
+                jobs.append(pool.submit(put_later, key, encoded(next(pictures), "92"), later_s, jobs[-1]))
             elif kind < BROKEN + COPIES + OVERWRITTEN + DELETED:
                 key = f"deleted/{number:05}.jpg"
                 jobs.append(pool.submit(put, key, body, "captioned"))
-                jobs.append(pool.submit(put_later, key, None, later_s))
+                jobs.append(pool.submit(put_later, key, None, later_s, jobs[-1]))
             else:
                 name = f"picture-{number:05}"
                 earlier.append((name, encoded(image, rng.choice(FORMS))))
