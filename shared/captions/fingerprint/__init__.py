@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captions import media
-from captions.fingerprint.evidence import Policy, evidence_of, luma_of, may_be_reframed, same_picture
+from captions.fingerprint.comparison import Policy, may_be_reframed, same_picture
+from captions.fingerprint.evidence import evidence_of, luma_of
 from captions.fingerprint.perceptual import BAND_BITS, RADIUS, bands, hamming, perceptual_hash, reframed_hashes
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Plane = npt.NDArray[np.float32]
+from captions.fingerprint.planes import Plane
 
 _REACH = 0.025  # of the side: the largest margin that is looked for
 _SIDE = 128  # cells: a margin of 1 % is little more than one of them, as the linear search wants it

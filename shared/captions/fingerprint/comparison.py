@@ -1,0 +1,320 @@
+"""Whether two pictures are the same, by their evidence.
+
+Two thumbnails are first made comparable (`residual`). What then differs is judged against what re-encoding and resizing
+do: they leave a noise that follows the picture's own detail and is spread all over it. An edit, however small, stands
+out from that noise in one region, in luma or in chroma; then the pictures are not the same.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from captions.fingerprint.evidence import (
+    CELLS_PER_PIXEL,
+    CHROMA_SIDE,
+    COARSE_SIDE,
+    NO_WRITING,
+    TEXT_SIDE,
+    WRITING,
+    Evidence,
+    unpacked,
+)
+from captions.fingerprint.framing import Framing, find_framing
+from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
+from captions.fingerprint.residual import Residual, expected_noise, residual_of
+
+Policy = Literal["exact", "strict", "loose"]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The largest differences (of 255) that copies of one picture may show; docs/near-duplicates.md has the margins."""
+
+    aspect: float  # relative
+    gain: float  # ratio of contrast, either way
+    offset: float
+    sharpness: float  # change of the detail's strength
+    peak: float  # luma, one cell
+    region: float  # luma, root mean square of 5 x 5 cells
+    outlier: float  # luma, the same in units of the noise expected there
+    chroma_peak: float
+    chroma_region: float  # mean of 3 x 3 cells
+    chroma_area: float  # mean of 5 x 5 cells: compression leaves next to nothing there, another colour all of it
+    wide: bool = True  # wider where sharpening was found
+
+
+_STRICT = _Limits(0.012, 1.2, 28, 0.7, 34, 13.5, 5, 30, 18, 9)
+_DOUBTFUL = _Limits(0.012, 1.2, 28, 0.7, 26, 10, 3.8, 24, 15, 8)  # perhaps of writing, or only one of the two
+_TEXT = _Limits(0.012, 1.2, 28, 0.7, 18, 7.4, 2.7, 20, 12, 7, wide=False)
+_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 14, 5.8, 2.2, 20, 12, 7, wide=False)
+_PALETTE = _Limits(0.012, 1.2, 28, 0.7, 42, 16.5, 6.2, 34, 20, 12)  # one of the two has few colours
+_SHARPENED = 0.4
+_PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
+_RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, and small letters are blurred
+# Beyond this scale a letter of a page may be a few grey cells, whose change is no more than what resampling leaves. A
+# page is writing on a plain ground: this share of its cells is all but even. Texture of a photo seldom is.
+_PAGE_SCALE = 0.31  # logarithm of 1.36
+_PLAIN, _EVEN_RANGE = 0.13, 2  # of 255 within 3 x 3 cells
+_ALL_PLAIN, _SMALL_PAGE = 0.6, 144  # pixels of the shorter side
+_FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
+# The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
+# this many pixels of the shorter side the limits of luma shrink with its power of 1.5, to no less than 45 %.
+_FULL_SIDE, _FULL_SIDE_PAGE = 192, 320
+_LEAST_CHROMA = 0.65  # of the limits of chroma, which shrink in proportion
+_FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the two has a palette
+# The same of 3 x 3 cells of the finest grid, for all that is not writing: what a word changed on a photographed page
+# exceeds. Resampling blurs, and thereby leaves less of both.
+_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.82, 1.72, 2.3
+_FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
+_DIFFERS = 1.5  # of 255
+_EVEN_TAIL = 1.1  # root mean square by mean of a noise that is spread evenly
+_FINEST_NOISE = 2  # of 255: what the thumbnails' own compression leaves
+_RESAMPLED_DETAIL = 0.75  # of the finest grid that would serve, where one of the two is resampled to it
+# A small pale mark that `loose` passes over.
+_MARK_SHARE = 0.5  # of the limits; beyond it something stands out
+_MARK_AREA, _MARK_EDGE = 0.04, 0.06  # of the picture; its distance from the upper or lower edge, of the side
+_MARK_WIDTH = 2.2  # times its height, at least: a replaced part is rarely so wide, a line of writing is wider
+_MARK_OPACITY, _MARK_NOISE = 0.35, 8  # of what there is to white or black, strokes thinner than a cell; of 255
+_MARK_FILL = (0.05, 0.27)  # of its box, what strokes fill (over half of the largest change): letters 9 to 24 %
+_MARK_AGAINST = 0.12  # of the squares of all its changes, those that go the other way
+_LOOSE_ASPECT = 0.025
+_LOOSE_SMALLEST_SIDE = 200  # pixels; of smaller pictures reframing leaves too little to tell an edit by
+_REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
+
+
+def may_be_reframed(evidence: bytes) -> bool:
+    """Return whether `loose` could ever find this picture the same as a crop of it, or with a mark on it."""
+    found = unpacked(evidence)
+    return found is not None and found.writing != WRITING and min(found.width, found.height) >= _LOOSE_SMALLEST_SIDE
+
+
+def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
+    """Return whether two pictures, whose hashes are near, are the same by their evidence.
+
+    `exact` never says so, `strict` after re-encoding, resizing and mild adjustments, `loose` also after crops of about
+    1 % and with a small pale mark, but not of writing. Symmetric and deterministic; on any doubt False. Evidence of
+    another layout is never the same.
+    """
+    if policy == "exact":
+        return False
+    first, second = (unpacked(evidence) for evidence in sorted((a, b)))
+    if first is None or second is None:
+        return False
+    limits = _limits_for(first, second)
+    if limits is None:
+        return False
+    aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
+    rounding = 0.6 / min(first.width, first.height, second.width, second.height)
+    if aspect <= limits.aspect + rounding and _alike(first, second, limits):
+        return True
+    if policy == "strict" or WRITING in (first.writing, second.writing) or aspect > _LOOSE_ASPECT + rounding:
+        return False
+    if min(first.width, first.height, second.width, second.height) < _LOOSE_SMALLEST_SIDE:
+        return False
+    if aspect <= limits.aspect + rounding and _alike(first, second, limits, marked=True):
+        return True
+    framing = find_framing(first.luma, second.luma)
+    return framing is not None and framing.is_crop and _alike(first, second, limits, framing)
+
+
+def _limits_for(a: Evidence, b: Evidence) -> _Limits | None:
+    """Return what copies may differ by; None where no difference that is left could be told from an edit."""
+    scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
+    shortest = min(a.width, a.height, b.width, b.height)
+    if NO_WRITING in (a.writing, b.writing) and WRITING not in (a.writing, b.writing):
+        if shortest < _SMALL_PAGE and scale > _PAGE_SCALE and min(_plain(a), _plain(b)) >= _ALL_PLAIN:
+            return None  # a few marks on a page, of which such a small copy shows too little
+        return _unscaled_limits(a, b, shortest)
+    page = max(_plain(a), _plain(b)) >= _PLAIN
+    # What fills little of a large page may be small print.
+    fine = page and max(a.width, a.height, b.width, b.height) > _FINE_PIXELS_PER_CELL * TEXT_SIDE
+    if scale > _RESIZED and (fine or WRITING in (a.writing, b.writing)):
+        if page and scale > _PAGE_SCALE:
+            return None
+        return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
+    if fine and WRITING not in (a.writing, b.writing):
+        return _shrunk(_TEXT, _FINE_SHARE)
+    return _unscaled_limits(a, b, shortest)
+
+
+def _unscaled_limits(a: Evidence, b: Evidence, shortest: int) -> _Limits:
+    limits = _shrunk(_full_sized_limits(a, b), shortest / _FULL_SIDE)
+    colour = min(1.0, max(_LEAST_CHROMA, shortest / _FULL_SIDE))
+    limits = replace(limits, chroma_peak=limits.chroma_peak * colour, chroma_region=limits.chroma_region * colour)
+    resampled = len(a.luma) != len(b.luma) or a.writing == b.writing == WRITING
+    if resampled and bool(a.palette) == bool(b.palette):
+        return replace(limits, outlier=min(limits.outlier, _FURTHEST_OUTLIER))
+    return limits
+
+
+def _full_sized_limits(a: Evidence, b: Evidence) -> _Limits:
+    one_palette = bool(a.palette) != bool(b.palette)
+    if a.writing == b.writing == NO_WRITING:
+        return _PALETTE if one_palette else _STRICT
+    if a.writing + b.writing <= WRITING:
+        return _STRICT if one_palette and WRITING not in (a.writing, b.writing) else _DOUBTFUL
+    if max(a.width, a.height, b.width, b.height) <= _PIXELS_PER_CELL * _coarse_cells(a, b):
+        return _DOUBTFUL
+    return _TEXT
+
+
+def _shrunk(limits: _Limits, share: float) -> _Limits:
+    share = min(1.0, max(0.45, share**1.5))
+    return replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
+
+
+def _plain(evidence: Evidence) -> float:
+    luma = evidence.luma if evidence.writing else resampled(evidence.luma, COARSE_SIDE)
+    return float((value_range(luma, 1) <= _EVEN_RANGE).mean())
+
+
+@dataclass(frozen=True)
+class _Difference:
+    gain: float
+    offset: float
+    sharpness: float
+    peak: float
+    region: float
+    outlier: float
+    chroma_peak: float
+    chroma_region: float
+    chroma_area: float
+
+
+def _within(found: _Difference, limits: _Limits) -> bool:
+    # Sharpening that is found all over the picture leaves more at its edges than two bands of detail can follow.
+    if limits.wide:
+        more = 1 + _SHARPENED * found.sharpness
+        limits = replace(limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more)
+    return (
+        1 / limits.gain <= found.gain <= limits.gain
+        and abs(found.offset) <= limits.offset
+        and found.sharpness <= limits.sharpness
+        and found.peak <= limits.peak
+        and found.region <= limits.region
+        and found.outlier <= limits.outlier
+        and found.chroma_peak <= limits.chroma_peak
+        and found.chroma_region <= limits.chroma_region
+        and found.chroma_area <= limits.chroma_area
+    )
+
+
+def _coarse_cells(a: Evidence, b: Evidence) -> int:
+    """Return the side of the grid on which all limits but one hold: what writing needs, or what photos do."""
+    shorter = min(a.width, a.height, b.width, b.height)
+    side = min(len(a.luma), len(b.luma), TEXT_SIDE if a.writing and b.writing else COARSE_SIDE)
+    return int(min(side, max(48, CELLS_PER_PIXEL * shorter)))
+
+
+def _fine_cells(a: Evidence, b: Evidence) -> int:
+    """Return the side of the finest grid that both can be compared on.
+
+    If one of them must be resampled to it, it is coarser, since what is resampled twice lacks its finest detail.
+    """
+    shorter = min(a.width, a.height, b.width, b.height)
+    side = min(len(a.luma), len(b.luma), max(48, CELLS_PER_PIXEL * shorter))
+    return int(side if len(a.luma) == len(b.luma) else _RESAMPLED_DETAIL * side)
+
+
+def _alike(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None = None, marked: bool = False) -> bool:
+    """Return whether nothing stands out, in the part that `framing` shows of both or, if `marked`, but a pale mark."""
+    detail = 1 if framing is None else _REFRAMED_DETAIL
+    coarse, fine = _coarse_cells(a, b), _fine_cells(a, b)
+    residual = residual_of(a, b, int(detail * coarse), framing)
+    box = _mark(residual, limits, a.width / a.height) if marked else None
+    if box is not None:
+        residual = _without(residual, box)
+    if not _within(_difference(residual), limits):
+        return False
+    if a.writing == b.writing == WRITING or bool(a.palette) != bool(b.palette):
+        return True
+    finest = residual_of(a, b, int(detail * fine), framing)
+    limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
+    if framing is not None:
+        limit = _FINEST_OUTLIER_REFRAMED
+    return _finest_outlier(finest if box is None else _without(finest, box)) <= limit
+
+
+def _mark(found: "Residual", limits: _Limits, aspect: float) -> tuple[float, float, float, float] | None:
+    """Return where (left, top, right, bottom as shares of the side) one of two pictures bears a small pale mark.
+
+    A mark is a line of writing that is blended in: it moves what is beneath towards white, or towards black, by less
+    than half of what there is, and nothing the other way. It stands at the upper or lower edge and covers little.
+    """
+    side = len(found.luma)
+    stands_out = (np.abs(found.luma) > _MARK_SHARE * limits.peak) | (
+        np.sqrt(mean_around(found.luma**2, 5)) > _MARK_SHARE * limits.region
+    )
+    rows, columns = np.flatnonzero(stands_out.any(axis=1)), np.flatnonzero(stands_out.any(axis=0))
+    if not rows.size:
+        return None
+    top, bottom = max(0, rows[0] - 1), min(side, rows[-1] + 2)
+    left, right = max(0, columns[0] - 1), min(side, columns[-1] + 2)
+    if (bottom - top) * (right - left) > _MARK_AREA * side**2:
+        return None
+    if min(top, side - bottom) > _MARK_EDGE * side or (right - left) * aspect < _MARK_WIDTH * (bottom - top):
+        return None
+    inside = slice(top, bottom), slice(left, right)
+    change, clean, other = found.luma[inside], found.expected[inside], (found.expected + found.luma)[inside]
+    if abs(change.min()) > change.max():
+        change, clean, other = -change, other, clean
+    against = np.minimum(change, 0)
+    if (against**2).sum() > _MARK_AGAINST * (change**2).sum() or -against.min() > _MARK_SHARE * limits.peak:
+        return None
+    filled = float((change > change.max() / 2).mean())
+    if not _MARK_FILL[0] <= filled <= _MARK_FILL[1]:
+        return None
+    # white laid on the darker picture, or black on the lighter one
+    if not any((change <= _MARK_OPACITY * room + _MARK_NOISE).all() for room in (255 - clean, other)):
+        return None
+    return left / side, top / side, right / side, bottom / side
+
+
+def _without(found: "Residual", box: tuple[float, float, float, float]) -> "Residual":
+    """Return the residual with nothing left of luma in `box`."""
+    side, luma = len(found.luma), found.luma.copy()
+    left, top, right, bottom = box
+    luma[int(top * side) : math.ceil(bottom * side), int(left * side) : math.ceil(right * side)] = 0
+    return replace(found, luma=luma)
+
+
+def _difference(found: Residual) -> _Difference:
+    noise = 1 + expected_noise(found.luma, found.first, found.second)
+    region = np.sqrt(mean_around(found.luma**2, 5))
+    chroma_side = min(CHROMA_SIDE, max(16, len(found.luma) // 2))
+    off_blue, off_red = resampled(found.blue, chroma_side), resampled(found.red, chroma_side)
+    open_chroma: Plane = (resampled(found.clipped, chroma_side) / 2).astype(np.float32)
+
+    def around(size: int) -> Plane:
+        colour: Plane = np.hypot(mean_around(off_blue, size), mean_around(off_red, size))
+        return colour
+
+    return _Difference(
+        gain=found.fit.gain,
+        offset=found.fit.offset,
+        sharpness=found.fit.sharpness,
+        peak=float(np.abs(found.luma).max()),
+        region=float(region.max()),
+        outlier=float((region / np.sqrt(mean_around(noise**2, 5))).max()),
+        chroma_peak=float((np.hypot(off_blue, off_red) - open_chroma).max()),
+        chroma_region=float((around(3) - open_chroma).max()),
+        chroma_area=float((around(5) - mean_around(open_chroma, 5)).max()),
+    )
+
+
+def _finest_outlier(found: Residual) -> float:
+    """Return the largest root mean square residual of 3 x 3 cells, in units of the noise expected there.
+
+    Unlike in `_difference`, the noise is fitted to the cells that differ, and scaled by how heavy its tail is: a JPEG
+    saved twice at one quality is the same in most places and noisy in the rest, all over the picture.
+    """
+    size = np.abs(found.luma)
+    differs = size > min(_DIFFERS, float(np.quantile(size, 0.9)))
+    relative = size / expected_noise(found.luma, found.first, found.second)
+    relative = np.minimum(relative, np.quantile(relative, 0.98))  # what stands out in a small part is not noise
+    tail = float(np.sqrt((relative**2).mean()) / max(float(relative.mean()), 1e-6)) / _EVEN_TAIL
+    noise = _FINEST_NOISE + expected_noise(found.luma, found.first, found.second, differs) * max(1.0, tail)
+    outlier = float((np.sqrt(mean_around(found.luma**2, 3)) / np.sqrt(mean_around(noise**2, 3))).max())
+    return outlier / (1 + _FINEST_SHARPENED * max(0.0, found.fit.sharpness - _UNSHARPENED))

@@ -1,0 +1,146 @@
+"""What is left of one picture where another one, fitted to it, is taken away; and what noise is to be expected there.
+
+The fit allows for what copies may differ by: brightness, contrast, sharpness, clipping, the bands of a palette.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from captions.fingerprint.evidence import WRITING, Evidence
+from captions.fingerprint.framing import Framing, reframed
+from captions.fingerprint.planes import Plane, resampled, rgb_of, smoothed, value_range
+
+_PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the second luma follows from the first."""
+
+    gain: float
+    offset: float  # of 255
+    sharpness: float  # the larger change of the two bands of detail, as a share of its strength
+    detail: Plane  # what the change of sharpness adds to each cell
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What of the second picture is left where the first one, fitted to it, is taken away: square planes."""
+
+    fit: "Fit"
+    first: Plane  # luma, as it was
+    second: Plane
+    expected: Plane  # luma of the second, by the first
+    luma: Plane
+    blue: Plane
+    red: Plane
+    clipped: Plane  # what the fit pushed beyond black and white
+
+
+def residual_of(a: Evidence, b: Evidence, side: int, framing: Framing | None) -> Residual:
+    """Fit one picture to the other, on a grid of `side` cells and framed alike, and return what is left.
+
+    Which of the two is the second is decided by their contrast.
+    """
+    first = [resampled(reframed(plane, framing), side) for plane in (a.luma, a.blue, a.red)]
+    second = [resampled(plane, side) for plane in (b.luma, b.blue, b.red)]
+    seen = np.ones((side, side), np.float32) if framing is None else framing.seen(side)
+    palettes = (a.palette, b.palette)
+    fit = _fitted(first, second)
+    if fit.gain < 1:  # towards the stronger contrast: it is the one that may have clipped
+        first, second, palettes = second, first, palettes[::-1]
+        fit = _fitted(first, second)
+    rgb = rgb_of(first) * fit.gain + fit.offset
+    clipped = np.maximum(rgb.max(axis=0) - 255, 0) + np.maximum(-rgb.min(axis=0), 0)
+    red, green, blue = np.clip(rgb, 0, 255)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    expected = np.clip(luma + fit.detail, 0, 255)
+    # inside a cell some pixels clip and some do not: half of what clipping took is left open
+    off_luma = second[0] - expected
+    off_luma = (np.sign(off_luma) * np.maximum(np.abs(off_luma) - clipped / 2, 0) * seen).astype(np.float32)
+    off_blue = second[1] - (blue - luma) / 1.772
+    off_red = second[2] - (red - luma) / 1.402
+    if bool(palettes[0]) != bool(palettes[1]) and WRITING not in (a.writing, b.writing):
+        open_luma, open_blue, open_red = _palette_errors(second if palettes[0] else first, palettes)
+        off_luma, off_blue, off_red = (
+            _beyond(value, error)
+            for value, error in ((off_luma, open_luma), (off_blue, open_blue), (off_red, open_red))
+        )
+    return Residual(fit, first[0], second[0], expected, off_luma, off_blue * seen, off_red * seen, clipped)
+
+
+def _fitted(first: list[Plane], second: list[Plane]) -> Fit:
+    """Fit the second luma as gain, offset and two bands of detail of the first: least squares without the worst 5 %."""
+    a, b = first[0], second[0]
+    rgb_a, rgb_b = rgb_of(first), rgb_of(second)
+    usable = (np.maximum(rgb_a, rgb_b).max(axis=0) < 242) & (np.minimum(rgb_a, rgb_b).min(axis=0) > 12)
+    if usable.mean() < 0.05:
+        usable = np.ones_like(usable)
+    fine = smoothed(a)
+    coarse = smoothed(smoothed(smoothed(fine)))
+    middle = float(a[usable].mean())
+    terms = np.stack([np.ones_like(a), a - middle, a - fine, fine - coarse]).reshape(4, -1)
+    values, allowed = b.reshape(-1), usable.reshape(-1)
+    chosen = allowed
+    solution = np.array([middle, 1.0, 0.0, 0.0])
+    for _ in range(3):
+        count = float(chosen.sum())
+        if count < 100:
+            break
+        # A weak pull to "unchanged", for pictures that leave a term open: without it, letters put on a blurred picture
+        # would be taken for sharpening.
+        pull = np.diag([1e-3, 2 * count, 2 * count, 2 * count])
+        weighted = terms * chosen
+        system = (weighted @ terms.T).astype(np.float64) + pull
+        right = (weighted @ values).astype(np.float64) + pull @ np.array([0.0, 1.0, 0.0, 0.0])
+        solution = np.linalg.solve(system, right)
+        error = np.abs(values - solution.astype(np.float32) @ terms)
+        chosen = allowed & (error <= np.quantile(error[chosen], 0.95) + 1)
+    gain = float(solution[1])
+    detail = (solution[2:].astype(np.float32) @ terms[2:]).reshape(a.shape)
+    return Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), detail)
+
+
+def _palette_errors(planes: list[Plane], palettes: tuple[bytes, bytes]) -> list[Plane]:
+    """Return by how much each cell's luma and chroma would change if the picture had only the other one's colours.
+
+    Where a picture is smooth, a palette shows as bands: this predicts them. The sign is that of the second picture less
+    the first.
+    """
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(palettes[0] or palettes[1])
+    full = np.clip(np.rint(rgb_of(planes).transpose(1, 2, 0)), 0, 255).astype(np.uint8)
+    picture = Image.fromarray(full)
+    banded = picture.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")
+    before, after = (np.asarray(p.convert("YCbCr"), dtype=np.float32) for p in (picture, banded))
+    change = np.clip(after - before, -_PALETTE_ERROR, _PALETTE_ERROR) * (-1 if palettes[0] else 1)
+    return [change[:, :, plane] for plane in range(3)]
+
+
+def _beyond(value: Plane, error: Plane) -> Plane:
+    """Return what of `value` is not explained by anything between nothing and `error`."""
+    return value - np.clip(value, np.minimum(error, 0), np.maximum(error, 0))
+
+
+def expected_noise(residual: Plane, a: Plane, b: Plane, where: npt.NDArray[np.bool_] | None = None) -> Plane:
+    """Return the mean residual to be expected at each cell, from the detail near it: a fit over the whole picture.
+
+    `where` are the cells to be fitted to, if not all are.
+    """
+    near = np.maximum(value_range(a, 1), value_range(b, 1))
+    around = np.maximum(value_range(a, 3), value_range(b, 3))
+    size = np.abs(residual)
+    size = np.minimum(size, np.quantile(size, 0.98))
+    terms = np.stack([np.ones_like(near), near, around], axis=-1)
+    chosen, sizes = (terms, size) if where is None else (terms[where], size[where])
+    chosen, sizes = chosen.reshape(-1, 3).astype(np.float64), sizes.reshape(-1).astype(np.float64)
+    square, right = chosen.T @ chosen, chosen.T @ sizes
+    for kept in ([0, 1, 2], [0, 1], [0, 2], [0]):  # detail never makes less noise
+        weights = np.linalg.solve(square[np.ix_(kept, kept)] + 1e-3 * np.eye(len(kept)), right[kept])
+        if (weights[1:] >= 0).all():
+            break
+    expected: Plane = (terms[:, :, kept] @ weights).astype(np.float32)
+    return np.maximum(expected, 0.3)
