@@ -140,6 +140,25 @@ def part_replaced(picture: Image.Image, other: Image.Image, share: float, rng: R
     return None
 
 
+def edge_replaced(picture: Image.Image, other: Image.Image, wide: float, rng: Random) -> Image.Image | None:
+    """Put a piece of another picture, `wide` times as wide as high, at the upper or lower edge, where marks stand."""
+    across = round((0.08 if wide == 1 else 0.15) * picture.width)
+    down = max(6, round(across / wide))
+    if across * 2 > min(picture.size):
+        return None
+    for _ in range(20):
+        near = rng.randrange(max(1, round(0.04 * picture.height)))
+        left, top = rng.randrange(picture.width - across), rng.choice((near, picture.height - down - near))
+        source = other.resize((max(across, other.width // 3), max(down, other.height // 3)))
+        x, y = rng.randrange(source.width - across + 1), rng.randrange(source.height - down + 1)
+        edited = picture.copy()
+        edited.paste(source.crop((x, y, x + across, y + down)), (left, top))
+        box = (left, top, left + across, top + down)
+        if _difference(edited.crop(box), picture.crop(box)) > 30:
+            return edited
+    return None
+
+
 def object_recoloured(picture: Image.Image, share: float, degrees: int, rng: Random) -> Image.Image | None:
     """Turn the hue of one round part that has colour."""
     across = round(share * max(picture.size))
@@ -188,6 +207,10 @@ def photo_edits(
         edited = part_replaced(picture, other, share, rng)
         if edited is not None:
             yield f"part replaced {share:.0%}", picture, edited
+    for name, wide in (("square", 1), ("strip", 4)):
+        edited = edge_replaced(picture, other, wide, rng)
+        if edited is not None:
+            yield f"{name} at the edge replaced", picture, edited
     for share, degrees in ((0.12, 120), (0.25, 60), (0.25, 180)):
         edited = object_recoloured(picture, share, degrees, rng)
         if edited is not None:

@@ -45,6 +45,7 @@ from captions.media.pictures import _TRANSPOSE, _converter, _orientation
 PEER_PYTHON = Path(sys.prefix) / "peers" / "near_duplicates" / "bin" / "python"
 METHODS = ("exact", "strict", "loose", "phash-64", "phash-256", "pdq")
 LARGEST = 1600  # pixels: larger originals are reduced first, so that the run stays short
+UNSEEN = ", then so small that the change cannot be seen"
 
 
 @dataclass(frozen=True)
@@ -183,14 +184,22 @@ def examine(job: Job) -> Outcome | None:
     return outcome
 
 
+def _reduced(picture: Image.Image) -> Iterator[tuple[str, Image.Image]]:
+    """Yield the sizes in which an edited picture is passed on."""
+    yield "", picture
+    if max(picture.size) > 640:
+        yield ", then 640 px", alterations.resized(picture, 640)
+    yield ", then half", alterations.resized(picture, max(picture.size) // 2)
+
+
 def _saved(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     """Yield the ways an edited picture is passed on."""
     yield "", alterations.png(picture)
     yield "", alterations.jpeg(picture, 75)
     yield "", alterations.jpeg(picture, 30)
-    if max(picture.size) > 640:
-        yield ", then 640 px", alterations.jpeg(alterations.resized(picture, 640), 85)
-    yield ", then half", alterations.jpeg(alterations.resized(picture, max(picture.size) // 2), 85)
+    for how, smaller in _reduced(picture):
+        if how:
+            yield how, alterations.jpeg(smaller, 85)
 
 
 def examine_page(job: tuple[int, str]) -> list[tuple[str, dict[str, bool]]]:
@@ -212,7 +221,14 @@ def examine_photographed(job: tuple[int, str, list[Path], list[Path]]) -> list[t
         return []
     kind, first, second = pair
     one = marks(alterations.png(first))
-    return [(f"photographed page, {kind}{how}", matches(one, marks(saved))) for how, saved in _saved(second)]
+    visible = {
+        how: photographed_pages.visible(a, b)
+        for (how, a), (_, b) in zip(_reduced(first), _reduced(second), strict=True)
+    }
+    return [
+        (f"photographed page, {kind}{how if visible[how] else UNSEEN}", matches(one, marks(saved)))
+        for how, saved in _saved(second)
+    ]
 
 
 def examine_family(job: tuple[Path, list[tuple[Path, str]]]) -> list[tuple[str, str, dict[str, bool]]]:

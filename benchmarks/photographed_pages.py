@@ -47,8 +47,13 @@ def pair(
     ground = opened(rng.choice(photos))
     shot = Shot.of(page.size, ground.size, rng)
     first, second = shot.taken(page, ground), shot.taken(other, ground)
+    return (kind, first, second) if visible(first, second) else None
+
+
+def visible(first: Image.Image, second: Image.Image) -> bool:
+    """Return whether a reader could tell the two apart."""
     apart = np.abs(np.asarray(first.convert("L"), np.int16) - np.asarray(second.convert("L"), np.int16))
-    return (kind, first, second) if np.count_nonzero(apart >= SEEN) >= SEEN_PIXELS else None
+    return bool(np.count_nonzero(apart >= SEEN) >= SEEN_PIXELS)
 
 
 @dataclass(frozen=True)
