@@ -23,7 +23,7 @@ from captions.fingerprint.evidence import (
 )
 from captions.fingerprint.framing import Framing, find_framing
 from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
-from captions.fingerprint.residual import Residual, expected_noise, residual_of
+from captions.fingerprint.residual import Detail, Residual, expected_noise, residual_of
 
 Policy = Literal["exact", "strict", "loose"]
 
@@ -281,7 +281,7 @@ def _without(found: "Residual", box: tuple[float, float, float, float]) -> "Resi
 
 
 def _difference(found: Residual) -> _Difference:
-    noise = 1 + expected_noise(found.luma, found.first, found.second)
+    noise = 1 + expected_noise(found.luma, Detail.of(found))
     region = np.sqrt(mean_around(found.luma**2, 5))
     chroma_side = min(CHROMA_SIDE, max(16, len(found.luma) // 2))
     off_blue, off_red = resampled(found.blue, chroma_side), resampled(found.red, chroma_side)
@@ -312,9 +312,10 @@ def _finest_outlier(found: Residual) -> float:
     """
     size = np.abs(found.luma)
     differs = size > min(_DIFFERS, float(np.quantile(size, 0.9)))
-    relative = size / expected_noise(found.luma, found.first, found.second)
+    detail = Detail.of(found)
+    relative = size / expected_noise(found.luma, detail)
     relative = np.minimum(relative, np.quantile(relative, 0.98))  # what stands out in a small part is not noise
     tail = float(np.sqrt((relative**2).mean()) / max(float(relative.mean()), 1e-6)) / _EVEN_TAIL
-    noise = _FINEST_NOISE + expected_noise(found.luma, found.first, found.second, differs) * max(1.0, tail)
+    noise = _FINEST_NOISE + expected_noise(found.luma, detail, differs) * max(1.0, tail)
     outlier = float((np.sqrt(mean_around(found.luma**2, 3)) / np.sqrt(mean_around(noise**2, 3))).max())
     return outlier / (1 + _FINEST_SHARPENED * max(0.0, found.fit.sharpness - _UNSHARPENED))

@@ -13,6 +13,7 @@ from captions.fingerprint.evidence import WRITING, Evidence
 from captions.fingerprint.framing import Framing, reframed
 from captions.fingerprint.planes import Plane, resampled, rgb_of, smoothed, value_range
 
+_FITTED_CELLS = 40_000  # more say no more of four terms
 _PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower
 
 
@@ -82,8 +83,11 @@ def _fitted(first: list[Plane], second: list[Plane]) -> Fit:
     fine = smoothed(a)
     coarse = smoothed(smoothed(smoothed(fine)))
     middle = float(a[usable].mean())
-    terms = np.stack([np.ones_like(a), a - middle, a - fine, fine - coarse]).reshape(4, -1)
-    values, allowed = b.reshape(-1), usable.reshape(-1)
+    detail = np.stack([a - fine, fine - coarse])
+    step = max(1, a.size // _FITTED_CELLS)
+    step += step > 1 and len(a) % step == 0  # not the same columns of every row
+    terms = np.stack([np.ones_like(a), a - middle, *detail]).reshape(4, -1)[:, ::step]
+    values, allowed = b.reshape(-1)[::step], usable.reshape(-1)[::step]
     chosen = allowed
     solution = np.array([middle, 1.0, 0.0, 0.0])
     for _ in range(3):
@@ -100,8 +104,8 @@ def _fitted(first: list[Plane], second: list[Plane]) -> Fit:
         error = np.abs(values - solution.astype(np.float32) @ terms)
         chosen = allowed & (error <= np.quantile(error[chosen], 0.95) + 1)
     gain = float(solution[1])
-    detail = (solution[2:].astype(np.float32) @ terms[2:]).reshape(a.shape)
-    return Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), detail)
+    changed: Plane = np.tensordot(solution[2:].astype(np.float32), detail, 1)
+    return Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), changed)
 
 
 def _palette_errors(planes: list[Plane], palettes: tuple[bytes, bytes]) -> list[Plane]:
@@ -125,16 +129,27 @@ def _beyond(value: Plane, error: Plane) -> Plane:
     return value - np.clip(value, np.minimum(error, 0), np.maximum(error, 0))
 
 
-def expected_noise(residual: Plane, a: Plane, b: Plane, where: npt.NDArray[np.bool_] | None = None) -> Plane:
+@dataclass(frozen=True)
+class Detail:
+    """How much happens in either picture around each cell: largest less smallest luma within 3 x 3 and 7 x 7 cells."""
+
+    near: Plane
+    around: Plane
+
+    @classmethod
+    def of(cls, found: Residual) -> "Detail":
+        a, b = found.first, found.second
+        return cls(np.maximum(value_range(a, 1), value_range(b, 1)), np.maximum(value_range(a, 3), value_range(b, 3)))
+
+
+def expected_noise(residual: Plane, detail: Detail, where: npt.NDArray[np.bool_] | None = None) -> Plane:
     """Return the mean residual to be expected at each cell, from the detail near it: a fit over the whole picture.
 
     `where` are the cells to be fitted to, if not all are.
     """
-    near = np.maximum(value_range(a, 1), value_range(b, 1))
-    around = np.maximum(value_range(a, 3), value_range(b, 3))
     size = np.abs(residual)
     size = np.minimum(size, np.quantile(size, 0.98))
-    terms = np.stack([np.ones_like(near), near, around], axis=-1)
+    terms = np.stack([np.ones_like(detail.near), detail.near, detail.around], axis=-1)
     chosen, sizes = (terms, size) if where is None else (terms[where], size[where])
     chosen, sizes = chosen.reshape(-1, 3).astype(np.float64), sizes.reshape(-1).astype(np.float64)
     square, right = chosen.T @ chosen, chosen.T @ sizes
