@@ -84,10 +84,13 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     chroma.paste(red, (CHROMA_SIDE, 0))
     packed_chroma = _webp(chroma, _CHROMA_QUALITY, _TEXT_METHOD)
     palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _PALETTE_COLOURS else b""
-    side = TEXT_SIDE if writing else _photo_side(shorter)
     room = _LARGEST - _HEADER.size - len(palette) - len(packed_chroma)
-    qualities, method = (_TEXT_QUALITIES, _TEXT_METHOD) if writing else (_FINE_QUALITIES, _FINE_METHOD)
-    packed = _fitting(_thumbnail(grey, side), qualities, method, room)
+    if writing:
+        packed = _fitting(_thumbnail(grey, TEXT_SIDE), _TEXT_QUALITIES, _TEXT_METHOD, room)
+    else:  # fur and grass take more room than there is for so many cells: fewer then
+        sides = range(_photo_side(shorter), COARSE_SIDE - 1, -2 * _SIDE_STEP)
+        tries = (_fitting(_thumbnail(grey, side), _FINE_QUALITIES, _FINE_METHOD, room) for side in sides)
+        packed = next((found for found in tries if found is not None), None)
     if packed is None:
         return None
     header = _HEADER.pack(_LAYOUT, picture.width, picture.height, writing, len(palette), len(packed_chroma))
