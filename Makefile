@@ -57,7 +57,7 @@ lint: install ## ruff, mypy --strict and cfn-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cfn-lint template.yaml cli/captions_cli/results.yaml
+	@$(BIN)/cfn-lint template.yaml monitoring.yaml cli/captions_cli/results.yaml
 
 format: install ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
@@ -118,8 +118,8 @@ layers-requirements: $(UV) ## pin the layers' packages anew, in the versions tha
 	@$(LAYER_COMPILE) layers/recording/requirements.in -o layers/recording/requirements.txt
 
 validate: install $(VENV)/sam/.installed $(VENV)/checkov/.installed ## cfn-lint, checkov and sam validate --lint
-	@$(BIN)/cfn-lint template.yaml
-	@$(VENV)/checkov/bin/checkov --file template.yaml --framework cloudformation --skip-download --compact --quiet
+	@$(BIN)/cfn-lint template.yaml monitoring.yaml
+	@$(VENV)/checkov/bin/checkov --file template.yaml monitoring.yaml --framework cloudformation --skip-download --compact --quiet
 	@$(SAM) validate --lint --region $(or $(REGION),us-east-1)
 
 build: install $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam

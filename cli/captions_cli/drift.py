@@ -78,11 +78,17 @@ def _drifted(found: dict[str, Any]) -> Drifted:
 
 
 def resources(stack: Stack, *kinds: str) -> dict[str, str]:
-    """Physical ids of the stack's resources of these types, by logical id."""
-    pages = stack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack.name)
-    return {
-        found["LogicalResourceId"]: found["PhysicalResourceId"]
-        for page in pages
-        for found in page["StackResourceSummaries"]
-        if found["ResourceType"] in kinds and found.get("PhysicalResourceId")
-    }
+    """Physical ids of the stack's resources of these types, by logical id, those of its nested stacks among them."""
+    pages = stack.client("cloudformation").get_paginator("list_stack_resources")
+    found: dict[str, str] = {}
+    stacks = [stack.name]
+    while stacks:
+        for page in pages.paginate(StackName=stacks.pop()):
+            for resource in page["StackResourceSummaries"]:
+                if not resource.get("PhysicalResourceId"):
+                    continue
+                if resource["ResourceType"] == "AWS::CloudFormation::Stack":
+                    stacks.append(resource["PhysicalResourceId"])
+                if resource["ResourceType"] in kinds:
+                    found[resource["LogicalResourceId"]] = resource["PhysicalResourceId"]
+    return found

@@ -281,3 +281,68 @@ def test_a_deleted_stack_leaves_what_is_retained(deployer: Deployer, tmp_path: P
         deployer.stack.client("lambda", REGION).get_function(FunctionName=outputs["Worker"])
     with pytest.raises(ClientError, match="does not exist"):
         deployer.described("deleted")
+
+
+ALARM = {
+    "Type": "AWS::CloudWatch::Alarm",
+    "Properties": {
+        "Namespace": "AWS/SQS", "MetricName": "ApproximateNumberOfMessagesVisible", "Statistic": "Maximum",
+        "Period": 60, "EvaluationPeriods": 1, "Threshold": {"Ref": "Depth"},
+        "ComparisonOperator": "GreaterThanThreshold",
+        "Dimensions": [{"Name": "QueueName", "Value": {"Ref": "QueueName"}}],
+    },
+}  # fmt: skip
+
+
+def nesting(deployer: Deployer, key: str, **alarms: Any) -> dict[str, Any]:
+    """A template with a queue, and a nested stack that watches it."""
+    nested = {
+        "Parameters": {"QueueName": {"Type": "String"}, "Depth": {"Type": "Number"}},
+        "Resources": {"Deep": ALARM} | alarms,
+    }
+    deployer.s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(nested).encode())
+    return {
+        "Parameters": {"Depth": {"Type": "Number", "Default": 5}},
+        "Resources": {
+            "Work": {"Type": "AWS::SQS::Queue"},
+            "Watch": {
+                "Type": "AWS::CloudFormation::Stack",
+                "Properties": {
+                    "TemplateURL": f"{deployer.s3.meta.endpoint_url}/{BUCKET}/{key}",
+                    "Parameters": {"QueueName": {"Fn::GetAtt": ["Work", "QueueName"]}, "Depth": {"Ref": "Depth"}},
+                },
+            },
+        },
+    }
+
+
+def test_a_nested_stack_is_made_changed_and_removed_with_its_parent(deployer: Deployer) -> None:
+    cloudwatch = deployer.stack.client("cloudwatch", REGION)
+
+    def thresholds() -> list[float]:
+        return [alarm["Threshold"] for alarm in cloudwatch.describe_alarms()["MetricAlarms"]]
+
+    deployer.deploy("nesting", nesting(deployer, "nested"))
+    (watch,) = [
+        resource["PhysicalResourceId"]
+        for resource in deployer.cloudformation.describe_stack_resources(StackName="nesting")["StackResources"]
+        if resource["LogicalResourceId"] == "Watch"
+    ]
+    inner = deployer.described(watch)
+    assert (inner["StackStatus"], inner["ParentId"]) == ("CREATE_COMPLETE", deployer.described("nesting")["StackId"])
+    assert thresholds() == [5.0]
+
+    deployer.deploy("nesting", nesting(deployer, "nested"), "UPDATE", Depth="7")
+    assert (deployer.described(watch)["StackStatus"], thresholds()) == ("UPDATE_COMPLETE", [7.0])
+
+    # A queue that cannot be made takes back what was changed, in the nested stack too.
+    broken = nesting(deployer, "broken", Wrong={"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "a"}})
+    with pytest.raises(WaiterError):
+        deployer.deploy("nesting", broken, "UPDATE", Depth="9")
+    assert deployer.described("nesting")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert thresholds() == [7.0]
+
+    deployer.cloudformation.delete_stack(StackName="nesting")
+    deployer.cloudformation.get_waiter("stack_delete_complete").wait(StackName="nesting", WaiterConfig={"Delay": 0.2})
+    assert thresholds() == []
+    assert deployer.described(watch)["StackStatus"] == "DELETE_COMPLETE"

@@ -83,8 +83,54 @@ class Template:
 
 @cache
 def current() -> Template:
-    """The template of the working copy."""
-    return Template(yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8")))
+    """The template of the working copy, with the resources of its nested stack among its own."""
+    return Template(flattened(yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))))
+
+
+def flattened(raw: dict[str, Any]) -> dict[str, Any]:
+    """A template in whose nested stacks' place stand their resources, with what their parameters are given."""
+    resources: dict[str, Any] = {}
+    conditions = dict(raw["Conditions"])
+    for name, resource in raw["Resources"].items():
+        if resource["Type"] != "AWS::CloudFormation::Stack":
+            resources[name] = resource
+            continue
+        given = resource["Properties"]["Parameters"]
+        nested = yaml_parse((ROOT / resource["Properties"]["TemplateURL"]).read_text(encoding="utf-8"))
+        assert set(given) == set(nested["Parameters"]), name
+        own = {"Resources": nested["Resources"], "Conditions": nested.get("Conditions", {})}
+        filled = _filled(own, given)
+        assert not set(filled["Resources"]) & set(raw["Resources"]), name
+        resources |= filled["Resources"]
+        conditions |= filled["Conditions"]
+    return raw | {"Resources": resources, "Conditions": conditions}
+
+
+def _filled(node: Any, given: dict[str, Any]) -> Any:
+    """A node of a nested template with its parameters replaced by what they are given."""
+    match node:
+        case {"Ref": str(name)} if name in given and len(node) == 1:
+            return given[name]
+        case {"Fn::Sub": str(text)}:
+            return {"Fn::Sub": re.sub(r"\$\{(\w+)\}", lambda found: _in_text(found, given), text)}
+        case dict():
+            return {key: _filled(value, given) for key, value in node.items()}
+        case list():
+            return [_filled(value, given) for value in node]
+    return node
+
+
+def _in_text(reference: re.Match[str], given: dict[str, Any]) -> str:
+    match given.get(reference[1]):
+        case {"Ref": name}:
+            return f"${{{name}}}"
+        case {"Fn::GetAtt": [name, attribute]}:
+            return f"${{{name}.{attribute}}}"
+        case {"Fn::GetAtt": str(path)}:
+            return f"${{{path}}}"
+        case {"Fn::Join": [separator, parts]}:
+            return str(separator).join("${" + ".".join(part["Fn::GetAtt"]) + "}" for part in parts)
+    return reference[0]
 
 
 Check = Callable[[Template], Iterator[str]]
@@ -139,20 +185,26 @@ def listed(node: Any) -> list[Any]:
 
 
 def statements(template: Template, role: str) -> list[dict[str, Any]]:
-    """The statements of a role's own policies."""
-    return [
-        statement
-        for policy in template.resources[role]["Properties"]["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-    ]
+    """The statements of a role's own policies, and of those it always has with other roles."""
+    return _statements(template.resources, role)
 
 
 def statement(raw: dict[str, Any], role: str, sid: str) -> Any:
-    """One statement of a role's first policy."""
-    (found,) = [
-        entry for entry in properties(raw, role)["Policies"][0]["PolicyDocument"]["Statement"] if entry["Sid"] == sid
-    ]
+    """One statement of a role's policies."""
+    (found,) = [entry for entry in _statements(raw["Resources"], role) if entry["Sid"] == sid]
     return found
+
+
+def _statements(resources: dict[str, Any], role: str) -> list[dict[str, Any]]:
+    documents = [policy["PolicyDocument"] for policy in resources[role]["Properties"]["Policies"]]
+    documents += [
+        resource["Properties"]["PolicyDocument"]
+        for resource in resources.values()
+        if resource["Type"] == "AWS::IAM::Policy"
+        and "Condition" not in resource
+        and {"Ref": role} in resource["Properties"]["Roles"]
+    ]
+    return [statement for document in documents for statement in document["Statement"]]
 
 
 def texts(node: Any) -> Iterator[str]:

@@ -203,3 +203,27 @@ def test_invariant_holds(check: Check) -> None:
 @pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
 def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
     assert list(check(mutated(mutation))) != []
+
+
+KEPT = {
+    "AWS::AppConfig::Application": {"ConfigurationApplication"},
+    "AWS::DynamoDB::Table": {"CaptionsTable", "ControlTable", "FingerprintsTable"},
+    "AWS::Events::EventBus": {"EventBus"},
+    "AWS::KMS::Key": {"DataKey"},
+    "AWS::Lambda::Function": {"CaptionFunction", "DedupeFunction", "SweepFunction", "TranscribeFunction"},
+    "AWS::Logs::LogGroup": {"CaptionLogGroup", "DedupeLogGroup", "SweepLogGroup", "TranscribeLogGroup"},
+    "AWS::S3::Bucket": {"MediaBucket"},
+    "AWS::SNS::Topic": {"AlarmTopic"},
+    "AWS::SQS::Queue": {
+        "AudioDeadLetterQueue", "AudioQueue", "ImageDeadLetterQueue", "ImageQueue", "RuleDeadLetterQueue",
+        "UploadsDeadLetterQueue", "UploadsQueue",
+    },
+    "AWS::SecretsManager::Secret": {"EndpointSecret"},
+}  # fmt: skip
+"""Logical ids that deployed stacks have: another id for the same thing would replace it, with what it holds."""
+
+
+@pytest.mark.parametrize("type_", KEPT)
+def test_an_update_of_a_deployed_stack_replaces_nothing_that_holds_data(type_: str) -> None:
+    names = {name for name, _ in current().of_type(type_)}
+    assert KEPT[type_] <= names

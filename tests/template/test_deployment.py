@@ -83,7 +83,7 @@ def updates_shift_traffic_as_the_parameter_says_and_roll_back_on_failure(templat
 
 
 @caught(
-    lambda raw: properties(raw, "ImagingLayer").pop("PublishLambdaVersion"),
+    lambda raw: raw["Globals"]["LayerVersion"].pop("PublishLambdaVersion"),
     lambda raw: properties(raw, "CaptionFunction").pop("AutoPublishAliasAllProperties"),
     lambda raw: properties(raw, "InferenceLayer").update(RetentionPolicy="Delete"),
 )

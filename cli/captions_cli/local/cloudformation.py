@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -26,6 +27,7 @@ from captions_cli.local.errors import StackError
 from captions_cli.local.server import AwsCall, Forward
 from captions_cli.local.translate import (
     ACCOUNT_ID,
+    NESTED_STACK,
     Resource,
     Translation,
     new_stack_id,
@@ -126,6 +128,7 @@ class StackRecord:
     capabilities: Sequence[str] = ()
     tags: Sequence[Mapping[str, str]] = ()
     protected: bool = False
+    parent: str | None = None  # the id of the stack that this one is nested in
     events: list[dict[str, Any]] = field(default_factory=list)
     statuses: dict[str, tuple[str, datetime]] = field(default_factory=dict)  # logical id -> its last status
     change_sets: dict[str, ChangeSet] = field(default_factory=dict)
@@ -269,8 +272,10 @@ class CloudFormation:
         raise CloudFormationError("ValidationError", "Either Template URL or Template Body must be specified.")
 
     def _fetch(self, url: str, region: str) -> str:
-        """A template from S3; its URL is path-style, or has the bucket in front of the host."""
+        """A template from S3; its URL is path-style, or has the bucket in front of the host. Or a file's."""
         split = urlsplit(url)
+        if split.scheme == "file":  # of a nested stack, in the source tree
+            return Path(unquote(split.path)).read_text(encoding="utf-8")
         path = unquote(split.path).lstrip("/")
         host = split.hostname or ""
         if ".s3." in host or ".s3-" in host or (host.endswith(".localhost") and host != "localhost"):
@@ -387,7 +392,8 @@ class CloudFormation:
                 for change in changes_between(before, after):
                     if change.after is not None:
                         self._put(stack, change, done)
-                self._deployed(after)
+                if stack.parent is None:  # a nested stack runs nothing of its own
+                    self._deployed(after)
             except Exception as error:
                 if not isinstance(error, StackError | ClientError | BotoCoreError):
                     LOGGER.exception("stack_update_failed stack=%s", stack.name)
@@ -409,7 +415,7 @@ class CloudFormation:
         self._event(stack, change.after, f"{verb}_IN_PROGRESS")
         done.append(change)
         try:
-            provisioning.put(change.after, before, self._of(stack))
+            self._provision(stack, change.after, before)
         except (StackError, ClientError, BotoCoreError) as error:
             self._event(stack, change.after, f"{verb}_FAILED", str(error))
             raise StackError(f"{change.after.logical_id}: {error}") from error
@@ -423,9 +429,9 @@ class CloudFormation:
             assert change.after is not None
             try:
                 if change.before is not None and not change.replaced:
-                    provisioning.put(change.before, change.after, self._of(stack))
+                    self._provision(stack, change.before, change.after)
                 else:
-                    provisioning.delete(change.after, self._of(stack))
+                    self._remove(stack, change.after)
             except Exception as error:
                 # What failed to come to be may not be there to be removed.
                 LOGGER.info("rollback_left resource=%s error=%s", change.after.logical_id, error)
@@ -441,7 +447,7 @@ class CloudFormation:
                 self._event(stack, gone, "DELETE_SKIPPED")
                 continue
             try:
-                provisioning.delete(gone, self._of(stack))
+                self._remove(stack, gone)
                 self._event(stack, gone, "DELETE_COMPLETE")
             except (StackError, ClientError, BotoCoreError) as error:
                 self._event(stack, gone, "DELETE_FAILED", str(error))  # and the update is complete, as in AWS
@@ -453,13 +459,14 @@ class CloudFormation:
             self._stack_event(stack, "DELETE_IN_PROGRESS", "User Initiated")
             failed = []
             if stack.translation is not None:
-                self._removed(stack.translation)
+                if stack.parent is None:
+                    self._removed(stack.translation)
                 for resource in reversed(list(stack.translation.resources.values())):
                     if resource.deletion_policy != "Delete":
                         self._event(stack, resource, "DELETE_SKIPPED")
                         continue
                     try:
-                        provisioning.delete(resource, self._of(stack))
+                        self._remove(stack, resource)
                         self._event(stack, resource, "DELETE_COMPLETE")
                     except (StackError, ClientError, BotoCoreError) as error:
                         self._event(stack, resource, "DELETE_FAILED", str(error))
@@ -470,6 +477,32 @@ class CloudFormation:
             else:
                 stack.deleted = datetime.now(UTC)
                 self._stack_event(stack, "DELETE_COMPLETE")
+
+    def _provision(self, stack: StackRecord, resource: Resource, before: Resource | None) -> None:
+        if resource.type != NESTED_STACK:
+            provisioning.put(resource, before, self._of(stack))
+            return
+        nested = self._find(resource.reference, stack.region)
+        if nested is None:
+            nested = StackRecord(resource.name, stack.region, resource.reference, parent=stack.id)
+            with self._guard:
+                self._stacks.append(nested)
+        nested.template = self._fetch(str(resource.properties["TemplateURL"]), stack.region)
+        nested.declared = parse_template(nested.template).get("Parameters", {})
+        parameters = {name: str(value) for name, value in resource.properties.get("Parameters", {}).items()}
+        self._apply(nested, self._translated(nested, nested.template, parameters))
+        if not nested.status.endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE")) or "ROLLBACK" in nested.status:
+            raise StackError(f"{nested.name} ended as {nested.status}: {nested.reason}")
+
+    def _remove(self, stack: StackRecord, resource: Resource) -> None:
+        if resource.type != NESTED_STACK:
+            provisioning.delete(resource, self._of(stack))
+            return
+        nested = self._find(resource.reference, stack.region)
+        if nested is not None and not nested.gone:
+            self._take_down(nested)
+            if not nested.gone:
+                raise StackError(f"{nested.name} ended as {nested.status}: {nested.reason}")
 
     def _of(self, stack: StackRecord) -> provisioning.Clients:
         return lambda service: self._clients(stack.region, service)
@@ -849,6 +882,7 @@ def _described(stack: StackRecord) -> dict[str, Any]:
         ],
         "Tags": list(stack.tags),
         "EnableTerminationProtection": stack.protected,
+        "ParentId": stack.parent,
         "DriftInformation": {
             "StackDriftStatus": drift["StackDriftStatus"],
             "LastCheckTimestamp": drift.get("Timestamp"),

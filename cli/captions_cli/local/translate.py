@@ -28,6 +28,7 @@ CODE_BUCKET = "local-deployment-artifacts"  # what functions and layers of the s
 CODE_KEY = "source-tree"
 SECRET_ARN_SUFFIX = "LocAl1"  # Secrets Manager adds six characters to a secret's name
 
+NESTED_STACK = "AWS::CloudFormation::Stack"
 _NO_VALUE = object()
 _NAME_SUFFIX_LENGTH = 12  # as CloudFormation's generated names have
 
@@ -92,6 +93,7 @@ RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::AppConfig::HostedConfigurationVersion": ResourceType(
         "not emulated", "functions get their parameters at the start"
     ),
+    "AWS::CloudFormation::Stack": ResourceType("created", "a stack of its own"),
     "AWS::XRay::Group": ResourceType("not emulated", "traces are not collected"),
     "AWS::Budgets::Budget": ResourceType("not emulated", "nothing is billed"),
 }
@@ -218,7 +220,10 @@ def _parameter_values(declared: Mapping[str, Any], overrides: Mapping[str, str])
 
 
 def _local_code(sam: dict[str, Any], root: Path) -> dict[str, Path]:
-    """Point CodeUri and ContentUri at an object in a bucket, as `sam package` does; returns the directories named."""
+    """Point CodeUri and ContentUri at an object in a bucket, as `sam package` does; returns the directories named.
+
+    The templates of nested stacks get file URLs.
+    """
     default = sam.get("Globals", {}).get("Function", {}).pop("CodeUri", None)
     uploaded = {"Bucket": CODE_BUCKET, "Key": CODE_KEY}
     code: dict[str, Path] = {}
@@ -231,6 +236,8 @@ def _local_code(sam: dict[str, Any], root: Path) -> dict[str, Path]:
             properties["CodeUri"] = dict(uploaded)
         elif resource["Type"] == "AWS::Serverless::LayerVersion":
             properties["ContentUri"] = dict(uploaded)
+        elif resource["Type"] == NESTED_STACK and "://" not in str(properties.get("TemplateURL")):
+            properties["TemplateURL"] = (root / str(properties.get("TemplateURL"))).resolve().as_uri()
     return code
 
 
@@ -516,6 +523,8 @@ class _Resolver:
                 qualifier = physical if self._types[name] == "AWS::Lambda::Alias" else "$LATEST"
                 function = str(self.value(self._properties[name]["FunctionName"], at)).split(":function:")[-1]
                 return self._arn("lambda", f"function:{function.split(':')[0]}:{qualifier}")
+            case "AWS::CloudFormation::Stack":
+                return nested_stack_id(self.stack_id, physical)
             case "AWS::IAM::ManagedPolicy":
                 return f"arn:{self._partition}:iam::{ACCOUNT_ID}:policy/{physical}"
             case _:
@@ -582,6 +591,12 @@ class _NotNamedYetError(StackError):
 def new_stack_id(region: str, stack_name: str) -> str:
     """An ARN for a new stack, as CloudFormation makes one."""
     return f"arn:{partition_of(region)}:cloudformation:{region}:{ACCOUNT_ID}:stack/{stack_name}/{uuid.uuid4()}"
+
+
+def nested_stack_id(parent_id: str, name: str) -> str:
+    """The ARN of a nested stack: known before it is made, and the same as long as it is there."""
+    account = parent_id.partition(":stack/")[0]
+    return f"{account}:stack/{name}/{uuid.uuid5(uuid.NAMESPACE_URL, f'{parent_id}/{name}')}"
 
 
 def partition_of(region: str) -> str:
