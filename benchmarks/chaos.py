@@ -42,9 +42,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pipeline import FORMS, collages, encoded, sources
 
-from captions.records import Record
+from captions.records.table import Record
 from captions_cli.local import LocalStack, StackError
-from captions_cli.local.aws_faults import AwsFault, AwsFaults
+from captions_cli.local.aws.faults import AwsFault, AwsFaults
 from captions_cli.spending import spending
 
 ROOT = Path(__file__).parents[1]

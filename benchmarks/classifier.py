@@ -27,8 +27,8 @@ from PIL import Image
 
 from captions import media
 from captions.fingerprint import fingerprint_image
-from captions.looks import CATEGORIES, Looks
-from captions.looks.judging import Forest, judged, packaged
+from captions.picture_class import CATEGORIES, Looks
+from captions.picture_class.forest import Forest, judged, packaged
 
 HELD_OUT = Path(__file__).parent / "looks_held_out.json.gz"
 BINS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.01))

@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import pipeline
 
-from captions.records import Record
+from captions.records.table import Record
 from captions_cli.local import LocalStack
-from captions_cli.local.server import AwsCall, AwsEndpoint, Forward
+from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward
 from support.capacity import Meter
 
 ROOT = Path(__file__).parents[1]

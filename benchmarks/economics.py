@@ -33,18 +33,18 @@ from typing import Any
 from PIL import Image
 
 from captions import media
-from captions.answering import Answered, answer
-from captions.catalogue import Catalogue
-from captions.catalogue import load as load_catalogue
+from captions.config.policy import Policy, load
 from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
 from captions.gateway import Attempt, Endpoint, Gateway, Media
-from captions.gateway.costs import cost_of
-from captions.gateway.exchange import Usage
-from captions.looks import Looks, classify
-from captions.policy import Policy, load
-from captions.routing import Chains, chains
+from captions.gateway.catalogue import Catalogue
+from captions.gateway.catalogue import load as load_catalogue
+from captions.gateway.pricing import cost_of
+from captions.gateway.types import Usage
+from captions.inference.escalation import Answered, answer
+from captions.picture_class import Looks, classify
+from captions.routing.routes import Chains, chains
 from captions.tasks import Ask, Seen
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 TESTS_MEDIA = Path(__file__).parents[1] / "tests" / "media"
 EASY = 0.8  # of a month's pictures, by kind

@@ -1,4 +1,4 @@
-"""Fit the classifier of looks: writes shared/captions/looks/model.json and the models that hold sources out.
+"""Fit the classifier of looks: writes shared/captions/picture_class/model.json and the models that hold sources out.
 
     make looks MEDIA=DIR CORPUS=DIR
 
@@ -32,10 +32,10 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 
 from captions import media
-from captions.looks import CATEGORIES
-from captions.looks.features import measured
-from captions.looks.judging import sharpened
-from captions.looks.script import ScriptModel, measured_lines
+from captions.picture_class import CATEGORIES
+from captions.picture_class.cjk import ScriptModel, measured_lines
+from captions.picture_class.features import measured
+from captions.picture_class.forest import sharpened
 
 FOLDS = 4
 TREES, LEAVES = 48, 96

@@ -58,8 +58,8 @@ def bare(spec: dict[str, Any]) -> Call:
 
 def gateway(spec: dict[str, Any]) -> Call:
     """The gateway, as the functions use it."""
-    from captions.catalogue import load
     from captions.gateway import Endpoint, Gateway, Media, Request
+    from captions.gateway.catalogue import load
 
     client = Gateway(
         endpoints=[Endpoint(url) for url in spec["urls"]],

@@ -222,8 +222,8 @@ async def _sandboxes(sandboxes: int, rate: float, seconds: float, *, shared: boo
     import base64
     import random
 
-    from captions.catalogue import load
     from captions.gateway import Breakers, ControlTable, Endpoint, Gateway, Media, Request
+    from captions.gateway.catalogue import load
 
     lock, writes, reads = threading.Lock(), [0], [0]
     stand_in = _table(lock, writes, reads)

@@ -20,6 +20,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = Path(__file__).with_name("gateway_clients.py")
+MODULE = "captions_cli.local.model_endpoint"
 PEER = ROOT / ".venv" / "peers" / "litellm"
 PEER_REQUIREMENTS = Path(__file__).with_name("peers") / "litellm.txt"
 PACKAGES = {"bare": "openai", "gateway": "openai", "litellm": "litellm"}
@@ -74,7 +75,15 @@ class EndpointProcess:
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "captions_cli.local.endpoint", "--port", "0", "--exit-with-parent", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "captions_cli.local.model_endpoint",
+                "--port",
+                "0",
+                "--exit-with-parent",
+                *arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -19,7 +19,7 @@ from gateway_lab import ROOT, machine, python_of, table, write
 
 IMPORTS = {
     "bare": "from openai import AsyncOpenAI",
-    "gateway": "from captions.gateway import Gateway; from captions.catalogue import load; load()",
+    "gateway": "from captions.gateway import Gateway; from captions.gateway.catalogue import load; load()",
     "litellm": "from litellm import Router",
 }
 GOAL_MS, GOAL_MB = 60.0, 10.0
@@ -74,7 +74,7 @@ def installed_mb(client: str) -> float:
     size = sum(json.loads(done.stdout).values())
     if client == "gateway":
         captions = ROOT / "shared" / "captions"
-        own = [*(captions / "gateway").glob("*.py"), captions / "catalogue.py", captions / "models.toml"]
+        own = [*(captions / "gateway").glob("*.py"), captions / "gateway" / "models.toml"]
         size += sum(file.stat().st_size for file in own)
     return float(size) / 1e6
 

@@ -27,10 +27,10 @@ print(elapsed * 1000, used.ru_maxrss / 1024, len(sys.modules), ",".join(heavy) o
 """
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "boto3 alone": ("boto3",),
-    "dedupe": ("app", "captions.intake"),
-    "caption": ("app", "captions.captioning"),
-    "transcribe": ("app", "captions.captioning"),
-    "sweep": ("app", "captions.sweeping"),
+    "dedupe": ("app", "captions.pipeline.ingest"),
+    "caption": ("app", "captions.pipeline.caption"),
+    "transcribe": ("app", "captions.pipeline.caption"),
+    "sweep": ("app", "captions.pipeline.sweep"),
 }
 
 

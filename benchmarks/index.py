@@ -24,9 +24,9 @@ from moto import mock_aws
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from captions.fingerprint import RADIUS, fingerprint_image, hamming
-from captions.neighbours import Neighbours, protocol
-from captions.neighbours.protocol import Announcement
-from captions.uploads import ObjectVersion, pad_sequencer
+from captions.near_duplicates import Neighbours, protocol
+from captions.near_duplicates.protocol import Announcement
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.capacity import Meter, item_size
 from support.journeys import measured
 from support.pipeline import REGION, locked

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image, ImageOps, ImageStat
 
 from captions.fingerprint import BAND_BITS, bands, perceptual_hash
-from captions.fingerprint.perceptual import reframed_hashes
-from captions.neighbours.index import MAX_PAGES
+from captions.fingerprint.phash import reframed_hashes
+from captions.near_duplicates.index import MAX_PAGES
 
 POSTING_BYTES = 123
 """One posting of a band, key and attribute names included (benchmarks/index.py)."""

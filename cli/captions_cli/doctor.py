@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from captions.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
+from captions.gateway.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
 from captions_cli import alarms, deploying, drift, endpoint_models, loopback, redriving
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captions.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
+from captions.gateway.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
 from captions.overrides import UnreadableError, read
 from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode, explain
@@ -60,7 +60,7 @@ def key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
 
     Raises CommandError when the secret cannot be read.
     """
-    from captions.gateway.keys import NO_KEY, parse_secret
+    from captions.gateway.api_keys import NO_KEY, parse_secret
 
     if key := env.get(KEY_VARIABLE):
         return key

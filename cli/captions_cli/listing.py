@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from captions.records import PENDING, SHARDS, Record, Records
+from captions.records.table import PENDING, SHARDS, Record, Records
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 from captions_cli.uploading import printable

@@ -18,7 +18,7 @@ from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
 from captions_cli.stack import Choice, LocalState, Stack, connect, home
 
 if TYPE_CHECKING:
-    from captions.catalogue import Catalogue
+    from captions.gateway.catalogue import Catalogue
     from captions_cli.background import Settings
 
 INTERRUPTED = 130
@@ -774,7 +774,7 @@ def edit(
     language: Annotated[str | None, typer.Option(help="BCP 47 tag of your words; as before by default.")] = None,
 ) -> None:
     """Put your words in the place of a caption; no model ever overwrites them."""
-    from captions.policy import is_language
+    from captions.config.policy import is_language
     from captions_cli import rendering, reviewing
 
     given: Globals = ctx.obj

@@ -6,16 +6,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captions import policy, routing
-from captions.catalogue import Catalogue
+from captions.config import policy
+from captions.config.environment import IntakeSettings, WorkerSettings
+from captions.config.policy import Policy, PolicyError
+from captions.gateway.catalogue import Catalogue
 from captions.overrides import UnreadableError, read
-from captions.policy import Policy, PolicyError
-from captions.settings import IntakeSettings, WorkerSettings
+from captions.routing import routes
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 
 if TYPE_CHECKING:
-    from captions.looks import Looks
+    from captions.picture_class import Looks
 
 PICTURE_TOKENS = 1_200
 """A picture of middling size at a vision model; the largest copy that is sent takes about 2,400."""
@@ -48,7 +49,7 @@ class Explanation:
     named_by: str | None = None
     ask: Mapping[str, Any] | None = None
     prompt_version: str | None = None
-    chains: routing.Chains | None = None
+    chains: routes.Chains | None = None
     estimate: Estimate | None = None
 
 
@@ -102,7 +103,7 @@ def checked(
     """
     try:
         found = policy.load(text, parameters=parameters, catalogue=catalogue)
-        routing.check(found)
+        routes.check(found)
     except PolicyError as error:
         raise CommandError(f"{where}: {error}", ExitCode.USAGE) from error
     return found
@@ -121,7 +122,7 @@ def explain(
 
     Raises CommandError when the file cannot be read.
     """
-    from captions import looks, media
+    from captions import media, picture_class
     from captions.tasks import prompt
 
     try:
@@ -132,10 +133,10 @@ def explain(
         found = media.inspect(data)
     except media.MediaError as error:
         return Explanation("unknown", "unknown", None, rejected=(error.code, error.message))
-    seen = looks.classify(found.picture) if found.picture is not None else None
+    seen = picture_class.classify(found.picture) if found.picture is not None else None
     try:
-        target = routing.route(key, found.kind, rules, _NO_QUEUES, metadata=metadata, tags=tags, looks=seen)
-    except routing.UnroutableError as error:
+        target = routes.route(key, found.kind, rules, _NO_QUEUES, metadata=metadata, tags=tags, looks=seen)
+    except routes.UnroutableError as error:
         return Explanation(found.kind, found.media_type, seen, rejected=(error.code, error.message))
     if target is None:
         message = f"{found.kind} ({found.media_type}) is not captioned"
@@ -147,9 +148,7 @@ def explain(
         "audio": round(length * SOUND_TOKENS_PER_SECOND),
         "video": round(length * VIDEO_TOKENS_PER_SECOND),
     }.get(found.kind, PICTURE_TOKENS)
-    chains = routing.chains(
-        key, found.kind, target.task.name, rules, looks=seen, tokens=text + shown + asked.max_tokens
-    )
+    chains = routes.chains(key, found.kind, target.task.name, rules, looks=seen, tokens=text + shown + asked.max_tokens)
     return Explanation(
         found.kind,
         found.media_type,

@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from captions import routing
-from captions.catalogue import Catalogue
-from captions.jobs import Queues, Revisit
-from captions.objects import Objects
-from captions.policy import Policy
-from captions.records import Record, Records, calls
-from captions.routing import Chains
+from captions.config.policy import Policy
+from captions.gateway.catalogue import Catalogue
+from captions.queues import Queues, Revisit
+from captions.records.table import Record, Records, calls
+from captions.routing import routes
+from captions.routing.routes import Chains
 from captions.tasks import TASKS, Ask
-from captions.uploads import ObjectVersion
+from captions.uploads.s3_objects import Objects
+from captions.uploads.version import ObjectVersion
 from captions_cli.policies import PICTURE_TOKENS, estimate
 from captions_cli.spending import Spending, spending
 from captions_cli.stack import Stack
@@ -228,7 +228,7 @@ def _captioned(stack: Stack, prefix: str) -> Iterator[Record]:
 def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> Iterator[Due]:
     records = Records(stack.client("dynamodb"), stack.captions_table)
     pages = stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.bucket, Prefix=prefix)
-    chains = routing.chains("", "image", "caption", rules)
+    chains = routes.chains("", "image", "caption", rules)
     model = chains.models[0]
     most, unpriced = _most(chains, PICTURE_TOKENS, TASKS["caption"].max_tokens, catalogue)
     for page in pages:
@@ -246,7 +246,7 @@ def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
     """Return a caption to be made anew, with the tokens of its last answer as far as they are known."""
     kind, task = record.kind or "image", record.answer.result.task if record.answer else "caption"
     before = record.provenance.tier if record.provenance else None
-    chains = routing.chains(record.key, kind, task, rules)
+    chains = routes.chains(record.key, kind, task, rules)
     if before is not None and before in rules.tiers and before != chains.tier:
         higher = rules.step_up(before)
         chains = replace(

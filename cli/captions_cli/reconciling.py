@@ -14,8 +14,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Literal
 
-from captions.records import Record, Records
-from captions.uploads import SEQUENCER_WIDTH
+from captions.records.table import Record, Records
+from captions.uploads.version import SEQUENCER_WIDTH
 from captions_cli import listing
 from captions_cli.stack import Stack
 

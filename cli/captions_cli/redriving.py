@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from captions.jobs import Queues, Revisit
-from captions.records import Record
+from captions.queues import Queues, Revisit
+from captions.records.table import Record
 from captions_cli import listing
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from captions.catalogue import Catalogue, Comparison
-from captions.records import Record
+from captions.gateway.catalogue import Catalogue, Comparison
+from captions.records.table import Record
 from captions_cli.spending import Spending, known
 from captions_cli.uploading import NotSent, Planned, Sent, printable
 from captions_cli.watching import Seen

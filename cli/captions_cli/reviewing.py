@@ -2,9 +2,9 @@
 
 import time
 
-from captions.notify import Notifier
-from captions.records import Record
-from captions.reviews import ChangedMeanwhileError, NotReviewableError, Reviews
+from captions.completion_events import Notifier
+from captions.records.reviews import ChangedMeanwhileError, NotReviewableError, Reviews
+from captions.records.table import Record
 from captions_cli import listing
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from captions.records import Record, calls
+from captions.records.table import Record, calls
 
 By = Literal["day", "model", "task", "prefix"]
 NONE = "-"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from captions.records import Record, Records
+from captions.records.table import Record, Records
 from captions_cli.stack import Stack
 from captions_cli.uploading import Sent
 

@@ -9,9 +9,9 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import telemetry, wiring
-from captions.jobs import Revisit
-from captions.uploads import Deletion, Ignored, Upload, from_event
+from captions import composition, telemetry
+from captions.queues import Revisit
+from captions.uploads.version import Deletion, Ignored, Upload, from_event
 
 MIN_START_MILLISECONDS = 20_000
 """With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
@@ -49,7 +49,7 @@ def asset_of(message: Upload | Deletion | Ignored | Revisit) -> str | None:
 @telemetry.measured
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle a batch, its messages side by side; those that fail are reported one by one."""
-    intake = wiring.intake()
+    intake = composition.intake()
 
     async def take(record: SQSRecord) -> None:
         def start() -> None:

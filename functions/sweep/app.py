@@ -6,7 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import telemetry, wiring
+from captions import composition, telemetry
 
 STOPPING_SECONDS = 5.0
 """Kept back from the time the function has, so that a sweep ends by itself and the next goes on."""
@@ -20,6 +20,6 @@ logger, tracer = telemetry.logger(), telemetry.tracer()
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     """Sweep once, and say how many uploads were put back, sent to be ended, and restored from lost events."""
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - STOPPING_SECONDS
-    swept = asdict(wiring.sweeper().run(deadline=deadline))
+    swept = asdict(composition.sweeper().run(deadline=deadline))
     logger.info("swept", **swept)
     return swept

@@ -9,8 +9,8 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import telemetry, wiring
-from captions.jobs import Job
+from captions import composition, telemetry
+from captions.queues import Job
 
 logger, tracer = telemetry.logger(), telemetry.tracer()
 processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
@@ -23,7 +23,7 @@ asyncio.set_event_loop(asyncio.new_event_loop())
 @telemetry.measured
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle a batch, its jobs side by side; those that fail are reported one by one."""
-    worker = wiring.worker()
+    worker = composition.worker()
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     async def take(record: SQSRecord) -> None:

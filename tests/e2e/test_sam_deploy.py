@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from captions.records import Record
+from captions.records.table import Record
 from captions_cli.local import LocalStack
-from captions_cli.local.artifacts import lambda_python
-from captions_cli.local.endpoint.running import LocalEndpoint
+from captions_cli.local.cloudformation.artifacts import lambda_python
+from captions_cli.local.model_endpoint.running import LocalEndpoint
 from support.sam import ARCHITECTURE, ROOT, begin_deploy, built_template, finish_deploy
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(1500)]

@@ -7,14 +7,14 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from captions.intake import Intake
-from captions.jobs import Queues
-from captions.neighbours import Neighbours
-from captions.notify import Notifier
-from captions.objects import Objects
-from captions.records import Records
-from captions.settings import IntakeSettings
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.completion_events import Notifier
+from captions.config.environment import IntakeSettings
+from captions.near_duplicates import Neighbours
+from captions.pipeline.ingest import Intake
+from captions.queues import Queues
+from captions.records.table import Records
+from captions.uploads.s3_objects import Objects
+from captions_cli.local.model_endpoint import LocalEndpoint
 from support.pipeline import BUCKET, MEDIA, REGION, Aws, Clock, Dedupe, locked
 from support.worker import Workshop, workshop
 

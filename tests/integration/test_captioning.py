@@ -7,12 +7,12 @@ from decimal import Decimal
 import pytest
 from PIL import Image
 
-from captions.captioning import NotStartedError
-from captions.catalogue import load
+from captions.config.environment import SweepSettings
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
-from captions.records import Begun
-from captions.settings import SweepSettings
-from captions.sweeping import Sweeper
+from captions.gateway.catalogue import load
+from captions.pipeline.caption import NotStartedError
+from captions.pipeline.sweep import Sweeper
+from captions.records.table import Begun
 from support.worker import IMAGE_MODELS, Workshop
 
 FIRST, SECOND, _ = IMAGE_MODELS

@@ -16,13 +16,13 @@ import pytest
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
-from captions.jobs import Revisit
-from captions.records import Provenance, Reason, Record, Records, Result, fitted, spent, to_item
+from captions.queues import Revisit
+from captions.records.table import Provenance, Reason, Record, Records, Result, fitted, spent, to_item
 from captions.tasks import TASKS, Ask
-from captions.uploads import ObjectVersion, pad_sequencer
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from captions_cli import recaptioning
-from captions_cli.local.moto_repairs import MessageMoveTasks
-from captions_cli.local.server import AwsEndpoint
+from captions_cli.local.aws.moto_repairs import MessageMoveTasks
+from captions_cli.local.aws.server import AwsEndpoint
 from captions_cli.main import app
 from captions_cli.policies import PICTURE_TOKENS
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from captions_cli import alt_texts
 from captions_cli.errors import CommandError
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 from captions_cli.main import Globals, app
 
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 from werkzeug.wrappers import Response
 
-from captions.records import Record, Records
+from captions.records.table import Record, Records
 from captions_cli import alarms, reconciling, synthetic
 from captions_cli.demo import PRICED_MODELS
 from captions_cli.errors import CommandError
 from captions_cli.local import LocalStack
-from captions_cli.local.server import AwsCall, Forward
+from captions_cli.local.aws.server import AwsCall, Forward
 from captions_cli.main import app
 from captions_cli.stack import LocalState, Stack, connect_local
 from support.pipeline import MEDIA

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from captions import telemetry
+from captions.config.policy import load
 from captions.gateway import Gateway
-from captions.jobs import Revisit
-from captions.policy import load
-from captions.records import MAX_DRAFT_BYTES, Record
+from captions.queues import Revisit
+from captions.records.table import MAX_DRAFT_BYTES, Record
 from captions_cli.spending import spending
 from support.worker import Workshop
 

@@ -11,7 +11,6 @@ import pytest
 from moto import mock_aws
 from PIL import Image
 
-from captions.catalogue import load
 from captions.gateway import (
     BreakerPolicy,
     Breakers,
@@ -25,7 +24,8 @@ from captions.gateway import (
     SharedCircuit,
 )
 from captions.gateway.budgets import Reservation
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ import wave
 import pytest
 from PIL import Image
 
-from captions.catalogue import load
 from captions.gateway import Endpoint, Gateway, Media, NoCapableModel, Request
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 

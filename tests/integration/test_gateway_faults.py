@@ -10,7 +10,6 @@ from decimal import Decimal
 import pytest
 from PIL import Image
 
-from captions.catalogue import load
 from captions.gateway import (
     AccountProblem,
     BreakerPolicy,
@@ -29,7 +28,8 @@ from captions.gateway import (
     RetryPolicy,
     Unacceptable,
 )
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from captions.answering import answer
-from captions.catalogue import load
 from captions.gateway import Completion, Endpoint, Gateway, Media, Request
-from captions.gateway.answers import Collector, answer_of
-from captions.routing import Chains
+from captions.gateway.catalogue import load
+from captions.gateway.responses import Collector, answer_of
+from captions.inference.escalation import answer
+from captions.routing.routes import Chains
 from captions.tasks import Ask
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 MEDIA = Path(__file__).parents[1] / "media"

@@ -7,9 +7,9 @@ import time
 import pytest
 from PIL import Image
 
-from captions.catalogue import load
 from captions.gateway import DeadlineExceeded, Endpoint, Gateway, Media, Request, RetryPolicy
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from captions.catalogue import load
 from captions.gateway import Endpoint, ErrorClass, Exhausted, Gateway, Media, NoCapableModel, Request, Unacceptable
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 

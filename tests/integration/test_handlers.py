@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captions import telemetry, wiring
+from captions import composition, telemetry
 from support.pipeline import Dedupe
 from support.worker import Workshop
 
@@ -58,7 +58,7 @@ def failures(answer: dict[str, Any]) -> list[str]:
 
 
 def test_only_the_messages_that_failed_come_back(dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "intake", lambda: dedupe.intake)
+    monkeypatch.setattr(composition, "intake", lambda: dedupe.intake)
     good = json.dumps(dedupe.aws.put("a.jpg", photo))
     answer = load("dedupe").handler(batch("garbage", good, '{"type": "revisit"}', "[]"), context(60_000))
     assert failures(answer) == ["0", "2", "3"]
@@ -68,7 +68,7 @@ def test_only_the_messages_that_failed_come_back(dedupe: Dedupe, photo: bytes, m
 def test_a_message_of_a_later_version_comes_back_and_changes_nothing_but_a_field_of_one_is_passed_over(
     dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "intake", lambda: dedupe.intake)
+    monkeypatch.setattr(composition, "intake", lambda: dedupe.intake)
     dedupe.upload("a.jpg", photo)
     before = dedupe.record("a.jpg")
     revisit = {"type": "revisit", "upload": before.upload.model_dump(), "reason": "sweep"}
@@ -84,7 +84,7 @@ def test_a_message_of_a_later_version_comes_back_and_changes_nothing_but_a_field
 def test_an_invocation_writes_its_metrics_also_of_what_failed(
     shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(wiring, "worker", lambda: shop.worker)
+    monkeypatch.setattr(composition, "worker", lambda: shop.worker)
     shop.dedupe.upload("a.jpg", photo)
     (job,) = shop.jobs()
     telemetry.flush()
@@ -100,7 +100,7 @@ def test_an_invocation_writes_its_metrics_also_of_what_failed(
 def test_an_upload_is_not_started_without_the_time_for_it(
     dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "intake", lambda: dedupe.intake)
+    monkeypatch.setattr(composition, "intake", lambda: dedupe.intake)
     answer = load("dedupe").handler(batch(json.dumps(dedupe.aws.put("a.jpg", photo))), context(5_000))
     assert failures(answer) == ["0"]
     assert dedupe.records.get("media/a.jpg") is None
@@ -110,7 +110,7 @@ def test_an_upload_is_not_started_without_the_time_for_it(
 def test_jobs_that_cannot_be_started_or_read_come_back(
     shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(wiring, "worker", lambda: shop.worker)
+    monkeypatch.setattr(composition, "worker", lambda: shop.worker)
     shop.dedupe.upload("a.jpg", photo)
     (job,) = shop.jobs()
     app = load(name)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captions.records import Human, Reason, Result
-from captions.uploads import UnreadableEventError
+from captions.records.table import Human, Reason, Result
+from captions.uploads.version import UnreadableEventError
 from support.pipeline import MEDIA, Dedupe
 
 RESULT = Result(text="A house of waving stone.", language="en", task="caption")
@@ -356,7 +356,7 @@ def test_a_key_with_odd_characters_is_taken_as_it_is(dedupe: Dedupe, photo: byte
 
 @pytest.mark.parametrize("event", [{}, [], 7, None, {"source": "aws.ec2"}, {"source": "aws.s3", "detail": 3}])
 def test_a_message_that_is_no_event_is_refused(event: object) -> None:
-    from captions.uploads import from_event
+    from captions.uploads.version import from_event
 
     with pytest.raises(UnreadableEventError):
         from_event(event)

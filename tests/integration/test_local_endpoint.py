@@ -21,7 +21,7 @@ import psutil
 import pytest
 from PIL import Image, ImageDraw
 
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 VISION = "Qwen/Qwen3-VL-8B-Instruct"
 TEXT_ONLY = "Qwen3-32B"
@@ -274,7 +274,7 @@ def test_speech_with_tags_in_an_old_encoding_is_transcribed(endpoint: LocalEndpo
 def test_a_mistake_in_the_process_that_listens_is_told_and_survived() -> None:
     # As when a library no longer takes an argument: the first job fails in an unforeseen way, the second does not.
     program = (
-        "import sys; from captions_cli.local.endpoint import listening; whole = listening._open\n"
+        "import sys; from captions_cli.local.model_endpoint import listening; whole = listening._open\n"
         "def broken(data): listening._open = whole; raise TypeError('no argument of this name')\n"
         "listening._open = broken; sys.exit(listening.main(['60']))"
     )
@@ -688,7 +688,7 @@ def test_stopping_ends_a_hanging_request_and_the_port(endpoint: LocalEndpoint) -
 
 def test_the_processes_that_listen_die_with_a_killed_server() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "captions_cli.local.endpoint", "--latency-scale", "0"], stdout=subprocess.PIPE
+        [sys.executable, "-m", "captions_cli.local.model_endpoint", "--latency-scale", "0"], stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
@@ -710,7 +710,7 @@ def test_the_processes_that_listen_die_with_a_killed_server() -> None:
 @pytest.mark.parametrize("ending", ["closed stdin", "SIGTERM"])
 def test_the_process_prints_its_url_and_ends_when_told(ending: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "captions_cli.local.endpoint", "--latency-scale", "0", "--exit-with-parent"],
+        [sys.executable, "-m", "captions_cli.local.model_endpoint", "--latency-scale", "0", "--exit-with-parent"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -8,9 +8,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from captions_cli.local.events import EventRouter, Unreliability
-from captions_cli.local.moto_repairs import MotoRepairs
-from captions_cli.local.server import AwsEndpoint
+from captions_cli.local.aws.events import EventRouter, Unreliability
+from captions_cli.local.aws.moto_repairs import MotoRepairs
+from captions_cli.local.aws.server import AwsEndpoint
 
 
 @pytest.fixture

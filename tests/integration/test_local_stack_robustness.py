@@ -20,8 +20,8 @@ from botocore.exceptions import ClientError
 from werkzeug import Response
 
 from captions_cli.local import LocalStack, StackError
-from captions_cli.local.aws_faults import AwsFault, AwsFaults
-from captions_cli.local.server import AwsCall, Forward
+from captions_cli.local.aws.faults import AwsFault, AwsFaults
+from captions_cli.local.aws.server import AwsCall, Forward
 from support.small_stack import TEMPLATE, Small, eventually, make_template
 
 Start = Callable[..., Small]

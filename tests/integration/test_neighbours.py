@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from captions.fingerprint import RADIUS, Fingerprint, bands, fingerprint_image, hamming
-from captions.neighbours import Contended, Follow, Hit, Lead, Neighbours, index, protocol
-from captions.neighbours.protocol import Announcement, Claim
-from captions.uploads import ObjectVersion, pad_sequencer
+from captions.near_duplicates import Contended, Follow, Hit, Lead, Neighbours, index, protocol
+from captions.near_duplicates.protocol import Announcement, Claim
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.claims import Outcome, Store, World
 from support.journeys import cropped
 from support.pipeline import MEDIA, REGION, Clock, locked

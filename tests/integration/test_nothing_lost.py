@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
-from captions import captioning, telemetry
-from captions.catalogue import load as catalogue
+from captions import telemetry
+from captions.completion_events import Notifier
+from captions.config.environment import SweepSettings
+from captions.config.policy import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
-from captions.handover import Outcome
-from captions.jobs import Revisit
-from captions.notify import Notifier
-from captions.policy import load
-from captions.records import (
+from captions.gateway.catalogue import load as catalogue
+from captions.pipeline import caption
+from captions.pipeline.publish import Outcome
+from captions.pipeline.sweep import Sweeper
+from captions.queues import Revisit
+from captions.records.reviews import Reviews
+from captions.records.table import (
     MAX_DRAFT_BYTES,
     MAX_RESULT_BYTES,
     Begun,
@@ -26,9 +30,6 @@ from captions.records import (
     kept,
     to_item,
 )
-from captions.reviews import Reviews
-from captions.settings import SweepSettings
-from captions.sweeping import Sweeper
 from support.worker import Workshop
 
 EASY, HARD = "GLM-4.5V", "Qwen/Qwen3-VL-32B-Instruct"
@@ -266,7 +267,7 @@ def test_an_endless_answer_is_captioned_as_far_as_a_record_holds_it(
 ) -> None:
     endless = {"caption": "A house.", "tags": ["house"], "safety": "safe", "confidence": 0.9}
     shop.endpoint.set_faults([says(json.dumps(endless))])
-    monkeypatch.setattr(captioning, "fitted", lambda result: fitted(result.model_copy(update={"text": "x" * 400_000})))
+    monkeypatch.setattr(caption, "fitted", lambda result: fitted(result.model_copy(update={"text": "x" * 400_000})))
     record = captioned(shop, "a.jpg", photo)
     assert record.result is not None
     assert record.result.left_out[-1] == "text"

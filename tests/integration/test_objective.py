@@ -5,12 +5,12 @@ from decimal import Decimal
 import pytest
 
 from captions import telemetry
+from captions.config.environment import SweepSettings
 from captions.gateway import EVERYTHING, ControlTable, Reservation, SharedCircuit
-from captions.jobs import Queues
-from captions.objective import Objective
-from captions.records import Reason
-from captions.settings import SweepSettings
-from captions.sweeping import ControlState, Sweeper, read_control
+from captions.pipeline.sweep import ControlState, Sweeper, read_control
+from captions.queues import Queues
+from captions.records.slo import Objective
+from captions.records.table import Reason
 from support.pipeline import Aws, Dedupe
 
 SECONDS = 900.0

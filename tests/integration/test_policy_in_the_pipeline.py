@@ -6,12 +6,12 @@ from typing import Any
 import boto3
 import pytest
 
-from captions.confidence import bin_of
-from captions.jobs import Job, Revisit
+from captions.config.policy import load
 from captions.overrides import UnreadableError, read
-from captions.policy import load
-from captions.records import MAX_RESULT_BYTES, Record
-from captions.reviews import Calibrations, ChangedMeanwhileError, NotReviewableError, Reviews, read_verdicts
+from captions.quality.calibration import bin_of
+from captions.queues import Job, Revisit
+from captions.records.reviews import Calibrations, ChangedMeanwhileError, NotReviewableError, Reviews, read_verdicts
+from captions.records.table import MAX_RESULT_BYTES, Record
 from support.pipeline import REGION, Aws
 from support.worker import Workshop
 

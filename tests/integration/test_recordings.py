@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captions.catalogue import load
 from captions.gateway import Endpoint, Gateway
-from captions.jobs import Job
-from captions.records import Record
+from captions.gateway.catalogue import load
+from captions.queues import Job
+from captions.records.table import Record
 from captions.tasks.subtitles import Segment, webvtt
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 from captions_cli.spending import spending
 from support.pipeline import Aws, Dedupe
 from support.recordings import (

@@ -12,12 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from PIL import Image, PngImagePlugin
 
-from captions import telemetry, wiring
-from captions.aws import client
-from captions.catalogue import load
+from captions import composition, telemetry
+from captions.aws.clients import client
 from captions.gateway import Breakers, Endpoint, Gateway
-from captions.objects import Objects
-from captions.uploads import ObjectVersion
+from captions.gateway.catalogue import load
+from captions.uploads.s3_objects import Objects
+from captions.uploads.version import ObjectVersion
 from support.worker import AUDIO_MODELS, Workshop
 
 KEY = "sk-very-secret-0123456789"
@@ -79,8 +79,8 @@ def talking(shop: Workshop, chatterbox: Chatterbox, monkeypatch: pytest.MonkeyPa
         catalogue=load(
             f'[endpoints."{chatterbox.url}"]\ndialect = "vllm"\n[models."{AUDIO_MODELS[0]}"]\nmax_body = 40000'
         ),
-        breakers=Breakers(observe=wiring._observed),
-        observe=wiring._observed,
+        breakers=Breakers(observe=composition._observed),
+        observe=composition._observed,
     )
     return shop
 

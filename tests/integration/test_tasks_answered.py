@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from captions.catalogue import load
 from captions.gateway import Endpoint, Gateway, Media, Request
+from captions.gateway.catalogue import load
 from captions.tasks import TASKS, AltTextItem, Ask, Reading, Seen, generate_alt_texts, prompt, read, repair
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 from support.drawn import ORDERS, bar_chart, film, page, png
 
 MEDIA = Path(__file__).parent.parent / "media"

@@ -8,10 +8,10 @@ from typing import Any
 import boto3
 import pytest
 
-from captions import aws as clients
-from captions import telemetry, wiring
+from captions import composition, telemetry
+from captions.aws import clients
 from captions.gateway import Media, Request
-from captions_cli.local.endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint
 from support.pipeline import REGION, Aws
 
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
@@ -41,7 +41,7 @@ def rotating(aws: Aws, secret: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
             "IMAGE_MODELS": MODEL,
         }.items():
             monkeypatch.setenv(name, value)
-        caches = (clients.client, wiring._provider, wiring._workers)
+        caches = (clients.client, composition._provider, composition._workers)
         for cache in caches:
             cache.cache_clear()
         yield endpoint
@@ -53,7 +53,7 @@ def test_a_rotated_key_is_read_from_secrets_manager_without_a_deploy(
     rotating: LocalEndpoint, secret: Any, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager, arn = secret
-    gateway = wiring.worker().gateway
+    gateway = composition.worker().gateway
     counted: list[str] = []
     monkeypatch.setattr(telemetry, "count", counted.append)
 
@@ -86,9 +86,9 @@ def test_a_policy_override_changes_models_and_budgets_and_a_broken_one_changes_n
     def later(text: str) -> Any:
         """Put a document in its place, and let the time pass until it is read again."""
         ssm.put_parameter(Name="/captions/policy", Value=text, Type="String", Overwrite=True)
-        if wiring._workers.cache_info().currsize:
-            monkeypatch.setattr(wiring._workers()._policies, "_read_at", None)
-        return wiring.worker()
+        if composition._workers.cache_info().currsize:
+            monkeypatch.setattr(composition._workers()._policies, "_read_at", None)
+        return composition.worker()
 
     worker = later("a = [")
     assert worker.policy.tiers["easy"].models == (MODEL,)  # the template's parameter holds

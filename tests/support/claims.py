@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from captions.neighbours import protocol
-from captions.neighbours.protocol import Announcement, Claim
-from captions.uploads import ObjectVersion
+from captions.near_duplicates import protocol
+from captions.near_duplicates.protocol import Announcement, Claim
+from captions.uploads.version import ObjectVersion
 
 
 class Posting(NamedTuple):

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from types import FunctionType, GeneratorType
 from typing import Any, NamedTuple
 
-from captions.neighbours import protocol
-from captions.neighbours.protocol import Announcement, Claim, Clock, Contended, Follow, Hit, Lead
-from captions.uploads import ObjectVersion, pad_sequencer
+from captions.near_duplicates import protocol
+from captions.near_duplicates.protocol import Announcement, Claim, Clock, Contended, Follow, Hit, Lead
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.claims import Outcome, Store, World
 
 LEASE = 900.0

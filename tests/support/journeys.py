@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from captions.fingerprint import Fingerprint, fingerprint_image
-from captions.neighbours import Follow, Hit, Lead, Neighbours
-from captions.uploads import ObjectVersion, pad_sequencer
+from captions.near_duplicates import Follow, Hit, Lead, Neighbours
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.capacity import Bill, Meter
 
 OUTCOME = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from captions_cli.local.server import AwsCall, Forward
+from captions_cli.local.aws.server import AwsCall, Forward
 
 CREDENTIAL = re.compile(r"Credential=([^/]+)/")
 

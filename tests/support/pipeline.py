@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from captions.intake import Intake
-from captions.jobs import Job, Revisit
-from captions.neighbours import Neighbours
-from captions.records import Record, Records
-from captions.uploads import from_event
+from captions.near_duplicates import Neighbours
+from captions.pipeline.ingest import Intake
+from captions.queues import Job, Revisit
+from captions.records.table import Record, Records
+from captions.uploads.version import from_event
 
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
 BUCKET = "media"

@@ -5,15 +5,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from captions.captioning import Worker
-from captions.catalogue import load
+from captions.completion_events import Notifier
+from captions.config.environment import WorkerSettings
 from captions.gateway import Endpoint, Gateway
-from captions.jobs import Job, Queues
-from captions.notify import Notifier
-from captions.objects import Objects
-from captions.progress import ProgressTable
-from captions.settings import WorkerSettings
-from captions_cli.local.endpoint import LocalEndpoint
+from captions.gateway.catalogue import load
+from captions.inference.part_store import ProgressTable
+from captions.pipeline.caption import Worker
+from captions.queues import Job, Queues
+from captions.uploads.s3_objects import Objects
+from captions_cli.local.model_endpoint import LocalEndpoint
 from support.pipeline import Aws, Dedupe
 
 IMAGE_MODELS = ("Qwen/Qwen3-VL-8B-Instruct", "GLM-4.6V", "GPT-4o")

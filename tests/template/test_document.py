@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from captions.policy import is_language
-from captions.settings import WorkerSettings
+from captions.config.environment import WorkerSettings
+from captions.config.policy import is_language
 from support.template import ROOT, Check, Invariants, Mutation, Template, current, mutated, properties, texts
 
 OUTPUTS = {

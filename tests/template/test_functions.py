@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from captions.settings import IntakeSettings, Settings, SweepSettings, WorkerSettings
+from captions.config.environment import IntakeSettings, Settings, SweepSettings, WorkerSettings
 from support.template import Check, Invariants, Mutation, Template, current, mutated, properties
 
 SETTINGS: dict[str, type[Settings]] = {

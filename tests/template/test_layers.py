@@ -39,7 +39,7 @@ os.environ.update(told["environment"])
 spec = importlib.util.spec_from_file_location("app", told["handler"])
 app = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(app)
-from captions import wiring
+from captions import composition
 getattr(wiring, told["builder"])()
 assert callable(app.handler)
 """

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 
-from captions_cli.local.events import s3_event
-from captions_cli.local.translate import translate
+from captions_cli.local.aws.events import s3_event
+from captions_cli.local.cloudformation.translate import translate
 from support.template import REGION, ROOT, Check, Invariants, Mutation, Template, current, listed, mutated, properties
 
 INVARIANTS = Invariants()

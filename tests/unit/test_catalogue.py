@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from captions import catalogue
-from captions.catalogue import CatalogueError, compare_with_endpoint, load
+from captions.gateway import catalogue
+from captions.gateway.catalogue import CatalogueError, compare_with_endpoint, load
 
 OMNI = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 VL_8B = "Qwen/Qwen3-VL-8B-Instruct"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captions.records import Record
+from captions.records.table import Record
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

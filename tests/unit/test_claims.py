@@ -3,9 +3,9 @@
 from collections.abc import Generator
 from typing import Any
 
-from captions.neighbours import protocol
-from captions.neighbours.protocol import Announcement, Claim, Clock, Follow, Hit, Lead, Move, Withdraw
-from captions.uploads import ObjectVersion, pad_sequencer
+from captions.near_duplicates import protocol
+from captions.near_duplicates.protocol import Announcement, Claim, Clock, Follow, Hit, Lead, Move, Withdraw
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.claims import Outcome, Posting, Store, World
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from captions.neighbours import protocol
+from captions.near_duplicates import protocol
 from support.claims import Store, World
 from support.interleavings import Explorer, Scenario, Violation
 

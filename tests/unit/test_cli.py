@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
 from typer.testing import CliRunner
 
-from captions.catalogue import Comparison, PriceChange, load
-from captions.records import Provenance, Reason, Record, Result
+from captions.gateway.catalogue import Comparison, PriceChange, load
+from captions.records.table import Provenance, Reason, Record, Result
 from captions_cli import background, rendering
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from captions.confidence import BINS, Verdicts, bin_of, fit, fuse
+from captions.quality.calibration import BINS, Verdicts, bin_of, fit, fuse
 from captions.tasks import Output, Problem, Reading
 
 

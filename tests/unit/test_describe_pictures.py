@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageColor, ImageDraw
 
-from captions_cli.local.endpoint import pixels
-from captions_cli.local.endpoint.description import MediaError
+from captions_cli.local.model_endpoint import pixels
+from captions_cli.local.model_endpoint.description import MediaError
 
 PHOTOS = Path(__file__).parent.parent / "media" / "photos"
 DOCUMENTS = Path(__file__).parent.parent / "media" / "documents"

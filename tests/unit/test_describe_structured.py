@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from captions_cli.local.endpoint import prose
-from captions_cli.local.endpoint.description import Description, Segment
-from captions_cli.local.endpoint.structured import shaped
-from captions_cli.local.endpoint.wire import clip_tokens, count_tokens, split_deltas
+from captions_cli.local.model_endpoint import prose
+from captions_cli.local.model_endpoint.description import Description, Segment
+from captions_cli.local.model_endpoint.structured import shaped
+from captions_cli.local.model_endpoint.wire import clip_tokens, count_tokens, split_deltas
 
 PICTURE = Description(
     text="A square picture, mostly red. Bright. (described)", tokens=9, short="A square picture.", tags=("red",)

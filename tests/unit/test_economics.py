@@ -4,8 +4,8 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
-from captions.catalogue import load
 from captions.gateway import Attempt
+from captions.gateway.catalogue import load
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -4,7 +4,6 @@ from base64 import b64decode
 
 import pytest
 
-from captions.catalogue import load
 from captions.gateway import (
     AccountProblem,
     Endpoint,
@@ -16,9 +15,10 @@ from captions.gateway import (
     Request,
     Unacceptable,
 )
-from captions.gateway.bodies import Parts
+from captions.gateway.catalogue import load
 from captions.gateway.errors import AttemptFailed
 from captions.gateway.fallback import Plan
+from captions.gateway.requests import Parts
 
 OMNI = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 DIALECTS = load("\n".join(f'[endpoints."http://{name}/v1"]\ndialect = "{name}"' for name in load().dialects))

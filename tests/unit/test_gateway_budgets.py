@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from captions.catalogue import load
 from captions.gateway import AccountProblem, Budgets, BudgetSpent, Media, Request, RetryBudget, parse_secret
-from captions.gateway.keys import CACHED_S, NO_KEY, KeyRing
+from captions.gateway.api_keys import CACHED_S, NO_KEY, KeyRing
+from captions.gateway.catalogue import load
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ before = set(sys.modules)
 import socket
 opened = []
 socket.socket = lambda *a, **k: opened.append(a)
-import captions.gateway, captions.catalogue
+import captions.gateway, captions.gateway.catalogue
 print(json.dumps({"new": sorted(set(sys.modules) - before), "opened": len(opened)}))
 """
 _HEAVY = ("boto3", "botocore", "aws_lambda_powertools", "numpy", "PIL", "aiohttp", "requests", "yaml")

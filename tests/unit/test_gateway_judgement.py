@@ -8,11 +8,11 @@ import pytest
 from openai._models import construct_type
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from captions.catalogue import load
 from captions.gateway import ErrorClass, Usage
-from captions.gateway.answers import Collector, answer_of, failure_of
-from captions.gateway.costs import cost_of, usage_of
+from captions.gateway.catalogue import load
 from captions.gateway.errors import AttemptFailed, classify_error_object, classify_status, retry_after_s
+from captions.gateway.pricing import cost_of, usage_of
+from captions.gateway.responses import Collector, answer_of, failure_of
 
 
 @pytest.mark.parametrize(

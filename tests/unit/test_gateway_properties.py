@@ -5,11 +5,11 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captions.catalogue import load
 from captions.gateway import Breakers, Endpoint, ErrorClass, GatewayError, Request
-from captions.gateway.bodies import Parts
+from captions.gateway.catalogue import load
 from captions.gateway.errors import AttemptFailed
 from captions.gateway.fallback import Plan
+from captions.gateway.requests import Parts
 
 CATALOGUE = load()
 ENDPOINTS = [Endpoint("http://a/v1"), Endpoint("http://b/v1")]

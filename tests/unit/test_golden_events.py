@@ -19,8 +19,8 @@ from aws_lambda_powertools.utilities.parser.models import (
 from moto.events.models import EventPattern
 from samtranslator.yaml_helper import yaml_parse
 
-from captions.jobs import Job, Revisit
-from captions.uploads import Deletion, Ignored, UnreadableEventError, Upload, from_event, pad_sequencer
+from captions.queues import Job, Revisit
+from captions.uploads.version import Deletion, Ignored, UnreadableEventError, Upload, from_event, pad_sequencer
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ROOT / "events"

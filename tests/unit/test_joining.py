@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from captions.joining import MAX_BYTES, Heard, joined, within
+from captions.inference.merging import MAX_BYTES, Heard, joined, within
 from captions.tasks import Output
 from captions.tasks.subtitles import Segment, webvtt
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from captions.gateway import Attempt
-from captions.progress import Forgetful
-from captions.recordings import Call
-from captions.records import (
+from captions.inference.part_store import Forgetful
+from captions.inference.recording import Call
+from captions.records.table import (
     MAX_ATTEMPTS_BYTES,
     MAX_ATTEMPTS_KEPT,
     MAX_CALL_IDS,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from captions_cli.local.aws.events import Sequencers, parse_function_name, s3_event, target_input
+from captions_cli.local.aws.schedules import parse_schedule
 from captions_cli.local.errors import StackError
-from captions_cli.local.events import Sequencers, parse_function_name, s3_event, target_input
-from captions_cli.local.pump import Schedule, failed_messages, matches, schedule_event
-from captions_cli.local.sandboxes import Function, Outcome
-from captions_cli.local.schedules import parse_schedule
+from captions_cli.local.lambda_runtime.pump import Schedule, failed_messages, matches, schedule_event
+from captions_cli.local.lambda_runtime.sandboxes import Function, Outcome
 
 BATCH = ["a", "b", "c"]
 

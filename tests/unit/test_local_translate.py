@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from captions_cli.local.cloudformation.translate import Translation, translate
 from captions_cli.local.errors import StackError
-from captions_cli.local.translate import Translation, translate
 
 QUEUE = {"Type": "AWS::SQS::Queue"}
 

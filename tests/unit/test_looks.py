@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from captions import media
-from captions.looks import CATEGORIES, Looks, classify
-from captions.looks.judging import Forest, packaged
+from captions.picture_class import CATEGORIES, Looks, classify
+from captions.picture_class.forest import Forest, packaged
 
 MEDIA = Path(__file__).parents[1] / "media"
 
@@ -133,7 +133,7 @@ def test_a_model_of_other_categories_is_refused() -> None:
 
 
 def test_what_only_passes_looks_on_loads_neither_numpy_nor_pillow() -> None:
-    script = "import sys, captions.looks; print(sorted({'numpy', 'PIL'} & set(sys.modules)))"
+    script = "import sys, captions.picture_class; print(sorted({'numpy', 'PIL'} & set(sys.modules)))"
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 

@@ -4,13 +4,13 @@ from decimal import Decimal
 
 import pytest
 
-from captions import routing
-from captions.catalogue import load as load_catalogue
-from captions.looks import Looks
+from captions.config.environment import IntakeSettings
+from captions.config.policy import PolicyError, from_parameters, is_language, load
+from captions.gateway.catalogue import load as load_catalogue
 from captions.overrides import MAX_AGE_SECONDS, Overridden, UnreadableError
-from captions.policy import PolicyError, from_parameters, is_language, load
-from captions.routing import UnroutableError, route
-from captions.settings import IntakeSettings
+from captions.picture_class import Looks
+from captions.routing import routes
+from captions.routing.routes import UnroutableError, route
 from captions.tasks import TASKS
 
 SETTINGS = IntakeSettings(
@@ -22,7 +22,7 @@ PHOTO = Looks(category="photo", confidence=0.9)
 
 def test_the_packaged_policy_is_one_and_its_models_and_tasks_exist() -> None:
     policy = load(tasks=TASKS, catalogue=load_catalogue())
-    routing.check(policy)
+    routes.check(policy)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_packaged_policy_is_one_and_its_models_and_tasks_exist() -> None:
 )
 def test_what_is_wrong_with_an_override_is_named(override: str, named: str) -> None:
     with pytest.raises(PolicyError, match=named):
-        routing.check(load(override, catalogue=load_catalogue()))
+        routes.check(load(override, catalogue=load_catalogue()))
 
 
 def test_an_override_goes_before_the_parameters_and_these_before_what_is_packaged() -> None:
@@ -97,7 +97,7 @@ def test_the_first_rule_that_is_about_an_upload_counts_and_the_longest_prefix_of
         '[[rules]]\nprefix = "scans/"\ntask = "ocr"\nlanguage = "nl"\n'
         '[languages.prefixes]\n"a/" = "de"\n"a/b/" = "pt-BR"'
     )
-    routing.check(policy)
+    routes.check(policy)
 
     def asked(key: str, kind: str = "image") -> tuple[str, str]:
         found = route(key, kind, policy, SETTINGS)

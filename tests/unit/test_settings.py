@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from captions.settings import IntakeSettings, WorkerSettings
+from captions.config.environment import IntakeSettings, WorkerSettings
 
 GIVEN = {
     "CAPTIONS_TABLE": "captions",

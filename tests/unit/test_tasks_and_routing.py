@@ -2,13 +2,13 @@
 
 import pytest
 
-from captions.jobs import MAX_DELAY_SECONDS, backoff
-from captions.policy import KINDS, load
-from captions.records import spent
-from captions.routing import route, scope, tenant
-from captions.settings import IntakeSettings
+from captions.config.environment import IntakeSettings
+from captions.config.policy import KINDS, load
+from captions.queues import MAX_DELAY_SECONDS, backoff
+from captions.records.table import spent
+from captions.routing.routes import route, scope, tenant
 from captions.tasks import Ask, clean
-from captions.uploads import ObjectVersion
+from captions.uploads.version import ObjectVersion
 
 SETTINGS = IntakeSettings(
     captions_table="c", fingerprints_table="f", uploads_queue_url="u", image_queue_url="i", audio_queue_url="a",

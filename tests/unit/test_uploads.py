@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captions.uploads import Deletion, Ignored, UnreadableEventError, Upload, from_event, pad_sequencer
+from captions.uploads.version import Deletion, Ignored, UnreadableEventError, Upload, from_event, pad_sequencer
 
 HEX = st.text(alphabet=string.hexdigits.upper()[:16], min_size=1, max_size=20)
 

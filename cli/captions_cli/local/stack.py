@@ -22,15 +22,13 @@ from typing import IO, Any, Self
 from urllib.parse import unquote
 
 from captions_cli import loopback
-from captions_cli.local.artifacts import Artifacts
-from captions_cli.local.cloudformation import CloudFormation
-from captions_cli.local.deployment import Deployment, Deployments
-from captions_cli.local.errors import StackError
-from captions_cli.local.events import EventRouter, Unreliability, parse_function_name
-from captions_cli.local.moto_repairs import MessageMoveTasks, MotoRepairs
-from captions_cli.local.sandboxes import Function, Outcome, Sandboxes
-from captions_cli.local.server import AwsCall, AwsEndpoint, Forward, Interceptor
-from captions_cli.local.translate import (
+from captions_cli.local.aws.events import EventRouter, Unreliability, parse_function_name
+from captions_cli.local.aws.moto_repairs import MessageMoveTasks, MotoRepairs
+from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward, Interceptor
+from captions_cli.local.cloudformation.api import CloudFormation
+from captions_cli.local.cloudformation.artifacts import Artifacts
+from captions_cli.local.cloudformation.deployment import Deployment, Deployments
+from captions_cli.local.cloudformation.translate import (
     ACCOUNT_ID,
     CODE_BUCKET,
     CODE_KEY,
@@ -38,6 +36,8 @@ from captions_cli.local.translate import (
     load_template,
     translate,
 )
+from captions_cli.local.errors import StackError
+from captions_cli.local.lambda_runtime.sandboxes import Function, Outcome, Sandboxes
 
 LOGGER = logging.getLogger(__name__)
 
@@ -415,7 +415,7 @@ class _ModelEndpoint:
         self._log: IO[bytes] = self._log_file.open("ab")
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
-                *(python, "-m", "captions_cli.local.endpoint", "--host", bind, "--port", "0"),
+                *(python, "-m", "captions_cli.local.model_endpoint", "--host", bind, "--port", "0"),
                 *("--latency-scale", str(latency_scale), "--exit-with-parent"),
                 *("--log", str(log_dir / "endpoint-requests.jsonl")),
                 *arguments,

@@ -12,8 +12,8 @@ import numpy as np
 
 from captions import media
 from captions.fingerprint.comparison import Policy, may_be_reframed, same_picture
-from captions.fingerprint.evidence import evidence_of, luma_of
-from captions.fingerprint.perceptual import BAND_BITS, RADIUS, bands, hamming, perceptual_hash, reframed_hashes
+from captions.fingerprint.phash import BAND_BITS, RADIUS, bands, hamming, perceptual_hash, reframed_hashes
+from captions.fingerprint.thumbnail import evidence_of, luma_of
 
 if TYPE_CHECKING:
     import imagehash

@@ -11,7 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from captions.fingerprint.evidence import (
+from captions.fingerprint.alignment import Framing, find_framing
+from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
+from captions.fingerprint.residual import Detail, Residual, expected_noise, residual_of
+from captions.fingerprint.thumbnail import (
     CELLS_PER_PIXEL,
     CHROMA_SIDE,
     COARSE_SIDE,
@@ -21,9 +24,6 @@ from captions.fingerprint.evidence import (
     Evidence,
     unpacked,
 )
-from captions.fingerprint.framing import Framing, find_framing
-from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
-from captions.fingerprint.residual import Detail, Residual, expected_noise, residual_of
 
 Policy = Literal["exact", "strict", "loose"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from captions.fingerprint.evidence import WRITING, Evidence
-from captions.fingerprint.framing import Framing, reframed
+from captions.fingerprint.alignment import Framing, reframed
 from captions.fingerprint.planes import Plane, resampled, rgb_of, smoothed, value_range
+from captions.fingerprint.thumbnail import WRITING, Evidence
 
 _FITTED_CELLS = 40_000  # more say no more of four terms
 _PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower

@@ -6,12 +6,11 @@
 * `control` shares circuits and spending between sandboxes, on DynamoDB.
 """
 
-from captions.gateway.bodies import fits
+from captions.gateway.api_keys import Keys, parse_secret
 from captions.gateway.breakers import BreakerPolicy, Breakers, BreakerStore, SharedCircuit
 from captions.gateway.budgets import EVERYTHING, Budgets, BudgetStore, Reservation, RetryBudget
-from captions.gateway.calls import Gateway, RetryPolicy
-from captions.gateway.classes import ErrorClass
-from captions.gateway.control import ControlTable
+from captions.gateway.client import Gateway, RetryPolicy
+from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import (
     AccountProblem,
     BudgetSpent,
@@ -23,8 +22,9 @@ from captions.gateway.errors import (
     Refused,
     Unacceptable,
 )
-from captions.gateway.exchange import Attempt, Completion, Endpoint, Media, Request, Segment, StreamEvent, Usage
-from captions.gateway.keys import Keys, parse_secret
+from captions.gateway.requests import fits
+from captions.gateway.shared_state import ControlTable
+from captions.gateway.types import Attempt, Completion, Endpoint, Media, Request, Segment, StreamEvent, Usage
 
 __all__ = [
     "EVERYTHING",

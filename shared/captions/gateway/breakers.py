@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
-from captions.gateway.classes import ErrorClass
+from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import AttemptFailed
 
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
-from captions.catalogue import Model
-from captions.gateway.bodies import least_tokens
+from captions.gateway.catalogue import Model
 from captions.gateway.errors import BudgetSpent
-from captions.gateway.exchange import Request
+from captions.gateway.requests import least_tokens
+from captions.gateway.types import Request
 
 _ASSUMED_S = 600.0
 """How long a sound of unknown length is taken to be where a model is billed by time: the longest part that is sent."""

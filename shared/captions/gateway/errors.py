@@ -10,8 +10,8 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from captions.gateway.classes import ErrorClass
-from captions.gateway.exchange import Attempt
+from captions.gateway.error_class import ErrorClass
+from captions.gateway.types import Attempt
 
 
 class AttemptFailed(Exception):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from captions.catalogue import Model
-from captions.gateway.bodies import Parts, least_tokens
-from captions.gateway.classes import ErrorClass
+from captions.gateway.catalogue import Model
+from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import (
     AccountProblem,
     AttemptFailed,
@@ -17,7 +16,8 @@ from captions.gateway.errors import (
     Refused,
     Unacceptable,
 )
-from captions.gateway.exchange import Endpoint, Request
+from captions.gateway.requests import Parts, least_tokens
+from captions.gateway.types import Endpoint, Request
 
 Served = Callable[[str, str], tuple[Model, str] | None]
 

@@ -15,7 +15,7 @@ from captions.tasks.plain import clean
 from captions.tasks.vocabulary import mapped, tidy
 
 WRITING_FROM, PAGE_WRITING_FROM, NO_WRITING = 0.2, 0.06, 0.005
-"""Shares of a picture that look like writing (`captions.looks`): above the first there is some whatever the picture
+"""Shares of a picture that look like writing (`picture_class`): above the first there is some whatever the picture
 looks like, above the second if it looks like a page; below the third there is hardly any. Of 52 photos the one with the
 most had 0.17; invoices, receipts and screenshots of code had 0.04 to 0.14, slides and pages more."""
 _PAGES = frozenset({"document", "screenshot", "code"})

@@ -1,0 +1,75 @@
+"""What POST /v1/audio/transcriptions answers: a transcript in one of OpenAI's five formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from captions_cli.local.model_endpoint.description import Description, Segment
+from captions_cli.local.model_endpoint.faults import Fault
+from captions_cli.local.model_endpoint.wire import ApiError
+
+
+def formatted(heard: Description, response_format: str, usage: Mapping[str, object]) -> tuple[bytes, str]:
+    """Return the transcript and its content type: `json`, `text`, `verbose_json`, `srt` or `vtt`.
+
+    `usage` stands in the JSON formats: tokens, or seconds where the model is billed by time.
+
+    Without recognised speech the transcript is empty, as Whisper's is. Raises `ApiError` 400 for another format.
+    """
+    said = " ".join(segment.text for segment in heard.segments)
+    match response_format:
+        case "json":
+            return json.dumps({"text": said, "usage": dict(usage)}).encode(), "application/json"
+        case "text":
+            return f"{said}\n".encode(), "text/plain"
+        case "verbose_json":
+            return json.dumps({**_verbose(heard, said), "usage": dict(usage)}).encode(), "application/json"
+        case "srt":
+            return _subtitles(heard.segments, "", ",").encode(), "text/plain"
+        case "vtt":
+            return _subtitles(heard.segments, "WEBVTT\n\n", ".").encode(), "text/plain"
+    raise ApiError(400, f"Invalid 'response_format': {response_format!r}.", param="response_format")
+
+
+def spoiled(heard: Description, fault: Fault) -> Description:
+    """Return the transcript as the faults that spoil answers leave it; others leave it as it is."""
+    match fault.fault:
+        case "empty":
+            return replace(heard, text="", segments=())
+        case "truncated":
+            kept = heard.segments[: max(1, len(heard.segments) // 2)]
+            return replace(heard, segments=tuple(replace(one, text=one.text[: len(one.text) // 2]) for one in kept))
+        case "answer":
+            end = heard.duration_s or 0.0
+            return replace(heard, text=fault.text or "", segments=(Segment(0.0, end, fault.text or ""),))
+    return heard
+
+
+def _verbose(heard: Description, said: str) -> dict[str, object]:
+    return {
+        "task": "transcribe",
+        "language": "english",
+        "duration": heard.duration_s,
+        "text": said,
+        "segments": [
+            {"id": number, "start": one.start, "end": one.end, "text": one.text}
+            for number, one in enumerate(heard.segments)
+        ],
+    }
+
+
+def _subtitles(segments: tuple[Segment, ...], head: str, point: str) -> str:
+    cues = [
+        f"{number}\n{_clock(one.start, point)} --> {_clock(one.end, point)}\n{one.text}\n"
+        for number, one in enumerate(segments, start=1)
+    ]
+    return head + "\n".join(cues)
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{rest // 1000:02}{point}{rest % 1000:03}"

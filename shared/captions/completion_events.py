@@ -1,0 +1,88 @@
+"""Tells the event bus how an upload ended.
+
+Delivery is at least once: an upload whose end was stored but whose event may not have been sent is told again, with the
+same `id`, when its message is delivered again.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from captions.records.table import Record
+
+SOURCE = "media-captions"
+DETAIL_TYPES = {
+    "captioned": "Caption.Completed",
+    "rejected": "Caption.Rejected",
+    "blocked": "Caption.Blocked",
+    "failed": "Caption.Failed",
+    "deleted": "Caption.Deleted",
+}
+REVIEW_TYPES = {"edited": "Caption.Edited", "accepted": "Caption.Accepted"}
+MAX_ENTRIES = 10
+"""Entries of one PutEvents call (Amazon EventBridge, quotas)."""
+MAX_TEXT_CHARACTERS = 20_000
+"""An event holds 256 KB; a long transcript is read from the table."""
+
+
+class NotDeliveredError(RuntimeError):
+    """The event bus did not take every event; the message that caused them is to be delivered again."""
+
+
+class Notifier:
+    """Sends completion events; `events` is a boto3 EventBridge client."""
+
+    def __init__(self, events: Any, bus: str) -> None:
+        self._events = events
+        self._bus = bus
+
+    def ended(self, records: Sequence[Record]) -> None:
+        """Send one event for each record, which must be terminal. Raises NotDeliveredError."""
+        for start in range(0, len(records), MAX_ENTRIES):
+            answer = self._events.put_events(
+                Entries=[self._entry(record) for record in records[start : start + MAX_ENTRIES]]
+            )
+            if answer.get("FailedEntryCount"):
+                codes = sorted({entry["ErrorCode"] for entry in answer["Entries"] if "ErrorCode" in entry})
+                raise NotDeliveredError(f"{answer['FailedEntryCount']} events were not taken: {', '.join(codes)}")
+
+    def reviewed(self, record: Record) -> None:
+        """Tell what a person said about a caption; again, with the same `id`, where that is not certain to be told."""
+        if record.human is None:
+            raise ValueError(f"nobody reviewed {record.asset}")
+        said = f"{record.human.action}\x00{record.human.at}"
+        entry = self._entry(record, REVIEW_TYPES[record.human.action], said)
+        answer = self._events.put_events(Entries=[entry])
+        if answer.get("FailedEntryCount"):
+            raise NotDeliveredError(f"the event was not taken: {answer['Entries'][0].get('ErrorCode')}")
+
+    def _entry(self, record: Record, detail_type: str | None = None, what: str | None = None) -> dict[str, Any]:
+        if what is None:
+            # A version ends again when it is redriven or captioned anew: its time tells one end from the other.
+            what = f"{record.state}\x00{record.completed_at}"
+        about = f"{record.asset}\x00{record.sequencer}\x00{what}"
+        detail = {
+            "id": hashlib.sha256(about.encode()).hexdigest()[:32],
+            "asset": record.asset,
+            "bucket": record.bucket,
+            "key": record.key,
+            "version_id": record.version_id,
+            # Events come in any order: of one object's, the greater sequencer is the later, then the later end.
+            "sequencer": record.sequencer,
+            "ended_at": record.completed_at or record.updated_at,
+            "state": record.state,
+            "source": record.source,
+            "kind": record.kind,
+            "language": record.result.language if record.result else None,
+            "text": record.result.text[:MAX_TEXT_CHARACTERS] if record.result else None,
+            "model": record.provenance.model if record.provenance else None,
+            "cost": record.provenance.cost if record.provenance else None,
+            "reason": record.reason.model_dump() if record.reason else None,
+        }
+        return {
+            "EventBusName": self._bus,
+            "Source": SOURCE,
+            "DetailType": detail_type or DETAIL_TYPES[record.state],
+            "Detail": json.dumps(detail, ensure_ascii=False),
+        }

@@ -1,0 +1,222 @@
+"""Builds what each function works with from its settings: once per process, when first asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from captions import telemetry
+from captions.aws.clients import client
+from captions.completion_events import Notifier
+from captions.config.environment import IntakeSettings, Settings, SweepSettings, WorkerSettings
+from captions.config.environment import Policy as Nearness
+from captions.overrides import Overridden, read
+from captions.queues import Queues
+from captions.records.slo import Objective
+from captions.records.table import Records
+from captions.uploads.s3_objects import Objects
+
+if TYPE_CHECKING:
+    from captions.config.policy import Policy
+    from captions.gateway import Gateway
+    from captions.gateway.catalogue import Catalogue
+    from captions.near_duplicates import Neighbours
+    from captions.pipeline.caption import Worker
+    from captions.pipeline.ingest import Intake
+    from captions.pipeline.sweep import Sweeper
+
+T = TypeVar("T")
+
+DAY_SECONDS = 86_400.0
+KEY_MAX_AGE_SECONDS = 10
+"""How long Powertools keeps the endpoint's key; the gateway itself asks every 300 s, and then means a new one."""
+
+
+@cache
+def intake() -> Intake:
+    """The dedupe function's logic."""
+    from captions.config.policy import from_parameters
+    from captions.pipeline.ingest import Intake
+
+    settings = IntakeSettings.from_env()
+    return Intake(
+        settings=settings,
+        records=_records(settings),
+        objects=Objects(client("s3")),
+        neighbours=_neighbours(settings, settings.near_duplicates),
+        queues=Queues(client("sqs")),
+        notifier=Notifier(client("events"), settings.event_bus_name),
+        policies=_policies(settings.policy_override, from_parameters(language=settings.language)).current,
+    )
+
+
+@cache
+def sweeper() -> Sweeper:
+    """The sweep function's logic."""
+    from captions.pipeline.sweep import Sweeper, read_control
+
+    settings = SweepSettings.from_env()
+    return Sweeper(
+        settings=settings,
+        records=_records(settings),
+        queues=Queues(client("sqs")),
+        sqs=client("sqs"),
+        control=partial(read_control, client("dynamodb"), settings.control_table) if settings.control_table else None,
+    )
+
+
+def _records(settings: Settings) -> Records:
+    dynamodb = client("dynamodb")
+    objective = Objective(dynamodb, settings.captions_table, settings.terminal_seconds)
+    return Records(dynamodb, settings.captions_table, objective)
+
+
+def _neighbours(settings: Settings, policy: Nearness) -> Neighbours:
+    from captions.near_duplicates import Neighbours
+
+    def capped(posting: str) -> None:
+        telemetry.count("CrowdedBand")
+        telemetry.logger().warning("lookup_capped", posting=posting)
+
+    return Neighbours(
+        client("dynamodb"),
+        settings.fingerprints_table,
+        exemplar_ttl=settings.exemplar_ttl_days * DAY_SECONDS,
+        queue_lease=settings.queue_lease_seconds,
+        policy=policy,
+        on_capped=capped,
+    )
+
+
+def _overridden(
+    where: str | None, parse: Callable[[str | None], T], errors: type[Exception], metric: str, event: str
+) -> Overridden[T]:
+    """What `parse` makes of an override, with a count and a log line, for an alarm, whenever that is broken."""
+
+    def broken(error: Exception) -> None:
+        telemetry.count(metric)
+        telemetry.logger().error(event, override=where, error=str(error))
+
+    return Overridden(
+        lambda: read(where, client) if where is not None else None, parse, errors=(errors,), broken=broken
+    )
+
+
+def _catalogues(where: str | None) -> Overridden[Catalogue]:
+    from captions.gateway.catalogue import CatalogueError, load
+
+    return _overridden(where, load, CatalogueError, "BrokenModelsOverride", "models_override_unusable")
+
+
+def _policies(
+    where: str | None, parameters: Mapping[str, Any], catalogue: Callable[[], Catalogue] | None = None
+) -> Overridden[Policy]:
+    """The policy; where no catalogue is given, the names of its models are left to those who call them."""
+    from captions.config.policy import PolicyError, load
+    from captions.routing import routes
+
+    def parse(text: str | None) -> Policy:
+        # The packaged policy and the template's parameters must hold even where the catalogue has lost a model.
+        models = catalogue() if catalogue is not None and text is not None else None
+        policy = load(text, parameters=parameters, catalogue=models)
+        routes.check(policy)
+        return policy
+
+    return _overridden(where, parse, PolicyError, "PolicyOverrideBroken", "policy_override_unusable")
+
+
+@cache
+def _provider(kind: Any, service: str) -> Any:
+    """Powertools' cache of parameters or secrets, on our own client."""
+    return kind(boto3_client=client(service))
+
+
+class _Workers:
+    """The worker, with a new gateway whenever the catalogue or the budgets changed; circuits are kept."""
+
+    def __init__(self) -> None:
+        from captions.gateway import Breakers, ControlTable
+        from captions.inference.part_store import ProgressTable
+        from captions.pipeline.caption import Worker, parameters
+        from captions.records.reviews import Calibrations
+
+        self._settings = settings = WorkerSettings.from_env()
+        self._catalogues = _catalogues(settings.models_override)
+        self._catalogue = self._catalogues.current()
+        self._policies = _policies(settings.policy_override, parameters(settings), self._catalogues.current)
+        self._limits = self._policies.current().budgets
+        self._store = ControlTable(client("dynamodb"), settings.control_table)
+        self._breakers = Breakers(store=self._store, observe=_observed)
+        self._worker = Worker(
+            settings=settings,
+            records=_records(settings),
+            objects=Objects(client("s3")),
+            # A worker only renews and settles claims: which pictures match was decided before.
+            neighbours=_neighbours(settings, "exact"),
+            queues=Queues(client("sqs")),
+            notifier=Notifier(client("events"), settings.event_bus_name),
+            gateway=self._gateway(),
+            policies=self._policies.current,
+            calibrations=Calibrations(client("dynamodb"), settings.control_table),
+            progress=ProgressTable(client("dynamodb"), settings.control_table),
+        )
+
+    def current(self) -> Worker:
+        catalogue, limits = self._catalogues.current(), self._policies.current().budgets
+        if catalogue is not self._catalogue or limits != self._limits:
+            self._catalogue, self._limits = catalogue, limits
+            outdated, self._worker.gateway = self._worker.gateway, self._gateway()
+            asyncio.get_event_loop().run_until_complete(outdated.aclose())
+        return self._worker
+
+    def _gateway(self) -> Gateway:
+        from captions.gateway import EVERYTHING, Budgets, Endpoint, Gateway
+
+        limits = dict(self._limits.prefixes)
+        if self._limits.daily is not None:
+            limits[EVERYTHING] = self._limits.daily
+        return Gateway(
+            endpoints=[Endpoint(url) for url in self._settings.endpoint_urls],
+            keys=self._keys,
+            catalogue=self._catalogue,
+            breakers=self._breakers,
+            budgets=Budgets(limits, self._store) if limits else None,
+            observe=_observed,
+        )
+
+    def _keys(self, fresh: bool) -> Mapping[str, str]:
+        from aws_lambda_powertools.utilities.parameters import SecretsProvider
+
+        from captions.gateway import parse_secret
+
+        provider = _provider(SecretsProvider, "secretsmanager")
+        arn = self._settings.endpoint_secret_arn
+        return parse_secret(provider.get(arn, max_age=KEY_MAX_AGE_SECONDS, force_fetch=fresh))
+
+
+@cache
+def _workers() -> _Workers:
+    return _Workers()
+
+
+def worker() -> Worker:
+    """The caption and transcribe functions' logic, on the catalogue as it stands now."""
+    return _workers().current()
+
+
+_COUNTED = {
+    "attempt_failed": "ModelAttemptFailed",
+    "circuit_opened": "CircuitOpened",
+    "account_problem": "EndpointAccountProblem",
+    "breaker_store_failed": "BreakerStoreFailed",
+    "unknown_model": "UnknownModel",
+}
+
+
+def _observed(event: str, fields: Mapping[str, Any]) -> None:
+    """Log and count what the gateway tells of."""
+    if event in _COUNTED:
+        telemetry.count(_COUNTED[event])
+    telemetry.logger().info(event, **{f"gateway_{name}": value for name, value in fields.items()})

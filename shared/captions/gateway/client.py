@@ -1,0 +1,666 @@
+"""The gateway: one call that ends with an answer, or with the reason why there is none, before its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import openai
+
+from captions.gateway.api_keys import KeyRing, Keys
+from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
+from captions.gateway.budgets import Budgets, Reservation, RetryBudget
+from captions.gateway.catalogue import Catalogue, CatalogueError, Modality, Model
+from captions.gateway.error_class import ErrorClass
+from captions.gateway.errors import (
+    AccountProblem,
+    AttemptFailed,
+    CircuitsOpen,
+    DeadlineExceeded,
+    Exhausted,
+    GatewayError,
+    NoCapableModel,
+)
+from captions.gateway.fallback import Candidate, Plan
+from captions.gateway.pricing import cost_of, usage_of
+from captions.gateway.requests import Parts
+from captions.gateway.responses import Answer, Collector, answer_of, failure_of, transcript_of
+from captions.gateway.types import Attempt, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
+
+_URL_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%-]+=[^\s\"'<>\\]*")
+"""The query of a URL within a text: of a presigned one, what lets its reader in."""
+_CONNECT_S = 3.0
+_CONNECT_SHARE = 0.8
+"""A region that cannot be reached must not take an attempt's whole time, and must be told from a slow model."""
+
+_KEEPALIVE_S = 60.0
+"""Longer than the client's 5 s: a sandbox that is called every few seconds keeps its connections."""
+
+_CONNECTIONS = 256
+
+_LATE_S = 0.1
+"""A timer that fires so much too late tells of a process that is starved of CPU, not of a slow model."""
+
+_UNKNOWN_MODEL_S = 300.0
+"""After how long a chain is worth another look that names nothing the catalogue has: an override is read so often."""
+
+_WRITING_S = 0.25
+"""How long an ended call waits for writes to the control table that it began."""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how soon a model is called again for the same request. Times are in seconds."""
+
+    tries: int = 3
+    """Calls to one model for one request, at most."""
+    first_delay_s: float = 0.25
+    longest_delay_s: float = 5.0
+    longest_wait_s: float = 5.0
+    """How long a call waits in process for a Retry-After, if no other model can take it. Waiting is billed."""
+    share_of_deadline: float = 2 / 3
+    """What one attempt may take of the time that is left while another model could still take over."""
+    truncated_growth: int = 2
+    longest_growth: int = 4
+    """A truncated text is asked for with `truncated_growth` times the tokens, up to `longest_growth` times."""
+
+
+class Gateway:
+    """A client of several models at several OpenAI-compatible endpoints.
+
+    Calls may run concurrently on one event loop; they share connections, circuits, the retry budget and the key. It
+    reads nothing from the environment, and opens no connection before the first call.
+
+        gateway = Gateway(endpoints=[Endpoint("https://api.example.com/v1")], keys=read_key, catalogue=load())
+        completion = await gateway.complete(request, ["GLM-4.6V", "GPT-4o"], deadline=time.monotonic() + 30)
+
+    Args:
+        endpoints: in order of preference; a later one takes over where an earlier one cannot be used.
+        keys: returns the key, or a mapping from base URL (or "default") to key; called in a thread, with True where a
+            fresh one is needed. Never stored beyond 300 s.
+        catalogue: the models.
+        breakers: the circuits, with a store if sandboxes shall share them.
+        budgets: spending limits, if there are any.
+        retries: how often and how soon a model is called again.
+        retry_budget: how many retries there may be in relation to calls.
+        observe: is told of events (`attempt_failed`, `circuit_opened`, `circuit_closed`, `account_problem`,
+            `key_renewed`, `unknown_model`, `breaker_store_failed`, `settlement_failed`) with their fields, for logs,
+            metrics and alarms.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoints: Sequence[Endpoint],
+        keys: Keys,
+        catalogue: Catalogue,
+        breakers: Breakers | None = None,
+        budgets: Budgets | None = None,
+        retries: RetryPolicy | None = None,
+        retry_budget: RetryBudget | None = None,
+        observe: Observer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not endpoints:
+            raise ValueError("a gateway needs an endpoint")
+        self._endpoints = tuple(endpoints)
+        self._keys = KeyRing(keys)
+        self._catalogue = catalogue
+        self._observe: Observer = observe or (lambda event, fields: None)
+        self._clock = clock
+        self._breakers = breakers or Breakers(clock=clock, observe=observe)
+        self._budgets = budgets
+        self._retries = retries or RetryPolicy()
+        self._retry_budget = retry_budget or RetryBudget()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._served: dict[tuple[str, str], tuple[Model, str] | None] = {}
+        self._unknown: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._http: httpx2.AsyncClient | None = None
+        self._clients: dict[str, openai.AsyncOpenAI] = {}
+
+    async def complete(self, request: Request, chain: Sequence[str], *, deadline: float) -> Completion:
+        """Return the first complete answer of the chain's models.
+
+        Args:
+            request: what is asked.
+            chain: names of models in order of preference; those that cannot do the job are passed over, and so are
+                names that the catalogue does not have (`unknown_model` tells of them).
+            deadline: a value of `time.monotonic()` by which the call has ended, one way or the other.
+
+        Raises:
+            Exhausted, CircuitsOpen, DeadlineExceeded, AccountProblem, BudgetSpent: worth another try later, after
+                `retry_after_s` if it is set.
+            Refused: every model refused.
+            Unacceptable, NoCapableModel: no model will ever take this.
+        """
+        call = await self._begin(request, chain, deadline)
+        try:
+            while True:
+                turn = await self._next(call)
+                answer = await self._turn(call, turn)
+                if answer is not None:
+                    return call.completion(turn, answer)
+        finally:
+            await self._end(call)
+
+    async def stream(
+        self, request: Request, chain: Sequence[str], *, deadline: float
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Yield the answer while it is written, then one `done` event with the whole of it.
+
+        A model that fails before its first word is replaced without notice; one that fails after it is replaced after a
+        `restart` event, which voids what came before: the texts of two models are never spliced. The arguments and the
+        errors are those of `complete`. Only chats are streamed, so a transcription is asked of models that chat.
+        """
+        call = await self._begin(replace(request, transcription=False), chain, deadline)
+        spoken = False
+        try:
+            while True:
+                turn = await self._next(call)
+                if spoken:
+                    spoken = False
+                    yield StreamEvent("restart", model=turn.candidate.model.name)
+                answer: Answer | None = None
+                pieces = self._streamed_turn(call, turn)
+                try:
+                    async for piece in pieces:
+                        if isinstance(piece, Answer):
+                            answer = piece
+                        else:
+                            spoken = True
+                            yield StreamEvent("delta", text=piece, model=turn.candidate.model.name)
+                finally:
+                    await pieces.aclose()
+                if answer is not None:
+                    completion = call.completion(turn, answer)
+                    yield StreamEvent("done", model=completion.model, completion=completion)
+                    return
+        finally:
+            await self._end(call)
+
+    def able(self, kind: Modality, chain: Sequence[str]) -> list[Model]:
+        """Return the models of the chain that understand this kind of media, as their first endpoint takes them."""
+        found = []
+        for name in dict.fromkeys(chain):
+            served = (self._serve(name, endpoint.base_url) for endpoint in self._endpoints)
+            model = next((one[0] for one in served if one is not None and kind in one[0].modalities), None)
+            if model is not None:
+                found.append(model)
+        return found
+
+    async def flush(self) -> None:
+        """Wait until what the sandboxes share is written; worth calling before a sandbox is frozen."""
+        if pending := self._pending():
+            await asyncio.wait(pending)
+
+    async def aclose(self) -> None:
+        """Close every connection. The gateway opens new ones if it is called again."""
+        await self.flush()
+        http, self._http, self._loop = self._http, None, None
+        self._clients.clear()
+        if http is not None:
+            await http.aclose()
+
+    async def _begin(self, request: Request, chain: Sequence[str], deadline: float) -> _Call:
+        parts = Parts(request)
+        plan = self._plan(request, chain, parts)
+        self._retry_budget.called()
+        call = _Call(self, request, parts, plan, deadline)
+        async with _until(deadline, call):
+            await self._breakers.refresh()
+            if self._budgets is not None:
+                call.reservation = await self._budgets.reserve(request, [c.model for c in plan.candidates])
+        return call
+
+    async def _end(self, call: _Call) -> None:
+        """Give what is still to be written a moment, within the deadline: a sandbox may be frozen after the call."""
+        if call.reservation is not None:
+            # A task of its own: a call that is cancelled has spent its money all the same.
+            task = asyncio.get_running_loop().create_task(self._settle(call.reservation, _sum(call.attempts)))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+        pending = self._pending()
+        if pending and (left := call.left()) > 0:
+            await asyncio.wait(pending, timeout=min(_WRITING_S, left))
+
+    def _pending(self) -> set[asyncio.Task[None]]:
+        pending = self._breakers.pending()
+        if self._settling:
+            loop = asyncio.get_running_loop()
+            pending |= {task for task in self._settling if task.get_loop() is loop}
+        return pending
+
+    async def _settle(self, reservation: Reservation, spent: Decimal | None) -> None:
+        assert self._budgets is not None
+        try:
+            await self._budgets.settle(reservation, spent)
+        except Exception as error:  # whatever the store's client raises: the sum stays too high, which is the safe side
+            self._observe("settlement_failed", {"error": type(error).__name__})
+
+    def _serve(self, name: str, base_url: str) -> tuple[Model, str] | None:
+        key = (name, base_url)
+        if key not in self._served:
+            try:
+                self._served[key] = self._catalogue.served(name, base_url)
+            except CatalogueError:
+                # A slip in a chain, or a model that was taken out: the chain's other models do its work.
+                self._served[key] = None
+                if name not in self._unknown:
+                    self._unknown.add(name)
+                    self._observe("unknown_model", {"model": name})
+        return self._served[key]
+
+    def _plan(self, request: Request, chain: Sequence[str], parts: Parts) -> Plan:
+        try:
+            return Plan.of(request, chain, self._endpoints, self._serve, parts)
+        except NoCapableModel as error:
+            if unknown := [name for name in chain if name in self._unknown]:
+                # Whoever configured it can put it right; until then the work must not end as if nothing could do it.
+                message = f"the catalogue has no model {', '.join(map(repr, unknown))}, and {error}"
+                raise Exhausted(message, retry_after_s=_UNKNOWN_MODEL_S) from error
+            raise
+
+    def _client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # Connections belong to the loop that opened them; a closed loop took its connections along.
+            self._loop, self._http = loop, None
+            self._clients.clear()
+        client = self._clients.get(endpoint.base_url)
+        if client is None:
+            if self._http is None:
+                self._http = openai.DefaultAsyncHttpxClient(
+                    limits=httpx2.Limits(
+                        max_connections=_CONNECTIONS,
+                        max_keepalive_connections=_CONNECTIONS,
+                        keepalive_expiry=_KEEPALIVE_S,
+                    )
+                )
+            client = openai.AsyncOpenAI(
+                base_url=endpoint.base_url, api_key="sent-with-each-call", max_retries=0, http_client=self._http
+            )
+            # The client takes these from the environment, where they were meant for another endpoint.
+            client.organization = client.project = None
+            self._clients[endpoint.base_url] = client
+        return client
+
+    async def _next(self, call: _Call) -> _Turn:
+        if not self._breakers.shared:
+            return await call.next()  # nothing in it can take longer than it means to
+        async with _until(call.deadline, call):
+            return await call.next()
+
+    async def _turn(self, call: _Call, turn: _Turn) -> Answer | None:
+        """Run one attempt, or two if the key was renewed in between; return the answer or None after a failure."""
+        with turn.admitted(self._breakers):
+            while True:
+                turn.begin()
+                try:
+                    async with asyncio.timeout(turn.left()):
+                        answer = _fit(await self._asked(call, turn), call.request)
+                except Exception as error:
+                    if not await self._failed(call, turn, error):
+                        return None
+                else:
+                    turn.answered(self._breakers)
+                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
+                    return answer
+
+    async def _asked(self, call: _Call, turn: _Turn) -> Answer:
+        candidate = turn.candidate
+        form = call.parts.form(candidate.model, candidate.wire_name)
+        if form is not None:
+            options = await self._options(call, turn)
+            client = self._client(candidate.endpoint)
+            return transcript_of(await client.audio.transcriptions.create(**form, **options), candidate.wire_name)
+        if turn.candidate.model.streaming_only:
+            collector = Collector()
+            try:
+                async with await self._send(call, turn, stream=True) as chunks:
+                    async for chunk in chunks:
+                        collector.add(chunk)
+            except AttemptFailed as failure:
+                raise collector.failed(failure) from None
+            return collector.answer()
+        return answer_of(await self._send(call, turn, stream=False))
+
+    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncGenerator[str | Answer, None]:
+        """Yield the texts of one attempt and then its answer; end without one after a failure."""
+        with turn.admitted(self._breakers):
+            while True:
+                turn.begin()
+                collector = Collector()
+                chunks: Any = None
+                try:
+                    # No time-out spans a `yield`: it would cancel the consumer in the middle of its own work.
+                    async with asyncio.timeout(turn.left()):
+                        chunks = await self._send(call, turn, stream=True)
+                    while True:
+                        async with asyncio.timeout(turn.left()):
+                            chunk = await anext(chunks, None)
+                        if chunk is None:
+                            break
+                        if text := collector.add(chunk):
+                            handed_out = time.monotonic()
+                            yield text
+                            turn.extend(time.monotonic() - handed_out, call.deadline)
+                    answer = _fit(collector.answer(), call.request)
+                except Exception as error:
+                    if isinstance(error, AttemptFailed):
+                        collector.failed(error)
+                    if not await self._failed(call, turn, error):
+                        return
+                else:
+                    turn.answered(self._breakers)
+                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
+                    yield answer
+                    return
+                finally:
+                    if chunks is not None:
+                        await chunks.close()
+
+    async def _send(self, call: _Call, turn: _Turn, *, stream: bool) -> Any:
+        candidate = turn.candidate
+        options = await self._options(call, turn)
+        body = call.parts.body(
+            candidate.model, candidate.wire_name, max_tokens=call.max_tokens, stream=stream, seconds=turn.left()
+        )
+        return await self._client(candidate.endpoint).chat.completions.create(**body, **options)
+
+    async def _options(self, call: _Call, turn: _Turn) -> dict[str, Any]:
+        """Return what every request has beside its body: the key, the request's id, the time it has."""
+        turn.key = await self._keys.key(turn.candidate.endpoint.base_url)
+        headers = {"Authorization": f"Bearer {turn.key}"}
+        if call.request.request_id:
+            headers["X-Client-Request-Id"] = call.request.request_id
+        limit = turn.left()
+        return {
+            "extra_headers": headers,
+            # The client's time-out holds for each read anew; the one around this call is the one that counts.
+            "timeout": openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit * _CONNECT_SHARE)),
+        }
+
+    async def _failed(self, call: _Call, turn: _Turn, error: Exception) -> bool:
+        """Take in a failure; return True if the same attempt is worth repeating at once, with another key."""
+        if isinstance(error, AccountProblem):
+            error.attempts = tuple(call.attempts)
+            raise error
+        failure = self._classed(turn, error)
+        tokens, stated = usage_of(failure.usage)
+        detail = _discreet(failure.detail, turn.key) if failure.detail else failure.detail
+        call.record(turn, failure.error_class.value, failure.status, tokens, stated, failure=failure, detail=detail)
+        if failure.status == 401 and not turn.key_renewed:
+            turn.key_renewed = True
+            with contextlib.suppress(TimeoutError, AccountProblem):
+                async with asyncio.timeout(turn.left()):
+                    if await self._keys.renewed(turn.candidate.endpoint.base_url, turn.key) is not None:
+                        self._observe("key_renewed", {"endpoint": turn.candidate.endpoint.name})
+                        return True
+        if failure.error_class is ErrorClass.ACCOUNT:
+            self._observe("account_problem", {"endpoint": turn.candidate.endpoint.name, "status": failure.status})
+        turn.settle(self._breakers, failure)
+        call.plan.failed(turn.candidate, failure)
+        if failure.error_class is ErrorClass.TRUNCATED:
+            most = call.request.max_tokens * self._retries.longest_growth
+            call.max_tokens = min(call.max_tokens * self._retries.truncated_growth, most)
+        return False
+
+    @staticmethod
+    def _classed(turn: _Turn, error: Exception) -> AttemptFailed:
+        if isinstance(error, AttemptFailed):
+            return error
+        if isinstance(error, TimeoutError):
+            # A call that had less than half of the model's time says little about the model; one that still waited for
+            # its key, or whose process had no time to listen (then its own timer comes late, too), says nothing.
+            listened = bool(turn.key) and turn.overdue() < _LATE_S
+            enough = time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
+            return AttemptFailed(ErrorClass.TIMEOUT if listened and enough else ErrorClass.DEADLINE)
+        return failure_of(error)
+
+
+class _Turn:
+    """One candidate's turn in a call, with the leave to call it."""
+
+    def __init__(self, candidate: Candidate, admission: Admission, limit_s: float, request: Request) -> None:
+        self.candidate = candidate
+        self.key = ""
+        self.key_renewed = False
+        self.timed_by = (request.kind, request.duration_s)
+        self.began = time.monotonic()
+        self.began_at = ""
+        self._ends = self.began + limit_s
+        self._admission: Admission | None = admission
+
+    def begin(self) -> None:
+        self.began = time.monotonic()
+        self.began_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    def left(self) -> float:
+        """Return the seconds that are left of the turn, at least a millisecond so that its end shows as a time-out."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def overdue(self) -> float:
+        """Return the seconds since the turn should have ended."""
+        return time.monotonic() - self._ends
+
+    def extend(self, seconds: float, deadline: float) -> None:
+        """Give the turn back what the consumer of a stream took, but never beyond the call's deadline."""
+        self._ends = min(self._ends + seconds, deadline)
+
+    def answered(self, breakers: Breakers) -> None:
+        self._hand_back(breakers, None)
+
+    def settle(self, breakers: Breakers, failure: AttemptFailed) -> None:
+        if failure.error_class is ErrorClass.DEADLINE:
+            return  # `admitted` abandons it
+        self._hand_back(breakers, failure)
+
+    def _hand_back(self, breakers: Breakers, failure: AttemptFailed | None) -> None:
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            breakers.settle(admission, self.candidate.model.name, failure)
+
+    @contextlib.contextmanager
+    def admitted(self, breakers: Breakers) -> Iterator[None]:
+        """Abandon the admission if nothing settled it: the call was cancelled, or cut by its own deadline."""
+        try:
+            yield
+        finally:
+            admission, self._admission = self._admission, None
+            if admission is not None:
+                breakers.abandon(admission)
+
+
+class _Call:
+    """What is known of one call while it runs."""
+
+    def __init__(self, gateway: Gateway, request: Request, parts: Parts, plan: Plan, deadline: float) -> None:
+        self.request = request
+        self.parts = parts
+        self.plan = plan
+        self.max_tokens = request.max_tokens
+        self.attempts: list[Attempt] = []
+        self.reservation: Reservation | None = None
+        self._gateway = gateway
+        self.deadline = deadline
+        self._began = time.monotonic()
+        self._round = 0
+        self._waited = 0.0
+
+    async def next(self) -> _Turn:
+        """Return the next turn, after a wait where one is due.
+
+        Raises:
+            GatewayError: there is none.
+        """
+        breakers = self._gateway._breakers
+        while True:
+            if self.left() <= 0:
+                raise self._with_attempts(DeadlineExceeded("the time given to the call ran out"))
+            candidates = self.plan.in_order()
+            if not candidates:
+                raise self._with_attempts(self.plan.last_error())
+            for candidate in candidates:
+                if candidate.tries > self._round:
+                    continue
+                admission = await breakers.admit(candidate.endpoint.base_url, candidate.model.name)
+                if admission is not None:
+                    return _Turn(candidate, admission, self._limit_s(candidate, candidates), self.request)
+            await self._pause(candidates)
+
+    def _limit_s(self, candidate: Candidate, candidates: Sequence[Candidate]) -> float:
+        """Return the seconds this attempt may take: the model's time-out, but with time left for another model."""
+        left = self.left()
+        timeout = candidate.model.timeout_s(self.request.kind, self.request.duration_s)
+        if len(candidates) > 1:
+            left *= self._gateway._retries.share_of_deadline
+        return min(timeout, left)
+
+    async def _pause(self, candidates: Sequence[Candidate]) -> None:
+        """Wait for what can be waited for: a Retry-After that is short, or the delay before a retry.
+
+        Raises:
+            GatewayError: there is nothing to wait for.
+        """
+        gateway, policy = self._gateway, self._gateway._retries
+        blocked = [gateway._breakers.blocked(c.endpoint.base_url, c.model.name) for c in candidates]
+        if all(blocked):
+            soonest = min((block for block in blocked if block), key=lambda block: block.wait_s)
+            if not soonest.rate_limited or self._waited + soonest.wait_s > policy.longest_wait_s:
+                raise self._given_up([block for block in blocked if block])
+            delay = soonest.wait_s + random.uniform(0.0, 0.05)  # noqa: S311
+            self._waited += delay
+        else:
+            most = min(policy.first_delay_s * 2.0**self._round, policy.longest_delay_s)
+            delay = random.uniform(0.0, most)  # noqa: S311
+        if delay >= self.left():
+            raise self._given_up([block for block in blocked if block])
+        if all(block or candidate.tries > self._round for block, candidate in zip(blocked, candidates, strict=True)):
+            again = [c for c in candidates if c.tries > self._round]
+            if again:
+                if self._round + 1 >= policy.tries or not gateway._retry_budget.take():
+                    raise self._given_up([block for block in blocked if block])
+                self._round += 1
+        await asyncio.sleep(delay)
+
+    def _given_up(self, blocked: Sequence[Blocked]) -> GatewayError:
+        # Whoever goes back to a queue for a probe's sake must not come back before it can have ended.
+        wait_s = min((max(block.wait_s, 1.0) if block.probing else block.wait_s for block in blocked), default=None)
+        if blocked and all(block.reason == "account" for block in blocked):
+            error: GatewayError = AccountProblem("no endpoint is left that accepts the key and has credit")
+        elif self.attempts:
+            error = Exhausted("every model that can do the job failed")
+        else:
+            error = CircuitsOpen("every circuit is open")
+        error.retry_after_s = wait_s
+        return self._with_attempts(error)
+
+    def _with_attempts(self, error: GatewayError) -> GatewayError:
+        error.attempts = tuple(self.attempts)
+        return error
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def record(
+        self,
+        turn: _Turn,
+        outcome: str,
+        status: int | None,
+        usage: Usage,
+        stated: Decimal | None,
+        *,
+        failure: AttemptFailed | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Write down an attempt with its cost."""
+        cost, _ = cost_of(usage, stated, turn.candidate.model)
+        if cost is None and failure is not None and _unbilled(failure):
+            cost = Decimal(0)
+        attempt = Attempt(
+            model=turn.candidate.model.name,
+            endpoint=turn.candidate.endpoint.name,
+            outcome=outcome,
+            status=status,
+            latency_ms=round((time.monotonic() - turn.began) * 1000),
+            prompt_tokens=usage.prompt,
+            completion_tokens=usage.completion,
+            cost=cost,
+            started_at=turn.began_at,
+            detail=detail,
+        )
+        self.attempts.append(attempt)
+        if failure is not None:
+            fields = attempt.as_dict() | {"request_id": self.request.request_id}
+            self._gateway._observe("attempt_failed", fields)
+
+    def completion(self, turn: _Turn, answer: Answer) -> Completion:
+        """Return the call's result."""
+        cost, source = cost_of(answer.usage, answer.stated_cost, turn.candidate.model)
+        known: CostSource = source
+        return Completion(
+            text=answer.text,
+            model=turn.candidate.model.name,
+            reported_model=answer.reported_model,
+            endpoint=turn.candidate.endpoint.name,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            cost=cost,
+            total_cost=_sum(self.attempts),
+            cost_source=known,
+            latency_ms=round((time.monotonic() - self._began) * 1000),
+            attempts=tuple(self.attempts),
+            segments=answer.segments,
+            language=answer.language,
+            mean_logprob=answer.mean_logprob,
+            transcribed=answer.transcribed,
+        )
+
+
+def _discreet(detail: str, key: str) -> str:
+    """Return an endpoint's words without the key, and without the signatures of links that it repeats."""
+    unsigned = _URL_QUERY.sub("?…", detail)
+    return unsigned.replace(key, "…") if key else unsigned
+
+
+def _fit(answer: Answer, request: Request) -> Answer:
+    verdict = request.judge(answer.text) if request.judge is not None else None
+    if verdict is not None:
+        raise AttemptFailed(verdict, status=200, usage=answer.raw_usage, reported_model=answer.reported_model)
+    return answer
+
+
+def _unbilled(failure: AttemptFailed) -> bool:
+    if failure.error_class is ErrorClass.CONNECTION:
+        return failure.unreachable
+    return failure.error_class.unbilled
+
+
+def _sum(attempts: Sequence[Attempt]) -> Decimal | None:
+    """Return what the attempts cost together; None if one of them may have cost something unknown."""
+    total = Decimal(0)
+    for attempt in attempts:
+        if attempt.cost is None:
+            return None
+        total += attempt.cost
+    return total
+
+
+@contextlib.asynccontextmanager
+async def _until(deadline: float, call: _Call) -> AsyncIterator[None]:
+    """End what runs longer than the call may."""
+    try:
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
+            yield
+    except TimeoutError:
+        raise call._with_attempts(DeadlineExceeded("the time given to the call ran out")) from None

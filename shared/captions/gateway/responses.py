@@ -1,0 +1,254 @@
+"""What came back: an answer, or the class of failure it really is.
+
+Written against what `openai` 3.x was seen to do: an error object with HTTP 200 raises nothing, a stream that is cut
+ends like one that is complete, an error inside a stream has no status, and text that is no JSON is returned as text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import openai
+
+from captions.gateway.error_class import ErrorClass
+from captions.gateway.errors import (
+    AttemptFailed,
+    classify_error_object,
+    classify_status,
+    message_of,
+    retry_after_s,
+)
+from captions.gateway.pricing import usage_of
+from captions.gateway.types import Segment, Usage
+
+_DETAIL_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text that is complete, as one model gave it."""
+
+    text: str
+    reported_model: str | None
+    finish_reason: str
+    usage: Usage
+    stated_cost: Decimal | None
+    raw_usage: object = None
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    mean_logprob: float | None = None
+    transcribed: bool = False
+
+
+def answer_of(response: object) -> Answer:
+    """Return the answer a chat completion holds.
+
+    Raises:
+        AttemptFailed: it holds none.
+    """
+    usage = getattr(response, "usage", None)
+    reported = _text(getattr(response, "model", None))
+    _raise_error_in(response, usage, reported)
+    choices = getattr(response, "choices", None)
+    if not isinstance(choices, list) or not choices:
+        raise AttemptFailed(ErrorClass.GARBLED, status=200, usage=usage, reported_model=reported)
+    choice = choices[0]
+    _raise_error_in(choice, usage, reported)
+    message = getattr(choice, "message", None)
+    return _judged(
+        text=_content(getattr(message, "content", None)),
+        finish_reason=_text(getattr(choice, "finish_reason", None)),
+        refusal=bool(getattr(message, "refusal", None)),
+        usage=usage,
+        reported=reported,
+        logprobs=_logprobs(choice),
+    )
+
+
+def transcript_of(response: object, wire_name: str) -> Answer:
+    """Return the answer a transcription holds. Without speech its text is empty, which is no failure.
+
+    Raises:
+        AttemptFailed: it holds none.
+    """
+    usage = getattr(response, "usage", None)
+    duration = getattr(response, "duration", None)
+    if usage is None and isinstance(duration, int | float):
+        usage = {"seconds": duration}  # what older servers tell of the time they bill
+    _raise_error_in(response, usage, wire_name)
+    text = getattr(response, "text", None)
+    if not isinstance(text, str):
+        raise AttemptFailed(ErrorClass.GARBLED, status=200, usage=usage, reported_model=wire_name)
+    tokens, stated = usage_of(usage)
+    language = _text(getattr(response, "language", None))
+    segments = _segments(getattr(response, "segments", None))
+    # A transcription names no model: the one that was asked for answered.
+    return Answer(_whole(text).strip(), wire_name, "stop", tokens, stated, usage, segments, language, transcribed=True)
+
+
+def _segments(given: object) -> tuple[Segment, ...]:
+    """Return the segments whose times and words make sense, in order of their start."""
+    segments = []
+    for one in given if isinstance(given, list) else ():
+        start, end, text = (getattr(one, name, None) for name in ("start", "end", "text"))
+        if not (isinstance(start, int | float) and isinstance(end, int | float) and isinstance(text, str)):
+            continue
+        if math.isfinite(start) and math.isfinite(end) and 0 <= start <= end and text.strip():
+            segments.append(Segment(float(start), float(end), _whole(text).strip()))
+    return tuple(sorted(segments, key=lambda segment: segment.start_s))
+
+
+class Collector:
+    """The chunks of a stream, put together."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._finish_reason: str | None = None
+        self._refusal = False
+        self._usage: object = None
+        self._reported: str | None = None
+        self._logprobs: list[float] = []
+
+    def add(self, chunk: object) -> str:
+        """Take a chunk and return the text it adds.
+
+        Raises:
+            AttemptFailed: the chunk holds an error.
+        """
+        self._usage = getattr(chunk, "usage", None) or self._usage
+        self._reported = _text(getattr(chunk, "model", None)) or self._reported
+        _raise_error_in(chunk, self._usage, self._reported)
+        choices = getattr(chunk, "choices", None)
+        if not isinstance(choices, list) or not choices:
+            return ""
+        choice = choices[0]
+        _raise_error_in(choice, self._usage, self._reported)
+        delta = getattr(choice, "delta", None)
+        self._finish_reason = _text(getattr(choice, "finish_reason", None)) or self._finish_reason
+        self._refusal = self._refusal or bool(getattr(delta, "refusal", None))
+        self._logprobs += _logprobs(choice)
+        text = _content(getattr(delta, "content", None))
+        if text:
+            self._texts.append(text)
+        return text
+
+    def answer(self) -> Answer:
+        """Return the answer of a stream that ended.
+
+        Raises:
+            AttemptFailed: it ended before its answer was complete.
+        """
+        return _judged(
+            text="".join(self._texts),
+            finish_reason=self._finish_reason,
+            refusal=self._refusal,
+            usage=self._usage,
+            reported=self._reported,
+            logprobs=self._logprobs,
+        )
+
+    def failed(self, failure: AttemptFailed) -> AttemptFailed:
+        """Give a failure the usage and the model that were seen before it."""
+        failure.usage = failure.usage or self._usage
+        failure.reported_model = failure.reported_model or self._reported
+        return failure
+
+
+def _logprobs(choice: object) -> list[float]:
+    """Return the logarithms of the probabilities that a choice tells of its tokens; none where it tells nonsense."""
+    tokens = getattr(getattr(choice, "logprobs", None), "content", None)
+    told = [getattr(token, "logprob", None) for token in tokens] if isinstance(tokens, list) else []
+    # -9999 stands for a token that is not among the likeliest (OpenAI API reference).
+    return [float(one) for one in told if isinstance(one, int | float) and -9999 < one <= 0]
+
+
+def _judged(
+    *,
+    text: str,
+    finish_reason: str | None,
+    refusal: bool,
+    usage: object,
+    reported: str | None,
+    logprobs: list[float],
+) -> Answer:
+    reason = (finish_reason or "").lower()
+    error: ErrorClass | None = None
+    if refusal or reason == "content_filter":
+        error = ErrorClass.REFUSED
+    elif reason == "error":
+        error = ErrorClass.ERROR_BODY
+    elif reason in ("length", "max_tokens"):
+        error = ErrorClass.TRUNCATED
+    elif not text.strip() and reason:
+        error = ErrorClass.EMPTY  # a reasoning model can spend everything on its reasoning
+    elif not reason:
+        error = ErrorClass.CUT
+    if error is not None:
+        raise AttemptFailed(error, status=200, usage=usage, reported_model=reported)
+    tokens, stated = usage_of(usage)
+    mean = sum(logprobs) / len(logprobs) if logprobs else None
+    return Answer(_whole(text), reported, reason, tokens, stated, usage, mean_logprob=mean)
+
+
+def _raise_error_in(holder: object, usage: object, reported: str | None) -> None:
+    extra = getattr(holder, "model_extra", None)
+    error = extra.get("error") if isinstance(extra, Mapping) else None
+    if not error:
+        return
+    error_class, status = classify_error_object(error)
+    raise AttemptFailed(error_class, status=status or 200, detail=_detail(error), usage=usage, reported_model=reported)
+
+
+def failure_of(error: Exception) -> AttemptFailed:
+    """Return what an exception of the client means. Anything the client does not raise is raised on."""
+    if isinstance(error, openai.APIStatusError):
+        error_class = classify_status(error.status_code, error.body)
+        return AttemptFailed(
+            error_class,
+            status=error.status_code,
+            retry_after_s=retry_after_s(error.response.headers),
+            # An endpoint that rejects a key likes to quote it.
+            detail=None if error_class is ErrorClass.ACCOUNT else _detail(error.body),
+        )
+    if isinstance(error, openai.APIConnectionError):
+        unreachable = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
+        timed_out = isinstance(error, openai.APITimeoutError) and not unreachable
+        return AttemptFailed(ErrorClass.TIMEOUT if timed_out else ErrorClass.CONNECTION, unreachable=unreachable)
+    if isinstance(error, openai.APIResponseValidationError):
+        return AttemptFailed(ErrorClass.GARBLED, status=error.status_code)
+    if isinstance(error, openai.APIError):
+        error_class, status = classify_error_object(error.body)
+        return AttemptFailed(error_class, status=status, detail=_detail(error.body))
+    if isinstance(error, ValueError):  # what should have been JSON
+        return AttemptFailed(ErrorClass.GARBLED)
+    if isinstance(error, httpx2.HTTPError):
+        return AttemptFailed(ErrorClass.CONNECTION)
+    raise error
+
+
+def _detail(body: object) -> str | None:
+    return _whole(message_of(body)[:_DETAIL_CHARACTERS]) or None
+
+
+def _text(value: object) -> str | None:
+    return _whole(value) if isinstance(value, str) and value else None
+
+
+def _content(value: Any) -> str:
+    """Return a message's text; some servers send it as a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        texts = (part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None) for part in value)
+        return "".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+def _whole(text: str) -> str:
+    """Replace halves of surrogate pairs: JSON can spell them, and neither a table nor a request can hold them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

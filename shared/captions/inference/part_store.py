@@ -1,0 +1,100 @@
+"""What the parts of a recording were answered with, kept until the whole is: no part is paid for twice.
+
+Items of the control table (`pk`, `sk`, TTL `expires_at`): `recording#<digest of the object's version>`,
+`<plan>#<number of the part>`. The plan is a digest of everything the parts and their answers depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from captions.uploads.version import ObjectVersion
+
+KEPT_SECONDS = 4 * 86_400.0
+"""Longer than any job is put back (MaxJobAgeSeconds is three days at the most)."""
+
+
+class Progress(Protocol):
+    """Where answered parts are kept; the methods block."""
+
+    def read(self, recording: str, plan: str) -> dict[int, dict[str, Any]]:
+        """Return what was kept of a recording under this plan, by the number of the part."""
+
+    def write(self, recording: str, plan: str, index: int, part: Mapping[str, Any]) -> None:
+        """Keep one part's JSON-plain values."""
+
+    def forget(self, recording: str) -> None:
+        """Drop everything that was kept of a recording."""
+
+
+def recording_id(upload: ObjectVersion) -> str:
+    """Return what names one version of one object: nothing is shared between versions."""
+    named = "\0".join((upload.asset, upload.version_id or "", upload.sequencer))
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
+class Forgetful:
+    """Progress that keeps nothing."""
+
+    def read(self, recording: str, plan: str) -> dict[int, dict[str, Any]]:
+        """Return nothing."""
+        return {}
+
+    def write(self, recording: str, plan: str, index: int, part: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def forget(self, recording: str) -> None:
+        """Have nothing to drop."""
+
+
+class ProgressTable:
+    """Progress on the control table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
+
+    def __init__(self, dynamodb: Any, table: str, *, kept_s: float = KEPT_SECONDS) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._kept_s = kept_s
+
+    def read(self, recording: str, plan: str) -> dict[int, dict[str, Any]]:
+        """Return what was kept of a recording under this plan, by the number of the part (strongly consistent)."""
+        found: dict[int, dict[str, Any]] = {}
+        for item in self._items(recording, f"{plan}#"):
+            found[int(item["sk"]["S"].rpartition("#")[2])] = json.loads(item["part"]["S"])
+        return found
+
+    def write(self, recording: str, plan: str, index: int, part: Mapping[str, Any]) -> None:
+        """Keep one part; written again it is the same, or what a later delivery paid for."""
+        self._dynamodb.update_item(
+            TableName=self._table,
+            Key=_key(recording, f"{plan}#{index:05d}"),
+            UpdateExpression="SET part = :part, expires_at = :expires",
+            ExpressionAttributeValues={
+                ":part": {"S": json.dumps(part, ensure_ascii=False)},
+                ":expires": {"N": str(int(time.time() + self._kept_s))},
+            },
+        )
+
+    def forget(self, recording: str) -> None:
+        """Drop everything that was kept of a recording: its words do not stay once they are in the record."""
+        for item in self._items(recording, ""):
+            self._dynamodb.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+
+    def _items(self, recording: str, begins: str) -> list[dict[str, Any]]:
+        condition, names = "pk = :pk", {":pk": {"S": f"recording#{recording}"}}
+        if begins:
+            condition, names[":begins"] = f"{condition} AND begins_with(sk, :begins)", {"S": begins}
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=names,
+            ConsistentRead=True,
+        )
+        return [item for page in pages for item in page["Items"]]
+
+
+def _key(recording: str, place: str) -> dict[str, Any]:
+    return {"pk": {"S": f"recording#{recording}"}, "sk": {"S": place}}

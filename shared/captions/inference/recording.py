@@ -1,0 +1,607 @@
+"""Answers about recordings and video, whichever way a model takes them.
+
+What the first model of the chain takes as it is goes to it in one call. Otherwise sound is cut at pauses and converted
+(`captions.media.recordings`), each part is asked about by itself, several side by side, and the answers are joined with
+their times moved; video becomes key frames and the words of its soundtrack, in one request to a model of pictures.
+
+A part that was answered is kept at once (`inference.part_store`). If another one fails, or time is up, the whole fails
+with that error, and the next delivery asks for what is missing only. Errors and answers alike carry every attempt that
+the upload's record does not hold yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from captions import media
+from captions.gateway import (
+    Attempt,
+    Completion,
+    DeadlineExceeded,
+    Gateway,
+    GatewayError,
+    Media,
+    NoCapableModel,
+    Refused,
+    Request,
+    Unacceptable,
+    Usage,
+    fits,
+)
+from captions.gateway.catalogue import Model
+from captions.inference import escalation
+from captions.inference.escalation import Answered, Candidate
+from captions.inference.merging import Heard, joined
+from captions.inference.part_store import Progress
+from captions.media import recordings as sounds
+from captions.quality.calibration import Platt
+from captions.records.table import call_id, call_ids
+from captions.routing.routes import Chains
+from captions.tasks import TASKS, Ask, Output, Reading, Seen, prompt
+
+LONGEST_PART_S = 600.0
+"""No part plays for longer, whatever a model takes: one answer has room for its words, and no more is lost with it."""
+PARTS_AT_ONCE = 4
+"""Parts of one recording that are asked about side by side."""
+LEAST_SECONDS = 10.0
+"""With less time left than this no part is begun."""
+FRAMES = 8
+"""Key frames of a video that are sent at the most."""
+FRAME_SIDE = 768
+"""Pixels of a key frame's longest side."""
+_DATA_PARTS = frozenset({"input_audio", "audio_url_data", "audio_transcriptions"})
+_CONTEXT_CHARACTERS = 900
+_CONTEXT_VALUES = 16
+"""Room for what is said in a video, in the pieces that a prompt quotes (captions.tasks.quoting)."""
+_CUTTING = "1"
+"""Changes whenever other parts come out of the same recording."""
+_WORST: tuple[type[GatewayError], ...] = (Refused, Unacceptable, NoCapableModel)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A sound or video: `whole` as it would go to a model unchanged, the file's bytes, and what names its version."""
+
+    id: str
+    whole: Media
+    data: bytes = field(repr=False)
+
+
+class Spoilt(media.MediaError):
+    """The recording turned out to be of no use after some of it had been paid for."""
+
+    def __init__(self, error: media.MediaError, attempts: tuple[Attempt, ...]) -> None:
+        super().__init__(error.code, error.message)
+        self.attempts = attempts
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every call about one recording shares.
+
+    `paid` are the attempts the upload's record already holds, as it holds them. `deadline` is a value of
+    time.monotonic(). `calibrations` and `budget_scopes` are those of `answering.answer`.
+    """
+
+    gateway: Gateway
+    progress: Progress
+    deadline: float
+    calibrations: Mapping[tuple[str, str], Platt] | None = None
+    request_id: str = ""
+    budget_scopes: tuple[str, ...] = ()
+    paid: Sequence[Mapping[str, Any]] = ()
+    drafts: escalation.Drafts | None = None
+    """Where answers about the whole are noted, and what every call cost; the parts' answers are kept in `progress`."""
+
+    async def answer(
+        self, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen, *, part: bool = False
+    ) -> Answered:
+        """Ask about media that go into one request."""
+        return await escalation.answer(
+            self.gateway,
+            ask,
+            media,
+            chains,
+            deadline=self.deadline,
+            seen=seen,
+            calibrations=self.calibrations,
+            request_id=self.request_id,
+            budget_scopes=self.budget_scopes,
+            drafts=_Paid(self) if part else self.drafts,
+        )
+
+    async def hold(self, made: Sequence[Attempt]) -> bool:
+        """Have the record hold attempts before anything else is asked; False: another delivery has the upload now.
+
+        Those that cost nothing can wait for the end.
+        """
+        if self.drafts is None or all(attempt.cost == 0 for attempt in made):
+            return True
+        return await self.drafts.paid(made)
+
+    def unknown(self, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+        """Return the attempts that the record does not hold yet, in order."""
+        held = call_ids(self.paid)
+        return tuple(one for one in attempts if call_id(one.as_dict()) not in held)
+
+
+@dataclass(frozen=True)
+class _Paid:
+    """Drafts of one part's ask: what it cost is noted, its answers are not, as a record has one draft alone."""
+
+    call: Call
+
+    def before(self, ask: Ask) -> escalation.Noted:
+        return escalation.Noted()
+
+    async def note(self, ask: Ask, so_far: escalation.Noted, made: Sequence[Attempt]) -> bool:
+        return await self.call.hold(made)
+
+    async def paid(self, made: Sequence[Attempt]) -> bool:
+        return await self.call.hold(made)
+
+
+async def answer(
+    call: Call, ask: Ask, recording: Recording, chains: Chains, *, hearing: Chains, seeing: Chains, seen: Seen
+) -> Answered:
+    """Return the answer to an ask about a recording or a video.
+
+    Args:
+        call: what the calls share.
+        ask: what is asked.
+        recording: the sound or video.
+        chains: the models to ask, as the upload is routed.
+        hearing: the models that write down what is said in a video, where it is not taken whole.
+        seeing: the models of pictures that get a video's key frames, after those of `chains` that take pictures.
+        seen: what is known of the recording.
+
+    Raises:
+        GatewayError: there is no answer; its `attempts` are those of every call that the record does not hold.
+        MediaError: the recording cannot be decoded, or plays for too long.
+    """
+    refused: GatewayError | None = None
+    if whole(call.gateway, ask, recording, chains):
+        try:
+            return await call.answer(ask, (recording.whole,), chains, seen)
+        except (Unacceptable, NoCapableModel) as error:
+            refused = error  # in another form it may be taken
+    try:
+        if TASKS[ask.task].needs == "video":
+            answered = await _film(call, ask, recording, chains, hearing, seeing, seen)
+        else:
+            answered = await _parts(call, ask, recording, chains, seen)
+    except NoCapableModel as error:
+        raise _after(refused, refused or error, error.attempts) from error
+    except GatewayError as error:
+        raise _after(refused, error, error.attempts) from error
+    if refused is not None:
+        answered = replace(answered, attempts=(*refused.attempts, *answered.attempts))
+    return answered
+
+
+def _after(refused: GatewayError | None, error: GatewayError, attempts: tuple[Attempt, ...]) -> GatewayError:
+    """Return the error to raise, with the attempts of a first try in front of its own."""
+    if refused is not None:
+        error.attempts = (*refused.attempts, *(one for one in attempts if one not in refused.attempts))
+    return error
+
+
+def whole(gateway: Gateway, ask: Ask, recording: Recording, chains: Chains) -> bool:
+    """Tell whether the first model of the chain that understands the recording takes it as it is."""
+    item = recording.whole
+    if item.kind != TASKS[ask.task].needs:
+        return False  # what is asked is about the sound of a video
+    models = _able(gateway, ask, item.kind, chains)
+    if not models:
+        return False
+    first = models[0]
+    longest = first.longest(item.kind)
+    if longest is not None and (item.duration_s is None or item.duration_s > longest):
+        return False  # how long it plays is found out by decoding it
+    asked = prompt(ask)
+    request = Request(asked.instructions, asked.text, (item,), transcription=ask.task == "transcribe")
+    return first.accepts(item.kind, item.media_type) and _plain(item) and fits(request, first)
+
+
+def _able(gateway: Gateway, ask: Ask, kind: Any, chains: Chains) -> list[Model]:
+    return [model for model in gateway.able(kind, chains.models) if model.chats or ask.task == "transcribe"]
+
+
+_PLAIN_WAVES = frozenset({1, 3, 6, 7, 0xFFFE})
+"""PCM, floats, A-law, mu-law and what spells its format out (RFC 2361): what servers read that say they take WAV."""
+
+
+def _plain(item: Media) -> bool:
+    """Tell a WAV file with ordinary samples from one that is the envelope of a codec, such as GSM."""
+    if item.media_type != "audio/wav" or item.data is None:
+        return True
+    at = item.data.find(b"fmt ", 12, 4_096)
+    return at < 0 or int.from_bytes(item.data[at + 8 : at + 10], "little") in _PLAIN_WAVES
+
+
+# --- sound in parts -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a recording is cut for these models, and what names everything that the parts' answers depend on."""
+
+    chains: Chains
+    encoding: sounds.Encoding
+    longest_s: float
+    key: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One answered part: when it plays, what it was answered, by whom, at which attempts."""
+
+    heard: Heard
+    answered: Answered
+
+    @classmethod
+    def silent(cls, part: sounds.Part, ask: Ask) -> Output:
+        """Return what is said of a part in which nothing can be heard: no model is asked about silence."""
+        data = {"speech": False, "segments": [], "speakers": [], "sounds": ""} if ask.task == "transcribe" else {}
+        return Output(text="", language=ask.language, data=data)
+
+
+def _planned(call: Call, ask: Ask, chains: Chains) -> _Plan:
+    """Return how to cut for every model of the chain that hears, so that each can stand in for another.
+
+    Raises:
+        NoCapableModel: none does, or none that takes an encoding there is.
+    """
+    models = [model for model in _able(call.gateway, ask, "audio", chains) if model.takes & _DATA_PARTS]
+    encoding = sounds.encoding_for(lambda media_type: all(model.accepts("audio", media_type) for model in models))
+    if encoding is None or not models:
+        models = models[:1]
+        encoding = sounds.encoding_for(lambda media_type: any(model.accepts("audio", media_type) for model in models))
+    if encoding is None:
+        raise NoCapableModel("no model of the chain takes sound in parts")
+    asked = prompt(ask)
+    text = len((asked.instructions + asked.text).encode())
+    longest_s = min(
+        LONGEST_PART_S,
+        *(
+            sounds.longest_part(encoding, max_bytes=_room(model, ask, text), longest_s=model.longest_audio)
+            for model in models
+        ),
+    )
+    names = tuple(model.name for model in models)
+    named = json.dumps([_CUTTING, ask.identity, encoding.container, encoding.codec, round(longest_s, 3)])
+    return _Plan(
+        chains=replace(chains, models=names, higher=tuple(name for name in chains.higher if name in names)),
+        encoding=encoding,
+        longest_s=longest_s,
+        key=hashlib.sha256(named.encode()).hexdigest()[:16],
+    )
+
+
+def _room(model: Model, ask: Ask, text_bytes: int) -> int:
+    """Return the bytes of sound that fit into a model's body: as a file of its own, or in base64 beside the prompt."""
+    if ask.task == "transcribe" and "audio_transcriptions" in model.takes:
+        return model.max_body - 4_096
+    return (model.max_body - 2 * text_bytes - 8_192) * 3 // 4
+
+
+async def _parts(
+    call: Call, ask: Ask, recording: Recording, chains: Chains, seen: Seen, *, silence_too: bool = True
+) -> Answered:
+    """Ask about the parts of a recording; `silence_too` asks about one part where nothing at all can be heard."""
+    plan = _planned(call, ask, chains)
+    known = await asyncio.to_thread(call.progress.read, recording.id, plan.key)
+    run = _Run(call, ask, recording, plan, {index: _stored(values) for index, values in known.items()}, seen)
+    await run.go()
+    if not run.answers and run.quiet is not None and silence_too:
+        await run.ask_about(run.quiet)
+    run.settle()
+    answers = [run.answers[index] for index in sorted(run.answers)]
+    if not answers:
+        raise NothingHeard
+    if len(answers) == 1 and not run.silent:
+        only = answers[0]
+        output = joined(ask.task, [only.heard])
+        return replace(only.answered, output=output, attempts=call.unknown(only.answered.attempts))
+    whole_of_it = sorted([*(part.heard for part in answers), *run.silent], key=lambda part: part.start_s)
+    return _one(ask, whole_of_it, answers, call, run.began)
+
+
+class NothingHeard(Exception):
+    """A soundtrack holds silence alone."""
+
+
+class _Run:
+    """One pass over a recording: parts are decoded, asked about, kept."""
+
+    def __init__(
+        self, call: Call, ask: Ask, recording: Recording, plan: _Plan, known: dict[int, _Part], seen: Seen
+    ) -> None:
+        self.answers: dict[int, _Part] = {}
+        self.silent: list[Heard] = []
+        self.quiet: sounds.Part | None = None
+        self.began = time.monotonic()
+        self._call, self._ask, self._recording, self._plan, self._seen = call, ask, recording, plan, seen
+        self._known = known
+        self._failed: list[GatewayError] = []
+        self._spoilt: media.MediaError | None = None
+        self._slots = asyncio.Semaphore(PARTS_AT_ONCE)
+
+    async def go(self) -> None:
+        """Decode and ask until the recording ends, a part fails, or time is up."""
+        asked: set[asyncio.Task[None]] = set()
+        # One thread for all of it: the decoder's processor time is that thread's.
+        with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
+            try:
+                await self._decode(decoder, asked)
+            except media.MediaError as error:
+                self._spoilt = error
+            except TimeoutError:
+                self._failed.append(DeadlineExceeded("the time given to the call ran out while sound was decoded"))
+            finally:
+                if asked:
+                    await asyncio.wait(asked)
+        for task in asked:
+            task.result()
+
+    async def _decode(self, decoder: ThreadPoolExecutor, asked: set[asyncio.Task[None]]) -> None:
+        loop, plan = asyncio.get_running_loop(), self._plan
+        told = await loop.run_in_executor(decoder, sounds.facts, self._recording.data)
+        if told.duration_s is not None and told.duration_s > 1.05 * sounds.TOTAL_S:
+            raise media.MediaError("too_large", f"the recording plays for more than {sounds.TOTAL_S / 3_600:g} h")
+        parts = sounds.cut(
+            self._recording.data,
+            plan.encoding,
+            longest_s=plan.longest_s,
+            wanted=lambda index: index not in self._known,
+            until=self._call.deadline,
+        )
+        while not self._failed:
+            await self._slots.acquire()
+            self._slots.release()  # only waited for: a part that is asked about takes its own
+            part = await loop.run_in_executor(decoder, partial(_next, parts))
+            if part is None:
+                return
+            if part.index in self._known:
+                self.answers[part.index] = self._known[part.index]
+            elif part.silent:
+                self.quiet = self.quiet or part
+                self.silent.append(Heard(part.start_s, part.end_s, _Part.silent(part, self._ask)))
+            elif self._call.deadline - time.monotonic() < LEAST_SECONDS:
+                self._failed.append(DeadlineExceeded("the time given to the call ran out before every part was asked"))
+            else:
+                asked.add(asyncio.create_task(self.ask_about(part)))
+                await asyncio.sleep(0)
+
+    async def ask_about(self, part: sounds.Part) -> None:
+        """Ask about one part and keep its answer."""
+        seconds = part.end_s - part.start_s
+        item = Media("audio", part.media_type, part.data, duration_s=seconds)
+        async with self._slots:
+            try:
+                answered = await self._call.answer(
+                    self._ask,
+                    (item,),
+                    self._plan.chains,
+                    self._seen.model_copy(update={"kind": "audio", "duration_s": seconds}),
+                    part=True,
+                )
+            except GatewayError as error:
+                self._failed.append(error)
+                await self._call.hold(error.attempts)
+                return
+        self.silent = [one for one in self.silent if one.start_s != part.start_s]
+        heard = Heard(part.start_s, part.end_s, answered.output, answered.completion.model)
+        kept = self.answers[part.index] = _Part(heard, answered)
+        if not await self._call.hold(answered.attempts):
+            self._failed.append(DeadlineExceeded("another delivery took the upload over"))
+        await asyncio.to_thread(
+            self._call.progress.write, self._recording.id, self._plan.key, part.index, _storable(kept)
+        )
+
+    def settle(self) -> None:
+        """Raise what kept the recording from being answered, with every attempt."""
+        if not self._failed and self._spoilt is None:
+            return
+        # Parts that are known but were not come to in this pass were paid as well.
+        answered = {**self._known, **self.answers}
+        attempts = [one for index in sorted(answered) for one in answered[index].answered.attempts]
+        attempts += [one for error in self._failed for one in error.attempts]
+        if self._spoilt is not None:
+            raise Spoilt(self._spoilt, self._call.unknown(attempts))
+        worst = next((error for kind in _WORST for error in self._failed if isinstance(error, kind)), self._failed[0])
+        worst.attempts = self._call.unknown(attempts)
+        waits = [error.retry_after_s for error in self._failed if error.retry_after_s is not None]
+        worst.retry_after_s = max(waits, default=worst.retry_after_s)
+        raise worst
+
+
+def _next(parts: Iterator[sounds.Part]) -> sounds.Part | None:
+    return next(parts, None)
+
+
+def _one(ask: Ask, parts: Sequence[Heard], answers: Sequence[_Part], call: Call, began: float) -> Answered:
+    """Return the answers to all parts as one."""
+    output = joined(ask.task, parts)
+    attempts = tuple(one for part in answers for one in part.answered.attempts)
+    most = max(
+        answers, key=lambda part: sum(one.heard.seconds for one in answers if one.heard.model == part.heard.model)
+    )
+    seconds = sum(part.heard.seconds for part in answers) or 1.0
+    candidates = [part.answered.kept for part in answers]
+    sources = {candidate.completion.cost_source for candidate in candidates}
+    problems = tuple(
+        {problem.code: problem for candidate in candidates for problem in candidate.reading.problems}.values()
+    )
+    kept = Candidate(
+        role="first",
+        tier=most.answered.kept.tier,
+        completion=replace(
+            most.answered.completion,
+            text=output.text,
+            cost_source=sources.pop() if len(sources) == 1 else "unknown" if "unknown" in sources else "catalogue",
+        ),
+        reading=Reading(output, problems, any(candidate.reading.repaired for candidate in candidates)),
+        score=sum(part.answered.kept.score * part.heard.seconds for part in answers) / seconds,
+        confidence=sum(part.answered.kept.confidence * part.heard.seconds for part in answers) / seconds,
+    )
+    return Answered(
+        output=output,
+        kept=kept,
+        candidates=(*candidates, kept),
+        attempts=call.unknown(attempts),
+        latency_ms=round((time.monotonic() - began) * 1000),
+    )
+
+
+def _storable(part: _Part) -> dict[str, Any]:
+    kept, completion = part.answered.kept, part.answered.completion
+    return {
+        "start_s": part.heard.start_s,
+        "end_s": part.heard.end_s,
+        "output": part.answered.output.model_dump(mode="json"),
+        "problems": [problem.model_dump(mode="json") for problem in kept.reading.problems],
+        "repaired": kept.reading.repaired,
+        "model": completion.model,
+        "reported_model": completion.reported_model,
+        "endpoint": completion.endpoint,
+        "cost_source": completion.cost_source,
+        "role": kept.role,
+        "tier": kept.tier,
+        "score": kept.score,
+        "confidence": kept.confidence,
+        "attempts": [attempt.as_dict() for attempt in part.answered.attempts],
+    }
+
+
+def _stored(values: Mapping[str, Any]) -> _Part:
+    from captions.tasks import Problem
+
+    output = Output.model_validate(values["output"])
+    problems = tuple(Problem.model_validate(one) for one in values["problems"])
+    attempts = tuple(_attempt(one) for one in values["attempts"])
+    candidate = Candidate(
+        role=values["role"],
+        tier=values["tier"],
+        completion=Completion(
+            text=output.text,
+            model=values["model"],
+            reported_model=values["reported_model"],
+            endpoint=values["endpoint"],
+            finish_reason="stop",
+            usage=Usage(),
+            cost=None,
+            total_cost=None,
+            cost_source=values["cost_source"],
+            latency_ms=0,
+            attempts=attempts,
+        ),
+        reading=Reading(output, problems, values["repaired"]),
+        score=values["score"],
+        confidence=values["confidence"],
+    )
+    heard = Heard(values["start_s"], values["end_s"], output, values["model"])
+    return _Part(heard, Answered(output, candidate, (candidate,), attempts, 0))
+
+
+def _attempt(values: Mapping[str, Any]) -> Attempt:
+    given = {"status": None, "prompt_tokens": None, "completion_tokens": None, "detail": None, **values}
+    return Attempt(**{**given, "cost": Decimal(given["cost"]) if given.get("cost") is not None else None})
+
+
+# --- video ----------------------------------------------------------------------------------------------------------
+
+
+async def _film(
+    call: Call, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
+) -> Answered:
+    """Ask about a video by its key frames and the words of its soundtrack, in one request."""
+    told = await asyncio.to_thread(sounds.facts, recording.data)
+    frames = await _frames(call, recording)
+    models = call.gateway.able("image", (*chains.models, *seeing.models))
+    if not models:
+        raise NoCapableModel("no model of the chain takes a video, or the pictures of one")
+    said: Output | None = None
+    before: tuple[Attempt, ...] = ()
+    if told.sound:
+        said, before = await _soundtrack(call, ask, recording, hearing, seen)
+    facts = _told(told, frames, said)
+    # First, as a prompt has room for so many values: what is known of the video itself is not crowded out.
+    others = {name: value for name, value in ask.context.items() if name not in facts}
+    asked = ask.model_copy(update={"context": {**facts, **others}})
+    pictures = tuple(Media("image", "image/jpeg", frame.data) for frame in frames)
+    chain = replace(chains, models=tuple(model.name for model in models), higher=seeing.higher)
+    about = seen.model_copy(update={"duration_s": told.duration_s or seen.duration_s})
+    try:
+        answered = await call.answer(asked, pictures, chain, about)
+    except GatewayError as error:
+        error.attempts = (*before, *error.attempts)
+        raise
+    data = {**answered.output.data, "frames": [frame.at_s for frame in frames]}
+    if said is not None:
+        # What was heard with its times, rather than what a model of pictures repeats of it.
+        data["segments"] = said.data.get("segments", [])
+    output = answered.output.model_copy(update={"data": data})
+    return replace(answered, output=output, attempts=(*before, *answered.attempts))
+
+
+async def _frames(call: Call, recording: Recording) -> list[sounds.KeyFrame]:
+    try:
+        return await asyncio.to_thread(
+            partial(
+                sounds.key_frames,
+                recording.data,
+                FRAMES,
+                longest_side=FRAME_SIDE,
+                until=call.deadline - LEAST_SECONDS,
+            )
+        )
+    except TimeoutError:
+        raise DeadlineExceeded("the time given to the call ran out while pictures were decoded") from None
+
+
+async def _soundtrack(
+    call: Call, ask: Ask, recording: Recording, hearing: Chains, seen: Seen
+) -> tuple[Output | None, tuple[Attempt, ...]]:
+    """Return what is said in a video, None where nothing is or nobody can hear it, and what finding out took."""
+    try:
+        heard = await _parts(
+            call, Ask(task="transcribe", language=ask.language), recording, hearing, seen, silence_too=False
+        )
+    except (NothingHeard, NoCapableModel):
+        return None, ()
+    except Spoilt as error:
+        return None, error.attempts  # the pictures can be told all the same
+    return heard.output, heard.attempts
+
+
+def _told(told: sounds.Facts, frames: Sequence[sounds.KeyFrame], said: Output | None) -> dict[str, str]:
+    """Return what a model of pictures is told of the video beside its frames: data, quoted as such by the prompt."""
+    length = f" of {told.duration_s:.1f} s" if told.duration_s else ""
+    moments = ", ".join(f"{frame.at_s:.1f}" for frame in frames)
+    context = {"frames": f"The pictures are frames of the video{length}, in order, shown at second {moments}."}
+    if said is None or not said.text:
+        return context | {"sound": "No sound of the video is known."}
+    if not said.data.get("speech"):
+        return context | {"sound": f"Nobody speaks. {said.text}"}
+    pieces: list[str] = [""]
+    for segment in said.data.get("segments") or [{"text": said.text}]:
+        start = segment.get("start_s")
+        words = f"[{start:.1f}] {segment['text']}" if start is not None else str(segment["text"])
+        for at in range(0, len(words), _CONTEXT_CHARACTERS):
+            piece = words[at : at + _CONTEXT_CHARACTERS]
+            if len(pieces[-1]) + len(piece) < _CONTEXT_CHARACTERS:
+                pieces[-1] = f"{pieces[-1]} {piece}".strip()
+            else:
+                pieces.append(piece)
+    kept = [piece for piece in pieces if piece][:_CONTEXT_VALUES]
+    return context | {f"said {number}": piece for number, piece in enumerate(kept, 1)}

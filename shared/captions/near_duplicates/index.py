@@ -1,0 +1,419 @@
+"""The near-duplicate index on DynamoDB, and the driver that takes the claim protocol's steps there.
+
+One table holds three sorts of item:
+
+    pk                       sk                        what
+    <scope>#<band or exact>  <claim id>#<edition>      a posting: the perceptual hash, so that most candidates fall
+                                                       away without another read
+    c#<claim id>             claim                     a claim
+    c#<claim id>             e#<edition>               what two pictures are compared by, kept out of the claim, whose
+                                                       every change would be billed for its size
+    c#<claim id>             f#<asset hash>#<seq>      a follower of the claim
+
+A crowded band is billed by the bytes of its postings, so they hold little and name their scope by a digest. Expired
+items stay readable until DynamoDB removes them (up to days later), so every read filters them itself.
+"""
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+from captions.config.environment import Policy
+from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
+from captions.near_duplicates import protocol
+from captions.near_duplicates.protocol import Announcement, Claim, Clock, Follow, Hit, Outcome, Step
+from captions.records.table import from_item, to_item
+from captions.uploads.version import ObjectVersion
+
+T = TypeVar("T")
+
+UNDECIDED_TTL_SECONDS = 7 * 86_400
+"""How long a claim without a result is kept; longer than any upload is tried."""
+MAX_PAGES = 4
+"""Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
+BATCH_WRITE = 25
+BATCH_GET = 100
+
+_FIRST: tuple[Literal["exact", "near"], ...] = ("exact", "near")
+
+
+class Neighbours:
+    """Finds and claims near-duplicates; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
+
+    def __init__(
+        self,
+        dynamodb: Any,
+        table: str,
+        *,
+        exemplar_ttl: float = 90 * 86_400.0,
+        queue_lease: float = 900.0,
+        policy: Policy = "strict",
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        on_capped: Callable[[str], None] = lambda posting: None,
+        threads: int = 32,
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._exemplar_ttl = exemplar_ttl
+        self._policy = policy
+        self._clock = Clock(now=now, queue_lease=queue_lease)
+        self._sleep = sleep
+        self._on_capped = on_capped
+        self.consult: Callable[[Claim], Mapping[str, Any] | None] = lambda claim: None
+        """Answers what a claim's upload was captioned with, from where captions are kept."""
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="bands")
+
+    def find_or_claim(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Outcome:
+        """Answer who captions this picture: a ready result, a leader to follow, or this upload itself.
+
+        `scope` holds everything that must be equal for a caption to be shared. Blocks up to PATIENCE_SECONDS.
+        """
+        me = self._announcement(scope, upload, fingerprint)
+        found = self._run(protocol.probe(me, self._same(me), self._clock, ("exact",) if me.phash is None else _FIRST))
+        if found is None and (probes := fingerprint.probes(self._policy)):
+            me = replace(me, probes=probes)
+            found = self._run(protocol.probe(me, self._same(me), self._clock, ("reframed",)))
+        return found or self._run(protocol.decide(me, self._same(me), self._clock))
+
+    def follow(self, claim_id: str, upload: ObjectVersion) -> Hit | Follow | None:
+        """Wait for a claim's result; None when it will bring none."""
+        return self._run(protocol.follow(claim_id, upload))
+
+    def renew(self, claim_id: str, generation: int, lease_until: float) -> bool:
+        """Extend a leader's lease; False when the leadership was lost."""
+        return self._run(protocol.renew(claim_id, generation, lease_until))
+
+    def settle(
+        self,
+        claim_id: str,
+        generation: int,
+        state: Literal["READY", "DEAD"],
+        outcome: Mapping[str, Any] | None = None,
+    ) -> list[ObjectVersion]:
+        """End a leadership and answer the followers to be told. Safe to repeat."""
+        return self._run(protocol.settle(claim_id, generation, state, outcome))
+
+    def retire(self, claim_id: str, generation: int) -> bool:
+        """Take an exemplar out of service, with its caption and thumbnail; False when it is none. Safe to repeat."""
+        return self._run(protocol.retire(claim_id, generation))
+
+    def dismiss(self, claim_id: str, follower: ObjectVersion) -> None:
+        """Take a follower off the list once it was told."""
+        self._dismiss(protocol.Dismiss(claim_id, follower))
+
+    def _announcement(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Announcement:
+        near = self._policy != "exact"
+        return Announcement(
+            id=protocol.claim_id(scope, upload),
+            scope=scope,
+            upload=upload,
+            exact=fingerprint.exact,
+            phash=fingerprint.phash if near else None,
+            evidence=fingerprint.evidence if near else None,
+        )
+
+    def _same(self, me: Announcement) -> Callable[[Claim], bool]:
+        def same(claim: Claim) -> bool:
+            if set(me.exact) & set(claim.exact):
+                return True
+            if me.phash is None or me.evidence is None or claim.phash is None or claim.evidence is None:
+                return False
+            if not _near(claim.phash, (me.phash, *me.probes)):
+                return False
+            return same_picture(me.evidence, claim.evidence, self._policy)
+
+        return same
+
+    def _run(self, steps: Generator[Step, Any, T]) -> T:
+        """Take a protocol's steps on the table until it returns."""
+        answer: Any = None
+        try:
+            while True:
+                answer = self.take(steps.send(answer))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def take(self, step: Step) -> Any:
+        """Take one step of the protocol and answer what it asks."""
+        match step:
+            case protocol.Create():
+                return self._create(step)
+            case protocol.Publish():
+                return self._publish(step.announcement, step.edition)
+            case protocol.Scan():
+                return self._scan(step)
+            case protocol.Read():
+                return self._read(step.ids)
+            case protocol.Evidence():
+                return self._evidence(step.of)
+            case protocol.Move():
+                return self._move(step)
+            case protocol.Withdraw():
+                return self._withdraw(step.announcement, step.edition)
+            case protocol.Enlist():
+                return self._enlist(step)
+            case protocol.Dismiss():
+                return self._dismiss(step)
+            case protocol.Followers():
+                return self._followers(step.claim_id)
+            case protocol.Discard():
+                return self._discard(step)
+            case protocol.Consult():
+                return self.consult(step.claim)
+            case protocol.Rest():
+                return self._sleep(step.seconds)
+
+    def _create(self, step: protocol.Create) -> Claim:
+        me, now = step.announcement, self._clock.now()
+        claim = Claim(
+            id=me.id,
+            state="OPEN",
+            generation=1,
+            lease_until=step.lease_until,
+            expires_at=float(int(now + UNDECIDED_TTL_SECONDS)),
+            upload=me.upload,
+            exact=me.exact,
+            phash=me.phash,
+        )
+        item = {
+            "state": claim.state,
+            "generation": claim.generation,
+            "edition": claim.edition,
+            "lease_until": claim.lease_until,
+            "expires_at": int(claim.expires_at),
+            "upload": me.upload.model_dump(exclude_none=True),
+            "exact": list(me.exact),
+            "phash": me.phash,
+        }
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item={**_key(me.id, "claim"), **to_item(item)},
+                ConditionExpression="attribute_not_exists(pk) OR expires_at < :now",
+                ExpressionAttributeValues=to_item({":now": int(now)}),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
+            return _claim(failure.response["Item"])
+        return claim
+
+    def _publish(self, me: Announcement, edition: int) -> None:
+        # A posting must outlive the work on its claim, however short exemplars are kept.
+        expires_at = int(self._clock.now() + max(self._exemplar_ttl, UNDECIDED_TTL_SECONDS))
+        if me.evidence is not None:
+            # Before the postings: whoever finds a posting must find what to compare by.
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item={
+                    **_key(me.id, f"e#{edition}"),
+                    **to_item({"data": me.evidence, "expires_at": expires_at}),
+                },
+            )
+        self._write(
+            {"PutRequest": {"Item": {**key, **to_item({"phash": phash, "expires_at": expires_at})}}}
+            for key, phash in _posting_items(me, edition)
+        )
+
+    def _withdraw(self, me: Announcement, edition: int) -> None:
+        keys = [key for key, _ in _posting_items(me, edition)]
+        if me.evidence is not None:
+            keys.append(_key(me.id, f"e#{edition}"))
+        self._write({"DeleteRequest": {"Key": key}} for key in keys)
+
+    def _write(self, requests: Iterable[dict[str, Any]]) -> None:
+        waiting = list(requests)
+        rounds = 0
+        while waiting:
+            answer = self._dynamodb.batch_write_item(RequestItems={self._table: waiting[:BATCH_WRITE]})
+            unprocessed = answer.get("UnprocessedItems", {}).get(self._table, [])
+            waiting = unprocessed + waiting[BATCH_WRITE:]
+            if unprocessed:
+                rounds += 1
+                self._sleep(_pause(rounds))
+
+    def _scan(self, step: protocol.Scan) -> frozenset[str]:
+        me = step.announcement
+        # Probes differ from the hash in some 16 bits: many of their bands are the hash's own, or each other's.
+        own = () if me.phash is None else (me.phash,)
+        hashes = {"exact": (), "near": own, "reframed": me.probes, "all": own + me.probes}[step.by]
+        keys = dict.fromkeys(_exact_keys(me) if step.by in ("exact", "all") else ())
+        keys |= dict.fromkeys(key for phash in hashes for key in _band_keys(me.scope, phash))
+        lookups = [self._readers.submit(self._query, key, hashes, step.consistent) for key in keys]
+        return frozenset(id_ for lookup in lookups for id_ in lookup.result() if id_ != me.id)
+
+    def _query(self, pk: str, hashes: tuple[bytes, ...], consistent: bool) -> list[str]:
+        found: list[str] = []
+        start: dict[str, Any] = {}
+        for _ in range(MAX_PAGES):
+            answer = self._dynamodb.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk",
+                FilterExpression="expires_at > :now",
+                ProjectionExpression="sk, phash",
+                ExpressionAttributeValues={":pk": {"S": pk}, **to_item({":now": int(self._clock.now())})},
+                ConsistentRead=consistent,
+                **start,
+            )
+            for item in answer["Items"]:
+                phash = item["phash"]["B"] if "phash" in item else None
+                if phash is None or _near(bytes(phash), hashes):
+                    found.append(item["sk"]["S"].partition("#")[0])
+            if "LastEvaluatedKey" not in answer:
+                return found
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        self._on_capped(pk)
+        return found
+
+    def _read(self, ids: tuple[str, ...]) -> list[Claim]:
+        found = {item["pk"]["S"]: item for item in self._get(_key(id_, "claim") for id_ in ids)}
+        return [_claim(found[pk]) for pk in (f"c#{id_}" for id_ in ids) if pk in found]
+
+    def _evidence(self, of: tuple[tuple[str, int], ...]) -> dict[str, bytes]:
+        items = self._get(_key(id_, f"e#{edition}") for id_, edition in of)
+        return {item["pk"]["S"].removeprefix("c#"): bytes(item["data"]["B"]) for item in items}
+
+    def _get(self, keys: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Read items, strongly consistent, in any order."""
+        waiting, found, rounds = list(keys), [], 0
+        while waiting:
+            request = {self._table: {"Keys": waiting[:BATCH_GET], "ConsistentRead": True}}
+            answer = self._dynamodb.batch_get_item(RequestItems=request)
+            found += answer["Responses"].get(self._table, [])
+            # DynamoDB leaves out items it had no room or capacity for, and says which.
+            unprocessed = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            waiting = unprocessed + waiting[BATCH_GET:]
+            if unprocessed:
+                rounds += 1
+                self._sleep(_pause(rounds))
+        return found
+
+    def _move(self, step: protocol.Move) -> bool:
+        seen = step.seen
+        kept = self._exemplar_ttl if step.state == "READY" else UNDECIDED_TTL_SECONDS
+        values = {
+            "state": step.state,
+            "generation": step.generation,
+            "lease_until": step.lease_until,
+            "edition": step.edition,
+            "expires_at": int(self._clock.now() + kept),
+            "outcome": step.outcome,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in given)
+        if "outcome" not in given:
+            expression += " REMOVE #outcome"
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=_key(seen.id, "claim"),
+                UpdateExpression=expression,
+                ConditionExpression="#state = :was AND #generation = :of AND #lease_until = :lent",
+                ExpressionAttributeNames={f"#{name}": name for name in values},
+                ExpressionAttributeValues=to_item(
+                    {
+                        **{f":{name}": value for name, value in given.items()},
+                        ":was": seen.state,
+                        ":of": seen.generation,
+                        ":lent": seen.lease_until,
+                    }
+                ),
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def _enlist(self, step: protocol.Enlist) -> None:
+        upload = step.follower.model_dump(exclude_none=True)
+        expires_at = int(self._clock.now() + UNDECIDED_TTL_SECONDS)
+        self._dynamodb.put_item(
+            TableName=self._table,
+            Item={
+                **_key(step.claim_id, _follower_sk(step.follower)),
+                **to_item({"upload": upload, "expires_at": expires_at}),
+            },
+        )
+
+    def _dismiss(self, step: protocol.Dismiss) -> None:
+        self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, _follower_sk(step.follower)))
+
+    def _discard(self, step: protocol.Discard) -> None:
+        self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, f"e#{step.edition}"))
+
+    def _followers(self, claim_id: str) -> list[ObjectVersion]:
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :followers)",
+            FilterExpression="expires_at > :now",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"c#{claim_id}"},
+                ":followers": {"S": "f#"},
+                **to_item({":now": int(self._clock.now())}),
+            },
+            ConsistentRead=True,
+        )
+        return [ObjectVersion.model_validate(from_item(item)["upload"]) for page in pages for item in page["Items"]]
+
+
+def _exact_keys(me: Announcement) -> list[str]:
+    return [f"{_digest(me.scope)}#{key}" for key in me.exact]
+
+
+def _band_keys(scope: str, phash: bytes) -> list[str]:
+    return [f"{_digest(scope)}#h{band}" for band in bands(phash)]
+
+
+def _near(phash: bytes, others: tuple[bytes, ...]) -> bool:
+    return any(hamming(phash, other) <= RADIUS for other in others)
+
+
+def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """Yield the key of each posting of an upload, and the hash it carries.
+
+    Exact keys carry none: whoever shares one is a twin whatever its hash.
+    """
+    sk = {"S": f"{me.id}#{edition}"}
+    for pk in _exact_keys(me):
+        yield {"pk": {"S": pk}, "sk": sk}, None
+    for pk in () if me.phash is None else _band_keys(me.scope, me.phash):
+        yield {"pk": {"S": pk}, "sk": sk}, me.phash
+
+
+def _digest(scope: str) -> str:
+    """22 characters that stand for a scope; 128 bits, as two scopes that met would share captions."""
+    return base64.urlsafe_b64encode(hashlib.sha256(scope.encode()).digest()[:16]).decode().rstrip("=")
+
+
+def _pause(rounds: int) -> float:
+    """Seconds to wait before asking again for what DynamoDB had no capacity for."""
+    return min(2.0, 0.05 * 2.0**rounds)
+
+
+def _key(claim_id: str, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": f"c#{claim_id}"}, "sk": {"S": sk}}
+
+
+def _follower_sk(follower: ObjectVersion) -> str:
+    # A key of 1,024 bytes with its bucket would not fit into a sort key beside anything else.
+    return f"f#{hashlib.sha256(follower.asset.encode()).hexdigest()[:32]}#{follower.sequencer}"
+
+
+def _claim(item: Mapping[str, Any]) -> Claim:
+    values = from_item(item)
+    return Claim(
+        id=values["pk"].removeprefix("c#"),
+        state=values["state"],
+        generation=values["generation"],
+        lease_until=float(values["lease_until"]),
+        expires_at=float(values["expires_at"]),
+        upload=ObjectVersion.model_validate(values["upload"]),
+        edition=values["edition"],
+        exact=tuple(values.get("exact", ())),
+        phash=values.get("phash"),
+        outcome=values.get("outcome"),
+    )

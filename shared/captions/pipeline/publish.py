@@ -1,0 +1,201 @@
+"""Ends a claim: gives everyone who waits for a leader's end the same one, and tells the event bus.
+
+Everything here follows an end that is already stored, and can be repeated from the record as often as need be.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from captions import telemetry
+from captions.completion_events import Notifier
+from captions.near_duplicates import Neighbours
+from captions.queues import ClaimRef, Job, Queues, Revisit
+from captions.records.table import Ended, Provenance, Record, Records, Result, spent
+from captions.uploads.version import ObjectVersion
+
+TELLERS = 16
+"""Followers told side by side; an outage can gather thousands of copies behind one leader."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a claim was made for; an answer to anything else is not shared. None: not known, by older versions."""
+
+    language: str
+    prompt_version: str | None = None
+    identity: str | None = None
+    since: str | None = None
+    """ISO 8601; an answer from before is not what was asked for."""
+
+    @classmethod
+    def by(cls, job: Job) -> "Asked":
+        """What a job's claim was made for."""
+        identity = job.ask.identity if job.ask is not None else None
+        return cls(job.asked.language, job.prompt_version, identity, job.since)
+
+    def answered_by(self, result: Result, provenance: Provenance) -> bool:
+        """Tell whether an answer is one to this."""
+        if self.since is not None and (provenance.answered_at or "") < self.since:
+            return False
+        if self.prompt_version not in (None, provenance.prompt_version):
+            return False
+        if self.identity is not None and provenance.identity is not None:
+            return self.identity == provenance.identity
+        return result.language == self.language
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A captioned exemplar's answer, as its claim keeps it for those that copy it."""
+
+    asset: str
+    result: Result
+    model: str | None = None
+    reported_model: str | None = None
+    endpoint: str | None = None
+    prompt_version: str | None = None
+    cost: str | None = None
+    identity: str | None = None
+    score: float | None = None
+    at: str | None = None
+    """When the model gave it, ISO 8601."""
+
+    @classmethod
+    def of(cls, record: Record, asked: Asked) -> "Outcome | None":
+        """Take the answer of a record; None unless a model made it for this very picture, as it was asked for here.
+
+        Nothing is shared between asks and prompts, whatever was deployed while a job stood on its queue. What a person
+        wrote in the answer's place is about one upload, and is not spread.
+
+        A caption that was itself copied (from a leader taken for dead too early) may not be copied on: matches would
+        chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
+        """
+        answer, provenance = record.answer, record.provenance or Provenance()
+        if answer is None or answer.source == "cache" or not asked.answered_by(answer.result, provenance):
+            return None
+        return cls(
+            asset=record.asset,
+            result=answer.result,
+            model=provenance.model,
+            reported_model=provenance.reported_model,
+            endpoint=provenance.endpoint,
+            prompt_version=provenance.prompt_version,
+            cost=provenance.answer_cost or provenance.cost,
+            identity=provenance.identity,
+            score=provenance.score,
+            at=provenance.answered_at,
+        )
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Outcome":
+        """Read what `stored` wrote, in this version or another."""
+        known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
+        score = known.get("score")
+        known["score"] = None if score is None else float(score)
+        return cls(**{**known, "result": Result.model_validate(known["result"])})
+
+    def stored(self) -> dict[str, Any]:
+        """Return the answer as plain values for the claim."""
+        return {**self.__dict__, "result": self.result.model_dump(exclude_none=True)}
+
+    def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
+        """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
+        return Provenance(
+            model=self.model,
+            reported_model=self.reported_model,
+            endpoint=self.endpoint,
+            prompt_version=self.prompt_version,
+            identity=self.identity,
+            score=self.score,
+            answered_at=self.at,
+            attempts=attempts,
+            cost=spent(attempts),
+            cost_source="cache",
+            copied_from=self.asset,
+            saved=self.cost,
+        )
+
+
+@dataclass
+class HandOver:
+    """What ending a claim takes."""
+
+    records: Records
+    neighbours: Neighbours
+    queues: Queues
+    notifier: Notifier
+    uploads_queue_url: str
+    now: Callable[[], float] = time.time
+
+    def settle(self, claim: ClaimRef, record: Record, asked: Asked) -> None:
+        """Do all that follows an upload's stored end: share it, then tell the event bus."""
+        self.share(claim, record, asked)
+        self.notifier.ended([record])
+
+    def share(self, claim: ClaimRef, record: Record, asked: Asked) -> None:
+        """End the claim of a record and give everyone who waits for it the same end.
+
+        `asked` is what the claim was made for; an answer to anything else is not shared.
+        """
+        outcome = Outcome.of(record, asked)
+        followers = self.neighbours.settle(
+            claim.id, claim.generation, "READY" if outcome else "DEAD", outcome.stored() if outcome else None
+        )
+        with ThreadPoolExecutor(TELLERS) as tellers:
+            list(tellers.map(lambda follower: self._tell(claim, record, outcome, follower), followers))
+        if outcome is not None:
+            current = self.records.get(record.asset)
+            if current is not None and current.state == "deleted":
+                # Deleted while it was being captioned, when there was no exemplar yet to be forgotten.
+                self.neighbours.retire(claim.id, claim.generation)
+
+    def pass_on(self, claim: ClaimRef, upload: ObjectVersion) -> None:
+        """Free the claim of an upload that is no longer there to be captioned; one of its followers is to lead."""
+        for follower in self.neighbours.settle(claim.id, claim.generation, "DEAD"):
+            if follower != upload:
+                self._lead_anew(follower)
+            self.neighbours.dismiss(claim.id, follower)
+
+    def _tell(self, claim: ClaimRef, leader: Record, outcome: Outcome | None, follower: ObjectVersion) -> None:
+        state = _of_the_media(leader, outcome)
+        if state is None:
+            self._lead_anew(follower)
+        else:
+            self._end(follower, state, leader, outcome)
+        self.neighbours.dismiss(claim.id, follower)
+
+    def _end(self, follower: ObjectVersion, state: Ended, leader: Record, outcome: Outcome | None) -> None:
+        before = self.records.get(follower.asset)
+        # One that led before, and lost its claim, may have been paid for already.
+        attempts = before.attempts if before is not None and before.sequencer == follower.sequencer else ()
+        paid = Provenance(attempts=attempts, cost=spent(attempts)) if attempts else None
+        ended = self.records.finish(
+            follower,
+            state,
+            now=self.now(),
+            source="cache" if outcome else None,
+            result=outcome.result if outcome else None,
+            provenance=outcome.copied(attempts) if outcome else paid,
+            reason=None if outcome else leader.reason,
+        )
+        if ended is not None and outcome is not None:
+            telemetry.cache_hit("in_flight", outcome.cost)
+        if ended is None:
+            # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
+            current = self.records.get(follower.asset)
+            ended = current if current and current.sequencer == follower.sequencer and current.terminal else None
+        if ended is not None:
+            self.notifier.ended([ended])
+
+    def _lead_anew(self, follower: ObjectVersion) -> None:
+        self.queues.send(self.uploads_queue_url, Revisit(upload=follower, reason="leader_lost"))
+
+
+def _of_the_media(leader: Record, outcome: Outcome | None) -> Ended | None:
+    """Return the end to share: one that says something of the media, rather than of the leader's own object."""
+    if outcome is not None:
+        return "captioned"
+    return leader.state if leader.state in ("blocked", "failed") else None

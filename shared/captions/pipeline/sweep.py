@@ -1,0 +1,153 @@
+"""Finds uploads that stopped on the way and puts them back on the uploads queue, at last to be ended.
+
+A worker that died, a job that went to a dead-letter queue, a follower whose leader is gone: each leaves a record that
+is still pending when its time has come. Events that never became a record wait in the rule's dead-letter queue.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from captions import telemetry
+from captions.config.environment import SweepSettings
+from captions.queues import Queues, Revisit
+from captions.records.table import Record, Records, from_item, timestamp
+from captions.telemetry import MetricUnit
+
+MIN_TRIES = 3
+"""How often an upload is put back, or begun by a worker that comes to nothing, before its age ends it."""
+LONGEST_REST_SECONDS = 3_600.0
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep did."""
+
+    revisited: int = 0
+    ended: int = 0
+    restored: int = 0
+
+
+@dataclass(frozen=True)
+class ControlState:
+    """What the control table tells of the whole product at one moment.
+
+    `edited` and `accepted` are what people did with captions so far, `open_circuits` how many models and endpoints are
+    left alone, `spent` the dollars of this day (UTC); None: no budget is set, so nobody adds up.
+    """
+
+    edited: int = 0
+    accepted: int = 0
+    open_circuits: int = 0
+    spent: Decimal | None = None
+
+
+@dataclass
+class Sweeper:
+    """What the sweep function works with; `sqs` is a boto3 SQS client."""
+
+    settings: SweepSettings
+    records: Records
+    queues: Queues
+    sqs: Any
+    now: Callable[[], float] = time.time
+    control: Callable[[float], ControlState] | None = None
+    """Reads what the control table tells at a moment."""
+
+    def run(self, *, deadline: float) -> Swept:
+        """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there."""
+        restored = self._restore_events(deadline)
+        revisited = ended = 0
+        oldest = 0.0
+        for record in self.records.due(self.now()):
+            if time.monotonic() >= deadline:
+                telemetry.count("SweepCutShort")
+                break
+            if record.terminal:
+                continue  # the index lags behind the table
+            oldest = max(oldest, self._age(record))
+            stalled = self._stalled(record)
+            try:
+                self._put_back(record, "stalled" if stalled else "sweep")
+            except Exception:
+                # Whatever one record suffers from, those behind it must be looked at all the same.
+                telemetry.logger().exception("not_put_back", asset=record.asset)
+                telemetry.count("NotPutBack")
+                continue
+            revisited, ended = revisited + (not stalled), ended + stalled
+        telemetry.count("Revisited", revisited)
+        telemetry.gauge("OldestDueSeconds", oldest, MetricUnit.Seconds)
+        telemetry.gauge("PendingUploads", self.records.pending_count())
+        if self.control is not None:
+            state = self.control(self.now())
+            telemetry.gauge("Edited", state.edited)
+            telemetry.gauge("Accepted", state.accepted)
+            telemetry.gauge("OpenCircuits", state.open_circuits)
+            if state.spent is not None:
+                telemetry.gauge("SpentTodayDollars", float(state.spent), MetricUnit.NoUnit)
+        return Swept(revisited, ended, restored)
+
+    def _stalled(self, record: Record) -> bool:
+        """Whether an upload was tried for long enough, and something breaks whoever tries it.
+
+        One that merely stands on a long queue was begun by nobody, and is never given up; nor is a follower, as that
+        is for its leader to decide.
+        """
+        if self._age(record) < self.settings.max_job_age_seconds:
+            return False
+        if record.state == "received":
+            return record.sweeps >= MIN_TRIES
+        return record.state == "queued" and record.begun >= MIN_TRIES
+
+    def _age(self, record: Record) -> float:
+        return self.now() - datetime.fromisoformat(record.received_at).timestamp()
+
+    def _put_back(self, record: Record, reason: Literal["sweep", "stalled"]) -> None:
+        # Sent before it is counted: a crash in between sends it again, which is harmless.
+        revisit = Revisit(upload=record.upload, reason=reason, seen=record.updated_at)
+        self.queues.send(self.settings.uploads_queue_url, revisit)
+        rest = min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps)
+        self.records.postpone(record, due=self.now() + rest)
+
+    def _restore_events(self, deadline: float) -> int:
+        """Move events that EventBridge could not deliver from the rule's dead-letter queue to the uploads queue."""
+        queue = self.settings.rule_dead_letter_queue_url
+        restored = 0
+        while queue and time.monotonic() < deadline:
+            messages = self.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+            if not messages:
+                break
+            for message in messages:
+                self.sqs.send_message(QueueUrl=self.settings.uploads_queue_url, MessageBody=message["Body"])
+                self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+                restored += 1
+        return restored
+
+
+def read_control(dynamodb: Any, control_table: str, now: float) -> ControlState:
+    """Read the whole control table, a few hundred items at most (captions.records.reviews, captions.gateway)."""
+    edited = accepted = open_circuits = 0
+    spent: Decimal | None = None
+    today = timestamp(now)[:10]
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=control_table,
+        FilterExpression="begins_with(pk, :quality) OR pk = :breakers OR (pk = :budget AND sk = :today)",
+        ProjectionExpression="pk, edited, accepted, open_until, dollars",
+        ExpressionAttributeValues={
+            ":quality": {"S": "quality#"},
+            ":breakers": {"S": "breakers"},
+            ":budget": {"S": "budget#*"},
+            ":today": {"S": today},
+        },
+    )
+    for page in pages:
+        for item in map(from_item, page["Items"]):
+            edited += int(item.get("edited", 0))
+            accepted += int(item.get("accepted", 0))
+            open_circuits += item["pk"] == "breakers" and item.get("open_until", 0) > now
+            if item["pk"] == "budget#*":
+                spent = Decimal(item.get("dollars", 0))
+    return ControlState(edited, accepted, open_circuits, spent)

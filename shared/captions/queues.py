@@ -1,0 +1,102 @@
+"""What stands on the queues, besides the events of S3 itself."""
+
+import json
+import random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from captions.picture_class import Looks
+from captions.tasks import Ask
+from captions.uploads.version import ObjectVersion
+
+MAX_DELAY_SECONDS = 900
+"""The longest an SQS message can be delayed (Amazon SQS, message quotas)."""
+
+
+class ClaimRef(BaseModel):
+    """The claim on the near-duplicate index that a job was led from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    generation: int
+
+
+class Job(BaseModel):
+    """One upload that a worker is to caption."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["job"] = "job"
+    upload: ObjectVersion
+    kind: str
+    media_type: str
+    task: str
+    language: str
+    prompt_version: str | None = None
+    """The prompt the claim was made for; an answer to another one is not shared."""
+    ask: Ask | None = None
+    """All that is asked; None in jobs of versions that knew tasks and languages only."""
+    looks: Looks | None = None
+    """What the picture looks like; None for other media, and in jobs of versions that did not look."""
+    since: str | None = None
+    """That the upload is to be captioned once more: an answer from before this time (ISO 8601) is none to this job."""
+    claim: ClaimRef
+    queued_at: float = Field(ge=0)
+    """Epoch seconds of the first time it was queued; deferrals keep it."""
+    deferrals: int = Field(default=0, ge=0)
+    unusable: int = Field(default=0, ge=0)
+    """How many of the last deferrals in a row were for answers that the task cannot use, from every model."""
+
+    @property
+    def asked(self) -> Ask:
+        """What is asked, whichever version queued the job."""
+        return self.ask or Ask(task=self.task, language=self.language)
+
+
+class Revisit(BaseModel):
+    """An upload that is to go through dedupe again: it stopped on the way, lost its leader, is redriven or recaptioned.
+
+    `stalled` asks to end it: it was put back often enough. `recaption` asks for another answer beside one that is there
+    (`mode` says whether only a stale one counts as none), or for a first one where nothing is known of the object.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["revisit"] = "revisit"
+    upload: ObjectVersion
+    reason: Literal["sweep", "stalled", "leader_lost", "contention", "redrive", "recaption"]
+    seen: str | None = None
+    """The record's `updated_at` when this was asked for; `redrive`, `recaption` and `stalled` only mean a record as it
+    was then."""
+    mode: Literal["missing", "stale", "force"] | None = None
+    attempt: int = Field(default=0, ge=0)
+
+
+class Queues:
+    """Sends jobs and revisits; `sqs` is a boto3 SQS client."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+
+    def send(self, queue_url: str, message: Job | Revisit, *, delay: float = 0) -> None:
+        """Put a message on a queue; `delay` in seconds is cut to what SQS allows."""
+        self._sqs.send_message(
+            QueueUrl=queue_url,
+            # Escaped to ASCII: SQS refuses some characters that object keys may have.
+            MessageBody=json.dumps(message.model_dump(mode="json", exclude_none=True)),
+            DelaySeconds=min(MAX_DELAY_SECONDS, max(0, round(delay))),
+        )
+
+
+def backoff(attempt: int, *, base: float = 4.0, cap: float = MAX_DELAY_SECONDS, at_least: float = 0.0) -> float:
+    """Seconds to wait before try number `attempt` (0 is the first), growing exponentially, with half of it as jitter.
+
+    `at_least` is a time that was asked for; up to a quarter is added to it, because many are asked for the same one.
+
+    Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (equal jitter, so that no delay is near zero).
+    """
+    ceiling = min(cap, base * 2.0 ** min(attempt, 30))
+    grown = ceiling / 2 + random.uniform(0, ceiling / 2)  # noqa: S311 - jitter is no secret
+    return min(cap, max(grown, at_least * random.uniform(1.0, 1.25)))  # noqa: S311 - nor is this

@@ -1,0 +1,1006 @@
+"""The captions table: one item per object, and the conditions under which it may change.
+
+Every write names the sequencer it was decided on, so that a repeated, late or out-of-order event or job finds its
+condition false instead of overwriting something newer. Only `accept`, `delete` and `reopen` leave a terminal state.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Literal, Protocol, Self
+
+from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from captions.queues import ClaimRef
+from captions.uploads.version import ObjectVersion
+
+State = Literal["received", "queued", "waiting", "captioned", "rejected", "blocked", "failed", "deleted"]
+Ended = Literal["captioned", "rejected", "blocked", "failed", "deleted"]
+PENDING: tuple[State, ...] = ("received", "queued", "waiting")
+SHARDS = 8
+"""Partitions each day, and the pending uploads, are spread over in the `activity` index."""
+COUNTED_PAGES = 4
+"""Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
+MAX_ATTEMPTS_KEPT = 60
+"""Model calls kept one by one in a record, older ones as sums; an item holds 400 KB (Amazon DynamoDB, quotas)."""
+MAX_ATTEMPTS_BYTES = 16_000
+"""Of the calls kept one by one, as JSON; sums take as much at the most."""
+MAX_SUMS = 20
+"""Sums of older calls in one record."""
+MAX_CALL_IDS = 1_000
+"""Calls of sums that are still told from new ones: twice the parts of the longest recording, cut for a model that hears
+30 seconds. Beyond that, a call of a part that is still kept apart (captions.inference.part_store) may count twice."""
+SEVERAL_MODELS = "-"
+"""In a sum's place for the model, where sums of one model each would be too many."""
+_CALL_ID_CHARACTERS = 8
+MAX_DRAFT_BYTES = 12_000
+"""Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
+MAX_RESULT_BYTES = 250_000
+"""Of one result as JSON, so that a person's words (twice 40 KB), attempts and a draft still fit beside it into an item
+of 400 KB."""
+
+_WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
+
+_NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
+
+_serializer = TypeSerializer()
+_deserializer = TypeDeserializer()
+
+
+def to_item(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn plain values into DynamoDB attribute values; None values are left out, floats become exact decimals."""
+    return {name: _serializer.serialize(_plain(value)) for name, value in values.items() if value is not None}
+
+
+def from_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn DynamoDB attribute values into plain ones; whole numbers become int, others stay Decimal."""
+    return {name: _unwrap(_deserializer.deserialize(value)) for name, value in item.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return Decimal(repr(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _unwrap(value: Any) -> Any:
+    if isinstance(value, Binary):
+        return bytes(value.value)  # type: ignore[attr-defined] # the stubs leave it out
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _unwrap(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_unwrap(inner) for inner in value]
+    return value
+
+
+def _floats(value: Any) -> Any:
+    """Turn DynamoDB's decimals inside plain values back into the floats they were."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _floats(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats(inner) for inner in value]
+    return value
+
+
+def timestamp(epoch: float) -> str:
+    """ISO 8601 in UTC with microseconds, so that text sorts as time."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def shard_of(asset: str) -> int:
+    """The shard of the `activity` index an asset belongs to."""
+    return hashlib.sha256(asset.encode()).digest()[0] % SHARDS
+
+
+class Reason(BaseModel):
+    """Why an upload is rejected, blocked, failed or deleted: a code for programs and a sentence for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
+class Result(BaseModel):
+    """What was said about the media."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    language: str
+    task: str
+    style: str = ""
+    tags: tuple[str, ...] = ()
+    safety: str | None = None
+    """The model's verdict: safe, sensitive, unsafe or unknown."""
+    confidence: float | None = None
+    """0 to 1, as far as the pipeline trusts the answer; None where nothing was known to judge it by."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """The task's further fields, as plain JSON values."""
+    left_out: tuple[Literal["data", "tags", "text"], ...] = ()
+    """What a record has no room for: all `data`, all `tags`, the end of `text`."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _plain_numbers(cls, value: Any) -> Any:
+        return _floats(value)
+
+
+class Human(BaseModel):
+    """What a person said about a version: words of their own in place of the model's, or that the model's are good."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequencer: str = ""
+    """The version it was said about; a later one has other pixels, so that it then only stands beside the record."""
+    action: Literal["edited", "accepted"] = "edited"
+    text: str = ""
+    at: str = ""
+
+
+class Suggestion(BaseModel):
+    """A model's answer that stands beside a person's words, which it never replaces."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    result: Result
+    source: Literal["model", "cache"] = "model"
+    at: str = ""
+    replaced: bool = False
+    """Whether it is what the person's words took the place of, rather than a later answer."""
+
+
+class Recaption(BaseModel):
+    """That a captioned version is on its way once more; the caption it has stays until the new one is there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    mode: Literal["stale", "force"]
+    at: str
+    completed_at: str | None = None
+    paid: str | None = None
+    """What the upload had cost until then, in dollars as decimal text; None: not known."""
+
+
+class Draft(BaseModel):
+    """Answers of a worker that asks on (repair, step up), so that whoever takes over from it need not pay for them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequencer: str
+    claim: str
+    """The claim they were paid under."""
+    identity: str
+    """Digest of what was asked."""
+    asked: tuple[str, ...] = ()
+    """The roles whose calls were made, also those that failed."""
+    refused: tuple[str, ...] = ()
+    """The models that refused."""
+    answers: tuple[dict[str, Any], ...] = ()
+    """As `answering.stored` wrote them."""
+    calls: int = 0
+    """How many of the record's attempts, the newest, were made for it."""
+
+
+class Provenance(BaseModel):
+    """Where a result came from and what it cost, in dollars as decimal text; absent means unknown, never zero."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str | None = None
+    reported_model: str | None = None
+    endpoint: str | None = None
+    prompt_version: str | None = None
+    identity: str | None = None
+    """Digest of everything that was asked; answers are only shared between uploads that have the same."""
+    tier: str | None = None
+    category: str | None = None
+    """What the picture looked like, without a model."""
+    score: float | None = None
+    """The answer's confidence before calibration, 0 to 1."""
+    escalated: bool | None = None
+    answered_at: str | None = None
+    """When the model gave the answer, ISO 8601; it stays that where the answer is copied."""
+    attempts: tuple[dict[str, Any], ...] = ()
+    cost: str | None = None
+    """What the upload cost, captions that were replaced since included."""
+    answer_cost: str | None = None
+    """What this caption alone took."""
+    cost_source: str | None = None
+    latency_ms: int | None = None
+    copied_from: str | None = None
+    """The asset whose caption this is, where the source is `cache`."""
+    saved: str | None = None
+    """What the copied caption had cost."""
+
+
+def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
+    costs = [attempt.get("cost") for attempt in attempts]
+    if None in costs:
+        return None
+    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+
+
+def spent_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> str | None:
+    """Return what attempts cost without those before the upload was sent on its way once more; None: not known."""
+    total, before = spent(attempts), recaption.paid if recaption is not None else "0"
+    return None if total is None or before is None else format(Decimal(total) - Decimal(before), "f")
+
+
+def _known_cost(attempts: Iterable[Mapping[str, Any]]) -> Decimal:
+    """Add up what attempts cost as far as it is known, in dollars."""
+    costs = (attempt.get("cost") for attempt in attempts)
+    return sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
+
+
+def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Keep as many attempts as a record has room for, newest last, behind sums of the older ones.
+
+    Those that cost nothing are summed first, then the oldest. A sum (it has `calls`) stands for the calls of one model,
+    those of unknown cost apart: their number, outcomes, tokens, milliseconds and dollars, exactly.
+    """
+    sums = [attempt for attempt in attempts if "calls" in attempt]
+    single = [attempt for attempt in attempts if "calls" not in attempt]
+    sizes = [len(json.dumps(attempt, default=str, ensure_ascii=False).encode()) for attempt in single]
+    number, size = len(single), sum(sizes)
+    folded: set[int] = set()
+    for index in sorted(range(len(single)), key=lambda index: single[index].get("cost") != "0"):
+        if number <= MAX_ATTEMPTS_KEPT and size <= MAX_ATTEMPTS_BYTES:
+            break
+        folded.add(index)
+        number, size = number - 1, size - sizes[index]
+    if folded:
+        sums = _summed([*sums, *(single[index] for index in sorted(folded))])
+    return (*sums, *(attempt for index, attempt in enumerate(single) if index not in folded))
+
+
+def _summed(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
+    for attempt in attempts:
+        model = str(attempt.get("model") or SEVERAL_MODELS)
+        known = attempt.get("cost") is not None
+        if (model, known) not in groups and len(groups) >= MAX_SUMS - 2:
+            model = SEVERAL_MODELS
+        groups.setdefault((model, known), []).append(attempt)
+    return [_sum(model, group, MAX_CALL_IDS // len(groups)) for (model, _), group in groups.items()]
+
+
+def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    for attempt in attempts:
+        outcomes.update(attempt.get("outcomes") or {str(attempt.get("outcome") or "unknown"): 1})
+    known = "".join(attempt["ids"] if "calls" in attempt else call_id(attempt) for attempt in attempts)
+    begun = [str(attempt["started_at"]) for attempt in attempts if attempt.get("started_at")]
+    told: dict[str, Any] = {
+        "model": model,
+        "calls": sum(calls(attempt) for attempt in attempts),
+        "outcomes": dict(outcomes),
+        "latency_ms": sum(int(attempt.get("latency_ms") or 0) for attempt in attempts),
+        "cost": spent(attempts),
+        "started_at": min(begun, default=None),
+        "ids": known[-ids * _CALL_ID_CHARACTERS :],
+    }
+    for name in ("prompt_tokens", "completion_tokens"):
+        tokens = [int(attempt[name]) for attempt in attempts if attempt.get(name) is not None]
+        told[name] = sum(tokens) if tokens else None
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def calls(attempt: Mapping[str, Any]) -> int:
+    """Return how many calls an attempt stands for, as records hold it: one, or those of a sum."""
+    return int(attempt.get("calls", 1))
+
+
+def call_id(attempt: Mapping[str, Any]) -> str:
+    """Return what tells a call from others of its upload: 48 bits of a digest of when it began, its model, its host."""
+    named = json.dumps([attempt.get(name) for name in ("started_at", "model", "endpoint")])
+    return base64.urlsafe_b64encode(hashlib.sha256(named.encode()).digest()[:6]).decode()
+
+
+def call_ids(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the ids of all calls that attempts stand for, of sums those of the newest calls (MAX_CALL_IDS)."""
+    found: set[str] = set()
+    for attempt in attempts:
+        ids = attempt["ids"] if "calls" in attempt else call_id(attempt)
+        found.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
+    return frozenset(found)
+
+
+def fitted(result: Result) -> Result:
+    """Return a result that an item has room for: of an endless one the further fields go first, then the text's end.
+
+    What went stands in its `left_out`.
+    """
+    if _bytes(result) <= MAX_RESULT_BYTES:
+        return result
+    if result.data:
+        return fitted(result.model_copy(update={"data": {}, "left_out": ("data",)}))
+    left_out: tuple[str, ...] = (*result.left_out, *(("tags",) if result.tags else ()), "text")
+    short = result.model_copy(update={"text": "", "tags": (), "left_out": left_out})
+    room = MAX_RESULT_BYTES - _bytes(short)
+    quoted = json.dumps(result.text, ensure_ascii=False).encode()[1 : room + 1]
+    # As JSON, a line's end or a quotation mark takes two bytes; half of one is no character.
+    text = _WHOLE_JSON_CHARACTERS.match(quoted.decode(errors="ignore"))
+    return short.model_copy(update={"text": json.loads(f'"{text[0] if text else ""}"')})
+
+
+def _bytes(result: Result) -> int:
+    return len(json.dumps(result.model_dump(), ensure_ascii=False).encode())
+
+
+class Record(BaseModel):
+    """One item of the captions table."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    asset: str
+    bucket: str
+    key: str
+    version_id: str | None = None
+    sequencer: str
+    etag: str = ""
+    size: int = 0
+    state: State
+    reason: Reason | None = None
+    kind: str | None = None
+    media_type: str | None = None
+    source: Literal["model", "cache", "human"] | None = None
+    result: Result | None = None
+    provenance: Provenance | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
+    """Model calls of deferred tries; they join the provenance when the upload ends."""
+    claim: ClaimRef | None = None
+    lease_until: Decimal | None = None
+    received_at: str = ""
+    updated_at: str = ""
+    completed_at: str | None = None
+    sweeps: int = 0
+    begun: int = 0
+    """How many deliveries took the lease since a worker last came as far as its models."""
+    human: Human | None = None
+    suggestion: Suggestion | None = None
+    """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
+    recaption: Recaption | None = None
+    superseded_cost: Decimal | None = None
+    """Dollars paid for versions of the object that were replaced, as far as they are known."""
+    draft: Draft | None = None
+
+    @field_validator("superseded_cost")
+    @classmethod
+    def _none_superseded(cls, value: Decimal | None) -> Decimal | None:
+        return value or None
+
+    @field_validator("draft", mode="before")
+    @classmethod
+    def _of_another_version(cls, value: Any) -> Any:
+        try:
+            return Draft.model_validate_json(value) if isinstance(value, str) else value
+        except ValidationError:
+            return None
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """Read a record from DynamoDB attribute values."""
+        return cls.model_validate(from_item(item))
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen to this version."""
+        return self.state not in PENDING
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a person spoke about this very version."""
+        return self.human is not None and self.human.sequencer == self.sequencer
+
+    @property
+    def answer(self) -> Suggestion | None:
+        """The model's own latest answer, also where a person's words stand in its place; None: there is none."""
+        if self.suggestion is not None:
+            return self.suggestion
+        if self.result is None or self.source is None or self.source == "human":
+            return None
+        return Suggestion(result=self.result, source=self.source, at=self.completed_at or "")
+
+    @property
+    def upload(self) -> ObjectVersion:
+        """The object version this record is about."""
+        return ObjectVersion(
+            bucket=self.bucket,
+            key=self.key,
+            version_id=self.version_id,
+            sequencer=self.sequencer,
+            etag=self.etag,
+            size=self.size,
+        )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The event was new: the record now stands at `received`."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """The same version was accepted before; `record` is where it stands."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A newer event of the same object was seen; `record` is what it left."""
+
+    record: Record | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The worker holds the lease on this upload."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another delivery of the same job holds the lease until `lease_until` (epoch seconds)."""
+
+    lease_until: float
+
+
+class Watch(Protocol):
+    """Is told of every record that was changed, and whether that ended it."""
+
+    def __call__(self, item: Mapping[str, Any], *, ended: bool) -> None: ...
+
+
+class Records:
+    """Reads and writes the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads.
+
+    `watch` is told of each change that was stored; it must not fail because of what it does with it.
+    """
+
+    def __init__(self, dynamodb: Any, table: str, watch: Watch | None = None) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._watch = watch
+
+    def get(self, asset: str) -> Record | None:
+        """Read one record, strongly consistent."""
+        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(asset), ConsistentRead=True)
+        return Record.from_item(answer["Item"]) if "Item" in answer else None
+
+    def accept(self, upload: ObjectVersion, *, now: float, due: float) -> Accepted | Duplicate | Superseded:
+        """Note a new upload, unless this or a newer event of the object was noted before.
+
+        What a person wrote about an earlier version stays beside the record, and what such a version cost in its
+        `superseded_cost`. `due` is when the sweep shall look.
+        """
+        values = {
+            "bucket": upload.bucket,
+            "key": upload.key,
+            "version_id": upload.version_id,
+            "sequencer": upload.sequencer,
+            "etag": upload.etag,
+            "size": upload.size,
+            "state": "received",
+            "received_at": timestamp(now),
+            "updated_at": timestamp(now),
+            **_pending(upload.asset, due),
+        }
+        cleared = {
+            "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
+            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", "paid",
+            *(name for name, value in values.items() if value is None),
+        }  # fmt: skip
+        changed, item = self._update(
+            upload.asset,
+            values,
+            remove=cleared,
+            condition="attribute_not_exists(asset) OR sequencer < :decided_on",
+            names={":decided_on": upload.sequencer},
+            added=("superseded_cost", "paid"),
+        )
+        record = Record.from_item(item) if item else None
+        if changed and record is not None:
+            return Accepted(record)
+        if record is not None and record.sequencer == upload.sequencer:
+            return Duplicate(record)
+        return Superseded(record)
+
+    def delete(self, deletion: ObjectVersion, *, now: float) -> Record | None:
+        """Note that the object is gone; None when a newer event makes that untrue, or known.
+
+        The caption goes with the object; what it cost, and what a person wrote, stays.
+        """
+        reason = Reason(code="deleted", message="the object was deleted")
+        values = {
+            "bucket": deletion.bucket,
+            "key": deletion.key,
+            "version_id": deletion.version_id,
+            "sequencer": deletion.sequencer,
+            **ended(deletion.asset, "deleted", now),
+            "reason": reason.model_dump(),
+        }
+        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption", "draft"}
+        changed, item = self._update(
+            deletion.asset,
+            values,
+            remove=removed | {name for name, value in values.items() if value is None},
+            condition="attribute_not_exists(asset) OR sequencer < :decided_on",
+            names={":decided_on": deletion.sequencer},
+        )
+        return _ended_record(item, deletion.sequencer, now, changed=changed)
+
+    def reopen(self, record: Record, *, now: float, due: float) -> Record | None:
+        """Let a failed or blocked upload be tried anew; None when it is not as `record` tells any more.
+
+        What was tried and paid before joins the next provenance.
+        """
+        attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
+        changed, item = self._update(
+            record.asset,
+            {
+                "state": "received",
+                "received_at": timestamp(now),
+                "updated_at": timestamp(now),
+                "attempts": list(attempts) or None,
+                **_pending(record.asset, due),
+            },
+            remove={"reason", "completed_at", "lease_until", "sweeps", "begun", "claim", "provenance"},
+            condition="sequencer = :decided_on AND #state IN (:failed, :blocked) AND updated_at = :seen",
+            names={
+                ":decided_on": record.sequencer,
+                ":seen": record.updated_at,
+                ":failed": "failed",
+                ":blocked": "blocked",
+            },
+        )
+        return Record.from_item(item) if changed and item else None
+
+    def recaption(self, record: Record, mode: Literal["stale", "force"], *, now: float, due: float) -> Record | None:
+        """Send a captioned upload on its way once more; None when it is not as `record` tells any more.
+
+        Its caption stays until the new one is there. What was paid before joins the next provenance.
+        """
+        attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
+        # They move, as an item has no room for very many of them twice; its end brings them back.
+        rest = record.provenance.model_copy(update={"attempts": ()}) if record.provenance else None
+        marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at, paid=spent(attempts))
+        changed, item = self._update(
+            record.asset,
+            {
+                "state": "received",
+                "received_at": timestamp(now),
+                "updated_at": timestamp(now),
+                "attempts": list(attempts) or None,
+                "provenance": rest.model_dump(exclude_none=True) if rest is not None else None,
+                "recaption": marker.model_dump(exclude_none=True),
+                **_pending(record.asset, due),
+            },
+            remove={"reason", "lease_until", "sweeps", "begun"},
+            condition="sequencer = :decided_on AND #state = :captioned AND updated_at = :seen",
+            names={":decided_on": record.sequencer, ":seen": record.updated_at, ":captioned": "captioned"},
+        )
+        return Record.from_item(item) if changed and item else None
+
+    def progress(
+        self,
+        upload: ObjectVersion,
+        state: Literal["received", "queued", "waiting"],
+        *,
+        now: float,
+        due: float,
+        kind: str | None = None,
+        media_type: str | None = None,
+        claim: ClaimRef | None = None,
+    ) -> bool:
+        """Move a pending upload on and say when the sweep shall look; False when it is not pending.
+
+        A worker's lease is left alone: the sweep may look at an upload that is being captioned. One that waits for a
+        leader which is at work does not stand still, so its sweeps are forgotten.
+        """
+        values: dict[str, Any] = {
+            "state": state,
+            "kind": kind,
+            "media_type": media_type,
+            "claim": claim.model_dump() if claim else None,
+            "updated_at": timestamp(now),
+            **_pending(upload.asset, due),
+        }
+        changed, _ = self._update(
+            upload.asset,
+            values,
+            remove={"sweeps", "begun"} if state == "waiting" else (),
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
+            names={":decided_on": upload.sequencer, **_states()},
+        )
+        return changed
+
+    def release(
+        self,
+        upload: ObjectVersion,
+        lease_until: float,
+        *,
+        now: float,
+        due: float,
+        attempts: Sequence[Mapping[str, Any]] = (),
+        reason: Reason | None = None,
+    ) -> bool:
+        """Give a lease back without an end; False when it was not held.
+
+        `attempts` are all model calls made for the upload so far, `reason` says why it must wait. A worker that came
+        this far shows that the upload does not stand still, so its sweeps and broken deliveries are forgotten.
+        """
+        changed, _ = self._update(
+            upload.asset,
+            {
+                "updated_at": timestamp(now),
+                "attempts": list(attempts) or None,
+                "reason": reason.model_dump() if reason else None,
+                **_pending(upload.asset, due),
+            },
+            remove={"lease_until", "sweeps", "begun", "draft"},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
+            names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
+        )
+        return changed
+
+    def note(
+        self,
+        upload: ObjectVersion,
+        lease_until: float,
+        *,
+        now: float,
+        attempts: Sequence[Mapping[str, Any]],
+        draft: Draft,
+    ) -> bool:
+        """Keep what a worker paid so far before it asks on; False when it does not hold the lease any more.
+
+        `attempts` are all model calls made for the upload so far. Answers that are too long are left out of the draft.
+        """
+        told = draft.model_dump_json()
+        if len(told.encode()) > MAX_DRAFT_BYTES:
+            told = draft.model_copy(update={"answers": ()}).model_dump_json()
+        changed, _ = self._update(
+            upload.asset,
+            {"updated_at": timestamp(now), "attempts": list(attempts), "draft": told},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
+            names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
+        )
+        return changed
+
+    def begin(self, upload: ObjectVersion, *, now: float, lease_until: float) -> Begun | Busy | Duplicate | Superseded:
+        """Take the lease on an upload before anything is paid for it.
+
+        Answers Duplicate when the upload already ended, Busy when another worker holds the lease.
+        """
+        changed, item = self._update(
+            upload.asset,
+            {"lease_until": lease_until},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
+            " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
+            names={":decided_on": upload.sequencer, ":now": now, **_states()},
+            counted="begun",
+        )
+        record = Record.from_item(item) if item else None
+        if changed and record is not None:
+            return Begun(record)
+        if record is None or record.sequencer != upload.sequencer:
+            return Superseded(record)
+        if record.terminal:
+            return Duplicate(record)
+        return Busy(float(record.lease_until or 0))
+
+    def finish(
+        self,
+        upload: ObjectVersion,
+        state: Ended,
+        *,
+        now: float,
+        source: Literal["model", "cache"] | None = None,
+        result: Result | None = None,
+        provenance: Provenance | None = None,
+        reason: Reason | None = None,
+        kind: str | None = None,
+        media_type: str | None = None,
+        claim: ClaimRef | None = None,
+    ) -> Record | None:
+        """End an upload; None when it was superseded, or had ended before.
+
+        `claim` is the one that the answer was paid under: dedupe may have died before it noted that.
+
+        What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
+        that was to be captioned once more, and could not be, keeps the caption it has.
+        """
+        final = ended(upload.asset, state, now)
+        about: dict[str, Any] = {"kind": kind, "media_type": media_type, "claim": claim.model_dump() if claim else None}
+        told = {
+            "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
+            "reason": reason.model_dump() if reason else None,
+        }
+        removed = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption", "draft"}
+        pending = "sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
+        names = {":decided_on": upload.sequencer, **_states()}
+        reviewed = "#human.#sequencer = :decided_on"
+        if state == "deleted":
+            gone = removed | {"result", "suggestion"}
+            changed, item = self._update(
+                upload.asset, {**final, **about, **told}, remove=gone, condition=pending, names=names
+            )
+            return _ended_record(item, upload.sequencer, now, changed=changed)
+        if result is None:
+            changed, item = self._update(
+                upload.asset,
+                {**final, **about, **told, "source": source},
+                remove=removed,
+                condition=f"{pending} AND attribute_not_exists(#recaption)",
+                names=names,
+            )
+            if not changed and item is not None and "recaption" in item:
+                # The reason tells why there is no newer caption than this one, whose provenance stays with what was
+                # paid since.
+                kept_one = Record.from_item(item).provenance or Provenance()
+                paid = {"attempts": provenance.attempts, "cost": provenance.cost} if provenance else {}
+                told["provenance"] = kept_one.model_copy(update=paid).model_dump(exclude_none=True)
+                changed, item = self._update(
+                    upload.asset,
+                    {**ended(upload.asset, "captioned", now), **told},
+                    remove=removed,
+                    condition=f"{pending} AND attribute_exists(#recaption)",
+                    names=names,
+                )
+            return _ended_record(item, upload.sequencer, now, changed=changed)
+        answer = result.model_dump(exclude_none=True)
+        changed, item = self._update(
+            upload.asset,
+            {**final, **about, **told, "source": source, "result": answer},
+            remove=removed,
+            condition=f"{pending} AND NOT (attribute_exists(#human) AND {reviewed})",
+            names=names,
+        )
+        if not changed and item is not None and Record.from_item(item).reviewed:
+            suggestion = {"result": answer, "source": source or "model", "at": final["completed_at"]}
+            changed, item = self._update(
+                upload.asset,
+                {**final, **about, **told, "suggestion": suggestion},
+                remove=removed,
+                condition=f"{pending} AND {reviewed}",
+                names=names,
+            )
+        return _ended_record(item, upload.sequencer, now, changed=changed)
+
+    def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
+        """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
+
+        One that was only to be captioned once more keeps the caption it has.
+        """
+        paid = {"attempts": record.attempts, "cost": spent(record.attempts)}
+        before = record.provenance if record.recaption is not None else None
+        provenance = (before or Provenance()).model_copy(update=paid)
+        changed, item = self._update(
+            record.asset,
+            {
+                **ended(record.asset, "failed" if record.recaption is None else "captioned", now),
+                "reason": reason.model_dump(),
+                "provenance": provenance.model_dump(exclude_none=True),
+            },
+            remove={"lease_until", "attempts", "sweeps", "begun", "recaption", "draft"},
+            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND updated_at = :seen"
+            " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
+            names={":decided_on": record.sequencer, ":seen": record.updated_at, ":now": now, **_states()},
+        )
+        return _ended_record(item, record.sequencer, now, changed=changed)
+
+    def add_superseded(self, asset: str, attempts: Sequence[Mapping[str, Any]]) -> None:
+        """Account for calls whose answer came too late: their version has ended, or was replaced or deleted.
+
+        Told again, right away as by a client that lost the answer to its write, the same calls are not added again.
+        """
+        cost = _known_cost(attempts)
+        if not cost:
+            return
+        named = "".join(sorted(call_id(attempt) for attempt in attempts))
+        marker = hashlib.sha256(named.encode()).hexdigest()[:16]
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=_key(asset),
+                UpdateExpression="ADD superseded_cost :cost SET superseded_last = :marker",
+                ConditionExpression="attribute_exists(asset) AND"
+                " (attribute_not_exists(superseded_last) OR superseded_last <> :marker)",
+                ExpressionAttributeValues=to_item({":cost": cost, ":marker": marker}),
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return
+
+    def postpone(self, record: Record, *, due: float) -> bool:
+        """Count one sweep of a pending upload and say when the next is due; False when it moved on meanwhile."""
+        changed, _ = self._update(
+            record.asset,
+            {"sweeps": record.sweeps + 1, **_pending(record.asset, due)},
+            condition="sequencer = :decided_on AND #state = :state AND updated_at = :updated_at",
+            names={
+                ":decided_on": record.sequencer,
+                ":state": record.state,
+                ":updated_at": record.updated_at,
+            },
+        )
+        return changed
+
+    def due(self, now: float) -> Iterator[Record]:
+        """Yield the pending uploads whose time to be looked at has come, longest overdue first in each shard."""
+        for shard in range(SHARDS):
+            assets = self._index(f"pending#{shard}", until=timestamp(now), newest_first=False)
+            yield from self.read(assets)
+
+    def pending_count(self) -> int:
+        """Count the uploads on their way, eventually consistent, and no further than COUNTED_PAGES in each shard."""
+        total = 0
+        for shard in range(SHARDS):
+            pages = self._dynamodb.get_paginator("query").paginate(
+                TableName=self._table,
+                IndexName="activity",
+                KeyConditionExpression="activity = :partition",
+                ExpressionAttributeValues=to_item({":partition": f"pending#{shard}"}),
+                Select="COUNT",
+            )
+            total += sum(page["Count"] for page in islice(pages, COUNTED_PAGES))
+        return total
+
+    def recent(self, *, days: Iterable[str] = (), pending: bool = True) -> Iterator[Record]:
+        """Yield records newest first within each shard: the pending ones, then those that ended on the given days.
+
+        `days` are UTC dates as YYYY-MM-DD.
+        """
+        partitions = [f"pending#{shard}" for shard in range(SHARDS)] if pending else []
+        partitions += [f"{day}#{shard}" for day in days for shard in range(SHARDS)]
+        for partition in partitions:
+            yield from self.read(self._index(partition, newest_first=True))
+
+    def read(self, assets: Iterable[str]) -> Iterator[Record]:
+        """Yield the records of the given assets that exist, reading a hundred at a time."""
+        batch: list[str] = []
+        for asset in assets:
+            batch.append(asset)
+            if len(batch) == 100:
+                yield from self._read_batch(batch)
+                batch = []
+        if batch:
+            yield from self._read_batch(batch)
+
+    def _read_batch(self, assets: Sequence[str]) -> Iterator[Record]:
+        request: dict[str, Any] = {self._table: {"Keys": [_key(asset) for asset in assets], "ConsistentRead": True}}
+        found: dict[str, Record] = {}
+        while request:
+            answer = self._dynamodb.batch_get_item(RequestItems=request)
+            for item in answer["Responses"].get(self._table, []):
+                record = Record.from_item(item)
+                found[record.asset] = record
+            request = answer.get("UnprocessedKeys") or {}
+        yield from (found[asset] for asset in assets if asset in found)
+
+    def _index(self, partition: str, *, until: str | None = None, newest_first: bool) -> Iterator[str]:
+        condition, names = "activity = :partition", {":partition": partition}
+        if until is not None:
+            condition += " AND activity_at <= :until"
+            names[":until"] = until
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName="activity",
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=to_item(names),
+            ScanIndexForward=not newest_first,
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield item["asset"]["S"]
+
+    def _update(
+        self,
+        asset: str,
+        values: Mapping[str, Any],
+        *,
+        condition: str,
+        names: Mapping[str, Any],
+        remove: Iterable[str] = (),
+        counted: str | None = None,
+        added: tuple[str, str] | None = None,
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Update one item under a condition: whether it held, and the item as it then stands (None: there is none).
+
+        `counted` names a number that grows by one with it, `added` one that grows by another number of the item.
+        """
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
+        if cost := _known_cost(made):
+            given["paid"] = cost  # for when the version is replaced: that is one write, which does not read attempts
+        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS, *(added or ()))}
+        expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
+        bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
+        if counted:
+            placeholders[counted] = f"#{counted}"
+            expression += f", #{counted} = if_not_exists(#{counted}, :zero) + :one"
+            bound |= {":zero": 0, ":one": 1}
+        if added:
+            grows, by = (f"if_not_exists(#{name}, :none)" for name in added)
+            expression += f", #{added[0]} = {grows} + {by}"
+            bound[":none"] = 0
+        removed = sorted(set(remove) - set(given))
+        if removed:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
+        used = condition + expression
+        try:
+            answer = self._dynamodb.update_item(
+                TableName=self._table,
+                Key=_key(asset),
+                UpdateExpression=expression,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={
+                    mark: name for name, mark in placeholders.items() if re.search(rf"{mark}\b", used)
+                },
+                ExpressionAttributeValues=to_item(bound),
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
+            return False, failure.response.get("Item")
+        if self._watch is not None:
+            self._watch(answer["Attributes"], ended="completed_at" in given)
+        return True, answer["Attributes"]
+
+
+def _key(asset: str) -> dict[str, Any]:
+    return {"asset": {"S": asset}}
+
+
+def _states() -> dict[str, str]:
+    return {f":{state}": state for state in PENDING}
+
+
+def _pending(asset: str, due: float) -> dict[str, str]:
+    return {"activity": f"pending#{shard_of(asset)}", "activity_at": timestamp(due)}
+
+
+def _ended_record(item: Mapping[str, Any] | None, sequencer: str, now: float, *, changed: bool) -> Record | None:
+    """Return the record as a write that ended it at `now` left it; None if the write did not take place.
+
+    A client that lost the answer to its write makes it again, and that one fails on the first one's effect: this very
+    version ended at this very microsecond then.
+    """
+    if item is None:
+        return None
+    record = Record.from_item(item)
+    ended_here = record.terminal and record.completed_at == record.updated_at == timestamp(now)
+    return record if changed or (ended_here and record.sequencer == sequencer) else None
+
+
+def ended(asset: str, state: str, now: float) -> dict[str, str]:
+    """Return what an end writes into a record, its place in the `activity` index with it."""
+    at = timestamp(now)
+    return {
+        "state": state,
+        "completed_at": at,
+        "updated_at": at,
+        "activity": f"{at[:10]}#{shard_of(asset)}",
+        "activity_at": at,
+    }

@@ -1,0 +1,303 @@
+"""Which task an upload gets and what is asked of which models, and what must be equal for two uploads to share it.
+
+What is asked is settled before anything is claimed or paid, from the object's metadata, its tags, the rules of the
+policy, and what the upload is: in this order, field by field. What cannot be done is an UnroutableError, never left
+out.
+"""
+
+import email.errors
+import email.header
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from captions.config.environment import IntakeSettings, RoutingSettings
+from captions.config.policy import Policy, is_language
+from captions.tasks import TASKS, Ask, Task
+from captions.uploads.version import ObjectVersion
+
+if TYPE_CHECKING:
+    from captions.picture_class import Looks
+
+METADATA_PREFIX = "caption-"
+"""Begins the names of user metadata that are meant for this pipeline (`x-amz-meta-caption-task`)."""
+TAG_PREFIX = "caption:"
+CONTEXT = "context-"
+LONGEST_VOCABULARY = 100_000
+"""Bytes of a policy's vocabulary as JSON: it travels in every job, and a message holds 256 KB (Amazon SQS, quotas)."""
+_FIELDS = ("task", "style", "language", "question")
+
+
+class UnroutableError(Exception):
+    """What is asked for cannot be done: `code` for programs, `message` for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was said beside an object about its caption; None: nothing. `named_by` tells where each field came from."""
+
+    task: str | None = None
+    style: str | None = None
+    language: str | None = None
+    question: str | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
+    named_by: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The task of an upload, what is asked, why, and the queue its job stands on."""
+
+    task: Task
+    ask: Ask
+    queue_url: str
+    named_by: str
+    """What decided on the task."""
+
+
+def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy) -> Wishes:
+    """Read what an object's metadata and tags say, as far as the policy lets them; metadata goes first.
+
+    Raises:
+        UnroutableError: a name that begins as ours do is none that is known.
+    """
+    said: dict[str, str] = {}
+    named_by: dict[str, str] = {}
+    context: dict[str, str] = {}
+    sources = {
+        "tags": ((f"tag {name}", name[len(TAG_PREFIX) :], value) for name, value in tags.items()
+                 if name.lower().startswith(TAG_PREFIX)),
+        "metadata": ((f"x-amz-meta-{name.lower()}", name[len(METADATA_PREFIX) :], _decoded(value))
+                     for name, value in metadata.items() if name.lower().startswith(METADATA_PREFIX)),
+    }  # fmt: skip
+    for source, values in sources.items():
+        if source not in policy.overrides:
+            continue
+        for place, name, value in values:
+            name = name.lower().replace(":", "-")
+            if name.startswith(CONTEXT) and len(name) > len(CONTEXT):
+                context[name[len(CONTEXT) :]] = value
+            elif name in _FIELDS:
+                if value.strip():
+                    said[name] = value.strip()
+                    named_by[name] = place
+            else:
+                known = ", ".join((*_FIELDS, f"{CONTEXT}*"))
+                raise UnroutableError("unknown_option", f"{_printable(place)} is none of {known}")
+    return Wishes(**said, context=context, named_by=named_by)
+
+
+def route(
+    key: str,
+    kind: str,
+    policy: Policy,
+    settings: RoutingSettings,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    looks: "Looks | None" = None,
+) -> Route | None:
+    """Return the route of an upload; None for a kind that no task takes.
+
+    Raises:
+        UnroutableError: what its metadata, tags or rule ask for is unknown, disabled or not for this kind.
+    """
+    said = wishes(metadata or {}, tags or {}, policy)
+    rule = policy.rule(key, kind)
+    if said.task is not None:
+        name, named_by = said.task, said.named_by["task"]
+    elif rule is not None and rule.task is not None and (rule.kinds or _takes(rule.task, kind)):
+        name, named_by = rule.task, f"the policy's rule for {rule.prefix!r}"
+    else:
+        name, named_by = policy.automatic(kind, looks), f"the policy's task for {kind}"
+        if looks is not None and policy.automatic(kind, None) != name:
+            named_by = f"the policy's task for pictures that look like {looks.category}"
+        if name not in TASKS:
+            return None
+    task = TASKS.get(name)
+    if task is None:
+        raise UnroutableError("unknown_task", f"{named_by} asks for {name!r}; tasks are {', '.join(TASKS)}")
+    if kind not in task.kinds:
+        takes = ", ".join(sorted(task.kinds))
+        raise UnroutableError(
+            "task_not_for_kind", f"{named_by} asks for {name!r}, which is for {takes}, not for {kind}"
+        )
+    about = policy.task(name)
+    if not about.enabled:
+        raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
+    language = said.language or (rule.language if rule else None) or policy.language(key)
+    if not is_language(language):
+        place = said.named_by.get("language", "the policy")
+        raise UnroutableError("bad_language", f"{place} asks for {language[:80]!r}, which is no BCP-47 language tag")
+    question = said.question or (rule.question if rule else None) or ""
+    if name == "audio_qa" and not question:
+        raise UnroutableError("question_missing", f"{named_by} asks for 'audio_qa' without a question")
+    if said.question is not None and name != "audio_qa":
+        raise UnroutableError(
+            "question_for_another_task", f"{said.named_by['question']} goes with the task 'audio_qa', not {name!r}"
+        )
+    style = said.style or (rule.style if rule else None) or about.style or ("custom" if about.template else "")
+    if style == "custom" and not about.template:
+        place = said.named_by.get("style", "the policy")
+        raise UnroutableError("bad_style", f"{place} asks for the style 'custom', but the policy has no template")
+    try:
+        ask = Ask(
+            task=name,
+            language=language,
+            style=style,
+            context=dict(said.context),
+            question=question,
+            template=about.template if style == "custom" or name != "caption" else "",
+            vocabulary=dict(policy.vocabulary),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = str(first["loc"][0]) if first["loc"] else "task"
+        place = said.named_by.get(where, f"the policy's {where}")
+        raise UnroutableError(f"bad_{where}", f"{place} cannot be asked for: {first['msg']}") from error
+    return Route(task, ask, queue_url(kind, settings), named_by)
+
+
+def queue_url(kind: str, settings: RoutingSettings) -> str:
+    """Return the queue that jobs of a kind of media stand on; video is as slow as sound and shares its pool."""
+    return settings.audio_queue_url if kind in ("audio", "video") else settings.image_queue_url
+
+
+def captioned_at_all(kind: str, policy: Policy) -> bool:
+    """Tell whether any task is meant for a kind, so that its bytes are worth reading."""
+    return policy.automatic(kind, None) in TASKS
+
+
+def check(policy: Policy) -> None:
+    """Find what could only fail on uploads: rules and defaults that ask tasks for what they do not take.
+
+    Raises:
+        PolicyError: the message names the place.
+    """
+    from captions.config.policy import KINDS, PolicyError
+    from captions.tasks import TemplateError, check_template
+
+    def kinds_fit(place: str, name: str, kinds: Iterable[str]) -> None:
+        task = TASKS.get(name)
+        if task is None:
+            raise PolicyError(f"the policy is wrong at {place}: there is no task {name!r}")
+        for kind in kinds:
+            if kind not in task.kinds:
+                takes = ", ".join(sorted(task.kinds))
+                raise PolicyError(f"the policy is wrong at {place}: {name!r} is for {takes}, not for {kind}")
+
+    for kind in KINDS:
+        kinds_fit(f"auto.{kind}", getattr(policy.auto, kind), (kind,))
+    for category, name in policy.auto.categories.items():
+        kinds_fit(f"auto.categories.{category}", name, ("image",))
+    for index, rule in enumerate(policy.rules):
+        if rule.task is not None:
+            kinds_fit(f"rules.{index}.task", rule.task, rule.kinds)
+    for name in (*policy.tasks, *policy.escalation.tasks):
+        kinds_fit(f"tasks.{name}", name, ())
+    asked = [(f"tasks.{name}", name, about.style, about.template, "") for name, about in policy.tasks.items()]
+    asked += [
+        (f"rules.{index}", rule.task or "caption", rule.style or "", policy.task(rule.task or "caption").template,
+         rule.question or "") for index, rule in enumerate(policy.rules)
+    ]  # fmt: skip
+    for place, name, style, template, question in asked:
+        if template:
+            try:
+                check_template(template)
+            except TemplateError as error:
+                raise PolicyError(f"the policy is wrong at tasks.{name}.template: {error}") from error
+        if style == "custom" and not template:
+            raise PolicyError(f"the policy is wrong at {place}: the style 'custom' needs tasks.{name}.template")
+        try:
+            Ask(task=name, style=style, template=template, question=question)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(step) for step in (place, *first["loc"]))
+            raise PolicyError(f"the policy is wrong at {where}: {first['msg']}") from error
+    vocabulary = json.dumps({tag: list(words) for tag, words in policy.vocabulary.items()})
+    if len(vocabulary) > LONGEST_VOCABULARY:
+        raise PolicyError(f"the policy is wrong at vocabulary: it takes more than {LONGEST_VOCABULARY:,} bytes")
+    try:
+        Ask(task="caption", vocabulary=dict(policy.vocabulary))
+    except ValidationError as error:
+        raise PolicyError(f"the policy is wrong at vocabulary: {error.errors()[0]['msg']}") from error
+
+
+def _takes(task: str, kind: str) -> bool:
+    """A rule without kinds is about those that its task takes; one whose task is unknown must not pass for none."""
+    known = TASKS.get(task)
+    return known is None or kind in known.kinds
+
+
+def _printable(text: str) -> str:
+    """Half of a pair of surrogates can be in no record and on no queue."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _decoded(value: str) -> str:
+    """Read a metadata value that S3 wrapped for having other characters than ASCII (RFC 2047)."""
+    if "=?" not in value:
+        return value
+    try:
+        return str(email.header.make_header(email.header.decode_header(value)))
+    except (email.errors.MessageError, LookupError, UnicodeError, ValueError):
+        return value
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The models to ask: those of the upload's tier, and of the tier a doubtful answer escalates to (empty: none)."""
+
+    tier: str
+    models: tuple[str, ...]
+    higher_tier: str | None = None
+    higher: tuple[str, ...] = ()
+    threshold: float = 0.0
+    """The confidence from which on an answer is kept without asking further."""
+    least_seconds: float = 8.0
+    """So much time must be left for a step up."""
+
+
+def chains(key: str, kind: str, task: str, policy: Policy, *, looks: "Looks | None" = None, tokens: int = 0) -> Chains:
+    """Return the models to ask about an upload; `tokens` is what the whole exchange is estimated to take."""
+    tier = policy.tier(key, kind, task, looks, tokens=tokens)
+    higher = policy.step_up(tier)
+    return Chains(
+        tier=tier,
+        models=policy.tiers[tier].models,
+        higher_tier=higher,
+        higher=policy.tiers[higher].models if higher is not None else (),
+        threshold=policy.threshold(task),
+        least_seconds=policy.escalation.least_seconds,
+    )
+
+
+def budget_scopes(upload: ObjectVersion, prefixes: Iterable[str]) -> tuple[str, ...]:
+    """Return the spending limits an upload counts against: those of the prefixes its key lies under."""
+    return tuple(prefix for prefix in prefixes if upload.key.startswith(prefix))
+
+
+def tenant(upload: ObjectVersion, prefix_segments: int) -> str:
+    """Return the tenant an object belongs to: its bucket, and as many leading path segments as are configured.
+
+    An object that lies above that depth belongs to the prefix it lies in.
+    """
+    segments = upload.key.split("/")[:-1][:prefix_segments]
+    return "/".join((upload.bucket, *segments))
+
+
+def scope(upload: ObjectVersion, identity: str, hash_version: str, settings: IntakeSettings) -> str:
+    """Return what must be equal for two uploads to share a caption, as one text: nothing is shared across scopes.
+
+    `identity` is that of the ask: task, prompt, language, style, context and question.
+    """
+    parts = (tenant(upload, settings.tenant_prefix_segments), identity, hash_version)
+    return "|".join(part.replace("%", "%25").replace("|", "%7C").replace("#", "%23") for part in parts)

@@ -1,0 +1,107 @@
+"""Reads the very version of an object that an event was about, and what its uploader said beside it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from captions.uploads.version import ObjectVersion
+
+
+class GoneError(Exception):
+    """This version is not there any more: deleted, or overwritten in a bucket without versions."""
+
+
+class ReplicaError(Exception):
+    """S3 replicated this version from another bucket, where it is captioned."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An object's bytes and what one request tells besides: its user metadata, and how many tags it has."""
+
+    data: bytes = field(repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tag_count: int = 0
+
+
+class Objects:
+    """Reads objects; `s3` is a boto3 S3 client, safe to share between threads."""
+
+    def __init__(self, s3: Any) -> None:
+        self._s3 = s3
+
+    def read(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> bytes:
+        """Return the version's bytes, or only the `first` so many.
+
+        Raises GoneError when S3 has that version no longer, and ReplicaError where `replicas` are not wanted. No event
+        of S3 tells a replica from an upload; the answer to a request does (Amazon S3 user guide, "Getting replication
+        status information").
+        """
+        return self.fetch(upload, first=first, replicas=replicas).data
+
+    def fetch(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> Fetched:
+        """Return what `read` does, with the metadata that came along; raises the same."""
+        request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
+        if upload.version_id is not None:
+            request["VersionId"] = upload.version_id
+        elif upload.etag:
+            request["IfMatch"] = upload.etag
+        if first is not None and upload.size > first:
+            request["Range"] = f"bytes=0-{first - 1}"
+        try:
+            answer = self._s3.get_object(**request)
+            if not replicas and answer.get("ReplicationStatus") == "REPLICA":
+                answer["Body"].close()
+                raise ReplicaError(f"{upload.asset} is a replica")
+            return Fetched(answer["Body"].read(), answer.get("Metadata", {}), int(answer.get("TagCount") or 0))
+        except self._s3.exceptions.ClientError as error:
+            # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):
+                raise GoneError(f"{upload.asset} is gone") from error
+            raise
+
+    def tags(self, upload: ObjectVersion) -> dict[str, str]:
+        """Return the version's tags.
+
+        Raises GoneError when S3 has that version no longer.
+        """
+        request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
+        if upload.version_id is not None:
+            request["VersionId"] = upload.version_id
+        try:
+            answer = self._s3.get_object_tagging(**request)
+        except self._s3.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
+                raise GoneError(f"{upload.asset} is gone") from error
+            raise
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
+    def current(self, bucket: str, key: str) -> ObjectVersion | None:
+        """Return the object's current version, without a sequencer; None when there is none."""
+        try:
+            head = self._s3.head_object(Bucket=bucket, Key=key)
+        except self._s3.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
+                return None
+            raise
+        version = head.get("VersionId")
+        return ObjectVersion(
+            bucket=bucket,
+            key=key,
+            version_id=None if version in (None, "null") else version,
+            sequencer="0" * 64,
+            etag=head["ETag"].strip('"'),
+            size=head["ContentLength"],
+        )
+
+    def link(self, upload: ObjectVersion, seconds: float) -> str:
+        """Return a presigned URL of this version, good for `seconds`, rounded up to a whole one.
+
+        Raises ValueError for an upload without a version: its link would be to whatever has its key by then.
+        """
+        if upload.version_id is None:
+            raise ValueError(f"{upload.asset} has no version to link to")
+        request = {"Bucket": upload.bucket, "Key": upload.key, "VersionId": upload.version_id}
+        url: str = self._s3.generate_presigned_url("get_object", Params=request, ExpiresIn=math.ceil(seconds))
+        return url
