@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captions.aws.clients import s3_addressing
 from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode
 
@@ -115,8 +116,7 @@ class Stack:
                     read_timeout=60,
                     max_pool_connections=CONNECTIONS,
                     retries={"mode": "standard", "total_max_attempts": 5},
-                    # A stand-in for AWS has no DNS name for each bucket.
-                    s3={"addressing_style": "path" if self.endpoint_url else "auto"},
+                    s3=s3_addressing(self.endpoint_url),
                     # None: as the surroundings say; a proxy cannot reach a stand-in on this machine.
                     proxies={} if self.endpoint_url else None,
                 ),

@@ -8,6 +8,18 @@ CONNECTIONS = 64
 """Pooled connections of a client: a batch of ten uploads, each reading its index bands in parallel."""
 
 
+def s3_addressing(endpoint_url: str | None) -> Any:
+    """Return how S3 clients name buckets and hosts: the region's own host, in presigned URLs too.
+
+    With botocore's "auto" a presigned URL names the global endpoint, which regions launched since March 2019 refuse and
+    others redirect to a host that the signature does not cover (Amazon S3 user guide, "Virtual hosting of buckets").
+    A bucket with a dot in its name stays in the path, as no certificate covers it; so does every bucket of a stand-in
+    for AWS (`endpoint_url`), which has no DNS name for each.
+    """
+    style = "path" if endpoint_url else "virtual"
+    return {"addressing_style": style, "us_east_1_regional_endpoint": "regional"}
+
+
 @cache
 def client(service: str) -> Any:
     """Return the process's client of an AWS service; boto3's clients are safe to share between threads."""
@@ -22,8 +34,8 @@ def client(service: str) -> Any:
             connect_timeout=3,
             read_timeout=15,
             retries={"mode": "standard", "max_attempts": 5},
-            # Presigned URLs need version 4 in the newer regions. A stand-in for AWS has no DNS name for each bucket.
+            # Presigned URLs need version 4 in the newer regions.
             signature_version="s3v4" if service == "s3" else None,
-            s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"},
+            s3=s3_addressing(os.environ.get("AWS_ENDPOINT_URL")),
         ),
     )
