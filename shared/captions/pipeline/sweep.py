@@ -4,8 +4,10 @@ A worker that died, a job that went to a dead-letter queue, a follower whose lea
 is still pending when its time has come. Events that never became a record wait in the rule's dead-letter queue.
 """
 
+import random
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +16,7 @@ from typing import Any, Literal
 from captions import telemetry
 from captions.config.environment import SweepSettings
 from captions.queues import Queues, Revisit
-from captions.records.table import Record, Records, from_item, timestamp
+from captions.records.table import SHARDS, Record, Records, from_item, timestamp
 from captions.telemetry import MetricUnit
 
 MIN_TRIES = 3
@@ -58,16 +60,24 @@ class Sweeper:
     """Reads what the control table tells at a moment."""
 
     def run(self, *, deadline: float) -> Swept:
-        """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there."""
-        restored = self._restore_events(deadline)
-        revisited = ended = 0
-        oldest = 0.0
-        for record in self.records.due(self.now()):
+        """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there.
+
+        The shards take turns, so that none waits for the end of another. What keeps one of them, or the lost events,
+        from being read is raised once the others had their turns.
+        """
+        problems: list[Exception] = []
+        restored = revisited = ended = 0
+        try:
+            # However many events wait, there is time for the uploads.
+            restored = self._restore_events((time.monotonic() + deadline) / 2)
+        except Exception as error:
+            problems.append(error)
+        turns = self._turns(problems)
+        oldest = max((self._age(head) for head, _ in turns), default=0.0)
+        for record in _in_turns(turns, problems):
             if time.monotonic() >= deadline:
                 telemetry.count("SweepCutShort")
                 break
-            if record.terminal:
-                continue  # the index lags behind the table
             oldest = max(oldest, self._age(record))
             stalled = self._stalled(record)
             try:
@@ -88,7 +98,27 @@ class Sweeper:
             telemetry.gauge("OpenCircuits", state.open_circuits)
             if state.spent is not None:
                 telemetry.gauge("SpentTodayDollars", float(state.spent), MetricUnit.NoUnit)
+        if problems:
+            raise ExceptionGroup("a part of the sweep could not be done", problems)
         return Swept(revisited, ended, restored)
+
+    def _turns(self, problems: list[Exception]) -> list[tuple[Record, Iterator[Record]]]:
+        """Each shard's longest overdue upload and those behind it, from a random shard on.
+
+        A sweep that manages fewer uploads than there are shards would otherwise never come to the last ones.
+        """
+        turns: list[tuple[Record, Iterator[Record]]] = []
+        for shard in random.sample(range(SHARDS), SHARDS):
+            try:
+                # What ended is there for as long as the index lags behind the table.
+                due = (record for record in self.records.due(shard, self.now()) if not record.terminal)
+                head = next(due, None)
+            except Exception as error:
+                problems.append(error)
+                continue
+            if head is not None:
+                turns.append((head, due))
+        return turns
 
     def _stalled(self, record: Record) -> bool:
         """Whether an upload was tried for long enough, and something breaks whoever tries it.
@@ -106,9 +136,14 @@ class Sweeper:
         return self.now() - datetime.fromisoformat(record.received_at).timestamp()
 
     def _put_back(self, record: Record, reason: Literal["sweep", "stalled"]) -> None:
-        # Sent before it is counted: a crash in between sends it again, which is harmless.
         revisit = Revisit(upload=record.upload, reason=reason, seen=record.updated_at)
-        self.queues.send(self.settings.uploads_queue_url, revisit)
+        try:
+            # Sent before it is counted: a crash in between sends it again, which is harmless.
+            self.queues.send(self.settings.uploads_queue_url, revisit)
+        except Exception:
+            # It makes room for those behind it, and loses none of its tries to what may be the queue's fault.
+            self.records.postpone(record, due=self.now() + self.settings.queue_lease_seconds, counted=False)
+            raise
         rest = min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps)
         self.records.postpone(record, due=self.now() + rest)
 
@@ -125,6 +160,22 @@ class Sweeper:
                 self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
                 restored += 1
         return restored
+
+
+def _in_turns(turns: list[tuple[Record, Iterator[Record]]], problems: list[Exception]) -> Iterator[Record]:
+    """Yield one record of each shard, then the next of each, until all have ended or failed."""
+    waiting = deque(turns)
+    while waiting:
+        head, behind = waiting.popleft()
+        yield head
+        try:
+            head = next(behind)
+        except StopIteration:
+            continue
+        except Exception as error:
+            problems.append(error)
+            continue
+        waiting.append((head, behind))
 
 
 def read_control(dynamodb: Any, control_table: str, now: float) -> ControlState:

@@ -833,11 +833,14 @@ class Records:
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return
 
-    def postpone(self, record: Record, *, due: float) -> bool:
-        """Count one sweep of a pending upload and say when the next is due; False when it moved on meanwhile."""
+    def postpone(self, record: Record, *, due: float, counted: bool = True) -> bool:
+        """Say when the next sweep of a pending upload is due; False when it moved on meanwhile.
+
+        `counted`: this sweep put it back, which is one of the tries that an upload has.
+        """
         changed, _ = self._update(
             record.asset,
-            {"sweeps": record.sweeps + 1, **_pending(record.asset, due)},
+            {"sweeps": record.sweeps + counted, **_pending(record.asset, due)},
             condition="sequencer = :decided_on AND #state = :state AND updated_at = :updated_at",
             names={
                 ":decided_on": record.sequencer,
@@ -847,11 +850,9 @@ class Records:
         )
         return changed
 
-    def due(self, now: float) -> Iterator[Record]:
-        """Yield the pending uploads whose time to be looked at has come, longest overdue first in each shard."""
-        for shard in range(SHARDS):
-            assets = self._index(f"pending#{shard}", until=timestamp(now), newest_first=False)
-            yield from self.read(assets)
+    def due(self, shard: int, now: float) -> Iterator[Record]:
+        """Yield one shard's pending uploads whose time to be looked at has come, longest overdue first."""
+        yield from self.read(self._index(f"pending#{shard}", until=timestamp(now), newest_first=False))
 
     def pending_count(self) -> int:
         """Count the uploads on their way, eventually consistent, and no further than COUNTED_PAGES in each shard."""

@@ -1,0 +1,130 @@
+"""A sweep that cannot look at all that is due still comes to every shard."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from captions.config.environment import SweepSettings
+from captions.pipeline import sweep as sweeping
+from captions.pipeline.sweep import Sweeper
+from captions.queues import Job, Revisit
+from captions.records.table import SHARDS, Record, Records, shard_of
+from captions.uploads.version import Upload, pad_sequencer
+
+LEASE_SECONDS = 450
+
+
+class Outbox:
+    """A queue that keeps what it is sent, and refuses what it is asked to refuse."""
+
+    def __init__(self, refuses: Callable[[str], bool] = lambda asset: False) -> None:
+        self.assets: list[str] = []
+        self.refused: list[str] = []
+        self._refuses = refuses
+
+    def send(self, queue_url: str, message: Job | Revisit, *, delay: float = 0) -> None:
+        if self._refuses(message.upload.asset):
+            self.refused.append(message.upload.asset)
+            raise OSError("the queue refuses it")
+        self.assets.append(message.upload.asset)
+
+
+class OneShardFails(Records):
+    """A table one of whose shards cannot be read, as when its partition is throttled for longer than is retried."""
+
+    def due(self, shard: int, now: float) -> Iterator[Record]:
+        if shard == 3:
+            raise OSError("throttled")
+        return super().due(shard, now)
+
+
+def due_uploads(records: Records, count: int, now: float) -> list[Upload]:
+    uploads = [
+        Upload(bucket="media", key=f"{n}.png", version_id="1", sequencer=pad_sequencer("5"), size=9)
+        for n in range(count)
+    ]
+    for upload in uploads:
+        records.accept(upload, now=now - 1_000, due=now - 10)
+    return uploads
+
+
+def sweep_of(records: Records, outbox: Any, now: Callable[[], float]) -> Sweeper:
+    settings = SweepSettings(
+        captions_table="captions", fingerprints_table="f", uploads_queue_url="q", event_bus_name="e",
+        queue_lease_seconds=LEASE_SECONDS,
+    )  # fmt: skip
+    return Sweeper(settings, records, outbox, None, now=now)
+
+
+@pytest.fixture
+def managed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], float]:
+    """Lets a sweep look at so many uploads before its deadline, which this returns."""
+
+    def only(count: int) -> float:
+        ticks = itertools.chain([0.0], iter(float(n) for n in range(10_000)))
+        monkeypatch.setattr(sweeping.time, "monotonic", lambda: next(ticks))
+        return float(count)
+
+    return only
+
+
+@pytest.mark.parametrize("capacity", [2, 9])
+def test_every_shard_is_looked_at_in_the_end(dedupe: Any, managed: Callable[[int], float], capacity: int) -> None:
+    shards = {shard_of(upload.asset) for upload in due_uploads(dedupe.records, 60, dedupe.clock())}
+    assert shards == set(range(SHARDS))
+    seen: Counter[int] = Counter()
+    for _ in range(300 // capacity):
+        outbox = Outbox()
+        sweep_of(dedupe.records, outbox, dedupe.clock).run(deadline=managed(capacity))
+        seen.update(map(shard_of, outbox.assets))
+        dedupe.clock.at += LEASE_SECONDS * 3
+    assert set(seen) == shards
+
+
+def test_a_sweep_with_time_for_eight_uploads_looks_at_one_of_each_shard(
+    dedupe: Any, managed: Callable[[int], float]
+) -> None:
+    now = dedupe.clock()
+    due_uploads(dedupe.records, 60, now)
+    outbox = Outbox()
+    sweep_of(dedupe.records, outbox, dedupe.clock).run(deadline=managed(SHARDS))
+    assert sorted(map(shard_of, outbox.assets)) == list(range(SHARDS))
+
+
+def test_a_shard_that_cannot_be_read_keeps_no_other_from_its_turn_and_is_raised_at_the_end(dedupe: Any) -> None:
+    now = dedupe.clock()
+    uploads = due_uploads(dedupe.records, 40, now)
+    outbox = Outbox()
+    sweep = sweep_of(OneShardFails(dedupe.aws.dynamodb, "captions"), outbox, lambda: now)
+    with pytest.raises(ExceptionGroup, match="could not be done"):
+        sweep.run(deadline=float("inf"))
+    assert set(outbox.assets) == {upload.asset for upload in uploads if shard_of(upload.asset) != 3}
+
+
+def test_what_the_queue_refuses_makes_room_for_those_behind_it_and_loses_no_try(
+    dedupe: Any, managed: Callable[[int], float]
+) -> None:
+    uploads = [it for it in due_uploads(dedupe.records, 60, dedupe.clock()) if shard_of(it.asset) == 1]
+    refused = {upload.asset for upload in uploads[:-1]}
+    outbox = Outbox(lambda asset: asset in refused or shard_of(asset) != 1)
+    for _ in range(len(uploads) + 1):
+        sweep_of(dedupe.records, outbox, dedupe.clock).run(deadline=managed(SHARDS))
+        dedupe.clock.at += 1
+    assert outbox.assets == [uploads[-1].asset]
+    assert {dedupe.records.get(asset).sweeps for asset in refused} == {0}
+
+
+def test_the_age_of_the_oldest_is_seen_though_its_turn_does_not_come(
+    dedupe: Any, managed: Callable[[int], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = dedupe.clock()
+    uploads = due_uploads(dedupe.records, 60, now)
+    (old, *_) = (upload for upload in uploads if shard_of(upload.asset) == 7)
+    dedupe.records.accept(old.model_copy(update={"sequencer": pad_sequencer("6")}), now=now - 90_000, due=now - 80_000)
+    gauges: dict[str, float] = {}
+    monkeypatch.setattr(sweeping.telemetry, "gauge", lambda name, value, *unit: gauges.update({name: value}))
+    sweep_of(dedupe.records, Outbox(), lambda: now).run(deadline=managed(0))
+    assert gauges["OldestDueSeconds"] == 90_000
