@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from threading import Lock
 from typing import Any
 
 CONNECTIONS = 64
@@ -20,9 +21,21 @@ def s3_addressing(endpoint_url: str | None) -> Any:
     return {"addressing_style": style, "us_east_1_regional_endpoint": "regional"}
 
 
-@cache
+_creating = Lock()
+
+
 def client(service: str) -> Any:
-    """Return the process's client of an AWS service; boto3's clients are safe to share between threads."""
+    """Return the process's client of an AWS service.
+
+    Clients are safe to share between threads, creating them is not (boto3, "Multithreading or multiprocessing with
+    clients"): threads that ask first take turns.
+    """
+    with _creating:
+        return _client(service)
+
+
+@cache
+def _client(service: str) -> Any:
     import boto3
     from botocore.config import Config
 

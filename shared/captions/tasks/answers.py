@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from threading import RLock
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -26,6 +27,7 @@ _LIST_MARKS = re.compile(r"[,;、,;\n]+")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,\u00a0\u202f ]*)?\.?\d+(?:[eE][-+]?\d{1,3})?")
 _CLOCK = re.compile(r"^(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)$")
 _TRUE = frozenset({"true", "yes", "y", "1"})
+_building = RLock()
 _KEY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s\-]+")
 
 
@@ -137,12 +139,25 @@ def snake(key: Any) -> str:
 class Shape(BaseModel):
     """A part of an answer. `aliases` maps other names that models give a field."""
 
-    # Built when first read: each task needs its own shape only.
+    # Built when first needed (`built`): each task needs its own shape only, and all of them take 30 ms.
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
     aliases: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
-    def taken(cls, value: Mapping[Any, Any]) -> Shape:
+    def built(cls) -> type[Self]:
+        """Return this class once its schema and validator are complete.
+
+        Pydantic's own deferred build is not safe when several threads come first: some see half of a schema, and what
+        they make of it is another identity of the same ask.
+        """
+        if not cls.__pydantic_complete__:
+            with _building:
+                if not cls.__pydantic_complete__:
+                    cls.model_rebuild()
+        return cls
+
+    @classmethod
+    def taken(cls, value: Mapping[Any, Any]) -> Self:
         """Read what a mapping says under this shape's names or their aliases; the first of several counts."""
         fields: dict[str, Any] = {}
         for key, one in value.items():
@@ -150,7 +165,7 @@ class Shape(BaseModel):
             name = name if name in cls.model_fields else cls.aliases.get(name, "")
             if name and (name not in fields or not fields[name]):
                 fields[name] = one
-        return cls.model_validate(fields)
+        return cls.built().model_validate(fields)
 
 
 def list_of(shape: type[Shape]) -> BeforeValidator:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -271,7 +271,7 @@ class _Work:
 
     def _read(self, batch: Sequence[AltTextItem], text: str, model: str) -> None:
         document, _ = answer_object(text[:MAX_ANSWER], {"items", *_Batch.aliases})
-        entries = cast(_Batch, _Batch.taken(document)).items if document is not None else ()
+        entries = _Batch.taken(document).items if document is not None else ()
         given: dict[str, list[_Entry]] = {}
         for entry in entries:
             given.setdefault(entry.id.strip(), []).append(entry)

@@ -60,7 +60,7 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
     document, how = answer_object(answer_text, known)
     draft = _Draft()
     if document is not None:
-        answer = cast(answers.Answer, shape.taken(document))
+        answer = shape.taken(document)
         if how == "repaired":
             draft.add(Problem(code="json", message="The answer was not valid JSON.", weight=0.1))
         draft.repaired = how == "repaired"
@@ -70,7 +70,7 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
             return _failed("refusal", "The model declined to answer.", repairable=False)
         if broken(answer_text) or not prose:
             return _failed("json", "The answer was not valid JSON of the shape that was asked for.")
-        answer = cast(answers.Answer, shape.taken({shape.main: prose}))
+        answer = shape.taken({shape.main: prose})
         structured = ask.task not in _PROSE_TASKS
         message = "The answer was prose, not JSON of the shape that was asked for."
         draft.add(Problem(code="prose", message=message, repairable=structured, weight=0.3 if structured else 0.1))

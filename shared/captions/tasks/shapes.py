@@ -17,7 +17,7 @@ _KEPT = ("type", "enum", "description")
 @cache
 def schema(shape: type[Shape]) -> Mapping[str, Any]:
     """Return the JSON Schema of an answer, in the subset that strict modes take: all required, nothing besides."""
-    document = shape.model_json_schema()
+    document = shape.built().model_json_schema()
     definitions = document.get("$defs", {})
     names = list(document["properties"])
     # What a model is asked about itself comes after what it was asked to do.
