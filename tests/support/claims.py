@@ -135,6 +135,8 @@ class Store:
                 return (tuple(GetClaim(id_) for id_ in ids),)
             case protocol.Evidence(of):
                 return (tuple(GetEvidence(id_, edition) for id_, edition in of),)
+            case protocol.Discard(id_, edition):
+                return ((Remove(None, id_, edition),),)
             case protocol.Rest():
                 return ()
             case _:
@@ -143,7 +145,7 @@ class Store:
     def combine(self, step: Any, answers: Mapping[Part, Any]) -> Any:
         """Make a step's answer from those of its parts."""
         match step:
-            case protocol.Publish() | protocol.Withdraw() | protocol.Rest():
+            case protocol.Publish() | protocol.Withdraw() | protocol.Discard() | protocol.Rest():
                 return None
             case protocol.Scan():
                 return frozenset().union(*answers.values())

@@ -93,6 +93,11 @@ class Revisit:
 
 
 @dataclass(frozen=True)
+class Reopen:
+    upload: int
+
+
+@dataclass(frozen=True)
 class Scenario:
     """What is uploaded, what may go wrong and how often."""
 
@@ -114,6 +119,10 @@ class Scenario:
     """How captioning may end other than well, once in all."""
     probe: bool = True
     """Look before announcing, as the pipeline does; that only reads."""
+    retirements: tuple[int, ...] = ()
+    """One process each: the upload that is captioned once more, its exemplar taken out of service, once it is READY."""
+    captioned: tuple[int, ...] = ()
+    """Uploads that were delivered and captioned before all this."""
     polls: int = 1
     """How often a process waits for others before it gives up for now."""
 
@@ -258,6 +267,15 @@ class Explorer:
                 yield Revisit(number)
             yield protocol.Dismiss(self._me[upload].id, follower)
 
+    def _retire(self, upload: int) -> Program:
+        """What captions an upload once more does: retires its exemplar, and delivers it again."""
+        yield Enter(("retire", upload))
+        claims = yield protocol.Read((self._me[upload].id,))
+        if claims and claims[0].state == "READY":
+            yield from self.variant(protocol.retire(claims[0].id, claims[0].generation))
+            yield Reopen(upload)
+            yield from self._deliver(upload)
+
     def _apply(self, system: System, part: Any, failures: int) -> Iterator[tuple[System, Any, int]]:
         """Yield every way an atomic part may go: the system after it, its answer, and the failures still to come."""
         match part:
@@ -289,6 +307,10 @@ class Explorer:
                 if record.state == "pending":
                     system = system.recording(upload, Record(state, source))
                 yield system, None, failures
+            case Reopen(upload):
+                claim = system.world.claim(self._me[upload].id)
+                retired = claim is not None and claim.state == "DEAD"
+                yield (system.recording(upload, Record()) if retired else system), None, failures
             case Revisit(upload):
                 yield system._replace(revisits=system.revisits | {upload}), None, failures
             case _:
@@ -314,12 +336,20 @@ class Explorer:
         """Visit every state; answers how many there are. Raises Violation with the way that led to a wrong one."""
         s = self.scenario
         system = System(World(), tuple(Record() for _ in s.ids), tuple(0 for _ in s.ids))
+        for upload in s.captioned:
+            system = self._alone(system, self._deliver(upload))
         first = (
             self._intern(system),
             START,
             s.crashes,
             1 if s.failures else 0,
-            tuple(sorted(self._start(("deliver", upload)) for upload in s.deliveries)),
+            tuple(
+                sorted(
+                    self._start((kind, upload))
+                    for kind, uploads in (("deliver", s.deliveries), ("retire", s.retirements))
+                    for upload in uploads
+                )
+            ),
         )
         before: dict[Any, tuple[Any, Any] | None] = {first: None}
         stack = [first]
@@ -410,7 +440,10 @@ class Explorer:
     def _node(self, program: tuple[Hashable, ...], history: tuple[tuple[Any, float], ...]) -> "_Node":
         """Where a program stands after it was started and given answers, each at a time: what it asks next."""
         now = self._now
-        steps: Any = self._deliver(*program[1:]) if program[0] == "deliver" else self._work(*program[1:])  # type: ignore[arg-type]
+        programs: dict[Hashable, Callable[..., Program]] = {
+            "deliver": self._deliver, "work": self._work, "retire": self._retire
+        }  # fmt: skip
+        steps: Any = programs[program[0]](*program[1:])
         again, answers = program, iter(history)
         step: Any = None
         try:
@@ -500,7 +533,7 @@ class Explorer:
         else:
             raise Violation(f"{sorted(pending)} come to no end")
         self.leads.add(frozenset(upload for upload, count in enumerate(system.paid) if count))
-        if not faults and not self.scenario.failures:
+        if not faults and not self.scenario.failures and not self.scenario.retirements:
             twice = [upload for upload, count in enumerate(system.paid) if count > 1]
             both = [sorted(pair) for pair in self.scenario.exclusive if all(system.paid[upload] for upload in pair)]
             if twice or both:
@@ -562,7 +595,7 @@ def _with(processes: tuple[int, ...], position: int, local: int) -> tuple[int, .
 
 
 def _ours(step: Any) -> bool:
-    return isinstance(step, Look | Begin | Release | Pay | Finish | Revisit)
+    return isinstance(step, Look | Begin | Release | Pay | Finish | Revisit | Reopen)
 
 
 def _frozen(value: Any) -> Any:

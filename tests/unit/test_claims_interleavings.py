@@ -116,6 +116,12 @@ def test_a_caption_never_goes_from_a_copy_to_what_only_the_original_finds(ids: s
     explored(scenario(ids, PAIR, finds=frozenset({(1, 2)}), probe=False))
 
 
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_an_exemplar_that_two_deliveries_retire_beside_a_copy(ids: str) -> None:
+    """The slower of the two may not remove what was published again meanwhile."""
+    explored(scenario(ids, PAIR, deliveries=(1,), probe=False, captioned=(0,), retirements=(0, 0)))
+
+
 @deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_two_copies_a_crash_and_the_end_of_all_leases(ids: str) -> None:

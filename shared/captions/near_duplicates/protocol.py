@@ -15,8 +15,9 @@ read it when it was neither OPEN, LEAD nor READY, or made it so. It can only com
 scans again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are
 spread in time. A picture that another one finds by its probes alone (policy loose) need not find that one in turn:
 the two may then both lead, as they would one after the other; a caption still goes only where the pictures are the
-same. A claim that stood back takes its postings away; as a slow delivery of the same upload may do so when another
-one has already published anew, postings and evidence carry an edition, and only that edition is removed.
+same. A claim that stood back takes its postings away, and an exemplar that is retired its evidence. A slow delivery
+may do so when another has already published again; so postings and evidence carry an edition, a claim that leaves
+FOLLOW or DEAD takes a new one, and only the edition that was withdrawn is removed.
 
 The protocol is written as generators that yield one step at a time and are sent its answer, so that a test can run the
 very same code through every interleaving and a crash after every step.
@@ -68,7 +69,7 @@ class Claim:
     expires_at: float
     upload: ObjectVersion
     edition: int = 1
-    """Which edition of its postings and evidence counts; a claim that stood back comes again with a new one."""
+    """Which edition of its postings and evidence counts; a claim that stood back or was retired returns with a new one."""
     exact: tuple[str, ...] = ()
     phash: bytes | None = None
     evidence: bytes | None = None
@@ -337,7 +338,9 @@ def _open(own: Claim, clock: Clock) -> Generator[Step, Any, Claim | None]:
     else:
         # A new generation, which no late write of the old one can touch.
         generation = own.generation + 1
-        edition = generation if own.state == "FOLLOW" else own.edition
+        # What was withdrawn or discarded may be removed once more by a slow delivery: what is published now is another
+        # edition, which that cannot touch.
+        edition = generation if own.state in ("FOLLOW", "DEAD") else own.edition
     if not (yield Move(own, "OPEN", generation, lease, edition)):
         return None
     return replace(own, state="OPEN", generation=generation, lease_until=lease, edition=edition)
