@@ -152,7 +152,9 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 def _environment() -> dict[str, str]:
     # The user's AWS profile and settings are about AWS itself; a profile that does not exist would end the stack.
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # What it prints and what it raises go to one log, in the order in which they happened, whatever the locale.
+    return own | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 
 def _wait_until_ready(directory: Path, process: "subprocess.Popen[bytes]", log: Path | None) -> LocalState:

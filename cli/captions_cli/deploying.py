@@ -267,7 +267,7 @@ class Deployer:
         done = subprocess.run(  # noqa: S603 - SAM CLI, found by us
             arguments,
             cwd=self._plan.root,
-            env={**os.environ, "SAM_CLI_TELEMETRY": "0"},
+            env={**os.environ, "SAM_CLI_TELEMETRY": "0", "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

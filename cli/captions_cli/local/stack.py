@@ -424,6 +424,7 @@ class _ModelEndpoint:
             stdout=subprocess.PIPE,
             stderr=self._log,
             start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
         )
 
     def wait(self) -> str:
