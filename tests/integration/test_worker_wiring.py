@@ -41,7 +41,7 @@ def rotating(aws: Aws, secret: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
             "IMAGE_MODELS": MODEL,
         }.items():
             monkeypatch.setenv(name, value)
-        caches = (clients._client, composition._provider, composition._workers)
+        caches = (clients.client, composition._provider, composition._workers)
         for cache in caches:
             cache.cache_clear()
         yield endpoint

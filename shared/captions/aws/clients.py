@@ -24,31 +24,25 @@ def s3_addressing(endpoint_url: str | None) -> Any:
 _creating = Lock()
 
 
+@cache
 def client(service: str) -> Any:
     """Return the process's client of an AWS service.
 
     Clients are safe to share between threads, creating them is not (boto3, "Multithreading or multiprocessing with
     clients"): threads that ask first take turns.
     """
-    with _creating:
-        return _client(service)
-
-
-@cache
-def _client(service: str) -> Any:
     import boto3
     from botocore.config import Config
 
     build: Any = boto3.client  # its overloads want each service's name as a literal
-    return build(
-        service,
-        config=Config(
-            max_pool_connections=CONNECTIONS,
-            connect_timeout=3,
-            read_timeout=15,
-            retries={"mode": "standard", "max_attempts": 5},
-            # Presigned URLs need version 4 in the newer regions.
-            signature_version="s3v4" if service == "s3" else None,
-            s3=s3_addressing(os.environ.get("AWS_ENDPOINT_URL")),
-        ),
+    config = Config(
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=3,
+        read_timeout=15,
+        retries={"mode": "standard", "max_attempts": 5},
+        # Presigned URLs need version 4 in the newer regions.
+        signature_version="s3v4" if service == "s3" else None,
+        s3=s3_addressing(os.environ.get("AWS_ENDPOINT_URL")),
     )
+    with _creating:
+        return build(service, config=config)

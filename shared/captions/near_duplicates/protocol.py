@@ -69,7 +69,7 @@ class Claim:
     expires_at: float
     upload: ObjectVersion
     edition: int = 1
-    """Which edition of its postings and evidence counts; a claim that stood back or was retired returns with a new one."""
+    """Which edition of its postings and evidence counts; one that stood back or was retired returns with a new one."""
     exact: tuple[str, ...] = ()
     phash: bytes | None = None
     evidence: bytes | None = None
