@@ -250,3 +250,46 @@ def test_moto_gets_its_own_functions_back(repairs: MotoRepairs) -> None:
     assert [dict(vars(owner)) for owner in owners] != before
     repairs.remove()
     assert [dict(vars(owner)) for owner in owners] == before
+
+
+KEYS = [
+    "a\x01b", "\x1b[31mred", "tab\there", "line\nbreak", "p+q r", "x%41", "a&<b>", "ü/", "folder/", "../up", "\x7f",
+    "e\u0085", "\u2028", "\u202egnp.exe", "😀" * 256,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [3, 1_000])
+def test_versions_are_listed_whatever_characters_their_keys_have(
+    endpoint: AwsEndpoint, repairs: MotoRepairs, size: int
+) -> None:
+    s3 = client(endpoint, "s3")
+    s3.create_bucket(Bucket="media", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.put_bucket_versioning(Bucket="media", VersioningConfiguration={"Status": "Enabled"})
+    repairs.install()
+    for key in KEYS:
+        s3.put_object(Bucket="media", Key=key, Body=b"")
+        s3.delete_object(Bucket="media", Key=key)
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket="media", PaginationConfig={"PageSize": size})
+    listed = [
+        (found["Key"], kind) for page in pages for kind in ("Versions", "DeleteMarkers") for found in page.get(kind, [])
+    ]
+    assert sorted(listed) == sorted((key, kind) for key in KEYS for kind in ("Versions", "DeleteMarkers"))
+    (page,) = s3.get_paginator("list_object_versions").paginate(Bucket="media", Prefix="p+q ")
+    assert [found["Key"] for found in page["Versions"]] == ["p+q r"]
+
+
+def test_an_object_under_a_customers_own_key_is_read_with_that_key_alone(
+    endpoint: AwsEndpoint, repairs: MotoRepairs
+) -> None:
+    s3 = client(endpoint, "s3")
+    s3.create_bucket(Bucket="media", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    repairs.install()
+    own = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "0" * 32}
+    s3.put_object(Bucket="media", Key="a", Body=b"secret", **own)
+    assert s3.get_object(Bucket="media", Key="a", **own)["Body"].read() == b"secret"
+    with pytest.raises(ClientError, match="InvalidRequest"):
+        s3.get_object(Bucket="media", Key="a")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.get_object(Bucket="media", Key="a", SSECustomerAlgorithm="AES256", SSECustomerKey="1" * 32)
+    s3.put_object(Bucket="media", Key="a", Body=b"open")
+    assert s3.get_object(Bucket="media", Key="a")["Body"].read() == b"open"

@@ -12,6 +12,8 @@
   expression by listing the types of its nodes anew at each node: most of its time went there. A query sorts the whole
   table first.
 - S3 does not tell of a bucket's notifications that they go to EventBridge.
+- S3 lists versions without the encoding of keys that was asked for: a control character in a key, and the answer is no
+  XML. It hands out objects stored with a customer's own key (SSE-C) to requests without that key.
 - A bucket policy's statements count whatever their conditions say, so that "deny without TLS" denies everything:
   bucket policies are kept and shown, not enforced.
 """
@@ -25,6 +27,7 @@ import logging
 import re
 import threading
 import time
+import urllib.parse
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -73,6 +76,9 @@ class MotoRepairs:
         self._replace(moto.s3.notifications, "_send_event_bridge_message", self._s3_created)
         self._replace(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL)
         self._replace(S3Response, "get_bucket_notification", _telling_eventbridge(S3Response.get_bucket_notification))
+        self._replace(S3Response, "list_object_versions", _listing_encoded(S3Response.list_object_versions))
+        self._replace(S3Response, "put_object", _putting_sse_c(S3Response.put_object))
+        self._replace(S3Response, "_get_key", _getting_sse_c(S3Response._get_key))
         self._replace(S3Backend, "delete_object", self._deleting(S3Backend.delete_object))
         self._replace(Rule, "send_to_targets", self._rule_event)
         self._replace(Queue, "lambda_event_source_mappings", property(lambda _: {}, lambda _, __: None))
@@ -107,7 +113,13 @@ class MotoRepairs:
     # S3
 
     def _s3_created(self, account_id: str, bucket: Any, event_name: str, key: Any) -> None:
-        reason = _CREATED_REASONS.get(str(getattr(event_name, "value", event_name)))
+        name = str(getattr(event_name, "value", event_name))
+        if name == "s3:ObjectRestore:Post":
+            # A restore that takes hours in AWS is over at once here.
+            etag, told = key.etag.replace('"', ""), "Object Restore Completed"
+            self._publish(told, bucket, key.name, version_id=key.version_id, etag=etag, size=key.size, reason=None)
+            return
+        reason = _CREATED_REASONS.get(name)
         if reason is None:
             return  # removals are sent by _deleting; tagging and ACL events of uploads do not exist in AWS
         if reason == "PutObject" and key.multipart is not None:
@@ -165,7 +177,8 @@ class MotoRepairs:
             bucket=bucket.name,
             key=key,
             version_id=str(version_id) if bucket.is_versioned else None,
-            sequencer=self._sequencers.next(),
+            # Of a restore S3 tells no sequencer: nothing was written.
+            sequencer=self._sequencers.next() if facts["reason"] is not None else None,
             request_id=call.request_id if call else uuid.uuid4().hex[:16].upper(),
             source_ip=str(call.environ["REMOTE_ADDR"]) if call else "127.0.0.1",
             **facts,
@@ -263,6 +276,76 @@ def _telling_eventbridge(original: Any) -> Any:
         return status, headers, told
 
     return get_bucket_notification
+
+
+def _listing_encoded(original: Any) -> Any:
+    """ListObjectVersions with EncodingType=url, which every SDK asks for (Amazon S3 API, ListObjectVersions)."""
+
+    def quoted(value: Any) -> Any:
+        return urllib.parse.quote(value) if isinstance(value, str) else value
+
+    def list_object_versions(self: Any) -> Any:
+        if self.querystring.get("encoding-type", [None])[0] != "url":
+            return original(self)
+        write = self.serialized
+
+        def encoded(answer: Any) -> Any:
+            listed = answer.result
+            for name in ("Prefix", "Delimiter", "KeyMarker", "NextKeyMarker"):
+                if name in listed:
+                    listed[name] = quoted(listed[name])
+            for found in (*listed["Versions"], *listed["DeleteMarkers"]):
+                found["Key"] = quoted(found["Key"])
+            for common in listed.get("CommonPrefixes", ()):
+                common["Prefix"] = quoted(common["Prefix"])
+            listed["EncodingType"] = "url"
+            return write(answer)
+
+        self.serialized = encoded
+        try:
+            return original(self)
+        finally:
+            del self.serialized
+
+    return list_object_versions
+
+
+_SSE_C_KEY = "x-amz-server-side-encryption-customer-key-md5"
+
+
+def _putting_sse_c(original: Any) -> Any:
+    def put_object(self: Any) -> Any:
+        answer = original(self)
+        given = self.headers.get(_SSE_C_KEY)
+        if given is not None and "x-amz-copy-source" not in self.headers:
+            self.backend.get_object(self.bucket_name, self.parse_key_name()).sse_c_key = given
+        return answer
+
+    return put_object
+
+
+def _getting_sse_c(original: Any) -> Any:
+    """Ask for the key again where an object was stored under SSE-C.
+
+    Source: Amazon S3 user guide, "Using server-side encryption with customer-provided keys (SSE-C)".
+    """
+
+    def _get_key(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from moto.s3.exceptions import S3ClientError
+
+        key, not_modified = original(self, *args, **kwargs)
+        wanted, given = getattr(key, "sse_c_key", None), self.headers.get(_SSE_C_KEY)
+        if wanted is not None and given is None:
+            raise S3ClientError(
+                "InvalidRequest",
+                "The object was stored using a form of Server Side Encryption. "
+                "The correct parameters must be provided to retrieve the object.",
+            )
+        if wanted is not None and wanted != given:
+            raise S3ClientError("AccessDenied", "Access Denied")
+        return key, not_modified
+
+    return _get_key
 
 
 def _visible_count(queue: Any) -> int:
