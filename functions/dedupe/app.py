@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from captions import composition, telemetry
 from captions.queues import Revisit
-from captions.uploads.version import Deletion, Ignored, Upload, from_event
+from captions.uploads.version import Deletion, Ignored, Restored, Upload, from_event
 
 MIN_START_MILLISECONDS = 20_000
 """With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
@@ -25,7 +25,7 @@ class NotStartedError(Exception):
     """There was not enough time left to start on the message; it is to be delivered again."""
 
 
-def parse(body: str) -> Upload | Deletion | Ignored | Revisit:
+def parse(body: str) -> Upload | Deletion | Restored | Ignored | Revisit:
     """Read one message's body; raises ValueError when it is none that this queue carries."""
     message = json.loads(body)
     if isinstance(message, dict) and message.get("type") == "revisit":
@@ -33,7 +33,7 @@ def parse(body: str) -> Upload | Deletion | Ignored | Revisit:
     return from_event(message)
 
 
-def asset_of(message: Upload | Deletion | Ignored | Revisit) -> str | None:
+def asset_of(message: Upload | Deletion | Restored | Ignored | Revisit) -> str | None:
     """The object a message is about, for the log."""
     match message:
         case Ignored():

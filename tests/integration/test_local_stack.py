@@ -87,6 +87,18 @@ class TestS3Events:
         assert len(set(sequencers)) == 4
         assert all(int(sequencer, 16) for sequencer in sequencers)
 
+    def test_a_restored_object_is_announced_without_a_sequencer(self, small: Small) -> None:
+        put = small.s3.put_object(Bucket=small.bucket, Key="old.jpg", Body=b"one", StorageClass="GLACIER")
+        small.s3.restore_object(Bucket=small.bucket, Key="old.jpg", RestoreRequest={"Days": 1})
+        _, restored = small.events(2)
+        assert restored["detail-type"] == "Object Restore Completed"
+        assert restored["detail"]["object"] == {
+            "key": "old.jpg",
+            "size": 3,
+            "etag": put["ETag"].strip('"'),
+            "version-id": put["VersionId"],
+        }
+
     def test_a_multipart_upload_is_announced_once(self, small: Small) -> None:
         upload = small.s3.create_multipart_upload(Bucket=small.bucket, Key="long.mp4")["UploadId"]
         parts = []

@@ -37,7 +37,7 @@ Resources:
     Properties:
       EventPattern:
         source: [aws.s3]
-        detail-type: [Object Created, Object Deleted]
+        detail-type: [Object Created, Object Deleted, Object Restore Completed]
         detail: {bucket: {name: [!Ref MediaBucket]}, object: {key: [{anything-but: {prefix: "ignored/"}}]}}
       Targets:
         - {Id: events, Arn: !GetAtt EventsQueue.Arn, DeadLetterConfig: {Arn: !GetAtt RuleDeadLetterQueue.Arn}}

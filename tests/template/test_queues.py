@@ -99,8 +99,9 @@ def batches_fail_in_parts_and_pools_are_bounded_by_parameters(template: Template
 def bucket_events_reach_their_queue_or_its_dead_letters(template: Template) -> Iterator[str]:
     rule = template.resources["UploadsRule"]["Properties"]
     pattern = rule["EventPattern"]
-    if set(pattern["detail-type"]) != {"Object Created", "Object Deleted"} or pattern["source"] != ["aws.s3"]:
-        yield "the rule does not take what is created and what is deleted"
+    wanted = {"Object Created", "Object Deleted", "Object Restore Completed"}
+    if set(pattern["detail-type"]) != wanted or pattern["source"] != ["aws.s3"]:
+        yield "the rule does not take what is created, deleted and restored"
     buckets = pattern["detail"].get("bucket", {}).get("name", [])
     named = {"Fn::If": ["MakesBucket", {"Ref": "MediaBucket"}, {"Ref": "ExistingBucketName"}]}
     if buckets != [named]:
@@ -167,7 +168,8 @@ def sent(detail_type: str, bucket: str = "OWN-BUCKET") -> dict[str, Any]:
 def test_the_rule_takes_what_the_local_stack_sends_of_the_stacks_bucket_alone() -> None:
     assert matched(sent("Object Created"))
     assert matched(sent("Object Deleted"))
-    assert not matched(sent("Object Restore Completed"))
+    assert matched(sent("Object Restore Completed"))
+    assert not matched(sent("Object Restore Initiated"))
     assert not matched(sent("Object Created", bucket="another"))
 
 

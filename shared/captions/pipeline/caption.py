@@ -63,7 +63,7 @@ from captions.records.table import (
 from captions.routing import routes
 from captions.routing.routes import Chains
 from captions.tasks import Ask, Seen, prompt
-from captions.uploads.s3_objects import GoneError, Objects
+from captions.uploads.s3_objects import GoneError, Objects, UnreadableError
 
 STORING_SECONDS = 6.0
 """Kept back from the time a function has, for storing what a model answered."""
@@ -238,6 +238,8 @@ class Worker:
         except GoneError:
             reason = Reason(code="gone", message="this version of the object was gone before it could be captioned")
             return await self._give_up(job, record, "deleted", reason)
+        except UnreadableError as error:
+            return await self._give_up(job, record, "failed", Reason(code=error.code, message=error.message))
         except media.MediaError as error:
             return await self._give_up(job, record, "rejected", Reason(code=error.code, message=error.message))
         return await self._call(job, record, item, data, lease_until, deadline - STORING_SECONDS)

@@ -25,8 +25,8 @@ from captions.pipeline.sweep import LONGEST_REST_SECONDS
 from captions.queues import ClaimRef, Job, Queues, Revisit, backoff
 from captions.records.table import Accepted, Duplicate, Provenance, Reason, Record, Records, Superseded, spent
 from captions.routing import routes
-from captions.uploads.s3_objects import Fetched, GoneError, Objects, ReplicaError
-from captions.uploads.version import Deletion, Ignored, ObjectVersion, Upload
+from captions.uploads.s3_objects import Fetched, GoneError, Objects, ReplicaError, UnreadableError
+from captions.uploads.version import Deletion, Ignored, ObjectVersion, Restored, Upload
 
 DECODERS = 3
 """Media decoded at the same time in one sandbox, only one of them large; it is memory, not time, that sets this."""
@@ -69,7 +69,7 @@ class Intake:
             return self.policies()
         return policy.load(parameters=policy.from_parameters(language=self.settings.language))
 
-    def handle(self, message: Upload | Deletion | Ignored | Revisit) -> Ending:
+    def handle(self, message: Upload | Deletion | Restored | Ignored | Revisit) -> Ending:
         """Take one message of the uploads queue as far as it goes now, and say how far that was.
 
         Raises whatever AWS raised when the message is to be delivered again.
@@ -79,6 +79,8 @@ class Intake:
                 return "ignored"
             case Deletion():
                 return self._deleted(message)
+            case Restored():
+                return self._restored(message)
             case Revisit():
                 return self._revisited(message)
             case Upload():
@@ -124,6 +126,16 @@ class Intake:
             return self._stalled(record) if as_seen else "duplicate"
         return self._place(record, revisit)
 
+    def _restored(self, restored: Restored) -> Ending:
+        """Caption what could not be read while it was archived; what ended otherwise, or is on its way, stays so."""
+        record = self.records.get(restored.asset)
+        if record is None or record.version_id != restored.version_id:
+            return "superseded"
+        if record.state == "failed" and record.reason is not None and record.reason.code == "archived":
+            now = self.now()
+            record = self.records.reopen(record, now=now, due=now + self.settings.sweep_after_seconds) or record
+        return self._place(record) if record.state == "received" else "duplicate"
+
     def _stalled(self, record: Record) -> Ending:
         """End an upload that got nowhere for too long, and everyone who waits for it."""
         message = f"no end was reached since {record.received_at}; {record.begun} workers began and came to nothing"
@@ -148,7 +160,13 @@ class Intake:
         if record is None or record.sequencer < deletion.sequencer:
             # What was removed may have been an older version, or a delete marker: S3 sends no other event when an
             # object comes to light again.
-            current = self.objects.current(deletion.bucket, deletion.key)
+            try:
+                current = self.objects.current(deletion.bucket, deletion.key)
+            except UnreadableError:
+                # Something may be there, and could not be captioned. Only what the record is about is known to be gone.
+                if deletion.permanent and record is not None and record.version_id != deletion.version_id:
+                    return "duplicate"
+                current = None
             if current is not None:
                 if record is None or (record.state != "deleted" and record.version_id == current.version_id):
                     return "duplicate"
@@ -191,6 +209,8 @@ class Intake:
             return self._gone(record)
         except ReplicaError:
             return self._rejected(record, "replica", "a replica of another bucket's object, which is captioned there")
+        except UnreadableError as error:
+            return self._unreadable(record, error)
         except media.MediaError as error:
             return self._rejected(record, error.code, error.message)
         try:
@@ -346,6 +366,16 @@ class Intake:
             self.notifier.ended([ended])
         telemetry.count("Rejected")
         return "rejected"
+
+    def _unreadable(self, record: Record, error: UnreadableError) -> Ending:
+        """End it as failed, not as rejected: its bytes may be all right, and a redrive or a restore opens it again."""
+        reason = Reason(code=error.code, message=error.message)
+        ended = self.records.finish(record.upload, "failed", now=self.now(), provenance=_paid(record), reason=reason)
+        if ended is not None:
+            telemetry.logger().warning("upload_unreadable", asset=record.asset, reason=error.code)
+            telemetry.count("Unreadable")
+            self.notifier.ended([ended])
+        return "failed"
 
     def _gone(self, record: Record) -> Ending:
         reason = Reason(code="gone", message="this version of the object was gone before it could be read")

@@ -16,6 +16,51 @@ class ReplicaError(Exception):
     """S3 replicated this version from another bucket, where it is captioned."""
 
 
+class UnreadableError(Exception):
+    """S3 refuses this version for as long as nobody changes it, its key or its bucket: `code` for programs, `message`.
+
+    Archived (code "archived") or not for the pipeline to read ("access_denied", "key_unusable", "unreadable").
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+_ARCHIVED = "InvalidObjectState"
+_PASSING = frozenset(
+    {
+        # Too much at once, or a request that took too long; KMS's own throttling comes through S3 as it is.
+        *("SlowDown", "RequestTimeout", "RequestLimitExceeded", "BandwidthLimitExceeded", "Throttling"),
+        *("ThrottlingException", "TooManyRequests", "TooManyRequestsException", "KMS.ThrottlingException"),
+        *("KMS.LimitExceededException", "KMS.DependencyTimeoutException", "KMS.KMSInternalException"),
+        *("InternalError", "ServiceUnavailable"),
+        # The function's own credentials or clock, which the next sandbox has new.
+        *("ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId", "RequestExpired"),
+        *("RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "AuthorizationHeaderMalformed"),
+    }
+)
+"""What S3 answers with 400 or 403 that another try may not meet (Amazon S3 API reference, "Error responses")."""
+
+
+def _unreadable(error: Any, upload: str) -> UnreadableError | None:
+    """Return what an answer of S3 means for an object that is there; None where another try may be answered better."""
+    details = error.response.get("Error", {})
+    code, said = str(details.get("Code", "")), str(details.get("Message") or "no reason given")
+    if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (400, 403) or code in _PASSING:
+        return None
+    if code == _ARCHIVED:
+        tier = details.get("StorageClass") or details.get("AccessTier") or "an archive tier"
+        return UnreadableError("archived", f"{upload} is archived ({tier}) and must be restored before it can be read")
+    if code == "InvalidRequest" and "encryption" in said.lower():
+        code, said = "SSE-C", "encrypted with a key that its owner gives with each request (SSE-C)"
+    kind = "key_unusable" if code == "SSE-C" or code.startswith("KMS") else "unreadable"
+    if code in ("AccessDenied", "403"):  # a HEAD request is answered without a body, so with the number alone
+        kind = "access_denied"
+    return UnreadableError(kind, f"S3 does not let the pipeline read it: {code}: {said}")
+
+
 @dataclass(frozen=True)
 class Fetched:
     """An object's bytes and what one request tells besides: its user metadata, and how many tags it has."""
@@ -34,9 +79,9 @@ class Objects:
     def read(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> bytes:
         """Return the version's bytes, or only the `first` so many.
 
-        Raises GoneError when S3 has that version no longer, and ReplicaError where `replicas` are not wanted. No event
-        of S3 tells a replica from an upload; the answer to a request does (Amazon S3 user guide, "Getting replication
-        status information").
+        Raises GoneError when S3 has that version no longer, UnreadableError when it does not hand it out, and
+        ReplicaError where `replicas` are not wanted. No event of S3 tells a replica from an upload; the answer to a
+        request does (Amazon S3 user guide, "Getting replication status information").
         """
         return self.fetch(upload, first=first, replicas=replicas).data
 
@@ -59,12 +104,14 @@ class Objects:
             # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):
                 raise GoneError(f"{upload.asset} is gone") from error
+            if (unreadable := _unreadable(error, upload.asset)) is not None:
+                raise unreadable from error
             raise
 
     def tags(self, upload: ObjectVersion) -> dict[str, str]:
         """Return the version's tags.
 
-        Raises GoneError when S3 has that version no longer.
+        Raises GoneError when S3 has that version no longer, and UnreadableError when it does not tell them.
         """
         request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
         if upload.version_id is not None:
@@ -74,16 +121,23 @@ class Objects:
         except self._s3.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
                 raise GoneError(f"{upload.asset} is gone") from error
+            if (unreadable := _unreadable(error, upload.asset)) is not None:
+                raise unreadable from error
             raise
         return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
     def current(self, bucket: str, key: str) -> ObjectVersion | None:
-        """Return the object's current version, without a sequencer; None when there is none."""
+        """Return the object's current version, without a sequencer; None when there is none.
+
+        Raises UnreadableError when S3 does not tell.
+        """
         try:
             head = self._s3.head_object(Bucket=bucket, Key=key)
         except self._s3.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
                 return None
+            if (unreadable := _unreadable(error, f"{bucket}/{key}")) is not None:
+                raise unreadable from error
             raise
         version = head.get("VersionId")
         return ObjectVersion(

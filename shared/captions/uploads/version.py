@@ -52,6 +52,10 @@ class Deletion(ObjectVersion):
     """The version itself is gone; otherwise a delete marker now hides the object."""
 
 
+class Restored(ObjectVersion):
+    """An archived object can be read again for a while. S3 gives such an event no sequencer: nothing was written."""
+
+
 class Ignored(BaseModel):
     """A well-formed message that asks for nothing, such as the test event S3 sends when notifications are set up."""
 
@@ -88,15 +92,16 @@ class _S3Event(BaseModel):
     """
 
     source: Literal["aws.s3"]
-    detail_type: Literal["Object Created", "Object Deleted"] = Field(alias="detail-type")
+    detail_type: Literal["Object Created", "Object Deleted", "Object Restore Completed"] = Field(alias="detail-type")
     time: datetime
     detail: _Detail
 
 
-def from_event(event: Any) -> Upload | Deletion | Ignored:
+def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:
     """Read one event of the uploads queue.
 
-    Raises UnreadableEventError for anything but an S3 "Object Created" or "Object Deleted" event and S3's test event.
+    Raises UnreadableEventError for anything but S3's events "Object Created", "Object Deleted" and "Object Restore
+    Completed" and its test event.
     """
     if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
         return Ignored(reason="s3:TestEvent")
@@ -114,6 +119,8 @@ def from_event(event: Any) -> Upload | Deletion | Ignored:
         }
         if parsed.detail_type == "Object Created":
             return Upload.model_validate(version)
+        if parsed.detail_type == "Object Restore Completed":
+            return Restored.model_validate(version)
         return Deletion.model_validate({**version, "permanent": parsed.detail.deletion_type != "Delete Marker Created"})
     except ValidationError as error:
         raise UnreadableEventError(f"not an S3 event: {error.error_count()} fields are missing or wrong") from error

@@ -57,10 +57,10 @@ def s3_event(
     bucket: str,
     key: str,
     version_id: str | None,
-    sequencer: str,
+    sequencer: str | None,
     etag: str | None,
     size: int | None,
-    reason: str,
+    reason: str | None,
     request_id: str,
     source_ip: str,
     deletion_type: str | None = None,
@@ -73,7 +73,8 @@ def s3_event(
         described["etag"] = etag
     if version_id is not None:
         described["version-id"] = version_id
-    described["sequencer"] = sequencer
+    if sequencer is not None:
+        described["sequencer"] = sequencer
     detail: dict[str, Any] = {
         "version": "0",
         "bucket": {"name": bucket},
@@ -81,8 +82,9 @@ def s3_event(
         "request-id": request_id,
         "requester": ACCOUNT_ID,
         "source-ip-address": source_ip,
-        "reason": reason,
     }
+    if reason is not None:
+        detail["reason"] = reason
     if deletion_type is not None:
         detail["deletion-type"] = deletion_type
     return {
