@@ -16,8 +16,8 @@ from captions.records.table import Record
 from captions_cli import rendering
 from captions_cli.demo import Audience, Outcome, Report
 from captions_cli.demo_uploads import DemoUpload
+from captions_cli.printable import printable
 from captions_cli.rendering import money, one_line, state, stderr
-from captions_cli.uploading import printable
 from captions_cli.watching import Seen
 
 LINE_CHARACTERS = 120

@@ -9,8 +9,8 @@ from typing import Any
 
 from captions.records.table import PENDING, SHARDS, Record, Records
 from captions_cli.errors import CommandError, ExitCode
+from captions_cli.printable import printable
 from captions_cli.stack import Stack
-from captions_cli.uploading import printable
 
 STATES = ("received", "queued", "waiting", "captioned", "rejected", "blocked", "failed", "deleted")
 READ_AHEAD = 100

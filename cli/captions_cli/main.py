@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
+from captions_cli.printable import printable_lines
 from captions_cli.stack import Choice, LocalState, Stack, connect, home
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _fail(error: CommandError) -> NoReturn:
-    typer.echo(f"captions: {error.message}", err=True)
+    typer.echo(f"captions: {printable_lines(error.message)}", err=True)
     raise typer.Exit(error.exit_code)
 
 
@@ -354,7 +355,9 @@ def get(
     given: Globals = ctx.obj
     record = listing.get(given.stack(), key)
     if form is not None:
-        typer.echo(subtitles.words(record, form.value), nl=False)
+        words = subtitles.words(record, form.value)
+        # A file gets the words as they are.
+        typer.echo(printable_lines(words) if sys.stdout.isatty() else words, nl=False)
     elif given.json:
         rendering.print_json(rendering.whole(record))
     else:
@@ -839,7 +842,7 @@ def alt_texts(
         given.stack(), items, model or ["GLM-4-Plus", "deepseek-ai/DeepSeek-V4-Flash"], standard, timeout
     )
     for one in done.items:
-        typer.echo(one.model_dump_json(exclude_defaults=True))
+        rendering.print_json_text(one.model_dump_json(exclude_defaults=True))
     missing = sum(one.text is None for one in done.items)
     cost = "a cost that is not known in full" if done.cost is None else rendering.money(done.cost)
     calls = "1 call" if done.calls == 1 else f"{done.calls} calls"
@@ -879,7 +882,7 @@ def demo(
     else:
         print_report(report)
     for problem in report.problems:
-        typer.echo(f"captions: {problem}", err=True)
+        typer.echo(f"captions: {printable_lines(problem)}", err=True)
     if report.problems:
         _say(f"the stack's logs are in {directory}")
         raise typer.Exit(ExitCode.NOT_CAPTIONED)
@@ -964,7 +967,7 @@ def _print_local(given: Globals, state: LocalState) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(printable_lines(text), err=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from captions_cli.printable import printable
 from captions_cli.rendering import one_line, state, stderr
-from captions_cli.uploading import NotSent, Sent, printable
+from captions_cli.uploading import NotSent, Sent
 from captions_cli.watching import Seen
 
 

@@ -8,8 +8,8 @@ from captions.queues import Queues, Revisit
 from captions.records.table import Record
 from captions_cli import listing
 from captions_cli.errors import CommandError, ExitCode
+from captions_cli.printable import printable
 from captions_cli.stack import Stack
-from captions_cli.uploading import printable
 
 REOPENED = ("failed", "blocked")
 """States that another try can leave; what is rejected stays so as long as its bytes do."""

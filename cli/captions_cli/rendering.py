@@ -14,8 +14,9 @@ from rich.text import Text
 
 from captions.gateway.catalogue import Catalogue, Comparison
 from captions.records.table import Record
+from captions_cli.printable import printable, printable_json
 from captions_cli.spending import Spending, known
-from captions_cli.uploading import NotSent, Planned, Sent, printable
+from captions_cli.uploading import NotSent, Planned, Sent
 from captions_cli.watching import Seen
 
 if TYPE_CHECKING:
@@ -39,7 +40,27 @@ COLOURS = {
 
 def stderr() -> Console:
     """The console for progress and errors."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return _console(stderr=True, soft_wrap=not sys.stderr.isatty())
+
+
+def _console(**how: Any) -> Console:
+    """Make a console that takes text as it is: neither `[...]` for markup nor `:name:` for an emoji."""
+    return Console(highlight=False, markup=False, emoji=False, **how)
+
+
+class _Table(Table):
+    """A table whose cells are shown as they are, with what a terminal would act upon as escapes."""
+
+    def add_row(self, *cells: Any, **how: Any) -> None:
+        super().add_row(*map(_cell, cells), **how)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return Text(printable(value))
+    if isinstance(value, Text) and not value.plain.isprintable():
+        return Text(printable(value.plain), style=value.style)
+    return value
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -85,19 +106,23 @@ def seconds(record: Record) -> float | None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on stdout, in characters that its encoding has."""
+    """Print a value as one JSON document on stdout."""
+    print_json_text(json.dumps(value, indent=2, ensure_ascii=False, default=_json))
+
+
+def print_json_text(document: str) -> None:
+    """Print a JSON document on stdout, in characters that its encoding has and no terminal acts upon."""
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    text = json.dumps(value, indent=2, ensure_ascii=encoding != "utf8", default=_json)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable_json(document, only_ascii=encoding != "utf8") + "\n")
     sys.stdout.flush()
 
 
 def print_table(table: Table | Text) -> None:
     """Print a table on stdout: fitted to a terminal, one whole line per row otherwise."""
     if sys.stdout.isatty():
-        Console(highlight=False).print(table)
+        _console().print(table)
         return
-    console = Console(highlight=False, width=PLAIN_WIDTH, color_system=None)
+    console = _console(width=PLAIN_WIDTH, color_system=None)
     with console.capture() as captured:
         console.print(table)
     lines = (line.rstrip() for line in captured.get().splitlines())
@@ -115,7 +140,7 @@ def columns(*names: str, right: Iterable[str] = (), fold: Iterable[str] = (), cl
     rights, folds, clips = set(right), set(fold), set(clip)
     # Columns with a share of the width only give way to the others in a table that takes all of it.
     shares = terminal and bool(folds or clips)
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold", expand=shares)
+    table = _Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold", expand=shares)
     for name in names:
         table.add_column(
             name,

@@ -7,8 +7,8 @@ from captions.records.reviews import ChangedMeanwhileError, NotReviewableError, 
 from captions.records.table import Record
 from captions_cli import listing
 from captions_cli.errors import CommandError, ExitCode
+from captions_cli.printable import printable
 from captions_cli.stack import Stack
-from captions_cli.uploading import printable
 
 
 def edit(stack: Stack, key: str, text: str, language: str | None) -> Record:

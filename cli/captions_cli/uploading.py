@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.printable import printable
 from captions_cli.stack import Stack
 
 THREADS = 8
@@ -64,12 +65,6 @@ def plan(paths: Iterable[Path], prefix: str = "") -> list[Planned]:
                 ExitCode.USAGE,
             )
     return planned
-
-
-def printable(value: object) -> str:
-    """Text that is safe on any terminal: control characters and undecodable bytes are shown as escapes."""
-    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _named(given: Path) -> list[tuple[Path, str]]:

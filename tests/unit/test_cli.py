@@ -16,8 +16,9 @@ from captions.records.table import Provenance, Reason, Record, Result
 from captions_cli import background, rendering
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
+from captions_cli.printable import printable
 from captions_cli.stack import Choice, connect, home, read_local_state
-from captions_cli.uploading import plan, printable
+from captions_cli.uploading import plan
 
 STATE = {
     "pid": 4242,
