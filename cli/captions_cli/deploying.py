@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from captions_cli import alarms, drift, synthetic
+from captions_cli import alarms, drift, stack_recovery, synthetic
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.stack import Choice, Stack, connect_aws
 
@@ -25,6 +26,9 @@ STATE_FILE = "deployment.json"
 SETTLED = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 ALARM_POLL_SECONDS = 5.0
 TAIL_LINES = 25
+LONGEST_STACK_NAME = 53
+"""Functions are called by the stack's name and up to eleven characters, and may have 64 (Lambda API, FunctionName)."""
+_STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _NO_CHANGE_SET = "No changes to deploy"
 
 Say = Callable[[str], None]
@@ -58,11 +62,26 @@ def environments(path: Path) -> list[Environment]:
             continue
         given = {**_parameters(commands, "global"), **_parameters(commands, "deploy")}
         if "region" in given and "stack_name" in given:
+            _check_name(name, str(given["stack_name"]))
             overrides = _overrides(given.get("parameter_overrides", ()))
             listed.append(Environment(name, str(given["region"]), str(given["stack_name"]), overrides))
     if not listed:
         raise CommandError(f"{path} has no environment with a region and a stack_name", ExitCode.USAGE)
     return listed
+
+
+def _check_name(environment: str, stack_name: str) -> None:
+    if len(stack_name) > LONGEST_STACK_NAME:
+        raise CommandError(
+            f"{environment}: the stack name {stack_name} has {len(stack_name)} characters; as its functions are called "
+            f"by it, it may have {LONGEST_STACK_NAME}",
+            ExitCode.USAGE,
+        )
+    if not _STACK_NAME.fullmatch(stack_name):
+        raise CommandError(
+            f"{environment}: {stack_name!r} is no stack name: a letter, then letters, digits and hyphens",
+            ExitCode.USAGE,
+        )
 
 
 def _parameters(commands: Mapping[str, Any], command: str) -> dict[str, Any]:
@@ -228,6 +247,7 @@ class Deployer:
         name = environment.name
         try:
             if self._ledger.standing[name].status != "deployed":
+                stack_recovery.prepare(self.stack(environment), self._say)
                 self._show_drift(environment)
                 self._ledger.note(name, "deploying")
                 self._say(f"{name}: deploying {environment.stack_name} to {environment.region}")
@@ -323,6 +343,7 @@ class Deployer:
     def preview(self, environment: Environment) -> list[dict[str, Any]]:
         """What a deployment would do to the environment's stack, by a change set that is not executed and removed."""
         stack = self.stack(environment)
+        stack_recovery.prepare(stack, self._say, dry_run=True)
         existed = stack.exists
         before = set(_change_sets(stack)) if existed else set()
         try:

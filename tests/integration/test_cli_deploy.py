@@ -23,6 +23,7 @@ from captions_cli import deploying
 from captions_cli.errors import CommandError
 from captions_cli.local import LocalStack
 from captions_cli.main import app
+from captions_cli.stack import Stack
 
 REGIONS = ("us-east-1", "eu-west-1", "ap-southeast-1")
 CANARY = REGIONS[0]
@@ -218,6 +219,104 @@ def test_a_region_that_fails_is_told_and_done_again_alone(project: Project, depl
     assert went_on.exit_code == 0, went_on.output
     assert "us-east-1: deployed and verified by an earlier run" in went_on.stderr
     assert project.seconds("eu-west-1") == "40"
+
+
+STILLBORN: dict[str, Any] = {
+    **TEMPLATE,
+    "Resources": {
+        **TEMPLATE["Resources"],
+        "Table": {
+            "Type": "AWS::DynamoDB::Table",
+            "DeletionPolicy": "RetainExceptOnCreate",
+            "UpdateReplacePolicy": "Retain",
+            "Properties": {
+                "BillingMode": "PAY_PER_REQUEST",
+                "DeletionProtectionEnabled": True,
+                "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+            },
+        },
+        "Broken": {
+            "Type": "AWS::SQS::Queue",
+            "DependsOn": "Table",
+            "Properties": {
+                "RedrivePolicy": {"deadLetterTargetArn": "arn:aws:sqs:us-east-1:1:none", "maxReceiveCount": 1}
+            },
+        },
+    },
+}
+
+
+def working(template: dict[str, Any]) -> dict[str, Any]:
+    return {**template, "Resources": {name: it for name, it in template["Resources"].items() if name != "Broken"}}
+
+
+def test_a_first_deployment_that_failed_is_removed_with_its_protected_table_and_done_again(
+    project: Project, deploy: Callable[..., Ran]
+) -> None:
+    project.build(STILLBORN)
+    assert deploy(CANARY).exit_code == 5
+    stack = project.client("cloudformation", CANARY).describe_stacks(StackName=project.name)["Stacks"][0]
+    assert stack["StackStatus"] == "ROLLBACK_FAILED"  # the table refuses to be deleted
+    dynamodb = project.client("dynamodb", CANARY)
+    left = set(dynamodb.list_tables()["TableNames"])
+
+    project.build(working(STILLBORN))
+    looked = deploy(CANARY, "--dry-run")
+    assert looked.exit_code == 5
+    assert "ROLLBACK_FAILED" in looked.stderr
+    again = deploy(CANARY)
+    assert again.exit_code == 0, again.output
+    assert "Broken" in again.stderr  # why the first one failed
+    assert statuses(again) == {CANARY: "verified"}
+    assert len(left & set(dynamodb.list_tables()["TableNames"])) == len(left) - 1
+
+
+def test_a_table_that_holds_something_is_never_removed(project: Project, deploy: Callable[..., Ran]) -> None:
+    project.build(STILLBORN)
+    before = set(project.client("dynamodb", CANARY).list_tables()["TableNames"])
+    assert deploy(CANARY).exit_code == 5
+    dynamodb = project.client("dynamodb", CANARY)
+    (table,) = set(dynamodb.list_tables()["TableNames"]) - before
+    dynamodb.put_item(TableName=table, Item={"pk": {"S": "dear"}})
+    project.build(working(STILLBORN))
+    refused = deploy(CANARY)
+    assert refused.exit_code == 5
+    assert f"there is something in {table}" in refused.stderr
+    assert dynamodb.scan(TableName=table)["Count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback"),
+        ("DELETE_FAILED", "delete-stack"),
+        ("UPDATE_IN_PROGRESS", "wait"),
+    ],
+)
+def test_a_stack_that_needs_a_person_is_left_alone_and_the_way_back_is_said(
+    project: Project, deploy: Callable[..., Ran], status: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert deploy(CANARY).exit_code == 0
+    happened = len(project.events(CANARY))
+    monkeypatch.setattr(Stack, "status", status)
+    project.configure(us_east_1="Seconds=77")
+    refused = deploy(CANARY)
+    assert refused.exit_code == 5
+    assert status in refused.stderr
+    assert advice in refused.stderr
+    assert len(project.events(CANARY)) == happened
+
+
+@pytest.mark.parametrize("name", ["s" * 54, "1st", "under_score", "ends-with-dot."])
+def test_a_stack_name_that_cannot_be_is_refused_before_anything_is_done(
+    project: Project, deploy: Callable[..., Ran], name: str
+) -> None:
+    project.name = name
+    project.configure()
+    refused = deploy()
+    assert refused.exit_code == 2
+    assert name in refused.stderr
 
 
 def test_one_by_one_no_region_begins_after_one_that_failed(project: Project, deploy: Callable[..., Ran]) -> None:

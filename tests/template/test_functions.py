@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from captions.config.environment import IntakeSettings, Settings, SweepSettings, WorkerSettings
+from captions_cli import deploying
 from support.template import Check, Invariants, Mutation, Template, current, mutated, properties
 
 SETTINGS: dict[str, type[Settings]] = {
@@ -147,6 +148,29 @@ def parameters_default_to_what_the_product_defaults_to(template: Template) -> It
                 continue
             if str(declared) != str(field.default):
                 yield f"{variable}: {declared} in the template, {field.default} in {SETTINGS[name].__name__}"
+
+
+@caught(
+    lambda raw: properties(raw, "SweepFunction").update(
+        FunctionName={"Fn::Sub": "${AWS::StackName}-sweeps-what-stopped"}
+    ),
+    lambda raw: properties(raw, "EventBus").update(Name={"Fn::Sub": "${AWS::StackName}-" + "e" * 250}),
+)
+def names_derived_from_the_longest_stack_name_are_allowed(template: Template) -> Iterator[str]:
+    # AWS Lambda, EventBridge, AppConfig and CloudWatch Logs APIs: lengths of these names.
+    limits = {
+        "AWS::Lambda::Function": ("FunctionName", 64),
+        "AWS::Events::EventBus": ("Name", 256),
+        "AWS::AppConfig::Application": ("Name", 64),
+        "AWS::Logs::LogGroup": ("LogGroupName", 512),
+    }
+    longest = "s" * deploying.LONGEST_STACK_NAME
+    for type_, (key, limit) in limits.items():
+        for name, made in template.of_type(type_):
+            node = made.get(key)
+            text = longest if node == {"Ref": "AWS::StackName"} else node["Fn::Sub"]
+            if len(text.replace("${AWS::StackName}", longest)) > limit:
+                yield f"the name of {name} is too long"
 
 
 @pytest.mark.parametrize("check", INVARIANTS.holding())

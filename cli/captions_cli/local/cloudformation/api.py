@@ -425,8 +425,10 @@ class CloudFormation:
         verb = "ROLLBACK" if before is None else "UPDATE_ROLLBACK"
         stack.reason = why
         self._stack_event(stack, f"{verb}_IN_PROGRESS", why)
+        left = []
         for change in reversed(done):
             assert change.after is not None
+            came_to_be = stack.statuses[change.after.logical_id][0].endswith("_COMPLETE")
             try:
                 if change.before is not None and not change.replaced:
                     self._provision(stack, change.before, change.after)
@@ -435,8 +437,12 @@ class CloudFormation:
             except Exception as error:
                 # What failed to come to be may not be there to be removed.
                 LOGGER.info("rollback_left resource=%s error=%s", change.after.logical_id, error)
-        stack.reason = why
-        self._stack_event(stack, f"{verb}_COMPLETE")
+                if came_to_be:
+                    action = "UPDATE" if change.before is not None and not change.replaced else "DELETE"
+                    self._event(stack, change.after, f"{action}_FAILED", str(error))
+                    left.append(change.after.logical_id)
+        stack.reason = f"The following resource(s) could not be rolled back: [{', '.join(left)}]." if left else why
+        self._stack_event(stack, f"{verb}_FAILED" if left else f"{verb}_COMPLETE")
 
     def _clean_up(self, stack: StackRecord, before: Translation, after: Translation) -> None:
         for change in changes_between(before, after):
@@ -800,7 +806,10 @@ class CloudFormation:
 
 
 def _check_ready(stack: StackRecord) -> None:
-    if stack.status.endswith("_IN_PROGRESS") or stack.status in {"ROLLBACK_COMPLETE", "DELETE_FAILED"}:
+    if stack.status.endswith(("_IN_PROGRESS", "ROLLBACK_FAILED")) or stack.status in {
+        "ROLLBACK_COMPLETE",
+        "DELETE_FAILED",
+    }:
         raise CloudFormationError(
             "ValidationError", f"Stack:{stack.id} is in {stack.status} state and can not be updated."
         )
