@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from captions_cli.local import LocalStack, StackError
+from captions_cli.local.lambda_runtime import lineage
 from support.small_stack import Small, eventually, make_template
 
 
@@ -29,6 +30,29 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     )
     with stack:
         yield Small(stack, directory / "trace")
+
+
+class TestRecursiveLoops:
+    def test_a_message_that_goes_back_to_its_own_queue_is_a_dead_letter_after_sixteen_rounds(
+        self, small: Small
+    ) -> None:
+        dead = small.stack.outputs["DeadLetterQueueUrl"]
+        small.send(do="again", name="round and round")
+
+        def ended() -> list[Any]:
+            found = small.sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10)
+            return [m for m in found.get("Messages", []) if "round and round" in m["Body"]]
+
+        (letter,) = eventually(ended)
+        small.sqs.delete_message(QueueUrl=dead, ReceiptHandle=letter["ReceiptHandle"])
+        assert len(small.receive_counts("round and round")) == 16
+
+    def test_each_function_is_counted_for_itself_whatever_chains_a_batch_has(self) -> None:
+        header = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0;Lineage=" + lineage.advanced([], "arn:a")
+        for _ in range(30):
+            header = "Sampled=0;Lineage=" + lineage.advanced([header, "Sampled=0"], "arn:a")
+        assert lineage.ended(header, "arn:a")
+        assert not lineage.ended(header, "arn:b")
 
 
 class TestResources:

@@ -142,6 +142,8 @@ def handler(event, context):
                 time.sleep(order["seconds"])
             case "malformed":
                 return {"batchItemFailures": [{"itemIdentifier": ""}]}
+            case "again":
+                boto3.client("sqs").send_message(QueueUrl=os.environ["QUEUE_URL"], MessageBody=record["body"])
             case "put":
                 boto3.client("dynamodb").put_item(TableName=os.environ["TABLE"], Item={"pk": {"S": order["pk"]}})
     return {"batchItemFailures": failures, "echo": event.get("echo")}

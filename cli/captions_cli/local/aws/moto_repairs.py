@@ -7,7 +7,7 @@
 - An enabled event source mapping makes SQS's SendMessage invoke the function in Docker: the mapping stays, its polling
   is off.
 - SQS walks all messages several times for each receive and delete, and holds its lock through a long poll.
-- SQS has no message move tasks.
+- SQS has no message move tasks, and does not keep the trace header of a request with the message it sends.
 - DynamoDB writes each attribute of an answer by trying every spelling of every type's name on it, and reads an update
   expression by listing the types of its nodes anew at each node: most of its time went there. A query sorts the whole
   table first.
@@ -205,6 +205,10 @@ class MotoRepairs:
         repairs = self
 
         def add_message(self: Any, message: Any) -> None:
+            call = current_call.get()
+            header = call.environ.get("HTTP_X_AMZN_TRACE_ID") if call else None
+            if header and "AWSTraceHeader" not in message.system_attributes:
+                message.system_attributes["AWSTraceHeader"] = {"DataType": "String", "StringValue": header}
             original(self, message)
             repairs._notify()
 

@@ -182,6 +182,7 @@ class Deployments:
             python=python,
             packages=packages,
             log_name=log_name,
+            recursive_loop=str(properties.get("RecursiveLoop", "Terminate")),
         )
 
     def _layers(self, translation: Translation, function: Resource) -> tuple[str, tuple[Path, ...]]:

@@ -20,6 +20,7 @@ from captions_cli.local.aws.events import event_time
 from captions_cli.local.aws.schedules import Next
 from captions_cli.local.aws.server import ServiceLocks
 from captions_cli.local.cloudformation.translate import ACCOUNT_ID
+from captions_cli.local.lambda_runtime import lineage
 from captions_cli.local.lambda_runtime.sandboxes import Function, Outcome, Sandbox, Sandboxes
 
 LOGGER = logging.getLogger(__name__)
@@ -243,12 +244,18 @@ class _Poller:
 
     def _invoke(self, sandbox: Sandbox, messages: Sequence[Any]) -> None:
         try:
-            records = [sqs_record(message, self._source) for message in messages]
-            outcome = self._sandboxes.run(sandbox, {"Records": records})
+            function = self._source.function
+            taken = [message for message in messages if not self._in_loop(message)]
+            if not taken:
+                self._sandboxes.release(sandbox)
+                return
+            records = [sqs_record(message, self._source) for message in taken]
+            chain = lineage.advanced(map(trace_header, taken), function.arn)
+            outcome = self._sandboxes.run(sandbox, {"Records": records}, lineage=chain)
             if self._stopped.is_set():
                 return  # nobody hears the answer
-            failed = failed_messages(outcome, [m.id for m in messages], partial=self._source.partial_responses)
-            for message in messages:
+            failed = failed_messages(outcome, [m.id for m in taken], partial=self._source.partial_responses)
+            for message in taken:
                 if message.id not in failed:
                     self._delete(message)
         except Exception:
@@ -257,6 +264,14 @@ class _Poller:
             with self._changed:
                 self.in_flight -= 1
                 self._changed.notify_all()
+
+    def _in_loop(self, message: Any) -> bool:
+        """Whether Lambda would not invoke the function with it: it comes again until its receives are used up."""
+        function = self._source.function
+        if function.recursive_loop == "Allow" or not lineage.ended(trace_header(message), function.arn):
+            return False
+        LOGGER.warning("recursive_loop_ended function=%s message=%s", function.logical_id, message.id)
+        return True
 
     def _backend(self) -> Any:
         from moto.sqs.models import sqs_backends
@@ -345,6 +360,12 @@ def failed_messages(outcome: Outcome, ids: Sequence[str], *, partial: bool) -> f
     if any(name not in everything for name in named):
         return everything
     return frozenset(str(name) for name in named)
+
+
+def trace_header(message: Any) -> str:
+    """The trace header that one of moto's messages was sent with; empty where there is none."""
+    value = (message.system_attributes or {}).get("AWSTraceHeader", "")
+    return str(value["StringValue"]) if isinstance(value, Mapping) else str(value)
 
 
 def sqs_record(message: Any, source: EventSource) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Function:
     python: str = sys.executable
     packages: tuple[Path, ...] = ()  # where it imports from, besides its own code and what `python` has
     log_name: str = ""  # of its log file; its logical id by default
+    recursive_loop: str = "Terminate"  # or Allow: what becomes of the 17th time in one chain of requests
 
     @property
     def region(self) -> str:
@@ -304,12 +305,15 @@ class Sandboxes:
                 self._discard(sandbox)
             self._changed.notify_all()
 
-    def run(self, sandbox: Sandbox, event: Any) -> Outcome:
+    def run(self, sandbox: Sandbox, event: Any, *, lineage: str = "") -> Outcome:
         """Have a reserved sandbox handle `event`; the sandbox is free, or dead, afterwards.
 
-        If it turns out to have died while it was idle, another one takes the event.
+        If it turns out to have died while it was idle, another one takes the event. `lineage` (lineage.py) says which
+        chain of requests the event is of.
         """
         invocation = _Invocation(json.dumps(event, ensure_ascii=False).encode())
+        if lineage:
+            invocation.trace_id += f";Lineage={lineage}"
         while True:
             self._run_in(sandbox, invocation)
             if invocation.outcome is not None:
