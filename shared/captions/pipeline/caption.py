@@ -74,7 +74,7 @@ DECODERS = 2
 MAX_COPY_BYTES = 2_900_000
 """Of a picture's copy for a model: with base64's third on top, it leaves room for the prompt in a body of 4 MB."""
 BUSY_SECONDS = 5.0
-"""After how long a second delivery looks again at an upload that is being captioned; most calls take a second."""
+"""After how long at least a second delivery looks again at an upload that is being captioned."""
 UNUSABLE_DEFERRALS = 3
 """After how many deferrals in a row a job ends whose models all answer and none usably."""
 UNUSABLE_BASE_SECONDS = 60.0
@@ -220,8 +220,10 @@ class Worker:
                 await self._settle(job, record)
                 return "settled"
             case Busy(until):
-                # The other delivery may yet fail, so this one looks again, at the latest when its lease is over.
-                await self._send_later(job, min(BUSY_SECONDS, max(1.0, until - self.now())))
+                # The other delivery may yet fail, so this one looks again, at the latest when its lease is over. Half
+                # of what is left each time makes seven rounds of a transcription's lease, and not sixty.
+                left = max(1.0, until - self.now())
+                await self._send_later(job, min(left, max(BUSY_SECONDS, left / 2)))
                 return "deferred"
             case Begun(record):
                 telemetry.observe("QueueAge", max(0.0, self.now() - job.queued_at) * 1000)
