@@ -135,10 +135,13 @@ def test_a_probe_that_failed_opens_anew_and_frees_the_lease(table):
 
 
 def test_reservations_never_exceed_a_limit_however_many_ask_at_once(table):
-    reservation = Reservation("2026-11-22", ("*", "shop/"), Decimal("0.01"))
     limits = {"*": Decimal("1"), "shop/": Decimal("0.07")}
     results = []
-    threads = [threading.Thread(target=lambda: results.append(table.reserve(reservation, limits))) for _ in range(20)]
+
+    def reserve():
+        results.append(table.reserve(Reservation("2026-11-22", ("*", "shop/"), Decimal("0.01")), limits))
+
+    threads = [threading.Thread(target=reserve) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -153,14 +156,38 @@ def test_reservations_never_exceed_a_limit_however_many_ask_at_once(table):
 
 
 def test_settling_replaces_what_was_set_aside(table):
-    reservation = Reservation("2026-11-22", ("*",), Decimal("0.06"))
+    reservation, another = (Reservation("2026-11-22", ("*",), Decimal("0.06")) for _ in range(2))
     limits = {"*": Decimal("0.10")}
     assert table.reserve(reservation, limits) is None
-    assert table.reserve(reservation, limits) == "*"
+    assert table.reserve(another, limits) == "*"
 
     table.settle(reservation, Decimal("0.0123"))
 
-    assert table.reserve(reservation, limits) is None
+    assert table.reserve(another, limits) is None
+
+
+@pytest.mark.parametrize("lost", range(6))
+def test_a_write_whose_reply_is_lost_counts_once(table, lost):
+    """botocore makes the request again; DynamoDB has done it."""
+    client, writes = table._client._client, 0
+
+    def needs_retry(**_):
+        nonlocal writes
+        writes += 1
+        return 0 if writes == lost + 1 else None
+
+    client.meta.events.register_first("needs-retry.dynamodb.UpdateItem", needs_retry)
+    try:
+        for _ in range(3):
+            reservation = Reservation("2026-11-22", ("*",), Decimal("0.05"))
+            assert table.reserve(reservation, {"*": Decimal("1")}) is None
+            table.settle(reservation, Decimal("0.003"))
+            table.settle(reservation, Decimal("0.003"))
+    finally:
+        client.meta.events.unregister("needs-retry.dynamodb.UpdateItem", needs_retry)
+
+    item = client.get_item(TableName=table._table, Key={"pk": {"S": "budget#*"}, "sk": {"S": "2026-11-22"}})["Item"]
+    assert (item["dollars"]["N"], "held" in item) == ("0.009", False)
 
 
 def test_suspicions_of_several_sandboxes_add_up_within_their_window(table):

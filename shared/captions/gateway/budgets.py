@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
@@ -47,21 +48,28 @@ class RetryBudget:
 
 @dataclass(frozen=True)
 class Reservation:
-    """Dollars set aside for one call, on a day (UTC, ISO) against some scopes."""
+    """Dollars set aside for one call, on a day (UTC, ISO) against some scopes.
+
+    `id` tells it from every other of the day: a write whose reply was lost is done again, and must count once.
+    """
 
     day: str
     scopes: tuple[str, ...]
     dollars: Decimal
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
 
 
 class BudgetStore(Protocol):
     """Where the sums are kept that all sandboxes share. The methods block, and are called in threads."""
 
     def reserve(self, reservation: Reservation, limits: Mapping[str, Decimal]) -> str | None:
-        """Add the dollars to each scope's sum of that day, all or none; return a scope whose limit forbids it."""
+        """Add the dollars to each scope's sum of that day, all or none; return a scope whose limit forbids it.
+
+        A reservation that stands already is not added again.
+        """
 
     def settle(self, reservation: Reservation, spent: Decimal) -> None:
-        """Replace the dollars set aside by those really spent."""
+        """Replace the dollars set aside by those really spent; once, however often it is called."""
 
 
 class Budgets:
@@ -115,9 +123,9 @@ class Budgets:
         return reservation
 
     async def settle(self, reservation: Reservation | None, spent: Decimal | None) -> None:
-        """Replace the reservation by what the call cost; a cost that is unknown leaves it standing."""
-        if reservation is not None and spent is not None and spent != reservation.dollars:
-            await asyncio.to_thread(self._store.settle, reservation, spent)
+        """Replace the reservation by what the call cost; where that is unknown, by what was set aside."""
+        if reservation is not None:
+            await asyncio.to_thread(self._store.settle, reservation, reservation.dollars if spent is None else spent)
 
     def _most(self, request: Request, models: Sequence[Model]) -> Decimal:
         prompt = 2 * least_tokens(request) + sum(3_200 for medium in request.media if medium.kind == "image")

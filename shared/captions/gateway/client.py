@@ -34,6 +34,7 @@ from captions.gateway.fallback import Candidate, Plan
 from captions.gateway.pricing import cost_of, usage_of
 from captions.gateway.requests import Parts
 from captions.gateway.responses import Answer, Collector, answer_of, failure_of, transcript_of
+from captions.gateway.transport import http_client
 from captions.gateway.types import Attempt, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
 
 _URL_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%-]+=[^\s\"'<>\\]*")
@@ -41,11 +42,6 @@ _URL_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%-]+=[^\s\"'<>\\]*")
 _CONNECT_S = 3.0
 _CONNECT_SHARE = 0.8
 """A region that cannot be reached must not take an attempt's whole time, and must be told from a slow model."""
-
-_KEEPALIVE_S = 60.0
-"""Longer than the client's 5 s: a sandbox that is called every few seconds keeps its connections."""
-
-_CONNECTIONS = 256
 
 _LATE_S = 0.1
 """A timer that fires so much too late tells of a process that is starved of CPU, not of a slow model."""
@@ -279,13 +275,7 @@ class Gateway:
         client = self._clients.get(endpoint.base_url)
         if client is None:
             if self._http is None:
-                self._http = openai.DefaultAsyncHttpxClient(
-                    limits=httpx2.Limits(
-                        max_connections=_CONNECTIONS,
-                        max_keepalive_connections=_CONNECTIONS,
-                        keepalive_expiry=_KEEPALIVE_S,
-                    )
-                )
+                self._http = http_client()
             client = openai.AsyncOpenAI(
                 base_url=endpoint.base_url, api_key="sent-with-each-call", max_retries=0, http_client=self._http
             )
@@ -425,6 +415,8 @@ class Gateway:
             listened = bool(turn.key) and turn.overdue() < _LATE_S
             enough = time.monotonic() - turn.began >= turn.candidate.model.timeout_s(*turn.timed_by) / 2
             return AttemptFailed(ErrorClass.TIMEOUT if listened and enough else ErrorClass.DEADLINE)
+        if not turn.key:
+            raise error  # nothing was asked yet: it is no endpoint's doing
         return failure_of(error)
 
 

@@ -1,5 +1,7 @@
 """How a call can fail: what one attempt's failure is, and the error a whole call ends with."""
 
+# ruff: noqa: E501, SIM905 - the tables of what servers say read better in long lines
+
 from __future__ import annotations
 
 import math
@@ -90,62 +92,115 @@ class NoCapableModel(GatewayError):
     """No model of the chain understands this kind of media at any endpoint."""
 
 
-# Codes, of OpenAI, Azure, DashScope, Zhipu and OpenRouter; compared in lower case.
-_CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large"})
-_CONTENT_CODES = frozenset(
-    {
-        "content_policy_violation",
-        "content_filter",
-        "contentfilter",
-        "responsibleaipolicyviolation",
-        "data_inspection_failed",
-        "datainspectionfailed",
-        "moderation_blocked",
-        "sensitive_content",
-        "1301",
-    }
-)
-_ACCOUNT_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "account_deactivated",
-        "arrearage",
-        "invalid_api_key",
-        "insufficient_balance",
-    }
-)
-# vLLM, SGLang and Ollama give a context that is too long the code of any bad request: only the words tell.
-_CONTEXT_WORDS = re.compile(
-    r"(maximum|max|exceeds?|longer than|over)\b.{0,60}\b(context|model)('s)?[ _](length|window|len)"
-    r"|context[ _](length|window)\b.{0,40}\bexceed"
-    r"|input (is )?too long|prompt is too long|range of input length|request (entity|body) too large",
-    re.IGNORECASE | re.DOTALL,
-)
+# What servers say, most telling first: codes, then words where a code says no more than "bad request". Codes are compared
+# in lower case; of Anthropic, Azure, DashScope, DeepSeek, Google, Groq, llama.cpp, Mistral, Moonshot, OpenAI, OpenRouter,
+# SiliconFlow and Zhipu.
+_CODES: Mapping[ErrorClass, frozenset[str]] = {
+    ErrorClass.ACCOUNT: frozenset(
+        """
+        insufficient_quota billing_hard_limit_reached billing_not_active account_deactivated arrearage invalid_api_key
+        insufficient_balance insufficient_user_quota insufficient_credits exceeded_current_quota_error billing_error
+        access_terminated authentication_error permission_error unauthorized invalid_authentication_error
+        allocationquota.freetieronly accountoverdue accountoverdueerror overduebalance quota_exceeded_balance
+        1000 1001 1002 1003 1004 1110 1111 1112 1113 30001
+        """.split()
+    ),
+    ErrorClass.REFUSED: frozenset(
+        """
+        content_policy_violation content_filter contentfilter content_filtered responsibleaipolicyviolation
+        data_inspection_failed datainspectionfailed moderation_blocked moderation_error sensitive_content
+        sensitivecontentdetected inputtextsensitivecontentdetected inputimagesensitivecontentdetected
+        outputtextsensitivecontentdetected image_content_policy_violation safety prohibited_content recitation
+        model_refusal guardrail_intervened 1301
+        """.split()
+    ),
+    ErrorClass.TOO_LARGE: frozenset(
+        """
+        context_length_exceeded string_above_max_length request_too_large exceed_context_size_error
+        context_window_exceeded contextwindowexceedederror max_tokens_exceeded input_too_long 1261
+        """.split()
+    ),
+    ErrorClass.UNAVAILABLE: frozenset(
+        """
+        model_not_found model_not_available model_deprecated model_decommissioned deploymentnotfound
+        deployment_not_found model_not_exist modelnotfound invalid_model invalidendpointormodel.notfound 1211
+        """.split()
+    ),
+    ErrorClass.RATE_LIMITED: frozenset("rate_limit_exceeded rate_limited rate_limit_error 1302 1303 1305".split()),
+}
+
+
+_READ_CHARACTERS = 1_000
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL)
+
+
+# Each is read within a few hundred characters, and only of an error: what a caption says is never looked at here.
+_WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
+    ErrorClass.TOO_LARGE: _words(
+        r"(maximum|max|exceeds?|exceeded|exceeding|longer than|over)\b.{0,80}\b(context|model)('s)?[ _](length|window|len|size|limit)",
+        r"(available )?context[ _](length|window|size|limit)\b.{0,60}\b(exceed|only|reached|overflow)",
+        r"maximum (model )?length|max(imum)? (input|prompt) (length|tokens|size)",
+        r"exceeds? (the )?(max(imum)? )?(number of tokens|(input |prompt |token )?(length|limit))",
+        r"(input|prompt|message|request|conversation|multimodal prompt|image|file|payload|body)s? (is |are |was )?too (long|large|big)",
+        r"(input|total|prompt) tokens? (exceeds?|count .{0,40}exceeds)|tokens exceed the configured limit",
+        r"longer than the (model|maximum)|range of input length|reduce (the )?(length|size) of",
+        r"tokens\b.{0,60}\bmust be <=|too many (input )?tokens|token limit exceeded|exceeds? .{0,30}tokens? limit",
+        r"(entity|content|body|payload) too large|超长|超出.{0,8}(最大|限制)|长度超过|超过.{0,8}(最大|上下文).{0,8}长度",
+    ),
+    ErrorClass.ACCOUNT: _words(
+        r"insufficient[ _](account )?(balance|credits?|funds|quota)|balance is (insufficient|not enough|too low)",
+        r"(out of|not enough|no|add( more)?|purchase( more)?|run out of|lack of) credits?\b|(please |to )(recharge|top up)",
+        r"exceeded your current quota|free (tier|quota|trial).{0,40}(exhausted|used up|exceeded|expired|ended)",
+        r"(account|subscription).{0,30}(overdue|in arrears|suspended|disabled|deactivated)|arrear|payment required",
+        r"(incorrect|invalid|missing|expired|revoked|no) api[ _-]?key|api key (is )?(not valid|invalid|expired|missing)",
+        r"billing|欠费|余额不足|请充值|账户.{0,6}(冻结|停用)",
+    ),
+    ErrorClass.REFUSED: _words(
+        r"blocked (due to|by|because of|for) .{0,40}(safety|policy|filter|guardrail|moderation|prohibited)",
+        r"(content|usage|safety)[ _](management )?(policy|policies|filter|system|moderation)|responsible ai|safety settings",
+        r"(flagged|rejected|blocked|filtered) .{0,40}(moderation|safety|policy|harmful|sensitive|inappropriate)",
+        r"(inappropriate|unsafe|harmful|sensitive|prohibited|disallowed|objectionable) (content|material|input|output|image)",
+        r"not allowed by our safety|data may contain inappropriate|敏感|不安全|违规|审核未通过|内容安全",
+    ),
+    ErrorClass.UNAVAILABLE: _words(
+        r"is not a valid model|(unknown|invalid|unsupported|unrecognized|no such) model\b(?! (parameter|argument|input))",
+        r"model\b.{0,80}\b(does(n't| not) exist|not (be )?found|not available|not supported|no longer|not exist|was retired)",
+        r"model\b.{0,80}\b(deprecated|decommissioned|retired|discontinued|been (shut down|removed)|end of life)",
+        r"no (endpoints|providers?|deployments?|healthy deployments?) (found|available) (for|that)|模型不存在|模型已下线",
+    ),
+}  # fmt: skip
 
 
 def classify_status(status: int, body: object) -> ErrorClass:
     """Return the class of an HTTP error, by its status and what its body says.
 
-    `body` is the decoded body, or the `error` object in it.
+    `body` is the decoded body, or the `error` object in it. What is unknown fails on the safe side: 403 stops the
+    endpoint, 429 and 5xx are tried again, any other is a request that no retry mends.
     """
-    code, message, metadata = _facts(body)
-    if code in _ACCOUNT_CODES:
-        return ErrorClass.ACCOUNT
-    if code in _CONTENT_CODES or _flagged(metadata):
+    codes, message, metadata = _facts(body)
+    by_code = _of_codes(codes)
+    if by_code in (ErrorClass.ACCOUNT, ErrorClass.REFUSED):
+        return by_code
+    if _flagged(metadata):
         return ErrorClass.REFUSED
-    if status in (401, 402, 403):
+    by_words = _of_words(message)
+    if status in (401, 402):
         return ErrorClass.ACCOUNT
-    if status == 404:
+    if status == 403:
+        # Moderation and models that a key may not use come as 403 too; both leave the endpoint's other models alone.
+        return by_words if by_words in (ErrorClass.REFUSED, ErrorClass.UNAVAILABLE) else ErrorClass.ACCOUNT
+    if status in (404, 410):
         return ErrorClass.UNAVAILABLE
     if status == 429:
-        return ErrorClass.RATE_LIMITED
+        return ErrorClass.ACCOUNT if by_words is ErrorClass.ACCOUNT else ErrorClass.RATE_LIMITED
     if status in (408, 409, 425) or status >= 500 or status < 400:
         return ErrorClass.SERVER_ERROR
-    if status == 413 or code in _CONTEXT_CODES or _CONTEXT_WORDS.search(message):
+    if status == 413:
         return ErrorClass.TOO_LARGE
-    return ErrorClass.OURS
+    return by_code or by_words or ErrorClass.OURS
 
 
 def classify_error_object(error: object) -> tuple[ErrorClass, int | None]:
@@ -154,18 +209,23 @@ def classify_error_object(error: object) -> tuple[ErrorClass, int | None]:
     OpenRouter puts the upstream's status into `error.code`
     (https://openrouter.ai/docs/api-reference/errors); without one the error is of the transient kind.
     """
-    code, message, metadata = _facts(error)
-    if code.isdigit() and 400 <= int(code) <= 599:
-        return classify_status(int(code), error), int(code)
-    if code in _ACCOUNT_CODES:
-        return ErrorClass.ACCOUNT, None
-    if code in _CONTENT_CODES or _flagged(metadata):
+    codes, message, metadata = _facts(error)
+    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
+    if status is not None:
+        return classify_status(status, error), status
+    if _flagged(metadata):
         return ErrorClass.REFUSED, None
-    if code in _CONTEXT_CODES or _CONTEXT_WORDS.search(message):
-        return ErrorClass.TOO_LARGE, None
-    if code in ("rate_limit_exceeded", "rate_limited"):
-        return ErrorClass.RATE_LIMITED, None
-    return ErrorClass.ERROR_BODY, None
+    return _of_codes(codes) or _of_words(message) or ErrorClass.ERROR_BODY, None
+
+
+def _of_codes(codes: tuple[str, ...]) -> ErrorClass | None:
+    return next((kind for kind, known in _CODES.items() if not known.isdisjoint(codes)), None)
+
+
+def _of_words(message: str) -> ErrorClass | None:
+    if message.lstrip().startswith("<"):
+        return None  # a proxy's page; its status is all it says
+    return next((kind for kind, words in _WORDS.items() if words.search(message[:_READ_CHARACTERS])), None)
 
 
 def message_of(body: object) -> str:
@@ -173,16 +233,20 @@ def message_of(body: object) -> str:
     return _facts(body)[1]
 
 
-def _facts(body: object) -> tuple[str, str, object]:
-    if isinstance(body, Mapping) and isinstance(body.get("error"), Mapping):
-        body = body["error"]
+def _facts(body: object) -> tuple[tuple[str, ...], str, object]:
+    """Return an error's codes (`code`, `type`, `status`), its message, and its metadata."""
+    if isinstance(body, list) and body:
+        body = body[0]  # Google's compatible endpoint wraps errors in a list
     if isinstance(body, Mapping):
-        code = body.get("code")
-        if code is None or code == "":
-            code = body.get("type")
-        message = body.get("message")
-        return str(code or "").lower(), message if isinstance(message, str) else "", body.get("metadata")
-    return "", body if isinstance(body, str) else "", None
+        inner = body.get("error", body.get("detail"))
+        if isinstance(inner, Mapping | str):
+            body = inner
+    if isinstance(body, Mapping):
+        given = (body.get(name) for name in ("code", "type", "status"))
+        codes = tuple(str(code).lower() for code in given if isinstance(code, str | int) and code != "")
+        message = next((text for name in ("message", "msg", "detail") if isinstance(text := body.get(name), str)), "")
+        return codes, message, body.get("metadata")
+    return (), body if isinstance(body, str) else "", None
 
 
 def _flagged(metadata: object) -> bool:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_UP, Decimal, InvalidOperation
 from typing import Any
 
 from captions.gateway.catalogue import Model
 from captions.gateway.types import CostSource, Usage
 
 _MILLION = Decimal(1_000_000)
+_MOST_TOKENS = 1_000_000_000
+"""More is no count: the largest context there is holds ten million."""
+_MOST_SECONDS = 1e7
+_MOST_DOLLARS = Decimal(1_000_000)
+_DOLLAR_DIGITS = Decimal("1e-12")
+"""What an endpoint states is kept to this digit: tables hold 38 digits of a number, and nothing under 1e-130 (Amazon
+DynamoDB, "Supported data types"), while sums of many costs must still fit."""
 
 
 def usage_of(usage: object) -> tuple[Usage, Decimal | None]:
@@ -75,18 +81,29 @@ def _first(holder: object, *names: str) -> Any:
 def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if 0 <= seconds <= _MOST_SECONDS else None
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= _MOST_TOKENS else None
 
 
 def _dollars(value: object) -> Decimal | None:
+    """Return the dollars stated, rounded up to a digit that tables hold; None for what can be no cost."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
-        dollars = Decimal(str(value))
-    except InvalidOperation:
+        dollars = Decimal(str(value)[:400])
+    except (InvalidOperation, ValueError):
         return None
-    return dollars if dollars.is_finite() and dollars >= 0 else None
+    if not dollars.is_finite() or not 0 <= dollars <= _MOST_DOLLARS:
+        return None
+    return dollars.quantize(_DOLLAR_DIGITS, ROUND_UP).normalize() if dollars else Decimal(0)

@@ -205,7 +205,11 @@ def _raise_error_in(holder: object, usage: object, reported: str | None) -> None
 
 
 def failure_of(error: Exception) -> AttemptFailed:
-    """Return what an exception of the client means. Anything the client does not raise is raised on."""
+    """Return what an exception of the client means.
+
+    What it never raises by itself is a body that it could not take (JSON nested too deep, numbers of thousands of
+    digits): the call was made and is accounted for, and the next model is asked.
+    """
     if isinstance(error, openai.APIStatusError):
         error_class = classify_status(error.status_code, error.body)
         return AttemptFailed(
@@ -215,6 +219,8 @@ def failure_of(error: Exception) -> AttemptFailed:
             # An endpoint that rejects a key likes to quote it.
             detail=None if error_class is ErrorClass.ACCOUNT else _detail(error.body),
         )
+    if isinstance(error.__cause__, AttemptFailed):  # of the transport, in the client's wrapping
+        return error.__cause__
     if isinstance(error, openai.APIConnectionError):
         unreachable = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
         timed_out = isinstance(error, openai.APITimeoutError) and not unreachable
@@ -224,11 +230,9 @@ def failure_of(error: Exception) -> AttemptFailed:
     if isinstance(error, openai.APIError):
         error_class, status = classify_error_object(error.body)
         return AttemptFailed(error_class, status=status, detail=_detail(error.body))
-    if isinstance(error, ValueError):  # what should have been JSON
-        return AttemptFailed(ErrorClass.GARBLED)
     if isinstance(error, httpx2.HTTPError):
         return AttemptFailed(ErrorClass.CONNECTION)
-    raise error
+    return AttemptFailed(ErrorClass.GARBLED)
 
 
 def _detail(body: object) -> str | None:

@@ -149,10 +149,13 @@ class ControlTable:
             if not self._add_within(scope, reservation, limits[scope]):
                 # Undone one by one: a transaction over a sum that every call changes would be cancelled by conflicts.
                 for earlier in taken:
-                    self._add(earlier, reservation.day, -reservation.dollars)
+                    self._replace(earlier, reservation, Decimal(0))
                 return scope
             taken.append(scope)
         return None
+
+    # A reservation stands among `held` from its first write to its last. botocore repeats a write whose reply it did
+    # not get, and DynamoDB may have done it: the condition then fails, which says that it is done.
 
     def _add_within(self, scope: str, reservation: Reservation, limit: Decimal) -> bool:
         day = datetime.fromisoformat(reservation.day).replace(tzinfo=UTC)
@@ -160,30 +163,42 @@ class ControlTable:
             self._client.update_item(
                 TableName=self._table,
                 Key=_budget_key(scope, reservation.day),
-                UpdateExpression="ADD dollars :dollars SET expires_at = :expires",
-                ConditionExpression="attribute_not_exists(dollars) OR dollars <= :room",
+                UpdateExpression="ADD dollars :dollars, held :ids SET expires_at = :expires",
+                ConditionExpression=("attribute_not_exists(dollars) OR (dollars <= :room AND NOT contains(held, :id))"),
                 ExpressionAttributeValues={
                     ":dollars": {"N": str(reservation.dollars)},
                     ":room": {"N": str(limit - reservation.dollars)},
                     ":expires": {"N": str(int(day.timestamp()) + _BUDGET_KEPT_S)},
+                    ":ids": {"SS": [reservation.id]},
+                    ":id": {"S": reservation.id},
                 },
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
+        except self._client.exceptions.ConditionalCheckFailedException as refused:
+            held: list[str] = refused.response.get("Item", {}).get("held", {}).get("SS", [])
+            return reservation.id in held
         return True
 
     def settle(self, reservation: Reservation, spent: Decimal) -> None:
         """Replace the dollars set aside by those really spent."""
         for scope in reservation.scopes:
-            self._add(scope, reservation.day, spent - reservation.dollars)
+            self._replace(scope, reservation, spent)
 
-    def _add(self, scope: str, day: str, dollars: Decimal) -> None:
-        self._client.update_item(
-            TableName=self._table,
-            Key=_budget_key(scope, day),
-            UpdateExpression="ADD dollars :difference",
-            ExpressionAttributeValues={":difference": {"N": str(dollars)}},
-        )
+    def _replace(self, scope: str, reservation: Reservation, spent: Decimal) -> None:
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_budget_key(scope, reservation.day),
+                UpdateExpression="ADD dollars :difference DELETE held :ids",
+                ConditionExpression="contains(held, :id)",
+                ExpressionAttributeValues={
+                    ":difference": {"N": str(spent - reservation.dollars)},
+                    ":ids": {"SS": [reservation.id]},
+                    ":id": {"S": reservation.id},
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
 
 
 def _breaker_key(circuit: str) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""The connection to endpoints: answers are bounded, unpacked here, and never followed to another host."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import openai
+
+from captions.gateway.error_class import ErrorClass
+from captions.gateway.errors import AttemptFailed
+
+MOST_ANSWER_BYTES = 16_000_000
+"""Of one answer, unpacked. The longest transcript with times and probabilities takes a few; ten calls run at once."""
+_PIECE_BYTES = 65_536
+_CONNECTIONS = 256
+_KEEPALIVE_S = 60.0
+"""Longer than the client's 5 s: a sandbox that is called every few seconds keeps its connections."""
+
+
+def http_client() -> httpx2.AsyncClient:
+    """Return the client that all endpoints share.
+
+    Redirects are not followed: they would take prompt, media and a request id to a host that nobody configured. Answers
+    are asked for unpacked; from a server that packs them all the same, gzip and deflate are taken.
+    """
+    return openai.DefaultAsyncHttpxClient(
+        follow_redirects=False,
+        headers={"Accept-Encoding": "identity"},
+        limits=httpx2.Limits(
+            max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_KEEPALIVE_S
+        ),
+        event_hooks={"response": [_bound]},
+    )
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Put a bounded stream in the place of a response's own, before anything of it is read."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+        raise AttemptFailed(
+            ErrorClass.GARBLED, status=response.status_code, detail=f"an answer packed as {encoding[:40]}"
+        )
+    if encoding not in ("identity", ""):
+        del response.headers["content-encoding"]
+    packed = None if encoding in ("identity", "") else zlib.decompressobj(47 if encoding != "deflate" else 15)
+    response.stream = _Bounded(response.stream, response.status_code, packed)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: Any, status: int, packed: Any) -> None:
+        self._stream = stream
+        self._status = status
+        self._packed = packed
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MOST_ANSWER_BYTES
+        async for received in self._stream:
+            for piece in self._unpacked(received):
+                left -= len(piece)
+                if left < 0:
+                    detail = f"an answer of more than {MOST_ANSWER_BYTES} bytes"
+                    raise AttemptFailed(ErrorClass.GARBLED, status=self._status, detail=detail)
+                yield piece
+
+    def _unpacked(self, received: bytes) -> Any:
+        if self._packed is None:
+            yield received
+            return
+        try:
+            while received:
+                yield self._packed.decompress(received, _PIECE_BYTES)
+                received = self._packed.unconsumed_tail
+        except zlib.error as error:
+            raise AttemptFailed(ErrorClass.GARBLED, status=self._status, detail="a broken archive") from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

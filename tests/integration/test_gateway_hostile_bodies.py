@@ -1,0 +1,174 @@
+"""Answers no sane server gives: each is bounded, classed and accounted for, and the next model answers instead."""
+
+import asyncio
+import gzip
+import json
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from captions.gateway import Completion, Endpoint, Gateway, Request
+from captions.gateway.catalogue import load
+from captions.gateway.transport import MOST_ANSWER_BYTES
+from captions.records.table import Provenance, spent, to_item
+
+FIRST, SECOND = "GPT-4o", "GLM-4.6V"
+
+
+def chat(**changes: Any) -> bytes:
+    message = {"role": "assistant", "content": "a pale sky"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage}
+    return json.dumps(body | changes).encode()
+
+
+class Server(ThreadingHTTPServer):
+    """Answers the first model as it is told to, and every other one well."""
+
+    daemon_threads = True
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _Handler)
+        self.status, self.headers, self.body = 200, dict[str, str](), b""
+        self.asked: list[str] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]!s}:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(request["model"])
+        first = len(set(self.server.asked)) == 1
+        body = self.server.body if first else chat()
+        self.send_response(self.server.status if first else 200)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        for name, value in (headers | (self.server.headers if first else {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def asked(server: Server) -> Completion:
+    gateway = Gateway(endpoints=[Endpoint(f"{server.url}/v1")], keys=lambda _: "key", catalogue=load())
+
+    async def ask() -> Completion:
+        try:
+            return await gateway.complete(Request(instructions="", text="hi"), [FIRST, SECOND], deadline=time.monotonic() + 20)
+        finally:
+            await gateway.aclose()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"choices":' + b"[" * 200_000,
+        b'{"choices":' + b'{"a":' * 100_000,
+        b'{"choices": ' + b"9" * 5_000 + b"}",
+        b"null",
+        b"\xff\xfe{}",
+        b" " * (MOST_ANSWER_BYTES + 1),
+    ],
+    ids=["lists", "choices", "objects", "digits", "null", "utf-8", "long"],
+)
+def test_a_body_that_cannot_be_read_is_garbled_and_the_next_model_answers(server: Server, body: bytes) -> None:
+    server.body = body
+
+    answer = asked(server)
+
+    assert (answer.model, answer.text) == (SECOND, "a pale sky")
+    assert [(attempt.model, attempt.outcome) for attempt in answer.attempts] == [(FIRST, "garbled"), (SECOND, "ok")]
+
+
+@pytest.mark.parametrize("packing", ["gzip", "x-gzip", "deflate"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_small_answer_that_unpacks_to_gigabytes_is_given_up_early(server: Server, packing: str, status: int) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 15 if packing == "deflate" else 31)
+    zeros = bytes(1_000_000)
+    server.body = b"".join([*(packer.compress(zeros) for _ in range(40)), packer.flush()])
+    server.status, server.headers = status, {"Content-Encoding": packing}
+
+    answer = asked(server)
+
+    assert [attempt.outcome for attempt in answer.attempts] == ["garbled", "ok"]
+
+
+@pytest.mark.parametrize("packing", ["br", "zstd", "gzip, gzip"])
+def test_an_answer_packed_as_nobody_asked_for_is_garbled(server: Server, packing: str) -> None:
+    server.body, server.headers = chat(), {"Content-Encoding": packing}
+
+    assert [attempt.outcome for attempt in asked(server).attempts] == ["garbled", "ok"]
+
+
+def test_an_answer_that_is_packed_without_having_been_asked_is_read(server: Server) -> None:
+    server.body, server.headers = gzip.compress(chat()), {"Content-Encoding": "gzip"}
+
+    answer = asked(server)
+
+    assert (answer.model, answer.text) == (FIRST, "a pale sky")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_nothing_goes_where_a_redirect_leads(server: Server, status: int) -> None:
+    other = Server("127.0.0.2")
+    try:
+        server.status, server.headers = status, {"Location": f"{other.url}/2018-06-01/runtime/invocation/next"}
+
+        answer = asked(server)
+    finally:
+        other.shutdown()
+        other.server_close()
+
+    assert (answer.model, other.asked) == (SECOND, [])
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ({"cost": 1e-200}, "0.000000000001"),
+        ({"cost": "0.0000123456789012345678901234567890123456789"}, "0.000012345679"),
+        ({"cost": 1e200}, "0.000125"),
+        ({"cost": -1}, "0.000125"),
+        ({"cost": float("nan")}, "0.000125"),
+        ({"prompt_tokens": 10**300}, None),
+        ({"prompt_tokens": 10**400}, None),
+        ({"prompt_tokens": 10.0}, "0.000125"),
+    ],
+)
+def test_what_a_call_cost_can_be_stored_whatever_the_endpoint_states(
+    server: Server, usage: dict[str, Any], cost: str | None
+) -> None:
+    server.body = chat(usage={"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20} | usage)
+
+    answer = asked(server)
+
+    attempts = tuple(attempt.as_dict() for attempt in answer.attempts)
+    assert attempts[0].get("cost") == cost
+    to_item(Provenance(attempts=attempts, cost=spent(attempts)).model_dump(exclude_none=True))
