@@ -78,7 +78,8 @@ def asked(server: Server) -> Completion:
 
     async def ask() -> Completion:
         try:
-            return await gateway.complete(Request(instructions="", text="hi"), [FIRST, SECOND], deadline=time.monotonic() + 20)
+            request = Request(instructions="", text="hi")
+            return await gateway.complete(request, [FIRST, SECOND], deadline=time.monotonic() + 20)
         finally:
             await gateway.aclose()
 

@@ -39,6 +39,8 @@ GOOD = {
 }  # fmt: skip
 ENDING = {"tags": ["Cat", "#sofa"], "safety": "safe", "confidence": 0.9}
 
+MUCH_SPEECH = " ".join(f"word{n}" for n in range(60))
+
 
 def good(task: str, **changes: Any) -> dict[str, Any]:
     return {**GOOD[task], **ENDING, **changes}
@@ -241,9 +243,13 @@ def test_a_caption_of_any_length_ends_within_its_limit_at_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("length", [40, 125, 126, 250, 251, 600, 5_000])
-@pytest.mark.parametrize("unit", ["A red boat lies in the harbour. ", "boat ", "船", "x"])
+@pytest.mark.parametrize(
+    "unit",
+    ["A red boat lies in harbour {n}. ", "boat{n} ", "{character}", "x{n}"],
+    ids=["sentences", "words", "han", "one"],
+)
 def test_an_alt_text_never_has_more_than_250_characters(length: int, unit: str) -> None:
-    alt = (unit * length)[:length].strip()
+    alt = "".join(unit.format(n=n, character=chr(0x4E00 + n)) for n in range(length))[:length].strip()
 
     reading = reading_of("alt_text", good("alt_text", alt=alt))
 
@@ -305,7 +311,13 @@ SEEN = [
     ("code", {}, Seen(category="photo"), "no_code", 0.3),
     ("chart", {}, Seen(category="photo"), "no_chart", 0.3),
     ("chart", {"chart_type": "none", "series": []}, Seen(category="chart"), "chart_missed", 0.3),
-    ("transcribe", {"segments": [{"text": "word " * 60}]}, Seen(duration_s=2.0), "too_much_speech", 0.5),
+    (
+        "transcribe",
+        {"segments": [{"text": " ".join(f"word{n}" for n in range(60))}]},
+        Seen(duration_s=2.0),
+        "too_much_speech",
+        0.5,
+    ),
     ("transcribe", {"segments": [{"text": "hello to all of you"}]}, Seen(duration_s=0.0), "too_much_speech", 0.5),
     ("transcribe", {}, Seen(duration_s=1.0), "times", 0.2),
     ("video", {"scenes": [{"text": "Late.", "start": 90}]}, Seen(duration_s=10.0), "times", 0.2),
@@ -560,3 +572,82 @@ def test_reading_never_raises_for_any_values_in_the_right_shape(task: str, data:
     answer = {name: data.draw(PLAIN) for name in names}
     reading = read(Ask(task=task, language=data.draw(st.sampled_from(["en", "zh", "xx", ""]))), json.dumps(answer))
     assert reading.output is None or len(reading.output.tags) <= 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!" * 300, "0 0 0 0 0 0 0 0 0 0 0 0 0 0", "的" * 40, "the the the the the the the the the the the the the",
+        "A dog. " + "!" * 200, "🙂" * 30, ". . . . . . . . . . . .", "-=-=-=-=-=-=-=-=", "1234567890",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("task", ["caption", "alt_text", "objects", "music"])
+def test_one_character_or_word_over_and_over_is_no_answer(task: str, text: str) -> None:
+    field = {"caption": "caption", "alt_text": "alt", "objects": "scene", "music": "summary"}[task]
+
+    reading = reading_of(task, good(task, **{field: text}))
+
+    assert reading.output is None
+    assert "repetition" in codes(reading)
+
+
+@pytest.mark.parametrize("text", ["thank you. " * 80, "啊" * 90, "." * 400])
+def test_a_transcript_that_loops_is_no_answer(text: str) -> None:
+    reading = reading_of("transcribe", good("transcribe", segments=[{"text": text}]))
+
+    assert reading.output is None
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("caption", {"caption": "Three signs read SALE SALE SALE above a shop window full of shoes."}),
+        ("caption", {"caption": "A wooooooow-shaped balloon floats over a field; the crowd cheers ha ha ha."}),
+        ("transcribe", {"segments": [{"text": "la la la la la la la, we sing along the river tonight"}]}),
+        ("ocr", {"blocks": [{"text": "0 0 0 0 0 0 0 0 0 0 0 0 0 0\nTotal 0"}]}),
+        ("ocr", {"blocks": [{"text": "Contents ........................ 7\nName ____________________"}]}),
+        ("code", {"code": "# ----------------------------------------\nx = [0, 0, 0, 0, 0, 0, 0, 0]"}),
+    ],
+)
+def test_what_rightly_repeats_itself_is_kept(task: str, changes: dict[str, Any]) -> None:
+    assert reading_of(task, good(task, **changes)).output is not None
+
+
+THOUGHT = 'The user wants a caption. I could say {"caption": "a wolf on snow"}. Hmm.'
+
+
+@pytest.mark.parametrize(
+    ("opens", "closes"),
+    [
+        ("<think>", "</think>"), ("<THINK>", "</THINK>"), ("<thinking mode=\"long\">", "</thinking>"),
+        ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"), ("◁think▷", "◁/think▷"),
+        ("<reasoning>", "</reasoning>"), ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|><|begin_of_solution|>"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("answer", ["A brown dog runs on sand.", '{"caption": "A brown dog runs on sand."}'])
+def test_reasoning_in_any_dress_never_ends_in_the_caption(opens: str, closes: str, answer: str) -> None:
+    whole = reading_of("caption", f"{opens}{THOUGHT}{closes}\n\n{answer}")
+    unclosed = reading_of("caption", f"{opens}{THOUGHT}")
+
+    assert whole.output is not None
+    assert whole.output.text == "A brown dog runs on sand."
+    assert unclosed.output is None
+    assert any(problem.repairable for problem in unclosed.problems)
+    if "channel" not in opens:
+        swallowed = reading_of("caption", f"{THOUGHT}{closes}\n\n{answer}")
+        assert swallowed.output is not None
+        assert swallowed.output.text == "A brown dog runs on sand."
+
+
+def test_reasoning_inside_a_field_goes_and_marks_that_are_only_mentioned_stay() -> None:
+    inside = reading_of("caption", good("caption", caption="<think>A wolf? No.</think>A brown dog runs on sand."))
+    boxed = reading_of("caption", "<|begin_of_box|>A brown dog runs on sand.<|end_of_box|>")
+    code = reading_of("code", good("code", code="print('<think>')\nprint('</think>')"))
+
+    assert inside.output is not None
+    assert boxed.output is not None
+    assert code.output is not None
+    assert inside.output.text == boxed.output.text == "A brown dog runs on sand."
+    assert "</think>" in code.output.text

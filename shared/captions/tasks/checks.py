@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -85,6 +86,7 @@ _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\((?:[^()\s]{0,2000})\)")
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"')]+|\bjavascript:", re.IGNORECASE)
 _FILE_NAME = re.compile(r"^[\w\-. ()]+\.(?:jpe?g|png|gif|webp|heic|avif|tiff?|bmp|svg|pdf|mp[34]|wav|mov)$", re.I)
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)]*\s+|(?<=[。!?])")
+_SAME = re.compile(r"(.)\1{7,}", re.DOTALL)
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*")
 
 _CAPITALISED = frozenset({"de", "lb"})
@@ -159,6 +161,46 @@ def wrong_language(texts: Iterable[str], language: str) -> Problem | None:
         return None
     message = f"Write in the language with the BCP-47 tag {language}: {why}."
     return Problem(code="wrong_language", message=message, repairable=True, weight=0.6)
+
+
+_LONGEST_RUN = 24
+"""Of one character in a row, in what a model writes in its own words."""
+_MOST_COMPRESSED = 12.0
+"""Length over zlib's: transcripts that loop pass 2.4 within 30 seconds (Radford et al. 2022, section 4.5), prose of any
+length stays under 4, and a page that repeats itself a hundred times is hardly read right."""
+
+
+def degenerate(text: str, *, copied: bool) -> Problem | None:
+    """Tell a text that is one character, one token or one phrase over and over: nothing of it is an answer.
+
+    `copied`: it repeats what is written or said, where rows of dots, zeros and names may be right.
+    """
+    packed = "".join(text.split())
+    if not packed:
+        return None
+    runs = [(len(run[0]), run[0][0]) for run in _SAME.finditer(packed)]
+    in_runs = sum(length for length, _ in runs)
+    units = _units(text)
+    lettered = any(char.isalpha() for char in packed)
+    least = 60 if copied else 12
+    longest = max((length for length, _ in runs), default=0)
+    looped = (
+        (len(packed) >= least and in_runs > len(packed) * (0.9 if copied else 0.5))
+        or (len(units) >= least and _periodic(units) > 0.95)
+        or (not copied and (longest >= _LONGEST_RUN or (not lettered and len(packed) >= 8)))
+        or (len(text) >= 2_000 and len(text.encode()) > _MOST_COMPRESSED * len(zlib.compress(text.encode())))
+    )
+    if not looped:
+        return None
+    message = "The text was the same characters or words over and over."
+    return Problem(code="repetition", message=message, repairable=True, weight=1.0)
+
+
+def _periodic(units: Sequence[str]) -> float:
+    """Return the share of units that are the same as a fixed number of units before, for the best such number."""
+    periods = range(1, min(_LONGEST_LOOP, len(units) // 4) + 1)
+    shares = (sum(map(str.__eq__, units, units[period:])) / (len(units) - period) for period in periods)
+    return max(shares, default=0.0)
 
 
 def repetition(text: str) -> Problem | None:

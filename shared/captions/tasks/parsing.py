@@ -15,8 +15,6 @@ MAX_ANSWER = 200_000
 _MAX_REPAIRED = 30_000
 _MAX_STARTS = 200
 _MAX_DEPTH = 64
-_THOUGHT = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
-_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 # Possessive, as nothing of what an answer may repeat endlessly is to be tried twice.
 _FENCE = re.compile(r"^```[\w-]*+[ \t]*+\n?+(.*?)\n?```$", re.DOTALL)
 _BROKEN = re.compile(r"[\"'“][\w -]{1,40}[\"'”]\s*:")
@@ -29,7 +27,7 @@ def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] 
     quotes stands before what it says. What is no JSON goes to `json_repair`, which closes what was left open and quotes
     what was not.
     """
-    text = _without_thoughts(text[:MAX_ANSWER]).strip()
+    text = text[:MAX_ANSWER].strip()
     if fenced := _FENCE.match(text):
         text = fenced[1].strip()
     try:
@@ -51,16 +49,6 @@ def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] 
     if repaired is not None and _score(repaired, known) > most:
         return repaired, "repaired"
     return (best, "chatter") if best is not None else (None, "none")
-
-
-def _without_thoughts(text: str) -> str:
-    """Take reasoning away in one pass: a pattern for the whole of it would look for each end that is missing anew."""
-    said: list[str] = []
-    at = 0
-    while (begins := _THOUGHT.search(text, at)) and (ends := _THOUGHT_END.search(text, begins.end())):
-        said.append(text[at : begins.start()])
-        at = ends.end()
-    return "".join((*said, text[at:]))
 
 
 def broken(text: str) -> bool:

@@ -12,6 +12,7 @@ from captions.tasks.asks import Ask
 from captions.tasks.outputs import Output, Problem, Reading, Seen
 from captions.tasks.parsing import MAX_ANSWER, answer_object, broken
 from captions.tasks.plain import clean
+from captions.tasks.reasoning import begins_with_reasoning, without_reasoning
 from captions.tasks.vocabulary import mapped, tidy
 
 WRITING_FROM, PAGE_WRITING_FROM, NO_WRITING = 0.2, 0.06, 0.005
@@ -57,15 +58,23 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
     if not answer_text.strip():
         return _failed("empty", "There was no answer.")
     known = {*shape.model_fields, *shape.aliases}
-    document, how = answer_object(answer_text, known)
+    answer_text = answer_text[:MAX_ANSWER]
     draft = _Draft()
+    if begins_with_reasoning(answer_text):
+        answer_text, complete = without_reasoning(answer_text)
+        if not complete or not answer_text:
+            return _failed("reasoning", "There was reasoning, and no answer after it. Answer at once.")
+    document, how = answer_object(answer_text, known)
+    if document is not None and ask.task not in prompts.COPYING:
+        document = {name: _answered(value) for name, value in document.items()}
     if document is not None:
         answer = shape.taken(document)
         if how == "repaired":
             draft.add(Problem(code="json", message="The answer was not valid JSON.", weight=0.1))
         draft.repaired = how == "repaired"
     else:
-        prose = clean(answer_text[:MAX_ANSWER])
+        answer_text, _ = without_reasoning(answer_text)
+        prose = clean(answer_text)
         if _refusal(prose, ask):
             return _failed("refusal", "The model declined to answer.", repairable=False)
         if broken(answer_text) or not prose:
@@ -83,6 +92,11 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
     return _finished(ask, answer, draft)
 
 
+def _answered(value: Any) -> Any:
+    """A field without the reasoning that a model put into it where it had to answer in JSON."""
+    return without_reasoning(value)[0] if isinstance(value, str) and begins_with_reasoning(value) else value
+
+
 def _failed(code: str, message: str, *, repairable: bool = True) -> Reading:
     return Reading(None, (Problem(code=code, message=message, repairable=repairable, weight=1.0),))
 
@@ -96,6 +110,9 @@ def _finished(ask: Ask, answer: answers.Answer, draft: _Draft) -> Reading:
     given = [*ask.context.values(), ask.question]
     written = [text for text in draft.written if text]
     draft.add(checks.wrong_language(written, ask.language) if written else None)
+    copied = ask.task in prompts.COPYING
+    if (degenerate := checks.degenerate(draft.text, copied=copied)) is not None:
+        return Reading(None, (*draft.problems, degenerate), draft.repaired)
     draft.add(checks.repetition("\n".join(filter(None, (draft.text, *written[1:])))))
     draft.add(checks.leaked("\n".join(written)))
     draft.add(checks.obedience(draft.text, [*given, *draft.read]))

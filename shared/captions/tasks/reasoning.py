@@ -1,0 +1,64 @@
+"""Taking away what a reasoning model thinks aloud, so that only its answer is read."""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = (
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
+    r"|inner_?monologue|chain_?of_?thought)"
+)
+# As the templates of DeepSeek, Qwen, GLM, Mistral, Kimi, Seed, Cohere, Apertus and their like write them.
+_OPENS = (
+    rf"<\|?(?:[\w-]{{1,20}}:)?{_NAMES}(?:\s[^<>]{{0,200}})?\|?>|\[{_NAMES}\]|◁think▷|<\|begin_of_thought\|>"
+    r"|<\|START_THINKING\|>|<\|inner_prefix\|>"
+)
+_CLOSES = (
+    rf"<\|?/(?:[\w-]{{1,20}}:)?{_NAMES}\s?\|?>|\[/{_NAMES}\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
+    r"|<\|inner_suffix\|>"
+)
+_MARK = re.compile(rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]{0,100}<\|message\|>")
+_CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
+_WRAPPING = re.compile(
+    r"<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:START|END)_RESPONSE\|>|<\|(?:im_end|endoftext|eot_id|end)\|>|</?answer>"
+)
+"""Marks around an answer that a server did not take away."""
+
+
+def without_reasoning(text: str) -> tuple[str, bool]:
+    """Return what is left of an answer without its reasoning, and whether that was complete.
+
+    Reasoning whose start the chat template swallowed ends with a lone closing mark: all before it goes. Reasoning that
+    never ends takes the rest along, drafts of answers included: then the answer was not given.
+    """
+    if channels := list(_CHANNEL.finditer(text)):
+        # OpenAI's harmony format: the last message of the channel "final" is the answer.
+        final = next((channel for channel in reversed(channels) if channel[1].lower() == "final"), None)
+        if final is None:
+            return "", False
+        end = _CHANNEL_END.search(text, final.end())
+        return text[final.end() : end.start() if end else len(text)].strip(), True
+    visible: list[str] = []
+    at, inside = 0, False
+    for mark in _MARK.finditer(text):
+        if mark["opens"]:
+            if not inside:
+                visible.append(text[at : mark.start()])
+            inside = True
+        else:
+            if not inside:
+                visible.clear()
+            inside = False
+        at = mark.end()
+    if not inside:
+        visible.append(text[at:])
+    return _WRAPPING.sub("", "".join(visible)).strip(), not inside
+
+
+def begins_with_reasoning(text: str) -> bool:
+    """Tell whether a text opens with reasoning, or closes some that it never opened; not whether it mentions a mark."""
+    if _CHANNEL.search(text):
+        return True
+    first = _MARK.search(text)
+    return first is not None and (bool(first["closes"]) or not text[: first.start()].strip())
