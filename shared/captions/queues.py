@@ -40,6 +40,8 @@ class Job(BaseModel):
     """All that is asked; None in jobs of versions that knew tasks and languages only."""
     looks: Looks | None = None
     """What the picture looks like; None for other media, and in jobs of versions that did not look."""
+    note: str | None = None
+    """What a reader of the caption should know of the file, such as that it is shorter than its header tells."""
     since: str | None = None
     """That the upload is to be captioned once more: an answer from before this time (ISO 8601) is none to this job."""
     claim: ClaimRef

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captions.media import MediaError
+from captions.media import MediaError, h264, recordings
 from captions.media.recordings import (
     ENCODINGS,
     RATE,
@@ -259,3 +259,42 @@ def test_pictures_with_too_many_pixels_are_not_decoded() -> None:
 def test_sound_alone_has_no_frames() -> None:
     with pytest.raises(MediaError, match="no moving pictures"):
         key_frames(SENTENCE, 2)
+
+
+def h264_video(references: int, container: str) -> bytes:
+    import av
+    import numpy as np
+
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as writing:
+        stream = writing.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.options = {"preset": "ultrafast", "x264-params": f"ref={references}"}
+        for shade in (20, 90, 160):
+            frame = av.VideoFrame.from_ndarray(np.full((240, 320, 3), shade, dtype=np.uint8), format="rgb24")
+            writing.mux(stream.encode(frame))
+        writing.mux(stream.encode())
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("container", ["mp4", "mpegts"])
+@pytest.mark.parametrize("references", [1, 4, 16])
+def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(
+    references: int, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = h264_video(references, container)
+    monkeypatch.setattr(recordings, "MAX_KEPT_PIXELS", 320 * 240 * 10)  # as a frame of 8K has it with the real bound
+
+    if references < 10:
+        assert key_frames(data, 2)
+        return
+    with pytest.raises(MediaError) as caught:
+        key_frames(data, 2)
+    assert caught.value.code == "bomb"
+
+
+@pytest.mark.parametrize(
+    "extradata", [b"", b"\1", b"\0\0\1\x67", b"\1\x64\0\x1f\xff\xe1\0\4\x67\0\0\0", b"\0\0\1\x67" + bytes(90)]
+)
+def test_a_header_that_makes_no_sense_tells_of_no_frames(extradata: bytes) -> None:
+    assert h264.reference_frames(extradata) is None

@@ -40,6 +40,8 @@ class Found:
     format: str
     duration_s: float | None = None
     essence: Callable[[], Chunks] | None = None
+    note: str | None = None
+    """What a reader of the caption should know of the file; None: nothing."""
 
 
 def _chunks(*chunks: bytes | memoryview) -> Callable[[], Chunks]:
@@ -83,6 +85,7 @@ _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs write that cannot see
 
 def _wave(data: bytes) -> Found:
     fmt: memoryview | None = None
+    note: str | None = None
     view = memoryview(data)
     position, parts = 12, 0
     while position + 8 <= len(data):
@@ -100,17 +103,37 @@ def _wave(data: bytes) -> Found:
         elif name == b"data":
             if fmt is None:
                 raise MediaError("broken", "the WAV file has no format header before its samples")
-            if size in _UNKNOWN_SIZES or data[:4] != b"RIFF":
-                size = len(data) - body
+            if size in (0, *_UNKNOWN_SIZES) or data[:4] != b"RIFF" or body + size > len(data):
+                # Recorders that stream cannot go back to tell the length, or tell what they meant to record.
+                told, size = size, len(data) - body
+                if told not in (0, *_UNKNOWN_SIZES, size):
+                    note = f"the file tells of {told} bytes of sound and holds {size}; what is there was heard"
+            size -= size % max(struct.unpack_from("<H", fmt, 12)[0], 1)  # whole samples of all channels
             if size == 0:
                 raise MediaError("broken", "the WAV file holds no samples")
-            if body + size > len(data):
-                raise MediaError("truncated", f"the WAV file ends after {len(data) - body} of {size} bytes of sound")
             rate = struct.unpack_from("<I", fmt, 8)[0]
             essence = _chunks(struct.pack("<I", len(fmt)), fmt, view[body : body + size])
-            return Found("audio", "audio/wav", "wav", size / rate if rate else None, essence)
+            return Found("audio", "audio/wav", "wav", size / rate if rate else None, essence, note)
         position = body + size + size % 2
     raise MediaError("truncated", "the WAV file ends before its samples")
+
+
+def wave_with_lengths(data: bytes) -> bytes:
+    """Return a WAV file whose header tells the lengths that are there; the same file where it does already.
+
+    Recorders that stream leave 0, all ones or too much, and some models' decoders believe them.
+    """
+    position = 12
+    while data[:4] == b"RIFF" and position + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, position)
+        there = len(data) - position - 8
+        if name == b"data":
+            if 0 < size <= there:
+                return data
+            lengths = struct.pack("<I", len(data) - 8), struct.pack("<I", there)
+            return b"".join((data[:4], lengths[0], data[8 : position + 4], lengths[1], data[position + 8 :]))
+        position += 8 + size + size % 2
+    return data
 
 
 def _avi(data: bytes) -> Found:
@@ -462,6 +485,35 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
         position += size
 
 
+_TOP_LEVEL = frozenset(
+    b"ftyp styp moov moof mfra mdat free skip wide pnot uuid meta sidx ssix prft emsg pdin udta junk PICT".split()
+)
+
+
+def _mp4_end(data: bytes) -> int:
+    """Return where the last box ends that belongs to the file; what an upload form put behind it is passed over.
+
+    Players do so too. A box of a known type that is cut short belongs to the file, which is then truncated.
+    """
+    position, held = 0, set[bytes]()
+    while position + 8 <= len(data) and {b"moov", b"mdat"} - held:
+        size, name = struct.unpack_from(">I4s", data, position)
+        held.add(name)
+        if size == 1:
+            size = struct.unpack_from(">Q", data, position + 8)[0]
+        if size < 8 or position + size > len(data):
+            return len(data)
+        position += size
+    while position + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, position)
+        if name not in _TOP_LEVEL:
+            return position
+        if size < 8 or position + size > len(data):
+            return len(data)
+        position += size
+    return position if {b"moov", b"mdat"} <= held else len(data)
+
+
 def _box(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int] | None:
     for wanted in path:
         for name, body, after in _boxes(data, start, end):
@@ -533,16 +585,19 @@ def _mp4_shown(data: bytes, head: tuple[int, int]) -> bytes:
 
 def _mp4(data: bytes) -> Found:
     boxes: dict[bytes, tuple[int, int]] = {}  # the first of each type
-    for name, body, end in _boxes(data, 0, len(data)):
+    for name, body, end in _boxes(data, 0, _mp4_end(data)):
         boxes.setdefault(name, (body, end))
     brands = ftyp_brands(data) if data[4:8] == b"ftyp" else frozenset({b"qt  "})
     moov = boxes.get(b"moov")
     if moov is None:
         raise MediaError("truncated", "the MP4 file has no index (moov)")
     tracks = _mp4_tracks(data, moov)
-    still = (b"jpeg", b"png ", b"mjpg")
-    video = [track for track in tracks if track.handler == b"vide" and track.codec not in still]
+    for track in tracks:
+        _refuse_index(data, track)
+    video = [track for track in tracks if track.handler == b"vide" and not _is_cover(data, track)]
     sound = [track for track in tracks if track.handler == b"soun"]
+    if b"moof" in boxes:
+        _refuse_fragments(data)
     if not video and not sound:
         raise MediaError("unsupported", "the MP4 file holds neither sound nor video")
     main = (video or sound)[0]
@@ -557,6 +612,46 @@ def _mp4(data: bytes) -> Found:
             return Found("video", "video/3gpp", "3gp", duration, essence)
         return Found("video", "video/mp4", "mp4", duration, essence)
     return Found("audio", "audio/mp4", "m4a" if b"M4A " in brands or b"M4B " in brands else "mp4", duration, essence)
+
+
+def _samples(data: bytes, track: _Track) -> int:
+    sizes = _box(data, *track.table, b"stsz") or _box(data, *track.table, b"stz2")
+    return int(struct.unpack_from(">I", data, sizes[0] + 8)[0]) if sizes else 0
+
+
+def _is_cover(data: bytes, track: _Track) -> bool:
+    """Whether a track of stills is a cover or the pictures of chapters; old cameras wrote Motion JPEG as stills."""
+    if track.codec not in (b"jpeg", b"png ", b"mjpg", b"mjpa", b"mjpb"):
+        return False
+    seconds = track.duration / track.timescale if track.timescale else 0.0
+    return _samples(data, track) < max(2.0, seconds)
+
+
+def _refuse_index(data: bytes, track: _Track) -> None:
+    """Refuse a track that claims more samples than the file has bytes: decoders make an entry of 24 bytes for each."""
+    samples = _samples(data, track)
+    times = _box(data, *track.table, b"stts")
+    runs = min(struct.unpack_from(">I", data, times[0] + 4)[0], (times[1] - times[0] - 8) // 8) if times else 0
+    counted = sum(
+        struct.unpack_from(">I", data, times[0] + 8 + 8 * run)[0] for run in range(min(runs, _MOST_PARTS)) if times
+    )
+    if max(samples, counted) > len(data):
+        raise MediaError("bomb", f"the MP4 file claims {max(samples, counted):,} samples in {len(data):,} bytes")
+
+
+def _refuse_fragments(data: bytes) -> None:
+    """Refuse fragments that claim more samples than the file has bytes (ISO/IEC 14496-12, 8.8.8)."""
+    claimed = parts = 0
+    for name, start, end in _boxes(data, 0, _mp4_end(data)):
+        if name != b"moof":
+            continue
+        for inner, body, after in _boxes(data, start, end):
+            for run, at, _ in _boxes(data, body, after) if inner == b"traf" else ():
+                _few(parts := parts + 1)
+                if run == b"trun":
+                    claimed += struct.unpack_from(">I", data, at + 4)[0]
+    if claimed > len(data):
+        raise MediaError("bomb", f"the MP4 file's fragments claim {claimed:,} samples in {len(data):,} bytes")
 
 
 def _mp4_essence(data: bytes, tracks: list[_Track], fragmented: bool) -> Callable[[], Chunks] | None:
@@ -846,8 +941,47 @@ def _mpeg_video(data: bytes) -> Found:
     return Found("video", "video/mpeg", "mpg")
 
 
+_TS_VIDEO = frozenset({0x01, 0x02, 0x10, 0x1B, 0x1E, 0x20, 0x21, 0x24, 0x33, 0x42, 0xD1, 0xD2, 0xEA})
+_TS_SOUND = frozenset({0x03, 0x04, 0x0F, 0x11, 0x1C, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0xA1})
+"""Types of elementary streams (ISO/IEC 13818-1, table 2-34; ATSC A/53 for the private ones)."""
+_TS_PACKETS = 20_000
+"""How many packets are searched for the tables: they are sent ten times a second."""
+
+
 def _transport_stream(data: bytes) -> Found:
+    types = _ts_types(data)
+    if types & _TS_SOUND and not types & _TS_VIDEO:
+        return Found("audio", "audio/mp2t", "ts")
     return Found("video", "video/mp2t", "ts")
+
+
+def _ts_types(data: bytes) -> set[int]:
+    """Return the types of the streams that a transport stream's program maps name."""
+    maps: set[int] = set()
+    types: set[int] = set()
+    for position in range(0, min(len(data) - 187, 188 * _TS_PACKETS), 188):
+        packet = data[position : position + 188]
+        pid = (packet[1] & 0x1F) << 8 | packet[2]
+        if packet[0] != 0x47 or not packet[1] & 0x40 or (pid != 0 and pid not in maps):
+            continue
+        at = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
+        at += 1 + packet[at] if at < 188 else 0  # the pointer to the table
+        if at + 12 > 188:
+            continue
+        end = min(at + 3 + ((packet[at + 1] & 0x0F) << 8 | packet[at + 2]) - 4, 188)
+        if pid == 0 and packet[at] == 0x00:
+            maps |= {(packet[i + 2] & 0x1F) << 8 | packet[i + 3] for i in range(at + 8, end - 3, 4)}
+        elif packet[at] == 0x02:
+            entry = at + 12 + ((packet[at + 10] & 0x0F) << 8 | packet[at + 11])
+            while entry + 5 <= end:
+                types.add(packet[entry])
+                entry += 5 + ((packet[entry + 3] & 0x0F) << 8 | packet[entry + 4])
+    return types
+
+
+def _plain(media_type: str, name: str) -> Callable[[bytes], Found | None]:
+    """Return the reader of a format of sound that is not taken apart here: decoding tells how long it plays."""
+    return lambda data: Found("audio", media_type, name)
 
 
 def _flash(data: bytes) -> Found:
@@ -866,4 +1000,11 @@ _SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Found | None]], ...] = (
     (b"\0\0\1\xba", _mpeg_video),
     (b"\0\0\1\xb3", _mpeg_video),
     (b"FLV\1", _flash),
+    (b"wvpk", _plain("audio/x-wavpack", "wv")),
+    (b"\x0b\x77", _plain("audio/ac3", "ac3")),
+    (b"\x77\x0b", _plain("audio/ac3", "ac3")),
+    (b"TTA1", _plain("audio/x-tta", "tta")),
+    (b"MAC ", _plain("audio/x-ape", "ape")),
+    (b"\x7f\xfe\x80\x01", _plain("audio/vnd.dts", "dts")),
+    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", _plain("audio/x-w64", "w64")),
 )

@@ -1,12 +1,12 @@
 """From bytes to what the file is, and to the proof that it can be read."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
 from PIL import Image
 
 from captions.media.errors import DEFAULT_LIMITS, Limits, MediaError
-from captions.media.pictures import Picture, decode, open_picture
+from captions.media.pictures import Picture, decode, one_at_a_time, open_picture
 from captions.media.sniffing import Sniffed, signature
 
 
@@ -38,17 +38,13 @@ def opened(data: bytes, limits: Limits) -> tuple[Image.Image, Sniffed]:
     return open_picture(data, sniffed, limits)
 
 
-LARGE_PIXELS = 12_500_000
-"""Above it, decoding a picture takes hundreds of megabytes (up to 20 bytes a pixel)."""
-
-
 def inspect(
     data: bytes, limits: Limits = DEFAULT_LIMITS, *, one_large: AbstractContextManager[object] | None = None
 ) -> Inspected:
     """Return what `data` is and prove that it can be read: a picture is decoded once, at the fingerprint's size.
 
-    `one_large` is held while a picture of more than LARGE_PIXELS is decoded, so that threads which share a lock do not
-    do so at the same time.
+    `one_large` (by default the process's own lock) is held while a picture of more than LARGE_PIXELS is decoded, so
+    that threads do not do so at the same time.
 
     Sound and video are checked as far as their containers tell. Raises MediaError with the code and the reason: as
     `sniff` does, `too_large` for more bytes than `limits` allow, and what only decoding finds.
@@ -63,8 +59,7 @@ def inspect(
     picture = None
     if sniffed.format is not None:
         image, sniffed = open_picture(data, sniffed, limits)
-        large = (sniffed.width or 0) * (sniffed.height or 0) > LARGE_PIXELS
-        with one_large if large and one_large is not None else nullcontext():
+        with one_at_a_time(sniffed, one_large):
             picture = decode(image, data, sniffed)
     return Inspected(
         **{field.name: getattr(sniffed, field.name) for field in fields(sniffed)}, data=data, picture=picture

@@ -10,14 +10,16 @@ import io
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
+from captions.media import raw
 from captions.media.bombs import refuse_costly, refuse_size, refuse_structure
 from captions.media.errors import Limits, MediaError
-from captions.media.sniffing import Kind, Sniffed
+from captions.media.sniffing import RAW, Kind, Sniffed
 
 # Both sides of a working picture are at least this many pixels long where the original's are: twice what the
 # fingerprint looks at, so that neither averaging nor libjpeg's scaling shows in it. Of pictures too large for their
@@ -82,12 +84,31 @@ def _decoder_errors(what: str) -> Iterator[None]:
         raise MediaError("broken", f"{what} cannot be decoded") from error
 
 
+LARGE_PIXELS = 12_500_000
+"""Above it, decoding a picture takes hundreds of megabytes (up to 20 bytes a pixel)."""
+_one_large = Lock()
+
+
+def one_at_a_time(
+    sniffed: Sniffed, lock: AbstractContextManager[object] | None = None
+) -> AbstractContextManager[object]:
+    """Return what is held while a picture is decoded: for a large one a lock, the process's own if none is given."""
+    large = (sniffed.width or 0) * (sniffed.height or 0) > LARGE_PIXELS
+    return (lock or _one_large) if large else nullcontext()
+
+
 def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.Image, Sniffed]:
     """Open a picture without decoding it, and complete `sniffed` with its size and frames.
 
     Raises MediaError: `bomb` where it is larger than `limits` allow, `broken` where its header is.
     """
     assert sniffed.format is not None
+    if sniffed.format == RAW:
+        preview = raw.preview(data)
+        image, shown = open_picture(preview.data, replace(sniffed, format="JPEG"), limits)
+        if preview.orientation != 1 and _orientation(image) == 1:
+            image.getexif()[_ORIENTATION] = preview.orientation
+        return image, replace(shown, frames=1, kind="image")
     what = f"the {sniffed.format} file"
     refuse_structure(data, sniffed.format, limits)
     with _decoder_errors(what):
@@ -287,6 +308,10 @@ def _on_white(part: Image.Image, background: tuple[int, int, int] = (255, 255, 2
     return under
 
 
+_NARROW = 0.25
+"""Share of the range of its depth below which a grey picture is stretched to what it uses of it."""
+
+
 def _range(image: Image.Image) -> tuple[float, float]:
     """Return (the value that becomes black, the factor to 0..255) for pixels deeper than 8 bits."""
     if image.mode.startswith("I;16"):
@@ -294,7 +319,11 @@ def _range(image: Image.Image) -> tuple[float, float]:
         tags = getattr(image, "tag_v2", None)
         if tags is not None and isinstance(tags.get(258), tuple):
             bits = tags[258][0]  # BitsPerSample: 12-bit scans fill a sixteenth of the range
-        return 0.0, 255.0 / ((1 << min(max(bits, 8), 16)) - 1)
+        most = (1 << min(max(bits, 8), 16)) - 1
+        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band
+        if 0 < high - low < most * _NARROW:
+            return low, 255.0 / (high - low)  # a sensor's 8 to 12 bits in 16: black, unless it is stretched
+        return 0.0, 255.0 / most
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # these modes have one band
     if image.mode == "I" and low >= 0 and high <= 65535:
         return 0.0, 255.0 / 65535 if high > 255 else 1.0
@@ -350,7 +379,7 @@ def model_copy(
     from captions.media.inspection import opened
 
     image, sniffed = opened(data, limits or Limits())
-    with _decoder_errors(f"the {sniffed.format} file"):
+    with one_at_a_time(sniffed), _decoder_errors(f"the {sniffed.format} file"):
         width, height = image.size
         shrink = min(1.0, max_side / max(width, height))
         target = max(1, round(width * shrink)), max(1, round(height * shrink))

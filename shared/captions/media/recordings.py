@@ -12,9 +12,12 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from captions.media import h264
 from captions.media.errors import MediaError
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ _FULLEST = 0.9
 # Demuxers that read one file and nothing else: playlists and the like open further files and URLs by themselves.
 _CONTAINERS = ",".join(
     ("wav", "w64", "mp3", "flac", "ogg", "mov", "matroska", "webm", "aac", "amr", "asf", "avi", "aiff", "caf", "au",
-     "mpeg", "mpegts", "mpegvideo", "flv", "gsm", "ac3", "eac3", "ape", "wv", "tta")
+     "mpeg", "mpegts", "mpegvideo", "flv", "gsm", "ac3", "eac3", "ape", "wv", "tta", "dts")
 )  # fmt: skip
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none", "max_streams": "64"}
 _DAMAGED_PACKETS = 200
@@ -55,7 +58,14 @@ _RATES = range(4_000, 384_001)
 _CHANNELS = range(1, 33)
 _LEVEL_BLOCK = 30 * RATE // _FRAME * _FRAME
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 36_000_000
+"""Of a frame of video: 8K (7,680 x 4,320) has 33 million."""
+MAX_KEPT_PIXELS = 180_000_000
+"""Of a frame times the frames that a decoder has to keep: what H.264 allows at its highest level (table A-1, 6.2:
+696,320 macroblocks), some 270 MB. A file that asks for more is made to fill the memory."""
+_LARGE_PIXELS = 9_000_000
+_one_large = Lock()
+"""Held while a video of larger frames is decoded: two of them at once would fill the function's memory."""
 _THUMBNAIL = (16, 16)
 _BLANK = 3.0
 """Standard deviation of the luma (of 255) below which a frame shows nothing."""
@@ -245,13 +255,18 @@ def key_frames(
         context = stream.codec_context
         if context.width * context.height > max_pixels:
             raise MediaError("bomb", f"the video has {context.width} x {context.height} pixels, more than are decoded")
+        kept = h264.reference_frames(bytes(context.extradata or b"")) if context.name == "h264" else None
+        if kept is not None and context.width * context.height * (kept + 1) > MAX_KEPT_PIXELS:
+            size = f"{context.width} x {context.height}"
+            raise MediaError("bomb", f"the video has its decoder keep {kept} frames of {size} pixels")
         context.options = {**context.options, "max_pixels": str(max_pixels)}
         moments = _moments(_duration_s(container), count * _CANDIDATES_PER_FRAME)
-        seen = _seen(container, stream, moments, budget, longest_side)
-        if len(seen) < min(count, len(moments)) and len(moments) > 1:
-            # Few key frames, far apart: decode up to each moment instead.
-            exact = _moments(_duration_s(container), count)
-            seen |= _seen(container, stream, exact, budget, longest_side, exactly=True)
+        with _one_large if context.width * context.height > _LARGE_PIXELS else nullcontext():
+            seen = _seen(container, stream, moments, budget, longest_side)
+            if len(seen) < min(count, len(moments)) and len(moments) > 1:
+                # Few key frames, far apart: decode up to each moment instead.
+                exact = _moments(_duration_s(container), count)
+                seen |= _seen(container, stream, exact, budget, longest_side, exactly=True)
     if not seen:
         raise MediaError("broken", "no picture of the video can be decoded")
     return [_jpeg(at_s, picture) for at_s, picture in _most_different(sorted(seen.items(), key=_at), count)]

@@ -8,9 +8,11 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
-from captions.media import containers
+from captions.media import containers, raw
 from captions.media.errors import MediaError
 
+RAW = "RAW"
+"""The `format` of camera raw files, of which the preview is read."""
 Kind = Literal["image", "animation", "document", "audio", "video"]
 
 
@@ -19,7 +21,8 @@ class Sniffed:
     """What a file is: its kind and media type, and the facts its header tells (None where it tells none).
 
     `width` and `height` are in pixels as stored (before orientation), `frames` counts frames or pages, `duration_s`
-    is in seconds. `format` is the Pillow plugin that reads a picture.
+    is in seconds. `format` is the Pillow plugin that reads a picture. `note` is what a reader of the caption should
+    know of the file.
     """
 
     kind: Kind
@@ -29,6 +32,7 @@ class Sniffed:
     height: int | None = None
     frames: int = 1
     duration_s: float | None = None
+    note: str | None = None
 
 
 # Pictures: signature -> (Pillow format, media type). Only formats that Pillow decodes itself, in process: no
@@ -116,8 +120,8 @@ def signature(data: bytes) -> Sniffed:
 
 
 def _picture(data: bytes) -> Sniffed | None:
-    if data[:4] in (b"II*\0", b"MM\0*") and _is_camera_raw(data):
-        raise MediaError("unsupported", "camera raw pictures are not captioned")
+    if (camera_raw := raw.media_type(data)) is not None:
+        return Sniffed("image", camera_raw, RAW)
     for signature, name, media_type in _PICTURES:
         if name == "CUR" and data[4:6] == b"\0\0":
             continue  # no cursor in it: an uncompressed Targa begins the same
@@ -152,21 +156,7 @@ def _container(data: bytes) -> Sniffed | None:
     found = containers.identify(data)
     if found is None:
         return None
-    return Sniffed(found.kind, found.media_type, duration_s=found.duration_s)
-
-
-def _is_camera_raw(data: bytes) -> bool:
-    """Whether a TIFF is a DNG (its DNGVersion tag, DNG specification 1.7) or a Canon CR2."""
-    order = "<" if data[:2] == b"II" else ">"
-    if data[8:10] == b"CR":
-        return True
-    try:
-        start = struct.unpack_from(f"{order}I", data, 4)[0]
-        count = struct.unpack_from(f"{order}H", data, start)[0]
-        tags = [struct.unpack_from(f"{order}H", data, start + 2 + 12 * entry)[0] for entry in range(count)]
-    except struct.error:
-        return False
-    return 50706 in tags
+    return Sniffed(found.kind, found.media_type, duration_s=found.duration_s, note=found.note)
 
 
 def _looks_like_svg(data: bytes) -> bool:

@@ -383,7 +383,7 @@ class Worker:
                 tags=output.tags,
                 safety=output.safety,
                 confidence=round(answered.confidence, 4),
-                data=output.data,
+                data=output.data | ({"note": job.note} if job.note else {}),
             )
         )
         ended = await asyncio.to_thread(

@@ -7,7 +7,7 @@ followers' keys come from the event itself, so that a repetition finds what the 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore
 from typing import Any, Literal
 
 from captions import media, telemetry
@@ -56,7 +56,7 @@ class Intake:
     """The policy as it stands now; None: the packaged one with the settings' language."""
 
     def __post_init__(self) -> None:
-        self._decoders, self._one_large = BoundedSemaphore(DECODERS), Lock()
+        self._decoders = BoundedSemaphore(DECODERS)
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
@@ -262,6 +262,7 @@ class Intake:
                     prompt_version=target.ask.version,
                     ask=target.ask,
                     looks=looks,
+                    note=found.note,
                     since=record.recaption.at if record.recaption else None,
                     claim=ClaimRef(id=claim_id, generation=generation),
                     queued_at=now,
@@ -326,7 +327,7 @@ class Intake:
                 raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
             return found, nothing, None, said
         said = self.objects.fetch(upload, replicas=replicas)
-        inspected = media.inspect(said.data, limits, one_large=self._one_large)
+        inspected = media.inspect(said.data, limits)
         if not routes.captioned_at_all(inspected.kind, rules):
             return inspected, nothing, None, said
         if inspected.kind in ("audio", "video"):
