@@ -76,8 +76,8 @@ def _by_model(record: Record, whole: Spending) -> Iterator[tuple[str, Spending]]
     models: dict[str, Spending] = {}
     for call in _calls(record):
         _add_call(models.setdefault(str(call.get("model") or NONE), Spending(uploads=1)), call)
-    if record.superseded_cost is not None:
-        models.setdefault(NONE, Spending(uploads=0 if models else 1)).cost += record.superseded_cost
+    if record.superseded_calls or record.superseded_cost is not None:
+        _add_superseded(models.setdefault(NONE, Spending(uploads=0 if models else 1)), record)
     if not models or whole.copied:
         copied = models.setdefault(NONE, Spending(uploads=0 if models else 1))
         copied.copied, copied.saved, copied.saved_unknown = whole.copied, whole.saved, whole.saved_unknown
@@ -88,7 +88,7 @@ def _whole(record: Record) -> Spending:
     found = Spending(uploads=1)
     for call in _calls(record):
         _add_call(found, call)
-    found.cost += record.superseded_cost or Decimal(0)
+    _add_superseded(found, record)
     if record.source == "cache" and record.provenance is not None:
         found.copied = 1
         if record.provenance.saved is None:
@@ -96,6 +96,13 @@ def _whole(record: Record) -> Spending:
         else:
             found.saved = Decimal(record.provenance.saved)
     return found
+
+
+def _add_superseded(to: Spending, record: Record) -> None:
+    """Add what versions took that were replaced since; of them the record holds sums only."""
+    to.calls += record.superseded_calls
+    to.cost_unknown += record.superseded_unknown
+    to.cost += record.superseded_cost or Decimal(0)
 
 
 def _add_call(to: Spending, call: Mapping[str, Any]) -> None:

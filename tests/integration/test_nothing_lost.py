@@ -30,6 +30,7 @@ from captions.records.table import (
     kept,
     to_item,
 )
+from captions_cli.spending import spending
 from support.worker import Workshop
 
 EASY, HARD = "GLM-4.5V", "Qwen/Qwen3-VL-32B-Instruct"
@@ -408,3 +409,80 @@ def test_a_record_has_room_for_everything_at_its_largest(shop: Workshop, photo: 
     assert records.note(record.upload, now + 60, now=now, attempts=held, draft=draft)
     assert shop.dedupe.record("a.jpg").draft == draft
     assert sum(map(calls, shop.dedupe.record("a.jpg").attempts)) == 10_000
+
+
+# -- the same content again --------------------------------------------------------------------------------------------
+
+
+def edited(shop: Workshop, key: str, data: bytes, words: str) -> Record:
+    record = captioned(shop, key, data)
+    return Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(record, words, now=shop.dedupe.clock() + 1)
+
+
+def test_words_of_a_person_stay_in_force_when_the_same_bytes_come_again(shop: Workshop, photo: bytes) -> None:
+    """As every sync of a folder uploads them: under another version, with nothing to be paid."""
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    for _ in range(2):
+        shop.dedupe.clock.at += 60
+        event = shop.dedupe.aws.put("a.jpg", photo)
+        assert shop.dedupe.deliver(event) == "hit"
+        assert shop.dedupe.deliver(event) == "duplicate"
+        record = shop.dedupe.record("a.jpg")
+        assert (record.state, record.source, record.reviewed) == ("captioned", "human", True)
+        assert record.result is not None
+        assert (record.result.text, record.result.language) == ("The roof of Casa Milà", "en")
+    assert len(shop.paid()) == 1
+
+
+def test_they_stay_in_force_after_the_object_was_deleted_between(shop: Workshop, photo: bytes) -> None:
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
+    shop.dedupe.upload("a.jpg", photo)
+
+    record = shop.dedupe.record("a.jpg")
+    assert (record.source, record.result.text if record.result else None) == ("human", "The roof of Casa Milà")
+
+
+def test_words_about_other_content_only_stand_beside_it(shop: Workshop, photo: bytes, other_photo: bytes) -> None:
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+
+    record = captioned(shop, "a.jpg", other_photo)
+
+    assert (record.source, record.reviewed) == ("model", False)
+    assert record.human is not None
+    assert record.human.text == "The roof of Casa Milà"
+    assert shop.dedupe.upload("a.jpg", photo) == "hit"  # and are in force again with what they are about
+    assert shop.dedupe.record("a.jpg").source == "human"
+
+
+def test_a_copy_under_another_key_gets_the_models_words(shop: Workshop, photo: bytes) -> None:
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+
+    assert shop.dedupe.upload("b.jpg", photo) == "hit"
+    assert shop.dedupe.record("b.jpg").source == "cache"
+
+
+def test_what_replaced_versions_took_stays_in_the_account_where_its_price_is_unknown(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    before = captioned(shop, "a.jpg", photo)
+    assert before.provenance is not None
+    known = [attempt.get("cost") for attempt in before.provenance.attempts]
+    captioned(shop, "a.jpg", other_photo)
+    shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
+
+    record = shop.dedupe.record("a.jpg")
+    (_, total) = spending([record], "day")
+    assert total.calls == len(shop.paid()) == 2
+    assert total.cost_unknown == 2 * known.count(None)
+
+
+def test_of_a_model_without_a_price_the_account_never_says_that_it_cost_nothing(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    shop.worker.policies = lambda: load('[tiers.easy]\nmodels = ["GLM-4.6V"]\n[tiers.hard]\nmodels = ["GLM-4.6V"]\n')
+    captioned(shop, "a.jpg", photo)
+    captioned(shop, "a.jpg", other_photo)
+
+    (_, total) = spending([shop.dedupe.record("a.jpg")], "day")
+    assert (total.calls, total.cost_unknown, total.as_dict()["cost"]) == (2, 2, None)

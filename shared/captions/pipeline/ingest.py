@@ -23,7 +23,18 @@ from captions.picture_class import Looks, classify
 from captions.pipeline.publish import Asked, HandOver, Outcome
 from captions.pipeline.sweep import LONGEST_REST_SECONDS
 from captions.queues import ClaimRef, Job, Queues, Revisit, backoff
-from captions.records.table import Accepted, Duplicate, Provenance, Reason, Record, Records, Superseded, spent
+from captions.records.table import (
+    Accepted,
+    Duplicate,
+    Human,
+    Provenance,
+    Reason,
+    Record,
+    Records,
+    Result,
+    Superseded,
+    spent,
+)
 from captions.routing import routes
 from captions.uploads.s3_objects import Fetched, GoneError, Objects, ReplicaError, UnreadableError
 from captions.uploads.version import Deletion, Ignored, ObjectVersion, Restored, Upload
@@ -227,6 +238,10 @@ class Intake:
                 kind=found.kind,
                 media_type=found.media_type,
             )
+        content = fingerprint.exact
+        if (words := _words_about(record, content)) is not None:
+            # The very thing that a person described was uploaded again, as a sync of a folder does.
+            return self._spoken(record, words, target.task.name, content, found)
         if target.task.exact_only:
             fingerprint = Fingerprint(exact=fingerprint.exact)
         if record.recaption is not None and record.claim is not None:
@@ -239,7 +254,7 @@ class Intake:
             case Hit(claim):
                 match_kind = "near" if set(claim.exact).isdisjoint(fingerprint.exact) else "exact"
                 outcome = Outcome.read(claim.outcome or {})
-                return self._hit(record, outcome, match_kind, found.kind, found.media_type)
+                return self._hit(record, outcome, match_kind, found.kind, found.media_type, content)
             case Follow(claim_id):
                 self.records.progress(
                     upload,
@@ -249,6 +264,7 @@ class Intake:
                     kind=found.kind,
                     media_type=found.media_type,
                     claim=ClaimRef(id=claim_id, generation=0),
+                    content=content,
                 )
                 telemetry.count("InFlightTwin")
                 return "waiting"
@@ -278,6 +294,7 @@ class Intake:
                     kind=found.kind,
                     media_type=found.media_type,
                     claim=job.claim,
+                    content=content,
                 )
                 telemetry.count("CacheMiss")
                 return "queued"
@@ -335,7 +352,35 @@ class Intake:
         looks = classify(inspected.picture) if inspected.picture is not None else None
         return inspected, fingerprint_image(inspected), looks, said
 
-    def _hit(self, record: Record, outcome: Outcome, match_kind: str, kind: str, media_type: str) -> Ending:
+    def _spoken(
+        self, record: Record, words: Human, task: str, content: tuple[str, ...], found: media.Sniffed
+    ) -> Ending:
+        ended = self.records.finish(
+            record.upload,
+            "captioned",
+            now=self.now(),
+            source="human",
+            result=Result(text=words.text, language=words.language, task=task),
+            provenance=_paid(record),
+            kind=found.kind,
+            media_type=found.media_type,
+            content=content,
+            human=words.model_copy(update={"sequencer": record.sequencer, "content": content}),
+        )
+        if ended is not None:
+            self.notifier.ended([ended])
+        telemetry.count("HumanWordsKept")
+        return "hit"
+
+    def _hit(
+        self,
+        record: Record,
+        outcome: Outcome,
+        match_kind: str,
+        kind: str,
+        media_type: str,
+        content: tuple[str, ...],
+    ) -> Ending:
         ended = self.records.finish(
             record.upload,
             "captioned",
@@ -345,6 +390,7 @@ class Intake:
             provenance=outcome.copied(record.attempts),
             kind=kind,
             media_type=media_type,
+            content=content,
         )
         if ended is not None:
             telemetry.cache_hit(match_kind, outcome.cost)
@@ -384,6 +430,14 @@ class Intake:
         if ended is not None:
             self.notifier.ended([ended])
         return "deleted"
+
+
+def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
+    """Return what a person wrote about an earlier version under this name that had the same content."""
+    words = record.human
+    if words is None or words.action != "edited" or record.reviewed or record.recaption is not None:
+        return None
+    return words if not set(words.content).isdisjoint(content) else None
 
 
 def _paid(record: Record) -> Provenance | None:

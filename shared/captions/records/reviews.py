@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from captions import telemetry
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
-from captions.records.table import Record, ended, from_item, timestamp, to_item
+from captions.records.table import Human, Record, ended, from_item, timestamp, to_item
 
 COUNTS_MAX_AGE_SECONDS = 300.0
 """How long a calibration is used before the counts are read again."""
@@ -85,8 +85,15 @@ class Reviews:
     def _write(
         self, record: Record, verdict: Verdict, values: Mapping[str, Any], removed: set[str], *, text: str, now: float
     ) -> Record:
-        human = {"sequencer": record.sequencer, "action": verdict, "text": text, "at": timestamp(now)}
-        values = {**values, "human": human, "updated_at": timestamp(now)}
+        human = Human(
+            sequencer=record.sequencer,
+            action=verdict,
+            text=text,
+            language=values.get("result", {}).get("language", "und"),
+            at=timestamp(now),
+            content=record.content,
+        )
+        values = {**values, "human": human.model_dump(), "updated_at": timestamp(now)}
         names = {f"#{name}": name for name in (*values, *removed, "sequencer", "updated_at")}
         expression = "SET " + ", ".join(f"#{name} = :{name}" for name in values)
         if removed:

@@ -6,6 +6,7 @@ condition false instead of overwriting something newer. Only `accept`, `delete` 
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter
@@ -49,6 +50,10 @@ of 400 KB."""
 
 _WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
 
+_PAID = ("paid", "paid_calls", "paid_unknown")
+_SUPERSEDED = ("superseded_cost", "superseded_calls", "superseded_unknown")
+"""What a version's calls cost as far as it is known, their number, and of how many it is not: kept beside the version,
+so that replacing it is a single write that need not read them."""
 _NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
 
 _serializer = TypeSerializer()
@@ -151,7 +156,10 @@ class Human(BaseModel):
     """The version it was said about; a later one has other pixels, so that it then only stands beside the record."""
     action: Literal["edited", "accepted"] = "edited"
     text: str = ""
+    language: str = "und"
     at: str = ""
+    content: tuple[str, ...] = ()
+    """Keys of exact identity of what they spoke about: where it is uploaded again, their words stay in force."""
 
 
 class Suggestion(BaseModel):
@@ -244,10 +252,11 @@ def spent_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | No
     return None if total is None or before is None else format(Decimal(total) - Decimal(before), "f")
 
 
-def _known_cost(attempts: Iterable[Mapping[str, Any]]) -> Decimal:
-    """Add up what attempts cost as far as it is known, in dollars."""
+def _sums(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int]:
+    """Return what attempts cost as far as it is known, in dollars, their calls, and those of unknown cost."""
     costs = (attempt.get("cost") for attempt in attempts)
-    return sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
+    known = sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
+    return known, sum(map(calls, attempts)), sum(calls(each) for each in attempts if each.get("cost") is None)
 
 
 def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -378,6 +387,12 @@ class Record(BaseModel):
     suggestion: Suggestion | None = None
     """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
     recaption: Recaption | None = None
+    content: tuple[str, ...] = ()
+    """Keys of exact identity of what was last looked at under this name (`Fingerprint.exact`)."""
+    superseded_calls: int = 0
+    """Calls made for versions that were replaced since, or whose answer came too late."""
+    superseded_unknown: int = 0
+    """Of these, the calls whose cost is unknown."""
     superseded_cost: Decimal | None = None
     """Dollars paid for versions of the object that were replaced, as far as they are known."""
     draft: Draft | None = None
@@ -493,7 +508,7 @@ class Records:
         """Note a new upload, unless this or a newer event of the object was noted before.
 
         What a person wrote about an earlier version stays beside the record, and what such a version cost in its
-        `superseded_cost`. `due` is when the sweep shall look.
+        `superseded_cost`, `superseded_calls` and `superseded_unknown`. `due` is when the sweep shall look.
         """
         values = {
             "bucket": upload.bucket,
@@ -509,7 +524,7 @@ class Records:
         }
         cleared = {
             "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
-            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", "paid",
+            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", *_PAID,
             *(name for name, value in values.items() if value is None),
         }  # fmt: skip
         changed, item = self._update(
@@ -518,7 +533,7 @@ class Records:
             remove=cleared,
             condition="attribute_not_exists(asset) OR sequencer < :decided_on",
             names={":decided_on": upload.sequencer},
-            added=("superseded_cost", "paid"),
+            added=tuple(zip(_SUPERSEDED, _PAID, strict=True)),
         )
         record = Record.from_item(item) if item else None
         if changed and record is not None:
@@ -613,6 +628,7 @@ class Records:
         kind: str | None = None,
         media_type: str | None = None,
         claim: ClaimRef | None = None,
+        content: Sequence[str] = (),
     ) -> bool:
         """Move a pending upload on and say when the sweep shall look; False when it is not pending.
 
@@ -624,6 +640,7 @@ class Records:
             "kind": kind,
             "media_type": media_type,
             "claim": claim.model_dump() if claim else None,
+            "content": list(content) or None,
             "updated_at": timestamp(now),
             **_pending(upload.asset, due),
         }
@@ -717,23 +734,27 @@ class Records:
         state: Ended,
         *,
         now: float,
-        source: Literal["model", "cache"] | None = None,
+        source: Literal["model", "cache", "human"] | None = None,
         result: Result | None = None,
         provenance: Provenance | None = None,
         reason: Reason | None = None,
         kind: str | None = None,
         media_type: str | None = None,
         claim: ClaimRef | None = None,
+        content: Sequence[str] = (),
+        human: Human | None = None,
     ) -> Record | None:
         """End an upload; None when it was superseded, or had ended before.
 
-        `claim` is the one that the answer was paid under: dedupe may have died before it noted that.
+        `claim` is the one that the answer was paid under: dedupe may have died before it noted that. `human` is whose
+        words the result is (source `human`), about this version from now on.
 
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
         """
         final = ended(upload.asset, state, now)
         about: dict[str, Any] = {"kind": kind, "media_type": media_type, "claim": claim.model_dump() if claim else None}
+        about |= {"content": list(content) or None, "human": human.model_dump() if human else None}
         told = {
             "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
             "reason": reason.model_dump() if reason else None,
@@ -816,19 +837,20 @@ class Records:
 
         Told again, right away as by a client that lost the answer to its write, the same calls are not added again.
         """
-        cost = _known_cost(attempts)
-        if not cost:
+        if not attempts:
             return
+        sums = {f":{name}": value for name, value in zip(_SUPERSEDED, _sums(attempts), strict=True)}
         named = "".join(sorted(call_id(attempt) for attempt in attempts))
         marker = hashlib.sha256(named.encode()).hexdigest()[:16]
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
                 Key=_key(asset),
-                UpdateExpression="ADD superseded_cost :cost SET superseded_last = :marker",
+                UpdateExpression=f"ADD {', '.join(f'{name} :{name}' for name in _SUPERSEDED)}"
+                " SET superseded_last = :marker",
                 ConditionExpression="attribute_exists(asset) AND"
                 " (attribute_not_exists(superseded_last) OR superseded_last <> :marker)",
-                ExpressionAttributeValues=to_item({":cost": cost, ":marker": marker}),
+                ExpressionAttributeValues=to_item({**sums, ":marker": marker}),
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return
@@ -925,26 +947,25 @@ class Records:
         names: Mapping[str, Any],
         remove: Iterable[str] = (),
         counted: str | None = None,
-        added: tuple[str, str] | None = None,
+        added: Sequence[tuple[str, str]] = (),
     ) -> tuple[bool, dict[str, Any] | None]:
         """Update one item under a condition: whether it held, and the item as it then stands (None: there is none).
 
-        `counted` names a number that grows by one with it, `added` one that grows by another number of the item.
+        `counted` names a number that grows by one with it, `added` pairs of one that grows and the
+        number of the item that it grows by.
         """
         given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
-        if cost := _known_cost(made):
-            given["paid"] = cost  # for when the version is replaced: that is one write, which does not read attempts
-        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS, *(added or ()))}
+        given |= {name: value for name, value in zip(_PAID, _sums(made), strict=True) if value}
+        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS, *itertools.chain(*added))}
         expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
         bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
         if counted:
             placeholders[counted] = f"#{counted}"
             expression += f", #{counted} = if_not_exists(#{counted}, :zero) + :one"
             bound |= {":zero": 0, ":one": 1}
-        if added:
-            grows, by = (f"if_not_exists(#{name}, :none)" for name in added)
-            expression += f", #{added[0]} = {grows} + {by}"
+        for grows, by in added:
+            expression += f", #{grows} = if_not_exists(#{grows}, :none) + if_not_exists(#{by}, :none)"
             bound[":none"] = 0
         removed = sorted(set(remove) - set(given))
         if removed:
