@@ -56,10 +56,11 @@ JOBS ?= $(shell expr 2 \* "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)")
 test: install ## unit, integration, template and end-to-end tests; FAST=1 runs the first and the third, for working
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(FAST),tests/unit tests/template)
 
-lint: install ## ruff, mypy --strict and cfn-lint
+lint: install ## ruff, mypy --strict, import-linter and cfn-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/cfn-lint template.yaml monitoring.yaml cli/captions_cli/results.yaml
 
 format: install ## let ruff rewrite what it can

@@ -42,7 +42,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pipeline import FORMS, collages, encoded, sources
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.aws.faults import AwsFault, AwsFaults
 from captions_cli.spending import spending

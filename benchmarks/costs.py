@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import pipeline
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.local import LocalStack
 from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward
 from support.capacity import Meter

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.local import LocalStack
 
 ROOT = Path(__file__).parents[1]

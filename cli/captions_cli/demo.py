@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli import background, loopback
 from captions_cli.demo_uploads import DemoUpload, uploads
 from captions_cli.errors import CommandError, ExitCode

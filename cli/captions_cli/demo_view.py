@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli import rendering
 from captions_cli.demo import Audience, Outcome, Report
 from captions_cli.demo_uploads import DemoUpload

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from captions.records.table import PENDING, SHARDS, Record, Records
+from captions.records.record import PENDING, SHARDS, Record
+from captions.records.table import Records
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.printable import printable
 from captions_cli.stack import Stack

@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from captions.config.policy import Policy
 from captions.gateway.catalogue import Catalogue
 from captions.queues import Queues, Revisit
-from captions.records.table import Record, Records, calls
+from captions.records.attempts import calls
+from captions.records.record import Record
+from captions.records.table import Records
 from captions.routing import routes
 from captions.routing.routes import Chains
 from captions.tasks import TASKS, Ask

@@ -14,7 +14,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Literal
 
-from captions.records.table import Record, Records
+from captions.records.record import Record
+from captions.records.table import Records
 from captions.uploads.version import SEQUENCER_WIDTH
 from captions_cli import listing
 from captions_cli.stack import Stack

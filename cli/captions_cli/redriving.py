@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captions.queues import Queues, Revisit
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli import listing
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.printable import printable

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from captions.gateway.catalogue import Catalogue, Comparison
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.printable import printable, printable_json
 from captions_cli.spending import Spending, known
 from captions_cli.uploading import NotSent, Planned, Sent

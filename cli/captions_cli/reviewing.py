@@ -3,8 +3,8 @@
 import time
 
 from captions.completion_events import Notifier
+from captions.records.record import Record
 from captions.records.reviews import ChangedMeanwhileError, NotReviewableError, Reviews
-from captions.records.table import Record
 from captions_cli import listing
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.printable import printable

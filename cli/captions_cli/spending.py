@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from captions.records.table import Record, calls
+from captions.records.attempts import calls
+from captions.records.record import Record
 
 By = Literal["day", "model", "task", "prefix"]
 NONE = "-"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions.tasks.subtitles import Segment, srt, webvtt
 from captions_cli.errors import CommandError, ExitCode
 

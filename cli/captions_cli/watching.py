@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from captions.records.table import Record, Records
+from captions.records.record import Record
+from captions.records.table import Records
 from captions_cli.stack import Stack
 from captions_cli.uploading import Sent
 

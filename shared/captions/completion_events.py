@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from captions.records.table import Record
+from captions.records.record import Record
 
 SOURCE = "media-captions"
 DETAIL_TYPES = {

@@ -7,20 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from captions.picture_class import Looks
+from captions.records.record import ClaimRef
 from captions.tasks import Ask
 from captions.uploads.version import ObjectVersion
 
 MAX_DELAY_SECONDS = 900
 """The longest an SQS message can be delayed (Amazon SQS, message quotas)."""
-
-
-class ClaimRef(BaseModel):
-    """The claim on the near-duplicate index that a job was led from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    generation: int
 
 
 class Job(BaseModel):

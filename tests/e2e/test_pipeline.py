@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.local import LocalStack
 from support.pipeline import MEDIA
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.local import LocalStack
 from captions_cli.subtitles import words
 from support.recordings import PHRASE, encoded, film, samples

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.artifacts import lambda_python
 from captions_cli.local.model_endpoint.running import LocalEndpoint

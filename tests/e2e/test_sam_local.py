@@ -21,7 +21,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from samtranslator.yaml_helper import yaml_parse
 
-from captions.records.table import Record, Records
+from captions.records.record import Record
+from captions.records.table import Records
 from captions_cli.local import LocalStack
 from support.permissions import Witness, allowed
 from support.sam import ROOT, SamLocal, bridge_address, container_template, docker

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captions.records.table import Record
+from captions.records.record import Record
 from captions.tasks import TASKS
 from captions_cli.local import LocalStack
 from support.drawn import ORDERS, bar_chart, film, page, png

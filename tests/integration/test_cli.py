@@ -16,8 +16,11 @@ import pytest
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
+from captions.aws.dynamodb import to_item
 from captions.queues import Revisit
-from captions.records.table import Provenance, Reason, Record, Records, Result, fitted, spent, to_item
+from captions.records.attempts import spent
+from captions.records.record import Provenance, Reason, Record, Result, fitted
+from captions.records.table import Records
 from captions.tasks import TASKS, Ask
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from captions_cli import recaptioning

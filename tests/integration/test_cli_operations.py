@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 from werkzeug.wrappers import Response
 
-from captions.records.table import Record, Records
+from captions.records.record import Record
+from captions.records.table import Records
 from captions_cli import alarms, reconciling, synthetic
 from captions_cli.demo import PRICED_MODELS
 from captions_cli.errors import CommandError

@@ -12,7 +12,8 @@ from captions import telemetry
 from captions.config.policy import load
 from captions.gateway import Gateway
 from captions.queues import Revisit
-from captions.records.table import MAX_DRAFT_BYTES, Record
+from captions.records.record import Record
+from captions.records.table import MAX_DRAFT_BYTES
 from captions_cli.spending import spending
 from support.worker import Workshop
 

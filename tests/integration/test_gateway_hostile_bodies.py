@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from captions.aws.dynamodb import to_item
 from captions.gateway import Completion, Endpoint, Gateway, Request
 from captions.gateway.catalogue import load
 from captions.gateway.transport import MOST_ANSWER_BYTES
-from captions.records.table import Provenance, spent, to_item
+from captions.records.attempts import spent
+from captions.records.record import Provenance
 
 FIRST, SECOND = "GPT-4o", "GLM-4.6V"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captions.records.table import Human, Reason, Result
+from captions.records.record import Human, Reason, Result
 from captions.uploads.version import UnreadableEventError
 from support.pipeline import MEDIA, Dedupe
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from captions import telemetry
+from captions.aws.dynamodb import to_item
 from captions.completion_events import Notifier
 from captions.config.environment import SweepSettings
 from captions.config.policy import load
@@ -16,20 +17,10 @@ from captions.pipeline import caption
 from captions.pipeline.publish import Outcome
 from captions.pipeline.sweep import Sweeper
 from captions.queues import Revisit
+from captions.records.attempts import calls, kept
+from captions.records.record import MAX_RESULT_BYTES, Draft, Provenance, Record, Result, fitted
 from captions.records.reviews import Reviews
-from captions.records.table import (
-    MAX_DRAFT_BYTES,
-    MAX_RESULT_BYTES,
-    Begun,
-    Draft,
-    Provenance,
-    Record,
-    Result,
-    calls,
-    fitted,
-    kept,
-    to_item,
-)
+from captions.records.table import MAX_DRAFT_BYTES, Begun
 from captions_cli.spending import spending
 from support.worker import Workshop
 

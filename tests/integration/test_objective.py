@@ -9,8 +9,8 @@ from captions.config.environment import SweepSettings
 from captions.gateway import EVERYTHING, ControlTable, Reservation, SharedCircuit
 from captions.pipeline.sweep import ControlState, Sweeper, read_control
 from captions.queues import Queues
+from captions.records.record import Reason
 from captions.records.slo import Objective
-from captions.records.table import Reason
 from support.pipeline import Aws, Dedupe
 
 SECONDS = 900.0

@@ -10,8 +10,8 @@ from captions.config.policy import load
 from captions.overrides import UnreadableError, read
 from captions.quality.calibration import bin_of
 from captions.queues import Job, Revisit
+from captions.records.record import MAX_RESULT_BYTES, Record
 from captions.records.reviews import Calibrations, ChangedMeanwhileError, NotReviewableError, Reviews, read_verdicts
-from captions.records.table import MAX_RESULT_BYTES, Record
 from support.pipeline import REGION, Aws
 from support.worker import Workshop
 

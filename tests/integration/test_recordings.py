@@ -11,7 +11,7 @@ import pytest
 from captions.gateway import Endpoint, Gateway
 from captions.gateway.catalogue import load
 from captions.queues import Job
-from captions.records.table import Record
+from captions.records.record import Record
 from captions.tasks.subtitles import Segment, webvtt
 from captions_cli.local.model_endpoint import LocalEndpoint
 from captions_cli.spending import spending

@@ -11,7 +11,8 @@ from captions.config.environment import SweepSettings
 from captions.pipeline import sweep as sweeping
 from captions.pipeline.sweep import Sweeper
 from captions.queues import Job, Revisit
-from captions.records.table import SHARDS, Record, Records, shard_of
+from captions.records.record import SHARDS, Record, shard_of
+from captions.records.table import Records
 from captions.uploads.version import Upload, pad_sequencer
 
 LEASE_SECONDS = 450

@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 from captions.near_duplicates import Neighbours
 from captions.pipeline.ingest import Intake
 from captions.queues import Job, Revisit
-from captions.records.table import Record, Records
+from captions.records.record import Record
+from captions.records.table import Records
 from captions.uploads.version import from_event
 
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"

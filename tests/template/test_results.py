@@ -13,7 +13,7 @@ from moto import mock_aws
 from samtranslator.yaml_helper import yaml_parse
 
 from captions.completion_events import DETAIL_TYPES, SOURCE, Notifier
-from captions.records.table import Record, Result
+from captions.records.record import Record, Result
 from captions.uploads.version import pad_sequencer
 
 TEMPLATE = yaml_parse((Path(__file__).parents[2] / "cli" / "captions_cli" / "results.yaml").read_text(encoding="utf-8"))

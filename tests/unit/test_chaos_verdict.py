@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captions.records.table import Record
+from captions.records.record import Record
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from typer.testing import CliRunner
 
 from captions.gateway.catalogue import Comparison, PriceChange, load
-from captions.records.table import Provenance, Reason, Record, Result
+from captions.records.record import Provenance, Reason, Record, Result
 from captions_cli import background, rendering
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app

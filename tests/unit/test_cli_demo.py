@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from captions import fingerprint, media
-from captions.records.table import Provenance, Reason, Record, Result
+from captions.records.record import Provenance, Reason, Record, Result
 from captions_cli import demo_uploads
 from captions_cli.demo import Outcome, Report
 from captions_cli.demo_uploads import DemoUpload

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from captions.records.table import Reason, Record
+from captions.records.record import Reason, Record
 from captions_cli import main, progress, rendering
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.uploading import NotSent

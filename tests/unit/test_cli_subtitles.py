@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from captions.records.table import Record, Result
+from captions.records.record import Record, Result
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.main import app
 from captions_cli.subtitles import words

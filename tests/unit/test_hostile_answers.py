@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from captions.aws.dynamodb import from_item, to_item
 from captions.config import policy
 from captions.config.environment import RoutingSettings
-from captions.records.table import Result, fitted, from_item, to_item
+from captions.records.record import Result, fitted
 from captions.routing import routes
 from captions.tasks import Ask, Seen, prompt, read, repair
 from captions.tasks.code import unfenced

@@ -9,18 +9,17 @@ import pytest
 from captions.gateway import Attempt
 from captions.inference.part_store import Forgetful
 from captions.inference.recording import Call
-from captions.records.table import (
+from captions.records.attempts import (
     MAX_ATTEMPTS_BYTES,
     MAX_ATTEMPTS_KEPT,
     MAX_CALL_IDS,
     MAX_SUMS,
-    Provenance,
-    Record,
     call_ids,
     calls,
     kept,
     spent,
 )
+from captions.records.record import Provenance, Record
 from captions_cli.spending import spending
 
 

@@ -5,7 +5,7 @@ import pytest
 from captions.config.environment import IntakeSettings
 from captions.config.policy import KINDS, load
 from captions.queues import MAX_DELAY_SECONDS, backoff
-from captions.records.table import spent
+from captions.records.attempts import spent
 from captions.routing.routes import route, scope, tenant
 from captions.tasks import Ask, clean
 from captions.uploads.version import ObjectVersion

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from captions.tasks import Output
 
 MAX_BYTES = 140_000
-"""Of a text and its segments as JSON: a record keeps 150 KB of one result (captions.records.table)."""
+"""Of a text and its segments as JSON: a record keeps 150 KB of one result (captions.records.record)."""
 MERGED_SECONDS = (6.0, 15.0, 60.0, 600.0)
 """So long segments may become, one step after the other, while they take too much room."""
 

@@ -44,7 +44,7 @@ from captions.inference.merging import Heard, joined
 from captions.inference.part_store import Progress
 from captions.media import recordings as sounds
 from captions.quality.calibration import Platt
-from captions.records.table import call_id, call_ids
+from captions.records.attempts import call_id, call_ids
 from captions.routing.routes import Chains
 from captions.tasks import TASKS, Ask, Output, Reading, Seen, prompt
 

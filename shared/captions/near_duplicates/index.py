@@ -22,11 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
+from captions.aws.dynamodb import from_item, to_item
 from captions.config.environment import Policy
 from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Follow, Hit, Outcome, Step
-from captions.records.table import from_item, to_item
 from captions.uploads.version import ObjectVersion
 
 T = TypeVar("T")

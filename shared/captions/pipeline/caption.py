@@ -40,29 +40,13 @@ from captions.near_duplicates import Neighbours
 from captions.pipeline.publish import Asked, HandOver
 from captions.quality.calibration import Platt
 from captions.queues import Job, Queues, Revisit, backoff
-from captions.records.table import (
-    Begun,
-    Busy,
-    Draft,
-    Duplicate,
-    Ended,
-    Provenance,
-    Reason,
-    Record,
-    Records,
-    Result,
-    Superseded,
-    call_id,
-    call_ids,
-    fitted,
-    kept,
-    spent,
-    spent_since,
-    timestamp,
-)
+from captions.records.attempts import call_id, call_ids, kept, spent, spent_since
+from captions.records.record import Draft, Ended, Provenance, Reason, Record, Result, fitted
+from captions.records.table import Begun, Busy, Duplicate, Records, Superseded
 from captions.routing import routes
 from captions.routing.routes import Chains
 from captions.tasks import Ask, Seen, prompt
+from captions.timestamps import timestamp
 from captions.uploads.s3_objects import GoneError, Objects, UnreadableError
 
 STORING_SECONDS = 6.0

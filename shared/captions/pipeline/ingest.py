@@ -22,19 +22,10 @@ from captions.near_duplicates.protocol import claim_id
 from captions.picture_class import Looks, classify
 from captions.pipeline.publish import Asked, HandOver, Outcome
 from captions.pipeline.sweep import LONGEST_REST_SECONDS
-from captions.queues import ClaimRef, Job, Queues, Revisit, backoff
-from captions.records.table import (
-    Accepted,
-    Duplicate,
-    Human,
-    Provenance,
-    Reason,
-    Record,
-    Records,
-    Result,
-    Superseded,
-    spent,
-)
+from captions.queues import Job, Queues, Revisit, backoff
+from captions.records.attempts import spent
+from captions.records.record import ClaimRef, Human, Provenance, Reason, Record, Result
+from captions.records.table import Accepted, Duplicate, Records, Superseded
 from captions.routing import routes
 from captions.uploads.s3_objects import Fetched, GoneError, Objects, ReplicaError, UnreadableError
 from captions.uploads.version import Deletion, Ignored, ObjectVersion, Restored, Upload

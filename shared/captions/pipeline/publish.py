@@ -12,8 +12,10 @@ from typing import Any
 from captions import telemetry
 from captions.completion_events import Notifier
 from captions.near_duplicates import Neighbours
-from captions.queues import ClaimRef, Job, Queues, Revisit
-from captions.records.table import Ended, Provenance, Record, Records, Result, spent
+from captions.queues import Job, Queues, Revisit
+from captions.records.attempts import spent
+from captions.records.record import ClaimRef, Ended, Provenance, Record, Result
+from captions.records.table import Records
 from captions.uploads.version import ObjectVersion
 
 TELLERS = 16

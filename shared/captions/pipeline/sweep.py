@@ -14,10 +14,13 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from captions import telemetry
+from captions.aws.dynamodb import from_item
 from captions.config.environment import SweepSettings
 from captions.queues import Queues, Revisit
-from captions.records.table import SHARDS, Record, Records, from_item, timestamp
+from captions.records.record import SHARDS, Record
+from captions.records.table import Records
 from captions.telemetry import MetricUnit
+from captions.timestamps import timestamp
 
 MIN_TRIES = 3
 """How often an upload is put back, or begun by a worker that comes to nothing, before its age ends it."""

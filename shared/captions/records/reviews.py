@@ -11,8 +11,11 @@ from threading import Lock
 from typing import Any, Literal
 
 from captions import telemetry
+from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
-from captions.records.table import Human, Record, ended, from_item, timestamp, to_item
+from captions.records.record import Human, Record
+from captions.records.table import ended
+from captions.timestamps import timestamp
 
 COUNTS_MAX_AGE_SECONDS = 300.0
 """How long a calibration is used before the counts are read again."""

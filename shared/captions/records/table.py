@@ -4,447 +4,44 @@ Every write names the sequencer it was decided on, so that a repeated, late or o
 condition false instead of overwriting something newer. Only `accept`, `delete` and `reopen` leave a terminal state.
 """
 
-import base64
 import hashlib
 import itertools
-import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import islice
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
-from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from captions.queues import ClaimRef
+from captions.aws.dynamodb import to_item
+from captions.records.attempts import call_id, kept, spent, totals
+from captions.records.record import (
+    PENDING,
+    SHARDS,
+    ClaimRef,
+    Draft,
+    Ended,
+    Human,
+    Provenance,
+    Reason,
+    Recaption,
+    Record,
+    Result,
+    shard_of,
+)
+from captions.timestamps import timestamp
 from captions.uploads.version import ObjectVersion
 
-State = Literal["received", "queued", "waiting", "captioned", "rejected", "blocked", "failed", "deleted"]
-Ended = Literal["captioned", "rejected", "blocked", "failed", "deleted"]
-PENDING: tuple[State, ...] = ("received", "queued", "waiting")
-SHARDS = 8
-"""Partitions each day, and the pending uploads, are spread over in the `activity` index."""
 COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
-MAX_ATTEMPTS_KEPT = 60
-"""Model calls kept one by one in a record, older ones as sums; an item holds 400 KB (Amazon DynamoDB, quotas)."""
-MAX_ATTEMPTS_BYTES = 16_000
-"""Of the calls kept one by one, as JSON; sums take as much at the most."""
-MAX_SUMS = 20
-"""Sums of older calls in one record."""
-MAX_CALL_IDS = 1_000
-"""Calls of sums that are still told from new ones: twice the parts of the longest recording, cut for a model that hears
-30 seconds. Beyond that, a call of a part that is still kept apart (captions.inference.part_store) may count twice."""
-SEVERAL_MODELS = "-"
-"""In a sum's place for the model, where sums of one model each would be too many."""
-_CALL_ID_CHARACTERS = 8
 MAX_DRAFT_BYTES = 12_000
 """Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
-MAX_RESULT_BYTES = 250_000
-"""Of one result as JSON, so that a person's words (twice 40 KB), attempts and a draft still fit beside it into an item
-of 400 KB."""
 
-_WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
 
 _PAID = ("paid", "paid_calls", "paid_unknown")
 _SUPERSEDED = ("superseded_cost", "superseded_calls", "superseded_unknown")
 """What a version's calls cost as far as it is known, their number, and of how many it is not: kept beside the version,
 so that replacing it is a single write that need not read them."""
 _NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
-
-_serializer = TypeSerializer()
-_deserializer = TypeDeserializer()
-
-
-def to_item(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn plain values into DynamoDB attribute values; None values are left out, floats become exact decimals."""
-    return {name: _serializer.serialize(_plain(value)) for name, value in values.items() if value is not None}
-
-
-def from_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn DynamoDB attribute values into plain ones; whole numbers become int, others stay Decimal."""
-    return {name: _unwrap(_deserializer.deserialize(value)) for name, value in item.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return Decimal(repr(value))
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
-
-
-def _unwrap(value: Any) -> Any:
-    if isinstance(value, Binary):
-        return bytes(value.value)  # type: ignore[attr-defined] # the stubs leave it out
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        return int(value)
-    if isinstance(value, dict):
-        return {name: _unwrap(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_unwrap(inner) for inner in value]
-    return value
-
-
-def _floats(value: Any) -> Any:
-    """Turn DynamoDB's decimals inside plain values back into the floats they were."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {name: _floats(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_floats(inner) for inner in value]
-    return value
-
-
-def timestamp(epoch: float) -> str:
-    """ISO 8601 in UTC with microseconds, so that text sorts as time."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def shard_of(asset: str) -> int:
-    """The shard of the `activity` index an asset belongs to."""
-    return hashlib.sha256(asset.encode()).digest()[0] % SHARDS
-
-
-class Reason(BaseModel):
-    """Why an upload is rejected, blocked, failed or deleted: a code for programs and a sentence for people."""
-
-    model_config = ConfigDict(frozen=True)
-
-    code: str
-    message: str
-
-
-class Result(BaseModel):
-    """What was said about the media."""
-
-    model_config = ConfigDict(frozen=True)
-
-    text: str
-    language: str
-    task: str
-    style: str = ""
-    tags: tuple[str, ...] = ()
-    safety: str | None = None
-    """The model's verdict: safe, sensitive, unsafe or unknown."""
-    confidence: float | None = None
-    """0 to 1, as far as the pipeline trusts the answer; None where nothing was known to judge it by."""
-    data: dict[str, Any] = Field(default_factory=dict)
-    """The task's further fields, as plain JSON values."""
-    left_out: tuple[Literal["data", "tags", "text"], ...] = ()
-    """What a record has no room for: all `data`, all `tags`, the end of `text`."""
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _plain_numbers(cls, value: Any) -> Any:
-        return _floats(value)
-
-
-class Human(BaseModel):
-    """What a person said about a version: words of their own in place of the model's, or that the model's are good."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    sequencer: str = ""
-    """The version it was said about; a later one has other pixels, so that it then only stands beside the record."""
-    action: Literal["edited", "accepted"] = "edited"
-    text: str = ""
-    language: str = "und"
-    at: str = ""
-    content: tuple[str, ...] = ()
-    """Keys of exact identity of what they spoke about: where it is uploaded again, their words stay in force."""
-
-
-class Suggestion(BaseModel):
-    """A model's answer that stands beside a person's words, which it never replaces."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    result: Result
-    source: Literal["model", "cache"] = "model"
-    at: str = ""
-    replaced: bool = False
-    """Whether it is what the person's words took the place of, rather than a later answer."""
-
-
-class Recaption(BaseModel):
-    """That a captioned version is on its way once more; the caption it has stays until the new one is there."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    mode: Literal["stale", "force"]
-    at: str
-    completed_at: str | None = None
-    paid: str | None = None
-    """What the upload had cost until then, in dollars as decimal text; None: not known."""
-
-
-class Draft(BaseModel):
-    """Answers of a worker that asks on (repair, step up), so that whoever takes over from it need not pay for them."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    sequencer: str
-    claim: str
-    """The claim they were paid under."""
-    identity: str
-    """Digest of what was asked."""
-    asked: tuple[str, ...] = ()
-    """The roles whose calls were made, also those that failed."""
-    refused: tuple[str, ...] = ()
-    """The models that refused."""
-    answers: tuple[dict[str, Any], ...] = ()
-    """As `answering.stored` wrote them."""
-    calls: int = 0
-    """How many of the record's attempts, the newest, were made for it."""
-
-
-class Provenance(BaseModel):
-    """Where a result came from and what it cost, in dollars as decimal text; absent means unknown, never zero."""
-
-    model_config = ConfigDict(frozen=True)
-
-    model: str | None = None
-    reported_model: str | None = None
-    endpoint: str | None = None
-    prompt_version: str | None = None
-    identity: str | None = None
-    """Digest of everything that was asked; answers are only shared between uploads that have the same."""
-    tier: str | None = None
-    category: str | None = None
-    """What the picture looked like, without a model."""
-    score: float | None = None
-    """The answer's confidence before calibration, 0 to 1."""
-    escalated: bool | None = None
-    answered_at: str | None = None
-    """When the model gave the answer, ISO 8601; it stays that where the answer is copied."""
-    attempts: tuple[dict[str, Any], ...] = ()
-    cost: str | None = None
-    """What the upload cost, captions that were replaced since included."""
-    answer_cost: str | None = None
-    """What this caption alone took."""
-    cost_source: str | None = None
-    latency_ms: int | None = None
-    copied_from: str | None = None
-    """The asset whose caption this is, where the source is `cache`."""
-    saved: str | None = None
-    """What the copied caption had cost."""
-
-
-def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
-    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
-    costs = [attempt.get("cost") for attempt in attempts]
-    if None in costs:
-        return None
-    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
-
-
-def spent_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> str | None:
-    """Return what attempts cost without those before the upload was sent on its way once more; None: not known."""
-    total, before = spent(attempts), recaption.paid if recaption is not None else "0"
-    return None if total is None or before is None else format(Decimal(total) - Decimal(before), "f")
-
-
-def _sums(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int]:
-    """Return what attempts cost as far as it is known, in dollars, their calls, and those of unknown cost."""
-    costs = (attempt.get("cost") for attempt in attempts)
-    known = sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
-    return known, sum(map(calls, attempts)), sum(calls(each) for each in attempts if each.get("cost") is None)
-
-
-def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Keep as many attempts as a record has room for, newest last, behind sums of the older ones.
-
-    Those that cost nothing are summed first, then the oldest. A sum (it has `calls`) stands for the calls of one model,
-    those of unknown cost apart: their number, outcomes, tokens, milliseconds and dollars, exactly.
-    """
-    sums = [attempt for attempt in attempts if "calls" in attempt]
-    single = [attempt for attempt in attempts if "calls" not in attempt]
-    sizes = [len(json.dumps(attempt, default=str, ensure_ascii=False).encode()) for attempt in single]
-    number, size = len(single), sum(sizes)
-    folded: set[int] = set()
-    for index in sorted(range(len(single)), key=lambda index: single[index].get("cost") != "0"):
-        if number <= MAX_ATTEMPTS_KEPT and size <= MAX_ATTEMPTS_BYTES:
-            break
-        folded.add(index)
-        number, size = number - 1, size - sizes[index]
-    if folded:
-        sums = _summed([*sums, *(single[index] for index in sorted(folded))])
-    return (*sums, *(attempt for index, attempt in enumerate(single) if index not in folded))
-
-
-def _summed(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
-    for attempt in attempts:
-        model = str(attempt.get("model") or SEVERAL_MODELS)
-        known = attempt.get("cost") is not None
-        if (model, known) not in groups and len(groups) >= MAX_SUMS - 2:
-            model = SEVERAL_MODELS
-        groups.setdefault((model, known), []).append(attempt)
-    return [_sum(model, group, MAX_CALL_IDS // len(groups)) for (model, _), group in groups.items()]
-
-
-def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[str, Any]:
-    outcomes: Counter[str] = Counter()
-    for attempt in attempts:
-        outcomes.update(attempt.get("outcomes") or {str(attempt.get("outcome") or "unknown"): 1})
-    known = "".join(attempt["ids"] if "calls" in attempt else call_id(attempt) for attempt in attempts)
-    begun = [str(attempt["started_at"]) for attempt in attempts if attempt.get("started_at")]
-    told: dict[str, Any] = {
-        "model": model,
-        "calls": sum(calls(attempt) for attempt in attempts),
-        "outcomes": dict(outcomes),
-        "latency_ms": sum(int(attempt.get("latency_ms") or 0) for attempt in attempts),
-        "cost": spent(attempts),
-        "started_at": min(begun, default=None),
-        "ids": known[-ids * _CALL_ID_CHARACTERS :],
-    }
-    for name in ("prompt_tokens", "completion_tokens"):
-        tokens = [int(attempt[name]) for attempt in attempts if attempt.get(name) is not None]
-        told[name] = sum(tokens) if tokens else None
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def calls(attempt: Mapping[str, Any]) -> int:
-    """Return how many calls an attempt stands for, as records hold it: one, or those of a sum."""
-    return int(attempt.get("calls", 1))
-
-
-def call_id(attempt: Mapping[str, Any]) -> str:
-    """Return what tells a call from others of its upload: 48 bits of a digest of when it began, its model, its host."""
-    named = json.dumps([attempt.get(name) for name in ("started_at", "model", "endpoint")])
-    return base64.urlsafe_b64encode(hashlib.sha256(named.encode()).digest()[:6]).decode()
-
-
-def call_ids(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Return the ids of all calls that attempts stand for, of sums those of the newest calls (MAX_CALL_IDS)."""
-    found: set[str] = set()
-    for attempt in attempts:
-        ids = attempt["ids"] if "calls" in attempt else call_id(attempt)
-        found.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
-    return frozenset(found)
-
-
-def fitted(result: Result) -> Result:
-    """Return a result that an item has room for: of an endless one the further fields go first, then the text's end.
-
-    What went stands in its `left_out`.
-    """
-    if _bytes(result) <= MAX_RESULT_BYTES:
-        return result
-    if result.data:
-        return fitted(result.model_copy(update={"data": {}, "left_out": ("data",)}))
-    left_out: tuple[str, ...] = (*result.left_out, *(("tags",) if result.tags else ()), "text")
-    short = result.model_copy(update={"text": "", "tags": (), "left_out": left_out})
-    room = MAX_RESULT_BYTES - _bytes(short)
-    quoted = json.dumps(result.text, ensure_ascii=False).encode()[1 : room + 1]
-    # As JSON, a line's end or a quotation mark takes two bytes; half of one is no character.
-    text = _WHOLE_JSON_CHARACTERS.match(quoted.decode(errors="ignore"))
-    return short.model_copy(update={"text": json.loads(f'"{text[0] if text else ""}"')})
-
-
-def _bytes(result: Result) -> int:
-    return len(json.dumps(result.model_dump(), ensure_ascii=False).encode())
-
-
-class Record(BaseModel):
-    """One item of the captions table."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    asset: str
-    bucket: str
-    key: str
-    version_id: str | None = None
-    sequencer: str
-    etag: str = ""
-    size: int = 0
-    state: State
-    reason: Reason | None = None
-    kind: str | None = None
-    media_type: str | None = None
-    source: Literal["model", "cache", "human"] | None = None
-    result: Result | None = None
-    provenance: Provenance | None = None
-    attempts: tuple[dict[str, Any], ...] = ()
-    """Model calls of deferred tries; they join the provenance when the upload ends."""
-    claim: ClaimRef | None = None
-    lease_until: Decimal | None = None
-    received_at: str = ""
-    updated_at: str = ""
-    completed_at: str | None = None
-    sweeps: int = 0
-    begun: int = 0
-    """How many deliveries took the lease since a worker last came as far as its models."""
-    human: Human | None = None
-    suggestion: Suggestion | None = None
-    """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
-    recaption: Recaption | None = None
-    content: tuple[str, ...] = ()
-    """Keys of exact identity of what was last looked at under this name (`Fingerprint.exact`)."""
-    superseded_calls: int = 0
-    """Calls made for versions that were replaced since, or whose answer came too late."""
-    superseded_unknown: int = 0
-    """Of these, the calls whose cost is unknown."""
-    superseded_cost: Decimal | None = None
-    """Dollars paid for versions of the object that were replaced, as far as they are known."""
-    draft: Draft | None = None
-
-    @field_validator("superseded_cost")
-    @classmethod
-    def _none_superseded(cls, value: Decimal | None) -> Decimal | None:
-        return value or None
-
-    @field_validator("draft", mode="before")
-    @classmethod
-    def _of_another_version(cls, value: Any) -> Any:
-        try:
-            return Draft.model_validate_json(value) if isinstance(value, str) else value
-        except ValidationError:
-            return None
-
-    @classmethod
-    def from_item(cls, item: Mapping[str, Any]) -> Self:
-        """Read a record from DynamoDB attribute values."""
-        return cls.model_validate(from_item(item))
-
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing more will happen to this version."""
-        return self.state not in PENDING
-
-    @property
-    def reviewed(self) -> bool:
-        """Whether a person spoke about this very version."""
-        return self.human is not None and self.human.sequencer == self.sequencer
-
-    @property
-    def answer(self) -> Suggestion | None:
-        """The model's own latest answer, also where a person's words stand in its place; None: there is none."""
-        if self.suggestion is not None:
-            return self.suggestion
-        if self.result is None or self.source is None or self.source == "human":
-            return None
-        return Suggestion(result=self.result, source=self.source, at=self.completed_at or "")
-
-    @property
-    def upload(self) -> ObjectVersion:
-        """The object version this record is about."""
-        return ObjectVersion(
-            bucket=self.bucket,
-            key=self.key,
-            version_id=self.version_id,
-            sequencer=self.sequencer,
-            etag=self.etag,
-            size=self.size,
-        )
 
 
 @dataclass(frozen=True)
@@ -839,7 +436,7 @@ class Records:
         """
         if not attempts:
             return
-        sums = {f":{name}": value for name, value in zip(_SUPERSEDED, _sums(attempts), strict=True)}
+        sums = {f":{name}": value for name, value in zip(_SUPERSEDED, totals(attempts), strict=True)}
         named = "".join(sorted(call_id(attempt) for attempt in attempts))
         marker = hashlib.sha256(named.encode()).hexdigest()[:16]
         try:
@@ -956,7 +553,7 @@ class Records:
         """
         given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
-        given |= {name: value for name, value in zip(_PAID, _sums(made), strict=True) if value}
+        given |= {name: value for name, value in zip(_PAID, totals(made), strict=True) if value}
         placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS, *itertools.chain(*added))}
         expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
         bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}

@@ -1,0 +1,123 @@
+"""The ledger of an upload's model calls: what is kept of them, their sums, and what they cost."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from captions.records.record import Recaption
+
+MAX_ATTEMPTS_KEPT = 60
+"""Model calls kept one by one in a record, older ones as sums; an item holds 400 KB (Amazon DynamoDB, quotas)."""
+
+MAX_ATTEMPTS_BYTES = 16_000
+"""Of the calls kept one by one, as JSON; sums take as much at the most."""
+
+MAX_SUMS = 20
+"""Sums of older calls in one record."""
+
+MAX_CALL_IDS = 1_000
+"""Calls of sums that are still told from new ones: twice the parts of the longest recording, cut for a model that hears
+30 seconds. Beyond that, a call of a part that is still kept apart (captions.inference.part_store) may count twice."""
+
+SEVERAL_MODELS = "-"
+"""In a sum's place for the model, where sums of one model each would be too many."""
+
+_CALL_ID_CHARACTERS = 8
+
+
+def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
+    costs = [attempt.get("cost") for attempt in attempts]
+    if None in costs:
+        return None
+    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+
+
+def spent_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> str | None:
+    """Return what attempts cost without those before the upload was sent on its way once more; None: not known."""
+    total, before = spent(attempts), recaption.paid if recaption is not None else "0"
+    return None if total is None or before is None else format(Decimal(total) - Decimal(before), "f")
+
+
+def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int]:
+    """Return what attempts cost as far as it is known, in dollars, their calls, and those of unknown cost."""
+    costs = (attempt.get("cost") for attempt in attempts)
+    known = sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
+    return known, sum(map(calls, attempts)), sum(calls(each) for each in attempts if each.get("cost") is None)
+
+
+def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Keep as many attempts as a record has room for, newest last, behind sums of the older ones.
+
+    Those that cost nothing are summed first, then the oldest. A sum (it has `calls`) stands for the calls of one model,
+    those of unknown cost apart: their number, outcomes, tokens, milliseconds and dollars, exactly.
+    """
+    sums = [attempt for attempt in attempts if "calls" in attempt]
+    single = [attempt for attempt in attempts if "calls" not in attempt]
+    sizes = [len(json.dumps(attempt, default=str, ensure_ascii=False).encode()) for attempt in single]
+    number, size = len(single), sum(sizes)
+    folded: set[int] = set()
+    for index in sorted(range(len(single)), key=lambda index: single[index].get("cost") != "0"):
+        if number <= MAX_ATTEMPTS_KEPT and size <= MAX_ATTEMPTS_BYTES:
+            break
+        folded.add(index)
+        number, size = number - 1, size - sizes[index]
+    if folded:
+        sums = _summed([*sums, *(single[index] for index in sorted(folded))])
+    return (*sums, *(attempt for index, attempt in enumerate(single) if index not in folded))
+
+
+def _summed(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
+    for attempt in attempts:
+        model = str(attempt.get("model") or SEVERAL_MODELS)
+        known = attempt.get("cost") is not None
+        if (model, known) not in groups and len(groups) >= MAX_SUMS - 2:
+            model = SEVERAL_MODELS
+        groups.setdefault((model, known), []).append(attempt)
+    return [_sum(model, group, MAX_CALL_IDS // len(groups)) for (model, _), group in groups.items()]
+
+
+def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    for attempt in attempts:
+        outcomes.update(attempt.get("outcomes") or {str(attempt.get("outcome") or "unknown"): 1})
+    known = "".join(attempt["ids"] if "calls" in attempt else call_id(attempt) for attempt in attempts)
+    begun = [str(attempt["started_at"]) for attempt in attempts if attempt.get("started_at")]
+    told: dict[str, Any] = {
+        "model": model,
+        "calls": sum(calls(attempt) for attempt in attempts),
+        "outcomes": dict(outcomes),
+        "latency_ms": sum(int(attempt.get("latency_ms") or 0) for attempt in attempts),
+        "cost": spent(attempts),
+        "started_at": min(begun, default=None),
+        "ids": known[-ids * _CALL_ID_CHARACTERS :],
+    }
+    for name in ("prompt_tokens", "completion_tokens"):
+        tokens = [int(attempt[name]) for attempt in attempts if attempt.get(name) is not None]
+        told[name] = sum(tokens) if tokens else None
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def calls(attempt: Mapping[str, Any]) -> int:
+    """Return how many calls an attempt stands for, as records hold it: one, or those of a sum."""
+    return int(attempt.get("calls", 1))
+
+
+def call_id(attempt: Mapping[str, Any]) -> str:
+    """Return what tells a call from others of its upload: 48 bits of a digest of when it began, its model, its host."""
+    named = json.dumps([attempt.get(name) for name in ("started_at", "model", "endpoint")])
+    return base64.urlsafe_b64encode(hashlib.sha256(named.encode()).digest()[:6]).decode()
+
+
+def call_ids(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the ids of all calls that attempts stand for, of sums those of the newest calls (MAX_CALL_IDS)."""
+    found: set[str] = set()
+    for attempt in attempts:
+        ids = attempt["ids"] if "calls" in attempt else call_id(attempt)
+        found.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
+    return frozenset(found)

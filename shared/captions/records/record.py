@@ -1,0 +1,294 @@
+"""What is known of one object: the item of the captions table as it is read."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from captions.aws.dynamodb import from_item
+from captions.uploads.version import ObjectVersion
+
+
+class ClaimRef(BaseModel):
+    """The claim on the near-duplicate index that a job was led from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    generation: int
+
+
+State = Literal["received", "queued", "waiting", "captioned", "rejected", "blocked", "failed", "deleted"]
+
+Ended = Literal["captioned", "rejected", "blocked", "failed", "deleted"]
+
+PENDING: tuple[State, ...] = ("received", "queued", "waiting")
+
+SHARDS = 8
+"""Partitions each day, and the pending uploads, are spread over in the `activity` index."""
+
+MAX_RESULT_BYTES = 250_000
+"""Of one result as JSON, so that a person's words (twice 40 KB), attempts and a draft still fit beside it into an item
+of 400 KB."""
+
+_WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
+
+
+def _floats(value: Any) -> Any:
+    """Turn DynamoDB's decimals inside plain values back into the floats they were."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _floats(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats(inner) for inner in value]
+    return value
+
+
+def shard_of(asset: str) -> int:
+    """The shard of the `activity` index an asset belongs to."""
+    return hashlib.sha256(asset.encode()).digest()[0] % SHARDS
+
+
+class Reason(BaseModel):
+    """Why an upload is rejected, blocked, failed or deleted: a code for programs and a sentence for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
+class Result(BaseModel):
+    """What was said about the media."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    language: str
+    task: str
+    style: str = ""
+    tags: tuple[str, ...] = ()
+    safety: str | None = None
+    """The model's verdict: safe, sensitive, unsafe or unknown."""
+    confidence: float | None = None
+    """0 to 1, as far as the pipeline trusts the answer; None where nothing was known to judge it by."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """The task's further fields, as plain JSON values."""
+    left_out: tuple[Literal["data", "tags", "text"], ...] = ()
+    """What a record has no room for: all `data`, all `tags`, the end of `text`."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _plain_numbers(cls, value: Any) -> Any:
+        return _floats(value)
+
+
+class Human(BaseModel):
+    """What a person said about a version: words of their own in place of the model's, or that the model's are good."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequencer: str = ""
+    """The version it was said about; a later one has other pixels, so that it then only stands beside the record."""
+    action: Literal["edited", "accepted"] = "edited"
+    text: str = ""
+    language: str = "und"
+    at: str = ""
+    content: tuple[str, ...] = ()
+    """Keys of exact identity of what they spoke about: where it is uploaded again, their words stay in force."""
+
+
+class Suggestion(BaseModel):
+    """A model's answer that stands beside a person's words, which it never replaces."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    result: Result
+    source: Literal["model", "cache"] = "model"
+    at: str = ""
+    replaced: bool = False
+    """Whether it is what the person's words took the place of, rather than a later answer."""
+
+
+class Recaption(BaseModel):
+    """That a captioned version is on its way once more; the caption it has stays until the new one is there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    mode: Literal["stale", "force"]
+    at: str
+    completed_at: str | None = None
+    paid: str | None = None
+    """What the upload had cost until then, in dollars as decimal text; None: not known."""
+
+
+class Draft(BaseModel):
+    """Answers of a worker that asks on (repair, step up), so that whoever takes over from it need not pay for them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequencer: str
+    claim: str
+    """The claim they were paid under."""
+    identity: str
+    """Digest of what was asked."""
+    asked: tuple[str, ...] = ()
+    """The roles whose calls were made, also those that failed."""
+    refused: tuple[str, ...] = ()
+    """The models that refused."""
+    answers: tuple[dict[str, Any], ...] = ()
+    """As `answering.stored` wrote them."""
+    calls: int = 0
+    """How many of the record's attempts, the newest, were made for it."""
+
+
+class Provenance(BaseModel):
+    """Where a result came from and what it cost, in dollars as decimal text; absent means unknown, never zero."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str | None = None
+    reported_model: str | None = None
+    endpoint: str | None = None
+    prompt_version: str | None = None
+    identity: str | None = None
+    """Digest of everything that was asked; answers are only shared between uploads that have the same."""
+    tier: str | None = None
+    category: str | None = None
+    """What the picture looked like, without a model."""
+    score: float | None = None
+    """The answer's confidence before calibration, 0 to 1."""
+    escalated: bool | None = None
+    answered_at: str | None = None
+    """When the model gave the answer, ISO 8601; it stays that where the answer is copied."""
+    attempts: tuple[dict[str, Any], ...] = ()
+    cost: str | None = None
+    """What the upload cost, captions that were replaced since included."""
+    answer_cost: str | None = None
+    """What this caption alone took."""
+    cost_source: str | None = None
+    latency_ms: int | None = None
+    copied_from: str | None = None
+    """The asset whose caption this is, where the source is `cache`."""
+    saved: str | None = None
+    """What the copied caption had cost."""
+
+
+def fitted(result: Result) -> Result:
+    """Return a result that an item has room for: of an endless one the further fields go first, then the text's end.
+
+    What went stands in its `left_out`.
+    """
+    if _bytes(result) <= MAX_RESULT_BYTES:
+        return result
+    if result.data:
+        return fitted(result.model_copy(update={"data": {}, "left_out": ("data",)}))
+    left_out: tuple[str, ...] = (*result.left_out, *(("tags",) if result.tags else ()), "text")
+    short = result.model_copy(update={"text": "", "tags": (), "left_out": left_out})
+    room = MAX_RESULT_BYTES - _bytes(short)
+    quoted = json.dumps(result.text, ensure_ascii=False).encode()[1 : room + 1]
+    # As JSON, a line's end or a quotation mark takes two bytes; half of one is no character.
+    text = _WHOLE_JSON_CHARACTERS.match(quoted.decode(errors="ignore"))
+    return short.model_copy(update={"text": json.loads(f'"{text[0] if text else ""}"')})
+
+
+def _bytes(result: Result) -> int:
+    return len(json.dumps(result.model_dump(), ensure_ascii=False).encode())
+
+
+class Record(BaseModel):
+    """One item of the captions table."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    asset: str
+    bucket: str
+    key: str
+    version_id: str | None = None
+    sequencer: str
+    etag: str = ""
+    size: int = 0
+    state: State
+    reason: Reason | None = None
+    kind: str | None = None
+    media_type: str | None = None
+    source: Literal["model", "cache", "human"] | None = None
+    result: Result | None = None
+    provenance: Provenance | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
+    """Model calls of deferred tries; they join the provenance when the upload ends."""
+    claim: ClaimRef | None = None
+    lease_until: Decimal | None = None
+    received_at: str = ""
+    updated_at: str = ""
+    completed_at: str | None = None
+    sweeps: int = 0
+    begun: int = 0
+    """How many deliveries took the lease since a worker last came as far as its models."""
+    human: Human | None = None
+    suggestion: Suggestion | None = None
+    """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
+    recaption: Recaption | None = None
+    content: tuple[str, ...] = ()
+    """Keys of exact identity of what was last looked at under this name (`Fingerprint.exact`)."""
+    superseded_calls: int = 0
+    """Calls made for versions that were replaced since, or whose answer came too late."""
+    superseded_unknown: int = 0
+    """Of these, the calls whose cost is unknown."""
+    superseded_cost: Decimal | None = None
+    """Dollars paid for versions of the object that were replaced, as far as they are known."""
+    draft: Draft | None = None
+
+    @field_validator("superseded_cost")
+    @classmethod
+    def _none_superseded(cls, value: Decimal | None) -> Decimal | None:
+        return value or None
+
+    @field_validator("draft", mode="before")
+    @classmethod
+    def _of_another_version(cls, value: Any) -> Any:
+        try:
+            return Draft.model_validate_json(value) if isinstance(value, str) else value
+        except ValidationError:
+            return None
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """Read a record from DynamoDB attribute values."""
+        return cls.model_validate(from_item(item))
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen to this version."""
+        return self.state not in PENDING
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a person spoke about this very version."""
+        return self.human is not None and self.human.sequencer == self.sequencer
+
+    @property
+    def answer(self) -> Suggestion | None:
+        """The model's own latest answer, also where a person's words stand in its place; None: there is none."""
+        if self.suggestion is not None:
+            return self.suggestion
+        if self.result is None or self.source is None or self.source == "human":
+            return None
+        return Suggestion(result=self.result, source=self.source, at=self.completed_at or "")
+
+    @property
+    def upload(self) -> ObjectVersion:
+        """The object version this record is about."""
+        return ObjectVersion(
+            bucket=self.bucket,
+            key=self.key,
+            version_id=self.version_id,
+            sequencer=self.sequencer,
+            etag=self.etag,
+            size=self.size,
+        )
