@@ -6,15 +6,15 @@ Every check answers; what cannot be asked, for want of a permission or of the se
 import json
 import os
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from typing import Any, Literal
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
-from captions_cli import alarms, deploying, drift, endpoint_models, loopback, redriving
+from captions_cli import alarms, deploying, drift, endpoint_models, redriving
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
 
@@ -243,10 +243,8 @@ def _endpoint(stack: Stack) -> _Said:
 
 def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
     key = endpoint_models.key(stack, url, os.environ)
-    request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
     try:
-        with loopback.urlopen(request, timeout=endpoint_models.SECONDS) as answer:
-            listed = json.load(answer)
+        listed = endpoint_models.ask(f"{url}/models", key)
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             remedy = "put a key that it takes into the secret; the functions take a new one by themselves"
@@ -257,13 +255,13 @@ def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
             remedy = "ask its operator; the functions go on with the next endpoint meanwhile"
             yield "problem", f"{url} answers {error.code} {error.reason}", remedy
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         remedy = "if only AWS reaches it, ask from there; else see its address and that it runs"
         yield "problem", f"{url} cannot be reached from here: {reason}", remedy
         return
     try:
-        comparison = compare_with_endpoint(catalogue, listed, url)
+        comparison = compare_with_endpoint(catalogue, listed if isinstance(listed, Mapping) else {}, url)
     except CatalogueError as error:
         yield "problem", f"{url}: {error}", "give the base URL of an OpenAI-compatible endpoint, with its /v1"
         return
@@ -272,6 +270,15 @@ def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
     missing = [model for model in asked if model in comparison.missing]
     if not missing:
         yield "ok", f"{url} takes the key and offers {len(offered)} of the stack's {len(asked)} models", ""
+        return
+    # A proxy with wildcards serves more than it lists.
+    name, served = endpoint_models.serves(url, key, catalogue, missing) or (missing[0], None)
+    if served:
+        yield "ok", f"{url} takes the key and serves {name}, which it does not list; the others were not asked", ""
+    elif served is None and not offered:
+        remedy = "see whether it serves them: `captions models` lists what it offers"
+        message = f"{url} lists none of the stack's models; whether it serves them all the same is not known"
+        yield "unknown", message, remedy
     elif offered:
         remedy = "the next model of the chain takes over; see `captions models` and the parameters' chains"
         yield "warning", f"{url} does not offer {', '.join(missing)}", remedy

@@ -4,12 +4,15 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
+from captions.gateway.error_class import ErrorClass
+from captions.gateway.errors import classify_error_object, classify_status
 from captions.overrides import UnreadableError, read
 from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode, explain
@@ -18,6 +21,8 @@ from captions_cli.stack import Stack
 URL_VARIABLE = "CAPTIONS_ENDPOINT_URL"
 KEY_VARIABLE = "CAPTIONS_ENDPOINT_KEY"
 SECONDS = 20
+_MOST_BYTES = 16_000_000
+"""Of a list of models; the longest that are known take a few."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,68 @@ def catalogue_with(file: Path | None) -> Catalogue:
 
 
 def _listed(url: str, key: str) -> Mapping[str, Any]:
-    request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
     try:
-        with loopback.urlopen(request, timeout=SECONDS) as answer:
-            found = json.load(answer)
+        found = ask(f"{url}/models", key)
     except urllib.error.HTTPError as error:
         raise CommandError(f"{url} answered {error.code} {error.reason} to /models", ExitCode.UNREACHABLE) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CommandError(f"{url} does not list its models: {reason}", ExitCode.UNREACHABLE) from error
     return found if isinstance(found, Mapping) else {}
+
+
+def ask(url: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Return the decoded answer of an endpoint to a GET, or to a POST of `body`.
+
+    Raises:
+        urllib.error.HTTPError: it answered with an error, or with a redirect, which is not followed.
+        OSError, http.client.HTTPException: it could not be reached, or broke off.
+        ValueError: its answer is no JSON, or too large or too deep to be one that was asked for.
+    """
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)  # noqa: S310
+    with loopback.urlopen(request, timeout=SECONDS) as answer:
+        return decoded(answer)
+
+
+def decoded(answer: Any) -> Any:
+    """Return the JSON of an answer. Raises ValueError when it is none, too large or too deep."""
+    text = answer.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise ValueError(f"the answer has more than {_MOST_BYTES} bytes")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the answer is nested too deep") from None
+
+
+def serves(url: str, key: str, catalogue: Catalogue, names: Sequence[str]) -> tuple[str, bool | None] | None:
+    """Ask an endpoint for a word of one of the models: which it was, and whether it answered (None: not known).
+
+    A proxy with wildcards lists other names than it serves, so only an answer tells. The first of the models that chat
+    and that this endpoint is to serve is asked; None when there is none. It costs a few tokens.
+    """
+    given = ((name, catalogue.served(name, url)) for name in names)
+    name, wire = next(((name, one[1]) for name, one in given if one and "text" in one[0].modalities), ("", ""))
+    if not name:
+        return None
+    question = [{"role": "user", "content": "Say yes."}]
+    try:
+        said = ask(f"{url}/chat/completions", key, {"model": wire, "messages": question, "max_tokens": 16})
+    except urllib.error.HTTPError as error:
+        try:
+            body: object = decoded(error)
+        except (OSError, ValueError, HTTPException):
+            body = None
+        return name, False if classify_status(error.code, body) is ErrorClass.UNAVAILABLE else None
+    except (OSError, ValueError, HTTPException):
+        return name, None
+    if not isinstance(said, Mapping):
+        return name, None
+    if failed := said.get("error"):
+        return name, False if classify_error_object(failed)[0] is ErrorClass.UNAVAILABLE else None
+    return name, True if said.get("choices") else None
 
 
 def _compared(catalogue: Catalogue, url: str, listed: Mapping[str, Any]) -> Comparison:

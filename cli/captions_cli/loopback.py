@@ -30,10 +30,20 @@ def session(region: str) -> "boto3.Session":
     )
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, which would take the request's key to a host that nobody configured."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
 def urlopen(request: urllib.request.Request, timeout: float) -> Any:
-    """Open an HTTP request as `urllib.request.urlopen` does, without a proxy where it is for this machine."""
+    """Open an HTTP request as `urllib.request.urlopen` does, without a proxy where it is for this machine.
+
+    A redirect raises `urllib.error.HTTPError`, as every other status that is no success.
+    """
     handlers = [urllib.request.ProxyHandler({})] if urlsplit(request.full_url).hostname in HOSTS else []
-    return urllib.request.build_opener(*handlers).open(request, timeout=timeout)
+    return urllib.request.build_opener(_Stay, *handlers).open(request, timeout=timeout)
 
 
 def no_proxy(*hosts: str, env: Mapping[str, str]) -> str:

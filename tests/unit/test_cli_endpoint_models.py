@@ -1,0 +1,117 @@
+"""What the command asks an endpoint for, and what it makes of the answer."""
+
+import json
+import urllib.error
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from captions.gateway.catalogue import load
+from captions_cli import doctor, endpoint_models
+from captions_cli.stack import Stack
+
+WORD = {"choices": [{"message": {"role": "assistant", "content": "Yes."}}]}
+UNKNOWN_MODEL = {"error": {"message": "no such model", "code": "model_not_found"}}
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    listed: bytes = json.dumps({"data": [{"id": "*"}]}).encode()
+    status = 200
+    said: object = WORD
+    moved_to = ""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def _answer(self) -> None:
+        server = cast(Server, self.server)
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.asked.append(json.loads(sent)["model"] if sent else self.path)
+        status, body = (200, server.listed) if not sent else (server.status, json.dumps(server.said).encode())
+        if server.moved_to:
+            status = 307
+        self.send_response(status)
+        if server.moved_to:
+            self.send_header("Location", server.moved_to)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = _answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Server]]:
+    both = [Server(), Server()]
+    for server in both:
+        Thread(target=server.serve_forever, daemon=True).start()
+    yield both
+    for server in both:
+        server.shutdown()
+        server.server_close()
+
+
+def examined(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    monkeypatch.setenv("CAPTIONS_ENDPOINT_KEY", "k")
+    stack = cast(Stack, SimpleNamespace(parameters={}, client=None))
+    return [(level, message) for level, message, _ in doctor._one_endpoint(stack, server.url, load())]
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "level", "words"),
+    [
+        (200, WORD, "ok", "which it does not list"),
+        (404, UNKNOWN_MODEL, "problem", "offers none"),
+        (400, {"error": {"message": "x/y is not a valid model ID", "code": 400}}, "problem", "offers none"),
+        (200, UNKNOWN_MODEL, "problem", "offers none"),
+        (429, {"error": {"message": "slow down"}}, "unknown", "not known"),
+        (503, {}, "unknown", "not known"),
+        (200, [], "unknown", "not known"),
+    ],
+)
+def test_an_endpoint_that_lists_other_names_is_asked_before_it_is_judged(
+    servers: list[Server], monkeypatch: pytest.MonkeyPatch, status: int, said: Any, level: str, words: str
+) -> None:
+    servers[0].status, servers[0].said = status, said
+    ((found, message),) = examined(servers[0], monkeypatch)
+    assert found == level
+    assert words in message
+    assert len(servers[0].asked) == 2, "the list, and one model"
+
+
+@pytest.mark.parametrize("listed", [b"[]", b"null", b"[" * 200_000, b'{"data": {}}', b"\xff", b""])
+def test_a_list_of_models_that_is_none_is_a_problem_and_no_traceback(
+    servers: list[Server], monkeypatch: pytest.MonkeyPatch, listed: bytes
+) -> None:
+    servers[0].listed = listed
+    assert [level for level, _ in examined(servers[0], monkeypatch)] == ["problem"]
+
+
+def test_a_list_of_models_without_an_end_is_not_read_to_it(
+    servers: list[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_models, "_MOST_BYTES", 100_000)
+    servers[0].listed = b" " * 100_001
+    ((level, message),) = examined(servers[0], monkeypatch)
+    assert (level, "more than 100000 bytes" in message) == ("problem", True)
+
+
+def test_no_redirect_takes_the_key_to_another_host(servers: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    servers[0].moved_to = f"{servers[1].url}/models"
+    ((level, message),) = examined(servers[0], monkeypatch)
+    assert (level, "307" in message) == ("problem", True)
+    with pytest.raises(urllib.error.HTTPError):
+        endpoint_models.ask(f"{servers[0].url}/chat/completions", "k", {"model": "m"})
+    assert servers[1].asked == []
