@@ -19,6 +19,9 @@ TOO_LARGE = [
     (400, {"detail": "the input exceeds the maximum input length of the model"}),
     (400, {"message": "Request body is too large"}),
     (413, "<html><title>Request Entity Too Large</title></html>"),
+    (400, {"error": {"message": "Your request exceeded model token limit: 10"}}),
+    (400, {"error": {"message": "image exceeds 5 MB maximum: 6 bytes > 5 bytes"}}),
+    (400, {"error": {"message": "the input token count is 9 but model only supports up to 8"}}),
 ]
 ACCOUNT = [
     (429, {"error": {"code": "1113", "message": "Please recharge."}}),
@@ -28,6 +31,9 @@ ACCOUNT = [
     (400, {"error": {"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}}),
     (402, {"error": {"message": "this request needs more credits"}}),
     (403, "<html>Just a moment</html>"),
+    (429, {"error": {"message": "Budget has been exceeded! Current cost: 2"}}),
+    (429, {"error": {"message": "You have reached your monthly spending limit"}}),
+    (400, {"error": {"message": "You have reached your specified API usage limits."}}),
 ]
 REFUSED = [
     (400, {"error": {"code": "1301", "message": "..."}, "contentFilter": [{"level": 1}]}),
@@ -35,6 +41,9 @@ REFUSED = [
     (403, {"error": {"message": "Your input was flagged by moderation"}}),
     (400, {"error": {"message": "Input data may contain inappropriate content."}}),
     (400, {"error": {"code": "content_filter", "status": 400, "message": "..."}}),
+    (400, {"error": {"message": "Content Exists Risk"}}),
+    (403, {"error": {"message": "this model requires moderation and your input was flagged"}}),
+    (403, {"error": {"message": "Content violates usage guidelines."}}),
 ]
 UNAVAILABLE = [
     (400, {"error": {"message": "some/thing is not a valid model ID", "code": 400}}),
@@ -43,6 +52,9 @@ UNAVAILABLE = [
     (400, {"error": {"code": "1211", "message": "模型不存在"}}),
     (403, {"error": {"code": "model_not_available", "message": "model x is not available in your plan"}}),
     (410, {}),
+    (400, {"error": {"message": "The provided model identifier is invalid."}}),
+    (403, {"error": {"message": "No access to model `x`", "code": "model_not_found"}}),
+    (403, {"error": {"message": "You don't have access to the model with this ID."}}),
 ]
 LATER = [
     (429, {"error": {"message": "Too many requests, slow down"}}),
@@ -51,6 +63,12 @@ LATER = [
     (529, {"error": {"type": "overloaded_error", "message": "Overloaded"}}),
     (524, "<html><title>A timeout occurred</title></html>"),
     (500, {"error": {"message": "billing service is down"}}),
+    (
+        429,
+        {"error": {"message": "Rate limit reached; more is sold at /settings/billing", "code": "rate_limit_exceeded"}},
+    ),
+    (429, {"error": {"message": "You exceeded your current quota. Please retry in 21.5s."}}),
+    (429, {"error": {"message": "Too many requests; see the billing page"}}),
 ]
 OURS = [
     (400, {"error": {"message": "Invalid value for 'temperature': must be at most 2"}}),

@@ -158,9 +158,10 @@ def test_a_failure_of_a_stream_keeps_the_tokens_it_told_of():
     assert usage_of(failure.usage)[0] == Usage(prompt=9, completion=3)
 
 
-def test_what_the_client_does_not_raise_is_not_swallowed():
-    with pytest.raises(KeyError):
-        failure_of(KeyError("a bug of ours"))
+def test_what_the_client_never_raises_is_a_garbled_answer_and_logged(caplog):
+    assert failure_of(KeyError("words of the answer")).error_class is ErrorClass.GARBLED
+    assert "KeyError" in caplog.text
+    assert "words of the answer" not in caplog.text
 
 
 def test_a_connection_that_was_never_made_blames_the_endpoint():

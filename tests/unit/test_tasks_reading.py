@@ -651,3 +651,20 @@ def test_reasoning_inside_a_field_goes_and_marks_that_are_only_mentioned_stay() 
     assert code.output is not None
     assert inside.output.text == boxed.output.text == "A brown dog runs on sand."
     assert "</think>" in code.output.text
+
+
+@pytest.mark.parametrize(
+    ("opens", "closes"),
+    [
+        ("<REASONING_SCRATCHPAD>", "</REASONING_SCRATCHPAD>"),
+        ("<｜begin▁of▁think｜>", "<｜end▁of▁think｜>"),
+        ("<|channel>thought\n", "<channel|>"),
+        ("<start_working_out>", "<end_working_out>"),
+        ("< Think >", "< / Think >"),
+    ],
+)
+def test_marks_of_reasoning_that_few_models_use_are_known_too(opens: str, closes: str) -> None:
+    answer = "Two red boats lie on a shingle beach under a grey sky."
+    reading = read(Ask(task="caption"), f"{opens}Boats, or kayaks?{closes}{answer}")
+    assert reading.output is not None
+    assert reading.output.text == answer

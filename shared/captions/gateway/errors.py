@@ -147,6 +147,8 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"(input|prompt|message|request|conversation|multimodal prompt|image|file|payload|body)s? (is |are |was )?too (long|large|big)",
         r"(input|total|prompt) tokens? (exceeds?|count .{0,40}exceeds)|tokens exceed the configured limit",
         r"longer than the (model|maximum)|range of input length|reduce (the )?(length|size) of",
+        r"exceed(s|ed)?\b.{0,40}\b(token limit|message tokens|\d+ ?[MK]B maximum)|limit on max bytes|longer than max_model_len",
+        r"must have less than \d+ tokens|token count is \d+ but",
         r"tokens\b.{0,60}\bmust be <=|too many (input )?tokens|token limit exceeded|exceeds? .{0,30}tokens? limit",
         r"(entity|content|body|payload) too large|超长|超出.{0,8}(最大|限制)|长度超过|超过.{0,8}(最大|上下文).{0,8}长度",
     ),
@@ -156,6 +158,7 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"exceeded your current quota|free (tier|quota|trial).{0,40}(exhausted|used up|exceeded|expired|ended)",
         r"(account|subscription).{0,30}(overdue|in arrears|suspended|disabled|deactivated)|arrear|payment required",
         r"(incorrect|invalid|missing|expired|revoked|no) api[ _-]?key|api key (is )?(not valid|invalid|expired|missing)",
+        r"(please )?pass a valid api key|budget has been exceeded|spending limit|reached (its|your)( specified)?( api)? usage limits?",
         r"billing|欠费|余额不足|请充值|账户.{0,6}(冻结|停用)",
     ),
     ErrorClass.REFUSED: _words(
@@ -163,15 +166,19 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"(content|usage|safety)[ _](management )?(policy|policies|filter|system|moderation)|responsible ai|safety settings",
         r"(flagged|rejected|blocked|filtered) .{0,40}(moderation|safety|policy|harmful|sensitive|inappropriate)",
         r"(inappropriate|unsafe|harmful|sensitive|prohibited|disallowed|objectionable) (content|material|input|output|image)",
+        r"content (exists risk|violates)|outputted is blocked|violated? .{0,20}guardrail|flagged as nsfw|input was flagged|prohibited_content",
         r"not allowed by our safety|data may contain inappropriate|敏感|不安全|违规|审核未通过|内容安全",
     ),
     ErrorClass.UNAVAILABLE: _words(
         r"is not a valid model|(unknown|invalid|unsupported|unrecognized|no such) model\b(?! (parameter|argument|input))",
         r"model\b.{0,80}\b(does(n't| not) exist|not (be )?found|not available|not supported|no longer|not exist|was retired)",
         r"model\b.{0,80}\b(deprecated|decommissioned|retired|discontinued|been (shut down|removed)|end of life)",
+        r"model (identifier|id) is invalid|model\b.{0,40}\bend of its life|access to (the )?model\b|on-demand throughput|\bmodel disabled",
         r"no (endpoints|providers?|deployments?|healthy deployments?) (found|available) (for|that)|模型不存在|模型已下线",
     ),
 }  # fmt: skip
+_PASSING = _words(r"rate.?limit|too many requests|(per|a) (second|minute|day)\b|(retry|try again) (in|after) [\d.]+")
+"""Limits of a time, whose messages like to name the page where more is sold."""
 
 
 def classify_status(status: int, body: object) -> ErrorClass:
@@ -191,11 +198,14 @@ def classify_status(status: int, body: object) -> ErrorClass:
         return ErrorClass.ACCOUNT
     if status == 403:
         # Moderation and models that a key may not use come as 403 too; both leave the endpoint's other models alone.
+        if by_code is ErrorClass.UNAVAILABLE:
+            return by_code
         return by_words if by_words in (ErrorClass.REFUSED, ErrorClass.UNAVAILABLE) else ErrorClass.ACCOUNT
     if status in (404, 410):
         return ErrorClass.UNAVAILABLE
     if status == 429:
-        return ErrorClass.ACCOUNT if by_words is ErrorClass.ACCOUNT else ErrorClass.RATE_LIMITED
+        passing = by_code is ErrorClass.RATE_LIMITED or _PASSING.search(message[:_READ_CHARACTERS])
+        return ErrorClass.ACCOUNT if by_words is ErrorClass.ACCOUNT and not passing else ErrorClass.RATE_LIMITED
     if status in (408, 409, 425) or status >= 500 or status < 400:
         return ErrorClass.SERVER_ERROR
     if status == 413:

@@ -6,7 +6,9 @@ ends like one that is complete, an error inside a stream has no status, and text
 
 from __future__ import annotations
 
+import logging
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,6 +29,7 @@ from captions.gateway.pricing import usage_of
 from captions.gateway.types import Segment, Usage
 
 _DETAIL_CHARACTERS = 200
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,9 @@ def failure_of(error: Exception) -> AttemptFailed:
         return AttemptFailed(error_class, status=status, detail=_detail(error.body))
     if isinstance(error, httpx2.HTTPError):
         return AttemptFailed(ErrorClass.CONNECTION)
+    # Without the exception's own words, which may be the answer's.
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("an answer could not be read: %s\n%s", type(error).__name__, where)
     return AttemptFailed(ErrorClass.GARBLED)
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 
 _NAMES = (
-    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|(?:reasoning_)?scratch_?pad"
     r"|inner_?monologue|chain_?of_?thought)"
 )
 # As the templates of DeepSeek, Qwen, GLM, Mistral, Kimi, Seed, Cohere, Apertus and their like write them.
 _OPENS = (
-    rf"<\|?(?:[\w-]{{1,20}}:)?{_NAMES}(?:\s[^<>]{{0,200}})?\|?>|\[{_NAMES}\]|◁think▷|<\|begin_of_thought\|>"
-    r"|<\|START_THINKING\|>|<\|inner_prefix\|>"
+    rf"<\s?\|?(?:[\w-]{{1,20}}:)?{_NAMES}(?:\s[^<>]{{0,200}})?\|?>|\[{_NAMES}\]|◁think▷|<\|begin_of_thought\|>"
+    r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<｜begin▁of▁think｜>|<start_working_out>|<\|channel>thought"
 )
 _CLOSES = (
-    rf"<\|?/(?:[\w-]{{1,20}}:)?{_NAMES}\s?\|?>|\[/{_NAMES}\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
-    r"|<\|inner_suffix\|>"
+    rf"<\s?\|?/\s?(?:[\w-]{{1,20}}:)?{_NAMES}\s?\|?>|\[/{_NAMES}\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
+    r"|<\|inner_suffix\|>|<｜end▁of▁think｜>|<end_working_out>|<channel\|>"
 )
 _MARK = re.compile(rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE)
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]{0,100}<\|message\|>")
