@@ -624,6 +624,8 @@ THOUGHT = 'The user wants a caption. I could say {"caption": "a wolf on snow"}. 
         ("<reasoning>", "</reasoning>"), ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
         ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
         ("<|begin_of_thought|>", "<|end_of_thought|><|begin_of_solution|>"),
+        ("&lt;think&gt;", "&lt;/think&gt;"), ("<details type=\"reasoning\" done=\"true\">", "</details>"),
+        ("<unused94>thought", "<unused95>"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("answer", ["A brown dog runs on sand.", '{"caption": "A brown dog runs on sand."}'])
@@ -668,3 +670,22 @@ def test_marks_of_reasoning_that_few_models_use_are_known_too(opens: str, closes
     reading = read(Ask(task="caption"), f"{opens}Boats, or kayaks?{closes}{answer}")
     assert reading.output is not None
     assert reading.output.text == answer
+
+
+def test_reasoning_whose_marks_a_server_left_out_goes_too() -> None:
+    bare = reading_of("caption", f"analysis{THOUGHT}assistantfinalA brown dog runs on sand.")
+    spoken = reading_of(
+        "caption", f"Here is my thought process: {THOUGHT}\nHere is my response: A brown dog runs on sand."
+    )
+
+    assert bare.output is not None
+    assert spoken.output is not None
+    assert bare.output.text == spoken.output.text == "A brown dog runs on sand."
+
+
+@pytest.mark.parametrize("words", ["A page that ends with </think> in red.", "A slide that says think twice."])
+def test_a_picture_that_shows_such_marks_is_described(words: str) -> None:
+    reading = reading_of("caption", good("caption", caption=words))
+
+    assert reading.output is not None
+    assert "red" in reading.output.text or "twice" in reading.output.text

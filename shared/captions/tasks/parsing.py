@@ -51,6 +51,17 @@ def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] 
     return (best, "chatter") if best is not None else (None, "none")
 
 
+def whole_object(text: str) -> bool:
+    """Tell whether an answer is one JSON object and nothing else, fences aside."""
+    text = text.strip()
+    if fenced := _FENCE.match(text):
+        text = fenced[1].strip()
+    try:
+        return text.startswith("{") and isinstance(json.loads(text, strict=False), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def broken(text: str) -> bool:
     """Tell whether a text that holds no object was meant to be one, so that it is not taken for prose."""
     bare = text.strip().lstrip("`json \n")

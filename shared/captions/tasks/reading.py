@@ -10,9 +10,9 @@ from captions.tasks import alt_text, answers, charts, checks, languages, prompts
 from captions.tasks import code as codes
 from captions.tasks.asks import Ask
 from captions.tasks.outputs import Output, Problem, Reading, Seen
-from captions.tasks.parsing import MAX_ANSWER, answer_object, broken
+from captions.tasks.parsing import MAX_ANSWER, answer_object, broken, whole_object
 from captions.tasks.plain import clean
-from captions.tasks.reasoning import begins_with_reasoning, without_reasoning
+from captions.tasks.reasoning import begins_with_reasoning, field_has_reasoning, without_reasoning
 from captions.tasks.vocabulary import mapped, tidy
 
 WRITING_FROM, PAGE_WRITING_FROM, NO_WRITING = 0.2, 0.06, 0.005
@@ -60,7 +60,7 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
     known = {*shape.model_fields, *shape.aliases}
     answer_text = answer_text[:MAX_ANSWER]
     draft = _Draft()
-    if begins_with_reasoning(answer_text):
+    if begins_with_reasoning(answer_text) and not whole_object(answer_text):
         answer_text, complete = without_reasoning(answer_text)
         if not complete or not answer_text:
             return _failed("reasoning", "There was reasoning, and no answer after it. Answer at once.")
@@ -94,7 +94,7 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
 
 def _answered(value: Any) -> Any:
     """A field without the reasoning that a model put into it where it had to answer in JSON."""
-    return without_reasoning(value)[0] if isinstance(value, str) and begins_with_reasoning(value) else value
+    return without_reasoning(value)[0] if isinstance(value, str) and field_has_reasoning(value) else value
 
 
 def _failed(code: str, message: str, *, repairable: bool = True) -> Reading:

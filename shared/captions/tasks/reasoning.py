@@ -12,12 +12,16 @@ _NAMES = (
 _OPENS = (
     rf"<\s?\|?(?:[\w-]{{1,20}}:)?{_NAMES}(?:\s[^<>]{{0,200}})?\|?>|\[{_NAMES}\]|◁think▷|<\|begin_of_thought\|>"
     r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<｜begin▁of▁think｜>|<start_working_out>|<\|channel>thought"
+    rf"|&lt;{_NAMES}&gt;|<details type=\"reasoning\"[^<>]{{0,200}}>|<unused94>thought|^\s*here is my thought process:"
 )
 _CLOSES = (
     rf"<\s?\|?/\s?(?:[\w-]{{1,20}}:)?{_NAMES}\s?\|?>|\[/{_NAMES}\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
     r"|<\|inner_suffix\|>|<｜end▁of▁think｜>|<end_working_out>|<channel\|>"
+    rf"|&lt;/{_NAMES}&gt;|</details>|<unused95>|here is my response:"
 )
 _MARK = re.compile(rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE)
+_BARE_CHANNELS = re.compile(r"^\s*analysis(?=[A-Z\"'*]).*assistant\s?final(?=\W|[A-Z])", re.DOTALL)
+"""The harmony format of a server that left out its special tokens."""
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]{0,100}<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
 _WRAPPING = re.compile(
@@ -39,6 +43,7 @@ def without_reasoning(text: str) -> tuple[str, bool]:
             return "", False
         end = _CHANNEL_END.search(text, final.end())
         return text[final.end() : end.start() if end else len(text)].strip(), True
+    text = _BARE_CHANNELS.sub("", text)
     visible: list[str] = []
     at, inside = 0, False
     for mark in _MARK.finditer(text):
@@ -58,7 +63,17 @@ def without_reasoning(text: str) -> tuple[str, bool]:
 
 def begins_with_reasoning(text: str) -> bool:
     """Tell whether a text opens with reasoning, or closes some that it never opened; not whether it mentions a mark."""
-    if _CHANNEL.search(text):
+    if _CHANNEL.search(text) or _BARE_CHANNELS.match(text):
         return True
     first = _MARK.search(text)
     return first is not None and (bool(first["closes"]) or not text[: first.start()].strip())
+
+
+def field_has_reasoning(text: str) -> bool:
+    """Tell the same of one field of an answer in JSON, which may well speak of a page that shows such marks."""
+    first = _MARK.search(text)
+    if first is None:
+        return bool(_CHANNEL.match(text))
+    if first["opens"]:
+        return not text[: first.start()].strip() and any(mark["closes"] for mark in _MARK.finditer(text))
+    return text[first.end() :].startswith("\n")
