@@ -38,6 +38,7 @@ def test_a_converted_recording_a_video_by_link_and_one_by_its_frames(tmp_path: P
         assert {name: record.state for name, record in records.items()} == dict.fromkeys(UPLOADS, "captioned")
         with urllib.request.urlopen(stack.endpoint_url.removesuffix("/v1") + "/_local/requests") as answer:
             log = json.load(answer)
+        assert stack.wait_idle(60)  # a worker forgets the parts of a recording once its record has ended
         kept = stack.client("dynamodb").scan(TableName=stack.outputs["ControlTableName"])["Items"]
 
     requests = log["requests"] if isinstance(log, dict) else log

@@ -40,7 +40,7 @@ spec = importlib.util.spec_from_file_location("app", told["handler"])
 app = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(app)
 from captions import composition
-getattr(wiring, told["builder"])()
+getattr(composition, told["builder"])()
 assert callable(app.handler)
 """
 ENVIRONMENT = {
