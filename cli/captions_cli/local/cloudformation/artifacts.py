@@ -107,11 +107,12 @@ def _candidates() -> Iterator[str]:
     version = ".".join(map(str, LAMBDA_PYTHON))
     if on_path := shutil.which(f"python{version}"):
         yield on_path
-    # pyenv's own root, wherever the home is: its stand-ins on the path do not work for versions that are not chosen.
-    shims = next((path for path in map(Path, os.get_exec_path()) if path.name == "shims"), None)
-    pyenv = Path(os.environ.get("PYENV_ROOT") or (shims.parent if shims else Path.home() / ".pyenv"))
+    # pyenv's root is found by its place on the path as well: its stand-ins there work for chosen versions only.
+    given = os.environ.get("PYENV_ROOT")
+    shims = (path.parent for path in map(Path, os.get_exec_path()) if path.name == "shims")
+    for pyenv in dict.fromkeys((Path(given) if given else Path.home() / ".pyenv", *shims)):
+        yield from sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/python")), reverse=True)
     uv = Path.home() / ".local" / "share" / "uv" / "python"
-    yield from sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/python")), reverse=True)
     yield from sorted(map(str, uv.glob(f"cpython-{version}.*/bin/python3")), reverse=True)
 
 
