@@ -15,7 +15,7 @@ read it when it was neither OPEN, LEAD nor READY, or made it so. It can only com
 scans again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are
 spread in time. A picture that another one finds by its probes alone (policy loose) need not find that one in turn:
 the two may then both lead, as they would one after the other; a caption still goes only where the pictures are the
-same. A claim that stood back takes its postings away, and an exemplar that is retired its evidence. A slow delivery
+same. A claim that withdrew takes its postings away, and an exemplar that is retired its evidence. A slow delivery
 may do so when another has already published again; so postings and evidence carry an edition, a claim that leaves
 FOLLOW or DEAD takes a new one, and only the edition that was withdrawn is removed.
 
@@ -69,7 +69,7 @@ class Claim:
     expires_at: float
     upload: ObjectVersion
     edition: int = 1
-    """Which edition of its postings and evidence counts; one that stood back or was retired returns with a new one."""
+    """Which edition of its postings and evidence counts; one that withdrew or was retired returns with a new one."""
     exact: tuple[str, ...] = ()
     phash: bytes | None = None
     evidence: bytes | None = None

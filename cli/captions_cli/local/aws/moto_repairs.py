@@ -116,8 +116,8 @@ class MotoRepairs:
         name = str(getattr(event_name, "value", event_name))
         if name == "s3:ObjectRestore:Post":
             # A restore that takes hours in AWS is over at once here.
-            etag, told = key.etag.replace('"', ""), "Object Restore Completed"
-            self._publish(told, bucket, key.name, version_id=key.version_id, etag=etag, size=key.size, reason=None)
+            etag, event = key.etag.replace('"', ""), "Object Restore Completed"
+            self._publish(event, bucket, key.name, version_id=key.version_id, etag=etag, size=key.size, reason=None)
             return
         reason = _CREATED_REASONS.get(name)
         if reason is None:
