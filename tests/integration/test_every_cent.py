@@ -7,13 +7,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from captions import telemetry
 from captions.config.policy import load
 from captions.gateway import Gateway
 from captions.queues import Revisit
 from captions.records.record import Record
-from captions.records.table import MAX_DRAFT_BYTES
+from captions.records.table import MAX_DRAFT_BYTES, Records
+from captions.uploads.version import ObjectVersion
 from captions_cli.spending import spending
 from support.worker import Workshop
 
@@ -304,3 +306,26 @@ def test_a_copy_saved_what_its_caption_took_and_not_what_those_before_it_had_cos
     copy = shop.dedupe.record("copy.jpg").provenance
     assert copy is not None
     assert Decimal(copy.saved or 0) == paid(shop) - before > 0
+
+
+class Narrow(Records):
+    """A table that refuses every caption for good, as DynamoDB does with items over 400 KB."""
+
+    def finish(self, upload: ObjectVersion, state: Any, **about: Any) -> Record | None:
+        if about.get("result") is not None:
+            message = {"Code": "ValidationException", "Message": "Item size has exceeded the maximum allowed size"}
+            raise ClientError({"Error": message}, "UpdateItem")
+        return super().finish(upload, state, **about)
+
+
+def test_an_answer_that_the_table_never_takes_is_paid_once_and_ends_the_upload(shop: Workshop, photo: bytes) -> None:
+    shop.worker.records = Narrow(shop.dedupe.aws.dynamodb, "captions")
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+
+    assert [shop.run(job) for _ in range(3)] == ["failed", "settled", "settled"]
+
+    record = shop.dedupe.record("a.jpg")
+    assert (record.state, record.reason.code if record.reason else None) == ("failed", "unstorable")
+    assert record.provenance is not None
+    assert len(record.provenance.attempts) == len(shop.paid()) == 1

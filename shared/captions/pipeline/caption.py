@@ -270,7 +270,34 @@ class Worker:
             return await self._defer(job, record, error, lease_until, drafts)
         finally:
             await self.gateway.flush()
-        return await self._store(job, record, answered, chains.tier, drafts)
+        try:
+            return await self._store(job, record, answered, chains.tier, drafts)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationException":
+                raise
+            return await self._unstorable(job, record, answered, error)
+
+    async def _unstorable(self, job: Job, record: Record, answered: Answered, error: ClientError) -> Ending:
+        """End an upload whose answer the table does not take, now or at any later delivery: it is paid for once."""
+        telemetry.logger().exception("answer_not_storable", asset=job.upload.asset)
+        attempts = kept((*record.attempts, *(attempt.as_dict() for attempt in answered.attempts)))
+        why = error.response["Error"].get("Message", "")[:200]
+        ended = await asyncio.to_thread(
+            partial(
+                self.records.finish,
+                job.upload,
+                "failed",
+                now=self.now(),
+                reason=Reason(code="unstorable", message=f"the table does not take the answer: {why}"),
+                provenance=Provenance(prompt_version=job.asked.version, attempts=attempts, cost=spent(attempts)),
+                kind=job.kind,
+                media_type=job.media_type,
+            )
+        )
+        if ended is None:
+            raise error  # the record holds its end: what was refused came after it
+        await self._settle(job, ended)
+        return "failed"
 
     async def _answer(
         self,
