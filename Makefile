@@ -50,8 +50,8 @@ install: $(VENV)/.installed ## everything the other targets need, into .venv
 demo: install ## upload real media to the whole stack on this machine and watch it being captioned
 	@$(BIN)/captions demo
 
-# Half of the tests wait for processes and clocks: twice as many workers as cores. A file's tests share what it starts.
-JOBS ?= $(shell expr 2 \* "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)")
+# As many workers as cores: more starve the stacks that some of the tests start. A file's tests share what it starts.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 test: install ## unit, integration, template and end-to-end tests; FAST=1 runs the first and the third, for working
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(FAST),tests/unit tests/template)
