@@ -6,6 +6,7 @@ ISO/IEC 14496-12 (MP4), 11172-3 and 13818-3 (MPEG audio), 14496-3 (ADTS), RFC 35
 (FLAC), RFC 9559 (Matroska), RFC 4867 (AMR), the ASF specification 01.20.03, AIFF-C (Apple 1991), ID3v2.4, APEv2.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def _reader(data: bytes) -> Callable[[bytes], Found | None] | None:
         return _mp4
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _aiff
-    if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
+    if head[4:8] in (b"\xf8\x72\x6f\xba", b"\xf8\x72\x6f\xbb"):
+        return _plain("audio", "audio/vnd.dolby.mlp", "mlp")
+    if _ts_layout(data) is not None:
         return _transport_stream
     return _framed_audio
 
@@ -81,6 +84,15 @@ def _reader(data: bytes) -> Callable[[bytes], Found | None] | None:
 # --- RIFF -----------------------------------------------------------------------------------------------------------
 
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs write that cannot seek back to fill in the length
+
+
+_CUT_OFF = "the recording was cut off; what is there was heard and seen"
+_STREAMED = 0x7F000000
+"""A length from here on says that it is not known: what SoX, GStreamer and others write."""
+
+
+def _heard(told: int, there: int) -> str:
+    return f"the file tells of {told} bytes of sound and holds {there}; what is there was heard"
 
 
 def _wave(data: bytes) -> Found:
@@ -106,8 +118,7 @@ def _wave(data: bytes) -> Found:
             if size in (0, *_UNKNOWN_SIZES) or data[:4] != b"RIFF" or body + size > len(data):
                 # Recorders that stream cannot go back to tell the length, or tell what they meant to record.
                 told, size = size, len(data) - body
-                if told not in (0, *_UNKNOWN_SIZES, size):
-                    note = f"the file tells of {told} bytes of sound and holds {size}; what is there was heard"
+                note = _heard(told, size) if told not in (0, *_UNKNOWN_SIZES, size) else None
             size -= size % max(struct.unpack_from("<H", fmt, 12)[0], 1)  # whole samples of all channels
             if size == 0:
                 raise MediaError("broken", "the WAV file holds no samples")
@@ -118,11 +129,26 @@ def _wave(data: bytes) -> Found:
     raise MediaError("truncated", "the WAV file ends before its samples")
 
 
-def wave_with_lengths(data: bytes) -> bytes:
-    """Return a WAV file whose header tells the lengths that are there; the same file where it does already.
+def with_lengths(data: bytes) -> bytes:
+    """Return a WAV, W64, AIFF or AU file whose header tells the lengths that are there; any other file as it is.
 
-    Recorders that stream leave 0, all ones or too much, and some models' decoders believe them.
+    Recorders that stream leave 0, all ones or too much, and decoders believe them.
     """
+    match data[:4]:
+        case b"RIFF" if data[8:12] == b"WAVE":
+            return _told_riff(data)
+        case b"RF64" | b"BW64":
+            return _told_riff(b"RIFF" + data[4:12] + b"JUNK" + data[16:] if data[12:16] == b"ds64" else data)
+        case b"FORM" if data[8:12] in (b"AIFF", b"AIFC"):
+            return _told_aiff(data)
+        case b".snd" if len(data) >= 24 and (length := _basic_end(data) - int.from_bytes(data[4:8], "big")) > 0:
+            return data[:8] + struct.pack(">I", length) + data[12:]
+        case b"riff" if (found := _w64_chunk(data, b"data")) is not None and found[1] > len(data):
+            return data[: found[0] - 8] + struct.pack("<Q", len(data) - found[0] + 24) + data[found[0] :]
+    return data
+
+
+def _told_riff(data: bytes) -> bytes:
     position = 12
     while data[:4] == b"RIFF" and position + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, position)
@@ -136,7 +162,39 @@ def wave_with_lengths(data: bytes) -> bytes:
     return data
 
 
+def _w64_chunk(data: bytes, name: bytes) -> tuple[int, int] | None:
+    """Return where the content of a Wave64 chunk starts and ends, past the file's end if its length is not known."""
+    position, parts = 40, 0
+    while position + 24 <= len(data):
+        _few(parts := parts + 1)
+        size = struct.unpack_from("<Q", data, position + 16)[0]
+        if data[position : position + 4] == name:
+            known = 24 < size <= len(data) - position
+            return position + 24, position + size if known else len(data) + 1
+        if size < 24:
+            return None
+        position += size + -size % 8
+    return None
+
+
+def _w64(data: bytes) -> Found:
+    fmt, samples = _w64_chunk(data, b"fmt "), _w64_chunk(data, b"data")
+    if fmt is None or samples is None or fmt[1] > len(data):
+        raise MediaError("truncated", "the Wave64 file ends before its samples")
+    start, end = samples[0], min(samples[1], len(data))
+    rate = struct.unpack_from("<I", data, fmt[0] + 8)[0]
+    if end <= start:
+        raise MediaError("broken", "the Wave64 file holds no samples")
+    return Found("audio", "audio/x-w64", "w64", (end - start) / rate if rate else None)
+
+
+_AVI_STREAM = re.compile(rb"strh.{4}(vids|auds|iavs)", re.DOTALL)
+
+
 def _avi(data: bytes) -> Found:
+    types = set(_AVI_STREAM.findall(data, 0, 65_536))
+    if types == {b"auds"}:
+        return Found("audio", "audio/x-msvideo", "avi")
     return Found("video", "video/x-msvideo", "avi")
 
 
@@ -379,8 +437,8 @@ def _ogg_packets(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     while position < len(data):
         _few(packets + (pages := pages + 1))
         if data[position : position + 4] != b"OggS":
-            if (data[position : position + 3] == b"TAG" and position + 128 == len(data)) or not any(data[position:]):
-                return
+            if packets and data.find(b"OggS", position) < 0:
+                return  # what stands behind the last page (a tag, an upload form's boundary) is passed over
             raise MediaError("broken", "the Ogg file's pages are out of step")
         granule, serial = struct.unpack_from("<qI", data, position + 6)
         count = data[position + 26]
@@ -493,7 +551,8 @@ _TOP_LEVEL = frozenset(
 def _mp4_end(data: bytes) -> int:
     """Return where the last box ends that belongs to the file; what an upload form put behind it is passed over.
 
-    Players do so too. A box of a known type that is cut short belongs to the file, which is then truncated.
+    Players do so too. A box of a known type that is cut short belongs to the file, which is then truncated; but of
+    what was recorded in fragments all that came before counts.
     """
     position, held = 0, set[bytes]()
     while position + 8 <= len(data) and {b"moov", b"mdat"} - held:
@@ -508,8 +567,11 @@ def _mp4_end(data: bytes) -> int:
         size, name = struct.unpack_from(">I4s", data, position)
         if name not in _TOP_LEVEL:
             return position
+        if size == 1 and position + 16 <= len(data):
+            size = struct.unpack_from(">Q", data, position + 8)[0]
         if size < 8 or position + size > len(data):
-            return len(data)
+            return position if b"moof" in held else len(data)
+        held.add(name)
         position += size
     return position if {b"moov", b"mdat"} <= held else len(data)
 
@@ -585,8 +647,11 @@ def _mp4_shown(data: bytes, head: tuple[int, int]) -> bytes:
 
 def _mp4(data: bytes) -> Found:
     boxes: dict[bytes, tuple[int, int]] = {}  # the first of each type
-    for name, body, end in _boxes(data, 0, _mp4_end(data)):
+    last = _mp4_end(data)
+    for name, body, end in _boxes(data, 0, last):
         boxes.setdefault(name, (body, end))
+    cut = b"moof" in boxes and data[last + 4 : last + 8] in _TOP_LEVEL
+    note = _CUT_OFF if cut else None
     brands = ftyp_brands(data) if data[4:8] == b"ftyp" else frozenset({b"qt  "})
     moov = boxes.get(b"moov")
     if moov is None:
@@ -607,11 +672,12 @@ def _mp4(data: bytes) -> Found:
         raise MediaError("truncated", "the MP4 file has an index, but no sound or pictures follow")
     if video:
         if b"qt  " in brands:
-            return Found("video", "video/quicktime", "mov", duration, essence)
+            return Found("video", "video/quicktime", "mov", duration, essence, note)
         if any(brand.startswith((b"3gp", b"3g2")) for brand in brands):
-            return Found("video", "video/3gpp", "3gp", duration, essence)
-        return Found("video", "video/mp4", "mp4", duration, essence)
-    return Found("audio", "audio/mp4", "m4a" if b"M4A " in brands or b"M4B " in brands else "mp4", duration, essence)
+            return Found("video", "video/3gpp", "3gp", duration, essence, note)
+        return Found("video", "video/mp4", "mp4", duration, essence, note)
+    short = "m4a" if b"M4A " in brands or b"M4B " in brands else "mp4"
+    return Found("audio", "audio/mp4", short, duration, essence, note)
 
 
 def _samples(data: bytes, track: _Track) -> int:
@@ -769,18 +835,44 @@ _TIMESTAMP_SCALE, _DURATION, _SIMPLE_BLOCK, _BLOCK = 0x2AD7B1, 0x4489, 0xA3, 0xA
 _DECODING = frozenset({_TRACK_NUMBER, _TRACK_TYPE, _CODEC, _CODEC_PRIVATE, 0xB5, 0x9F, 0x6264, 0x56AA, 0x6D80})
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (id, start of the content, end) of every element, walking into those that hold what is wanted."""
+_TOP_ELEMENTS = frozenset({0x1A45DFA3, 0x18538067, 0xEC, 0xBF})
+_KNOWN = (
+    _MASTERS
+    | _TOP_ELEMENTS
+    | frozenset(
+        {0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF}
+        | {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xA1, 0x9B, 0xFA, 0xFB, 0xA4, 0x8E, 0x75A1, 0x75A2}
+    )
+)
+"""What the segment and its clusters are made of; RFC 9559, section 5.1."""
+
+
+def _elements(data: bytes, cut: list[int] | None = None) -> Iterator[tuple[int, int, int]]:
+    """Yield (id, start of the content, end) of every element, walking into those that hold what is wanted.
+
+    Ends behind the segment, whatever was put there. Of a segment of unknown length, as those write it who stream, an
+    element cut short at the end is left out, and its place is put into `cut`.
+    """
     position = parts = 0
+    ends: int | None = None  # where the segment does; None before it, and of unknown length
+    live, following = False, 0
     while position < len(data):
         _few(parts := parts + 1)
         first = data[position]
         id_length = 9 - first.bit_length() if first else 9
+        identity = int.from_bytes(data[position : position + id_length], "big")
+        if ends is not None and position >= ends and identity not in _TOP_ELEMENTS:
+            return
+        if live and identity not in _KNOWN:
+            if following < position:
+                following = data.find(b"\x1f\x43\xb6\x75", position)
+            if following < 0:
+                return  # no cluster comes after it: a tail
         if id_length > 4:
             raise MediaError("broken", "the Matroska file's elements are out of step")
         if position + id_length >= len(data):
             return
-        identity = int.from_bytes(data[position : position + id_length], "big")
+        begin = position
         position += id_length
         length = 9 - data[position].bit_length() if data[position] else 9
         if length > 8:
@@ -789,7 +881,15 @@ def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
         unknown = size == (1 << 7 * length) - 1
         position += length
         end = len(data) if unknown else position + size
+        if identity == _SEGMENT:
+            live, ends = unknown, None if unknown else end
         if end > len(data):
+            if live:
+                if cut is not None:
+                    cut.append(begin)
+                if identity == _CLUSTER:
+                    continue
+                return
             raise MediaError("truncated", "the Matroska or WebM file ends inside an element")
         yield identity, position, end
         position = position if identity in _MASTERS else end
@@ -797,7 +897,8 @@ def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _matroska(data: bytes) -> Found:
     doc_type, types, scale, ticks, blocks = b"", set(), 1_000_000, None, 0
-    for identity, start, end in _elements(data):
+    cut: list[int] = []
+    for identity, start, end in _elements(data, cut):
         if identity == _DOC_TYPE:
             doc_type = data[start:end].rstrip(b"\0")
         elif identity == _TRACK_TYPE:
@@ -816,7 +917,8 @@ def _matroska(data: bytes) -> Found:
     name = "webm" if doc_type == b"webm" else "mkv"
     media_type = f"{kind}/webm" if name == "webm" else f"{kind}/x-matroska"
     duration = ticks * scale / 1e9 if ticks is not None and 0 < ticks * scale < 1e18 else None
-    return Found(kind, media_type, name, duration, lambda: _matroska_essence(data))
+    note = _CUT_OFF if cut else None
+    return Found(kind, media_type, name, duration, lambda: _matroska_essence(data), note)
 
 
 def _matroska_essence(data: bytes) -> Chunks:
@@ -877,30 +979,62 @@ def _asf(data: bytes) -> Found:
     raise MediaError("unsupported", "the ASF file holds neither sound nor video")
 
 
-def _aiff(data: bytes) -> Found:
-    common: memoryview | None = None
-    samples: memoryview | None = None
-    duration = None
-    view = memoryview(data)
+_LEAST_SOUND = 8  # bytes of an SSND chunk before its samples; so much tells who could not come back to tell more
+
+
+def _aiff_chunks(data: bytes) -> dict[bytes, tuple[int, int, int]]:
+    """Return the start and end of the common and the sound chunk, and the length each tells."""
+    chunks: dict[bytes, tuple[int, int, int]] = {}
     position, parts = 12, 0
-    while position + 8 <= len(data) and (common is None or samples is None):  # they may stand in any order
+    while position + 8 <= len(data) and len(chunks) < 2:  # they may stand in any order
         _few(parts := parts + 1)
         name, size = struct.unpack_from(">4sI", data, position)
         body = position + 8
-        if name == b"COMM" and common is None:
-            frames, _, exponent, mantissa = struct.unpack_from(">IHHQ", data, body + 2)
-            rate = mantissa * 2.0 ** (max(min((exponent & 0x7FFF) - 16383, 64), -64) - 63)
-            duration = frames / rate if rate else None
-            common = view[body : body + size]
-        elif name == b"SSND" and samples is None:
-            if body + size > len(data):
-                raise MediaError("truncated", "the AIFF file ends inside its samples")
-            samples = view[body : body + size]
+        if name in (b"COMM", b"SSND") and name not in chunks:
+            unknown = name == b"SSND" and size <= _LEAST_SOUND
+            chunks[name] = body, len(data) if unknown else min(body + size, len(data)), size
         position = body + size + size % 2
-    if common is None or samples is None:
+    return chunks
+
+
+def _told_aiff(data: bytes) -> bytes:
+    chunks = _aiff_chunks(data)
+    common, sound = chunks.get(b"COMM"), chunks.get(b"SSND")
+    if common is None or sound is None or sound[1] - sound[0] == sound[2]:
+        return data
+    start, length = sound[0], sound[1] - sound[0]
+    width = _aiff_frame_bytes(data, common[0])
+    frames = (length - _LEAST_SOUND) // width if width else struct.unpack_from(">I", data, common[0] + 2)[0]
+    out = bytearray(data)
+    out[4:8] = struct.pack(">I", len(data) - 8)
+    out[start - 4 : start] = struct.pack(">I", length)
+    out[common[0] + 2 : common[0] + 6] = struct.pack(">I", frames)
+    return bytes(out)
+
+
+def _aiff_frame_bytes(data: bytes, common: int) -> int | None:
+    """Return the bytes of one sample of all channels, None where the sound is packed."""
+    channels, bits = struct.unpack_from(">H4xH", data, common)
+    plain = data[8:12] == b"AIFF" or data[common + 18 : common + 22] in (b"NONE", b"sowt", b"twos")
+    return channels * ((bits + 7) // 8) if plain else None
+
+
+def _aiff(data: bytes) -> Found:
+    chunks = _aiff_chunks(data)
+    if len(chunks) < 2:
         raise MediaError("truncated", "the AIFF file ends before its samples")
-    essence = _chunks(struct.pack("<I", len(common)), common, samples)
-    return Found("audio", "audio/aiff", "aiff", duration, essence)
+    view, (common, common_end, _), (start, end, told) = memoryview(data), chunks[b"COMM"], chunks[b"SSND"]
+    if end - start <= _LEAST_SOUND:
+        raise MediaError("truncated", "the AIFF file ends before its samples")
+    frames, _, exponent, mantissa = struct.unpack_from(">IHHQ", data, common + 2)
+    rate = mantissa * 2.0 ** (max(min((exponent & 0x7FFF) - 16383, 64), -64) - 63)
+    note = None
+    if end - start != told:
+        width = _aiff_frame_bytes(data, common)
+        frames = (end - start - _LEAST_SOUND) // width if width else 0
+        note = _heard(told, end - start) if _LEAST_SOUND < told < _STREAMED else None
+    essence = _chunks(struct.pack("<I", common_end - common), view[common:common_end], view[start:end])
+    return Found("audio", "audio/aiff", "aiff", frames / rate if rate and frames else None, essence, note)
 
 
 _AMR_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
@@ -919,18 +1053,25 @@ def _amr(data: bytes) -> Found:
     return Found("audio", "audio/amr-wb" if wide else "audio/amr", "amr", frames * 0.02)  # 20 ms a frame (RFC 4867)
 
 
+def _basic_end(data: bytes) -> int:
+    """Return where an AU file's samples end: where it tells a length that cannot be, at the end of the file."""
+    offset, size = struct.unpack_from(">II", data, 4)
+    return offset + size if 0 < size <= len(data) - offset else len(data)
+
+
 def _basic(data: bytes) -> Found:
     offset, size, encoding, rate, channels = struct.unpack_from(">5I", data, 4)
     view = memoryview(data)
-    end = len(data) if size == 0xFFFFFFFF else offset + size
+    end = _basic_end(data)
     if offset < 24 or not 0 < rate < 1_000_000 or not 0 < channels < 256:
         raise MediaError("broken", "the AU file's header makes no sense")
-    if end > len(data) or offset >= end:
-        raise MediaError("truncated", "the AU file ends before or inside its samples")
+    if offset >= end:
+        raise MediaError("truncated", "the AU file ends before its samples")
     bytes_per_sample = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding)
     duration = (end - offset) / (rate * channels * bytes_per_sample) if bytes_per_sample else None
     essence = _chunks(struct.pack("<III", encoding, rate, channels), view[offset:end])
-    return Found("audio", "audio/basic", "au", duration, essence)
+    note = _heard(size, end - offset) if end - offset < size < _STREAMED else None
+    return Found("audio", "audio/basic", "au", duration, essence, note)
 
 
 def _core_audio(data: bytes) -> Found:
@@ -948,18 +1089,39 @@ _TS_PACKETS = 20_000
 """How many packets are searched for the tables: they are sent ten times a second."""
 
 
+_TS_ALIKE = 5
+
+
+def _ts_layout(data: bytes) -> tuple[int, int] | None:
+    """Return where the packets of a transport stream begin and how far apart they are; None if it is none.
+
+    Cameras (AVCHD) and Blu-ray put four bytes before each packet, broadcasters 16 behind; what was cut out of a
+    stream begins anywhere in a packet, and is believed only if it also names its streams.
+    """
+    if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
+        return 0, 188
+    head = data[: 204 * (_TS_ALIKE + 1)]
+    for stride in (192, 188, 204):
+        for start in range(min(stride, len(head) - stride * (_TS_ALIKE - 1))):
+            if head[start : start + stride * _TS_ALIKE : stride] == b"\x47" * _TS_ALIKE:
+                return (start, stride) if _ts_types(data, start, stride) else None
+    return None
+
+
 def _transport_stream(data: bytes) -> Found:
-    types = _ts_types(data)
+    layout = _ts_layout(data)
+    assert layout is not None
+    types = _ts_types(data, *layout)
     if types & _TS_SOUND and not types & _TS_VIDEO:
         return Found("audio", "audio/mp2t", "ts")
     return Found("video", "video/mp2t", "ts")
 
 
-def _ts_types(data: bytes) -> set[int]:
+def _ts_types(data: bytes, begin: int, stride: int) -> set[int]:
     """Return the types of the streams that a transport stream's program maps name."""
     maps: set[int] = set()
     types: set[int] = set()
-    for position in range(0, min(len(data) - 187, 188 * _TS_PACKETS), 188):
+    for position in range(begin, min(len(data) - 187, begin + stride * _TS_PACKETS), stride):
         packet = data[position : position + 188]
         pid = (packet[1] & 0x1F) << 8 | packet[2]
         if packet[0] != 0x47 or not packet[1] & 0x40 or (pid != 0 and pid not in maps):
@@ -979,9 +1141,15 @@ def _ts_types(data: bytes) -> set[int]:
     return types
 
 
-def _plain(media_type: str, name: str) -> Callable[[bytes], Found | None]:
-    """Return the reader of a format of sound that is not taken apart here: decoding tells how long it plays."""
-    return lambda data: Found("audio", media_type, name)
+def _plain(kind: Literal["audio", "video"], media_type: str, name: str) -> Callable[[bytes], Found]:
+    """Return the reader of a format that is not taken apart here: decoding tells how long it plays."""
+    return lambda data: Found(kind, media_type, name)
+
+
+def _real_media(data: bytes) -> Found:
+    if b"video/x-pn-realvideo" in data[:65_536]:
+        return Found("video", "video/vnd.rn-realvideo", "rm")
+    return Found("audio", "audio/vnd.rn-realaudio", "rm")
 
 
 def _flash(data: bytes) -> Found:
@@ -989,6 +1157,33 @@ def _flash(data: bytes) -> Found:
         return Found("video", "video/x-flv", "flv")
     return Found("audio", "audio/x-flv", "flv")
 
+
+_STARTS = (b"\0\0\0\1", b"\0\0\1")
+_PLAIN_SOUND = (
+    (b"wvpk", "audio/x-wavpack", "wv"),
+    (b"\x0b\x77", "audio/ac3", "ac3"),
+    (b"\x77\x0b", "audio/ac3", "ac3"),
+    (b"TTA1", "audio/x-tta", "tta"),
+    (b"TTA2", "audio/x-tta", "tta"),
+    (b"MAC ", "audio/x-ape", "ape"),
+    (b"MPCK", "audio/x-musepack", "mpc"),
+    (b"MP+", "audio/x-musepack", "mpc"),
+    (b"\x7f\xfe\x80\x01", "audio/vnd.dts", "dts"),
+    (b"\xfe\x7f\x01\x80", "audio/vnd.dts", "dts"),
+    (b"\x1f\xff\xe8\x00", "audio/vnd.dts", "dts"),
+    (b"\xff\x1f\x00\xe8", "audio/vnd.dts", "dts"),
+    (b"DTSHDHDR", "audio/vnd.dts.hd", "dts"),
+    (b"DSD ", "audio/x-dsf", "dsf"),
+    (b"Creative Voice File\x1a"[:16], "audio/x-voc", "voc"),
+)
+_PLAIN_VIDEO = (
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf", "mxf"),
+    (b"\x1f\x07\x00", "video/x-dv", "dv"),
+    (b"DKIF\0\0", "video/x-ivf", "ivf"),
+    # What surveillance cameras save: H.264 and H.265 in no container, from a parameter set or a delimiter on.
+    *((start + unit, "video/h264", "h264") for start in _STARTS for unit in (b"\x67", b"\x27", b"\x47", b"\x09")),
+    *((start + unit, "video/h265", "h265") for start in _STARTS for unit in (b"\x40\x01", b"\x42\x01", b"\x46\x01")),
+)
 
 _SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Found | None]], ...] = (
     (b"OggS", _ogg),
@@ -1000,11 +1195,8 @@ _SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Found | None]], ...] = (
     (b"\0\0\1\xba", _mpeg_video),
     (b"\0\0\1\xb3", _mpeg_video),
     (b"FLV\1", _flash),
-    (b"wvpk", _plain("audio/x-wavpack", "wv")),
-    (b"\x0b\x77", _plain("audio/ac3", "ac3")),
-    (b"\x77\x0b", _plain("audio/ac3", "ac3")),
-    (b"TTA1", _plain("audio/x-tta", "tta")),
-    (b"MAC ", _plain("audio/x-ape", "ape")),
-    (b"\x7f\xfe\x80\x01", _plain("audio/vnd.dts", "dts")),
-    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", _plain("audio/x-w64", "w64")),
+    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", _w64),
+    (b".RMF", _real_media),
+    *((head, _plain("audio", media_type, name)) for head, media_type, name in _PLAIN_SOUND),
+    *((head, _plain("video", media_type, name)) for head, media_type, name in _PLAIN_VIDEO),
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from captions.media import h264
+from captions.media import containers, h264
 from captions.media.errors import MediaError
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ _FULLEST = 0.9
 # Demuxers that read one file and nothing else: playlists and the like open further files and URLs by themselves.
 _CONTAINERS = ",".join(
     ("wav", "w64", "mp3", "flac", "ogg", "mov", "matroska", "webm", "aac", "amr", "asf", "avi", "aiff", "caf", "au",
-     "mpeg", "mpegts", "mpegvideo", "flv", "gsm", "ac3", "eac3", "ape", "wv", "tta", "dts")
+     "mpeg", "mpegts", "mpegvideo", "flv", "gsm", "ac3", "eac3", "ape", "wv", "tta", "dts", "dtshd", "mlp", "truehd",
+     "mpc", "mpc8", "dsf", "voc", "rm", "mxf", "dv", "ivf", "h264", "hevc")
 )  # fmt: skip
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none", "max_streams": "64"}
 _DAMAGED_PACKETS = 200
@@ -279,7 +280,7 @@ def _open(data: bytes) -> Any:
     import av
 
     try:
-        return av.open(io.BytesIO(data), container_options=_OPTIONS, metadata_errors="ignore")
+        return av.open(io.BytesIO(containers.with_lengths(data)), container_options=_OPTIONS, metadata_errors="ignore")
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError("broken", "the recording's container cannot be read") from error
 

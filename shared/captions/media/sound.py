@@ -31,9 +31,7 @@ def audio_payload(data: bytes) -> AudioPayload:
     found = containers.identify(data)
     if found is None or found.kind != "audio":
         raise MediaError("unsupported", "the file is no sound file")
-    if found.format == "wav":
-        data = containers.wave_with_lengths(data)
-    return AudioPayload(data, found.media_type, found.format, found.duration_s)
+    return AudioPayload(containers.with_lengths(data), found.media_type, found.format, found.duration_s)
 
 
 def payload_digest(data: bytes) -> str | None:

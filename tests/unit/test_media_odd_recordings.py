@@ -1,0 +1,254 @@
+"""Recordings as they are met: with tails, with lengths that were never filled in, in whatever a device writes."""
+
+import io
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from captions import media
+from captions.fingerprint import fingerprint_audio
+from captions.media import MediaError, recordings
+
+RATE = 16_000
+
+
+def recorded(container: str, codec: str, *, rate: int = RATE, seconds: int = 1, **options: str) -> bytes:
+    """A tone that swells and fades, mono."""
+    moments = np.arange(rate * seconds) / rate
+    wave = 8_000 * np.sin(2 * np.pi * 440 * moments) * np.sin(np.pi * moments / seconds)
+    file = io.BytesIO()
+    with av.open(file, "w", format=container, options=options) as output:
+        stream = output.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave.astype(np.int16).reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        for piece in av.AudioResampler(format=stream.format, layout="mono", rate=rate).resample(frame):
+            fifo.write(piece)
+        size = stream.codec_context.frame_size or 1_024
+        at = 0
+        while (piece := fifo.read(size) or fifo.read(size, partial=True)) is not None:
+            piece.pts, piece.time_base = at, Fraction(1, rate)
+            at += piece.samples
+            output.mux(stream.encode(piece))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def filmed(container: str, codec: str, *, frames: int = 12, pixels: str = "yuv420p", **options: str) -> bytes:
+    """A bar that grows on a ground that changes."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container, options=options) as output:
+        stream = output.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 176, 144, pixels
+        stream.gop_size = 4
+        for number in range(frames):
+            picture = np.full((144, 176, 3), number * 17 % 255, np.uint8)
+            picture[:, : 10 * number + 1] = 220
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+            frame.pts = number
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def heard_s(data: bytes) -> float:
+    """How long what is decoded of a recording plays."""
+    return list(recordings.cut(data, recordings.ENCODINGS[0], longest_s=600))[-1].end_s
+
+
+def put(data: bytes, at: int, values: bytes) -> bytes:
+    return data[:at] + values + data[at + len(values) :]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate", "media_type"),
+    [
+        ("aiff", "pcm_s16be", RATE, "audio/aiff"),
+        ("au", "pcm_mulaw", RATE, "audio/basic"),
+        ("caf", "alac", RATE, "audio/x-caf"),
+        ("w64", "pcm_s16le", RATE, "audio/x-w64"),
+        ("tta", "tta", RATE, "audio/x-tta"),
+        ("wv", "wavpack", RATE, "audio/x-wavpack"),
+        ("ac3", "ac3", 48_000, "audio/ac3"),
+        ("eac3", "eac3", 48_000, "audio/ac3"),
+        ("mp2", "mp2", RATE, "audio/mpeg"),
+        ("amr", "libopencore_amrnb", 8_000, "audio/amr"),
+        ("3gp", "libopencore_amrnb", 8_000, "audio/mp4"),
+        ("mpegts", "aac", RATE, "audio/mp2t"),
+        ("flv", "aac", RATE, "audio/x-flv"),
+        ("avi", "pcm_s16le", RATE, "audio/x-msvideo"),
+        ("voc", "pcm_u8", RATE, "audio/x-voc"),
+        ("rm", "ac3", 48_000, "audio/vnd.rn-realaudio"),
+    ],
+)
+def test_sound_is_taken_in_what_devices_write_it_in(container: str, codec: str, rate: int, media_type: str) -> None:
+    data = recorded(container, codec, rate=rate)
+
+    seen = media.inspect(data)
+    fingerprint_audio(data)
+
+    assert (seen.kind, seen.media_type, seen.note) == ("audio", media_type, None)
+    assert heard_s(data) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixels", "media_type"),
+    [
+        ("avi", "mjpeg", "yuvj420p", "video/x-msvideo"),
+        ("mov", "mjpeg", "yuvj420p", "video/quicktime"),
+        ("mov", "prores_ks", "yuv422p10le", "video/quicktime"),
+        ("mp4", "libx265", "yuv420p", "video/mp4"),
+        ("mp4", "libsvtav1", "yuv420p", "video/mp4"),
+        ("webm", "libvpx-vp9", "yuv420p", "video/webm"),
+        ("3gp", "h263", "yuv420p", "video/3gpp"),
+        ("asf", "wmv2", "yuv420p", "video/x-ms-wmv"),
+        ("mpeg", "mpeg2video", "yuv420p", "video/mpeg"),
+        ("mpegts", "mpeg2video", "yuv420p", "video/mp2t"),
+        ("mxf", "mpeg2video", "yuv420p", "video/mxf"),
+        ("flv", "flv", "yuv420p", "video/x-flv"),
+        ("ivf", "libvpx", "yuv420p", "video/x-ivf"),
+        ("h264", "libx264", "yuv420p", "video/h264"),
+        ("hevc", "libx265", "yuv420p", "video/h265"),
+    ],
+)
+def test_video_is_taken_in_what_devices_write_it_in(container: str, codec: str, pixels: str, media_type: str) -> None:
+    data = filmed(container, codec, pixels=pixels)
+
+    seen = media.inspect(data)
+
+    assert (seen.kind, seen.media_type) == ("video", media_type)
+    assert recordings.key_frames(data, 4)
+
+
+def test_a_video_written_in_fragments_is_taken_up_to_where_it_was_cut_off() -> None:
+    data = filmed("mp4", "libx264", frames=24, movflags="frag_keyframe+empty_moov")
+    whole, cut = media.inspect(data), media.inspect(data[: data.rindex(b"mdat") + 20])
+
+    assert (whole.kind, whole.note) == ("video", None)
+    assert cut.kind == "video"
+    assert cut.note is not None
+    assert recordings.key_frames(data[: data.rindex(b"mdat") + 20], 4)
+
+
+@pytest.mark.parametrize(("before", "behind"), [(4, 0), (0, 16)], ids=["camera", "broadcast"])
+def test_packets_of_a_transport_stream_may_stand_further_apart(before: int, behind: int) -> None:
+    plain = filmed("mpegts", "mpeg2video")
+    packets = [plain[at : at + 188] for at in range(0, len(plain), 188)]
+    data = b"".join(bytes(before) + packet + bytes(behind) for packet in packets)
+
+    assert media.inspect(data).media_type == "video/mp2t"
+    assert recordings.key_frames(data, 2)
+
+
+def test_a_piece_cut_out_of_a_transport_stream_is_taken() -> None:
+    data = recorded("mpegts", "aac", seconds=3)[188 * 3 + 61 :]
+
+    assert media.inspect(data).media_type == "audio/mp2t"
+    assert heard_s(data) > 2
+
+
+def test_a_flat_picture_of_the_sync_byte_is_no_transport_stream() -> None:
+    targa = struct.pack("<BBBHHBHHHHBB", 0, 0, 3, 0, 0, 0, 0, 0, 64, 64, 8, 0) + b"\x47" * 4_096
+    assert media.inspect(targa).media_type == "image/x-tga"
+
+
+TAILS = {
+    "newline": b"\n",
+    "zeros": bytes(4_096),
+    "ID3v1": b"TAG" + b"x" * 125,
+    "form": b"\r\n------boundary7MA4YWxk--\r\n",
+    "noise": np.random.default_rng(5).bytes(3_000),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+@pytest.mark.parametrize(
+    ("container", "codec", "options"),
+    [
+        ("wav", "pcm_s16le", {}),
+        ("mp3", "libmp3lame", {}),
+        ("flac", "flac", {}),
+        ("ogg", "libopus", {}),
+        ("webm", "libopus", {}),
+        ("webm", "libopus", {"live": "1"}),
+        ("matroska", "aac", {}),
+        ("aiff", "pcm_s16be", {}),
+        ("au", "pcm_s16be", {}),
+        ("w64", "pcm_s16le", {}),
+        ("adts", "aac", {}),
+        ("mp4", "aac", {}),
+    ],
+)
+def test_what_stands_behind_a_recording_is_passed_over(
+    container: str, codec: str, options: dict[str, str], tail: bytes
+) -> None:
+    data = recorded(container, codec, rate=48_000 if codec == "libopus" else RATE, **options)
+
+    plain, tailed = media.inspect(data), media.inspect(data + tail)
+
+    assert (tailed.kind, tailed.media_type, tailed.note) == (plain.kind, plain.media_type, None)
+    assert heard_s(data + tail) == pytest.approx(heard_s(data), abs=0.2)
+
+
+UNKNOWN = [0, 8, 0x7FFFFFFF, 0x7F000008, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize("told", [*UNKNOWN, 1_000_000])
+def test_of_an_aiff_whose_length_is_not_filled_in_what_is_there_is_taken(told: int) -> None:
+    data = recorded("aiff", "pcm_s16be")
+    streamed = put(data, data.index(b"SSND") + 4, struct.pack(">I", told))
+    streamed = put(streamed, data.index(b"COMM") + 10, bytes(4))
+
+    seen = media.inspect(streamed)
+
+    assert seen.duration_s == pytest.approx(1.0)
+    assert (seen.note is not None) == (told == 1_000_000)
+    assert heard_s(streamed) == pytest.approx(1.0)
+    assert media.inspect(media.audio_payload(streamed).data).note is None
+
+
+@pytest.mark.parametrize("told", [*UNKNOWN[2:], 0, 1_000_000])
+def test_of_an_au_whose_length_is_not_filled_in_what_is_there_is_taken(told: int) -> None:
+    data = recorded("au", "pcm_s16be")
+    streamed = put(data, 8, struct.pack(">I", told))
+
+    assert media.inspect(streamed).duration_s == pytest.approx(1.0)
+    assert heard_s(streamed) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("told", [0, 24, 2**63 - 1, 2**64 - 1, 10**9])
+def test_of_a_wave64_whose_length_is_not_filled_in_what_is_there_is_taken(told: int) -> None:
+    data = recorded("w64", "pcm_s16le")
+    streamed = put(data, data.index(b"data", 40) + 16, struct.pack("<Q", told))
+
+    assert media.inspect(streamed).duration_s == pytest.approx(1.0)
+    assert heard_s(streamed) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("told", [0, 10**12])
+def test_of_an_rf64_whose_lengths_are_not_filled_in_what_is_there_is_taken(told: int) -> None:
+    data = recorded("wav", "pcm_s16le", rf64="always")
+    streamed = put(data, data.index(b"ds64") + 8, struct.pack("<QQQ", told, told, told))
+
+    assert media.inspect(streamed).duration_s == pytest.approx(1.0)
+    assert heard_s(streamed) == pytest.approx(1.0)
+
+
+def test_a_live_webm_that_was_cut_off_is_taken_with_a_note() -> None:
+    data = recorded("webm", "libopus", rate=48_000, seconds=4, live="1")
+
+    cut = media.inspect(data[: len(data) * 3 // 4])
+
+    assert (cut.kind, cut.note is not None) == ("audio", True)
+    assert 2 < heard_s(data[: len(data) * 3 // 4]) < 4
+
+
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("ogg", "libopus")])
+def test_a_recording_that_tells_its_length_and_was_cut_off_is_refused(container: str, codec: str) -> None:
+    data = recorded(container, codec, rate=48_000, seconds=4)
+
+    with pytest.raises(MediaError, match="ends inside"):
+        media.inspect(data[: len(data) * 3 // 4])
