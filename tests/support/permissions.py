@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from captions_cli.local.aws.server import AwsCall, Forward
+from support.template import statements_of
 
 CREDENTIAL = re.compile(r"Credential=([^/]+)/")
 
@@ -83,12 +84,11 @@ def allowed(resources: Mapping[str, Any], function: str) -> set[tuple[str, str]]
     """The actions of a function's role, each with the logical id of a resource, indexes with `/index/NAME`."""
     role = resources[function]["Properties"]["Role"]["Fn::GetAtt"][0]
     found = set()
-    for policy in resources[role]["Properties"]["Policies"]:
-        for statement in policy["PolicyDocument"]["Statement"]:
-            names, on = statement["Action"], statement["Resource"]
-            for node in on if isinstance(on, list) else [on]:
-                for action in names if isinstance(names, list) else [names]:
-                    found.add((action, _named(node)))
+    for statement in statements_of(resources, role):
+        names, on = statement["Action"], statement["Resource"]
+        for node in on if isinstance(on, list) else [on]:
+            for action in names if isinstance(names, list) else [names]:
+                found.add((action, _named(node)))
     return found
 
 

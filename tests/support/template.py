@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -186,16 +186,17 @@ def listed(node: Any) -> list[Any]:
 
 def statements(template: Template, role: str) -> list[dict[str, Any]]:
     """The statements of a role's own policies, and of those it always has with other roles."""
-    return _statements(template.resources, role)
+    return statements_of(template.resources, role)
 
 
 def statement(raw: dict[str, Any], role: str, sid: str) -> Any:
     """One statement of a role's policies."""
-    (found,) = [entry for entry in _statements(raw["Resources"], role) if entry["Sid"] == sid]
+    (found,) = [entry for entry in statements_of(raw["Resources"], role) if entry["Sid"] == sid]
     return found
 
 
-def _statements(resources: dict[str, Any], role: str) -> list[dict[str, Any]]:
+def statements_of(resources: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
+    """The statements of a role's own policies and of those it always shares, of a template's resources."""
     documents = [policy["PolicyDocument"] for policy in resources[role]["Properties"]["Policies"]]
     documents += [
         resource["Properties"]["PolicyDocument"]
