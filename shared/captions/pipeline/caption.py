@@ -32,7 +32,7 @@ from captions.gateway import (
     Refused,
     Unacceptable,
 )
-from captions.inference import escalation, recording
+from captions.inference import asking, escalation
 from captions.inference.escalation import Answered, Noted
 from captions.inference.part_store import Forgetful, Progress, recording_id
 from captions.inference.recording import Call, Recording, Spoilt
@@ -45,7 +45,7 @@ from captions.records.record import Draft, Ended, Provenance, Reason, Record, Re
 from captions.records.table import Begun, Busy, Duplicate, Records, Superseded
 from captions.routing import routes
 from captions.routing.routes import Chains
-from captions.tasks import Ask, Seen, prompt
+from captions.tasks import Ask, Seen
 from captions.timestamps import timestamp
 from captions.uploads.s3_objects import GoneError, Objects, UnreadableError
 
@@ -55,8 +55,6 @@ MIN_CALL_SECONDS = 5.0
 """With less time left than this for the model, a job is not started."""
 DECODERS = 2
 """Pictures decoded at the same time in one sandbox; it is memory, not time, that sets this."""
-MAX_COPY_BYTES = 2_900_000
-"""Of a picture's copy for a model: with base64's third on top, it leaves room for the prompt in a body of 4 MB."""
 BUSY_SECONDS = 5.0
 """After how long at least a second delivery looks again at an upload that is being captioned."""
 UNUSABLE_DEFERRALS = 3
@@ -65,8 +63,6 @@ UNUSABLE_BASE_SECONDS = 60.0
 """How long such a job waits at first: each try is paid for, and what makes all models talk nonsense at once is mostly a
 fault on their way that passes in minutes."""
 _UNUSABLE = frozenset({"truncated", "empty", "unfit"})
-PICTURE_TOKENS = 2_500
-"""Of the largest copy of a picture that a model is sent (gateway/bodies.py)."""
 
 _WAITS_FOR: Mapping[type[GatewayError], str] = {
     AccountProblem: "account_problem",
@@ -237,16 +233,8 @@ class Worker:
         self, job: Job, record: Record, item: Media, data: bytes, lease_until: float, deadline: float
     ) -> Ending:
         rules, ask, looks = self.policy, job.asked, job.looks
-        asked = prompt(ask)
-        tokens = _estimated_tokens(asked.instructions + asked.text, asked.max_tokens)
-        chains = routes.chains(job.upload.key, job.kind, ask.task, rules, looks=looks, tokens=tokens)
-        believed = looks if looks is not None and looks.confidence >= rules.routing.category_from else None
-        seen = Seen(
-            kind=job.kind,
-            category=believed.category if believed else None,
-            text_share=looks.text_share if looks else None,
-            duration_s=item.duration_s,
-        )
+        chains = asking.chains(job.upload.key, job.kind, ask, looks, rules)
+        seen = asking.seen(job.kind, looks, item, rules)
         drafts = _Drafts(self.records, job, record, lease_until, self.now)
         if record.draft is not None and record.draft.sequencer == job.upload.sequencer:
             # Who noted these calls died before it could count them.
@@ -326,17 +314,8 @@ class Worker:
             paid=record.attempts,
             drafts=drafts,
         )
-        if job.kind not in ("audio", "video"):
-            return await call.answer(job.asked, (item,), chains, seen)
-        return await recording.answer(
-            call,
-            job.asked,
-            Recording(recording_id(job.upload), item, data),
-            chains,
-            hearing=routes.chains(key, "audio", "transcribe", rules),
-            seeing=routes.chains(key, "image", "caption", rules),
-            seen=seen,
-        )
+        upload = Recording(recording_id(job.upload), item, data)
+        return await asking.answer(call, key, job.kind, job.asked, upload, chains, seen, rules)
 
     async def _read(self, job: Job) -> tuple[Media, bytes]:
         async with self._memory:
@@ -346,22 +325,8 @@ class Worker:
     def _media(self, job: Job, data: bytes) -> Media:
         # In a bucket without versions a link could lead to what was uploaded since: such media are sent as data or not.
         link = partial(self.objects.link, job.upload) if job.upload.version_id is not None else None
-        if job.kind == "audio":
-            sound = media.audio_payload(data)
-            return Media(
-                kind="audio", media_type=sound.media_type, data=sound.data, url=link, duration_s=sound.duration_s
-            )
-        if job.kind == "video":
-            return Media(
-                kind="video",
-                media_type=job.media_type,
-                data=data if len(data) <= MAX_COPY_BYTES else None,
-                url=link,
-                duration_s=media.sniff(data).duration_s,
-            )
-        limits = media.Limits(image_pixels=self.settings.max_image_pixels)
-        copy, media_type = media.model_copy(data, max_bytes=MAX_COPY_BYTES, limits=limits)
-        return Media(kind="image", media_type=media_type, data=copy, url=None, duration_s=None)
+        pixels = self.settings.max_image_pixels
+        return asking.payload(job.kind, job.media_type, data, link=link, max_image_pixels=pixels)
 
     async def _store(self, job: Job, record: Record, answered: Answered, tier: str, drafts: _Drafts) -> Ending:
         ask, output, completion = job.asked, answered.output, answered.completion
@@ -583,8 +548,3 @@ def parameters(settings: WorkerSettings) -> dict[str, Any]:
         daily_budget_dollars=settings.daily_budget_dollars,
         prefix_budgets=settings.prefix_budgets,
     )
-
-
-def _estimated_tokens(text: str, max_tokens: int) -> int:
-    """Estimate the tokens of an exchange about one picture, with three characters to a token."""
-    return len(text) // 3 + PICTURE_TOKENS + max_tokens
