@@ -26,7 +26,7 @@ MODULE = "captions_cli.local"
 
 
 @dataclass(frozen=True)
-class Settings:
+class LocalSettings:
     """How the local stack is to be started; port 0 is any free one."""
 
     port: int = 0
@@ -54,7 +54,7 @@ def project_root() -> Path:
     )
 
 
-def command(directory: Path, settings: Settings) -> list[str]:
+def command(directory: Path, settings: LocalSettings) -> list[str]:
     """Return the command line that runs the local stack in the foreground."""
     arguments: Sequence[str] = (
         *("--template", str(project_root() / "template.yaml")),
@@ -75,7 +75,7 @@ def running(directory: Path) -> LocalState | None:
     return state if state and _is_ours(state.pid) else None
 
 
-def start(directory: Path, settings: Settings, *, progress: Callable[[str], None] = lambda _: None) -> LocalState:
+def start(directory: Path, settings: LocalSettings, *, progress: Callable[[str], None] = lambda _: None) -> LocalState:
     """Start the local stack detached and wait until it is ready.
 
     Raises CommandError with the end of its log when it does not come up.
@@ -103,7 +103,7 @@ def start(directory: Path, settings: Settings, *, progress: Callable[[str], None
         raise
 
 
-def run_in_foreground(directory: Path, settings: Settings, ready: Callable[[LocalState], None]) -> int:
+def run_in_foreground(directory: Path, settings: LocalSettings, ready: Callable[[LocalState], None]) -> int:
     """Run the local stack until it ends or is interrupted, its log on this process's stderr; its exit code."""
     line = command(directory, settings)
     directory.mkdir(parents=True, exist_ok=True)

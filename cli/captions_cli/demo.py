@@ -17,7 +17,7 @@ from captions_cli.demo_uploads import DemoUpload, uploads
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack, connect_local
 from captions_cli.uploading import NotSent, Planned, Sent, send
-from captions_cli.watching import Seen, Watch
+from captions_cli.watching import SeenUpload, UploadWatch
 
 PRICED_MODELS = {"ImageModels": "GPT-4o,Qwen/Qwen3-VL-32B-Instruct"}
 """Template parameters of the demo: it asks a model first whose prices are published, to have costs to show."""
@@ -28,7 +28,7 @@ WAVE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """How one upload of the demo ended; `record` is None when the pipeline never wrote any."""
 
     upload: DemoUpload
@@ -41,7 +41,7 @@ class Outcome:
 class Report:
     """What the demo saw. `paid` are the endpoint's answered calls; None when a real endpoint was asked."""
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[DemoOutcome]
     paid: Sequence[Mapping[str, Any]] | None
     seconds: float
     starting_seconds: float
@@ -76,11 +76,11 @@ class Audience:
     def wave(self, number: int, sent: Sequence[DemoUpload]) -> None:
         """A wave is about to be uploaded."""
 
-    def seen(self, changed: Sequence[str], seen: Mapping[str, Seen]) -> None:
+    def seen(self, changed: Sequence[str], seen: Mapping[str, SeenUpload]) -> None:
         """The records were read."""
 
 
-def run(settings: background.Settings, directory: Path, audience: Audience, *, real_endpoint: bool) -> Report:
+def run(settings: background.LocalSettings, directory: Path, audience: Audience, *, real_endpoint: bool) -> Report:
     """Start a local stack of the demo's own, upload every wave to it, wait, and end it.
 
     Its state and logs are in `directory`. `real_endpoint` tells that a model endpoint of the user's answers instead of
@@ -105,9 +105,9 @@ def run(settings: background.Settings, directory: Path, audience: Audience, *, r
 
 def upload_and_wait(
     stack: Stack, planned: Sequence[DemoUpload], audience: Audience, *, timeout: float = WAVE_SECONDS
-) -> list[Outcome]:
+) -> list[DemoOutcome]:
     """Upload wave after wave, each once the one before has ended."""
-    watch = Watch(stack, [])
+    watch = UploadWatch(stack, [])
     failures: dict[str, str] = {}
     for number in sorted({upload.wave for upload in planned}):
         wave = [upload for upload in planned if upload.wave == number]
@@ -145,20 +145,20 @@ def _send(stack: Stack, wave: Sequence[DemoUpload]) -> list[Sent | NotSent]:
         return send(stack, files, lambda _: None)
 
 
-def _outcome(upload: DemoUpload, seen: Seen | None, failure: str | None) -> Outcome:
+def _outcome(upload: DemoUpload, seen: SeenUpload | None, failure: str | None) -> DemoOutcome:
     if failure is not None:
-        return Outcome(upload, None, f"could not be uploaded: {failure}")
+        return DemoOutcome(upload, None, f"could not be uploaded: {failure}")
     if seen is None or seen.ending is None:
         stuck = f" at {seen.record.state}" if seen and seen.record else ""
-        return Outcome(upload, seen.record if seen else None, f"was still on its way{stuck} when time ran out")
-    return Outcome(upload, seen.record)
+        return DemoOutcome(upload, seen.record if seen else None, f"was still on its way{stuck} when time ran out")
+    return DemoOutcome(upload, seen.record)
 
 
-def _judge_each(outcomes: Iterable[Outcome]) -> list[str]:
+def _judge_each(outcomes: Iterable[DemoOutcome]) -> list[str]:
     return [f"{outcome.upload.key} {problem}" for outcome in outcomes if (problem := _judge(outcome))]
 
 
-def _judge(outcome: Outcome) -> str | None:
+def _judge(outcome: DemoOutcome) -> str | None:
     upload, record = outcome.upload, outcome.record
     if outcome.problem:
         return outcome.problem
@@ -188,7 +188,7 @@ def _judge_reason(upload: DemoUpload, record: Record) -> str | None:
     return None
 
 
-def _judge_pictures(outcomes: Iterable[Outcome]) -> list[str]:
+def _judge_pictures(outcomes: Iterable[DemoOutcome]) -> list[str]:
     """Exactly one upload of each picture was paid for, in the first wave it was in; the others have its caption."""
     groups: dict[str, list[tuple[DemoUpload, Record]]] = defaultdict(list)
     for outcome in outcomes:
@@ -211,7 +211,7 @@ def _judge_picture(picture: str, group: Sequence[tuple[DemoUpload, Record]]) -> 
     return problems
 
 
-def _judge_calls(outcomes: Iterable[Outcome], paid: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _judge_calls(outcomes: Iterable[DemoOutcome], paid: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """The endpoint answered one call per distinct picture and recording, and one for each answer to be repaired."""
     if paid is None:
         return []

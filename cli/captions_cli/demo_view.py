@@ -14,11 +14,11 @@ from rich.text import Text
 
 from captions.records.record import Record
 from captions_cli import rendering
-from captions_cli.demo import Audience, Outcome, Report
+from captions_cli.demo import Audience, DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
 from captions_cli.printable import printable
 from captions_cli.rendering import money, one_line, state, stderr
-from captions_cli.watching import Seen
+from captions_cli.watching import SeenUpload
 
 LINE_CHARACTERS = 120
 """Length of a progress line where there is no terminal."""
@@ -37,7 +37,7 @@ class LiveAudience(Audience):
     def __init__(self) -> None:
         self._console = stderr()
         self._uploads: list[DemoUpload] = []
-        self._seen: Mapping[str, Seen] = {}
+        self._seen: Mapping[str, SeenUpload] = {}
         self._headline = ""
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -65,7 +65,7 @@ class LiveAudience(Audience):
         self._headline = f"wave {number}: {len(sent)} uploads at once"
         self._show(self._headline)
 
-    def seen(self, changed: Sequence[str], seen: Mapping[str, Seen]) -> None:
+    def seen(self, changed: Sequence[str], seen: Mapping[str, SeenUpload]) -> None:
         """Show how far the uploads have come."""
         self._seen = dict(seen)
         if self._live:
@@ -100,7 +100,7 @@ class LiveAudience(Audience):
         table.add_column("State", no_wrap=True, width=9)
         table.add_column("Caption or reason", no_wrap=True, overflow="ellipsis", ratio=8)
         for upload in shown:
-            seen = self._seen.get(upload.key, Seen())
+            seen = self._seen.get(upload.key, SeenUpload())
             record = seen.record
             table.add_row(
                 Text(printable(upload.key)),
@@ -113,7 +113,7 @@ class LiveAudience(Audience):
         return Group(Text(headline, style="bold"), table)
 
     def _ended(self, key: str) -> bool:
-        return self._seen.get(key, Seen()).ending is not None
+        return self._seen.get(key, SeenUpload()).ending is not None
 
 
 def _short(record: Record) -> Text:
@@ -146,7 +146,7 @@ def print_report(report: Report) -> None:
     sys.stdout.flush()
 
 
-def _captions(outcomes: Sequence[Outcome]) -> Table:
+def _captions(outcomes: Sequence[DemoOutcome]) -> Table:
     table = rendering.columns(*SAID, fold=("Caption or reason",))
     seen: set[str] = set()
     for outcome in outcomes:
@@ -210,7 +210,7 @@ def _known(dollars: Sequence[Decimal | None]) -> str:
     return str(sum((amount for amount in dollars if amount is not None), Decimal(0)))
 
 
-def _cells(outcome: Outcome) -> list[Text]:
+def _cells(outcome: DemoOutcome) -> list[Text]:
     facts = rendering.upload_facts(outcome.upload.key, outcome.record)
     key, ended, source, model, took, cost, said = rendering.row(facts)
     latency = facts["latency_ms"] if facts["source"] == "model" else None

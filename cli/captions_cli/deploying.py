@@ -98,7 +98,7 @@ def _overrides(given: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeploymentPlan:
     """What is deployed where: `waves` one after the other, those of a wave side by side."""
 
     root: Path
@@ -169,7 +169,7 @@ class Standing:
 class Ledger:
     """Remembers in a file how far each environment has come, so that a second run goes on where the first stopped."""
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: DeploymentPlan) -> None:
         self._path = path
         self._guard = threading.Lock()
         self._digests = plan.digests()
@@ -222,7 +222,7 @@ class Checks:
 class Deployer:
     """Carries a plan out, wave by wave."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, checks: Checks, logs: Path, say: Say) -> None:
+    def __init__(self, plan: DeploymentPlan, ledger: Ledger, checks: Checks, logs: Path, say: Say) -> None:
         self._plan = plan
         self._ledger = ledger
         self._checks = checks

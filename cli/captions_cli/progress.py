@@ -12,10 +12,10 @@ from rich.text import Text
 from captions_cli.printable import printable
 from captions_cli.rendering import one_line, state, stderr
 from captions_cli.uploading import NotSent, Sent
-from captions_cli.watching import Seen
+from captions_cli.watching import SeenUpload
 
 
-class Progress:
+class UploadProgress:
     """Tells how far a number of uploads have come."""
 
     def __init__(self, total: int) -> None:
@@ -48,7 +48,7 @@ class Progress:
             self._bar.advance(self._captioning)
         self._bar.advance(self._uploading)
 
-    def seen(self, changed: Sequence[str], seen: Mapping[str, Seen]) -> None:
+    def seen(self, changed: Sequence[str], seen: Mapping[str, SeenUpload]) -> None:
         """The records were read."""
         for key in changed:
             found = seen[key]

@@ -71,6 +71,28 @@ class Spent:
     patience_ended: bool = False
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What uploads may cost together, in dollars: as expected and at the most, by the models that have a price."""
+
+    expected: Decimal
+    most: Decimal
+    unknown: int
+    """Uploads whose cost is not known."""
+    unpriced: list[str]
+    """Models without a price."""
+
+
+def costs(found: Sequence[Due]) -> Costs:
+    """Add up what uploads may cost."""
+    return Costs(
+        sum((one.dollars for one in found if one.dollars is not None), Decimal(0)),
+        sum((one.most for one in found if one.most is not None), Decimal(0)),
+        sum(one.dollars is None for one in found),
+        sorted({model for one in found for model in one.unpriced}),
+    )
+
+
 def due(stack: Stack, mode: Mode, prefix: str, rules: Policy, catalogue: Catalogue) -> Iterator[Due]:
     """Yield what is to be captioned anew: objects without a record, stale captions, or every caption."""
     if mode == "missing":

@@ -28,7 +28,7 @@ SAMPLE = 200
 """Captions by models whose cost is averaged for the estimate."""
 SAMPLE_DAYS = 30
 
-Kind = Literal["missing", "replaced", "deleted"]
+LostKind = Literal["missing", "replaced", "deleted"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Listed:
 class Lost:
     """What no event told of: an object without a record, a version newer than the record's, a deletion."""
 
-    kind: Kind
+    kind: LostKind
     listed: Listed
     record: Record | None
 
@@ -59,7 +59,7 @@ class Tally:
     listed: int = 0
     in_order: int = 0
     recent: int = 0
-    lost: dict[Kind, int] = field(default_factory=lambda: {"missing": 0, "replaced": 0, "deleted": 0})
+    lost: dict[LostKind, int] = field(default_factory=lambda: {"missing": 0, "replaced": 0, "deleted": 0})
     sent: int = 0
 
 
@@ -85,7 +85,7 @@ def compare(stack: Stack, tally: Tally, *, prefix: str = "", older_than: float =
                 yield Lost(kind, listed, known.get(listed.key))
 
 
-def _judge(listed: Listed, record: Record | None) -> Kind | None:
+def _judge(listed: Listed, record: Record | None) -> LostKind | None:
     if listed.is_marker:
         # Without a record nothing is left to be taken back.
         return "deleted" if record is not None and record.state != "deleted" else None

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,13 +17,12 @@ from captions.records.record import Record
 from captions_cli.printable import printable, printable_json
 from captions_cli.spending import Spending, known
 from captions_cli.uploading import NotSent, Planned, Sent
-from captions_cli.watching import Seen
+from captions_cli.watching import SeenUpload
 
 if TYPE_CHECKING:
     from captions_cli.policies import Explanation
     from captions_cli.recaptioning import Due
 
-Output = Literal["table", "json"]
 PLAIN_WIDTH = 10_000
 """Columns of a console that is no terminal: rows are never wrapped, so that grep and cut see whole lines."""
 COLOURS = {
@@ -214,7 +213,7 @@ def upload_facts(key: str, record: Record | None) -> dict[str, Any]:
     return {**dict.fromkeys(SUMMARY_FIELDS), "key": key, "state": "uploaded"}
 
 
-def upload(file: Planned, answer: Sent | NotSent, seen: Seen | None) -> dict[str, Any]:
+def upload(file: Planned, answer: Sent | NotSent, seen: SeenUpload | None) -> dict[str, Any]:
     """One file of `upload` as a flat object: its `summary`, with `file` in front.
 
     Its state is `not_uploaded` where it could not be put, `uploaded` while it has no record, `superseded` where another

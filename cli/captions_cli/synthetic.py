@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 from captions_cli.uploading import put
-from captions_cli.watching import Watch
+from captions_cli.watching import UploadWatch
 
 PREFIX = "captions-check/"
 WIDTH, HEIGHT = 320, 240
@@ -41,7 +41,7 @@ def check(stack: Stack, timeout: float) -> str:
     key = f"{PREFIX}{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.jpg"
     sent = put(stack, key, data, len(data))
     try:
-        watch = Watch(stack, [sent])
+        watch = UploadWatch(stack, [sent])
         in_time = watch.until_ended(timeout, lambda _changed, _seen: None)
         record = watch.seen[key].record
     finally:

@@ -18,7 +18,7 @@ READS_PER_SECOND = 500
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenUpload:
     """How far an upload has come.
 
     `record` is the newest one about this very version; None while there is none yet. `ending` is set once nothing more
@@ -29,13 +29,13 @@ class Seen:
     ending: Literal["terminal", "superseded"] | None = None
 
 
-class Watch:
+class UploadWatch:
     """Polls the captions table for uploads and remembers how far each has come."""
 
     def __init__(self, stack: Stack, sent: Sequence[Sent]) -> None:
         self._stack = stack
         self._records = Records(stack.client("dynamodb"), stack.captions_table)
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, SeenUpload] = {}
         self._sent: dict[str, Sent] = {}
         self.add(sent)
 
@@ -43,7 +43,7 @@ class Watch:
         """Follow more uploads; a key that is already followed is followed in its new version."""
         for upload in sent:
             self._sent[upload.key] = upload
-            self.seen[upload.key] = Seen()
+            self.seen[upload.key] = SeenUpload()
 
     @property
     def pending(self) -> list[str]:
@@ -65,7 +65,7 @@ class Watch:
     def until_ended(
         self,
         timeout: float,
-        on_poll: Callable[[list[str], Mapping[str, Seen]], None],
+        on_poll: Callable[[list[str], Mapping[str, SeenUpload]], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -87,11 +87,11 @@ class Watch:
             pause = FIRST_PAUSE_SECONDS if changed else min(LONGEST_PAUSE_SECONDS, pause * PAUSE_GROWTH)
             sleep(min(max(pause, len(self.pending) / READS_PER_SECOND), left))
 
-    def _judge(self, sent: Sent, record: Record) -> Seen:
+    def _judge(self, sent: Sent, record: Record) -> SeenUpload:
         if sent.version_id is None or record.version_id == sent.version_id:
-            return Seen(record, "terminal" if record.terminal else None)
+            return SeenUpload(record, "terminal" if record.terminal else None)
         # The record is about another version: an older one that ours will replace, or a newer one that replaced ours.
-        return Seen(None, "superseded" if self._replaced(sent) else None)
+        return SeenUpload(None, "superseded" if self._replaced(sent) else None)
 
     def _replaced(self, sent: Sent) -> bool:
         from botocore.exceptions import ClientError

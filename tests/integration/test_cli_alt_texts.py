@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from captions_cli import alt_texts
+from captions_cli.commands.options import Globals
 from captions_cli.errors import CommandError
 from captions_cli.local.model_endpoint import LocalEndpoint
-from captions_cli.main import Globals, app
+from captions_cli.main import app
 
 
 class _Stack:

@@ -14,7 +14,7 @@ from PIL import Image
 from captions import fingerprint, media
 from captions.records.record import Provenance, Reason, Record, Result
 from captions_cli import demo_uploads
-from captions_cli.demo import Outcome, Report
+from captions_cli.demo import DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
 from captions_cli.demo_view import STAND_IN, as_json, totals
 
@@ -114,19 +114,19 @@ def test_the_media_is_small_and_none_of_it_is_among_the_tests_media() -> None:
     assert sum(path.stat().st_size for path in (*ours, *others)) <= 8_000_000
 
 
-def right(upload: DemoUpload, source: str) -> Outcome:
+def right(upload: DemoUpload, source: str) -> DemoOutcome:
     facts: dict[str, Any] = {"asset": f"b/{upload.key}", "bucket": "b", "key": upload.key, "sequencer": "0" * 64}
     if upload.picture is None:
         code = upload.codes[0] if upload.codes else "unsupported"
         reason = Reason(code=code, message="because")
-        return Outcome(upload, Record(**facts, state="rejected", reason=reason))
+        return DemoOutcome(upload, Record(**facts, state="rejected", reason=reason))
     result = Result(text=f"about {upload.picture}", language="en", task="caption")
     money = {"cost": "0.002"} if source == "model" else {"cost": "0", "saved": "0.002"}
     provenance = Provenance(model="GPT-4o", **money)
-    return Outcome(upload, Record(**facts, state="captioned", source=source, result=result, provenance=provenance))
+    return DemoOutcome(upload, Record(**facts, state="captioned", source=source, result=result, provenance=provenance))
 
 
-def all_right() -> list[Outcome]:
+def all_right() -> list[DemoOutcome]:
     seen: set[str | None] = set()
     outcomes = []
     for upload in UPLOADS:
@@ -140,11 +140,11 @@ def all_calls() -> list[Mapping[str, Any]]:
     return [{"kind": kind, "media_sha256": picture, "outcome": "ok"} for kind, picture in pictures]
 
 
-def report(outcomes: Sequence[Outcome], paid: Sequence[Mapping[str, Any]] | None = None) -> Report:
+def report(outcomes: Sequence[DemoOutcome], paid: Sequence[Mapping[str, Any]] | None = None) -> Report:
     return Report(outcomes, all_calls() if paid is None else paid, seconds=20.0, starting_seconds=5.0)
 
 
-def with_record(key: str, **changes: Any) -> list[Outcome]:
+def with_record(key: str, **changes: Any) -> list[DemoOutcome]:
     return [
         replace(outcome, record=outcome.record.model_copy(update=changes))
         if outcome.upload.key == key and outcome.record

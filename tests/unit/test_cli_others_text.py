@@ -63,7 +63,7 @@ def test_tables_do_the_same_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_progress_and_errors_do_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.Progress(1) as shown:
+    with progress.UploadProgress(1) as shown:
         shown.sent(NotSent("[/key]\x9b", "[/why] \u202e"))
     rendering.stderr().print("[/body] :warning:")
     with pytest.raises(main.typer.Exit):

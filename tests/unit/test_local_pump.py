@@ -11,7 +11,7 @@ from captions_cli.local.aws.events import Sequencers, parse_function_name, s3_ev
 from captions_cli.local.aws.schedules import parse_schedule
 from captions_cli.local.errors import StackError
 from captions_cli.local.lambda_runtime.pump import Schedule, failed_messages, matches, schedule_event
-from captions_cli.local.lambda_runtime.sandboxes import Function, Outcome
+from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome
 
 BATCH = ["a", "b", "c"]
 
@@ -39,15 +39,15 @@ def failures(*identifiers: Any) -> dict[str, Any]:
     ],
 )
 def test_partial_batch_responses_count_as_lambda_counts_them(payload: Any, stay: str) -> None:
-    assert failed_messages(Outcome(True, payload, "id"), BATCH, partial=True) == set(stay)
+    assert failed_messages(InvocationOutcome(True, payload, "id"), BATCH, partial=True) == set(stay)
 
 
 def test_without_partial_responses_any_answer_is_success() -> None:
-    assert failed_messages(Outcome(True, failures("b"), "id"), BATCH, partial=False) == set()
+    assert failed_messages(InvocationOutcome(True, failures("b"), "id"), BATCH, partial=False) == set()
 
 
 def test_an_error_fails_the_whole_batch_whatever_it_says() -> None:
-    assert failed_messages(Outcome(False, failures("b"), "id"), BATCH, partial=True) == set(BATCH)
+    assert failed_messages(InvocationOutcome(False, failures("b"), "id"), BATCH, partial=True) == set(BATCH)
 
 
 def test_filter_criteria_let_a_message_pass_if_any_pattern_matches() -> None:

@@ -37,7 +37,7 @@ from captions_cli.local.cloudformation.translate import (
     translate,
 )
 from captions_cli.local.errors import StackError
-from captions_cli.local.lambda_runtime.sandboxes import Function, Outcome, Sandboxes
+from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome, Sandboxes
 
 LOGGER = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class LocalStack:
         assert self._deployments is not None
         self._deployments.crash()
 
-    def invoke(self, function: str, event: Any) -> Outcome:
+    def invoke(self, function: str, event: Any) -> InvocationOutcome:
         """Invoke a function by logical id or name, synchronously."""
         deployment, found = self._function(function)
         assert deployment.pump is not None

@@ -25,7 +25,7 @@ _PRESERVED_HEADER_NAMES = "moto.preserved_header_names"  # where moto looks for 
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What goes back over the connection. A HEAD request's `body` is left out, its headers are not."""
 
     status: str  # with its reason: "200 OK"
@@ -33,7 +33,7 @@ class Answer:
     body: bytes
 
 
-Application = Callable[["WSGIEnvironment", bytes], Answer]
+Application = Callable[["WSGIEnvironment", bytes], HttpAnswer]
 
 
 class HttpServer:
@@ -167,7 +167,7 @@ def _exactly(size: int, stream: BinaryIO) -> bytes:
     return data
 
 
-def _serialised(answer: Answer, method: str, keep: bool) -> bytes:
+def _serialised(answer: HttpAnswer, method: str, keep: bool) -> bytes:
     lines = [f"HTTP/1.1 {answer.status}"]
     has_length = False
     for name, value in answer.headers:

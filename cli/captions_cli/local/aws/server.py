@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from captions_cli.local.aws.http import Answer, HttpServer
+from captions_cli.local.aws.http import HttpAnswer, HttpServer
 from captions_cli.local.cloudformation.translate import ACCOUNT_ID
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class AwsEndpoint:
         if self._server is not None:
             self._server.stop()
 
-    def _answer(self, environ: WSGIEnvironment, body: bytes) -> Answer:
+    def _answer(self, environ: WSGIEnvironment, body: bytes) -> HttpAnswer:
 
         call = _parse(environ, body)
         token = current_call.set(call)
@@ -131,7 +131,7 @@ class AwsEndpoint:
             current_call.reset(token)
         response.headers.setdefault("x-amzn-RequestId", call.request_id)
         response.headers.setdefault("Date", formatdate(usegmt=True))
-        return Answer(response.status, list(response.headers.items()), response.get_data())
+        return HttpAnswer(response.status, list(response.headers.items()), response.get_data())
 
     def _moto(self, call: AwsCall) -> Response:
         from botocore.exceptions import ClientError

@@ -42,7 +42,7 @@ NO_CHANGES = "The submitted information didn't contain changes. Submit different
 _STOP_S = 10.0
 _IAM_TYPES = {"AWS::IAM::Role": "RoleName", "AWS::IAM::ManagedPolicy": "ManagedPolicyName", "AWS::IAM::Policy": ""}
 
-Clients = Callable[[str, str], Any]  # region, service -> boto3 client
+RegionalClients = Callable[[str, str], Any]  # region, service -> boto3 client
 
 
 class CloudFormationError(Exception):
@@ -149,7 +149,7 @@ class CloudFormation:
     """
 
     def __init__(
-        self, clients: Clients, deployed: Callable[[Translation], None], removed: Callable[[Translation], None]
+        self, clients: RegionalClients, deployed: Callable[[Translation], None], removed: Callable[[Translation], None]
     ) -> None:
         self._clients = clients
         self._deployed = deployed

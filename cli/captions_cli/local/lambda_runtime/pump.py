@@ -21,7 +21,7 @@ from captions_cli.local.aws.schedules import Next
 from captions_cli.local.aws.server import ServiceLocks
 from captions_cli.local.cloudformation.translate import ACCOUNT_ID
 from captions_cli.local.lambda_runtime import lineage
-from captions_cli.local.lambda_runtime.sandboxes import Function, Outcome, Sandbox, Sandboxes
+from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome, Sandbox, Sandboxes
 
 LOGGER = logging.getLogger(__name__)
 
@@ -120,13 +120,13 @@ class Pump:
         with self._guard:
             return self._asynchronous + sum(poller.in_flight for poller in self._pollers)
 
-    def invoke(self, function: Function, event: Any) -> Outcome:
+    def invoke(self, function: Function, event: Any) -> InvocationOutcome:
         """Invoke a function and wait for its answer."""
         while not self._stopped.is_set():
             sandbox = self._sandboxes.acquire(function, 1.0)
             if sandbox is not None:
                 return self._sandboxes.run(sandbox, event)
-        return Outcome(False, {"errorType": "Stopped", "errorMessage": "the local stack has stopped"}, "")
+        return InvocationOutcome(False, {"errorType": "Stopped", "errorMessage": "the local stack has stopped"}, "")
 
     def invoke_async(self, function: Function, event: Any) -> None:
         """Invoke a function without waiting; an error is tried again twice."""
@@ -339,7 +339,7 @@ def matches(filters: Sequence[Mapping[str, Any]], body: str) -> bool:
     return any(EventPattern(None, dict(pattern)).matches_event({"body": parsed}) for pattern in filters)
 
 
-def failed_messages(outcome: Outcome, ids: Sequence[str], *, partial: bool) -> frozenset[str]:
+def failed_messages(outcome: InvocationOutcome, ids: Sequence[str], *, partial: bool) -> frozenset[str]:
     """Ids of the messages that stay on the queue after a batch with these ids ended so.
 
     A response with partial failures counts as Lambda counts it: an empty or null `batchItemFailures`, or none, is full

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from captions_cli.local.aws.http import Answer, HttpServer
+from captions_cli.local.aws.http import HttpAnswer, HttpServer
 from captions_cli.local.errors import StackError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class InvocationOutcome:
     """How an invocation ended: `payload` is what the handler returned, or the error as Lambda describes it."""
 
     ok: bool
@@ -80,12 +80,12 @@ class _Invocation:
     started: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     started_at: float = 0.0  # monotonic, when the sandbox took it
-    outcome: Outcome | None = None
+    outcome: InvocationOutcome | None = None
 
     def end(self, ok: bool, payload: Any) -> None:
         """Give the outcome, if there is none yet."""
         if self.outcome is None:
-            self.outcome = Outcome(ok, payload, self.request_id)
+            self.outcome = InvocationOutcome(ok, payload, self.request_id)
             self.ended.set()
 
 
@@ -305,7 +305,7 @@ class Sandboxes:
                 self._discard(sandbox)
             self._changed.notify_all()
 
-    def run(self, sandbox: Sandbox, event: Any, *, lineage: str = "") -> Outcome:
+    def run(self, sandbox: Sandbox, event: Any, *, lineage: str = "") -> InvocationOutcome:
         """Have a reserved sandbox handle `event`; the sandbox is free, or dead, afterwards.
 
         If it turns out to have died while it was idle, another one takes the event. `lineage` (lineage.py) says which
@@ -320,7 +320,7 @@ class Sandboxes:
                 return invocation.outcome
             another = self.acquire(sandbox.function, INIT_TIMEOUT_S)
             if another is None:
-                return Outcome(False, _exit_error(invocation, "no sandbox starts"), invocation.request_id)
+                return InvocationOutcome(False, _exit_error(invocation, "no sandbox starts"), invocation.request_id)
             sandbox = another
 
     def _run_in(self, sandbox: Sandbox, invocation: _Invocation) -> None:
@@ -452,7 +452,7 @@ class Sandboxes:
                     if unused or stuck:
                         self._discard(sandbox)
 
-    def _runtime_api(self, environ: WSGIEnvironment, body: bytes) -> Answer:
+    def _runtime_api(self, environ: WSGIEnvironment, body: bytes) -> HttpAnswer:
         _, sandbox_id, rest = str(environ["PATH_INFO"]).split("/", 2)
         sandbox = self._sandboxes.get(sandbox_id)
         route = f"/{rest}".removeprefix(_RUNTIME_API)
@@ -474,7 +474,7 @@ class Sandboxes:
             invocation.end(kind == "response", payload)
         return _json(202, {"status": "OK"})
 
-    def _next(self, sandbox: Sandbox) -> Answer:
+    def _next(self, sandbox: Sandbox) -> HttpAnswer:
         if sandbox.state == "starting":
             with self._changed:
                 sandbox.state = "idle"
@@ -491,12 +491,12 @@ class Sandboxes:
             ("Lambda-Runtime-Invoked-Function-Arn", sandbox.function.arn),
             ("Lambda-Runtime-Trace-Id", invocation.trace_id),
         ]
-        return Answer("200 OK", headers, invocation.event)
+        return HttpAnswer("200 OK", headers, invocation.event)
 
 
 def _exit_error(invocation: _Invocation, message: str) -> dict[str, str]:
     return {"errorType": "Runtime.ExitError", "errorMessage": f"RequestId: {invocation.request_id} Error: {message}"}
 
 
-def _json(status: int, value: Mapping[str, Any]) -> Answer:
-    return Answer(f"{status} .", [("Content-Type", "application/json")], json.dumps(value).encode())
+def _json(status: int, value: Mapping[str, Any]) -> HttpAnswer:
+    return HttpAnswer(f"{status} .", [("Content-Type", "application/json")], json.dumps(value).encode())

@@ -1,0 +1,64 @@
+"""How a stack is: `status` and `doctor`."""
+
+import typer
+
+from captions_cli.commands.options import Globals, say
+from captions_cli.errors import ExitCode
+
+app = typer.Typer()
+
+
+@app.command()
+def status(ctx: typer.Context) -> None:
+    """Show whether the stack is up, its queues, dead letters, uploads by state, and the alarms that ring."""
+    from captions_cli import alarms, listing, redriving, rendering
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    sqs = stack.client("sqs")
+    names = [name for name in stack.outputs if name.endswith("QueueUrl")]
+    depths = {name.removesuffix("QueueUrl"): redriving.depth(sqs, stack.output(name)) for name in sorted(names)}
+    counts, complete = listing.count(stack)
+    watched = alarms.look(stack)
+    if given.json:
+        rendering.print_json(
+            {
+                "stack": stack.name,
+                "region": stack.region,
+                "aws_endpoint_url": stack.endpoint_url,
+                "bucket": stack.bucket,
+                "queues": depths,
+                "uploads": counts,
+                "uploads_complete": complete,
+                "alarms": vars(watched),
+            }
+        )
+        return
+    say(f"{stack.where} is up, bucket {stack.bucket}")
+    rendering.print_table(rendering.queue_depths(depths))
+    rendering.print_table(rendering.state_counts(counts, complete=complete))
+    for name in watched.ringing:
+        say(f"in ALARM: {name}")
+    if watched.why is not None:
+        say(f"whether alarms ring is not known: {watched.why}")
+    elif not watched.ringing:
+        say(f"none of {watched.all} alarms rings")
+
+
+@app.command()
+def doctor(ctx: typer.Context) -> None:
+    """Look for what keeps the stack from captioning, and say what to do; exit code 1 when something does."""
+    from captions_cli import doctor as examination
+    from captions_cli import rendering
+
+    given: Globals = ctx.obj
+    findings = [vars(finding) for finding in examination.examine(given.stack())]
+    if given.json:
+        rendering.print_json(findings)
+    else:
+        rendering.print_table(rendering.findings(findings))
+    levels = [finding["level"] for finding in findings]
+    problems, unknown = levels.count("problem"), levels.count("unknown")
+    say(f"{problems} problems" + (f", {unknown} questions without an answer" if unknown else ""))
+    if problems:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)

@@ -1,0 +1,151 @@
+"""The stack on this machine: `up`, `down` and `demo`."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from captions_cli.commands.options import Globals, Parameters, pairs, say
+from captions_cli.errors import CommandError, ExitCode
+from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
+from captions_cli.stack import DEFAULT_LOCAL_REGION, DEFAULT_STACK_NAME, LocalState, home
+
+if TYPE_CHECKING:
+    from captions_cli.background import LocalSettings
+
+TERMINATED = 143
+"""What a shell reports for SIGTERM (128 + SIGTERM)."""
+
+app = typer.Typer()
+
+LatencyScale = Annotated[
+    float, typer.Option(min=0.0, help="Factor on the local model endpoint's latencies; 1 is as in reality.")
+]
+
+
+@app.command()
+def up(
+    ctx: typer.Context,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C ends it.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the AWS endpoint; 0 is any free one.")] = 0,
+    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    latency_scale: LatencyScale = 0.1,
+    parameter: Parameters = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="No stack yet: AWS's APIs alone, for `sam deploy` and `captions deploy`.")
+    ] = False,
+) -> None:
+    """Start the whole stack on this machine; it stays up until `captions down`."""
+    from captions_cli import background
+
+    given: Globals = ctx.obj
+    settings = replace(_settings(given, latency_scale, parameter), port=port, bind=bind, empty=empty)
+    if (state := background.running(home())) is not None:
+        say("the local stack is already up; `captions down` ends it")
+        _print_state(given, state)
+        return
+    with _ending_in_order():
+        if foreground:
+            code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
+            raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
+        _print_state(given, background.start(home(), settings, progress=say))
+
+
+@app.command()
+def down() -> None:
+    """End the local stack and what it holds."""
+    from captions_cli import background
+
+    say("the local stack is down" if background.stop(home()) else "no local stack was up")
+
+
+@app.command()
+def demo(ctx: typer.Context, latency_scale: LatencyScale = 0.1, parameter: Parameters = None) -> None:
+    """Upload real media to a stack of the demo's own on this machine, watch it, and check how each upload ended."""
+    from captions_cli import demo as demonstration
+    from captions_cli import rendering
+    from captions_cli.demo_view import LiveAudience, as_json, print_report
+    from captions_cli.endpoint_models import URL_VARIABLE
+
+    given: Globals = ctx.obj
+    settings = _settings(given, latency_scale, parameter)
+    real = bool(os.environ.get(URL_VARIABLE))
+    if not real:
+        settings = replace(settings, parameters={**demonstration.PRICED_MODELS, **settings.parameters})
+    directory = home() / "demo"
+    with _ending_in_order(), LiveAudience() as audience:
+        report = demonstration.run(settings, directory, audience, real_endpoint=real)
+    if given.json:
+        rendering.print_json(as_json(report))
+    else:
+        print_report(report)
+    for problem in report.problems:
+        say(f"captions: {problem}")
+    if report.problems:
+        say(f"the stack's logs are in {directory}")
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM unwind the command as Ctrl-C does, so that what it started is ended."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _settings(given: Globals, latency_scale: float, parameters: list[str] | None) -> "LocalSettings":
+    from captions_cli.background import LocalSettings
+
+    if given.choice.profile is not None:
+        raise CommandError("the local stack knows no AWS profile", ExitCode.USAGE)
+    return LocalSettings(
+        latency_scale=latency_scale,
+        stack_name=given.choice.stack_name or DEFAULT_STACK_NAME,
+        region=given.choice.region or DEFAULT_LOCAL_REGION,
+        parameters=pairs(parameters),
+    )
+
+
+def _print_state(given: Globals, state: LocalState) -> None:
+    from captions_cli import rendering
+
+    url = state.aws_endpoint_url
+    env = {**proxy_exception(url), **LOCAL_CREDENTIALS, "AWS_DEFAULT_REGION": state.region}
+    if given.json:
+        rendering.print_json({**vars(state), "env": env})
+        return
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
+    if state.bucket:
+        lines = [
+            f"S3 endpoint      {url}",
+            f"bucket           {state.bucket}",
+            f"model endpoint   {state.model_endpoint_url}",
+            "",
+            "upload with the AWS CLI:",
+            f"  {variables} aws --endpoint-url {url} s3 cp FILE s3://{state.bucket}/",
+            "then see its caption:",
+            "  captions ls",
+        ]
+    else:
+        lines = [
+            f"AWS endpoint     {url}",
+            f"model endpoint   {state.model_endpoint_url}",
+            "",
+            "deploy to it:",
+            f"  export {variables} AWS_ENDPOINT_URL={url}",
+            f"  captions deploy --parameter EndpointUrls={state.model_endpoint_url}",
+        ]
+    typer.echo("\n".join(lines))

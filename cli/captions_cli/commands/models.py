@@ -1,0 +1,59 @@
+"""The models, and asking them without an upload: `models` and `alt-texts`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captions_cli.commands.options import Globals, say
+from captions_cli.errors import CommandError, ExitCode
+
+ALT_TEXT_MODELS = ["GLM-4-Plus", "deepseek-ai/DeepSeek-V4-Flash"]
+
+app = typer.Typer()
+
+
+@app.command()
+def models(ctx: typer.Context) -> None:
+    """Show the model catalogue beside what the stack's endpoint offers."""
+    from captions_cli import endpoint_models, rendering
+
+    given: Globals = ctx.obj
+    offers = endpoint_models.compare(given.stack())
+    if given.json:
+        rendering.print_json([rendering.offer(offer.endpoint, offer.catalogue, offer.comparison) for offer in offers])
+        return
+    for offer in offers:
+        say(f"models at {offer.endpoint}")
+        rendering.print_table(rendering.models(offer.catalogue, offer.comparison))
+        if offer.comparison.new:
+            say(f"{len(offer.comparison.new)} more that the catalogue does not know, see --output json")
+
+
+@app.command("alt-texts")
+def alt_texts(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSON lines: an id, and what is written about the picture.")],
+    model: Annotated[list[str] | None, typer.Option(help="Models in order; a long context serves best.")] = None,
+    language: Annotated[str, typer.Option(help="Language of the alt texts (BCP-47).")] = "en",
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds in all.")] = 600.0,
+) -> None:
+    """Write alt texts in bulk from what is written about pictures; JSON lines, one for each item in its order."""
+    from captions.tasks.languages import tag
+    from captions_cli import alt_texts as bulk
+    from captions_cli import rendering
+
+    given: Globals = ctx.obj
+    standard = tag(language)
+    if standard is None:
+        raise CommandError(f"{language!r} is no language tag (BCP-47)", ExitCode.USAGE)
+    items = bulk.items_of(file)
+    done = bulk.written(given.stack(), items, model or ALT_TEXT_MODELS, standard, timeout)
+    for item in done.items:
+        rendering.print_json_text(item.model_dump_json(exclude_defaults=True))
+    missing = sum(item.text is None for item in done.items)
+    cost = "a cost that is not known in full" if done.cost is None else rendering.money(done.cost)
+    calls = "1 call" if done.calls == 1 else f"{done.calls} calls"
+    say(f"{len(done.items) - missing} of {len(done.items)} alt texts in {calls}, for {cost}")
+    if missing:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)

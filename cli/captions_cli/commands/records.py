@@ -1,0 +1,109 @@
+"""What is known of uploads: `ls`, `get` and `costs`."""
+
+import sys
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Literal
+
+import typer
+
+from captions_cli.commands.options import Days, Globals, Key, Prefix, say
+from captions_cli.errors import CommandError, ExitCode
+from captions_cli.printable import printable_lines
+
+app = typer.Typer()
+
+
+class WordsFormat(StrEnum):
+    """What `captions get --format` prints."""
+
+    TEXT = "text"
+    VTT = "vtt"
+    SRT = "srt"
+
+
+@app.command("ls")
+def list_records(
+    ctx: typer.Context,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only these states; may be given several times.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 50,
+    prefix: Prefix = "",
+    days: Days = 7,
+) -> None:
+    """List uploads: those on their way, then those that ended, newest first."""
+    from captions_cli import listing, rendering
+
+    given: Globals = ctx.obj
+    if unknown := [name for name in state or [] if name not in listing.STATES]:
+        raise CommandError(f"there is no state {unknown[0]!r}; states are {', '.join(listing.STATES)}", ExitCode.USAGE)
+    states = tuple(state or listing.STATES)
+    chunk = min(listing.READ_AHEAD, limit)
+    records = list(islice(listing.recent(given.stack(), states=states, prefix=prefix, days=days, chunk=chunk), limit))
+    if given.json:
+        rendering.print_json([rendering.summary(record) for record in records])
+    elif not records:
+        say(f"no {'such ' if state or prefix else ''}uploads in the last {days} days; --days looks further back")
+    else:
+        rendering.print_table(rendering.records(records))
+
+
+@app.command()
+def get(
+    ctx: typer.Context,
+    key: Key,
+    words_format: Annotated[
+        WordsFormat | None, typer.Option("--format", help="Only the words: as text, or as subtitles with times.")
+    ] = None,
+) -> None:
+    """Show everything that is known about one upload, or print its words alone."""
+    from captions_cli import listing, rendering, subtitles
+
+    given: Globals = ctx.obj
+    record = listing.get(given.stack(), key)
+    if words_format is not None:
+        words = subtitles.words(record, words_format.value)
+        # A file gets the words as they are.
+        typer.echo(printable_lines(words) if sys.stdout.isatty() else words, nl=False)
+    elif given.json:
+        rendering.print_json(rendering.whole(record))
+    else:
+        rendering.print_table(rendering.details(record))
+
+
+@app.command()
+def costs(
+    ctx: typer.Context,
+    by: Annotated[Literal["day", "model", "task", "prefix"], typer.Option(help="What to add up by.")] = "day",
+    days: Days = 30,
+    prefix: Prefix = "",
+    at_most: Annotated[int, typer.Option(min=1, help="Records read at most.")] = 100_000,
+) -> None:
+    """Show what the models cost and what the cache saved; unknown costs are counted, never taken for zero."""
+    from captions_cli import listing, rendering
+    from captions_cli.spending import spending
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    records = listing.recent(stack, prefix=prefix, days=days)
+    groups, total = spending(islice(records, at_most), by)
+    complete = next(records, None) is None
+    if given.json:
+        rendering.print_json(
+            {
+                "stack": stack.name,
+                "days": days,
+                "by": by,
+                "groups": [{by: name, **group.as_dict()} for name, group in groups],
+                "total": total.as_dict(),
+                "complete": complete,
+            }
+        )
+        return
+    if not total.uploads:
+        say(f"no uploads in the last {days} days; --days looks further back")
+        return
+    rendering.print_table(rendering.spendings(by, groups, total))
+    if not complete:
+        say(f"only the first {at_most} records were read; --at-most reads more")
