@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from captions import telemetry
@@ -12,6 +12,7 @@ from captions.aws.clients import client
 from captions.completion_events import Notifier
 from captions.config.environment import IntakeSettings, Settings, SweepSettings, WorkerSettings
 from captions.config.environment import Policy as Nearness
+from captions.once import once
 from captions.overrides import Overridden, read
 from captions.queues import Queues
 from captions.records.slo import Objective
@@ -34,7 +35,7 @@ KEY_MAX_AGE_SECONDS = 10
 """How long Powertools keeps the endpoint's key; the gateway itself asks every 300 s, and then means a new one."""
 
 
-@cache
+@once
 def intake() -> Intake:
     """The dedupe function's logic."""
     from captions.config.policy import from_parameters
@@ -52,7 +53,7 @@ def intake() -> Intake:
     )
 
 
-@cache
+@once
 def sweeper() -> Sweeper:
     """The sweep function's logic."""
     from captions.pipeline.sweep import Sweeper, read_control
@@ -127,7 +128,7 @@ def _policies(
     return _overridden(where, parse, PolicyError, "PolicyOverrideBroken", "policy_override_unusable")
 
 
-@cache
+@once
 def _provider(kind: Any, service: str) -> Any:
     """Powertools' cache of parameters or secrets, on our own client."""
     return kind(boto3_client=client(service))
@@ -196,7 +197,7 @@ class _Workers:
         return parse_secret(provider.get(arn, max_age=KEY_MAX_AGE_SECONDS, force_fetch=fresh))
 
 
-@cache
+@once
 def _workers() -> _Workers:
     return _Workers()
 

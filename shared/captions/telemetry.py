@@ -9,11 +9,13 @@ an object's key.
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, TypeVar, cast
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+
+from captions.once import once
 
 __all__ = [
     "MetricUnit",
@@ -51,19 +53,19 @@ _guard = threading.RLock()
 _sets: dict[tuple[tuple[str, str], ...], EphemeralMetrics] = {}
 
 
-@cache
+@once
 def logger() -> Logger:
     """The process's logger: JSON lines, an event name with fields, never media, keys or whole captions."""
     return Logger(use_rfc3339=True)
 
 
-@cache
+@once
 def metrics() -> Metrics:
     """The process's own metrics, written as CloudWatch embedded metric format when a handler returns."""
     return Metrics()
 
 
-@cache
+@once
 def tracer() -> Tracer:
     """The process's tracer; does nothing outside Lambda."""
     return Tracer(patch_modules=("botocore",))  # by itself it imports whatever else is installed that it could patch

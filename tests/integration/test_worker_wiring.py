@@ -86,7 +86,7 @@ def test_a_policy_override_changes_models_and_budgets_and_a_broken_one_changes_n
     def later(text: str) -> Any:
         """Put a document in its place, and let the time pass until it is read again."""
         ssm.put_parameter(Name="/captions/policy", Value=text, Type="String", Overwrite=True)
-        if composition._workers.cache_info().currsize:
+        if composition._workers._built:
             monkeypatch.setattr(composition._workers()._policies, "_read_at", None)
         return composition.worker()
 

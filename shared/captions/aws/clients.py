@@ -1,9 +1,9 @@
 """boto3 clients, configured in one place: time-outs that fit inside a function's, retries, connections for threads."""
 
 import os
-from functools import cache
-from threading import Lock
 from typing import Any
+
+from captions.once import once
 
 CONNECTIONS = 64
 """Pooled connections of a client: a batch of ten uploads, each reading its index bands in parallel."""
@@ -21,15 +21,12 @@ def s3_addressing(endpoint_url: str | None) -> Any:
     return {"addressing_style": style, "us_east_1_regional_endpoint": "regional"}
 
 
-_creating = Lock()
-
-
-@cache
+@once
 def client(service: str) -> Any:
     """Return the process's client of an AWS service.
 
     Clients are safe to share between threads, creating them is not (boto3, "Multithreading or multiprocessing with
-    clients"): threads that ask first take turns.
+    clients").
     """
     import boto3
     from botocore.config import Config
@@ -44,5 +41,4 @@ def client(service: str) -> Any:
         signature_version="s3v4" if service == "s3" else None,
         s3=s3_addressing(os.environ.get("AWS_ENDPOINT_URL")),
     )
-    with _creating:
-        return build(service, config=config)
+    return build(service, config=config)

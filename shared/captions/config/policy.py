@@ -14,12 +14,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from captions.once import once
 from captions.overrides import laid_over
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ def _check_models(policy: Policy, catalogue: Catalogue) -> None:
                 )
 
 
-@cache
+@once
 def _packaged() -> Mapping[str, Any]:
     return _parse(files("captions.config").joinpath("policy.toml").read_text(encoding="utf-8"), "policy.toml")
 

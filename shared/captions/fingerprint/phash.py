@@ -1,11 +1,12 @@
 """The 256-bit perceptual hash: bit for bit imagehash.phash(image, hash_size=16), without SciPy."""
 
 import math
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from captions.once import once
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,7 +74,7 @@ def _hash_of_part(picture: Image.Image, box: tuple[float, float, float, float]) 
     return perceptual_hash(picture.resize((2 * _SIDE, 2 * _SIDE), Image.Resampling.BICUBIC, box=box))
 
 
-@cache
+@once
 def _twiddles() -> Floats:
     """Return cos(pi/2 * i/64) for i = 1..63, rounded as pocketfft rounds it: each a product of two table entries."""
     n = 4 * _SIDE

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
-from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from captions.once import once
 from captions.overrides import laid_over
 
 Modality = Literal["text", "image", "audio", "video"]
@@ -275,7 +275,7 @@ def load(override: str | None = None) -> Catalogue:
     return _checked(document)
 
 
-@cache
+@once
 def _packaged() -> Mapping[str, Any]:
     return _parse(files("captions.gateway").joinpath("models.toml").read_text(encoding="utf-8"), "models.toml")
 

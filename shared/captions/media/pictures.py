@@ -87,6 +87,7 @@ def _decoder_errors(what: str) -> Iterator[None]:
 LARGE_PIXELS = 12_500_000
 """Above it, decoding a picture takes hundreds of megabytes (up to 20 bytes a pixel)."""
 _one_large = Lock()
+_loading = Lock()
 
 
 def one_at_a_time(
@@ -95,6 +96,20 @@ def one_at_a_time(
     """Return what is held while a picture is decoded: for a large one a lock, the process's own if none is given."""
     large = (sniffed.width or 0) * (sniffed.height or 0) > LARGE_PIXELS
     return (lock or _one_large) if large else nullcontext()
+
+
+def _load_codec(name: str) -> None:
+    """Have one thread load what reads a format; the others wait, rather than find plugins that are half registered."""
+    with _loading:
+        Image.preinit()
+        from PIL import WebPImagePlugin  # noqa: F401 - fingerprints are written in it; else Pillow would load all it has
+
+        if name == "HEIF":
+            import pillow_heif  # its libraries load only where a HEIC picture is met
+
+            pillow_heif.register_heif_opener(thumbnails=False)
+        elif name.upper() not in Image.OPEN:
+            Image.init()
 
 
 def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.Image, Sniffed]:
@@ -112,10 +127,7 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
     what = f"the {sniffed.format} file"
     refuse_structure(data, sniffed.format, limits)
     with _decoder_errors(what):
-        if sniffed.format == "HEIF":
-            import pillow_heif  # its libraries load only where a HEIC picture is met
-
-            pillow_heif.register_heif_opener(thumbnails=False)
+        _load_codec(sniffed.format)
         image = Image.open(io.BytesIO(data), formats=[sniffed.format])  # JPEG's makes an MPO of what is one
         width, height = image.size
         refuse_size(width, height, limits.image_pixels)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captions import media
+from captions.once import once
 from captions.picture_class import CATEGORIES, Looks
 from captions.picture_class.cjk import ScriptModel, measured_lines
 from captions.picture_class.features import Measured, measured
@@ -90,7 +90,7 @@ def sharpened(likelihoods: Floats, temperature: float) -> Floats:
     return scaled
 
 
-@cache
+@once
 def packaged() -> Forest:
     """Return the forest of model.json beside this module; read once."""
     return Forest.of(json.loads(files("captions.picture_class").joinpath("model.json").read_bytes()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from functools import cache, lru_cache
+from functools import lru_cache
 
 UNDETERMINED = "und"
 """The tag of a text whose language is not known (RFC 5646, 4.1)."""
@@ -107,7 +107,7 @@ def tag(value: str) -> str | None:
         return None
 
 
-@cache
+@lru_cache(maxsize=1_024)
 def _likely_script(language: str) -> str | None:
     from langcodes import Language
 

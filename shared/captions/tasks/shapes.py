@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
+from captions.once import once
 from captions.tasks.answers import Answer, Shape
 
 ANNOUNCED = "Answer with one JSON object of this shape and nothing else:"
@@ -14,7 +14,7 @@ ANNOUNCED = "Answer with one JSON object of this shape and nothing else:"
 _KEPT = ("type", "enum", "description")
 
 
-@cache
+@once
 def schema(shape: type[Shape]) -> Mapping[str, Any]:
     """Return the JSON Schema of an answer, in the subset that strict modes take: all required, nothing besides."""
     document = shape.built().model_json_schema()
@@ -50,7 +50,7 @@ def _simple(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
     return {name: schema[name] for name in _KEPT if name in schema}
 
 
-@cache
+@once
 def skeleton(shape: type[Shape]) -> str:
     """Return the shape as a JSON object whose values say what stands in their place."""
     return json.dumps(_told(schema(shape)), ensure_ascii=False)
@@ -72,7 +72,7 @@ def _told(schema: Mapping[str, Any]) -> Any:
     return described
 
 
-@cache
+@once
 def response_format(name: str, shape: type[Shape]) -> Mapping[str, Any]:
     """Return the strongest `response_format`; the gateway weakens it for models that take less."""
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema(shape)}}
