@@ -3,10 +3,10 @@
     python benchmarks/chaos.py --minutes 10 --json chaos.json
     python benchmarks/chaos.py --minutes 1 --rate 2 --seed 4
 
-Runs the real template on the local stack. While uploads keep coming, workers are killed, all of them at once with their
-pump now and then; DynamoDB, SQS, S3 and EventBridge throttle or lose answers to what they did; every event comes twice,
-in another order, and queued messages are sent twice; each worker's clock is wrong; models time out, break off, answer
-nonsense or are down. Then all of it ends, and what is left has to drain.
+Runs the real template on the local stack, whose sandboxes all start cold. While uploads keep coming, workers are
+killed, all of them at once with their pump now and then; DynamoDB, SQS, S3 and EventBridge throttle or lose answers to
+what they did; every event comes twice, in another order, and queued messages are sent twice; each worker's clock is
+wrong; models time out, break off, answer nonsense or are down. Then all of it ends, and what is left has to drain.
 
 The endpoint's own request log is the witness for what was paid, the AWS stand-in for when a result was stored, a queue
 on the event bus for what was told. Exits with 1 unless
@@ -412,6 +412,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         LocalStack(
             ROOT / "template.yaml",
             state_dir=options.state or Path(temporary),
+            warm=0,
             latency_scale=options.latency_scale,
             visibility_scale=VISIBILITY_SCALE,
             parameters={"ImageModels": ",".join(CHAIN)} | SWEEP,

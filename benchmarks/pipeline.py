@@ -3,8 +3,9 @@
     python benchmarks/pipeline.py --json pipeline.json
     python benchmarks/pipeline.py --uploads 60 --distinct 15
 
-Runs the real template on the local stack. The endpoint's own request log is the witness for what was paid. Exits with 1
-unless every upload ended, nothing is in a dead-letter queue, and each distinct picture was paid for exactly once.
+Runs the real template on the local stack, whose sandboxes all start cold, with uploads waiting. The endpoint's own
+request log is the witness for what was paid. Exits with 1 unless every upload ended, nothing is in a dead-letter queue,
+and each distinct picture was paid for exactly once.
 """
 
 import argparse
@@ -94,10 +95,11 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     rng = random.Random(options.seed)
     files = burst(options.distinct, options.uploads, sources(options.media), rng)
     with (
-        tempfile.TemporaryDirectory() as state,
+        tempfile.TemporaryDirectory() as temporary,
         LocalStack(
             ROOT / "template.yaml",
-            state_dir=Path(state),
+            state_dir=options.state or Path(temporary),
+            warm=0,
             latency_scale=options.latency_scale,
             # Models whose prices are published on both sides, so that the cost is known.
             parameters={"ImageModels": "GLM-4-Plus,GPT-4o"},
@@ -158,6 +160,7 @@ def main() -> int:
     parser.add_argument("--latency-scale", type=float, default=0.1, help="model latencies in relation to measured ones")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for the end")
+    parser.add_argument("--state", type=Path, help="a directory for the stack's logs; they are removed without it")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     figures = run(options)

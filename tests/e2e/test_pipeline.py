@@ -68,11 +68,13 @@ def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(
     with LocalStack(
         ROOT / "template.yaml",
         state_dir=tmp_path,
+        warm=0,
         latency_scale=1.0,
         # What a killed worker held comes back in half a minute instead of six.
         visibility_scale=0.08,
         parameters={"SweepAfterSeconds": "30", "SweepSchedule": "rate(1 minute)"},
     ) as stack:
+        assert stack.workers() == [], "a sandbox was started before there was work"
         bucket, s3 = stack.outputs["MediaBucketName"], stack.client("s3")
         files = {}
         for index in range(24):
@@ -98,6 +100,10 @@ def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(
         stack.wait_idle(60)
 
         assert Counter(record.state for record in ended) == {"captioned": len(files)}, killed
+        decided = (tmp_path / "logs" / "DedupeFunction.log").read_text()
+        assert all(f'"claim":"{record.claim.id}"' in decided for record in ended if record.claim), (
+            "no decision is logged"
+        )
         paid = [request for request in asked(stack) if request["outcome"] == "ok"]
         for record in ended:
             if record.source != "model":

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from captions import telemetry
 from captions.records.record import Human, Reason, Result
 from captions.uploads.version import UnreadableEventError
 from support.pipeline import MEDIA, Dedupe
@@ -398,3 +399,26 @@ def test_a_second_delivery_does_not_take_anothers_end_for_its_own(dedupe: Dedupe
     ends = [dedupe.records.finish(upload, "captioned", now=dedupe.clock() + after, result=RESULT) for after in (0, 0.1)]
 
     assert [end is not None for end in ends] == [True, False]
+
+
+def test_each_decision_is_logged_with_its_claim_and_scope_for_whoever_looks_for_a_cache_that_split(
+    dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(telemetry.logger(), "debug", lambda event, **fields: lines.append({"event": event, **fields}))
+    dedupe.upload("a.jpg", photo)
+    dedupe.upload("b.jpg", photo)
+    captioned(dedupe, "a.jpg")
+    dedupe.upload("c.jpg", half_size(photo))
+
+    assert [(line["event"], line["asset"], line["decision"]) for line in lines] == [
+        ("claim_decided", "media/a.jpg", "Lead"),
+        ("claim_decided", "media/b.jpg", "Follow"),
+        ("claim_decided", "media/c.jpg", "Hit"),
+    ]
+    claim = dedupe.record("a.jpg").claim
+    assert claim is not None
+    assert [line["answered_by"] for line in lines] == [claim.id] * 3
+    assert [line["claim"] == claim.id for line in lines] == [True, False, False]
+    (scope,) = {line["scope"] for line in lines}
+    assert scope.startswith("media|caption-")

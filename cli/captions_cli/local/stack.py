@@ -57,6 +57,7 @@ class LocalStack:
 
     Without a template there is nothing at first but the AWS APIs, for `sam deploy` in any region, and the endpoint.
     `endpoint` is "local" (a child process), or the base URL of a real one. `parameters` overrides the template's.
+    `warm` sandboxes of each function that reads a queue are started before; with 0 all start cold, when there is work.
     `visibility_scale` multiplies the visibility timeout of the queues that functions read, so that what a killed worker
     held comes back sooner. `deliver_twice` and `shuffle` make EventBridge do what it may: deliver every event twice, in
     another order; `clock_skew_s` sets the clock of each worker wrong by up to so many seconds, fast or slow.
@@ -302,18 +303,19 @@ class LocalStack:
         assert self._deployments is not None
         assert self._cloudformation is not None
         declared = load_template(template).get("Parameters", {})
-        own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._endpoint_key or LOCAL_KEY}
+        own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._endpoint_key or LOCAL_KEY, "LogLevel": "DEBUG"}
         parameters = {name: value for name, value in own.items() if name in declared} | self._parameters
         translation = translate(template, stack_name=self.stack_name, region=self.region, parameters=parameters)
         self._translation = translation
         prepared = self._deployments.prepare(translation)
         read = {source.function for source in prepared.sources}
-        for function in prepared.functions.values():  # they import their packages while the resources are made
+        early = [function for function in prepared.functions.values() if self._warm]
+        for function in early:  # they import their packages while the resources are made
             self._sandboxes.warm(function, self._warm if function in read else 1)
         self._upload_stand_in()
         self._cloudformation.create(translation)
         self.outputs = dict(translation.outputs)
-        for function in prepared.functions.values():
+        for function in early:
             self._sandboxes.wait_warm(function)
 
     def _upload_stand_in(self) -> None:

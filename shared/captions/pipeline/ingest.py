@@ -240,6 +240,7 @@ class Intake:
             self.neighbours.retire(record.claim.id, record.claim.generation)
         scope = routes.scope(upload, target.ask.identity, HASH_VERSION, self.settings)
         answer = self._claim(scope, record, fingerprint, rules)
+        _log_decision(record, scope, fingerprint, answer)
         now = self.now()
         match answer:
             case Hit(claim):
@@ -429,6 +430,19 @@ def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
     if words is None or words.action != "edited" or record.reviewed or record.recaption is not None:
         return None
     return words if not set(words.content).isdisjoint(content) else None
+
+
+def _log_decision(record: Record, scope: str, fingerprint: Fingerprint, answer: Answer) -> None:
+    """Say under which claim and scope an upload was decided on: two exemplars of one picture are told apart by it."""
+    telemetry.logger().debug(
+        "claim_decided",
+        asset=record.asset,
+        decision=type(answer).__name__,
+        scope=scope,
+        claim=claim_id(scope, record.upload),
+        answered_by=answer.claim.id if isinstance(answer, Hit) else getattr(answer, "claim_id", None),
+        phash=fingerprint.phash.hex() if fingerprint.phash is not None else None,
+    )
 
 
 def _paid(record: Record) -> Provenance | None:
