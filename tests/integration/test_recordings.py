@@ -10,6 +10,7 @@ import pytest
 
 from captions.gateway import Endpoint, Gateway
 from captions.gateway.catalogue import load
+from captions.media import decoder, recordings
 from captions.queues import Job
 from captions.records.record import Record
 from captions.tasks.subtitles import Segment, webvtt
@@ -281,6 +282,34 @@ def test_what_cannot_be_decoded_is_rejected_with_a_reason(shop: Workshop) -> Non
     reason = shop.dedupe.record("odd.webm").reason
     assert reason is not None
     assert reason.code == "broken"
+
+
+@pytest.mark.parametrize(("name", "bytes_allowed"), [("_FRAMES_MEMORY", 4_000_000), ("_SOUND_MEMORY", 100_000)])
+def test_what_fills_the_decoders_memory_is_rejected_and_its_neighbour_is_captioned(
+    name: str, bytes_allowed: int, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, name, bytes_allowed)
+    hearing(shop, OMNI)
+    jobs = [
+        job(shop, "large.avi", film(COLOURS, size=(1_920, 1_080), container="avi")),
+        job(shop, "phrase.wav", PHRASE),
+    ]
+    assert shop.run_all(jobs) == ["rejected", "captioned"]
+    reason = shop.dedupe.record("large.avi").reason
+    assert reason is not None
+    assert (reason.code, reason.message) == ("bomb", "decoding the recording takes more memory than is allowed")
+
+
+def test_a_decoder_that_is_stopped_from_outside_leaves_the_job_to_the_next_delivery(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = job(hearing(shop, WHISPER), "talk.wav", TALK)
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder, "CHILD", "captions.media.no_such_module")
+        (ending,) = shop.run_all([work])
+    assert isinstance(ending, decoder.DecoderStopped)
+    shop.dedupe.clock.at += 3_600
+    assert shop.run(work) == "captioned"
 
 
 def taking_data(*more: str) -> str:

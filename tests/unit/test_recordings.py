@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captions.media import MediaError, h264, recordings
+from captions.media import MediaError, h264
 from captions.media.recordings import (
     ENCODINGS,
     RATE,
@@ -279,17 +279,15 @@ def h264_video(references: int, container: str) -> bytes:
 
 @pytest.mark.parametrize("container", ["mp4", "mpegts"])
 @pytest.mark.parametrize("references", [1, 4, 16])
-def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(
-    references: int, container: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(references: int, container: str) -> None:
     data = h264_video(references, container)
-    monkeypatch.setattr(recordings, "MAX_KEPT_PIXELS", 320 * 240 * 10)  # as a frame of 8K has it with the real bound
+    bound = 320 * 240 * 10  # as a frame of 8K has it with the real one
 
     if references < 10:
-        assert key_frames(data, 2)
+        assert key_frames(data, 2, max_kept_pixels=bound)
         return
     with pytest.raises(MediaError) as caught:
-        key_frames(data, 2)
+        key_frames(data, 2, max_kept_pixels=bound)
     assert caught.value.code == "bomb"
 
 

@@ -16,7 +16,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -339,36 +338,34 @@ class _Run:
     async def go(self) -> None:
         """Decode and ask until the recording ends, a part fails, or time is up."""
         asked: set[asyncio.Task[None]] = set()
-        # One thread for all of it: the decoder's processor time is that thread's.
-        with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
-            try:
-                await self._decode(decoder, asked)
-            except media.MediaError as error:
-                self._spoilt = error
-            except TimeoutError:
-                self._failed.append(DeadlineExceeded("the time given to the call ran out while sound was decoded"))
-            finally:
-                if asked:
-                    await asyncio.wait(asked)
+        try:
+            await self._decode(asked)
+        except media.MediaError as error:
+            self._spoilt = error
+        except TimeoutError:
+            self._failed.append(DeadlineExceeded("the time given to the call ran out while sound was decoded"))
+        finally:
+            if asked:
+                await asyncio.wait(asked)
         for task in asked:
             task.result()
 
-    async def _decode(self, decoder: ThreadPoolExecutor, asked: set[asyncio.Task[None]]) -> None:
-        loop, plan = asyncio.get_running_loop(), self._plan
-        told = await loop.run_in_executor(decoder, sounds.facts, self._recording.data)
+    async def _decode(self, asked: set[asyncio.Task[None]]) -> None:
+        with await asyncio.to_thread(sounds.Decoder, self._recording.data) as decoder:
+            await self._ask_about_parts(decoder, asked)
+
+    async def _ask_about_parts(self, decoder: sounds.Decoder, asked: set[asyncio.Task[None]]) -> None:
+        plan, until = self._plan, self._call.deadline
+        told = await asyncio.to_thread(partial(decoder.facts, until=until))
         if told.duration_s is not None and told.duration_s > 1.05 * sounds.TOTAL_S:
             raise media.MediaError("too_large", f"the recording plays for more than {sounds.TOTAL_S / 3_600:g} h")
-        parts = sounds.cut(
-            self._recording.data,
-            plan.encoding,
-            longest_s=plan.longest_s,
-            wanted=lambda index: index not in self._known,
-            until=self._call.deadline,
+        parts = decoder.cut(
+            plan.encoding, longest_s=plan.longest_s, wanted=lambda index: index not in self._known, until=until
         )
         while not self._failed:
             await self._slots.acquire()
             self._slots.release()  # only waited for: a part that is asked about takes its own
-            part = await loop.run_in_executor(decoder, partial(_next, parts))
+            part = await asyncio.to_thread(_next, parts)
             if part is None:
                 return
             if part.index in self._known:
@@ -525,8 +522,7 @@ async def _film(
     call: Call, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     """Ask about a video by its key frames and the words of its soundtrack, in one request."""
-    told = await asyncio.to_thread(sounds.facts, recording.data)
-    frames = await _frames(call, recording)
+    told, frames = await _looked_at(call, recording)
     models = call.gateway.able("image", (*chains.models, *seeing.models))
     if not models:
         raise NoCapableModel("no model of the chain takes a video, or the pictures of one")
@@ -554,17 +550,14 @@ async def _film(
     return replace(answered, output=output, attempts=(*before, *answered.attempts))
 
 
-async def _frames(call: Call, recording: Recording) -> list[sounds.KeyFrame]:
+async def _looked_at(call: Call, recording: Recording) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
+    def look() -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
+        until = call.deadline - LEAST_SECONDS
+        with sounds.Decoder(recording.data) as decoder:
+            return decoder.facts(until=until), decoder.key_frames(FRAMES, longest_side=FRAME_SIDE, until=until)
+
     try:
-        return await asyncio.to_thread(
-            partial(
-                sounds.key_frames,
-                recording.data,
-                FRAMES,
-                longest_side=FRAME_SIDE,
-                until=call.deadline - LEAST_SECONDS,
-            )
-        )
+        return await asyncio.to_thread(look)
     except TimeoutError:
         raise DeadlineExceeded("the time given to the call ran out while pictures were decoded") from None
 

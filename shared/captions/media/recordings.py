@@ -1,31 +1,23 @@
 """Long and odd recordings: cut where nobody speaks, encoded anew for models that do not take them as they are, and the
 key frames of video.
 
-Decoding is FFmpeg's (PyAV), which is imported at the first use: most recordings need none of this. Whatever is decoded
-is bounded in memory (a part at a time), in length and in processor time; demuxers that open further files or addresses
-are not let in. Nothing here trusts what a header says of a length.
+FFmpeg does the work (`captions.media.decoding`) in a process of its own with limits of memory and processor time
+(`captions.media.decoder`), since its files come from anybody. Nothing here decodes.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self
 
-from captions.media import containers, h264
+from captions.media import containers
+from captions.media.decoder import DecoderKilled, DecoderProcess
 from captions.media.errors import MediaError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-    Samples = NDArray[np.int16]
 
 RATE = 16_000
 """Samples a second of every part: what speech models are trained on (Whisper, Qwen-Omni: 16 kHz, mono)."""
@@ -34,46 +26,17 @@ TOTAL_S = 4 * 3_600.0
 WORK_S = 200.0
 """Seconds of processor time that decoding one recording may take; four hours of sound take about a third of it."""
 
-_SAMPLE_BYTES = 2
-_FRAME = RATE // 50
-_PAUSE_FRAMES = 25
-"""Half a second: so long the quietest place is to be, so that a pause between sentences wins over one in a word."""
-_CLOSE_FRAMES = 5
-_FLOOR = 10.0
-"""Mean square of a sample (-80 dBFS) below which sound is equally silent."""
-_SILENT = (32_768 * 10 ** (-60 / 20)) ** 2
-_SLACK = 1.26
-"""One decibel: how much louder a place may be than the quietest one and still belong to the same pause."""
-_FULLEST = 0.9
-"""The share of the longest part that a recording is divided by, so that a pause can be looked for around each cut."""
-
-# Demuxers that read one file and nothing else: playlists and the like open further files and URLs by themselves.
-_CONTAINERS = ",".join(
-    ("wav", "w64", "mp3", "flac", "ogg", "mov", "matroska", "webm", "aac", "amr", "asf", "avi", "aiff", "caf", "au",
-     "mpeg", "mpegts", "mpegvideo", "flv", "gsm", "ac3", "eac3", "ape", "wv", "tta", "dts", "dtshd", "mlp", "truehd",
-     "mpc", "mpc8", "dsf", "voc", "rm", "mxf", "dv", "ivf", "h264", "hevc")
-)  # fmt: skip
-_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none", "max_streams": "64"}
-_DAMAGED_PACKETS = 200
-_RATES = range(4_000, 384_001)
-_CHANNELS = range(1, 33)
-_LEVEL_BLOCK = 30 * RATE // _FRAME * _FRAME
-
 MAX_PIXELS = 36_000_000
 """Of a frame of video: 8K (7,680 x 4,320) has 33 million."""
 MAX_KEPT_PIXELS = 180_000_000
 """Of a frame times the frames that a decoder has to keep: what H.264 allows at its highest level (table A-1, 6.2:
 696,320 macroblocks), some 270 MB. A file that asks for more is made to fill the memory."""
-_LARGE_PIXELS = 9_000_000
-_one_large = Lock()
-"""Held while a video of larger frames is decoded: two of them at once would fill the function's memory."""
-_THUMBNAIL = (16, 16)
-_BLANK = 3.0
-"""Standard deviation of the luma (of 255) below which a frame shows nothing."""
-_SAME = 5.0
-"""Mean difference of two thumbnails' luma (of 255) below which a frame shows nothing new."""
-_CANDIDATES_PER_FRAME = 4
-_FRAMES_TO_A_MOMENT = 300
+_SOUND_MEMORY = 128_000_000
+_FRAMES_MEMORY = 448_000_000
+"""Bytes of addresses that decoding may take beyond what the process has with its libraries loaded: for sound besides
+what a part takes; for pictures what videos of 8K were seen to take (330 to 416 MB)."""
+_one_at_a_time = Lock()
+"""Held while pictures of a video are decoded: two at once would fill the function's memory."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +63,9 @@ ENCODINGS = (
 """In order of preference: what is small, so that parts may be long, and taken nearly everywhere, comes first."""
 
 _HEADER_BYTES = 4_096
+_FRAME_BYTES = 65_536
+_SAMPLE_BYTES = 2
+_MOST_PARTS = 1_000_000
 
 
 def encoding_for(accepts: Callable[[str], bool]) -> Encoding | None:
@@ -152,370 +118,166 @@ class KeyFrame:
     height: int
 
 
+class Decoder:
+    """Decodes one recording or video in a process of its own. For one thread at a time; `close` it, or use `with`.
+
+    Every method raises:
+        MediaError: `broken` (no container, sound or picture can be made out), `bomb` (decoding takes more memory or
+            processor time than is allowed, or crashes the decoder), or what is said there.
+        TimeoutError: `until`, a value of time.monotonic(), has passed.
+        DecoderStopped: the process was stopped from outside; try again later.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._process = DecoderProcess(containers.with_lengths(data))
+        self._facts: Facts | None = None
+        self._killed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+    def facts(self, *, until: float = math.inf) -> Facts:
+        """Return what the recording holds, without decoding more of it than its headers."""
+        if self._facts is None:
+            self._facts = Facts(**self._ask({"request": "facts", "memory": _SOUND_MEMORY}, until=until)[0])
+        return self._facts
+
+    def key_frames(
+        self,
+        count: int,
+        *,
+        longest_side: int = 768,
+        max_pixels: int = MAX_PIXELS,
+        max_kept_pixels: int = MAX_KEPT_PIXELS,
+        work_s: float = 60.0,
+        until: float = math.inf,
+    ) -> list[KeyFrame]:
+        """Return at most `count` pictures of a video, in order: those of evenly spread moments that differ most.
+
+        A moment that shows nothing (a black frame) is left out if others show something, and so is one that looks like
+        one already taken, so that a still picture gives one frame.
+
+        Args:
+            count: pictures at the most.
+            longest_side: pixels of a picture's longest side.
+            max_pixels: pixels a frame may have.
+            max_kept_pixels: pixels a decoder may be made to keep.
+            work_s: seconds of processor time that decoding may take before the first picture.
+            until: a value of time.monotonic() at which to stop.
+        """
+        request = {
+            "request": "key_frames",
+            "memory": _FRAMES_MEMORY,
+            "count": count,
+            "longest_side": longest_side,
+            "max_pixels": max_pixels,
+            "max_kept_pixels": max_kept_pixels,
+            "work_s": work_s,
+        }
+        if not _one_at_a_time.acquire(timeout=-1 if math.isinf(until) else max(0.0, until - time.monotonic())):
+            raise TimeoutError("the time for decoding the video passed while another one was decoded")
+        try:
+            reply, data = self._ask(request, most=count * (_FRAME_BYTES + 3 * longest_side**2), until=until)
+        finally:
+            _one_at_a_time.release()
+        frames, start = [], 0
+        for frame in reply["frames"]:
+            end = start + frame["data"]
+            frames.append(KeyFrame(**{**frame, "data": data[start:end]}))
+            start = end
+        return frames
+
+    def cut(
+        self,
+        encoding: Encoding,
+        *,
+        longest_s: float,
+        wanted: Callable[[int], bool] = lambda index: True,
+        total_s: float = TOTAL_S,
+        work_s: float = WORK_S,
+        until: float = math.inf,
+    ) -> Iterator[Part]:
+        """Yield the sound of the recording (or of a video) in parts of at most `longest_s` seconds, mono at 16 kHz.
+
+        Parts are about equally long. Each ends in the middle of the quietest half second of the stretch in which it may
+        end (between 0.75 and 1.25 times the length aimed at), which in speech is a pause: no word is split, lost or
+        doubled there. In sound without any pause it is the quietest place all the same. The same bytes and limits give
+        the same parts. One part of samples (32 KB a second) is held at a time, and decoded when it is asked for.
+
+        Args:
+            encoding: how the parts are encoded.
+            longest_s: seconds a part may play.
+            wanted: tells by its number whether a part is to be encoded at all.
+            total_s: seconds the recording may play; beyond, MediaError `too_large`.
+            work_s: seconds of processor time that decoding may take.
+            until: a value of time.monotonic() at which to stop.
+        """
+        begin = {
+            "request": "cut",
+            "memory": _SOUND_MEMORY + 4 * int(max(1.0, longest_s) * RATE * _SAMPLE_BYTES),
+            "encoding": asdict(encoding),
+            "longest_s": longest_s,
+            "total_s": total_s,
+            "work_s": work_s,
+        }
+        most = 2 * _HEADER_BYTES + int(max(1.0, longest_s) * 1.1 * encoding.bytes_per_s)
+        given = 0
+        while True:
+            try:
+                self._once(begin, until=until)
+                for index in range(_MOST_PARTS):
+                    known = index < given  # by the process before this one, which was killed
+                    asked = {"request": "part", "wanted": not known and wanted(index)}
+                    reply, data = self._once(asked, most=most, until=until)
+                    if (part := reply["part"]) is None:
+                        return
+                    if not known:
+                        given += 1
+                        yield Part(**{**part, "data": None if part["data"] is None else data})
+                return
+            except DecoderKilled:
+                self._again()
+
+    def _ask(self, request: Mapping[str, Any], *, most: int = 0, until: float) -> tuple[dict[str, Any], bytes]:
+        while True:
+            try:
+                return self._once(request, most=most, until=until)
+            except DecoderKilled:
+                self._again()
+
+    def _once(self, request: Mapping[str, Any], *, most: int = 0, until: float) -> tuple[dict[str, Any], bytes]:
+        left = {} if request["request"] == "part" or math.isinf(until) else {"left_s": until - time.monotonic()}
+        reply, data = self._process.ask({**request, **left}, most=most, until=until)
+        return {name: value for name, value in reply.items() if name != "bytes"}, data
+
+    def _again(self) -> None:
+        """Start over once: the system may have taken the memory for another file's sake."""
+        if self._killed:
+            raise MediaError("bomb", "decoding the recording was ended by the system twice: it takes too much memory")
+        self._killed = True
+        self._process.restart()
+
+
 def facts(data: bytes) -> Facts:
-    """Return what a recording holds, without decoding more of it than its headers.
+    """Return what a recording holds, as `Decoder.facts` does."""
+    with Decoder(data) as decoder:
+        return decoder.facts()
 
-    Raises MediaError: `broken` if no container can be made out.
-    """
-    with _open(data) as container:
-        pictures = _pictures(container)
-        return Facts(
-            duration_s=_duration_s(container),
-            sound=_sound(container) is not None,
-            pictures=pictures is not None,
-            width=pictures.codec_context.width if pictures is not None else 0,
-            height=pictures.codec_context.height if pictures is not None else 0,
-        )
 
+def cut(data: bytes, encoding: Encoding, *, longest_s: float, **limits: Any) -> Iterator[Part]:
+    """Yield the sound of a recording in parts, as `Decoder.cut` does."""
+    with Decoder(data) as decoder:
+        yield from decoder.cut(encoding, longest_s=longest_s, **limits)
 
-def cut(
-    data: bytes,
-    encoding: Encoding,
-    *,
-    longest_s: float,
-    wanted: Callable[[int], bool] = lambda index: True,
-    total_s: float = TOTAL_S,
-    work_s: float = WORK_S,
-    until: float = math.inf,
-) -> Iterator[Part]:
-    """Yield the sound of a recording (or of a video) in parts of at most `longest_s` seconds, mono at 16 kHz.
 
-    Parts are about equally long. Each ends in the middle of the quietest half second of the stretch in which it may end
-    (between 0.75 and 1.25 times the length aimed at), which in speech is a pause: no word is split, lost or doubled
-    there. In sound without any pause it is the quietest place all the same. The same bytes and limits give the same
-    parts. One part of samples (32 KB a second) is held at a time.
-
-    Args:
-        data: the file.
-        encoding: how the parts are encoded.
-        longest_s: seconds a part may play.
-        wanted: tells by its number whether a part is to be encoded at all.
-        total_s: seconds the recording may play.
-        work_s: seconds of this thread's processor time that decoding may take. Take all parts in one thread.
-        until: a value of time.monotonic() at which to stop.
-
-    Raises:
-        MediaError: `broken` (no sound can be decoded), `too_large` (it plays for too long), `bomb` (decoding it takes
-            out of all proportion).
-        TimeoutError: `until` has passed.
-    """
-    import numpy as np
-
-    limit = max(_FRAME * 2 * _PAUSE_FRAMES, int(longest_s * RATE))
-    budget = _Budget(work_s, until)
-    with _open(data) as container:
-        stream = _sound(container)
-        if stream is None:
-            raise MediaError("broken", "the recording holds no sound of a known codec")
-        first, last = _window(_duration_s(container), limit)
-        index, begun, pending, held = 0, 0, [], 0
-        offset_s: float | None = None
-        for moment, piece in _decoded(container, stream, budget):
-            offset_s = moment if offset_s is None else offset_s
-            pending.append(piece)
-            held += len(piece)
-            if begun + held > total_s * RATE:
-                message = f"the recording plays for longer than {_hours(total_s)}, the most that is taken"
-                raise MediaError("too_large", message)
-            while held > last:
-                samples = np.concatenate(pending)
-                at, pause_db = _quietest(samples[:last], first)
-                yield _part(index, begun, samples[:at], offset_s, encoding, wanted, pause_db)
-                samples = samples[at:].copy()
-                index, begun, pending, held = index + 1, begun + at, [samples], len(samples)
-        if held == 0 and index == 0:
-            raise MediaError("broken", "the recording holds no sound that can be decoded")
-        if held:
-            yield _part(index, begun, np.concatenate(pending), offset_s or 0.0, encoding, wanted, None)
-
-
-def key_frames(
-    data: bytes,
-    count: int,
-    *,
-    longest_side: int = 768,
-    max_pixels: int = MAX_PIXELS,
-    work_s: float = 60.0,
-    until: float = math.inf,
-) -> list[KeyFrame]:
-    """Return at most `count` pictures of a video, in order: those of evenly spread moments that differ most.
-
-    A moment that shows nothing (a black frame) is left out if others show something, and so is one that looks like one
-    already taken, so that a still picture gives one frame.
-
-    Raises:
-        MediaError: `broken` (no picture can be decoded), `bomb` (its pictures have more than `max_pixels`, or decoding
-            takes more than `work_s` seconds of processor time before the first picture).
-        TimeoutError: `until` has passed.
-    """
-    budget = _Budget(work_s, until, clock=time.process_time)
-    with _open(data) as container:
-        stream = _pictures(container)
-        if stream is None:
-            raise MediaError("broken", "the video holds no moving pictures")
-        context = stream.codec_context
-        if context.width * context.height > max_pixels:
-            raise MediaError("bomb", f"the video has {context.width} x {context.height} pixels, more than are decoded")
-        kept = h264.reference_frames(bytes(context.extradata or b"")) if context.name == "h264" else None
-        if kept is not None and context.width * context.height * (kept + 1) > MAX_KEPT_PIXELS:
-            size = f"{context.width} x {context.height}"
-            raise MediaError("bomb", f"the video has its decoder keep {kept} frames of {size} pixels")
-        context.options = {**context.options, "max_pixels": str(max_pixels)}
-        moments = _moments(_duration_s(container), count * _CANDIDATES_PER_FRAME)
-        with _one_large if context.width * context.height > _LARGE_PIXELS else nullcontext():
-            seen = _seen(container, stream, moments, budget, longest_side)
-            if len(seen) < min(count, len(moments)) and len(moments) > 1:
-                # Few key frames, far apart: decode up to each moment instead.
-                exact = _moments(_duration_s(container), count)
-                seen |= _seen(container, stream, exact, budget, longest_side, exactly=True)
-    if not seen:
-        raise MediaError("broken", "no picture of the video can be decoded")
-    return [_jpeg(at_s, picture) for at_s, picture in _most_different(sorted(seen.items(), key=_at), count)]
-
-
-# --- containers -----------------------------------------------------------------------------------------------------
-
-
-def _open(data: bytes) -> Any:
-    import av
-
-    try:
-        return av.open(io.BytesIO(containers.with_lengths(data)), container_options=_OPTIONS, metadata_errors="ignore")
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise MediaError("broken", "the recording's container cannot be read") from error
-
-
-def _duration_s(container: Any) -> float | None:
-    import av
-
-    return container.duration / av.time_base if container.duration and container.duration > 0 else None
-
-
-def _pictures(container: Any) -> Any:
-    """Return the stream of moving pictures; a cover picture is none."""
-    import av
-
-    cover = av.stream.Disposition.attached_pic
-    moving = (stream for stream in container.streams.video if not stream.disposition & cover)
-    return next((stream for stream in moving if stream.codec_context is not None), None)
-
-
-def _sound(container: Any) -> Any:
-    """Return the first stream of sound whose codec is known."""
-    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
-
-
-class _Budget:
-    """What decoding may take: processor time of the thread that asks, and time until a moment."""
-
-    def __init__(self, work_s: float, until: float, clock: Callable[[], float] = time.thread_time) -> None:
-        self._clock = clock
-        self._work_s = work_s
-        self._ends = clock() + work_s
-        self._until = until
-
-    def check(self) -> None:
-        if time.monotonic() >= self._until:
-            raise TimeoutError("the time for decoding the recording is over")
-        if self._clock() > self._ends:
-            message = f"decoding the recording takes more than {self._work_s:g} s of processor time"
-            raise MediaError("bomb", message)
-
-
-# --- sound ----------------------------------------------------------------------------------------------------------
-
-
-def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[float, Samples]]:
-    """Yield the sound of a stream as mono samples at `RATE`, each piece with the second it begins at.
-
-    Decoding ends where too many packets in all are damaged: what came before is worth having.
-    """
-    import av
-
-    context = stream.codec_context
-    if context.rate not in _RATES or context.channels not in _CHANNELS:
-        raise MediaError("broken", f"sound of {context.channels} channels at {context.rate} Hz is not decoded")
-    begins_s = (container.start_time or 0) / av.time_base
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-    packets, damaged = container.demux(stream), 0
-    while damaged < _DAMAGED_PACKETS:
-        budget.check()
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                break
-            for frame in packet.decode():
-                at_s = max(0.0, (frame.time or 0.0) - begins_s)
-                for out in resampler.resample(frame):
-                    yield at_s, out.to_ndarray().reshape(-1)
-        except (av.error.FFmpegError, ValueError):
-            damaged += 1
-    try:
-        for out in resampler.resample(None):
-            yield 0.0, out.to_ndarray().reshape(-1)
-    except (av.error.FFmpegError, ValueError):
-        return  # nothing was in it
-
-
-def _window(duration_s: float | None, limit: int) -> tuple[int, int]:
-    """Return between which samples of a part its end is looked for."""
-    aim = 0.75 * limit
-    if duration_s is not None and duration_s * RATE > limit:
-        aim = duration_s * RATE / math.ceil(duration_s * RATE / (_FULLEST * limit))
-    return int(0.75 * aim), limit if duration_s is None or duration_s * RATE <= limit else min(limit, int(1.25 * aim))
-
-
-def _levels(samples: Samples) -> NDArray[np.float64]:
-    """Return the mean square of every 20 ms, computed in blocks so that no wide copy of the whole is made."""
-    import numpy as np
-
-    whole = samples[: len(samples) // _FRAME * _FRAME]
-    blocks = (whole[at : at + _LEVEL_BLOCK].astype(np.float32) for at in range(0, len(whole), _LEVEL_BLOCK))
-    levels = [np.square(block).reshape(-1, _FRAME).mean(axis=1) for block in blocks]
-    return np.concatenate(levels).astype(np.float64) if levels else np.zeros(1)
-
-
-def _quietest(samples: Samples, first: int) -> tuple[int, float]:
-    """Return where after `first` the samples are best cut, and how many decibels that lies below the loud places."""
-    import numpy as np
-
-    levels = np.maximum(_levels(samples), _FLOOR)
-    start = first // _FRAME
-    around = np.convolve(levels, np.ones(_PAUSE_FRAMES) / _PAUSE_FRAMES, mode="same")[start:-_PAUSE_FRAMES]
-    quiet = around <= around.min() * _SLACK
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], quiet, [False])).astype(np.int8)))
-    runs = edges.reshape(-1, 2)
-    begin, end = runs[np.argmax(runs[:, 1] - runs[:, 0])]  # the longest of the quietest pauses
-    middle = start + (int(begin) + int(end)) // 2
-    # Within it, the quietest tenth of a second: at the edge of a short pause somebody still speaks.
-    close = np.convolve(levels, np.ones(_CLOSE_FRAMES) / _CLOSE_FRAMES, mode="same")
-    low, high = middle - _PAUSE_FRAMES // 2, middle + _PAUSE_FRAMES // 2 + 1
-    least = np.flatnonzero(close[low:high] <= close[low:high].min() * _SLACK)
-    at = low + int(least[len(least) // 2])
-    below = 10 * math.log10(float(np.percentile(levels, 90)) / float(close[at]))
-    return at * _FRAME + _FRAME // 2, below
-
-
-def _part(
-    index: int,
-    begun: int,
-    samples: Samples,
-    offset_s: float,
-    encoding: Encoding,
-    wanted: Callable[[int], bool],
-    pause_db: float | None,
-) -> Part:
-    silent = bool(_levels(samples).max() < _SILENT)
-    return Part(
-        index=index,
-        start_s=round(offset_s + begun / RATE, 3),
-        end_s=round(offset_s + (begun + len(samples)) / RATE, 3),
-        media_type=encoding.media_type,
-        data=_encoded(samples, encoding) if wanted(index) else None,
-        silent=silent,
-        pause_db=None if pause_db is None else round(pause_db, 1),
-    )
-
-
-def _encoded(samples: Samples, encoding: Encoding) -> bytes:
-    import av
-
-    file = io.BytesIO()
-    with av.open(file, "w", format=encoding.container) as output:
-        stream = output.add_stream(encoding.codec, rate=RATE, layout="mono")
-        if encoding.effort is not None:
-            stream.codec_context.options = {"compression_level": encoding.effort}
-        if encoding.bit_rate is not None:
-            stream.bit_rate = encoding.bit_rate
-        for at in range(0, len(samples), RATE):
-            frame = av.AudioFrame.from_ndarray(samples[at : at + RATE].reshape(1, -1), format="s16", layout="mono")
-            frame.sample_rate, frame.pts = RATE, at
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return file.getvalue()
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3_600:g} h" if seconds >= 3_600 else f"{seconds:g} s"
-
-
-# --- pictures -------------------------------------------------------------------------------------------------------
-
-
-def _at(moment: tuple[float, Any]) -> float:
-    return moment[0]
-
-
-def _moments(duration_s: float | None, count: int) -> list[float]:
-    """Return evenly spread moments, none at the very beginning or end; only the first where the length is unknown."""
-    return [duration_s * (place + 0.5) / count for place in range(count)] if duration_s else [0.0]
-
-
-def _seen(
-    container: Any,
-    stream: Any,
-    moments: Sequence[float],
-    budget: _Budget,
-    longest_side: int,
-    *,
-    exactly: bool = False,
-) -> dict[float, Image.Image]:
-    """Return pictures by the second they are shown at: the key frame before each moment, or the very moment's."""
-    import av
-
-    stream.codec_context.skip_frame = "DEFAULT" if exactly else "NONKEY"
-    begins_s = (container.start_time or 0) / av.time_base
-    seen: dict[float, Image.Image] = {}
-    for moment in moments:
-        try:
-            if len(moments) > 1:
-                container.seek(int((moment + begins_s) * av.time_base), backward=True)
-            for number, frame in enumerate(container.decode(stream)):
-                budget.check()
-                shown_s = max(0.0, (frame.time or 0.0) - begins_s)
-                if exactly and shown_s < moment and number < _FRAMES_TO_A_MOMENT:
-                    continue
-                if round(shown_s, 3) not in seen:
-                    seen[round(shown_s, 3)] = _small(frame, longest_side)
-                break
-        except (av.error.FFmpegError, ValueError):
-            continue  # a damaged stretch; other moments may do
-        except MediaError:
-            if seen:
-                break  # what was found in the time allowed is enough
-            raise
-    return seen
-
-
-def _small(frame: Any, longest_side: int) -> Image.Image:
-    """Return a frame as a picture no longer than allowed, the way up it is to be shown."""
-    shrink = min(1.0, longest_side / max(frame.width, frame.height))
-    width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
-    picture: Image.Image = frame.reformat(width=width, height=height, format="rgb24").to_image()
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
-
-
-def _most_different(candidates: Sequence[tuple[float, Image.Image]], count: int) -> list[tuple[float, Image.Image]]:
-    """Return at most `count` of the pictures: each time the one most unlike those taken before, while it is unlike."""
-    import numpy as np
-
-    looks = [
-        np.asarray(picture.convert("L").resize(_THUMBNAIL), dtype=np.float32).reshape(-1) for _, picture in candidates
-    ]
-    telling = [place for place, look in enumerate(looks) if look.std() >= _BLANK] or [0]
-    taken = [telling[0]]
-    while len(taken) < count:
-        farthest, distance = max(
-            ((place, min(float(np.abs(looks[place] - looks[other]).mean()) for other in taken)) for place in telling),
-            key=lambda found: found[1],
-        )
-        if distance < _SAME:
-            break
-        taken.append(farthest)
-    return [candidates[place] for place in sorted(taken)]
-
-
-def _jpeg(at_s: float, picture: Image.Image) -> KeyFrame:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    return KeyFrame(at_s, file.getvalue(), *picture.size)
+def key_frames(data: bytes, count: int, **limits: Any) -> list[KeyFrame]:
+    """Return at most `count` pictures of a video, as `Decoder.key_frames` does."""
+    with Decoder(data) as decoder:
+        return decoder.key_frames(count, **limits)
