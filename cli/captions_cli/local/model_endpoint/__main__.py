@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             names=dict(pair.split("=", 1) for pair in options.name),
             only_named=options.only_named,
             report_cost=options.report_cost,
+            quality={name: float(value) for name, _, value in (pair.rpartition("=") for pair in options.quality)},
             assumed_input_price=options.assume_input_price,
             log=options.log,
             media_hosts=frozenset(options.media_host),
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", action="append", default=[], metavar="MODEL=NAME", help="serve MODEL as NAME")
     parser.add_argument("--only-named", action="store_true", help="serve no models but those of --name")
     parser.add_argument("--report-cost", action="store_true", help="put usage.cost into answers")
+    parser.add_argument("--quality", action="append", default=[], metavar="MODEL=0.8", help="have MODEL err so much")
     parser.add_argument("--assume-input-price", type=Decimal, help="dollars per million tokens where none is published")
     parser.add_argument("--log", type=Path, help="append finished requests to this file as JSON lines")
     parser.add_argument("--media-host", action="append", default=[], help="fetch media from this host too")

@@ -1,6 +1,7 @@
 """The OpenAI-compatible HTTP server: chat completions, models, and the admin API beside them.
 
     POST /v1/chat/completions    GET /v1/models    GET /v1/models/{name}    POST /v1/audio/transcriptions
+    POST /v1/embeddings
     GET|DELETE /_local/requests  GET|PUT|DELETE /_local/faults  GET /_local/stats
 
 Built on aiohttp's low-level server: what stands between a client and its answer is parsing, a dictionary of
@@ -33,8 +34,8 @@ from pydantic import ValidationError
 
 from captions.gateway.catalogue import Catalogue, Dialect, Latency, Modality, Model, Part
 from captions.gateway.catalogue import load as load_catalogue
+from captions_cli.local.model_endpoint import embedding, prose, quality, structured, transcript
 from captions_cli.local.model_endpoint import faults as fault_kinds
-from captions_cli.local.model_endpoint import prose, structured, transcript
 from captions_cli.local.model_endpoint.description import Description, MediaError
 from captions_cli.local.model_endpoint.faults import Fault, FaultBook
 from captions_cli.local.model_endpoint.viewing import Viewer
@@ -123,6 +124,8 @@ class Options:
     """Append every finished request to this file as a JSON line."""
     media_hosts: frozenset[str] = frozenset()
     """Hosts besides the loopback that media may be fetched from."""
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Catalogue name -> how much of what is seen the model tells rightly, 0 to 1; 1 for those that are not named."""
     max_image_pixels: int = 50_000_000
     max_audio_s: float = 900.0
     speech_workers: int = 2
@@ -216,6 +219,10 @@ class Endpoint:
         if path.startswith("/_local/"):
             return await self._admin(request, path)
         try:
+            if path == "/v1/embeddings":
+                _require_method(request, "POST")
+                self._authorize(request)
+                return _json(embedding.answer(await self._document(request)))
             if path == "/v1/models":
                 _require_method(request, "GET")
                 self._authorize(request)
@@ -345,6 +352,12 @@ class Endpoint:
             await asyncio.sleep(rest)
         return await self._send_whole(request, entry, answer, fault)
 
+    async def _document(self, request: web.BaseRequest) -> Any:
+        try:
+            return json.loads(await self._body(request))
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, "We could not parse the JSON body of your request.") from error
+
     async def _body(self, request: web.BaseRequest, ceiling: int | None = None) -> bytes:
         limit = self._largest_body if ceiling is None else ceiling
         if (request.content_length or 0) > limit:
@@ -405,6 +418,9 @@ class Endpoint:
         wanted_form = _wanted_form(call)
         if wanted_form is not None:
             text = structured.shaped(wanted_form, text, described, call.user)
+        told = "/".join(part.sha256 for part in call.media if part.data is not None)
+        good = self.options.quality.get(call.model, 1.0)
+        text = quality.worsened(text, good, f"{self.options.seed}/{call.model}/{told or call.user}")
         finish = "stop"
         clipped = clip_tokens(text, wanted)
         if clipped != text:
