@@ -135,7 +135,7 @@ def explain(
         return Explanation("unknown", "unknown", None, rejected=(error.code, error.message))
     seen = picture_class.classify(found.picture) if found.picture is not None else None
     try:
-        target = routes.route(key, found.kind, rules, _NO_QUEUES, metadata=metadata, tags=tags, looks=seen)
+        target = routes.route(key, found.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen)
     except routes.UnroutableError as error:
         return Explanation(found.kind, found.media_type, seen, rejected=(error.code, error.message))
     if target is None:
@@ -171,7 +171,7 @@ def estimate(model: str, prompt_tokens: int, answer_tokens: int, catalogue: Cata
     return Estimate(model, prompt_tokens, answer_tokens, dollars)
 
 
-_NO_QUEUES = IntakeSettings(
+NO_QUEUES = IntakeSettings(
     captions_table="-",
     fingerprints_table="-",
     uploads_queue_url="-",

@@ -62,7 +62,7 @@ UNUSABLE_DEFERRALS = 3
 UNUSABLE_BASE_SECONDS = 60.0
 """How long such a job waits at first: each try is paid for, and what makes all models talk nonsense at once is mostly a
 fault on their way that passes in minutes."""
-_UNUSABLE = frozenset({"truncated", "empty", "unfit"})
+UNUSABLE = frozenset({"truncated", "empty", "unfit"})
 
 _WAITS_FOR: Mapping[type[GatewayError], str] = {
     AccountProblem: "account_problem",
@@ -471,7 +471,7 @@ class Worker:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
         # Parts of a recording that were answered are kept, and say nothing of those that were not.
         outcomes = {attempt.outcome for attempt in error.attempts} - {"ok"}
-        unusable = bool(outcomes) and outcomes <= _UNUSABLE
+        unusable = bool(outcomes) and outcomes <= UNUSABLE
         if unusable and job.unusable >= UNUSABLE_DEFERRALS:
             # The models answer, and are paid, and always in the same useless way: more of it would cost the same.
             reason = Reason(code="unusable_answers", message=f"no model gives a whole answer: {error}")

@@ -1,0 +1,225 @@
+"""`captions evaluate`: the command line of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from captions_cli.commands.options import Globals, say, text_of
+from captions_cli.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from captions.config.policy import Policy
+    from captions.gateway.catalogue import Catalogue
+    from captions_cli.evaluate.questions import Estimate, LeftOut
+    from captions_cli.evaluate.running import Models, Run
+
+
+class _Group(TyperGroup):
+    """A group whose first word may be a labelled set: `captions evaluate SET` means `captions evaluate run SET`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    help="Measure models on labelled media: `captions evaluate SET --models A,B` (docs/evaluate.md).",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _evaluate() -> None: ...
+
+
+@app.command("run")
+def run(
+    ctx: typer.Context,
+    labelled: Annotated[Path, typer.Argument(metavar="SET", help="A folder with labels.csv or labels.jsonl.")],
+    models: Annotated[str, typer.Option(help="Models to measure one by one, as in A,B,C; none: the policy's.")] = "",
+    policy: Annotated[
+        list[Path] | None, typer.Option("--policy", help="A policy override to measure; several are compared.")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="Only these tasks, as in caption,ocr.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each test at most.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0.0, help="Dollars that all of it may cost, with earlier runs of these results.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it spends.")] = False,
+    results: Annotated[
+        Path, typer.Option(help="Where answers are kept as they come; run again, it goes on from there.")
+    ] = Path("evaluation.jsonl"),
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible base URL; otherwise CAPTIONS_ENDPOINT_URL, or the stack's endpoints."),
+    ] = None,
+    embedding_model: Annotated[
+        str | None, typer.Option(help="The endpoint's model that compares captions by meaning.")
+    ] = None,
+    models_override: Annotated[
+        Path | None, typer.Option(help="Models beside the packaged ones, as ModelsOverride has them.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the set's paths begin; its own folder by default.")] = None,
+    side_by_side: Annotated[int, typer.Option(min=1, max=64, help="Questions asked at the same time.")] = 4,
+) -> None:
+    """Ask models about labelled media as uploads are asked about, and say which is how good, fast and dear."""
+    from captions_cli import rendering
+    from captions_cli.evaluate import labels, questions, running, summary, tables
+    from captions_cli.evaluate.journal import Journal
+    from captions_cli.evaluate.progress import Progress
+    from captions_cli.evaluate.similarity import Embeddings
+
+    _check_installed()
+    given: Globals = ctx.obj
+    where = _models(given, endpoint, models_override)
+    items = labels.chosen(labels.read(labelled, root=root), tasks=_names(tasks), limit=limit)
+    names = _names(models)
+    if unknown := [name for name in names if name not in where.catalogue.models]:
+        message = f"the catalogue has no model {unknown[0]!r}; --models-override can add it"
+        raise CommandError(message, ExitCode.USAGE)
+    measured = questions.contenders(names, _rules(given, policy or [], where.catalogue, endpoint))
+    asked, left_out = questions.prepare(items, measured)
+    _tell_left_out(left_out)
+    if not asked:
+        raise CommandError(f"nothing of {labelled} can be asked", ExitCode.USAGE)
+    ceiling = None if max_cost is None else Decimal(str(max_cost))
+    with Journal(results, where.urls) as journal:
+        open_questions = [question for question in asked if not journal.answered(question.key)]
+        expected = questions.estimate(open_questions, where.catalogue)
+        _tell_estimate(expected, len({question.key for question in asked}), journal.spent, ceiling)
+        if dry_run:
+            if given.json:
+                rendering.print_json({"dry_run": True, **_estimate(expected), "spent": journal.spent})
+            return
+        if expected.questions and not yes and ceiling is None and sys.stdin.isatty():
+            typer.confirm("Ask them?", abort=True, err=True)
+        with Progress(len({question.key for question in asked})) as progress:
+            done = running.run(asked, journal, where, limit=ceiling, side_by_side=side_by_side, ended=progress.ended)
+        embeddings = Embeddings(where.urls[0], where.keys[where.urls[0]], embedding_model, journal, ceiling)
+        judged = summary.judge(asked, items, journal, embeddings.similarities)
+        found = summary.summarise(judged, measured)
+        facts = {
+            "set": str(labelled),
+            "results": str(results),
+            **found,
+            "left_out": [{"path": one.item.name, "task": one.item.task, "why": one.why} for one in left_out],
+            "not_paid_for": done.unpaid,
+            "spent": journal.spent,
+            "calls_of_unknown_cost": journal.unknown,
+            "embeddings": {"model": embeddings.model or None, "why_not": embeddings.why},
+        }
+    if given.json:
+        rendering.print_json(facts)
+    else:
+        rendering.print_table(tables.contenders(found))
+        rendering.print_table(tables.measures(found))
+        for line in tables.verdicts(found):
+            say(line)
+    _end(done, facts, embeddings.why)
+
+
+def _end(done: Run, facts: dict[str, Any], why_no_meaning: str | None) -> None:
+    if why_no_meaning is not None and any("cider_d" in test["measures"] for test in _tests(facts)):
+        say(f"captions are compared by CIDEr-D alone: {why_no_meaning}")
+    if done.unpaid:
+        say(f"{done.unpaid} questions were not asked: --max-cost leaves no room for them")
+    if failed := done.states["failed"]:
+        say(f"{failed} questions found no model; run again to ask them")
+    if done.account is not None:
+        raise CommandError(f"the endpoint takes no more calls: {done.account}", ExitCode.UNREACHABLE)
+    if done.stopped:
+        say("stopped; run again to go on from here")
+        raise KeyboardInterrupt
+    if done.unpaid or done.states["failed"]:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+def _tests(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [test for one in facts["contenders"] for test in one["tests"].values()]
+
+
+def _models(given: Globals, endpoint: str | None, override: Path | None) -> Models:
+    """Where to ask: the endpoint that was given, with the key of the environment alone, or the stack's."""
+    from captions.gateway.api_keys import NO_KEY
+    from captions_cli import endpoint_models
+    from captions_cli.evaluate.running import Models
+
+    url = endpoint or os.environ.get(endpoint_models.URL_VARIABLE)
+    if url:
+        urls = [one.strip().rstrip("/") for one in url.split(",") if one.strip()]
+        if not urls or not all(one.startswith(("http://", "https://")) for one in urls):
+            raise CommandError(f"{url!r} is no base URL of an endpoint", ExitCode.USAGE)
+        key = os.environ.get(endpoint_models.KEY_VARIABLE) or NO_KEY
+        return Models(tuple(urls), dict.fromkeys(urls, key), endpoint_models.catalogue_with(override))
+    stack = given.stack()
+    urls = endpoint_models.endpoints(stack, os.environ)
+    keys = {one: endpoint_models.key(stack, one, os.environ) for one in urls}
+    catalogue = endpoint_models.catalogue_with(override) if override else endpoint_models.catalogue_of(stack)
+    return Models(tuple(urls), keys, catalogue)
+
+
+def _rules(given: Globals, files: list[Path], catalogue: Catalogue, endpoint: str | None) -> dict[str, Policy]:
+    from captions_cli import policies
+
+    if files:
+        found = {}
+        for file in files:
+            name = file.stem if file.stem not in found else str(file)
+            found[name] = policies.checked(text_of(file), catalogue=catalogue, where=str(file))
+        return found
+    return {"policy": policies.of(given.stack()) if given.has_stack() and not endpoint else policies.checked(None)}
+
+
+def _tell_left_out(left_out: list[LeftOut]) -> None:
+    for one in left_out[:10]:
+        say(f"left out: {one.item.name} ({one.item.task}): {one.why}")
+    if len(left_out) > 10:
+        say(f"left out: {len(left_out) - 10} more, see --output json")
+
+
+def _tell_estimate(expected: Estimate, questions: int, spent: Decimal, ceiling: Decimal | None) -> None:
+    from captions_cli.rendering import money
+
+    before = f", {questions - expected.questions} answered already" if questions != expected.questions else ""
+    say(
+        f"{expected.questions} questions{before}; about {money(expected.expected)}, {money(expected.most)} if answers "
+        f"are as long as they may be, without repairs and steps up"
+    )
+    if expected.unpriced:
+        say(f"without a published price, and not in these sums: {', '.join(expected.unpriced)}")
+        if ceiling is not None:
+            say("--max-cost takes $3.00 per million tokens where no price is published and the endpoint names no cost")
+    if spent:
+        say(f"{money(spent)} were spent before")
+
+
+def _estimate(expected: Estimate) -> dict[str, Any]:
+    return {
+        "questions": expected.questions,
+        "expected_cost": f"{expected.expected:f}",
+        "largest_cost": f"{expected.most:f}",
+        "models_without_price": list(expected.unpriced),
+    }
+
+
+def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("jiwer", "rapidfuzz", "snowballstemmer", "numpy") if find_spec(name) is None]:
+        message = f"{', '.join(missing)}: not installed; `pip install 'media-captions[evaluate]'` brings what is needed"
+        raise CommandError(message, ExitCode.USAGE)
+
+
+def _names(given: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))

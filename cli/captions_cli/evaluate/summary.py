@@ -1,0 +1,231 @@
+"""What an evaluation found, as plain values: the same for tables, JSON, the report and the proposed policy."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from captions_cli.evaluate import intervals, scores
+from captions_cli.evaluate.cider import CiderD
+from captions_cli.evaluate.intervals import Interval
+from captions_cli.evaluate.journal import FINAL, Journal, totals
+from captions_cli.evaluate.labels import Item
+from captions_cli.evaluate.questions import Contender, Question
+from captions_cli.evaluate.similarity import Pair
+
+Similar = Callable[[Sequence[Pair]], Mapping[Pair, float]]
+_MEANINGS = ("caption", "alt_text")
+_NOT_TAKEN = frozenset({"refused", "unfit"})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One question with what came of it. `main` is the measure that counts; None: it is not answered yet."""
+
+    question: Question
+    test: str
+    answer: Mapping[str, Any]
+    attempts: Sequence[Mapping[str, Any]]
+    parts: scores.Parts | None
+    main: str
+
+    @property
+    def state(self) -> str:
+        """How it ended, `not_asked` where it was not."""
+        return str(self.answer.get("state", "not_asked"))
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """What it adds to its test."""
+        assert self.parts is not None
+        return self.parts[self.main]
+
+    @property
+    def about(self) -> tuple[str, str, str | None]:
+        """What it is that all contenders are asked."""
+        item = self.question.item
+        return item.name, item.measure, item.language
+
+
+def judge(questions: Sequence[Question], items: Sequence[Item], journal: Journal, similar: Similar) -> list[Judged]:
+    """Return every question with its measures; those that were not answered, or not finally, have none."""
+    tests = _test_names(items)
+    corpora: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for item in items:
+        corpora[tests[_about(item)]].append(item.texts)
+    ciders = {test: CiderD(texts) for test, texts in corpora.items()}
+    texts = {
+        question: Pair(answer["output"]["text"], question.item.texts)
+        for question in questions
+        if question.item.measure in _MEANINGS
+        and (answer := journal.answers.get(question.key, {})).get("state") == "answered"
+    }
+    similarity = similar(list(texts.values())) if texts else {}
+    by_meaning = bool(texts) and all(pair in similarity for pair in texts.values())
+    found = []
+    for question in questions:
+        answer = journal.answers.get(question.key, {})
+        parts = None
+        test = tests[_about(question.item)]
+        if answer.get("state") in FINAL:
+            near = similarity.get(texts[question]) if by_meaning and question in texts else None
+            parts = scores.parts(question.item, answer.get("output"), ciders[test], near)
+        main = scores.main(question.item.measure, similarity=by_meaning)
+        found.append(Judged(question, test, answer, journal.attempts(question.key), parts, main))
+    return found
+
+
+def summarise(judged: Sequence[Judged], measured: Sequence[Contender]) -> dict[str, Any]:
+    """Return the figures of each contender, the best first, and whether the others are worse for certain."""
+    told = [_contender(one, [each for each in judged if each.question.contender is one]) for one in measured]
+    told.sort(key=lambda one: (-one["tests_scored"], -(one["mean"]["value"] if one["mean"] else -1.0)))
+    return {"contenders": told, "comparisons": _comparisons(judged, [one["name"] for one in told])}
+
+
+def scored(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+    """Return by test what counts: without what is not answered yet, and without tests that a model cannot do at all."""
+    tests: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        if one.parts is not None:
+            tests[one.test].append(one)
+    return {name: test for name, test in tests.items() if any(one.state != "unable" for one in test)}
+
+
+def _contender(contender: Contender, judged: Sequence[Judged]) -> dict[str, Any]:
+    counted = scored(judged)
+    answered = [one for one in judged if one.state == "answered"]
+    ended = [one for test in counted.values() for one in test]
+    times = [float(one.answer["latency_ms"]) for one in answered]
+    return {
+        "name": contender.name,
+        "model": contender.model,
+        "mean": _shown(intervals.of({name: [one.score for one in test] for name, test in counted.items()})),
+        "tests_scored": len(counted),
+        "tests": {test: _test([one for one in judged if one.test == test]) for test in _tests(judged)},
+        "questions": len(judged),
+        "states": dict(Counter(one.state for one in judged)),
+        "refused_share": _share(one.state == "refused" or _outcomes(one) & _NOT_TAKEN for one in ended),
+        "repaired_share": _share(_roles(one) & {"repair"} for one in ended),
+        "escalated_share": _share(_escalated(one) for one in ended),
+        "latency_ms": {
+            "p50": intervals.quantile(times, 0.5),
+            "p99": intervals.quantile(times, 0.99),
+            "answers": len(times),
+        },
+        "dollars_per_1000": _dollars(ended),
+        "reported_models": sorted(
+            {str(one.answer["reported_model"]) for one in answered if one.answer["reported_model"]}
+        ),
+    }
+
+
+def _test(judged: Sequence[Judged]) -> dict[str, Any]:
+    counted = next(iter(scored(judged).values()), [])
+    names = list(dict.fromkeys(name for one in counted for name in one.parts or {}))
+    measures = {
+        name: intervals.of({judged[0].test: [one.parts[name] for one in counted if one.parts and name in one.parts]})
+        for name in names
+    }
+    return {
+        "main": judged[0].main,
+        "score": _shown(measures.get(judged[0].main)),
+        "measures": {name: _shown(value) for name, value in measures.items()},
+        "questions": len(judged),
+        "states": dict(Counter(one.state for one in judged)),
+    }
+
+
+def _comparisons(judged: Sequence[Judged], names: Sequence[str]) -> list[dict[str, Any]]:
+    by_name: dict[str, dict[tuple[str, str, str | None], Judged]] = defaultdict(dict)
+    for one in judged:
+        if one.parts is not None:
+            by_name[one.question.contender.name][one.about] = one
+    best, others = names[0], names[1:]
+    return [_comparison(best, other, by_name[best], by_name[other]) for other in others]
+
+
+def _comparison(
+    first: str,
+    second: str,
+    ours: Mapping[tuple[str, str, str | None], Judged],
+    theirs: Mapping[tuple[str, str, str | None], Judged],
+) -> dict[str, Any]:
+    shared = [about for about in ours if about in theirs]
+    able = scored([ours[about] for about in shared]).keys() & scored([theirs[about] for about in shared]).keys()
+    tests: tuple[dict[str, list[tuple[float, float]]], ...] = (defaultdict(list), defaultdict(list))
+    for about in shared:
+        if ours[about].test in able:
+            tests[0][ours[about].test].append(ours[about].score)
+            tests[1][ours[about].test].append(theirs[about].score)
+    found = intervals.difference(*tests)
+    items = sum(map(len, tests[0].values()))
+    if found is None or found.low is None or found.high is None:
+        verdict = "too few"
+    elif found.low > 0:
+        verdict = "better"
+    else:
+        verdict = "worse" if found.high < 0 else "cannot be told"
+    return {"first": first, "second": second, "items": items, "difference": _shown(found), "verdict": verdict}
+
+
+def _dollars(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Return dollars per 1,000 questions; where calls of unknown cost are among them, the sum is a lower bound."""
+    costs = [totals(one.attempts) for one in judged]
+    unknown = sum(number for _, number in costs)
+    known = sum((dollars for dollars, _ in costs), Decimal(0))
+    if not judged or (unknown and not known):
+        return {"value": None, "low": None, "high": None, "at_least": False, "unknown_calls": unknown}
+    found = intervals.of({"cost": [(float(dollars), 1.0) for dollars, _ in costs]})
+    assert found is not None
+    return {
+        "value": format((1000 * known / len(judged)).normalize(), "f"),
+        "low": None if found.low is None else f"{1000 * found.low:.6f}",
+        "high": None if found.high is None else f"{1000 * found.high:.6f}",
+        "at_least": bool(unknown),
+        "unknown_calls": unknown,
+    }
+
+
+def _escalated(one: Judged) -> bool:
+    """A model alone has nobody above it: then, whether the policy would have asked further."""
+    if one.question.contender.model is None:
+        return "escalation" in _roles(one)
+    return one.state in ("refused", "unusable") or one.answer.get("confidence", 1.0) < one.question.chains.threshold
+
+
+def _roles(one: Judged) -> set[str]:
+    return {str(attempt.get("role")) for attempt in one.attempts}
+
+
+def _outcomes(one: Judged) -> set[str]:
+    return {str(attempt["outcome"]) for attempt in one.attempts}
+
+
+def _share(found: Iterator[Any]) -> float | None:
+    told = [bool(one) for one in found]
+    return sum(told) / len(told) if told else None
+
+
+def _shown(found: Interval | None) -> dict[str, float | None] | None:
+    return None if found is None else vars(found)
+
+
+def _tests(judged: Sequence[Judged]) -> list[str]:
+    return list(dict.fromkeys(one.test for one in judged))
+
+
+def _about(item: Item) -> tuple[str, str, str | None]:
+    return item.name, item.measure, item.language
+
+
+def _test_names(items: Sequence[Item]) -> dict[tuple[str, str, str | None], str]:
+    """Name tests so that none of them mixes measures."""
+    measures: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        measures[item.test].add(item.measure)
+    return {
+        _about(item): item.test if len(measures[item.test]) == 1 else f"{item.test} ({item.measure})" for item in items
+    }

@@ -1,0 +1,95 @@
+"""An evaluation for people: a row for each model, and how sure its place is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from captions_cli import rendering
+
+
+def contenders(found: Mapping[str, Any]) -> Table:
+    """A table of models or policies by test, 0 to 100, with what they cost and how long they take."""
+    tests = list(dict.fromkeys(test for one in found["contenders"] for test in one["tests"]))
+    numbers = ("Mean", *tests, "Refused", "Repaired", "Escalated", "p50", "p99", "$ per 1,000")
+    table = rendering.columns("Model", *numbers, right=numbers)
+    for one in found["contenders"]:
+        table.add_row(
+            one["name"],
+            _mean(one, len(tests)),
+            *(points(one["tests"][test]["score"]) if test in one["tests"] else "" for test in tests),
+            *(share(one[name]) for name in ("refused_share", "repaired_share", "escalated_share")),
+            *(seconds(one["latency_ms"][name]) for name in ("p50", "p99")),
+            dollars(one["dollars_per_1000"]),
+        )
+    return table
+
+
+def measures(found: Mapping[str, Any]) -> Table:
+    """A table of every measure of every test."""
+    table = rendering.columns("Test", "Measure", "Model", "Value", "Answered", right=("Value", "Answered"))
+    for one in found["contenders"]:
+        for test, about in one["tests"].items():
+            for name, value in about["measures"].items():
+                answered = f"{about['states'].get('answered', 0)} of {about['questions']}"
+                table.add_row(test, name, one["name"], _figure(value), answered)
+    return table
+
+
+def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the first is better than the others, in words."""
+    for one in found["comparisons"]:
+        gap = one["difference"]
+        about = f"{one['first']} and {one['second']}, {one['items']} answers each"
+        if one["verdict"] == "too few":
+            yield f"{about}: too few to tell them apart"
+            continue
+        by = f"{100 * gap['value']:+.1f} points ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
+        if one["verdict"] == "cannot be told":
+            yield f"{about}: {by}, which of them is better cannot be told"
+        else:
+            better, worse = (one["first"], one["second"])[:: 1 if one["verdict"] == "better" else -1]
+            yield f"{better} is better than {worse}: {by} over {one['items']} answers each"
+
+
+def points(value: Mapping[str, Any] | None) -> str:
+    """A score as the field writes it, 0 to 100, with its interval."""
+    if value is None:
+        return "-"
+    if value["low"] is None:
+        return f"{100 * value['value']:.1f}"
+    return f"{100 * value['value']:.1f} ({100 * value['low']:.0f} to {100 * value['high']:.0f})"
+
+
+def share(value: float | None) -> str:
+    """A share in percent."""
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def seconds(milliseconds: float | None) -> str:
+    """A time in seconds."""
+    return "-" if milliseconds is None else f"{milliseconds / 1000:.2f} s"
+
+
+def dollars(cost: Mapping[str, Any]) -> str:
+    """Dollars per 1,000, as far as they are known."""
+    if cost["value"] is None:
+        return "unknown" if cost["unknown_calls"] else "-"
+    amount = float(cost["value"])
+    told = f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+    return f"at least {told}" if cost["at_least"] else told
+
+
+def _mean(one: Mapping[str, Any], tests: int) -> str:
+    mean = points(one["mean"])
+    return mean if one["tests_scored"] in (0, tests) else f"{mean}, {one['tests_scored']} of {tests} tests"
+
+
+def _figure(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    if value["low"] is None:
+        return f"{value['value']:.3f}"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

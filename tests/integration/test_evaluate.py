@@ -1,0 +1,275 @@
+"""`captions evaluate` against an endpoint that plays models of different quality: charts whose values are known."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from captions_cli.local.model_endpoint import LocalEndpoint
+from captions_cli.main import app
+from support import drawn
+
+GOOD, BAD, TWIN, DEAF = "GPT-4o", "GLM-4-Plus", "deepseek-ai/DeepSeek-V4-Flash", "Qwen3-32B"
+CHARTS = 14
+
+
+@pytest.fixture(scope="module")
+def charts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bar charts, each with the heights of its bars as shares of the highest."""
+    folder = tmp_path_factory.mktemp("charts")
+    chance = random.Random(7)
+    rows = []
+    for number in range(CHARTS):
+        heights = [chance.randint(60, 340) for _ in range(5)]
+        name = f"{number}.png"
+        (folder / name).write_bytes(drawn.png(drawn.bar_chart(heights)))
+        values = {f"bar {place}": height / max(heights) for place, height in enumerate(heights, start=1)}
+        rows.append(json.dumps({"path": name, "chart": values}))
+    (folder / "labels.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[LocalEndpoint]:
+    with LocalEndpoint(latency_scale=0.0, quality={BAD: 0.6}) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _fresh(endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    endpoint.clear()
+    monkeypatch.setenv("CAPTIONS_ENDPOINT_KEY", "sk-test")
+    monkeypatch.setenv("CAPTIONS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+def evaluate(endpoint: LocalEndpoint, labelled: Path, *more: str, code: int = 0) -> dict[str, Any]:
+    words = ["evaluate", str(labelled), "--endpoint", endpoint.url, "--output", "json", *more]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == code, ran.stderr + str(ran.exception)
+    evaluate.said = ran.stderr  # type: ignore[attr-defined]
+    return json.loads(ran.stdout) if ran.stdout else {}
+
+
+def said() -> str:
+    return str(evaluate.said)  # type: ignore[attr-defined]
+
+
+def test_the_better_model_wins_and_equal_ones_cannot_be_told_apart(endpoint: LocalEndpoint, charts: Path) -> None:
+    found = evaluate(endpoint, charts, "--models", f"{BAD},{GOOD},{TWIN}")
+    best, second, worst = found["contenders"]
+    assert {best["name"], second["name"]} == {GOOD, TWIN}
+    assert worst["name"] == BAD
+    assert best["mean"]["value"] > 0.9
+    assert worst["mean"]["high"] < best["mean"]["low"]
+    assert [one["verdict"] for one in found["comparisons"]] == ["cannot be told", "better"]
+    assert best["tests"]["charts"]["measures"]["relative_error"]["value"] < 0.05
+    # Two of the three publish what they charge, and all of it is known.
+    assert Decimal(best["dollars_per_1000"]["value"]) > 0
+    assert best["latency_ms"]["answers"] == CHARTS
+
+
+def test_run_again_it_pays_for_nothing_twice(endpoint: LocalEndpoint, charts: Path) -> None:
+    first = evaluate(endpoint, charts, "--models", GOOD)
+    paid = len(endpoint.requests())
+    again = evaluate(endpoint, charts, "--models", GOOD)
+    assert len(endpoint.requests()) == paid == CHARTS
+    assert again == first
+    assert f"{CHARTS} answered already" in said()
+
+
+def test_killed_half_way_it_goes_on_where_it_was(charts: Path, tmp_path: Path) -> None:
+    # Slow enough to be hit in the middle; the endpoint lives on when the evaluation dies.
+    with LocalEndpoint(latency_scale=0.4) as endpoint:
+        words = [sys.executable, "-m", "captions_cli.main", "evaluate", str(charts), "--endpoint", endpoint.url]
+        words += ["--models", GOOD, "--side-by-side", "2", "--results", "r.jsonl"]
+        victim = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "CAPTIONS_ENDPOINT_KEY": "sk-test"})
+        until = time.monotonic() + 60
+        while (tmp_path / "r.jsonl").exists() is False or _answers(tmp_path) < 3:
+            assert time.monotonic() < until
+            assert victim.poll() is None
+            time.sleep(0.02)
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+        before = _answers(tmp_path)
+        assert 3 <= before < CHARTS
+        found = evaluate(endpoint, charts, "--models", GOOD, "--results", "r.jsonl")
+        assert found["contenders"][0]["states"] == {"answered": CHARTS}
+        asked = Counter(one["media_sha256"] for one in endpoint.requests() if one["status"] == 200)
+        # What was on its way when it died is asked once more; two were.
+        assert sum(asked.values()) - CHARTS <= 2
+
+
+def _answers(folder: Path) -> int:
+    return (folder / "r.jsonl").read_text(encoding="utf-8").count('"line":"answer"')
+
+
+def test_ctrl_c_waits_for_what_is_paid_and_goes_on_later(charts: Path, tmp_path: Path) -> None:
+    with LocalEndpoint(latency_scale=0.4) as endpoint:
+        words = [sys.executable, "-m", "captions_cli.main", "evaluate", str(charts), "--endpoint", endpoint.url]
+        words += ["--models", GOOD, "--side-by-side", "2", "--results", "r.jsonl"]
+        stopped = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "CAPTIONS_ENDPOINT_KEY": "sk-test"})
+        until = time.monotonic() + 60
+        while (tmp_path / "r.jsonl").exists() is False or _answers(tmp_path) < 3:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(30) == 130
+        before = _answers(tmp_path)
+        assert before < CHARTS
+        assert len(endpoint.requests()) == before
+        evaluate(endpoint, charts, "--models", GOOD, "--results", "r.jsonl")
+        assert len(endpoint.requests()) == CHARTS
+
+
+def test_the_limit_holds_over_all_runs(endpoint: LocalEndpoint, charts: Path) -> None:
+    limit = "0.07"
+    found = evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, "--side-by-side", "3", code=1)
+    paid = [Decimal(one["cost"]) for one in endpoint.requests()]
+    assert 0 < sum(paid) <= Decimal(limit)
+    assert found["not_paid_for"] + len(paid) >= CHARTS
+    assert "--max-cost leaves no room" in said()
+    evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, code=1)
+    assert sum(Decimal(one["cost"]) for one in endpoint.requests()) <= Decimal(limit)
+
+
+def test_answers_that_are_cut_short_are_not_asked_again_beyond_the_limit(endpoint: LocalEndpoint, charts: Path) -> None:
+    endpoint.set_faults([{"fault": "truncated"}])
+    limit = "0.07"
+    found = evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, code=1)
+    asked = endpoint.requests()
+    assert asked
+    assert set(found["contenders"][0]["states"]) <= {"failed", "not_asked"}
+    assert sum(Decimal(one["cost"]) for one in asked) <= Decimal(limit)
+
+
+def test_dry_run_says_what_it_would_cost_and_asks_nobody(endpoint: LocalEndpoint, charts: Path) -> None:
+    found = evaluate(endpoint, charts, "--models", f"{GOOD},GLM-4.6V", "--dry-run")
+    assert found["questions"] == 2 * CHARTS
+    assert Decimal(found["expected_cost"]) > 0
+    assert found["models_without_price"] == ["GLM-4.6V"]
+    assert endpoint.requests() == []
+
+
+def test_a_model_that_refuses_scores_nothing_and_one_that_cannot_see_is_not_scored(
+    endpoint: LocalEndpoint, charts: Path
+) -> None:
+    endpoint.set_faults([{"fault": "refusal", "model": GOOD}])
+    found = evaluate(endpoint, charts, "--models", f"{GOOD},{TWIN},{DEAF}")
+    by_name = {one["name"]: one for one in found["contenders"]}
+    assert by_name[GOOD]["states"] == {"refused": CHARTS}
+    assert by_name[GOOD]["refused_share"] == 1.0
+    assert by_name[GOOD]["mean"]["value"] == 0.0
+    assert by_name[DEAF]["states"] == {"unable": CHARTS}
+    assert by_name[DEAF]["mean"] is None
+    assert [one["verdict"] for one in found["comparisons"]] == ["better", "too few"]
+
+
+def test_what_fails_for_now_is_asked_again_at_the_next_run(
+    endpoint: LocalEndpoint, charts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captions_cli.evaluate.running.TRIES", 1)
+    endpoint.set_faults([{"fault": "server_error"}])
+    found = evaluate(endpoint, charts, "--models", GOOD, "--limit", "2", code=1)
+    assert found["contenders"][0]["states"] == {"failed": 2}
+    assert found["contenders"][0]["mean"] is None
+    endpoint.clear()
+    found = evaluate(endpoint, charts, "--models", GOOD, "--limit", "2")
+    assert found["contenders"][0]["states"] == {"answered": 2}
+
+
+def test_a_rejected_key_ends_it_at_once(charts: Path) -> None:
+    with LocalEndpoint(latency_scale=0.0, keys=["sk-other"]) as endpoint:
+        evaluate(endpoint, charts, "--models", GOOD, code=3)
+        assert "takes no more calls" in said()
+        assert len(endpoint.requests()) <= 8
+
+
+def test_two_policies_are_compared_and_what_is_asked_alike_is_paid_once(
+    endpoint: LocalEndpoint, charts: Path, tmp_path: Path
+) -> None:
+    tiers = '[tiers.hard]\nmodels = ["{}"]\n'
+    for name, text in {
+        "bad": tiers.format(BAD),
+        "good": tiers.format(GOOD),
+        "same": tiers.format(GOOD) + '[tasks.caption]\nstyle = "concise"\n',
+    }.items():
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    words = [word for name in ("bad", "good", "same") for word in ("--policy", f"{name}.toml")]
+    found = evaluate(endpoint, charts, *words)
+    assert [one["name"] for one in found["contenders"]] == ["good", "same", "bad"]
+    assert [one["verdict"] for one in found["comparisons"]] == ["cannot be told", "better"]
+    answered = Counter(one["model"] for one in endpoint.requests())
+    assert answered[GOOD] == CHARTS
+
+
+def test_captions_are_compared_by_meaning_where_the_endpoint_has_embeddings(
+    endpoint: LocalEndpoint, photo: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jpg").write_bytes(photo)
+    (tmp_path / "set" / "labels.csv").write_text("path,caption\na.jpg,A colour picture\n", encoding="utf-8")
+    by_words = evaluate(endpoint, tmp_path / "set", "--models", GOOD)
+    assert by_words["contenders"][0]["tests"]["captions"]["main"] == "cider_d_of_1"
+    assert "by CIDEr-D alone" in said()
+    found = evaluate(endpoint, tmp_path / "set", "--models", GOOD, "--embedding-model", "words")
+    about = found["contenders"][0]["tests"]["captions"]
+    assert about["main"] == "similarity"
+    assert 0 < about["score"]["value"] < 1
+    assert found["contenders"][0]["states"] == {"answered": 1}
+
+
+def test_a_file_that_is_no_media_is_left_out_with_its_reason(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("no picture", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("path,caption\na.jpg,A dog\n", encoding="utf-8")
+    evaluate(endpoint, tmp_path, "--models", GOOD, code=2)
+    assert "left out: a.jpg (caption)" in said()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--models", "nobody"], "the catalogue has no model 'nobody'"),
+        (["--models", GOOD, "--tasks", "music"], "no label is about 'music'"),
+        (["--policy", "none.toml"], "cannot be read"),
+        (["--models", GOOD, "--endpoint", "ftp://here"], "no base URL"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is_paid(
+    more: list[str], why: str, endpoint: LocalEndpoint, charts: Path
+) -> None:
+    evaluate(endpoint, charts, *more, code=2)
+    assert why in said()
+    assert endpoint.requests() == []
+
+
+def test_results_of_another_endpoint_and_a_file_in_use_are_refused(
+    endpoint: LocalEndpoint, charts: Path, tmp_path: Path
+) -> None:
+    evaluate(endpoint, charts, "--models", GOOD, "--limit", "1")
+    with LocalEndpoint(latency_scale=0.0) as other:
+        evaluate(other, charts, "--models", GOOD, "--limit", "1", code=2)
+        assert "give another --results" in said()
+        assert other.requests() == []
+    (tmp_path / "notes.jsonl").write_text('{"line": "shopping"}\n', encoding="utf-8")
+    evaluate(endpoint, charts, "--models", GOOD, "--results", "notes.jsonl", code=2)
+    assert "line 1, is none that an evaluation writes" in said()
+    assert (tmp_path / "notes.jsonl").read_text(encoding="utf-8") == '{"line": "shopping"}\n'
+
+
+def test_the_table_tells_people_the_same(endpoint: LocalEndpoint, charts: Path) -> None:
+    ran = CliRunner().invoke(app, ["evaluate", str(charts), "--endpoint", endpoint.url, "--models", f"{GOOD},{BAD}"])
+    assert ran.exit_code == 0
+    assert "$ per 1,000" in ran.stdout
+    assert f"{GOOD} is better than {BAD}" in ran.stderr
