@@ -50,11 +50,12 @@ install: $(VENV)/.installed ## everything the other targets need, into .venv
 demo: install ## upload real media to the whole stack on this machine and watch it being captioned
 	@$(BIN)/captions demo
 
-# As many workers as cores: more starve the stacks that some of the tests start. A file's tests share what it starts.
+# As many workers as cores: more starve the stacks that some of the tests start. A file's tests share what it starts. The
+# longest files come first as they are named (e2e, integration), so that no worker is left alone with one of them at the end.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 test: install ## unit, integration, template and end-to-end tests; FAST=1 runs the first and the third, for working
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(FAST),tests/unit tests/template)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),tests/unit tests/template)
 
 lint: install ## ruff, mypy --strict, import-linter and cfn-lint
 	@$(BIN)/ruff check .

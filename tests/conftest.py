@@ -1,8 +1,15 @@
 """What holds for every test: the environment is a user's, whatever this machine or its owner has set."""
 
+import functools
 import os
+
+import botocore.session
 
 for name in list(os.environ):
     if name.startswith(("AWS_", "CAPTIONS_", "POWERTOOLS_", "PYTHON", "SAM_")):
         del os.environ[name]
 os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "testing"  # as a deployed function has one
+
+# A session of boto3 reads the descriptions of AWS's services for itself, and moto makes a new session for each test:
+# that took longer than most tests do. The descriptions are files of botocore, which nothing changes.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)

@@ -5,7 +5,6 @@ import http.server
 import io
 import math
 import struct
-import threading
 import time
 import wave
 
@@ -15,6 +14,7 @@ from PIL import Image
 from captions.gateway import Endpoint, Gateway, Media, NoCapableModel, Request
 from captions.gateway.catalogue import load
 from captions_cli.local.model_endpoint import LocalEndpoint
+from support.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -110,11 +110,8 @@ async def test_the_wrong_dialect_is_a_bad_request_and_the_right_one_is_not():
 def bucket(tmp_path):
     (tmp_path / "sound.wav").write_bytes(SOUND.data)
     handler = functools.partial(_Silent, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):

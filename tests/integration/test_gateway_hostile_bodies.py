@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from captions.gateway.catalogue import load
 from captions.gateway.transport import MOST_ANSWER_BYTES
 from captions.records.attempts import spent
 from captions.records.record import Provenance
+from support.serving import serving
 
 FIRST, SECOND = "GPT-4o", "GLM-4.6V"
 
@@ -39,7 +39,6 @@ class Server(ThreadingHTTPServer):
         super().__init__((address, 0), _Handler)
         self.status, self.headers, self.body = 200, dict[str, str](), b""
         self.asked: list[str] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -69,10 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Server()) as server:
+        yield server
 
 
 def asked(server: Server) -> Completion:
@@ -140,14 +137,10 @@ def test_an_answer_that_is_packed_without_having_been_asked_is_read(server: Serv
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_nothing_goes_where_a_redirect_leads(server: Server, status: int) -> None:
-    other = Server("127.0.0.2")
-    try:
+    with serving(Server("127.0.0.2")) as other:
         server.status, server.headers = status, {"Location": f"{other.url}/2018-06-01/runtime/invocation/next"}
 
         answer = asked(server)
-    finally:
-        other.shutdown()
-        other.server_close()
 
     assert (answer.model, other.asked) == (SECOND, [])
 

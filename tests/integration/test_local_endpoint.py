@@ -22,6 +22,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from captions_cli.local.model_endpoint import LocalEndpoint
+from support.serving import serving
 
 VISION = "Qwen/Qwen3-VL-8B-Instruct"
 TEXT_ONLY = "Qwen3-32B"
@@ -234,11 +235,9 @@ def test_pictures_are_fetched_from_this_machine_only(client: openai.OpenAI) -> N
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         url = f"http://127.0.0.1:{server.server_port}/a.png?X-Amz-Signature=x"
         assert "green" in text_of(ask(client, messages=of_part(image_url={"url": url})))
-        server.shutdown()
     with pytest.raises(openai.BadRequestError, match="loopback"):
         ask(client, messages=of_part(image_url={"url": "http://203.0.113.7/a.png"}))
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from captions.gateway import Breakers, Endpoint, Gateway
 from captions.gateway.catalogue import load
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion
+from support.serving import serving
 from support.worker import AUDIO_MODELS, Workshop
 
 KEY = "sk-very-secret-0123456789"
@@ -60,11 +60,9 @@ def chatterbox() -> Iterator[Chatterbox]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         found.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         yield found
-        server.shutdown()
 
 
 @pytest.fixture

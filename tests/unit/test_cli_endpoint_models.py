@@ -4,7 +4,6 @@ import json
 import urllib.error
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ import pytest
 from captions.gateway.catalogue import load
 from captions_cli import doctor, endpoint_models
 from captions_cli.stack import Stack
+from support.serving import serving
 
 WORD = {"choices": [{"message": {"role": "assistant", "content": "Yes."}}]}
 UNKNOWN_MODEL = {"error": {"message": "no such model", "code": "model_not_found"}}
@@ -54,13 +54,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def servers() -> Iterator[list[Server]]:
-    both = [Server(), Server()]
-    for server in both:
-        Thread(target=server.serve_forever, daemon=True).start()
-    yield both
-    for server in both:
-        server.shutdown()
-        server.server_close()
+    with serving(Server()) as first, serving(Server()) as second:
+        yield [first, second]
 
 
 def examined(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import boto3
 import pytest
@@ -13,6 +12,7 @@ from botocore.exceptions import ProfileNotFound
 
 from captions_cli import loopback
 from captions_cli.stack import LocalState, connect_local
+from support.serving import serving
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -40,10 +40,8 @@ def url() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
-    with HTTPServer(("127.0.0.1", 0), Answering) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with serving(HTTPServer(("127.0.0.1", 0), Answering)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def test_a_proxy_does_not_stand_between_the_command_and_the_local_endpoint(
