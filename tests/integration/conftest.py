@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from captions.completion_events import Notifier
 from captions.config.environment import IntakeSettings
@@ -15,7 +14,7 @@ from captions.queues import Queues
 from captions.records.table import Records
 from captions.uploads.s3_objects import Objects
 from captions_cli.local.model_endpoint import LocalEndpoint
-from support.pipeline import BUCKET, MEDIA, REGION, Aws, Clock, Dedupe, locked
+from support.pipeline import BUCKET, MEDIA, REGION, Aws, Clock, Dedupe, aws_in_this_process, locked
 from support.worker import Workshop, workshop
 
 
@@ -26,7 +25,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "testing")
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with aws_in_this_process():
         lock = threading.RLock()
         dynamodb, s3, sqs, events = (
             locked(boto3.client(service, region_name=REGION), lock) for service in ("dynamodb", "s3", "sqs", "events")

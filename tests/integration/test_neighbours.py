@@ -11,7 +11,6 @@ import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from captions.fingerprint import RADIUS, Fingerprint, bands, fingerprint_image, hamming
 from captions.near_duplicates import Contended, Follow, Hit, Lead, Neighbours, index, protocol
@@ -19,7 +18,7 @@ from captions.near_duplicates.protocol import Announcement, Claim
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.claims import Outcome, Store, World
 from support.journeys import cropped
-from support.pipeline import MEDIA, REGION, Clock, locked
+from support.pipeline import MEDIA, REGION, Clock, aws_in_this_process, locked
 
 TABLE = "fingerprints"
 HASH = bytes(range(32))
@@ -28,7 +27,7 @@ EXAMPLES = itertools.count()
 
 @pytest.fixture(scope="module")
 def shared_client() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
+    with pytest.MonkeyPatch.context() as patch, aws_in_this_process():
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         client = new_client()

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from support.capacity import Bill, item_size
 from support.journeys import measured
-from support.pipeline import MEDIA, REGION, locked
+from support.pipeline import MEDIA, REGION, aws_in_this_process, locked
 
 
 @pytest.fixture(scope="module")
 def bills() -> Iterator[dict[str, Bill]]:
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
+    with pytest.MonkeyPatch.context() as patch, aws_in_this_process():
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         client = locked(boto3.client("dynamodb", region_name=REGION), threading.RLock())

@@ -2,11 +2,14 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+from moto import mock_aws
 
 from captions.near_duplicates import Neighbours
 from captions.pipeline.ingest import Intake
@@ -14,10 +17,26 @@ from captions.queues import Job, Revisit
 from captions.records.record import Record
 from captions.records.table import Records
 from captions.uploads.version import from_event
+from captions_cli.local.aws.moto_dynamodb_speed import Replacements, make_dynamodb_fast
 
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
 BUCKET = "media"
 REGION = "us-east-1"
+
+
+@contextmanager
+def aws_in_this_process() -> Iterator[None]:
+    """moto, with DynamoDB as fast as in the local stack; test_local_stack_repairs.py shows that it answers the same.
+
+    Whoever uses DynamoDB from several threads takes `locked` clients.
+    """
+    replacements = Replacements()
+    with mock_aws():
+        make_dynamodb_fast(replacements)
+        try:
+            yield
+        finally:
+            replacements.undo()
 
 
 def locked(client: Any, lock: threading.RLock) -> Any:

@@ -1,0 +1,159 @@
+"""What makes moto's DynamoDB fast without changing what it answers.
+
+It writes each attribute of an answer by trying every spelling of every type's name on it, and reads an update
+expression by listing the types of its nodes again at each node: most of its time went there. A query sorts the whole
+table first.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+_ABSENT = object()
+
+
+class Replacements:
+    """Functions of other people's classes and modules that are replaced for a while."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[Any, str, Any]] = []
+
+    def __call__(self, owner: Any, name: str, replacement: Any) -> None:
+        """Replace `owner.name`."""
+        self._originals.append((owner, name, vars(owner).get(name, _ABSENT)))
+        setattr(owner, name, replacement)
+
+    def undo(self) -> None:
+        """Give every owner its own back."""
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            if original is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+def make_dynamodb_fast(replace: Callable[[Any, str, Any], None]) -> None:
+    """Put the faster functions in place. As in a stack, one call at a time may be under way."""
+    from moto.core.serialize import JSONSerializer
+    from moto.dynamodb.models.table import Table
+    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
+
+    replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
+    replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
+    replace(Node, "find_clauses", _finding_clauses())
+    replace(Table, "query", _querying(Table.query))
+    replace(Table, "all_items", _listing(Table.all_items))
+
+
+def _writing_attributes(original: Any) -> Any:
+    """moto's serialisation of JSON structures, with a short way for DynamoDB's attribute values."""
+
+    def serialize_type_structure(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
+        if shape.name == "AttributeValue" and key and _is_plain_attribute(value):
+            self._default_serialize(serialized, value, shape, key)
+        else:
+            original(self, serialized, value, shape, key)
+
+    return serialize_type_structure
+
+
+def _is_plain_attribute(value: Any) -> bool:
+    """Whether an attribute value is JSON as it stands: no binary, none of moto's own objects."""
+    if type(value) is not dict or len(value) != 1:
+        return False
+    ((kind, content),) = value.items()
+    match kind:
+        case "S" | "N":
+            return type(content) is str
+        case "BOOL" | "NULL":
+            return type(content) is bool
+        case "SS" | "NS":
+            return type(content) is list and all(type(item) is str for item in content)
+        case "L":
+            return type(content) is list and all(_is_plain_attribute(item) for item in content)
+        case "M":
+            return type(content) is dict and all(_is_plain_attribute(item) for item in content.values())
+        case _:
+            return False
+
+
+def _querying(original: Any) -> Any:
+    """moto's query, which looks at one partition instead of sorting all items of the table to find it."""
+
+    arguments_of = inspect.signature(original)
+
+    def query(self: Any, hash_key: Any, *arguments: Any, **named: Any) -> Any:
+        index_name = arguments_of.bind(self, hash_key, *arguments, **named).arguments.get("index_name")
+        if index_name is None:
+            partition = self.items.get(hash_key, {})
+            found = list(partition.values()) if self.range_key_attr else [partition] if partition else []
+        else:
+            found = [
+                item for entry in self.items.values() for item in (entry.values() if self.range_key_attr else (entry,))
+            ]
+        self.queried_items = found  # what all_items gives meanwhile; DynamoDB's lock is held
+        try:
+            return original(self, hash_key, *arguments, **named)
+        finally:
+            vars(self).pop("queried_items", None)
+
+    return query
+
+
+def _listing(original: Any) -> Any:
+    def all_items(self: Any) -> Any:
+        queried = vars(self).get("queried_items")
+        return original(self) if queried is None else queried
+
+    return all_items
+
+
+def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
+    """moto's traversal of an update expression, with what to do with each type of node looked up once."""
+    known = vars(self).setdefault("known_types", {})
+    if type(node) not in known:
+        known[type(node)] = _treatment(self, type(node))
+    is_node, processor = known[type(node)]
+    if not is_node:
+        return node
+    parent = node.parent
+    for position, child in enumerate(node.children or ()):
+        self.pre_processing_of_child(node, position)
+        self.traverse_node_recursively(child, position)
+    if processor is not None:
+        node = processor(node)
+        node.parent = parent
+        if parent:
+            parent.children[child_id] = node
+    return node
+
+
+def _treatment(traverser: Any, node_type: type[Any]) -> tuple[bool, Any]:
+    from moto.dynamodb.parsing.ast_nodes import Node
+
+    processors = (p for known, p in traverser._processing_map().items() if issubclass(node_type, known))
+    return issubclass(node_type, Node), next(processors, None)
+
+
+def _finding_clauses() -> Any:
+    from moto.dynamodb.parsing.ast_nodes import Expression, UpdateExpressionFunction
+
+    nested: dict[type[Any], bool] = {}
+
+    def find_clauses(self: Any, clause_types: Any) -> list[Any]:
+        clauses: list[Any] = []
+        for child in self.children or ():
+            kind = type(child)
+            if kind in clause_types:
+                clauses.append(child)
+                continue
+            if kind not in nested:
+                nested[kind] = issubclass(kind, (Expression, UpdateExpressionFunction))
+            if nested[kind]:
+                clauses.extend(child.find_clauses(clause_types))
+        return clauses
+
+    return find_clauses
