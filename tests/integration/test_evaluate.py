@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from captions.config import policy
 from captions_cli.local.model_endpoint import LocalEndpoint
 from captions_cli.main import app
 from support import drawn
@@ -273,3 +275,85 @@ def test_the_table_tells_people_the_same(endpoint: LocalEndpoint, charts: Path) 
     assert ran.exit_code == 0
     assert "$ per 1,000" in ran.stdout
     assert f"{GOOD} is better than {BAD}" in ran.stderr
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HOSTILE = (
+    '"><script>alert(1)</script><img src="https://evil.example/x" onerror=alert(2)>{{ 7 * 7 }}\u202egnp.exe\x1b[2J'
+)
+
+
+def test_the_report_shows_the_worst_beside_the_truth_and_hostile_text_is_inert(
+    endpoint: LocalEndpoint, charts: Path, tmp_path: Path
+) -> None:
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    for number in range(12):
+        (hostile / f"{number}.png").write_bytes((charts / f"{number}.png").read_bytes())
+    rows = [{"path": f"{number}.png", "caption": f"{HOSTILE} {number}", "test": HOSTILE} for number in range(12)]
+    (hostile / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    answer = json.dumps({"caption": f"A chart {HOSTILE} with bars of several heights", "visible_text": []})
+    endpoint.set_faults([{"fault": "answer", "text": answer, "model": GOOD}])
+    evaluate(endpoint, hostile, "--models", f"{GOOD},{BAD}", "--report", "report.html")
+    page = _Page()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page.feed(text)
+    assert set(page.tags).isdisjoint({"script", "iframe", "object", "embed", "form", "a", "base", "link"})
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    links = [value for name, value in page.attributes if name in ("src", "href")]
+    assert links
+    assert all(value.startswith("data:image/jpeg;base64,") for value in links)
+    assert "default-src 'none'" in dict(page.attributes)["content"] or "default-src 'none'" in text
+    assert page.tags.count("article") == 20
+    assert "alert(1)" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    assert {"svg", "circle"} <= set(page.tags)
+
+
+def test_the_proposed_policy_takes_the_cheapest_that_is_good_enough(
+    endpoint: LocalEndpoint, charts: Path, tmp_path: Path
+) -> None:
+    names = f"{GOOD},{BAD},{TWIN}"
+    found = evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", "--within", "3")
+    assert found["policy"]["first"] == {"chart": TWIN}  # as good as GPT-4o, and cheaper
+    text = (tmp_path / "p.toml").read_text(encoding="utf-8")
+    rules = policy.load(text)
+    tier = rules.tier("a.png", "image", "chart", None)
+    assert rules.tiers[tier].models[0] == TWIN
+    assert set(rules.tiers[tier].models) == {GOOD, BAD, TWIN}
+    (tmp_path / "p.toml").unlink()
+    found = evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", "--within", "90")
+    assert found["policy"]["first"] == {"chart": BAD}
+    rules = policy.load((tmp_path / "p.toml").read_text(encoding="utf-8"))
+    higher = rules.step_up(rules.tier("a.png", "image", "chart", None))
+    assert higher is not None
+    assert rules.tiers[higher].models[0] in (GOOD, TWIN)
+    evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", code=2)
+    assert "is there already" in said()
+
+
+def test_no_tier_is_proposed_on_few_answers_or_unknown_prices(
+    endpoint: LocalEndpoint, charts: Path, tmp_path: Path
+) -> None:
+    few = evaluate(endpoint, charts, "--models", GOOD, "--limit", "3", "--write-policy", "p.toml")
+    assert few["policy"]["first"] == {}
+    assert "too few" in few["policy"]["undecided"]["chart"]
+    assert not (tmp_path / "p.toml").exists()
+    unpriced = evaluate(endpoint, charts, "--models", "GLM-4.6V", "--write-policy", "p.toml")
+    assert "no price" in unpriced["policy"]["undecided"]["chart"]

@@ -15,10 +15,13 @@ from captions_cli.commands.options import Globals, say, text_of
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from captions.config.policy import Policy
     from captions.gateway.catalogue import Catalogue
     from captions_cli.evaluate.questions import Estimate, LeftOut
     from captions_cli.evaluate.running import Models, Run
+    from captions_cli.evaluate.summary import Judged
 
 
 class _Group(TyperGroup):
@@ -71,6 +74,13 @@ def run(
         Path | None, typer.Option(help="Models beside the packaged ones, as ModelsOverride has them.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the set's paths begin; its own folder by default.")] = None,
+    report: Annotated[Path | None, typer.Option(help="An HTML file to write: plots, and the worst answers.")] = None,
+    write_policy: Annotated[
+        Path | None, typer.Option(help="A policy override to propose: the cheapest models that are good enough.")
+    ] = None,
+    within: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Points below the best that are good enough for --write-policy.")
+    ] = 2.0,
     side_by_side: Annotated[int, typer.Option(min=1, max=64, help="Questions asked at the same time.")] = 4,
 ) -> None:
     """Ask models about labelled media as uploads are asked about, and say which is how good, fast and dear."""
@@ -82,6 +92,10 @@ def run(
 
     _check_installed()
     given: Globals = ctx.obj
+    if write_policy is not None and (not _names(models) or len(policy or []) > 1):
+        raise CommandError("--write-policy needs --models, and one --policy at most", ExitCode.USAGE)
+    for file in (report, write_policy):
+        _check_writable(file, new=file is write_policy)
     where = _models(given, endpoint, models_override)
     items = labels.chosen(labels.read(labelled, root=root), tasks=_names(tasks), limit=limit)
     names = _names(models)
@@ -119,6 +133,13 @@ def run(
             "calls_of_unknown_cost": journal.unknown,
             "embeddings": {"model": embeddings.model or None, "why_not": embeddings.why},
         }
+    if report is not None:
+        from captions_cli.evaluate.report import html
+
+        report.write_text(html(facts, judged), encoding="utf-8")
+        say(f"{report} has the plots and the worst answers")
+    if write_policy is not None:
+        facts["policy"] = _propose(judged, measured[0].rules, within / 100, write_policy, where.catalogue)
     if given.json:
         rendering.print_json(facts)
     else:
@@ -127,6 +148,37 @@ def run(
         for line in tables.verdicts(found):
             say(line)
     _end(done, facts, embeddings.why)
+
+
+def _check_writable(file: Path | None, *, new: bool) -> None:
+    """Find out before anything is paid whether a file can be written."""
+    if file is None:
+        return
+    if new and file.exists():
+        raise CommandError(f"{file} is there already", ExitCode.USAGE)
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise CommandError(f"{file} cannot be written: there is no such folder, or it is one", ExitCode.USAGE)
+
+
+def _propose(
+    judged: Sequence[Judged], rules: Policy, within: float, file: Path, catalogue: Catalogue
+) -> dict[str, Any]:
+    from captions_cli import policies
+    from captions_cli.evaluate import proposing
+
+    proposals, undecided = proposing.propose(judged, rules, within)
+    for one in undecided:
+        say(f"{one.name}: no tier is proposed, as {one.why}")
+    if proposals:
+        text = proposing.document(proposals, undecided, within)
+        policies.checked(text, catalogue=catalogue, where=str(file))
+        file.write_text(text, encoding="utf-8")
+        say(f"{file} proposes tiers for {', '.join(one.name for one in proposals)}; `captions policy check` reads it")
+    return {
+        "file": str(file) if proposals else None,
+        "first": {one.name: one.models[0] for one in proposals},
+        "undecided": {one.name: one.why for one in undecided},
+    }
 
 
 def _end(done: Run, facts: dict[str, Any], why_no_meaning: str | None) -> None:
@@ -216,7 +268,9 @@ def _estimate(expected: Estimate) -> dict[str, Any]:
 def _check_installed() -> None:
     from importlib.util import find_spec
 
-    if missing := [name for name in ("jiwer", "rapidfuzz", "snowballstemmer", "numpy") if find_spec(name) is None]:
+    if missing := [
+        name for name in ("jinja2", "jiwer", "rapidfuzz", "snowballstemmer", "numpy") if find_spec(name) is None
+    ]:
         message = f"{', '.join(missing)}: not installed; `pip install 'media-captions[evaluate]'` brings what is needed"
         raise CommandError(message, ExitCode.USAGE)
 

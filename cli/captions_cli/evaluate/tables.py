@@ -30,12 +30,18 @@ def contenders(found: Mapping[str, Any]) -> Table:
 def measures(found: Mapping[str, Any]) -> Table:
     """A table of every measure of every test."""
     table = rendering.columns("Test", "Measure", "Model", "Value", "Answered", right=("Value", "Answered"))
+    for row in measure_rows(found):
+        table.add_row(*row)
+    return table
+
+
+def measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield test, measure, model, value and how many questions were answered."""
     for one in found["contenders"]:
         for test, about in one["tests"].items():
             for name, value in about["measures"].items():
                 answered = f"{about['states'].get('answered', 0)} of {about['questions']}"
-                table.add_row(test, name, one["name"], _figure(value), answered)
-    return table
+                yield test, name, one["name"], _figure(value), answered
 
 
 def verdicts(found: Mapping[str, Any]) -> Iterator[str]:

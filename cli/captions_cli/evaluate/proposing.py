@@ -1,0 +1,129 @@
+"""A policy from measurements: for each task and kind of picture the cheapest model that is good enough."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from captions.config.policy import Policy
+from captions_cli.evaluate import intervals
+from captions_cli.evaluate.journal import totals
+from captions_cli.evaluate.summary import Judged, scored
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on one group of questions; `dollars` per 1,000 are None where they are not known in full."""
+
+    model: str
+    score: float
+    dollars: Decimal | None
+    answers: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The tier of a group: `models` in the order they are to be asked, `higher` for doubtful answers (empty: none)."""
+
+    place: str
+    """What of a policy names the tier: `tasks.ocr.tier`, `routing.categories.photo`."""
+    name: str
+    models: tuple[str, ...]
+    higher: tuple[str, ...]
+    measured: tuple[Measured, ...]
+    """The best first."""
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """A group of which too little is known."""
+
+    name: str
+    why: str
+
+
+def propose(judged: Sequence[Judged], rules: Policy, within: float) -> tuple[list[Proposal], list[Undecided]]:
+    """Return a tier for each group that has one in a policy; `within` is how much worse than the best is good enough.
+
+    A model whose cost is not known is never called the cheapest.
+    """
+    found: list[Proposal] = []
+    undecided: list[Undecided] = []
+    for (place, name), group in _groups(judged, rules):
+        ranked = sorted(_measured(group), key=lambda one: -one.score)
+        fewest = min((one.answers for one in ranked), default=0)
+        if fewest < intervals.FEWEST:
+            undecided.append(Undecided(name, f"{fewest} answers of a model are too few, {intervals.FEWEST} are needed"))
+            continue
+        enough = [one for one in ranked if one.score >= ranked[0].score - within]
+        priced = [(one.dollars, -one.score, one) for one in enough if one.dollars is not None]
+        if not priced:
+            undecided.append(Undecided(name, "no price of a model that is good enough is known"))
+            continue
+        chosen = min(priced, key=lambda one: one[:2])[2]
+        others = tuple(one.model for one in ranked if one is not chosen)
+        higher = () if chosen is ranked[0] else others
+        found.append(Proposal(place, name, (chosen.model, *others), higher, tuple(ranked)))
+    return found, undecided
+
+
+def document(proposals: Sequence[Proposal], undecided: Sequence[Undecided], within: float) -> str:
+    """Return the proposal as a policy override."""
+    lines = [
+        "# Proposed by `captions evaluate`: for each group the cheapest model within "
+        f"{100 * within:g} points of the best, then the others.",
+        *(f"# {one.name}: left as it is, as {one.why}." for one in undecided),
+    ]
+    for one in proposals:
+        tier = f"measured_{one.name}"
+        lines += ["", f"# {one.name}:"]
+        lines += [f"#   {each.model}: {100 * each.score:.1f}, {_cost(each)} per 1,000" for each in one.measured]
+        lines += [f"[tiers.{tier}]", f"models = {json.dumps(one.models)}"]
+        if one.higher:
+            lines += [f'escalates_to = "{tier}_best"', "", f"[tiers.{tier}_best]", f"models = {json.dumps(one.higher)}"]
+    for place in dict.fromkeys(one.place.rpartition(".")[0] for one in proposals):
+        lines += ["", f"[{place}]"]
+        lines += [
+            f'{one.place.rpartition(".")[2]} = "measured_{one.name}"'
+            for one in proposals
+            if one.place.rpartition(".")[0] == place
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _groups(judged: Sequence[Judged], rules: Policy) -> Iterator[tuple[tuple[str, str], list[Judged]]]:
+    """Yield questions by what a policy chooses a tier by: the task where it has one of its own, else the category."""
+    found: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    for one in judged:
+        task, file = one.question.ask.task, one.question.file
+        if rules.task(task).tier is not None or file.looks is None:
+            found[f"tasks.{task}.tier", task].append(one)
+        elif file.looks.confidence >= rules.routing.category_from:
+            category = file.looks.category
+            found[f"routing.categories.{category}", category].append(one)
+    yield from sorted(found.items())
+
+
+def _measured(group: Sequence[Judged]) -> Iterator[Measured]:
+    models: dict[str, list[Judged]] = defaultdict(list)
+    for one in group:
+        models[one.question.contender.model or ""].append(one)
+    tests = {one.test for one in group}
+    for model, judged in models.items():
+        counted = scored(judged)
+        if counted.keys() != tests:
+            continue  # what it cannot take at all it is not to be asked
+        value = intervals.of({name: [one.score for one in test] for name, test in counted.items()})
+        ended = [one for test in counted.values() for one in test]
+        costs = [totals(one.attempts) for one in ended]
+        unknown = any(number for _, number in costs)
+        dollars = None if unknown else 1000 * sum((spent for spent, _ in costs), Decimal(0)) / len(ended)
+        assert value is not None
+        yield Measured(model, value.value, dollars, len(ended))
+
+
+def _cost(one: Measured) -> str:
+    return "at a cost that is not known" if one.dollars is None else f"${one.dollars:.4f}"
