@@ -139,8 +139,8 @@ class Bill:
 
 def _priced(catalogue: Catalogue, model: str, usage: Usage) -> Decimal:
     cost, _ = cost_of(usage, None, catalogue.model(model))
-    assert cost is not None
-    return cost
+    assert cost.exact is not None
+    return cost.exact
 
 
 # ------------------------------------------------------------------------------------------------ the month's pictures

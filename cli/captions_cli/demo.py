@@ -7,10 +7,10 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from captions.cost import Cost
 from captions.records.record import Record
 from captions_cli import background, loopback
 from captions_cli.demo_uploads import DemoUpload, uploads
@@ -52,19 +52,18 @@ class Report:
         return [*_judge_each(self.outcomes), *_judge_pictures(self.outcomes), *_judge_calls(self.outcomes, self.paid)]
 
     @property
-    def costs(self) -> list[Decimal | None]:
-        """Dollars of each caption that was paid for; None where the model's price is not known."""
-        return self._amounts("model", "cost")
+    def costs(self) -> list[Cost]:
+        """What each caption that was paid for cost, as far as it is known."""
+        return self._amounts("model", "spent")
 
     @property
-    def savings(self) -> list[Decimal | None]:
-        """Dollars that each copied caption had cost once already; None where that is not known."""
-        return self._amounts("cache", "saved")
+    def savings(self) -> list[Cost]:
+        """What each copied caption had cost once already, as far as it is known."""
+        return self._amounts("cache", "spared")
 
-    def _amounts(self, source: str, field: Literal["cost", "saved"]) -> list[Decimal | None]:
+    def _amounts(self, source: str, field: Literal["spent", "spared"]) -> list[Cost]:
         found = (outcome.record for outcome in self.outcomes if outcome.record and outcome.record.source == source)
-        amounts = [getattr(record.provenance, field, None) for record in found]
-        return [None if amount is None else Decimal(amount) for amount in amounts]
+        return [getattr(record.provenance, field, None) or Cost(uncounted_calls=1) for record in found]
 
 
 class Audience:

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,12 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from captions.cost import Cost
 from captions.records.record import Record
 from captions_cli import rendering
 from captions_cli.demo import Audience, DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
 from captions_cli.printable import printable
-from captions_cli.rendering import money, one_line, state, stderr
+from captions_cli.rendering import cost, one_line, state, stderr
 from captions_cli.watching import SeenUpload
 
 LINE_CHARACTERS = 120
@@ -165,21 +165,12 @@ def totals(report: Report) -> list[str]:
     wrong = len(report.problems)
     return [
         f"{len(report.outcomes)} uploads: {ended}",
-        f"{len(report.costs)} captions were paid for: {_amount(report.costs)}{log}",
-        f"{len(report.savings)} uploads took the caption of the same content, saving {_amount(report.savings)}",
+        f"{len(report.costs)} captions were paid for: {cost(Cost.sum(report.costs))}{log}",
+        f"{len(report.savings)} uploads took the caption of the same content, saving {cost(Cost.sum(report.savings))}",
         f"{report.seconds:.1f} s in all, {report.starting_seconds:.1f} s of them to start the stack",
         *([] if report.paid is None else [STAND_IN]),
         f"{wrong} things are not as they must be" if wrong else "everything ended as it must",
     ]
-
-
-def _amount(dollars: Sequence[Decimal | None]) -> str:
-    known = [amount for amount in dollars if amount is not None]
-    unknown = len(dollars) - len(known)
-    if not known:
-        return "an unknown amount" if unknown else "$0"
-    more = f" and {unknown} at a price not published" if unknown else ""
-    return f"{money(sum(known, Decimal(0)))}{more}"
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -196,9 +187,9 @@ def as_json(report: Report) -> dict[str, Any]:
             for outcome in report.outcomes
         ],
         "paid": len(report.costs),
-        "cost": _known(report.costs),
+        **_known(report.costs, "cost"),
         "reused": len(report.savings),
-        "saved": _known(report.savings),
+        **_known(report.savings, "saved"),
         "paid_calls": None if report.paid is None else len(report.paid),
         "seconds": round(report.seconds, 3),
         "starting_seconds": round(report.starting_seconds, 3),
@@ -206,8 +197,9 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _known(dollars: Sequence[Decimal | None]) -> str:
-    return str(sum((amount for amount in dollars if amount is not None), Decimal(0)))
+def _known(costs: Sequence[Cost], name: str) -> dict[str, Any]:
+    total = Cost.sum(costs)
+    return {name: format(total.dollars, "f"), f"{name}_unpriced_tokens": total.unpriced_tokens}
 
 
 def _cells(outcome: DemoOutcome) -> list[Text]:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 from captions.config import policy
 from captions.config.environment import IntakeSettings, WorkerSettings
 from captions.config.policy import Policy, PolicyError
+from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
+from captions.gateway.pricing import cost_of
+from captions.gateway.types import Usage
 from captions.overrides import UnreadableError, read
 from captions.routing import routes
 from captions_cli.errors import CommandError, ExitCode
@@ -29,12 +32,17 @@ ANSWERED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one call is expected to take; dollars are None where a price is not published."""
+    """What one call is expected to take, and to cost as far as prices are known; None for a model that nobody knows."""
 
     model: str
     prompt_tokens: int
     answer_tokens: int
-    dollars: Decimal | None
+    cost: Cost | None
+
+    @property
+    def dollars(self) -> Decimal | None:
+        """What it costs, None where a price is not known."""
+        return self.cost.exact if self.cost is not None else None
 
 
 @dataclass(frozen=True)
@@ -165,10 +173,10 @@ def explain(
 def estimate(model: str, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue) -> Estimate:
     """Return what a call is expected to cost by the catalogue's prices."""
     entry = catalogue.models.get(model)
-    dollars = None
-    if entry is not None and entry.input_price is not None and entry.output_price is not None:
-        dollars = (entry.input_price * prompt_tokens + entry.output_price * answer_tokens) / Decimal(1_000_000)
-    return Estimate(model, prompt_tokens, answer_tokens, dollars)
+    if entry is None or entry.minute_price is not None:
+        return Estimate(model, prompt_tokens, answer_tokens, None)
+    cost, _ = cost_of(Usage(prompt=prompt_tokens, completion=answer_tokens), None, entry)
+    return Estimate(model, prompt_tokens, answer_tokens, cost)
 
 
 NO_QUEUES = IntakeSettings(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from captions.config.policy import Policy
+from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
 from captions.queues import Queues, Revisit
 from captions.records.attempts import calls
@@ -44,8 +45,8 @@ ANSWER_TOKENS = 200
 class Due:
     """One upload to be captioned anew; `record` is None where there is only an object.
 
-    `dollars` is the expected cost, `most` the largest one by the models that have a price; None: not known. `unpriced`
-    are the models that may be asked and have none.
+    `expected` is the expected cost as far as prices are known, `most` the largest one by the models that have a price;
+    None: not known. `unpriced` are the models that may be asked and have none.
     """
 
     key: str
@@ -53,9 +54,14 @@ class Due:
     upload: ObjectVersion | None
     record: Record | None
     model: str | None
-    dollars: Decimal | None
+    expected: Cost | None
     most: Decimal | None = None
     unpriced: tuple[str, ...] = ()
+
+    @property
+    def dollars(self) -> Decimal | None:
+        """The expected cost, where it is known in full."""
+        return self.expected.exact if self.expected is not None else None
 
 
 @dataclass
@@ -76,6 +82,8 @@ class Costs:
     """What uploads may cost together, in dollars: as expected and at the most, by the models that have a price."""
 
     expected: Decimal
+    bound: Cost
+    """As expected, with what prices are known of the others."""
     most: Decimal
     unknown: int
     """Uploads whose cost is not known."""
@@ -87,6 +95,7 @@ def costs(found: Sequence[Due]) -> Costs:
     """Add up what uploads may cost."""
     return Costs(
         sum((one.dollars for one in found if one.dollars is not None), Decimal(0)),
+        Cost.sum(one.expected or Cost(uncounted_calls=1) for one in found),
         sum((one.most for one in found if one.most is not None), Decimal(0)),
         sum(one.dollars is None for one in found),
         sorted({model for one in found for model in one.unpriced}),
@@ -167,7 +176,7 @@ class _Account:
             one, _ = self.pending[record.asset]
             before = spending([one.record], "day")[1] if one.record is not None else Spending()
             after = spending([record], "day")[1]
-            cost = after.cost - before.cost
+            cost = (after.cost - before.cost).dollars
             self.pending[record.asset] = one, cost
             if record.terminal and (one.record is None or record.updated_at != one.record.updated_at):
                 del self.pending[record.asset]
@@ -262,8 +271,8 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
             known = {record.key for record in records.read(f"{stack.bucket}/{key}" for key in batch)}
             for key in batch:
                 if key not in known:
-                    dollars = estimate(model, PICTURE_TOKENS, ANSWER_TOKENS, catalogue).dollars
-                    yield Due(key, "there is no record of it", None, None, model, dollars, most, unpriced)
+                    expected = estimate(model, PICTURE_TOKENS, ANSWER_TOKENS, catalogue).cost
+                    yield Due(key, "there is no record of it", None, None, model, expected, most, unpriced)
 
 
 def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
@@ -288,7 +297,7 @@ def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
     # Each part of a recording is asked about by itself.
     parts = max(1, len(record.answer.result.data.get("parts") or ())) if record.answer else 1
     longest = max(answer_tokens, TASKS[task].max_tokens if task in TASKS else answer_tokens)
-    expected = estimate(chains.models[0], prompt_tokens, answer_tokens, catalogue).dollars
+    expected = estimate(chains.models[0], prompt_tokens, answer_tokens, catalogue).cost
     most, unpriced = _most(chains, prompt_tokens, longest, catalogue)
     return Due(
         record.key,
@@ -296,7 +305,7 @@ def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
         record.upload,
         record,
         chains.models[0],
-        expected * parts if expected is not None else None,
+        Cost.sum([expected] * parts) if expected is not None else None,
         most * parts if most is not None else None,
         unpriced,
     )

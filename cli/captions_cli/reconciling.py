@@ -169,9 +169,9 @@ def average_cost(stack: Stack) -> Decimal | None:
     costs = []
     for record in islice(listing.recent(stack, states=("captioned",), days=SAMPLE_DAYS), SAMPLE * 5):
         made = record.provenance if record.source == "model" else None
-        cost = (made.answer_cost or made.cost) if made is not None else None
-        if cost is not None:
-            costs.append(Decimal(cost))
+        spent = made.answer_spent if made is not None else None
+        if spent is not None and spent.exact is not None:
+            costs.append(spent.exact)
         if len(costs) == SAMPLE:
             break
     return sum(costs, Decimal(0)) / len(costs) if costs else None

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue, Comparison
 from captions.records.record import Record
 from captions_cli.printable import printable, printable_json
-from captions_cli.spending import Spending, known
+from captions_cli.spending import Spending
 from captions_cli.uploading import NotSent, Planned, Sent
 from captions_cli.watching import SeenUpload
 
@@ -65,8 +66,9 @@ def _cell(value: Any) -> Any:
 def summary(record: Record) -> dict[str, Any]:
     """A record as one flat object for JSON: what `ls` and `upload` print; absent values are null.
 
-    `cost` and `saved` are dollars as decimal text, `latency_ms` is the model's, `seconds` is from the upload's event to
-    its end.
+    `cost` and `saved` are dollars as decimal text, null where they are not known in full; what is known of them stands
+    in `cost_at_least` and `saved_at_least`. `latency_ms` is the model's, `seconds` is from the upload's event to its
+    end.
     """
     provenance = record.provenance
     return {
@@ -79,8 +81,8 @@ def summary(record: Record) -> dict[str, Any]:
         "model": provenance.model if provenance else None,
         "latency_ms": provenance.latency_ms if provenance else None,
         "seconds": seconds(record),
-        "cost": provenance.cost if provenance else None,
-        "saved": provenance.saved if provenance else None,
+        **_both(provenance.spent if provenance else None, "cost"),
+        **_both(provenance.spared if provenance else None, "saved"),
         "copied_from": provenance.copied_from if provenance else None,
         "language": record.result.language if record.result else None,
         "text": record.result.text if record.result else None,
@@ -90,9 +92,14 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
+def _both(spent: Cost | None, name: str) -> dict[str, Any]:
+    return {name: None, f"{name}_at_least": None} | (spent.fields(name) if spent is not None else {})
+
+
 SUMMARY_FIELDS = (
-    "key", "version_id", "state", "kind", "media_type", "source", "model", "latency_ms", "seconds", "cost", "saved",
-    "copied_from", "language", "text", "reason", "received_at", "completed_at",
+    "key", "version_id", "state", "kind", "media_type", "source", "model", "latency_ms", "seconds", "cost",
+    "cost_at_least", "saved", "saved_at_least", "copied_from", "language", "text", "reason", "received_at",
+    "completed_at",
 )  # fmt: skip
 
 
@@ -170,7 +177,7 @@ def row(facts: Mapping[str, Any]) -> list[Text]:
         Text(facts["source"] or ""),
         Text(model_name(facts["model"])),
         Text("" if taken is None else f"{taken:.1f} s"),
-        Text(money(facts["cost"], unknown=facts["source"] == "model")),
+        Text(cost(Cost.read(facts), unknown=facts["source"] == "model")),
         Text(one_line(facts["text"] or reason)),
     ]
 
@@ -199,6 +206,20 @@ def money(dollars: str | Decimal | None, *, unknown: bool = False) -> str:
     if value == 0:
         return "$0"
     return f"${value:.2f}" if value >= 1 else f"${value:.6f}"
+
+
+def cost(spent: Cost | None, *, unknown: bool = False) -> str:
+    """What something cost, for people: of what is not known in full the lower bound, and what it leaves out."""
+    if spent is None or not spent.known:
+        return money(None, unknown=unknown or spent is not None)
+    return money(spent.exact) if spent.exact is not None else _bound(spent, money(spent.dollars))
+
+
+def _bound(spent: Cost, dollars: str) -> str:
+    sign = "\u2265" if (sys.stdout.encoding or "ascii").lower().startswith("utf") else ">="
+    left_out = [f"{spent.unpriced_tokens:,} tokens"] if spent.unpriced_tokens else []
+    left_out += [f"{spent.uncounted_calls:,} unknown"] if spent.uncounted_calls else []
+    return " + ".join((f"{sign} {dollars}", *left_out))
 
 
 def one_line(text: str) -> str:
@@ -259,7 +280,8 @@ def explanation(told: "Explanation") -> dict[str, Any]:
             "model": told.estimate.model,
             "prompt_tokens": told.estimate.prompt_tokens,
             "answer_tokens": told.estimate.answer_tokens,
-            "dollars": None if told.estimate.dollars is None else f"{told.estimate.dollars:f}",
+            "dollars": None,
+            **(told.estimate.cost.fields("dollars") if told.estimate.cost is not None else {}),
         }
     return facts
 
@@ -268,7 +290,7 @@ def due(found: "Iterable[Due]") -> Table:
     """A table of what is to be captioned anew."""
     table = columns("Upload", "Why", "Model", "About", "At most", right=("About", "At most"), clip=("Upload",))
     for one in found:
-        costs = money(one.dollars, unknown=True), money(one.most, unknown=True)
+        costs = cost(one.expected, unknown=True), money(one.most, unknown=True)
         table.add_row(Text(printable(one.key)), Text(one.why), Text(model_name(one.model)), *costs)
     return table
 
@@ -276,7 +298,7 @@ def due(found: "Iterable[Due]") -> Table:
 def flat(facts: Mapping[str, Any]) -> Table:
     """Nested plain values as dotted names; null reads unknown."""
     table = columns("Field", "Value", fold=("Value",))
-    for name, value in _flattened(facts):
+    for name, value in _flattened(_with_costs_as_text(facts)):
         table.add_row(Text(name), Text("unknown" if value is None else one_line(str(value))))
     return table
 
@@ -288,6 +310,8 @@ def whole(record: Record) -> dict[str, Any]:
     place of, or `suggestion`, which came after them, and which `captions accept` takes.
     """
     values = record.model_dump()
+    if record.provenance is not None:
+        values["provenance"] |= _both(record.provenance.spent, "cost")
     beside, said = record.suggestion, record.human
     # Records of the first version that knew of edits have times alone to tell it by.
     replaced = beside is not None and (beside.replaced or (said is not None and said.at >= beside.at > ""))
@@ -300,13 +324,25 @@ def whole(record: Record) -> dict[str, Any]:
 def details(record: Record) -> Table:
     """Everything in one record that is for people to read, nested values as dotted names."""
     table = columns("Field", "Value", fold=("Value",))
-    fields = [(name, value) for name, value in _flattened(whole(record)) if value is not None and not _unread(name)]
+    flat = _flattened(_with_costs_as_text(whole(record)))
+    fields = [(name, value) for name, value in flat if value is not None and not _unread(name)]
     # A value of thousands of characters would take the room of the names.
     table.columns[0].min_width = max(len(name) for name, _ in fields)
     for name, value in fields:
         text = state(str(value)) if name == "state" else Text(one_line(str(value)))
         table.add_row(Text(name), text)
     return table
+
+
+def _with_costs_as_text(value: Any) -> Any:
+    """Put each cost, which two fields tell, into the one whose name it has."""
+    if isinstance(value, list | tuple):
+        return [_with_costs_as_text(inner) for inner in value]
+    if not isinstance(value, Mapping):
+        return value
+    told = {name: _with_costs_as_text(inner) for name, inner in value.items() if not name.endswith("_at_least")}
+    bounds = [name for name in value if name.endswith("_at_least") and value[name] is not None]
+    return told | {name.removesuffix("_at_least"): cost(Cost.model_validate(value[name])) for name in bounds}
 
 
 def _unread(name: str) -> bool:
@@ -389,16 +425,16 @@ def standings(found: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending) -> Table:
-    """What was spent and saved, group by group, and in all; where part of a sum is unknown, how many calls are."""
+    """What was spent and saved, group by group, and in all; where a sum is not known in full, what it leaves out."""
     table = columns(by.capitalize(), *SPENDING_COLUMNS, right=SPENDING_COLUMNS)
     for name, group in (*groups, ("total", total)):
         table.add_row(
             Text(printable(name)),
             str(group.uploads),
             str(group.calls),
-            _sum(group.cost, group.calls - group.cost_unknown, group.cost_unknown),
+            _sum(group.cost),
             str(group.copied),
-            _sum(group.saved, group.copied - group.saved_unknown, group.saved_unknown),
+            _sum(group.saved),
         )
     return table
 
@@ -406,11 +442,11 @@ def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending) 
 SPENDING_COLUMNS = ("Uploads", "Model calls", "Cost", "Copied", "Saved")
 
 
-def _sum(amount: Decimal, known_parts: int, unknown_parts: int) -> str:
-    text = known(amount, known_parts, unknown_parts)
-    if text is None:
-        return f"unknown ({unknown_parts})"
-    return f"${text}" + (f" + {unknown_parts} unknown" if unknown_parts else "")
+def _sum(spent: Cost) -> str:
+    if not spent.known:
+        return f"unknown ({spent.uncounted_calls})"
+    dollars = f"${spent.dollars.normalize() + 0:f}"
+    return dollars if spent.exact is not None else _bound(spent, dollars)
 
 
 def state_counts(counts: Mapping[str, int], *, complete: bool) -> Table:

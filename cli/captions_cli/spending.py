@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from captions.cost import Cost
 from captions.records.attempts import calls
 from captions.records.record import Record
 
@@ -16,33 +16,32 @@ NONE = "-"
 
 @dataclass
 class Spending:
-    """Dollars and counts of some uploads; what is unknown is counted beside the sums, never taken for zero."""
+    """What some uploads cost and saved; what is unknown is counted beside the sums, never taken for zero."""
 
     uploads: int = 0
     calls: int = 0
-    cost: Decimal = Decimal(0)
+    cost: Cost = field(default_factory=Cost)
     cost_unknown: int = 0
-    """Calls whose cost is unknown: the model has no published price, and its answer named none."""
+    """Calls whose cost is not known in full: the model has no published price, and its answer named none."""
     copied: int = 0
-    saved: Decimal = Decimal(0)
+    saved: Cost = field(default_factory=Cost)
+    """A copied caption of which nothing is known counts as one call that nobody counted."""
     saved_unknown: int = 0
-    """Copied captions of which it is unknown what they had cost."""
+    """Copied captions of which it is not known in full what they had cost."""
 
     def add(self, other: "Spending") -> None:
         for name in vars(self):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON: dollars as decimal text; null where no part of a sum is known."""
-        values = dict(vars(self))
-        values["cost"] = known(self.cost, self.calls - self.cost_unknown, self.cost_unknown)
-        values["saved"] = known(self.saved, self.copied - self.saved_unknown, self.saved_unknown)
+        """As JSON: dollars as decimal text, null where nothing of a sum is known; and the tokens that lack a price."""
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            values[name] = value
+            if isinstance(value, Cost):
+                values[name] = format(value.dollars, "f") if value.dollars or value.exact is not None else None
+                values[f"{name}_unpriced_tokens"] = value.unpriced_tokens
         return values
-
-
-def known(dollars: Decimal, known_parts: int, unknown_parts: int) -> str | None:
-    """Return a sum as decimal text, or None if all there was to add is unknown."""
-    return None if unknown_parts and not known_parts and not dollars else format(dollars, "f")
 
 
 def spending(records: Iterable[Record], by: By) -> tuple[list[tuple[str, Spending]], Spending]:
@@ -92,10 +91,8 @@ def _whole(record: Record) -> Spending:
     _add_superseded(found, record)
     if record.source == "cache" and record.provenance is not None:
         found.copied = 1
-        if record.provenance.saved is None:
-            found.saved_unknown = 1
-        else:
-            found.saved = Decimal(record.provenance.saved)
+        found.saved = record.provenance.spared or Cost(uncounted_calls=1)
+        found.saved_unknown = int(found.saved.exact is None)
     return found
 
 
@@ -103,16 +100,15 @@ def _add_superseded(to: Spending, record: Record) -> None:
     """Add what versions took that were replaced since; of them the record holds sums only."""
     to.calls += record.superseded_calls
     to.cost_unknown += record.superseded_unknown
-    to.cost += record.superseded_cost or Decimal(0)
+    to.cost += record.superseded
 
 
 def _add_call(to: Spending, call: Mapping[str, Any]) -> None:
     number = calls(call)
     to.calls += number
-    if call.get("cost") is None:
-        to.cost_unknown += number
-    else:
-        to.cost += Decimal(str(call["cost"]))
+    told = Cost.of_call(call)
+    to.cost += told
+    to.cost_unknown += number if told.exact is None else 0
 
 
 def _calls(record: Record) -> Sequence[Mapping[str, Any]]:

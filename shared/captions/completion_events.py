@@ -61,6 +61,7 @@ class Notifier:
         if what is None:
             # A version ends again when it is redriven or captioned anew: its time tells one end from the other.
             what = f"{record.state}\x00{record.completed_at}"
+        at_least = record.provenance.cost_at_least if record.provenance else None
         about = f"{record.asset}\x00{record.sequencer}\x00{what}"
         detail = {
             "id": hashlib.sha256(about.encode()).hexdigest()[:32],
@@ -78,6 +79,7 @@ class Notifier:
             "text": record.result.text[:MAX_TEXT_CHARACTERS] if record.result else None,
             "model": record.provenance.model if record.provenance else None,
             "cost": record.provenance.cost if record.provenance else None,
+            "cost_at_least": at_least.model_dump() if at_least is not None else None,
             "reason": record.reason.model_dump() if record.reason else None,
         }
         return {

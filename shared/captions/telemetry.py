@@ -8,13 +8,13 @@ an object's key.
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
+from captions.cost import Cost
 from captions.once import once
 
 __all__ = [
@@ -94,14 +94,14 @@ def task_count(name: str, task: str) -> None:
     _add((("task", task),), name, MetricUnit.Count, 1)
 
 
-def cache_hit(kind: str, saved: str | None) -> None:
+def cache_hit(kind: str, saved: Cost | None) -> None:
     """Count an upload that needed no model: `exact` or `near` content, or `in_flight` as its twin was captioned.
 
-    `saved` is what the copied caption had cost, in dollars as decimal text; None: unknown, and not added.
+    `saved` is what the copied caption had cost, added as far as it is known.
     """
     _add((("kind", kind),), "CacheHit", MetricUnit.Count, 1)
-    if saved is not None:
-        _add((), "SavedDollars", MetricUnit.NoUnit, float(Decimal(saved)))
+    if saved is not None and (saved.dollars or saved.exact is not None):
+        _add((), "SavedDollars", MetricUnit.NoUnit, float(saved.dollars))
 
 
 def model_call(
@@ -112,11 +112,12 @@ def model_call(
     latency_ms: float,
     prompt_tokens: int | None = None,
     completion_tokens: int | None = None,
-    cost: Decimal | str | None = None,
+    cost: Cost | None = None,
     fallback: bool = False,
     escalated: bool = False,
 ) -> None:
-    """Add one call of a model: `outcome` is "ok" or an error class; what is None is unknown, and not added.
+    """Add one call of a model: `outcome` is "ok" or an error class; what is None is unknown, and not added. Of a
+    cost that is not known in full the known dollars are added, and the call counts as `CostUnknown`.
 
     Each figure is kept by model and task and in sum, calls by outcome as well.
     """
@@ -129,13 +130,13 @@ def model_call(
         # Counts of zero are left out: they say nothing, and a metric costs by the hour in which it is written.
         "FallbackUsed": 1 if fallback else None,
         "Escalated": 1 if escalated else None,
-        "CostUnknown": 1 if cost is None else None,
+        "CostUnknown": 1 if cost is None or cost.exact is None else None,
     }
     for name, value in figures.items():
         if value is not None:
             _add(by, name, MetricUnit.Count, value)
-    if cost is not None:
-        _add(by, "CostDollars", MetricUnit.NoUnit, float(cost))
+    if cost is not None and (cost.dollars or cost.exact is not None):
+        _add(by, "CostDollars", MetricUnit.NoUnit, float(cost.dollars))
 
 
 def model_calls(task: str, attempts: Iterable[Mapping[str, Any]]) -> None:
@@ -154,7 +155,7 @@ def model_calls(task: str, attempts: Iterable[Mapping[str, Any]]) -> None:
             latency_ms=attempt["latency_ms"],
             prompt_tokens=attempt.get("prompt_tokens"),
             completion_tokens=attempt.get("completion_tokens"),
-            cost=attempt.get("cost"),
+            cost=Cost.read(attempt),
             fallback=role == "fallback",
             escalated=role == "escalation",
         )

@@ -18,7 +18,7 @@ from typer.testing import Result as Ran
 
 from captions.aws.dynamodb import to_item
 from captions.queues import Revisit
-from captions.records.attempts import spent
+from captions.records.attempts import paid as paid_fields
 from captions.records.record import Provenance, Reason, Record, Result, fitted
 from captions.records.table import Records
 from captions.tasks import TASKS, Ask
@@ -649,7 +649,7 @@ def test_recaption_stops_when_what_was_spent_leaves_no_room_for_another(
             assert taken is not None
             made = (*taken.attempts, last | {"cost": cost})
             result = Result(text="anew", language="en", task="caption")
-            provenance = Provenance(model="GPT-4o", attempts=made, cost=spent(made))
+            provenance = Provenance(model="GPT-4o", **paid_fields(made))
             cloud.records.finish(upload, "captioned", now=now, source="model", result=result, provenance=provenance)
             paid[upload.key] = Decimal(cost)
 
@@ -721,9 +721,11 @@ def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, capt
         "uploads": 5,
         "calls": 3,
         "cost": "0.012",
+        "cost_unpriced_tokens": 0,
         "cost_unknown": 1,
         "copied": 2,
         "saved": "0.012",
+        "saved_unpriced_tokens": 0,
         "saved_unknown": 1,
     }
     prefixes = spent_by(captions, "prefix")
@@ -740,4 +742,4 @@ def test_the_table_of_costs_tells_what_is_unknown(cloud: Cloud, captions: Captio
     cloud.caption("two.jpg", provenance=priced(("GPT-4o", "0.01")))
     lines = captions("costs", "--by", "model").stdout.splitlines()
     assert any("free" in line and "unknown (1)" in line for line in lines)
-    assert lines[-1].split() == ["total", "2", "2", "$0.01", "+", "1", "unknown", "0", "$0"]
+    assert lines[-1].split() == ["total", "2", "2", "\u2265", "$0.01", "+", "1", "unknown", "0", "$0"]

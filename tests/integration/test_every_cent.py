@@ -80,7 +80,9 @@ def paid(shop: Workshop) -> Decimal:
 
 def accounted(*records: Record) -> Decimal:
     """What `captions costs` says was paid."""
-    return spending(records, "day")[1].cost
+    found = spending(records, "day")[1].cost.exact
+    assert found is not None
+    return found
 
 
 def killed_at(shop: Workshop, dies: Any, call: int, photo: bytes) -> Any:

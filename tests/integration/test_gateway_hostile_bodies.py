@@ -15,7 +15,7 @@ from captions.aws.dynamodb import to_item
 from captions.gateway import Completion, Endpoint, Gateway, Request
 from captions.gateway.catalogue import load
 from captions.gateway.transport import MOST_ANSWER_BYTES
-from captions.records.attempts import spent
+from captions.records.attempts import paid
 from captions.records.record import Provenance
 from support.serving import serving
 
@@ -167,4 +167,4 @@ def test_what_a_call_cost_can_be_stored_whatever_the_endpoint_states(
 
     attempts = tuple(attempt.as_dict() for attempt in answer.attempts)
     assert attempts[0].get("cost") == cost
-    to_item(Provenance(attempts=attempts, cost=spent(attempts)).model_dump(exclude_none=True))
+    to_item(Provenance(**paid(attempts)).model_dump(exclude_none=True))

@@ -175,8 +175,8 @@ def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:
     none = report([right(named("speech.wav"), "model")])
     only = replace(none.outcomes[0], record=none.outcomes[0].record.model_copy(update={"provenance": None}))
 
-    assert "13 captions were paid for: $0.024000 and 1 at a price not published" in totals(some)[1]
-    assert "1 captions were paid for: an unknown amount" in totals(report([only]))[1]
+    assert "13 captions were paid for: \u2265 $0.024000 + 1 unknown" in totals(some)[1]
+    assert "1 captions were paid for: unknown" in totals(report([only]))[1]
 
 
 def test_an_upload_in_another_state_is_a_problem() -> None:

@@ -4,6 +4,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+from captions.cost import Cost
 from captions.gateway import Attempt
 from captions.gateway.catalogue import load
 
@@ -13,7 +14,7 @@ import economics
 
 
 def attempt(model: str, prompt: int | None, completion: int | None) -> Attempt:
-    return Attempt(model, "http://here/v1", "ok", 200, 1, prompt, completion, None, "2026-01-01T00:00:00Z")
+    return Attempt(model, "http://here/v1", "ok", 200, 1, prompt, completion, Cost(), "2026-01-01T00:00:00Z")
 
 
 def test_an_unpublished_input_price_leaves_tokens_and_no_dollars() -> None:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from captions.cost import Cost
 from captions.gateway import AccountProblem, Budgets, BudgetSpent, Media, Request, RetryBudget, parse_secret
 from captions.gateway.api_keys import CACHED_S, NO_KEY, KeyRing
 from captions.gateway.catalogue import load
@@ -70,7 +71,7 @@ async def test_the_dearest_of_the_models_is_reserved_and_the_real_cost_settled()
 
     assert reservation.scopes == ("*", "shop/")
     assert reservation.dollars > 200 * Decimal("10.00") / 1_000_000  # GPT-4o's completion alone
-    await budgets.settle(reservation, Decimal("0.0005"))
+    await budgets.settle(reservation, Cost(dollars=Decimal("0.0005")))
     assert store.sums == {("*", "2026-11-22"): Decimal("0.0005"), ("shop/", "2026-11-22"): Decimal("0.0005")}
 
 
@@ -79,9 +80,29 @@ async def test_an_unknown_cost_leaves_the_reservation_standing():
     budgets = Budgets({"*": Decimal(10)}, store, now=lambda: NOON)
 
     reservation = await budgets.reserve(request(), MODELS[1:])
-    await budgets.settle(reservation, None)
+    await budgets.settle(reservation, Cost(dollars=Decimal("0.0001"), uncounted_calls=1))
 
     assert store.sums["*", "2026-11-22"] == reservation.dollars > 0
+
+
+async def test_a_call_that_nobody_counted_never_takes_what_is_known_away():
+    store = MemoryStore()
+    budgets = Budgets({"*": Decimal(10)}, store, now=lambda: NOON)
+
+    reservation = await budgets.reserve(request(), MODELS[1:])
+    await budgets.settle(reservation, Cost(dollars=reservation.dollars + 1, uncounted_calls=1))
+
+    assert store.sums["*", "2026-11-22"] == reservation.dollars + 1
+
+
+async def test_tokens_without_a_price_are_settled_at_the_assumed_one_beside_what_is_known():
+    store = MemoryStore()
+    budgets = Budgets({"*": Decimal(10)}, store, assumed_price=Decimal(5), now=lambda: NOON)
+
+    reservation = await budgets.reserve(request(), MODELS[1:])
+    await budgets.settle(reservation, Cost(dollars=Decimal("0.0001"), unpriced_tokens=600))
+
+    assert store.sums["*", "2026-11-22"] == Decimal("0.0031") < reservation.dollars
 
 
 async def test_a_spent_limit_says_which_and_until_when():

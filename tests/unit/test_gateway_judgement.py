@@ -8,6 +8,7 @@ import pytest
 from openai._models import construct_type
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from captions.cost import Cost
 from captions.gateway import ErrorClass, Usage
 from captions.gateway.catalogue import load
 from captions.gateway.errors import AttemptFailed, classify_error_object, classify_status, retry_after_s
@@ -192,7 +193,7 @@ VL = load().model("Qwen/Qwen3-VL-8B-Instruct")
 def test_the_endpoints_own_figure_comes_first():
     usage, stated = usage_of({"prompt_tokens": 1000, "completion_tokens": 10, "cost": 0.0001})
 
-    assert cost_of(usage, stated, GPT) == (Decimal("0.0001"), "endpoint")
+    assert cost_of(usage, stated, GPT) == (Cost(dollars=Decimal("0.0001")), "endpoint")
 
 
 def test_tokens_are_priced_in_disjoint_buckets_and_exactly():
@@ -200,14 +201,20 @@ def test_tokens_are_priced_in_disjoint_buckets_and_exactly():
     usage = Usage(prompt=1_000, completion=100, cached=400, reasoning=60)
 
     # 600 fresh at 2.50, 400 cached at 1.25, 100 completion (60 reasoning among them) at 10.00
-    assert cost_of(usage, None, model) == (Decimal("0.0030"), "catalogue")
-    assert cost_of(usage, None, GPT)[0] == Decimal("0.0035")
+    assert cost_of(usage, None, model) == (Cost(dollars=Decimal("0.0030")), "catalogue")
+    assert cost_of(usage, None, GPT)[0].exact == Decimal("0.0035")
 
 
-def test_an_unknown_price_makes_an_unknown_cost_and_never_nothing():
-    assert cost_of(Usage(prompt=100, completion=10), None, VL) == (None, "unknown")
-    assert cost_of(Usage(prompt=0, completion=10), None, VL) == (Decimal("0.000005"), "catalogue")
-    assert cost_of(Usage(), None, GPT) == (None, "unknown")
+def test_tokens_without_a_price_and_calls_without_a_count_stand_beside_the_dollars_and_never_cost_nothing():
+    five = Decimal("0.000005")
+
+    assert cost_of(Usage(prompt=100, completion=10), None, VL) == (Cost(dollars=five, unpriced_tokens=100), "unknown")
+    assert cost_of(Usage(prompt=0, completion=10), None, VL) == (Cost(dollars=five), "catalogue")
+    assert cost_of(Usage(completion=10), None, VL) == (Cost(dollars=five, uncounted_calls=1), "unknown")
+    assert cost_of(Usage(), None, GPT) == (Cost(uncounted_calls=1), "unknown")
+    timed = load().model("whisper-1")
+    assert cost_of(Usage(), None, timed) == (Cost(uncounted_calls=1), "unknown")
+    assert cost_of(Usage(seconds=30.0), None, timed)[0].exact == Decimal("0.003")
 
 
 @pytest.mark.parametrize("cost", [-1, float("nan"), True, "free", None, []])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from captions.cost import Cost
 from captions.gateway import Attempt
 from captions.inference.part_store import Forgetful
 from captions.inference.recording import Call
@@ -16,8 +17,9 @@ from captions.records.attempts import (
     MAX_SUMS,
     call_ids,
     calls,
+    cost,
     kept,
-    spent,
+    paid,
 )
 from captions.records.record import Provenance, Record
 from captions_cli.spending import spending
@@ -47,9 +49,7 @@ def size(attempts: tuple[dict[str, Any], ...]) -> int:
 
 def as_record(attempts: tuple[dict[str, Any], ...]) -> Record:
     about = {"asset": "media/a.jpg", "bucket": "media", "key": "a.jpg", "sequencer": "01", "state": "captioned"}
-    return Record.model_validate(
-        about | {"source": "model", "provenance": Provenance(attempts=attempts, cost=spent(attempts))}
-    )
+    return Record.model_validate(about | {"source": "model", "provenance": Provenance(**paid(attempts))})
 
 
 def test_few_calls_are_kept_one_by_one() -> None:
@@ -64,7 +64,7 @@ def test_ten_thousand_paid_calls_have_room_and_cost_what_they_cost() -> None:
         record = kept((*record, one))
 
     assert sum(map(calls, record)) == 10_000
-    assert spent(record) == spent(made) != "0"
+    assert cost(record) == cost(made) != Cost()
     for name in ("prompt_tokens", "completion_tokens", "latency_ms"):
         assert added(record, name) == added(tuple(made), name)
     assert list(record[-MAX_ATTEMPTS_KEPT:]) == made[-MAX_ATTEMPTS_KEPT:]
@@ -78,9 +78,9 @@ def test_calls_of_unknown_cost_stay_apart_from_those_whose_cost_is_known() -> No
     made = [attempt(number, cost=None if number % 2 else "0.5") for number in range(200)]
     record = kept(made)
 
-    assert spent(record) is None
+    assert cost(record).exact is None
     _, total = spending([as_record(record)], "day")
-    assert (total.calls, total.cost_unknown, total.cost) == (200, 100, Decimal(50))
+    assert (total.calls, total.cost_unknown, total.cost.dollars) == (200, 100, Decimal(50))
 
 
 def test_what_cost_nothing_is_summed_before_what_was_paid() -> None:
@@ -102,7 +102,7 @@ def test_very_many_models_have_sums_together() -> None:
     made = [attempt(number, model=f"model-{number}") for number in range(500)]
     record = kept(made)
     assert len(record) <= MAX_ATTEMPTS_KEPT + MAX_SUMS
-    assert spent(record) == spent(made)
+    assert cost(record) == cost(made)
 
 
 @pytest.mark.parametrize("number", [MAX_ATTEMPTS_KEPT, 2 * MAX_ATTEMPTS_KEPT, 500])
@@ -116,7 +116,7 @@ def test_a_call_that_a_sum_holds_is_not_taken_for_a_new_one(number: int) -> None
             latency_ms=840,
             prompt_tokens=1_000,
             completion_tokens=50,
-            cost=Decimal("0.01"),
+            spent=Cost(dollars=Decimal("0.01")),
             started_at=f"2026-01-01T00:00:00.{at:03}+00:00",
         )
         for at in range(number + 1)
@@ -140,4 +140,4 @@ def test_an_upload_on_its_way_once_more_is_not_counted_twice() -> None:
     deleted = waiting.model_copy(update={"state": "deleted"})
 
     assert spending([waiting], "day")[1].calls == spending([deleted], "day")[1].calls == 3
-    assert spending([waiting], "day")[1].cost == Decimal("0.00369")
+    assert spending([waiting], "day")[1].cost.exact == Decimal("0.00369")

@@ -1,11 +1,14 @@
 """What models are asked, what is kept of their answers, and who shares a caption with whom."""
 
+from decimal import Decimal
+
 import pytest
 
 from captions.config.environment import IntakeSettings
 from captions.config.policy import KINDS, load
+from captions.cost import Cost
 from captions.queues import MAX_DELAY_SECONDS, backoff
-from captions.records.attempts import spent
+from captions.records.attempts import paid
 from captions.routing.routes import route, scope, tenant
 from captions.tasks import Ask, clean
 from captions.uploads.version import ObjectVersion
@@ -85,9 +88,10 @@ def test_everything_that_changes_a_caption_changes_the_scope() -> None:
 
 
 def test_costs_add_up_exactly_and_one_unknown_makes_the_sum_unknown() -> None:
-    assert spent(()) == "0"
-    assert spent(({"cost": "0.1"}, {"cost": "0.2"})) == "0.3"
-    assert spent(({"cost": "0.1"}, {"outcome": "timeout"})) is None
+    assert paid(())["cost"] == "0"
+    assert paid(({"cost": "0.1"}, {"cost": "0.2"}))["cost"] == "0.3"
+    cut_off = paid(({"cost": "0.1"}, {"outcome": "timeout"}))
+    assert (cut_off["cost"], cut_off["cost_at_least"]) == (None, Cost(dollars=Decimal("0.1"), uncounted_calls=1))
 
 
 def test_backoff_grows_is_never_near_zero_and_stays_within_what_a_queue_delays() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from captions.cost import Cost
 from captions.gateway import Completion, DeadlineExceeded, Exhausted, Refused, Usage
 from captions.tasks import AltTextItem, AltTexts, generate_alt_texts
 
@@ -31,8 +32,8 @@ class Model:
         self.texts.append(request.text)
         said = self.answer(listed, len(self.asked))
         text = said if isinstance(said, str) else json.dumps(said)
-        return Completion(text, chain[0], None, "local", "stop", Usage(), Decimal("0.01"), Decimal("0.01"), "catalogue",
-                          1, ())  # fmt: skip
+        spent = Cost(dollars=Decimal("0.01"))
+        return Completion(text, chain[0], None, "local", "stop", Usage(), spent.dollars, spent, "catalogue", 1, ())
 
 
 def run(model: Model, items: list[AltTextItem], **more: Any) -> AltTexts:
@@ -57,7 +58,7 @@ def test_all_are_answered_in_their_order_in_batches_of_bounded_size() -> None:
     assert [one.id for one in done.items] == [f"k{n}" for n in range(95)]
     assert [one.text for one in done.items] == [f"Boat number {n} in the harbour." for n in range(95)]
     assert sorted(map(len, model.asked)) == [15, 40, 40]
-    assert (done.calls, done.cost) == (3, Decimal("0.03"))
+    assert (done.calls, done.cost) == (3, Cost(dollars=Decimal("0.03")))
 
 
 def test_batches_are_cut_by_tokens() -> None:

@@ -3,12 +3,15 @@
 import json
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from captions import telemetry
+from captions.cost import Cost
 
+SAVED = Cost(dollars=Decimal("0.001"))
 CALL = {
     "model": "a",
     "outcome": "ok",
@@ -75,6 +78,15 @@ def test_one_invocation_with_several_models_and_tasks_keeps_their_figures_apart(
     assert outcomes == {("a", "caption", "timeout"): [1], ("b", "caption", "ok"): [1], ("a", "ocr", "ok"): [1, 1]}
 
 
+def test_of_a_cost_not_known_in_full_the_known_dollars_are_added(capsys: pytest.CaptureFixture[str]) -> None:
+    bound = Cost(dollars=Decimal("0.0004"), unpriced_tokens=628)
+    telemetry.model_calls("caption", [CALL | {"cost": None} | bound.fields()])
+    telemetry.flush()
+    blobs = lines(capsys.readouterr().out)
+    assert values(blobs, "CostUnknown", "service") == [1]
+    assert values(blobs, "CostDollars", "service") == [pytest.approx(0.0004)]
+
+
 def test_an_unknown_cost_is_counted_and_never_zero(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.model_calls("caption", [{name: value for name, value in CALL.items() if name != "cost"}])
     telemetry.flush()
@@ -93,7 +105,7 @@ def test_the_role_of_a_call_says_whether_it_was_a_fallback_or_an_escalation(caps
 
 
 def test_hits_are_counted_by_kind_and_in_sum_with_what_they_saved(capsys: pytest.CaptureFixture[str]) -> None:
-    for kind, saved in (("exact", "0.001"), ("near", "0.002"), ("exact", None)):
+    for kind, saved in (("exact", SAVED), ("near", Cost(dollars=Decimal("0.002"), unpriced_tokens=5)), ("exact", None)):
         telemetry.cache_hit(kind, saved)
     telemetry.flush()
     blobs = lines(capsys.readouterr().out)
@@ -156,7 +168,7 @@ def test_more_values_than_a_line_holds_all_arrive_under_their_dimensions(capsys:
 def test_threads_lose_no_count(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         for _ in range(200):
-            telemetry.cache_hit("exact", "0.001")
+            telemetry.cache_hit("exact", SAVED)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -169,7 +181,7 @@ def test_threads_lose_no_count(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_line_has_dimensions_beyond_the_few_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.model_calls("caption", [CALL])
-    telemetry.cache_hit("near", "0.001")
+    telemetry.cache_hit("near", SAVED)
     telemetry.task_count("CircuitsOpenForTask", "caption")
     telemetry.gauge("PendingUploads", 3)
     telemetry.flush()

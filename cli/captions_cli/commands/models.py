@@ -52,7 +52,7 @@ def alt_texts(
     for item in done.items:
         rendering.print_json_text(item.model_dump_json(exclude_defaults=True))
     missing = sum(item.text is None for item in done.items)
-    cost = "a cost that is not known in full" if done.cost is None else rendering.money(done.cost)
+    cost = rendering.cost(done.cost)
     calls = "1 call" if done.calls == 1 else f"{done.calls} calls"
     say(f"{len(done.items) - missing} of {len(done.items)} alt texts in {calls}, for {cost}")
     if missing:

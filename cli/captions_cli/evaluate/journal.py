@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from captions.cost import Cost
 from captions.gateway import Attempt
 from captions.inference import escalation
 from captions.inference.escalation import Noted
@@ -183,6 +184,6 @@ class Drafts:
 
 
 def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int]:
-    """Return what calls cost as far as it is known, and how many of them cost something unknown."""
-    costs = [attempt.get("cost") for attempt in attempts]
-    return sum((Decimal(cost) for cost in costs if cost is not None), Decimal(0)), costs.count(None)
+    """Return what calls cost as far as it is known, and of how many that is not in full."""
+    costs = [Cost.of_call(attempt) for attempt in attempts]
+    return Cost.sum(costs).dollars, sum(one.exact is None for one in costs)

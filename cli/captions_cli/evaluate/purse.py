@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from captions.cost import Cost
 from captions.gateway import EVERYTHING, Budgets, BudgetSpent, Request, Reservation, RetryBudget, RetryPolicy
 from captions.gateway.catalogue import Model
 from captions_cli.evaluate.journal import Journal
@@ -51,14 +52,15 @@ class Purse(Budgets):
             self._open[reservation.id] = most
         return reservation
 
-    async def settle(self, reservation: Reservation | None, spent: Decimal | None) -> None:
-        """Replace it by what was spent; where that is not known it stays."""
+    async def settle(self, reservation: Reservation | None, spent: Cost) -> None:
+        """Replace it by what was spent; where that is not known in full it stays."""
         if reservation is None:
             return
         async with self._changed:
             most = self._open.pop(reservation.id, None)
             if most is not None:
-                self._journal.settle(reservation.id, most if spent is None else spent, known=spent is not None)
+                known = spent.exact is not None
+                self._journal.settle(reservation.id, spent.dollars if known else max(most, spent.dollars), known=known)
             if not self._open:
                 for name in self._again:
                     self._journal.settle(name, Decimal(0), known=True)

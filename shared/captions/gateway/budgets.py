@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
+from captions.cost import Cost
 from captions.gateway.catalogue import Model
 from captions.gateway.errors import BudgetSpent
 from captions.gateway.requests import least_tokens
@@ -79,7 +80,9 @@ class Budgets:
     prefix, say). A call without a limited scope costs no write.
 
     A price that is not published cannot be reserved. Then `assumed_price` stands in, in dollars per million tokens, for
-    the reservation and, if the cost stays unknown, for the settlement too: an unknown cost is never taken as nothing.
+    the reservation and for the settlement too: the dollars that are known, and the tokens without a price at that one.
+    Where a call was cut off, so that nobody knows its tokens, what was set aside stands, or what is known if that is
+    more. An unknown cost is never taken as nothing.
     A sandbox that dies between the two leaves its reservation standing until the day ends, so a limit may stop calls a
     little early but is never overrun by them.
     """
@@ -122,10 +125,14 @@ class Budgets:
             )
         return reservation
 
-    async def settle(self, reservation: Reservation | None, spent: Decimal | None) -> None:
-        """Replace the reservation by what the call cost; where that is unknown, by what was set aside."""
-        if reservation is not None:
-            await asyncio.to_thread(self._store.settle, reservation, reservation.dollars if spent is None else spent)
+    async def settle(self, reservation: Reservation | None, spent: Cost) -> None:
+        """Replace the reservation by what the call cost, its tokens without a price at the assumed one."""
+        if reservation is None:
+            return
+        dollars = spent.assumed(self._assumed_price)
+        if spent.uncounted_calls:
+            dollars = max(reservation.dollars, dollars)
+        await asyncio.to_thread(self._store.settle, reservation, dollars)
 
     def _most(self, request: Request, models: Sequence[Model]) -> Decimal:
         prompt = 2 * least_tokens(request) + sum(3_200 for medium in request.media if medium.kind == "image")

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import openai
 
+from captions.cost import Cost
 from captions.gateway.api_keys import KeyRing, Keys
 from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
 from captions.gateway.budgets import Budgets, Reservation, RetryBudget
@@ -236,7 +237,7 @@ class Gateway:
             pending |= {task for task in self._settling if task.get_loop() is loop}
         return pending
 
-    async def _settle(self, reservation: Reservation, spent: Decimal | None) -> None:
+    async def _settle(self, reservation: Reservation, spent: Cost) -> None:
         assert self._budgets is not None
         try:
             await self._budgets.settle(reservation, spent)
@@ -576,9 +577,9 @@ class _Call:
         detail: str | None = None,
     ) -> None:
         """Write down an attempt with its cost."""
-        cost, _ = cost_of(usage, stated, turn.candidate.model)
-        if cost is None and failure is not None and _unbilled(failure):
-            cost = Decimal(0)
+        spent, _ = cost_of(usage, stated, turn.candidate.model)
+        if spent.exact is None and failure is not None and _unbilled(failure):
+            spent = Cost()
         attempt = Attempt(
             model=turn.candidate.model.name,
             endpoint=turn.candidate.endpoint.name,
@@ -587,7 +588,7 @@ class _Call:
             latency_ms=round((time.monotonic() - turn.began) * 1000),
             prompt_tokens=usage.prompt,
             completion_tokens=usage.completion,
-            cost=cost,
+            spent=spent,
             started_at=turn.began_at,
             detail=detail,
         )
@@ -607,8 +608,8 @@ class _Call:
             endpoint=turn.candidate.endpoint.name,
             finish_reason=answer.finish_reason,
             usage=answer.usage,
-            cost=cost,
-            total_cost=_sum(self.attempts),
+            cost=cost.exact,
+            spent=_sum(self.attempts),
             cost_source=known,
             latency_ms=round((time.monotonic() - self._began) * 1000),
             attempts=tuple(self.attempts),
@@ -638,14 +639,9 @@ def _unbilled(failure: AttemptFailed) -> bool:
     return failure.error_class.unbilled
 
 
-def _sum(attempts: Sequence[Attempt]) -> Decimal | None:
-    """Return what the attempts cost together; None if one of them may have cost something unknown."""
-    total = Decimal(0)
-    for attempt in attempts:
-        if attempt.cost is None:
-            return None
-        total += attempt.cost
-    return total
+def _sum(attempts: Sequence[Attempt]) -> Cost:
+    """Return what the attempts cost together."""
+    return Cost.sum(attempt.spent for attempt in attempts)
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from captions.cost import Cost
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.types import Attempt
 
@@ -50,10 +51,14 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
 
     @property
+    def spent(self) -> Cost:
+        """What the attempts cost, as far as it is known."""
+        return Cost.sum(attempt.spent for attempt in self.attempts)
+
+    @property
     def total_cost(self) -> Decimal | None:
-        """Dollars the attempts cost, None if one of them may have cost something unknown."""
-        costs = [attempt.cost for attempt in self.attempts]
-        return sum((cost for cost in costs if cost is not None), Decimal(0)) if None not in costs else None
+        """Dollars the attempts cost, None unless they are known in full."""
+        return self.spent.exact
 
 
 class Exhausted(GatewayError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import ROUND_UP, Decimal, InvalidOperation
 from typing import Any
 
+from captions.cost import Cost
 from captions.gateway.catalogue import Model
 from captions.gateway.types import CostSource, Usage
 
@@ -35,36 +36,30 @@ def usage_of(usage: object) -> tuple[Usage, Decimal | None]:
     return tokens, _dollars(_field(usage, "cost"))
 
 
-def cost_of(usage: Usage, stated: Decimal | None, model: Model) -> tuple[Decimal | None, CostSource]:
-    """Return an attempt's dollars and where they come from: the endpoint's own figure, else tokens times prices.
+def cost_of(usage: Usage, stated: Decimal | None, model: Model) -> tuple[Cost, CostSource]:
+    """Return what an attempt cost and where that comes from: the endpoint's own figure, else tokens times prices.
 
     Cached tokens are part of the prompt's and reasoning tokens part of the completion's, so the buckets that are priced
-    are disjoint: fresh prompt, cached prompt, completion. A price or a count that is missing makes the cost unknown. A
-    model with a price per minute costs its seconds of sound, and no tokens.
+    are disjoint: fresh prompt, cached prompt, completion. Where a price is missing, its tokens are counted beside the
+    dollars, and where a count is, the call. A model with a price per minute costs its seconds of sound, and no tokens.
     """
     if stated is not None:
-        return stated, "endpoint"
+        return Cost(dollars=stated), "endpoint"
     if model.minute_price is not None:
         if usage.seconds is None and model.minute_price:
-            return None, "unknown"
-        return Decimal(str(usage.seconds or 0)) * model.minute_price / 60, "catalogue"
-    if usage.prompt is None or usage.completion is None:
-        return None, "unknown"
-    cached = min(usage.cached or 0, usage.prompt)
+            return Cost(uncounted_calls=1), "unknown"
+        return Cost(dollars=Decimal(str(usage.seconds or 0)) * model.minute_price / 60), "catalogue"
+    prompt, completion = usage.prompt or 0, usage.completion or 0
+    cached = min(usage.cached or 0, prompt)
     # Without a price of its own a cached token is taken at the full price, which it never exceeds.
     cached_price = model.cached_input_price if model.cached_input_price is not None else model.input_price
-    total = Decimal(0)
-    for count, price in (
-        (usage.prompt - cached, model.input_price),
-        (cached, cached_price),
-        (usage.completion, model.output_price),
-    ):
-        if count == 0:
-            continue
-        if price is None:
-            return None, "unknown"
-        total += count * price
-    return total / _MILLION, "catalogue"
+    buckets = ((prompt - cached, model.input_price), (cached, cached_price), (completion, model.output_price))
+    cost = Cost(
+        dollars=sum((count * price for count, price in buckets if price is not None), Decimal(0)) / _MILLION,
+        unpriced_tokens=sum(count for count, price in buckets if price is None),
+        uncounted_calls=int(usage.prompt is None or usage.completion is None),
+    )
+    return cost, "unknown" if cost.exact is None else "catalogue"
 
 
 def _field(holder: object, name: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
+from captions.cost import Cost
 from captions.gateway.error_class import ErrorClass
 
 CostSource = Literal["endpoint", "catalogue", "unknown"]
@@ -105,9 +106,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One call to one model. `outcome` is "ok" or a value of `ErrorClass`; a cost of None is unknown.
+    """One call to one model. `outcome` is "ok" or a value of `ErrorClass`.
 
-    `role` and `tier` say what the call was made for, where whoever made it keeps track of that.
+    `spent` is what it cost as far as that is known, `cost` the dollars if it is known in full. `role` and `tier` say
+    what the call was made for, where whoever made it keeps track of that.
     """
 
     model: str
@@ -117,11 +119,16 @@ class Attempt:
     latency_ms: int
     prompt_tokens: int | None
     completion_tokens: int | None
-    cost: Decimal | None
+    spent: Cost
     started_at: str
     detail: str | None = None
     role: str | None = None
     tier: str | None = None
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars, None unless they are known in full."""
+        return self.spent.exact
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attempt as plain JSON values, costs as text; what is unknown is left out."""
@@ -133,7 +140,7 @@ class Attempt:
             "latency_ms": self.latency_ms,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
-            "cost": None if self.cost is None else format(self.cost, "f"),
+            **self.spent.fields(),
             "started_at": self.started_at,
             "detail": self.detail,
             "role": self.role,
@@ -147,10 +154,10 @@ class Completion:
     """A model's answer.
 
     `model` is the catalogue's name, `reported_model` what the endpoint says answered. `cost` is this answer's, in
-    dollars; `total_cost` adds the failed attempts'. Either is None if it is not known in full. `latency_ms` runs from
-    the call to the answer, with every attempt and wait. A transcription has its `segments` and the spoken `language` as
-    the endpoint names it, where the model gives them. `mean_logprob` is the mean natural logarithm of the probabilities
-    of the answer's tokens, from models that the catalogue says tell them.
+    dollars; `total_cost` adds the failed attempts'. Either is None if it is not known in full; `spent` is the total as
+    far as it is known. `latency_ms` runs from the call to the answer, with every attempt and wait. A transcription has
+    its `segments` and the spoken `language` as the endpoint names it, where the model gives them. `mean_logprob` is the
+    mean natural logarithm of the probabilities of the answer's tokens, from models that the catalogue says tell them.
     """
 
     text: str
@@ -160,7 +167,7 @@ class Completion:
     finish_reason: str
     usage: Usage
     cost: Decimal | None
-    total_cost: Decimal | None
+    spent: Cost
     cost_source: CostSource
     latency_ms: int
     attempts: tuple[Attempt, ...]
@@ -169,6 +176,11 @@ class Completion:
     mean_logprob: float | None = None
     transcribed: bool = False
     """Not told in a chat but at `/v1/audio/transcriptions`: plain words, whatever was asked."""
+
+    @property
+    def total_cost(self) -> Decimal | None:
+        """Dollars of all attempts, None unless they are known in full."""
+        return self.spent.exact
 
 
 @dataclass(frozen=True)

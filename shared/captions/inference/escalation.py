@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from captions.cost import Cost
 from captions.gateway import (
     AccountProblem,
     Attempt,
@@ -94,7 +95,7 @@ def restored(values: Mapping[str, Any]) -> Candidate:
             finish_reason="stop",
             usage=Usage(),
             cost=None,
-            total_cost=None,
+            spent=Cost(uncounted_calls=1),  # what it took stands in the record's attempts
             cost_source=values["cost_source"],
             latency_ms=0,
             attempts=(),

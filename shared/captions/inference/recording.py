@@ -17,11 +17,11 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from captions import media
+from captions.cost import Cost
 from captions.gateway import (
     Attempt,
     Completion,
@@ -497,7 +497,7 @@ def _stored(values: Mapping[str, Any]) -> _Part:
             finish_reason="stop",
             usage=Usage(),
             cost=None,
-            total_cost=None,
+            spent=Cost.sum(attempt.spent for attempt in attempts),
             cost_source=values["cost_source"],
             latency_ms=0,
             attempts=attempts,
@@ -511,8 +511,9 @@ def _stored(values: Mapping[str, Any]) -> _Part:
 
 
 def _attempt(values: Mapping[str, Any]) -> Attempt:
-    given = {"status": None, "prompt_tokens": None, "completion_tokens": None, "detail": None, **values}
-    return Attempt(**{**given, "cost": Decimal(given["cost"]) if given.get("cost") is not None else None})
+    told = {name: value for name, value in values.items() if name not in ("cost", "cost_at_least")}
+    given = {"status": None, "prompt_tokens": None, "completion_tokens": None, "detail": None, **told}
+    return Attempt(**given, spent=Cost.of_call(values))
 
 
 # --- video ----------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from captions.near_duplicates import Neighbours
 from captions.pipeline.publish import Asked, HandOver
 from captions.quality.calibration import Platt
 from captions.queues import Job, Queues, Revisit, backoff
-from captions.records.attempts import call_id, call_ids, kept, spent, spent_since
+from captions.records.attempts import call_id, call_ids, kept, paid, paid_since
 from captions.records.record import Draft, Ended, Provenance, Reason, Record, Result, fitted
 from captions.records.table import Begun, Busy, Duplicate, Records, Superseded
 from captions.routing import routes
@@ -277,7 +277,7 @@ class Worker:
                 "failed",
                 now=self.now(),
                 reason=Reason(code="unstorable", message=f"the table does not take the answer: {why}"),
-                provenance=Provenance(prompt_version=job.asked.version, attempts=attempts, cost=spent(attempts)),
+                provenance=Provenance(prompt_version=job.asked.version, **paid(attempts)),
                 kind=job.kind,
                 media_type=job.media_type,
             )
@@ -333,6 +333,7 @@ class Worker:
         made = [attempt.as_dict() for attempt in answered.attempts]
         telemetry.model_calls(job.task, made)  # they were made, whatever becomes of their answer
         attempts = kept((*record.attempts, *made))
+        since = paid_since(attempts, record.recaption)
         provenance = Provenance(
             model=completion.model,
             reported_model=completion.reported_model,
@@ -344,9 +345,8 @@ class Worker:
             score=round(answered.kept.score, 4),
             escalated=answered.escalated or None,
             answered_at=timestamp(self.now()),
-            attempts=attempts,
-            cost=spent(attempts),
-            answer_cost=spent_since(attempts, record.recaption),
+            **paid(attempts),
+            **(since.pair("answer_cost") if since is not None else {}),
             cost_source=completion.cost_source,
             latency_ms=answered.latency_ms,
         )
@@ -442,7 +442,7 @@ class Worker:
                 state,
                 now=self.now(),
                 reason=reason,
-                provenance=Provenance(prompt_version=job.asked.version, attempts=attempts, cost=spent(attempts)),
+                provenance=Provenance(prompt_version=job.asked.version, **paid(attempts)),
                 kind=job.kind,
                 media_type=job.media_type,
             )

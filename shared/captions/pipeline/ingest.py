@@ -23,7 +23,7 @@ from captions.picture_class import Looks, classify
 from captions.pipeline.publish import Asked, HandOver, Outcome
 from captions.pipeline.sweep import LONGEST_REST_SECONDS
 from captions.queues import Job, Queues, Revisit, backoff
-from captions.records.attempts import spent
+from captions.records.attempts import paid
 from captions.records.record import ClaimRef, Human, Provenance, Reason, Record, Result
 from captions.records.table import Accepted, Duplicate, Records, Superseded
 from captions.routing import routes
@@ -385,7 +385,7 @@ class Intake:
             content=content,
         )
         if ended is not None:
-            telemetry.cache_hit(match_kind, outcome.cost)
+            telemetry.cache_hit(match_kind, outcome.spent)
             self.notifier.ended([ended])
         return "hit"
 
@@ -449,5 +449,4 @@ def _paid(record: Record) -> Provenance | None:
     """What tries before this one cost stays with an upload that ends here; None where none was made."""
     if not record.attempts:
         return None
-    paid = {"attempts": record.attempts, "cost": spent(record.attempts)}
-    return (record.provenance or Provenance()).model_copy(update=paid)
+    return (record.provenance or Provenance()).model_copy(update=paid(record.attempts))

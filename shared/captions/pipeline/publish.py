@@ -11,9 +11,10 @@ from typing import Any
 
 from captions import telemetry
 from captions.completion_events import Notifier
+from captions.cost import Cost
 from captions.near_duplicates import Neighbours
 from captions.queues import Job, Queues, Revisit
-from captions.records.attempts import spent
+from captions.records.attempts import paid
 from captions.records.record import ClaimRef, Ended, Provenance, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import ObjectVersion
@@ -60,6 +61,8 @@ class Outcome:
     endpoint: str | None = None
     prompt_version: str | None = None
     cost: str | None = None
+    """What it had cost; None: not known in full."""
+    cost_at_least: Cost | None = None
     identity: str | None = None
     score: float | None = None
     at: str | None = None
@@ -78,6 +81,7 @@ class Outcome:
         answer, provenance = record.answer, record.provenance or Provenance()
         if answer is None or answer.source == "cache" or not asked.answered_by(answer.result, provenance):
             return None
+        told = provenance.answer_spent
         return cls(
             asset=record.asset,
             result=answer.result,
@@ -85,7 +89,7 @@ class Outcome:
             reported_model=provenance.reported_model,
             endpoint=provenance.endpoint,
             prompt_version=provenance.prompt_version,
-            cost=provenance.answer_cost or provenance.cost,
+            **(told.pair() if told is not None else {}),
             identity=provenance.identity,
             score=provenance.score,
             at=provenance.answered_at,
@@ -97,11 +101,19 @@ class Outcome:
         known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
         score = known.get("score")
         known["score"] = None if score is None else float(score)
+        bound = known.get("cost_at_least")
+        known["cost_at_least"] = None if bound is None else Cost.model_validate(bound)
         return cls(**{**known, "result": Result.model_validate(known["result"])})
 
     def stored(self) -> dict[str, Any]:
         """Return the answer as plain values for the claim."""
-        return {**self.__dict__, "result": self.result.model_dump(exclude_none=True)}
+        bound = None if self.cost_at_least is None else self.cost_at_least.model_dump()
+        return {**self.__dict__, "cost_at_least": bound, "result": self.result.model_dump(exclude_none=True)}
+
+    @property
+    def spent(self) -> Cost | None:
+        """What the answer had cost as far as it is known; None: nothing is told of it."""
+        return Cost.read(self.__dict__)
 
     def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
         """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
@@ -113,11 +125,11 @@ class Outcome:
             identity=self.identity,
             score=self.score,
             answered_at=self.at,
-            attempts=attempts,
-            cost=spent(attempts),
+            **paid(attempts),
             cost_source="cache",
             copied_from=self.asset,
             saved=self.cost,
+            saved_at_least=self.cost_at_least,
         )
 
 
@@ -173,18 +185,18 @@ class HandOver:
         before = self.records.get(follower.asset)
         # One that led before, and lost its claim, may have been paid for already.
         attempts = before.attempts if before is not None and before.sequencer == follower.sequencer else ()
-        paid = Provenance(attempts=attempts, cost=spent(attempts)) if attempts else None
+        tried = Provenance(**paid(attempts)) if attempts else None
         ended = self.records.finish(
             follower,
             state,
             now=self.now(),
             source="cache" if outcome else None,
             result=outcome.result if outcome else None,
-            provenance=outcome.copied(attempts) if outcome else paid,
+            provenance=outcome.copied(attempts) if outcome else tried,
             reason=None if outcome else leader.reason,
         )
         if ended is not None and outcome is not None:
-            telemetry.cache_hit("in_flight", outcome.cost)
+            telemetry.cache_hit("in_flight", outcome.spent)
         if ended is None:
             # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
             current = self.records.get(follower.asset)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from captions.cost import Cost
 from captions.records.record import Recaption
 
 MAX_ATTEMPTS_KEPT = 60
@@ -29,25 +30,33 @@ SEVERAL_MODELS = "-"
 _CALL_ID_CHARACTERS = 8
 
 
-def spent(attempts: Sequence[Mapping[str, Any]]) -> str | None:
-    """Add up what attempts cost, in dollars; None as soon as the cost of one is unknown, and zero for no attempts."""
-    costs = [attempt.get("cost") for attempt in attempts]
-    if None in costs:
-        return None
-    return format(sum((Decimal(str(cost)) for cost in costs), Decimal(0)), "f")
+def cost(attempts: Iterable[Mapping[str, Any]]) -> Cost:
+    """Add up what attempts cost; zero for no attempts."""
+    return Cost.sum(map(Cost.of_call, attempts))
 
 
-def spent_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> str | None:
+def paid(attempts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a `Provenance` that tell these attempts and what they cost."""
+    return {"attempts": tuple(attempts), **cost(attempts).pair()}
+
+
+def paid_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> Cost | None:
     """Return what attempts cost without those before the upload was sent on its way once more; None: not known."""
-    total, before = spent(attempts), recaption.paid if recaption is not None else "0"
-    return None if total is None or before is None else format(Decimal(total) - Decimal(before), "f")
+    if recaption is None:
+        return cost(attempts)
+    before = Cost.read(recaption.model_dump(), "paid")
+    return None if before is None else cost(attempts) - before
 
 
-def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int]:
-    """Return what attempts cost as far as it is known, in dollars, their calls, and those of unknown cost."""
-    costs = (attempt.get("cost") for attempt in attempts)
-    known = sum((Decimal(str(cost)) for cost in costs if cost is not None), Decimal(0))
-    return known, sum(map(calls, attempts)), sum(calls(each) for each in attempts if each.get("cost") is None)
+def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int, int, int]:
+    """Add up attempts: dollars as far as known, calls, those of unknown cost, of these the counted, unpriced tokens."""
+    sums, made, unknown = Cost(), 0, 0
+    for attempt in attempts:
+        told = Cost.of_call(attempt)
+        sums += told
+        made += calls(attempt)
+        unknown += calls(attempt) if told.exact is None else 0
+    return sums.dollars, made, unknown, unknown - sums.uncounted_calls, sums.unpriced_tokens
 
 
 def kept(attempts: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -93,7 +102,7 @@ def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[st
         "calls": sum(calls(attempt) for attempt in attempts),
         "outcomes": dict(outcomes),
         "latency_ms": sum(int(attempt.get("latency_ms") or 0) for attempt in attempts),
-        "cost": spent(attempts),
+        **cost(attempts).fields(),
         "started_at": min(begun, default=None),
         "ids": known[-ids * _CALL_ID_CHARACTERS :],
     }

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from captions.aws.dynamodb import from_item
+from captions.cost import Cost
 from captions.uploads.version import ObjectVersion
 
 
@@ -124,7 +125,8 @@ class Recaption(BaseModel):
     at: str
     completed_at: str | None = None
     paid: str | None = None
-    """What the upload had cost until then, in dollars as decimal text; None: not known."""
+    """What the upload had cost until then, in dollars as decimal text; None: not known in full."""
+    paid_at_least: Cost | None = None
 
 
 class Draft(BaseModel):
@@ -148,7 +150,10 @@ class Draft(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Where a result came from and what it cost, in dollars as decimal text; absent means unknown, never zero."""
+    """Where a result came from and what it cost, in dollars as decimal text.
+
+    A cost that is not known in full is absent, never zero; what is known of it stands beside it, under `…_at_least`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -169,14 +174,37 @@ class Provenance(BaseModel):
     attempts: tuple[dict[str, Any], ...] = ()
     cost: str | None = None
     """What the upload cost, captions that were replaced since included."""
+    cost_at_least: Cost | None = None
     answer_cost: str | None = None
     """What this caption alone took."""
+    answer_cost_at_least: Cost | None = None
     cost_source: str | None = None
     latency_ms: int | None = None
     copied_from: str | None = None
     """The asset whose caption this is, where the source is `cache`."""
     saved: str | None = None
     """What the copied caption had cost."""
+    saved_at_least: Cost | None = None
+
+    @property
+    def spent(self) -> Cost | None:
+        """What the upload cost as far as it is known; None: nothing is told of it."""
+        told = _told(self.cost, self.cost_at_least)
+        return Cost.sum(map(Cost.of_call, self.attempts)) if told is None and self.attempts else told
+
+    @property
+    def answer_spent(self) -> Cost | None:
+        """What this caption alone took as far as it is known; None: nothing is told of it."""
+        return _told(self.answer_cost, self.answer_cost_at_least) or self.spent
+
+    @property
+    def spared(self) -> Cost | None:
+        """What the copied caption had cost as far as it is known; None: nothing is told of it."""
+        return _told(self.saved, self.saved_at_least)
+
+
+def _told(exact: str | None, at_least: Cost | None) -> Cost | None:
+    return at_least if exact is None else Cost(dollars=Decimal(exact))
 
 
 def fitted(result: Result) -> Result:
@@ -239,7 +267,11 @@ class Record(BaseModel):
     superseded_calls: int = 0
     """Calls made for versions that were replaced since, or whose answer came too late."""
     superseded_unknown: int = 0
-    """Of these, the calls whose cost is unknown."""
+    """Of these, the calls whose cost is not known in full."""
+    superseded_counted: int = 0
+    """Of these again, the calls that told their tokens."""
+    superseded_tokens: int = 0
+    """Tokens of those without a known price."""
     superseded_cost: Decimal | None = None
     """Dollars paid for versions of the object that were replaced, as far as they are known."""
     draft: Draft | None = None
@@ -280,6 +312,15 @@ class Record(BaseModel):
         if self.result is None or self.source is None or self.source == "human":
             return None
         return Suggestion(result=self.result, source=self.source, at=self.completed_at or "")
+
+    @property
+    def superseded(self) -> Cost:
+        """What was paid for versions that were replaced, as far as it is known."""
+        return Cost(
+            dollars=self.superseded_cost or Decimal(0),
+            unpriced_tokens=self.superseded_tokens,
+            uncounted_calls=max(0, self.superseded_unknown - self.superseded_counted),
+        )
 
     @property
     def upload(self) -> ObjectVersion:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Literal, Protocol
 
 from captions.aws.dynamodb import to_item
-from captions.records.attempts import call_id, kept, spent, totals
+from captions.records.attempts import call_id, cost, kept, paid, totals
 from captions.records.record import (
     PENDING,
     SHARDS,
@@ -37,10 +37,12 @@ MAX_DRAFT_BYTES = 12_000
 """Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
 
 
-_PAID = ("paid", "paid_calls", "paid_unknown")
-_SUPERSEDED = ("superseded_cost", "superseded_calls", "superseded_unknown")
-"""What a version's calls cost as far as it is known, their number, and of how many it is not: kept beside the version,
-so that replacing it is a single write that need not read them."""
+_PAID = ("paid", "paid_calls", "paid_unknown", "paid_counted", "paid_tokens")
+_SUPERSEDED = (
+    "superseded_cost", "superseded_calls", "superseded_unknown", "superseded_counted", "superseded_tokens",
+)  # fmt: skip
+"""The `totals` of a version's calls: kept beside the version, so that replacing it is a single write that need not read
+them."""
 _NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
 
 
@@ -105,7 +107,7 @@ class Records:
         """Note a new upload, unless this or a newer event of the object was noted before.
 
         What a person wrote about an earlier version stays beside the record, and what such a version cost in its
-        `superseded_cost`, `superseded_calls` and `superseded_unknown`. `due` is when the sweep shall look.
+        `superseded` sums. `due` is when the sweep shall look.
         """
         values = {
             "bucket": upload.bucket,
@@ -197,7 +199,8 @@ class Records:
         attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
         # They move, as an item has no room for very many of them twice; its end brings them back.
         rest = record.provenance.model_copy(update={"attempts": ()}) if record.provenance else None
-        marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at, paid=spent(attempts))
+        before = cost(attempts).pair("paid")
+        marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at, **before)
         changed, item = self._update(
             record.asset,
             {
@@ -378,8 +381,8 @@ class Records:
                 # The reason tells why there is no newer caption than this one, whose provenance stays with what was
                 # paid since.
                 kept_one = Record.from_item(item).provenance or Provenance()
-                paid = {"attempts": provenance.attempts, "cost": provenance.cost} if provenance else {}
-                told["provenance"] = kept_one.model_copy(update=paid).model_dump(exclude_none=True)
+                since = paid(provenance.attempts) if provenance else {}
+                told["provenance"] = kept_one.model_copy(update=since).model_dump(exclude_none=True)
                 changed, item = self._update(
                     upload.asset,
                     {**ended(upload.asset, "captioned", now), **told},
@@ -412,9 +415,8 @@ class Records:
 
         One that was only to be captioned once more keeps the caption it has.
         """
-        paid = {"attempts": record.attempts, "cost": spent(record.attempts)}
         before = record.provenance if record.recaption is not None else None
-        provenance = (before or Provenance()).model_copy(update=paid)
+        provenance = (before or Provenance()).model_copy(update=paid(record.attempts))
         changed, item = self._update(
             record.asset,
             {

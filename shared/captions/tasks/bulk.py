@@ -11,11 +11,11 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from captions.cost import Cost
 from captions.tasks import alt_text, checks, shapes
 from captions.tasks.answers import Flag, Shape, Text, list_of
 from captions.tasks.outputs import Problem
@@ -69,10 +69,10 @@ class AltText(BaseModel):
 
 @dataclass(frozen=True)
 class AltTexts:
-    """One `AltText` for each item, in their order, and what all calls cost in dollars (None: not known in full)."""
+    """One `AltText` for each item, in their order, and what all calls cost."""
 
     items: tuple[AltText, ...]
-    cost: Decimal | None
+    cost: Cost
     calls: int
 
 
@@ -192,7 +192,7 @@ class _Work:
         self._budget_scopes = budget_scopes
         self._turns = turns
         self.ended: dict[str, AltText] = {}
-        self.cost: Decimal | None = Decimal(0)
+        self.cost = Cost()
         self.calls = 0
         self._doubted: dict[str, AltText] = {}
         self._failures: dict[str, tuple[Why, str]] = {}
@@ -216,7 +216,7 @@ class _Work:
             try:
                 completion = await self._gateway.complete(self._request(batch), self._chain, deadline=self._deadline)
             except GatewayError as error:
-                self._spent(error.total_cost)
+                self._spent(error.spent)
                 self._fail(batch, error)
                 content = isinstance(error, Refused | Unacceptable) or {one.outcome for one in error.attempts} & {
                     "truncated", "refused", "too_large", "unfit",
@@ -224,15 +224,15 @@ class _Work:
                 if not content or len(batch) == 1:
                     return
             else:
-                self._spent(completion.total_cost)
+                self._spent(completion.spent)
                 self._read(batch, completion.text, completion.model)
                 return
         middle = len(batch) // 2
         await asyncio.gather(self.ask(batch[:middle]), self.ask(batch[middle:]))
 
-    def _spent(self, cost: Decimal | None) -> None:
+    def _spent(self, cost: Cost) -> None:
         self.calls += 1
-        self.cost = None if cost is None or self.cost is None else self.cost + cost
+        self.cost += cost
 
     def _fail(self, batch: Sequence[AltTextItem], error: Exception) -> None:
         from captions.gateway import BudgetSpent, DeadlineExceeded, Refused
