@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from aws_lambda_powertools.utilities.batch import AsyncBatchProcessor, EventType, async_process_partial_response
@@ -10,19 +11,13 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from captions import composition, telemetry
+from captions.pipeline.ingest import LEAST_SECONDS, NotStartedError
 from captions.queues import Revisit
 from captions.uploads.version import Deletion, Ignored, Restored, Upload, from_event
-
-MIN_START_MILLISECONDS = 20_000
-"""With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
 
 logger, tracer = telemetry.logger(), telemetry.tracer()
 processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 asyncio.set_event_loop(asyncio.new_event_loop())
-
-
-class NotStartedError(Exception):
-    """There was not enough time left to start on the message; it is to be delivered again."""
 
 
 def parse(body: str) -> Upload | Deletion | Restored | Ignored | Revisit:
@@ -50,13 +45,14 @@ def asset_of(message: Upload | Deletion | Restored | Ignored | Revisit) -> str |
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle a batch, its messages side by side; those that fail are reported one by one."""
     intake = composition.intake()
+    until = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     async def take(record: SQSRecord) -> None:
         def start() -> None:
-            if context.get_remaining_time_in_millis() < MIN_START_MILLISECONDS:
-                raise NotStartedError(f"{context.get_remaining_time_in_millis()} ms left")
+            if (left_s := until - time.monotonic()) < LEAST_SECONDS:
+                raise NotStartedError(f"{left_s:.1f} s left")
             message = parse(record.body)
-            ending = intake.handle(message)
+            ending = intake.handle(message, until=until)
             logger.info("upload_handled", asset=asset_of(message), kind_of_event=type(message).__name__, ending=ending)
 
         try:

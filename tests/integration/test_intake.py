@@ -2,14 +2,16 @@
 
 import contextlib
 import io
+import time
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from captions import telemetry
+from captions.pipeline.ingest import DECODERS, LEAST_SECONDS, NotStartedError
 from captions.records.record import Human, Reason, Result
-from captions.uploads.version import UnreadableEventError
+from captions.uploads.version import UnreadableEventError, from_event
 from support.pipeline import MEDIA, Dedupe
 
 RESULT = Result(text="A house of waving stone.", language="en", task="caption")
@@ -40,6 +42,25 @@ def test_a_new_picture_becomes_a_job(dedupe: Dedupe, photo: bytes) -> None:
     record = dedupe.record("a.jpg")
     assert record.state == "queued"
     assert record.claim == job.claim
+
+
+@pytest.mark.parametrize("places", ["_decoders", "_one_large"])
+def test_what_waits_too_long_for_a_decoder_is_not_started(places: str, dedupe: Dedupe) -> None:
+    large = io.BytesIO()
+    Image.new("L", (4_200, 3_000), 90).save(large, "PNG")
+    event = dedupe.aws.put("large.png", large.getvalue())
+    held = getattr(dedupe.intake, places)
+    free = held._value
+    for _ in range(free):
+        held.acquire()
+
+    with pytest.raises(NotStartedError):
+        dedupe.intake.handle(from_event(event), until=time.monotonic() + LEAST_SECONDS + 2)
+
+    assert dedupe.record("large.png").state == "received"
+    assert dedupe.intake._decoders._value == (0 if places == "_decoders" else DECODERS)
+    held.release(free)
+    assert dedupe.deliver(event) == "queued"
 
 
 def test_speech_goes_to_the_audio_queue(dedupe: Dedupe, speech: bytes) -> None:

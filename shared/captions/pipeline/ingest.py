@@ -4,10 +4,12 @@ Every step may be repeated, by a second delivery or after a crash: the record's 
 followers' keys come from the event itself, so that a repetition finds what the first try wrote.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import BoundedSemaphore
+from threading import TIMEOUT_MAX, BoundedSemaphore
 from typing import Any, Literal
 
 from captions import media, telemetry
@@ -35,12 +37,18 @@ DECODERS = 3
 SNIFFED_BYTES = 65_536
 """How much of an object too large to be read whole is looked at to say what it is."""
 
+LEAST_SECONDS = 20.0
+"""With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
 MOST_RETIRED = 20
 """Exemplars with an outdated answer that one upload takes out of the index before it goes back to its queue."""
 
 Ending = Literal[
     "ignored", "duplicate", "superseded", "rejected", "hit", "waiting", "queued", "contended", "deleted", "failed"
 ]
+
+
+class NotStartedError(Exception):
+    """There was not enough time left to start on the message; it is to be delivered again."""
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Intake:
     """The policy as it stands now; None: the packaged one with the settings' language."""
 
     def __post_init__(self) -> None:
-        self._decoders = BoundedSemaphore(DECODERS)
+        self._decoders, self._one_large = BoundedSemaphore(DECODERS), BoundedSemaphore(1)
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
@@ -71,24 +79,25 @@ class Intake:
             return self.policies()
         return policy.load(parameters=policy.from_parameters(language=self.settings.language))
 
-    def handle(self, message: Upload | Deletion | Restored | Ignored | Revisit) -> Ending:
+    def handle(self, message: Upload | Deletion | Restored | Ignored | Revisit, *, until: float = math.inf) -> Ending:
         """Take one message of the uploads queue as far as it goes now, and say how far that was.
 
-        Raises whatever AWS raised when the message is to be delivered again.
+        `until` is a value of time.monotonic() by which it is to be done. Raises NotStartedError where too little time
+        was left before it was decoded, or whatever AWS raised, when the message is to be delivered again.
         """
         match message:
             case Ignored():
                 return "ignored"
             case Deletion():
-                return self._deleted(message)
+                return self._deleted(message, until)
             case Restored():
-                return self._restored(message)
+                return self._restored(message, until)
             case Revisit():
-                return self._revisited(message)
+                return self._revisited(message, until)
             case Upload():
-                return self._uploaded(message)
+                return self._uploaded(message, until)
 
-    def _uploaded(self, upload: ObjectVersion) -> Ending:
+    def _uploaded(self, upload: ObjectVersion, until: float) -> Ending:
         now = self.now()
         match self.records.accept(upload, now=now, due=now + self.settings.sweep_after_seconds):
             case Superseded():
@@ -98,18 +107,18 @@ class Intake:
             case Duplicate(record) if record.state != "received":
                 return "duplicate"
             case Accepted(record) | Duplicate(record):
-                return self._place(record)
+                return self._place(record, until)
 
     def _told_again(self, record: Record) -> Ending:
         """Tell how an upload ended once more: an earlier delivery may have died before it did."""
         self.notifier.ended([record])
         return "duplicate"
 
-    def _revisited(self, revisit: Revisit) -> Ending:
+    def _revisited(self, revisit: Revisit, until: float) -> Ending:
         record = self.records.get(revisit.upload.asset)
         if record is None and revisit.reason == "recaption":
             # An object from before the pipeline was there; should its event come after all, it is the later one.
-            return self._uploaded(revisit.upload)
+            return self._uploaded(revisit.upload, until)
         if record is None or record.sequencer != revisit.upload.sequencer:
             return "superseded"
         as_seen = revisit.seen == record.updated_at
@@ -126,9 +135,9 @@ class Intake:
             return self._told_again(record)
         if revisit.reason == "stalled":
             return self._stalled(record) if as_seen else "duplicate"
-        return self._place(record, revisit)
+        return self._place(record, until, revisit)
 
-    def _restored(self, restored: Restored) -> Ending:
+    def _restored(self, restored: Restored, until: float) -> Ending:
         """Caption what could not be read while it was archived; what ended otherwise, or is on its way, stays so."""
         record = self.records.get(restored.asset)
         if record is None or record.version_id != restored.version_id:
@@ -136,7 +145,7 @@ class Intake:
         if record.state == "failed" and record.reason is not None and record.reason.code == "archived":
             now = self.now()
             record = self.records.reopen(record, now=now, due=now + self.settings.sweep_after_seconds) or record
-        return self._place(record) if record.state == "received" else "duplicate"
+        return self._place(record, until) if record.state == "received" else "duplicate"
 
     def _stalled(self, record: Record) -> Ending:
         """End an upload that got nowhere for too long, and everyone who waits for it."""
@@ -154,7 +163,7 @@ class Intake:
             self.notifier.ended([ended])
         return "failed"
 
-    def _deleted(self, deletion: Deletion) -> Ending:
+    def _deleted(self, deletion: Deletion, until: float) -> Ending:
         record = self.records.get(deletion.asset)
         if record is not None and record.sequencer == deletion.sequencer and record.state == "deleted":
             self._forget(record)
@@ -172,7 +181,7 @@ class Intake:
             if current is not None:
                 if record is None or (record.state != "deleted" and record.version_id == current.version_id):
                     return "duplicate"
-                return self._uploaded(current.model_copy(update={"sequencer": deletion.sequencer}))
+                return self._uploaded(current.model_copy(update={"sequencer": deletion.sequencer}), until)
         deleted = self.records.delete(deletion, now=self.now())
         if deleted is None:
             return "duplicate"
@@ -200,12 +209,12 @@ class Intake:
         outcome = Outcome.of(record, Asked(language="", identity=identity))
         return outcome.stored() if outcome else None
 
-    def _place(self, record: Record, revisit: Revisit | None = None) -> Ending:
+    def _place(self, record: Record, until: float, revisit: Revisit | None = None) -> Ending:
         """Find out what the upload is, and who captions it."""
         upload, rules = record.upload, self.policy
         try:
-            with self._decoders:
-                found, fingerprint, looks, said = self._look(upload, rules)
+            with _held(self._decoders, until):
+                found, fingerprint, looks, said = self._look(upload, rules, until)
             tags = self.objects.tags(upload) if said.tag_count and "tags" in rules.overrides else {}
         except GoneError:
             return self._gone(record)
@@ -316,7 +325,9 @@ class Intake:
             self.neighbours.retire(answer.claim.id, answer.claim.generation)
         return Contended()
 
-    def _look(self, upload: ObjectVersion, rules: Policy) -> tuple[media.Sniffed, Fingerprint, Looks | None, Fetched]:
+    def _look(
+        self, upload: ObjectVersion, rules: Policy, until: float
+    ) -> tuple[media.Sniffed, Fingerprint, Looks | None, Fetched]:
         """Read and decode the object; raises MediaError for what will never be captioned."""
         limits = media.Limits(
             image_bytes=self.settings.max_image_bytes,
@@ -336,7 +347,7 @@ class Intake:
                 raise media.MediaError("too_large", f"{upload.size} bytes of {found.media_type} are too many")
             return found, nothing, None, said
         said = self.objects.fetch(upload, replicas=replicas)
-        inspected = media.inspect(said.data, limits)
+        inspected = media.inspect(said.data, limits, one_large=_held(self._one_large, until))
         if not routes.captioned_at_all(inspected.kind, rules):
             return inspected, nothing, None, said
         if inspected.kind in ("audio", "video"):
@@ -422,6 +433,18 @@ class Intake:
         if ended is not None:
             self.notifier.ended([ended])
         return "deleted"
+
+
+@contextmanager
+def _held(places: BoundedSemaphore, until: float) -> Iterator[None]:
+    """Hold one of the places; raises NotStartedError as soon as too little time is left for what it is held for."""
+    left_s = until - LEAST_SECONDS - time.monotonic()
+    if left_s < 0 or not places.acquire(timeout=min(left_s, TIMEOUT_MAX)):
+        raise NotStartedError("the time was over before a decoder was free")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
