@@ -4,12 +4,13 @@ import io
 import os
 import struct
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from captions.media import MediaError, h264
+from captions.media import MediaError, reference_frames
 from captions.media.recordings import (
     ENCODINGS,
     RATE,
@@ -261,38 +262,66 @@ def test_sound_alone_has_no_frames() -> None:
         key_frames(SENTENCE, 2)
 
 
-def h264_video(references: int, container: str) -> bytes:
+def moving(codec: str, container: str, shades: Sequence[int] = (20, 90, 160), **options: str) -> bytes:
+    """A video of one key frame, and of frames that refer to it."""
     import av
-    import numpy as np
 
     out = io.BytesIO()
     with av.open(out, "w", format=container) as writing:
-        stream = writing.add_stream("libx264", rate=10)
+        stream = writing.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        stream.options = {"preset": "ultrafast", "x264-params": f"ref={references}"}
-        for shade in (20, 90, 160):
-            frame = av.VideoFrame.from_ndarray(np.full((240, 320, 3), shade, dtype=np.uint8), format="rgb24")
-            writing.mux(stream.encode(frame))
+        stream.options = options
+        for shade in shades:
+            picture = np.full((240, 320, 3), shade, dtype=np.uint8)
+            picture[:80] = 255
+            writing.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         writing.mux(stream.encode())
     return out.getvalue()
 
 
-@pytest.mark.parametrize("container", ["mp4", "mpegts"])
-@pytest.mark.parametrize("references", [1, 4, 16])
-def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(references: int, container: str) -> None:
-    data = h264_video(references, container)
-    bound = 320 * 240 * 10  # as a frame of 8K has it with the real one
+@pytest.mark.parametrize("container", ["mp4", "mpegts", "matroska"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("references", [1, 4, 8])
+def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(
+    references: int, codec: str, container: str
+) -> None:
+    parameters = f"ref={references}:bframes=0:b-pyramid=0"
+    data = moving(codec, container, preset="ultrafast", **{f"{codec[3:]}-params": parameters})
+    bound = 320 * 240 * 6  # as a frame of 8K has it with the real one
 
-    if references < 10:
+    if references < 8:
         assert key_frames(data, 2, max_kept_pixels=bound)
         return
-    with pytest.raises(MediaError) as caught:
+    with pytest.raises(MediaError, match="keep 8 frames") as caught:
         key_frames(data, 2, max_kept_pixels=bound)
     assert caught.value.code == "bomb"
 
 
 @pytest.mark.parametrize(
-    "extradata", [b"", b"\1", b"\0\0\1\x67", b"\1\x64\0\x1f\xff\xe1\0\4\x67\0\0\0", b"\0\0\1\x67" + bytes(90)]
+    ("codec", "container", "options"),
+    [
+        ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8", "g": "1000"}),
+        ("libvpx-vp9", "ivf", {"deadline": "realtime", "cpu-used": "8", "g": "1000"}),
+        ("libsvtav1", "mp4", {"preset": "12", "g": "1000"}),
+    ],
 )
-def test_a_header_that_makes_no_sense_tells_of_no_frames(extradata: bytes) -> None:
-    assert h264.reference_frames(extradata) is None
+def test_of_formats_that_do_not_say_what_they_keep_large_frames_are_taken_from_key_frames(
+    codec: str, container: str, options: dict[str, str]
+) -> None:
+    data = moving(codec, container, [shade for shade in (20, 90, 160, 230) for _ in range(10)], **options)
+    assert len(key_frames(data, 4)) > 1
+    assert len(key_frames(data, 4, max_kept_pixels=320 * 240 * 8)) == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "extradata"),
+    [
+        *(("h264", data) for data in (b"", b"\1", b"\0\0\1\x67", b"\1\x64\0\x1f\xff\xe1\0\4\x67\0\0\0")),
+        ("h264", b"\0\0\1\x67" + bytes(90)),
+        *(("hevc", data) for data in (b"", b"\1", b"\0\0\1\x42", b"\1" + b"\xff" * 40, b"\1" + bytes(21) + b"\1\x21")),
+        ("hevc", b"\0\0\1\x42\1" + bytes(90)),
+        ("mpeg4", b"\0\0\1\x67"),
+    ],
+)
+def test_a_header_that_makes_no_sense_tells_of_no_frames(codec: str, extradata: bytes) -> None:
+    assert reference_frames.declared(codec, extradata) is None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captions.media import h264
+from captions.media import reference_frames
 from captions.media.errors import MediaError
 from captions.media.recordings import RATE, Encoding, Facts, KeyFrame, Part
 
@@ -121,30 +121,39 @@ def key_frames(
     """Return at most `count` pictures of a video; see `Decoder.key_frames`."""
     budget = _Budget(work_s, until, clock=time.process_time)
     with _open(file) as container:
-        stream = _pictures(container)
-        if stream is None:
-            raise MediaError("broken", "the video holds no moving pictures")
-        context = stream.codec_context
-        if context.width * context.height > max_pixels:
-            raise MediaError("bomb", f"the video has {context.width} x {context.height} pixels, more than are decoded")
-        kept = h264.reference_frames(bytes(context.extradata or b"")) if context.name == "h264" else None
-        if kept is not None and context.width * context.height * (kept + 1) > max_kept_pixels:
-            size = f"{context.width} x {context.height}"
-            raise MediaError("bomb", f"the video has its decoder keep {kept} frames of {size} pixels")
-        context.options = {**context.options, "max_pixels": str(max_pixels)}
-        moments = _moments(_duration_s(container), count * _CANDIDATES_PER_FRAME)
+        stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)
+        duration_s, slots = _duration_s(container), reference_frames.SLOTS.get(stream.codec_context.name, 0)
+        pixels = stream.codec_context.width * stream.codec_context.height
+        moments = _moments(duration_s, count * _CANDIDATES_PER_FRAME)
         seen = _seen(container, stream, moments, budget, longest_side)
-        if len(seen) < min(count, len(moments)) and len(moments) > 1:
-            # Few key frames, far apart: decode up to each moment instead.
-            exact = _moments(_duration_s(container), count)
-            try:
-                seen |= _seen(container, stream, exact, budget, longest_side, exactly=True)
-            except (MediaError, MemoryError):
-                if not seen:
-                    raise  # else the key frames are enough
+    enough = seen and pixels * (slots + 1) > max_kept_pixels
+    if len(seen) < min(count, len(moments)) and len(moments) > 1 and not enough:
+        # Few key frames, far apart: decode up to each moment instead.
+        try:
+            with _open(file) as container:  # again: a decoder that began with key frames alone stays so (dav1d)
+                stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)
+                seen |= _seen(container, stream, _moments(duration_s, count), budget, longest_side, exactly=True)
+        except (MediaError, MemoryError):
+            if not seen:
+                raise  # else the key frames are enough
     if not seen:
         raise MediaError("broken", "no picture of the video can be decoded")
     return [_jpeg(at_s, picture) for at_s, picture in _most_different(sorted(seen.items(), key=_at), count)]
+
+
+def _affordable(stream: Any, max_pixels: int, max_kept_pixels: int) -> Any:
+    """Return a stream of pictures whose decoding takes no more pixels than allowed, as far as its header tells."""
+    if stream is None:
+        raise MediaError("broken", "the video holds no moving pictures")
+    context = stream.codec_context
+    size, pixels = f"{context.width} x {context.height}", context.width * context.height
+    if pixels > max_pixels:
+        raise MediaError("bomb", f"the video has {size} pixels, more than are decoded")
+    kept = reference_frames.declared(context.name, bytes(context.extradata or b""))
+    if kept is not None and pixels * (kept + 1) > max_kept_pixels:
+        raise MediaError("bomb", f"the video has its decoder keep {kept} frames of {size} pixels")
+    context.options = {**context.options, "max_pixels": str(max_pixels)}
+    return stream
 
 
 # --- containers -----------------------------------------------------------------------------------------------------

@@ -28,9 +28,10 @@ WORK_S = 200.0
 
 MAX_PIXELS = 36_000_000
 """Of a frame of video: 8K (7,680 x 4,320) has 33 million."""
-MAX_KEPT_PIXELS = 180_000_000
-"""Of a frame times the frames that a decoder has to keep: what H.264 allows at its highest level (table A-1, 6.2:
-696,320 macroblocks), some 270 MB. A file that asks for more is made to fill the memory."""
+MAX_KEPT_PIXELS = 214_000_000
+"""Of a frame times the frames that a decoder has to keep: what H.265 allows at its highest levels (table A.8: six
+pictures of 35,651,584), some 320 MB; H.264 allows 178 million (table A-1). A file that asks for more is made to fill
+the memory. VP9 and AV1 keep up to eight without saying so: where those may be more, their key frames are enough."""
 _SOUND_MEMORY = 128_000_000
 _FRAMES_MEMORY = 448_000_000
 """Bytes of addresses that decoding may take beyond what the process has with its libraries loaded: for sound besides
