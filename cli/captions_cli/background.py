@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captions_cli.errors import CommandError, ExitCode
+from captions_cli.local.model_endpoint import eyes
 from captions_cli.stack import (
     DEFAULT_LOCAL_REGION,
     DEFAULT_STACK_NAME,
@@ -66,7 +67,8 @@ def command(directory: Path, settings: LocalSettings) -> list[str]:
         *("--latency-scale", str(settings.latency_scale)),
     )
     parameters = [f"--parameter={name}={value}" for name, value in settings.parameters.items()]
-    return [sys.executable, "-m", MODULE, *arguments, *(["--empty"] if settings.empty else []), *parameters]
+    flags = [*(["--empty"] if settings.empty else []), *(["--eyes"] if not eyes.missing() else [])]
+    return [sys.executable, "-m", MODULE, *arguments, *flags, *parameters]
 
 
 def running(directory: Path) -> LocalState | None:

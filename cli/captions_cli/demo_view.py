@@ -16,8 +16,9 @@ from captions.records.record import Record
 from captions_cli import rendering
 from captions_cli.demo import Audience, DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
+from captions_cli.local.model_endpoint import eyes
 from captions_cli.printable import printable
-from captions_cli.rendering import cost, one_line, state, stderr
+from captions_cli.rendering import LOCAL_PREFIX, cost, one_line, state, stderr
 from captions_cli.watching import SeenUpload
 
 LINE_CHARACTERS = 120
@@ -25,10 +26,7 @@ LINE_CHARACTERS = 120
 
 
 SAID = ("What", "Caption or reason")
-STAND_IN = (
-    "a local endpoint answered in the models' names, at their prices: no money was spent; "
-    "CAPTIONS_ENDPOINT_URL puts a real one in its place"
-)
+NO_EYES = "the small models that see and read are not installed (`make install`): pictures were described from pixels"
 
 
 class LiveAudience(Audience):
@@ -162,14 +160,28 @@ def totals(report: Report) -> list[str]:
     states = Counter(outcome.record.state if outcome.record else "without a record" for outcome in report.outcomes)
     ended = ", ".join(f"{number} {name}" for name, number in states.most_common())
     log = "" if report.paid is None else f"; the endpoint's own log has {len(report.paid)} answered calls"
+    simulated = "" if report.paid is None else ", simulated"
     wrong = len(report.problems)
     return [
         f"{len(report.outcomes)} uploads: {ended}",
-        f"{len(report.costs)} captions were paid for: {cost(Cost.sum(report.costs))}{log}",
-        f"{len(report.savings)} uploads took the caption of the same content, saving {cost(Cost.sum(report.savings))}",
+        f"{len(report.costs)} captions were paid for: {cost(Cost.sum(report.costs))}{simulated}{log}",
+        f"{len(report.savings)} uploads took the caption of the same content, "
+        f"saving {cost(Cost.sum(report.savings))}{simulated}",
         f"{report.seconds:.1f} s in all, {report.starting_seconds:.1f} s of them to start the stack",
-        *([] if report.paid is None else [STAND_IN]),
+        *([] if report.paid is None else _stand_in(report.outcomes)),
         f"{wrong} things are not as they must be" if wrong else "everything ended as it must",
+    ]
+
+
+def _stand_in(outcomes: Sequence[DemoOutcome]) -> list[str]:
+    """Who answered in place of the models that were asked, and how often each."""
+    records = [outcome.record for outcome in outcomes if outcome.record and outcome.record.source == "model"]
+    names = Counter((one.provenance.reported_model if one.provenance else None) or "unnamed" for one in records)
+    answered = ", ".join(f"{name.removeprefix(LOCAL_PREFIX)} {number}" for name, number in names.most_common())
+    return [
+        f"small local models gave these answers ({answered}) at the simulated prices of the models that were asked: "
+        "no money was spent; CAPTIONS_ENDPOINT_URL puts a real endpoint in their place",
+        *([NO_EYES] if eyes.missing() else []),
     ]
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from captions_cli.policies import Explanation
     from captions_cli.recaptioning import Due
 
+LOCAL_PREFIX = "local/"
+"""What the names begin with that the local endpoint gives its small models."""
 PLAIN_WIDTH = 10_000
 """Columns of a console that is no terminal: rows are never wrapped, so that grep and cut see whole lines."""
 COLOURS = {
@@ -66,9 +68,9 @@ def _cell(value: Any) -> Any:
 def summary(record: Record) -> dict[str, Any]:
     """A record as one flat object for JSON: what `ls` and `upload` print; absent values are null.
 
-    `cost` and `saved` are dollars as decimal text, null where they are not known in full; what is known of them stands
-    in `cost_at_least` and `saved_at_least`. `latency_ms` is the model's, `seconds` is from the upload's event to its
-    end.
+    `model` was asked, `reported_model` is what the endpoint says answered. `cost` and `saved` are dollars as decimal
+    text, null where they are not known in full; what is known of them stands in `cost_at_least` and `saved_at_least`.
+    `latency_ms` is the model's, `seconds` is from the upload's event to its end.
     """
     provenance = record.provenance
     return {
@@ -79,6 +81,7 @@ def summary(record: Record) -> dict[str, Any]:
         "media_type": record.media_type,
         "source": record.source,
         "model": provenance.model if provenance else None,
+        "reported_model": provenance.reported_model if provenance else None,
         "latency_ms": provenance.latency_ms if provenance else None,
         "seconds": seconds(record),
         **_both(provenance.spent if provenance else None, "cost"),
@@ -97,8 +100,8 @@ def _both(spent: Cost | None, name: str) -> dict[str, Any]:
 
 
 SUMMARY_FIELDS = (
-    "key", "version_id", "state", "kind", "media_type", "source", "model", "latency_ms", "seconds", "cost",
-    "cost_at_least", "saved", "saved_at_least", "copied_from", "language", "text", "reason", "received_at",
+    "key", "version_id", "state", "kind", "media_type", "source", "model", "reported_model", "latency_ms", "seconds",
+    "cost", "cost_at_least", "saved", "saved_at_least", "copied_from", "language", "text", "reason", "received_at",
     "completed_at",
 )  # fmt: skip
 
@@ -175,9 +178,9 @@ def row(facts: Mapping[str, Any]) -> list[Text]:
         Text(printable(facts["key"])),
         state(facts["state"]),
         Text(facts["source"] or ""),
-        Text(model_name(facts["model"])),
+        Text(model_name(facts["reported_model"] or facts["model"])),
         Text("" if taken is None else f"{taken:.1f} s"),
-        Text(cost(Cost.read(facts), unknown=facts["source"] == "model")),
+        Text(_caption_cost(facts)),
         Text(one_line(facts["text"] or reason)),
     ]
 
@@ -186,6 +189,18 @@ def _facts_table(rows: Iterable[Mapping[str, Any]], table: Table) -> Table:
     for facts in rows:
         table.add_row(*row(facts))
     return table
+
+
+def _caption_cost(facts: Mapping[str, Any]) -> str:
+    """What a caption cost; the local endpoint's models answer at the prices of others, which nobody pays."""
+    spent = Cost.read(facts)
+    shown = cost(spent, unknown=facts["source"] == "model")
+    return f"{shown} simulated" if is_local(facts["reported_model"]) and spent is not None and spent.dollars else shown
+
+
+def is_local(reported_model: str | None) -> bool:
+    """Whether a small model of the local endpoint answered."""
+    return (reported_model or "").startswith(LOCAL_PREFIX)
 
 
 def model_name(name: str | None) -> str:

@@ -95,7 +95,7 @@ async def test_an_answer_says_who_gave_it(endpoint):
         completion = await client.complete(ask(request_id="job-7"), CHAIN, deadline=soon())
 
     assert "red" in completion.text
-    assert completion.model == completion.reported_model == FIRST
+    assert (completion.model, completion.reported_model) == (FIRST, "local/pixels")
     assert completion.finish_reason == "stop"
     assert completion.usage.completion > 0
     assert outcomes(completion.attempts) == [(FIRST, "ok")]

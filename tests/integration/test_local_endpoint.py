@@ -19,9 +19,9 @@ import httpx2
 import openai
 import psutil
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from captions_cli.local.model_endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint import LocalEndpoint, eyes
 from support.serving import serving
 
 VISION = "Qwen/Qwen3-VL-8B-Instruct"
@@ -96,7 +96,25 @@ def test_different_pictures_get_different_captions(client: openai.OpenAI) -> Non
     assert "red" in text_of(day)
     assert text_of(night).count(CLOSING) == 1
     assert night.choices[0].finish_reason == "stop"
-    assert night.model == VISION
+    assert night.model == "local/pixels"
+
+
+def test_an_endpoint_with_eyes_reads_and_says_which_model_read() -> None:
+    image = Image.new("RGB", (700, 260), "white")
+    ImageDraw.Draw(image).text((40, 90), "Closed on Mondays", fill="black", font=ImageFont.load_default(48))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    with LocalEndpoint(latency_scale=0.0, eyes=True) as endpoint, client_of(endpoint) as client:
+        answer = ask(client, messages=messages(out.getvalue()))
+
+    assert "Closed on Mondays" in text_of(answer)
+    assert answer.model == "local/PP-OCRv6"
+
+
+def test_an_endpoint_whose_eyes_are_not_installed_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eyes, "_PACKAGES", ("onnxruntime", "no_such_package"))
+    with pytest.raises(ValueError, match="not installed: no_such_package"):
+        LocalEndpoint(eyes=True)
 
 
 def test_the_request_log_witnesses_what_was_asked(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from captions import fingerprint, media
 from captions.records.record import Provenance, Reason, Record, Result
-from captions_cli import demo_uploads
+from captions_cli import demo_uploads, demo_view, rendering
 from captions_cli.demo import DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
-from captions_cli.demo_view import STAND_IN, as_json, totals
+from captions_cli.demo_view import as_json, totals
 
 UPLOADS = demo_uploads.uploads()
 MEDIA = Path(demo_uploads.__file__).parent / "demo_media"
@@ -122,7 +122,7 @@ def right(upload: DemoUpload, source: str) -> DemoOutcome:
         return DemoOutcome(upload, Record(**facts, state="rejected", reason=reason))
     result = Result(text=f"about {upload.picture}", language="en", task="caption")
     money = {"cost": "0.002"} if source == "model" else {"cost": "0", "saved": "0.002"}
-    provenance = Provenance(model="GPT-4o", **money)
+    provenance = Provenance(model="GPT-4o", reported_model="local/PP-OCRv6", **money)
     return DemoOutcome(upload, Record(**facts, state="captioned", source=source, result=result, provenance=provenance))
 
 
@@ -159,15 +159,33 @@ def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
     assert fine.problems == []
     assert totals(fine) == [
         "26 uploads: 23 captioned, 3 rejected",
-        "13 captions were paid for: $0.026000; the endpoint's own log has 13 answered calls",
-        "10 uploads took the caption of the same content, saving $0.020000",
+        "13 captions were paid for: $0.026000, simulated; the endpoint's own log has 13 answered calls",
+        "10 uploads took the caption of the same content, saving $0.020000, simulated",
         "20.0 s in all, 5.0 s of them to start the stack",
-        STAND_IN,
+        "small local models gave these answers (PP-OCRv6 13) at the simulated prices of the models that were asked: "
+        "no money was spent; CAPTIONS_ENDPOINT_URL puts a real endpoint in their place",
         "everything ended as it must",
     ]
     told = as_json(fine)
     assert (told["paid"], told["cost"], told["reused"], told["saved"]) == (13, "0.026", 10, "0.020")
     assert told["problems"] == []
+
+
+def test_nothing_says_that_a_model_answered_which_did_not() -> None:
+    cells = [cell.plain for cell in demo_view._cells(right(named("osprey.jpg"), "model"))]
+
+    assert "local/PP-OCRv6" in cells
+    assert "$0.002000 simulated" in cells
+    assert not any("GPT-4o" in cell for cell in cells)
+    real = with_record("osprey.jpg", provenance=Provenance(model="GPT-4o", reported_model="gpt-4o-2024", cost="0.002"))
+    row = rendering.row(rendering.summary(real[0].record))
+    assert [cell.plain for cell in row][3:6:2] == ["gpt-4o-2024", "$0.002000"]
+
+
+def test_missing_eyes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert demo_view.NO_EYES not in totals(report(all_right()))
+    monkeypatch.setattr(demo_view.eyes, "missing", lambda: ("rapidocr",))
+    assert demo_view.NO_EYES in totals(report(all_right()))
 
 
 def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:

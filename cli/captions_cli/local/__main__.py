@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         port=options.port,
         maximum_workers=options.maximum_workers,
         visibility_scale=options.visibility_scale,
+        endpoint_arguments=("--eyes",) if options.eyes else (),
     )
     with stack:
         gc.freeze()  # moto's modules need no second look at every collection
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="of the AWS APIs; 0 takes a free one (default)")
     parser.add_argument("--endpoint", help="base URL of a model endpoint; the local one without it")
     parser.add_argument("--latency-scale", type=float, default=0.1, help="multiplies the local endpoint's latencies")
+    parser.add_argument("--eyes", action="store_true", help="let small models look at pictures in the local endpoint")
     parser.add_argument("--parameter", type=_pair, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--maximum-workers", type=int, help="worker processes of all functions together")
     parser.add_argument("--visibility-scale", type=float, default=1.0, help="multiplies visibility timeouts")

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             quality={name: float(value) for name, _, value in (pair.rpartition("=") for pair in options.quality)},
             assumed_input_price=options.assume_input_price,
             log=options.log,
+            eyes=options.eyes,
             media_hosts=frozenset(options.media_host),
             max_audio_s=options.max_audio_seconds,
             speech_workers=options.speech_workers,
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quality", action="append", default=[], metavar="MODEL=0.8", help="have MODEL err so much")
     parser.add_argument("--assume-input-price", type=Decimal, help="dollars per million tokens where none is published")
     parser.add_argument("--log", type=Path, help="append finished requests to this file as JSON lines")
+    parser.add_argument("--eyes", action="store_true", help="let small models look at pictures")
     parser.add_argument("--media-host", action="append", default=[], help="fetch media from this host too")
     parser.add_argument("--max-audio-seconds", type=float, default=Options.max_audio_s)
     parser.add_argument("--speech-workers", type=int, default=Options.speech_workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 class MediaError(Exception):
@@ -43,3 +43,16 @@ class Description:
     duration_s: float | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
     """What was measured, by the names that a wanted shape may ask for it; lists of mappings for lists of objects."""
+    model: str = ""
+    """The small models that looked or listened; `pixels` where no model recognised anything."""
+
+
+class Describer(Protocol):
+    """What looks at pictures; it is called from several threads at once."""
+
+    def describe(self, data: bytes, max_pixels: int) -> Description:
+        """Return the description of an encoded picture, the same for the same bytes.
+
+        Raises:
+            MediaError: not a picture, broken, truncated, or of more than `max_pixels` pixels.
+        """

@@ -22,6 +22,7 @@ from captions_cli.local.model_endpoint.description import Description, MediaErro
 
 Floats = npt.NDArray[np.float32]
 
+NAME = "pixels"
 CLOSING = "(described from pixels by the local model)"
 
 # Colours and layout are measured on a copy of this side, strokes of text on a larger one.
@@ -68,7 +69,7 @@ _TO_OKLAB: Floats = np.array(
 ) * np.array([100.0, _CHROMA_SCALE, _CHROMA_SCALE], dtype=np.float32)
 # Shares of even ground: drawings and charts have more, photos less.
 _DRAWN_FLATNESS = 0.6
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _EXIF_TEXT = re.compile(r"[^\w .,+\-/()]")
 
 
@@ -112,17 +113,29 @@ class Facts:
     located: bool
 
 
+class Pixels:
+    """The describer that recognises nothing."""
+
+    def describe(self, data: bytes, max_pixels: int) -> Description:
+        """Return what `describe` does."""
+        return describe(data, max_pixels)
+
+
 def describe(data: bytes, max_pixels: int = 50_000_000) -> Description:
     """Return the description of an encoded picture.
 
     Raises:
         MediaError: not a picture, broken, truncated, or of more than `max_pixels` pixels.
     """
-    image, exif = _decoded(data, max_pixels)
-    facts = measure_image(image, frames=image.info["frames"], exif=exif, size=image.info["full_size"])
+    image = decoded(data, max_pixels)
+    return description_of(image, facts_of(image))
+
+
+def description_of(image: Image.Image, facts: Facts) -> Description:
+    """Return the description of a decoded picture by its facts."""
     short, more = phrase(facts)
     # Photos have no even ground for bars to stand on, and need not be searched for any.
-    standing = bars.found(_on_white(image)[0]) if facts.flatness > _DRAWN_FLATNESS else ()
+    standing = bars.found(on_white(image)[0]) if facts.flatness > _DRAWN_FLATNESS else ()
     return Description(
         text=" ".join(part for part in (short, more, CLOSING) if part),
         tokens=max(4, -(-facts.width * facts.height // _PIXELS_PER_TOKEN)),
@@ -130,6 +143,7 @@ def describe(data: bytes, max_pixels: int = 50_000_000) -> Description:
         tags=tags(facts),
         facts=asdict(facts),
         measured=answers(facts, standing),
+        model=NAME,
     )
 
 
@@ -143,7 +157,7 @@ def answers(facts: Facts, standing: tuple[bars.Bar, ...] = ()) -> dict[str, Any]
             {
                 "name": f"{region.colour} area",
                 "count": 1,
-                "position": _place_words(region.x, region.y),
+                "position": place_words(region.x, region.y),
                 "details": f"{_percent(region.area)} of the frame",
             }
             for region in facts.regions
@@ -158,7 +172,7 @@ def answers(facts: Facts, standing: tuple[bars.Bar, ...] = ()) -> dict[str, Any]
     }
     if standing:
         said |= _chart(standing)
-    if _is_plain(facts):
+    if is_plain(facts):
         reason = "It is a plain field of one colour without visible content."
         said |= {"purpose": "decorative", "reason": reason, "alt": "", "long_description": ""}
     return said
@@ -182,8 +196,13 @@ def _chart(standing: tuple[bars.Bar, ...]) -> dict[str, Any]:
 
 def measure(data: bytes, max_pixels: int = 50_000_000) -> Facts:
     """Return the facts of an encoded picture. Raises `MediaError` as `describe` does."""
-    image, exif = _decoded(data, max_pixels)
-    return measure_image(image, frames=image.info["frames"], exif=exif, size=image.info["full_size"])
+    return facts_of(decoded(data, max_pixels))
+
+
+def facts_of(image: Image.Image) -> Facts:
+    """Return the facts of a picture that `decoded` returned."""
+    info = image.info
+    return measure_image(image, frames=info["frames"], exif=info["exif_facts"], size=info["full_size"])
 
 
 def measure_image(
@@ -195,7 +214,7 @@ def measure_image(
 ) -> Facts:
     """Return the facts of a decoded picture; `size` is its full size where `image` is a smaller copy."""
     width, height = size or image.size
-    rgb, transparent = _on_white(image)
+    rgb, transparent = on_white(image)
     colours_lab = _lab(_box(rgb, _COLOUR_SIDE, _COLOUR_SIDE))
     luma = _luma(rgb, _DETAIL_SIDE)
     lightness: Floats = colours_lab[..., 0]
@@ -235,7 +254,11 @@ def measure_image(
 # Decoding
 
 
-def _decoded(data: bytes, max_pixels: int) -> tuple[Image.Image, dict[str, Any]]:
+def decoded(data: bytes, max_pixels: int, side: int = _STROKE_SIDE) -> Image.Image:
+    """Return an upright picture, a JPEG one decoded to `side` pixels or little more.
+
+    Its `info` holds `full_size`, the number of `frames`, and `exif_facts`. Raises `MediaError` as `describe` does.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns of pixel bombs; the limit below is ours and exact.
@@ -249,7 +272,7 @@ def _decoded(data: bytes, max_pixels: int) -> tuple[Image.Image, dict[str, Any]]
             exif = _exif_facts(image)
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in {5, 6, 7, 8}
             if image.format == "JPEG":
-                image.draft("RGB", (_STROKE_SIDE, _STROKE_SIDE))
+                image.draft("RGB", (side, side))
             image.load()
             upright = ImageOps.exif_transpose(image)
     except MediaError:
@@ -259,7 +282,8 @@ def _decoded(data: bytes, max_pixels: int) -> tuple[Image.Image, dict[str, Any]]
         raise MediaError("invalid_image", message) from error
     upright.info["full_size"] = (height, width) if turned else (width, height)
     upright.info["frames"] = frames
-    return upright, exif
+    upright.info["exif_facts"] = exif
+    return upright
 
 
 def _exif_facts(image: Image.Image) -> dict[str, Any]:
@@ -279,7 +303,7 @@ def _exif_facts(image: Image.Image) -> dict[str, Any]:
     return facts
 
 
-def _on_white(image: Image.Image) -> tuple[Image.Image, float]:
+def on_white(image: Image.Image) -> tuple[Image.Image, float]:
     """Return the picture as RGB on white, and the share of it that is transparent."""
     if image.mode in {"I", "I;16", "I;16B", "I;16L", "F"}:
         values = np.asarray(image, dtype=np.float32)
@@ -317,6 +341,11 @@ def _lab(image: Image.Image) -> Floats:
 
 
 # Colour
+
+
+def colour_grid(image: Image.Image, side: int = _GRID // 2) -> list[list[str]]:
+    """Return the names of the colours of `side` rows of as many cells of an RGB picture."""
+    return [[colour_name(*cell) for cell in row] for row in _lab(_box(image, side, side)).tolist()]
 
 
 def colour_name(lightness: float, a: float, b: float) -> str:
@@ -533,11 +562,11 @@ def _symmetric(grid: Floats) -> bool:
 
 def phrase(facts: Facts) -> tuple[str, str]:
     """Return two sentences: what the picture looks like, and how it is made."""
-    if _is_plain(facts):
+    if is_plain(facts):
         name = facts.colours[0][0]
-        article = "An" if _format_name(facts)[0] in "aeiou" else "A"
+        article = "An" if format_name(facts)[0] in "aeiou" else "A"
         tone = f"lightness {facts.lightness:.0f} of 100"
-        return f"{article} {_format_name(facts)} field of plain {name} without visible content, {tone}.", _exif_words(
+        return f"{article} {format_name(facts)} field of plain {name} without visible content, {tone}.", _exif_words(
             facts
         )
     first = _text_sentence(facts) if facts.text_lines else _picture_sentence(facts)
@@ -546,7 +575,7 @@ def phrase(facts: Facts) -> tuple[str, str]:
 
 def tags(facts: Facts) -> tuple[str, ...]:
     """Return single words for what was measured, for indexes and tag fields."""
-    found = [_format_name(facts), *(name for name, share in facts.colours[:3] if share >= 0.1)]
+    found = [format_name(facts), *(name for name, share in facts.colours[:3] if share >= 0.1)]
     found.append("dark" if facts.lightness < 38 else "bright" if facts.lightness > 80 else "mid-toned")
     if facts.chroma < 5:
         found.append("monochrome")
@@ -556,16 +585,18 @@ def tags(facts: Facts) -> tuple[str, ...]:
         found.append("text")
     if facts.horizon is not None:
         found.append("horizon")
-    if _is_plain(facts):
+    if is_plain(facts):
         found.append("plain")
     return tuple(dict.fromkeys(found))
 
 
-def _is_plain(facts: Facts) -> bool:
+def is_plain(facts: Facts) -> bool:
+    """Return whether a picture is a field of one colour."""
     return facts.contrast < 3 and facts.detail < 0.001 and not facts.regions
 
 
-def _format_name(facts: Facts) -> str:
+def format_name(facts: Facts) -> str:
+    """Return the name of the frame's proportions."""
     ratio = facts.width / facts.height
     if ratio > 2.2:
         return "panoramic"
@@ -604,7 +635,7 @@ def _kind_words(facts: Facts) -> str:
 
 
 def _picture_sentence(facts: Facts) -> str:
-    name = _format_name(facts)
+    name = format_name(facts)
     article = "An" if name[0] in "aeiou" else "A"
     sentence = f"{article} {name}, {_kind_words(facts)}, {_colour_words(facts)}"
     return f"{sentence}; {_layout_words(facts)}."
@@ -632,14 +663,15 @@ def _region_words(facts: Facts) -> str:
         "a small" if main.area < 0.05 else "a" if main.area < 0.2 else "a large" if main.area < 0.45 else "a dominant"
     )
     others = len(facts.regions) - 1
-    words = f"{size} {main.colour} area {_place_words(main.x, main.y)} stands out ({_percent(main.area)} of the frame)"
+    words = f"{size} {main.colour} area {place_words(main.x, main.y)} stands out ({_percent(main.area)} of the frame)"
     if others == 0:
         return words
-    number = _NUMBERS[others] if others < len(_NUMBERS) else "many"
+    number = NUMBERS[others] if others < len(NUMBERS) else "many"
     return f"{words}, besides {number} smaller {'one' if others == 1 else 'ones'}"
 
 
-def _place_words(x: float, y: float) -> str:
+def place_words(x: float, y: float) -> str:
+    """Return where a point is, given in shares of the frame from its upper left corner."""
     column = "left" if x < 0.4 else "right" if x > 0.6 else ""
     row = "upper" if y < 0.4 else "lower" if y > 0.6 else ""
     if not row and not column:
@@ -663,7 +695,7 @@ def _height_words(share: float) -> str:
 
 def _text_sentence(facts: Facts) -> str:
     ground = "dark strokes on a light ground" if facts.dark_on_light else "light strokes on a dark ground"
-    name = _format_name(facts)
+    name = format_name(facts)
     article = "An" if name[0] in "aeiou" else "A"
     many = "about " + (str(round(facts.text_lines, -1)) if facts.text_lines >= 15 else str(facts.text_lines))
     return (

@@ -9,6 +9,7 @@ from typing import Any
 from captions_cli.local.model_endpoint import pixels
 from captions_cli.local.model_endpoint.description import Description, Segment
 
+EAR = "pocketsphinx"
 UNSURE = "(recognised with low confidence by the local model, which knows English only)"
 # Qwen3-Omni encodes sound at 12.5 tokens a second (arXiv 2509.17765).
 _TOKENS_PER_SECOND = 12.5
@@ -32,6 +33,7 @@ def sound(heard: Mapping[str, Any]) -> Description:
         segments=segments,
         duration_s=duration,
         measured=_answers(heard, segments, duration),
+        model=EAR,
     )
 
 
@@ -98,6 +100,7 @@ def film(seen: Mapping[str, Any], heard: Mapping[str, Any] | None) -> Descriptio
         segments=sound(heard).segments if heard is not None else (),
         duration_s=duration,
         measured=measured,
+        model=pixels.NAME if heard is None else f"{pixels.NAME}+{EAR}",
     )
 
 

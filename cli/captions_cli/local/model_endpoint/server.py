@@ -34,7 +34,7 @@ from pydantic import ValidationError
 
 from captions.gateway.catalogue import Catalogue, Dialect, Latency, Modality, Model, Part
 from captions.gateway.catalogue import load as load_catalogue
-from captions_cli.local.model_endpoint import embedding, prose, quality, structured, transcript
+from captions_cli.local.model_endpoint import embedding, eyes, prose, quality, structured, transcript
 from captions_cli.local.model_endpoint import faults as fault_kinds
 from captions_cli.local.model_endpoint.description import Description, MediaError
 from captions_cli.local.model_endpoint.faults import Fault, FaultBook
@@ -122,6 +122,8 @@ class Options:
     """Dollars per million prompt tokens for models without a published price, so that their cost can be reported."""
     log: Path | None = None
     """Append every finished request to this file as a JSON line."""
+    eyes: bool = False
+    """Small models look at pictures, which are described from their pixels otherwise; see `eyes.missing`."""
     media_hosts: frozenset[str] = frozenset()
     """Hosts besides the loopback that media may be fetched from."""
     quality: Mapping[str, float] = field(default_factory=dict)
@@ -141,6 +143,8 @@ class Endpoint:
             raise ValueError(
                 f"unknown dialect {self.options.dialect!r}; known: {', '.join(sorted(catalogue.dialects))}"
             )
+        if self.options.eyes and (absent := eyes.missing()):
+            raise ValueError(f"the small models need packages that are not installed: {', '.join(absent)}")
         self.models = _served_models(catalogue, self.options)
         self.witness = Witness(self.options.log)
         self.faults = FaultBook(self.options.seed)
@@ -148,6 +152,7 @@ class Endpoint:
         self._strict = self.options.dialect != "openai"
         self._largest_body = max((model.max_body for model in self.models.values() if model.chats), default=0)
         self._viewer = Viewer(
+            eyes=self.options.eyes,
             max_image_pixels=self.options.max_image_pixels,
             max_audio_s=self.options.max_audio_s,
             speech_workers=self.options.speech_workers,
@@ -174,6 +179,7 @@ class Endpoint:
         bound = self._server.sockets[0].getsockname()
         name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         self.url = f"http://{name}:{bound[1]}/v1"
+        self._viewer.warm()
         return self.url
 
     async def stop(self) -> None:
@@ -433,7 +439,7 @@ class Endpoint:
         return Answer(
             id=f"chatcmpl-local-{entry.fields['id']:08d}",
             created=int(time.time()),
-            model=call.model,
+            model=_answered_by(described),
             text=text,
             finish_reason=finish,
             usage=usage,
@@ -811,6 +817,12 @@ def _mid_stream_error(entry: Entry, fault: Fault) -> dict[str, Any]:
     message = fault.text or "The upstream model stopped while it answered."
     entry.note_error("server_error", message)
     return {"error": {"message": message, "type": "server_error", "code": "server_error", "param": None}}
+
+
+def _answered_by(described: Sequence[Description]) -> str:
+    """Return what the answer's `model` says: what really looked, listened or wrote, whatever model was asked for."""
+    names = dict.fromkeys(description.model for description in described)
+    return f"local/{'+'.join(names) if names else prose.NAME}"
 
 
 def _certainty(described: Sequence[Description]) -> float | None:
