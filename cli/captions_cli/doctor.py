@@ -14,7 +14,7 @@ from http.client import HTTPException
 from typing import Any, Literal
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
-from captions_cli import alarms, deploying, drift, endpoint_models, redriving
+from captions_cli import alarms, deploying, drift, endpoint_models, redriving, setting_prices
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
 
@@ -261,7 +261,7 @@ def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
         yield "problem", f"{url} cannot be reached from here: {reason}", remedy
         return
     try:
-        comparison = compare_with_endpoint(catalogue, listed if isinstance(listed, Mapping) else {}, url)
+        comparison = compare_with_endpoint(catalogue, listed, url)
     except CatalogueError as error:
         yield "problem", f"{url}: {error}", "give the base URL of an OpenAI-compatible endpoint, with its /v1"
         return
@@ -285,6 +285,36 @@ def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
     else:
         remedy = "name models that it offers in the policy's tiers, or in ImageModels: `captions models` lists them"
         yield "problem", f"{url} offers none of the stack's models", remedy
+
+
+def _prices(stack: Stack) -> _Said:
+    """What calls cost can be told: the models in use have prices, in the catalogue or at the endpoint's own word."""
+    try:
+        catalogue = endpoint_models.catalogue_of(stack)
+    except CommandError:
+        catalogue = load()
+    yield from without_price(stack, catalogue)
+
+
+def without_price(stack: Stack, catalogue: Catalogue) -> _Said:
+    """Name the models in use whose price is missing, and what to do: take it from the endpoint, or give it."""
+    urls = endpoint_models.endpoints(stack, os.environ)
+    used = [name for name in _asked_of(stack) if name in catalogue.models and catalogue.models[name].enabled]
+    served = {name: [one for url in urls if (one := catalogue.served(name, url)) is not None] for name in used}
+    missing = [name for name, entries in served.items() if any(not model.priced for model, _ in entries)]
+    if not missing:
+        yield "ok", f"the stack's {len(used)} models have prices", ""
+        return
+    try:
+        listed = setting_prices.offered(endpoint_models.compare(stack))
+    except CommandError:
+        listed = {}  # `endpoint` tells what is the matter with it
+    given = [name for name in missing if name in listed]
+    message = f"{', '.join(missing)}: no full price is known, so that costs are lower bounds"
+    remedy = f"captions models --set-price '{next((name for name in missing if name not in given), missing[0])}=IN,OUT'"
+    if given:
+        remedy = f"captions models --take-prices writes what the endpoint lists of {', '.join(given)}; else {remedy}"
+    yield "warning", message, f"{remedy}, in dollars per million tokens"
 
 
 def _asked_of(stack: Stack) -> list[str]:
@@ -373,6 +403,7 @@ CHECKS: Mapping[str, Callable[[Stack], _Said]] = {
     "permissions": _permissions,
     "overrides": _overrides,
     "endpoint": _endpoint,
+    "prices": _prices,
     "concurrency": _concurrency,
     "dead letters": _dead_letters,
     "alarms": _alarms,

@@ -10,9 +10,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from captions.gateway import price_lists
 from captions.gateway.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import classify_error_object, classify_status
+from captions.gateway.price_lists import Price
 from captions.overrides import UnreadableError, read
 from captions_cli import loopback
 from captions_cli.errors import CommandError, ExitCode, explain
@@ -42,10 +44,7 @@ def compare(stack: Stack, env: Mapping[str, str] | None = None) -> list[Offer]:
     """
     env = os.environ if env is None else env
     catalogue = catalogue_of(stack)
-    return [
-        Offer(url, catalogue, _compared(catalogue, url, _listed(url, key(stack, url, env))))
-        for url in endpoints(stack, env)
-    ]
+    return [Offer(url, catalogue, _compared(catalogue, url, key(stack, url, env))) for url in endpoints(stack, env)]
 
 
 def endpoints(stack: Stack, env: Mapping[str, str]) -> list[str]:
@@ -109,15 +108,24 @@ def catalogue_with(file: Path | None) -> Catalogue:
         raise CommandError(f"{file}: {error}", ExitCode.USAGE) from error
 
 
-def _listed(url: str, key: str) -> Mapping[str, Any]:
+def _listed(url: str, key: str) -> object:
     try:
-        found = ask(f"{url}/models", key)
+        return ask(f"{url}/models", key)
     except urllib.error.HTTPError as error:
         raise CommandError(f"{url} answered {error.code} {error.reason} to /models", ExitCode.UNREACHABLE) from error
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CommandError(f"{url} does not list its models: {reason}", ExitCode.UNREACHABLE) from error
-    return found if isinstance(found, Mapping) else {}
+
+
+def prices(url: str, key: str, listed: object) -> Mapping[str, Price]:
+    """The prices that an endpoint tells: in its list of models, or where LiteLLM's proxy has them."""
+    if found := price_lists.prices(listed):
+        return found
+    try:
+        return price_lists.prices(ask(f"{url}/model/info", key))
+    except (OSError, ValueError, HTTPException):
+        return {}
 
 
 def ask(url: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -174,8 +182,9 @@ def serves(url: str, key: str, catalogue: Catalogue, names: Sequence[str]) -> tu
     return name, True if said.get("choices") else None
 
 
-def _compared(catalogue: Catalogue, url: str, listed: Mapping[str, Any]) -> Comparison:
+def _compared(catalogue: Catalogue, url: str, key: str) -> Comparison:
+    listed = _listed(url, key)
     try:
-        return compare_with_endpoint(catalogue, listed, url)
+        return compare_with_endpoint(catalogue, listed, url, prices(url, key, listed))
     except CatalogueError as error:
         raise CommandError(f"{url}: {error}", ExitCode.UNREACHABLE) from error

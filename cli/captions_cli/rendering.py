@@ -496,6 +496,7 @@ def offer(endpoint: str, catalogue: Catalogue, comparison: Comparison) -> dict[s
                 "context": model.context,
                 "input_price": _text(model.input_price),
                 "output_price": _text(model.output_price),
+                "priced_on": model.priced_on.isoformat() if model.priced_on else None,
                 "offered": model.name in comparison.present,
                 "endpoint_context": comparison.contexts.get(model.name),
             }

@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str] = []
+        self.pages: dict[str, bytes] = {}
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
@@ -36,7 +37,11 @@ class Handler(BaseHTTPRequestHandler):
         server = cast(Server, self.server)
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         server.asked.append(json.loads(sent)["model"] if sent else self.path)
-        status, body = (200, server.listed) if not sent else (server.status, json.dumps(server.said).encode())
+        status, body = (
+            (200, server.pages.get(self.path, server.listed))
+            if not sent
+            else (server.status, json.dumps(server.said).encode())
+        )
         if server.moved_to:
             status = 307
         self.send_response(status)

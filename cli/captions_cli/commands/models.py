@@ -14,11 +14,23 @@ app = typer.Typer()
 
 
 @app.command()
-def models(ctx: typer.Context) -> None:
-    """Show the model catalogue beside what the stack's endpoint offers."""
+def models(
+    ctx: typer.Context,
+    set_price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=INPUT,OUTPUT", help="Dollars per million tokens, written to the models override."),
+    ] = None,
+    take_prices: Annotated[
+        bool, typer.Option("--take-prices", help="Write what endpoints list of models that have no price.")
+    ] = False,
+) -> None:
+    """Show the model catalogue beside what the stack's endpoint offers, or give models their prices."""
     from captions_cli import endpoint_models, rendering
 
     given: Globals = ctx.obj
+    if set_price or take_prices:
+        _set_prices(given, set_price or [], take=take_prices)
+        return
     offers = endpoint_models.compare(given.stack())
     if given.json:
         rendering.print_json([rendering.offer(offer.endpoint, offer.catalogue, offer.comparison) for offer in offers])
@@ -28,6 +40,28 @@ def models(ctx: typer.Context) -> None:
         rendering.print_table(rendering.models(offer.catalogue, offer.comparison))
         if offer.comparison.new:
             say(f"{len(offer.comparison.new)} more that the catalogue does not know, see --output json")
+
+
+def _set_prices(given: Globals, told: list[str], *, take: bool) -> None:
+    from datetime import UTC, datetime
+
+    from captions_cli import endpoint_models, rendering, setting_prices
+
+    stack = given.stack()
+    prices = setting_prices.offered(endpoint_models.compare(stack)) if take else {}
+    prices |= setting_prices.parse(told, endpoint_models.catalogue_of(stack))
+    if not prices:
+        raise CommandError("the endpoint lists no price that the catalogue lacks", ExitCode.UNREACHABLE)
+    today = datetime.now(UTC).date()
+    where = setting_prices.write(stack, prices, today)
+    if given.json:
+        texts = {name: {"input_price": price.input, "output_price": price.output} for name, price in prices.items()}
+        rendering.print_json({"written_to": where, "priced_on": today.isoformat(), "models": texts})
+        return
+    for name, price in prices.items():
+        sides = {"input": price.input, "output": price.output}
+        known = " and ".join(f"${dollars:f} of {side}" for side, dollars in sides.items() if dollars is not None)
+        say(f"{rendering.one_line(name)}: {known} per million tokens, as of {today}, in {where}")
 
 
 @app.command("alt-texts")

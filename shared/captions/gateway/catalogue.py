@@ -15,7 +15,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from datetime import date
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from types import MappingProxyType
@@ -23,6 +24,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from captions.gateway import price_lists
+from captions.gateway.price_lists import Price
 from captions.once import once
 from captions.overrides import laid_over
 
@@ -53,8 +56,6 @@ _TRANSCRIPTIONS: frozenset[Part] = frozenset({"audio_transcriptions"})
 
 Structured = Literal["json_schema", "json_object", "none"]
 """The strongest `response_format` a model takes: a schema it must keep to, any JSON object, or none at all."""
-
-_PER_MILLION = Decimal(1_000_000)
 
 
 class CatalogueError(Exception):
@@ -110,6 +111,8 @@ class Model(_Entry):
     cached_input_price: Decimal | None = Field(default=None, ge=0)
     output_price: Decimal | None = Field(default=None, ge=0)
     minute_price: Decimal | None = Field(default=None, ge=0)
+    priced_on: date | None = None
+    """When the prices were read where they are published."""
     context: int = Field(gt=0)
     latency: Mapping[Modality, Latency] = Field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
@@ -133,6 +136,11 @@ class Model(_Entry):
                 if not self.takes & _PARTS_OF[modality]:
                     raise ValueError(f"{self.name} understands {modality} but takes no part that carries it")
         return self
+
+    @property
+    def priced(self) -> bool:
+        """Whether what a call costs can be told from its tokens or seconds."""
+        return self.minute_price is not None or None not in (self.input_price, self.output_price)
 
     @property
     def chats(self) -> bool:
@@ -339,21 +347,24 @@ class Comparison:
 
 
 def compare_with_endpoint(
-    catalogue: Catalogue, models_payload: Mapping[str, Any], base_url: str | None = None
+    catalogue: Catalogue,
+    models_payload: object,
+    base_url: str | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> Comparison:
     """Compare the catalogue with the body of an endpoint's `GET /v1/models`.
 
-    Prices are read where the endpoint lists them as OpenRouter does (`pricing.prompt` and `pricing.completion`, dollars
-    per token, https://openrouter.ai/docs/api-reference/list-available-models); contexts from `context_length` or vLLM's
-    `max_model_len`. With `base_url` only what this endpoint is to serve is compared, by its own names.
+    Prices are read in the shapes that `price_lists` knows, unless `prices` has them by the endpoint's names; contexts
+    from `context_length` or vLLM's `max_model_len`. With `base_url` only what this endpoint is to serve is compared, by
+    its own names.
 
     Raises:
         CatalogueError: the payload is not a list of models.
     """
-    data = models_payload.get("data")
-    if not isinstance(data, list):
+    offered = price_lists.entries(models_payload)
+    if offered is None:
         raise CatalogueError("the endpoint's answer to /v1/models is not a list of models")
-    offered = {entry["id"]: entry for entry in data if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)}
+    listed = price_lists.prices(models_payload) if prices is None else prices
     wanted: dict[str, str] = {}
     for name, model in catalogue.models.items():
         if not model.enabled:
@@ -367,7 +378,8 @@ def compare_with_endpoint(
         entry = offered.get(theirs)
         if entry is None:
             continue
-        changes.extend(_price_changes(catalogue.models[name], entry))
+        if theirs in listed:
+            changes.extend(_price_changes(catalogue.models[name], listed[theirs]))
         context = entry.get("context_length") or entry.get("max_model_len")
         if isinstance(context, int) and context < catalogue.models[name].context:
             contexts[name] = context
@@ -380,28 +392,13 @@ def compare_with_endpoint(
     )
 
 
-def _price_changes(model: Model, entry: Mapping[str, Any]) -> list[PriceChange]:
-    pricing = entry.get("pricing")
-    if not isinstance(pricing, Mapping):
-        return []
-    changes = []
-    sides: tuple[tuple[Literal["input", "output"], str, Decimal | None], ...] = (
-        ("input", "prompt", model.input_price),
-        ("output", "completion", model.output_price),
+def _price_changes(model: Model, price: Price) -> list[PriceChange]:
+    sides: tuple[tuple[Literal["input", "output"], Decimal | None, Decimal | None], ...] = (
+        ("input", model.input_price, price.input),
+        ("output", model.output_price, price.output),
     )
-    for what, field, ours in sides:
-        theirs = _per_million(pricing.get(field))
-        if theirs is not None and theirs != ours:
-            changes.append(PriceChange(model=model.name, what=what, catalogue=ours, endpoint=theirs))
-    return changes
-
-
-def _per_million(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        price = Decimal(str(value)) * _PER_MILLION
-    except InvalidOperation:
-        return None
-    # A negative price is how OpenRouter marks "depends on the model that is picked".
-    return price.normalize() if price.is_finite() and price >= 0 else None
+    return [
+        PriceChange(model=model.name, what=what, catalogue=ours, endpoint=theirs)
+        for what, ours, theirs in sides
+        if theirs is not None and theirs != ours
+    ]
