@@ -407,8 +407,10 @@ def _demote(me: Announcement, rivals: list[Claim], clock: Clock) -> Generator[St
     """
     remaining = []
     for claim in rivals:
-        if claim.lease_until > clock.now() or not (yield _move(claim, "DEAD", 0.0)):
-            remaining.append(claim)  # noqa: PERF401 - a comprehension cannot yield
+        # Only a leader may have been written down by its record, and be retired: it returns with a new edition.
+        ended: ClaimState = "YIELD" if claim.state == "OPEN" else "DEAD"
+        if claim.lease_until > clock.now() or not (yield _move(claim, ended, 0.0)):
+            remaining.append(claim)
     if any(claim.id < me.id and claim.lease_until > clock.now() for claim in remaining):
         return remaining, True
     undecided = []
