@@ -14,6 +14,7 @@ from http.client import HTTPException
 from typing import Any, Literal
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
+from captions.near_duplicates import Splits
 from captions_cli import alarms, deploying, drift, endpoint_models, redriving, setting_prices
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
@@ -369,6 +370,22 @@ def _concurrency(stack: Stack) -> _Said:
     yield level, f"Lambda lets this account run {free} invocations at once; the stack takes up to {wanted}", remedy
 
 
+def _cache(stack: Stack) -> _Said:
+    """What the functions noted of pictures paid for twice, and of prompts that were not the same everywhere."""
+    splits = Splits(stack.client("dynamodb"), stack.output("FingerprintsTableName"))
+    twins, versions = splits.twins(), splits.versions()
+    for pair in twins:
+        remedy = 'copies take either caption; see docs/operation.md, "A cache that split"'
+        yield "warning", f"{' and '.join(pair.assets)} match each other and were both paid for", remedy
+    for found in versions:
+        at = datetime.fromtimestamp(found.seen_at, UTC)
+        remedy = 'it passes after a deployment; else see docs/operation.md, "A cache that split"'
+        message = f"until {at:%Y-%m-%d %H:%M} UTC {found.ask} was asked with {' and '.join(found.versions)} at once"
+        yield "warning", message, remedy
+    if not twins and not versions:
+        yield "ok", "no picture was paid for twice, and each ask has one prompt version", ""
+
+
 def _dead_letters(stack: Stack) -> _Said:
     names = [*redriving.DEAD_LETTER_QUEUES.items(), (redriving.RULE_QUEUE, "rule")]
     found = {name: redriving.depth(stack.client("sqs"), stack.output(output)) for output, name in names}
@@ -405,6 +422,7 @@ CHECKS: Mapping[str, Callable[[Stack], _Said]] = {
     "endpoint": _endpoint,
     "prices": _prices,
     "concurrency": _concurrency,
+    "cache": _cache,
     "dead letters": _dead_letters,
     "alarms": _alarms,
 }

@@ -39,6 +39,7 @@ KEY_MAX_AGE_SECONDS = 10
 def intake() -> Intake:
     """The dedupe function's logic."""
     from captions.config.policy import from_parameters
+    from captions.near_duplicates import Splits
     from captions.pipeline.ingest import Intake
 
     settings = IntakeSettings.from_env()
@@ -49,6 +50,7 @@ def intake() -> Intake:
         neighbours=_neighbours(settings, settings.near_duplicates),
         queues=Queues(client("sqs")),
         notifier=Notifier(client("events"), settings.event_bus_name),
+        splits=Splits(client("dynamodb"), settings.fingerprints_table),
         policies=_policies(settings.policy_override, from_parameters(language=settings.language)).current,
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from captions.completion_events import Notifier
 from captions.config.environment import IntakeSettings
-from captions.near_duplicates import Neighbours
+from captions.near_duplicates import Neighbours, Splits
 from captions.pipeline.ingest import Intake
 from captions.queues import Queues
 from captions.records.table import Records
@@ -85,6 +85,7 @@ def dedupe(aws: Aws) -> Dedupe:
         neighbours=neighbours,
         queues=Queues(aws.sqs),
         notifier=Notifier(aws.events, "captions"),
+        splits=Splits(aws.dynamodb, "fingerprints", clock),
         now=clock,
     )
     return Dedupe(aws, intake, records, neighbours, clock)

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 from werkzeug.wrappers import Response
 
+from captions.aws.dynamodb import to_item
+from captions.near_duplicates import splits
 from captions.records.record import Record
 from captions.records.table import Records
 from captions_cli import alarms, reconciling, synthetic
@@ -142,11 +144,43 @@ class TestDoctor:
         problems = [it for each in found.values() for it in each if it["level"] == "problem"]
         assert problems == []
         assert ran.exit_code == 0
-        for check in ("identity", "clock", "stack", "drift", "bucket", "rule", "functions", "endpoint", "dead letters"):
+        sound = (
+            "identity",
+            "clock",
+            "stack",
+            "drift",
+            "bucket",
+            "rule",
+            "functions",
+            "endpoint",
+            "cache",
+            "dead letters",
+        )
+        for check in sound:
             assert {it["level"] for it in found[check]} == {"ok"}, found[check]
         # The AWS stand-in does not simulate policies: that is said, not passed over.
         assert found["permissions"][0]["level"] == "unknown"
         assert "cannot be asked" in found["permissions"][0]["message"]
+
+    def test_a_cache_that_split_is_told_with_the_pictures_and_the_prompts(
+        self, captions: Captions, local: LocalStack
+    ) -> None:
+        table, now = local.outputs["FingerprintsTableName"], time.time()
+        later = {"expires_at": int(now) + 3600}
+        claims = [{"pk": f"c#{id_}", "sk": "claim", "state": "READY", **later} for id_ in ("a", "b")]
+        twins = {"pk": splits.TWINS, "sk": "a#b", "assets": ["bucket/a.jpg", "bucket/b.jpg"], "seen_at": now, **later}
+        versions = {"pk": splits.VERSIONS, "sk": "caption", "v#caption-1": now, "v#caption-2": now - 9, **later}
+        for item in (*claims, twins, versions):
+            local.client("dynamodb").put_item(TableName=table, Item=to_item(item))
+        try:
+            found = findings(captions("doctor", "--output", "json"))["cache"]
+        finally:
+            for item in (*claims, twins, versions):
+                key = to_item({name: item[name] for name in ("pk", "sk")})
+                local.client("dynamodb").delete_item(TableName=table, Key=key)
+        assert [it["level"] for it in found] == ["warning", "warning"]
+        assert "bucket/a.jpg and bucket/b.jpg" in found[0]["message"]
+        assert "caption was asked with caption-1 and caption-2" in found[1]["message"]
 
     def test_a_bucket_that_tells_nobody_and_a_rule_that_is_off_are_found(
         self, captions: Captions, local: LocalStack, stack: Stack

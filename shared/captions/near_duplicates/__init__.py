@@ -2,5 +2,6 @@
 
 from captions.near_duplicates.index import Neighbours
 from captions.near_duplicates.protocol import Announcement, Claim, Contended, Follow, Hit, Lead, Outcome, claim_id
+from captions.near_duplicates.splits import Splits
 
-__all__ = ["Announcement", "Claim", "Contended", "Follow", "Hit", "Lead", "Neighbours", "Outcome", "claim_id"]
+__all__ = ["Announcement", "Claim", "Contended", "Follow", "Hit", "Lead", "Neighbours", "Outcome", "Splits", "claim_id"]

@@ -35,6 +35,8 @@ UNDECIDED_TTL_SECONDS = 7 * 86_400
 """How long a claim without a result is kept; longer than any upload is tried."""
 MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
+MOST_COMPARED = 4
+"""Exemplars besides the one that was hit whose evidence is read to see whether they match it."""
 BATCH_WRITE = 25
 BATCH_GET = 100
 
@@ -74,11 +76,24 @@ class Neighbours:
         `scope` holds everything that must be equal for a caption to be shared. Blocks up to PATIENCE_SECONDS.
         """
         me = self._announcement(scope, upload, fingerprint)
-        found = self._run(protocol.probe(me, self._same(me), self._clock, ("exact",) if me.phash is None else _FIRST))
+        same = self._same(me, me.evidence)
+        found = self._run(protocol.probe(me, same, self._clock, ("exact",) if me.phash is None else _FIRST))
         if found is None and (probes := fingerprint.probes(self._policy)):
-            me = replace(me, probes=probes)
-            found = self._run(protocol.probe(me, self._same(me), self._clock, ("reframed",)))
-        return found or self._run(protocol.decide(me, self._same(me), self._clock))
+            me, same = replace(me, probes=probes), self._same(me, me.evidence, probes)
+            found = self._run(protocol.probe(me, same, self._clock, ("reframed",)))
+        return found or self._run(protocol.decide(me, same, self._clock))
+
+    def twins(self, hit: Hit) -> list[Claim]:
+        """Return the exemplars that match the one that was hit, so that a picture was paid for more than once.
+
+        What one upload matches need not match each other: of those that it does match, some evidence is compared.
+        """
+        if not hit.also:
+            return []
+        others = hit.also[:MOST_COMPARED]
+        evidence = self._evidence(tuple((claim.id, claim.edition) for claim in (hit.claim, *others)))
+        same = self._same(hit.claim, evidence.get(hit.claim.id))
+        return [claim for claim in others if same(replace(claim, evidence=evidence.get(claim.id)))]
 
     def follow(self, claim_id: str, upload: ObjectVersion) -> Hit | Follow | None:
         """Wait for a claim's result; None when it will bring none."""
@@ -117,15 +132,17 @@ class Neighbours:
             evidence=fingerprint.evidence if near else None,
         )
 
-    def _same(self, me: Announcement) -> Callable[[Claim], bool]:
+    def _same(
+        self, me: Announcement | Claim, evidence: bytes | None, probes: tuple[bytes, ...] = ()
+    ) -> Callable[[Claim], bool]:
         def same(claim: Claim) -> bool:
             if set(me.exact) & set(claim.exact):
                 return True
-            if me.phash is None or me.evidence is None or claim.phash is None or claim.evidence is None:
+            if me.phash is None or evidence is None or claim.phash is None or claim.evidence is None:
                 return False
-            if not _near(claim.phash, (me.phash, *me.probes)):
+            if not _near(claim.phash, (me.phash, *probes)):
                 return False
-            return same_picture(me.evidence, claim.evidence, self._policy)
+            return same_picture(evidence, claim.evidence, self._policy)
 
         return same
 

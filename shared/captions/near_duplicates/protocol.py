@@ -220,9 +220,13 @@ class Lead:
 
 @dataclass(frozen=True)
 class Hit:
-    """The same picture was captioned: `claim.outcome` is the answer."""
+    """The same picture was captioned: `claim.outcome` is the answer.
+
+    `also` are further captioned claims that match it. Where one of these matches `claim`, a picture was paid for twice.
+    """
 
     claim: Claim
+    also: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,7 +269,7 @@ def probe(
         twins = yield from _twins(me, ids, same, clock)
         serving = _serving(twins, clock)
         if serving is not None:
-            answer = yield from _take(serving, me.upload)
+            answer = yield from _take(serving, twins, me.upload)
             if answer is not None:
                 return answer
         for claim in twins:
@@ -303,7 +307,7 @@ def decide(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, O
             serving = _serving(rivals, clock)
             if serving is not None:
                 yield from _stand_back(own, me)
-                answer = yield from _take(serving, me.upload)
+                answer = yield from _take(serving, rivals, me.upload)
                 if answer is not None:
                     return answer
                 break  # the leader gave up between the two reads
@@ -378,9 +382,9 @@ def _serving(twins: list[Claim], clock: Clock) -> Claim | None:
     return next(iter(ready + leading), None)
 
 
-def _take(serving: Claim, upload: ObjectVersion) -> Generator[Step, Any, Hit | Follow | None]:
+def _take(serving: Claim, twins: list[Claim], upload: ObjectVersion) -> Generator[Step, Any, Hit | Follow | None]:
     if serving.state == "READY":
-        return Hit(serving)
+        return Hit(serving, tuple(claim for claim in twins if claim.state == "READY" and claim.id != serving.id))
     return (yield from follow(serving.id, upload))
 
 

@@ -330,6 +330,8 @@ class Worker:
 
     async def _store(self, job: Job, record: Record, answered: Answered, tier: str, drafts: _Drafts) -> Ending:
         ask, output, completion = job.asked, answered.output, answered.completion
+        if job.prompt_version not in (None, ask.version):
+            telemetry.count("PromptVersionsDiffer")  # dedupe's was another one: this answer is not shared
         made = [attempt.as_dict() for attempt in answered.attempts]
         telemetry.model_calls(job.task, made)  # they were made, whatever becomes of their answer
         attempts = kept((*record.attempts, *made))

@@ -18,7 +18,7 @@ from captions.config import policy
 from captions.config.environment import IntakeSettings
 from captions.config.policy import Policy
 from captions.fingerprint import HASH_VERSION, Fingerprint, fingerprint_audio, fingerprint_image
-from captions.near_duplicates import Claim, Contended, Follow, Hit, Lead, Neighbours
+from captions.near_duplicates import Claim, Contended, Follow, Hit, Lead, Neighbours, Splits
 from captions.near_duplicates import Outcome as Answer
 from captions.near_duplicates.protocol import claim_id
 from captions.picture_class import Looks, classify
@@ -61,6 +61,7 @@ class Intake:
     neighbours: Neighbours
     queues: Queues
     notifier: Notifier
+    splits: Splits
     now: Callable[[], float] = time.time
     policies: Callable[[], Policy] | None = None
     """The policy as it stands now; None: the packaged one with the settings' language."""
@@ -250,6 +251,9 @@ class Intake:
         scope = routes.scope(upload, target.ask.identity, HASH_VERSION, self.settings)
         answer = self._claim(scope, record, fingerprint, rules)
         _log_decision(record, scope, fingerprint, answer)
+        self.splits.uses(target.ask)
+        if isinstance(answer, Hit):
+            self.splits.met_twins(answer.claim, self.neighbours.twins(answer))
         now = self.now()
         match answer:
             case Hit(claim):
