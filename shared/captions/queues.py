@@ -30,6 +30,8 @@ class Job(BaseModel):
     """The prompt the claim was made for; an answer to another one is not shared."""
     ask: Ask | None = None
     """All that is asked; None in jobs of versions that knew tasks and languages only."""
+    shared_as: str | None = None
+    """What the claim was made for where copies may be asked otherwise, as they look otherwise; None: the ask alone."""
     looks: Looks | None = None
     """What the picture looks like; None for other media, and in jobs of versions that did not look."""
     note: str | None = None

@@ -1,13 +1,17 @@
 """What an upload is asked, how its answer is judged, what people make of it, and how it is captioned anew."""
 
+import io
 import json
 from typing import Any
 
 import boto3
 import pytest
+from PIL import Image
 
+from captions import media
 from captions.config.policy import load
 from captions.overrides import UnreadableError, read
+from captions.picture_class import Looks, classify
 from captions.quality.calibration import bin_of
 from captions.queues import Job, Revisit
 from captions.records.record import MAX_RESULT_BYTES, Record
@@ -365,3 +369,87 @@ def test_a_persons_words_leave_room_for_the_longest_answer_of_a_model_beside_the
     written = reviews(shop).edit(record, "\u4e2d" * 13_333, now=shop.dedupe.clock.at)
     item = len(written.model_dump_json().encode())
     assert item + MAX_RESULT_BYTES < 400 * 1024
+
+
+def by_looks(shop: Workshop, photo: bytes, copy: bytes, task: str) -> tuple[bytes, bytes]:
+    """Let pictures that look like the photo get another task, and believe that of one of the two alone; that one first.
+
+    A copy may look otherwise than what it was made of: here less sure, elsewhere of another category.
+    """
+    surer, doubtful = sorted((photo, copy), key=lambda data: looks(data).confidence, reverse=True)
+    assert looks(surer).category == looks(doubtful).category
+    between = (looks(surer).confidence + looks(doubtful).confidence) / 2
+    assert looks(surer).confidence > between > looks(doubtful).confidence
+    rules = load(f'[auto.categories]\n{looks(surer).category} = "{task}"\n[routing]\ncategory_from = {between}')
+    shop.dedupe.intake.policies = lambda: rules
+    return surer, doubtful
+
+
+def looks(data: bytes) -> Looks:
+    picture = media.inspect(data).picture
+    assert picture is not None
+    return classify(picture)
+
+
+def half(data: bytes) -> bytes:
+    image, out = Image.open(io.BytesIO(data)), io.BytesIO()
+    image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("doubtful_first", [False, True])
+def test_copies_that_look_otherwise_share_the_answer_to_the_task_of_the_first(
+    shop: Workshop, photo: bytes, doubtful_first: bool
+) -> None:
+    surer, doubtful = by_looks(shop, photo, half(photo), "alt_text")
+    first, second = (doubtful, surer) if doubtful_first else (surer, doubtful)
+
+    assert shop.dedupe.upload("first.jpg", first) == "queued"
+    assert shop.dedupe.upload("second.jpg", second) == "waiting"
+    (job,) = shop.jobs()
+    assert job.task == ("caption" if doubtful_first else "alt_text")
+    assert shop.run(job) == "captioned"
+    assert shop.dedupe.upload("third.jpg", second) == "hit"
+
+    results = [shop.dedupe.record(f"{name}.jpg").result for name in ("first", "second", "third")]
+    assert results[0] is not None
+    assert results == [results[0]] * 3
+    assert len(shop.paid()) == 1
+
+
+def test_what_is_asked_for_by_name_gets_that_task_whatever_its_copies_got(shop: Workshop, photo: bytes) -> None:
+    surer, doubtful = by_looks(shop, photo, half(photo), "alt_text")
+    assert shop.run(*upload(shop, "a.jpg", surer)) == "captioned"
+
+    assert shop.dedupe.upload("b.jpg", doubtful, metadata={"caption-task": "caption"}) == "queued"
+    assert shop.dedupe.upload("c.jpg", doubtful, metadata={"caption-language": "de"}) == "queued"
+
+
+def test_a_task_where_every_letter_counts_is_shared_with_no_copy_that_looks_otherwise(
+    shop: Workshop, photo: bytes
+) -> None:
+    surer, doubtful = by_looks(shop, photo, half(photo), "ocr")
+    assert shop.run(*upload(shop, "a.jpg", surer)) == "captioned"
+
+    assert shop.dedupe.upload("b.jpg", doubtful) == "queued"
+    assert shop.dedupe.upload("c.jpg", surer) == "hit"
+
+
+def test_an_answer_whose_worker_died_before_it_shared_it_is_found_by_a_copy_that_looks_otherwise(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surer, doubtful = by_looks(shop, photo, half(photo), "alt_text")
+    (job,) = upload(shop, "a.jpg", surer)
+    with monkeypatch.context() as killed:
+        killed.setattr(shop.worker._handover, "settle", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        assert isinstance(shop.run_all([job])[0], OSError)
+    assert shop.dedupe.record("a.jpg").state == "captioned"
+    shop.dedupe.clock.at += shop.dedupe.intake.settings.queue_lease_seconds + 60
+
+    assert shop.dedupe.upload("b.jpg", doubtful) == "hit"
+    assert len(shop.paid()) == 1
+
+
+def upload(shop: Workshop, key: str, data: bytes) -> list[Job]:
+    assert shop.dedupe.upload(key, data) == "queued"
+    return shop.jobs()

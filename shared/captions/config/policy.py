@@ -220,6 +220,11 @@ class Policy(_Part):
         task: str = getattr(self.auto, kind)
         return task
 
+    def automatic_tasks(self, kind: str) -> frozenset[str]:
+        """Return the tasks that uploads of a kind may get for which nobody names one, whatever they look like."""
+        pictured = kind in ("image", "animation", "document")
+        return frozenset({getattr(self.auto, kind), *(self.auto.categories.values() if pictured else ())})
+
     def tier(self, key: str, kind: str, task: str, looks: Looks | None, *, tokens: int = 0) -> str:
         """Return the tier of an upload: what a rule says, the task, its length, its writing, its looks, its kind."""
         rule = self.rule(key, kind)

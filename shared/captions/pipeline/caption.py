@@ -342,6 +342,8 @@ class Worker:
             endpoint=completion.endpoint,
             prompt_version=ask.version,
             identity=ask.identity,
+            # An answer to another prompt than the claim's is shared with nobody.
+            shared_as=job.shared_as if job.prompt_version in (None, ask.version) else None,
             tier=tier,
             category=job.looks.category if job.looks else None,
             score=round(answered.kept.score, 4),

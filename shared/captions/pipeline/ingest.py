@@ -201,10 +201,11 @@ class Intake:
         record = self.records.get(claim.upload.asset)
         if record is None or record.sequencer != claim.upload.sequencer or record.state != "captioned":
             return None
-        identity = record.provenance.identity if record.provenance else None
-        if identity is None:
+        provenance = record.provenance
+        if provenance is None or provenance.identity is None:
             return None  # of a version that did not write down what it asked
-        scope = routes.scope(claim.upload, identity, HASH_VERSION, self.settings)
+        identity = provenance.identity
+        scope = routes.scope(claim.upload, provenance.shared_as or identity, HASH_VERSION, self.settings)
         if claim_id(scope, claim.upload) != claim.id:
             return None  # what the claim is for is not what it was captioned with
         outcome = Outcome.of(record, Asked(language="", identity=identity))
@@ -248,7 +249,7 @@ class Intake:
         if record.recaption is not None and record.claim is not None:
             # Its answer is to be replaced; whoever copied it keeps it.
             self.neighbours.retire(record.claim.id, record.claim.generation)
-        scope = routes.scope(upload, target.ask.identity, HASH_VERSION, self.settings)
+        scope = routes.scope(upload, target.shared_as, HASH_VERSION, self.settings)
         answer = self._claim(scope, record, fingerprint, rules)
         _log_decision(record, scope, fingerprint, answer)
         self.splits.uses(target.ask)
@@ -282,6 +283,7 @@ class Intake:
                     language=target.ask.language,
                     prompt_version=target.ask.version,
                     ask=target.ask,
+                    shared_as=target.shared_as if target.shared_as != target.ask.identity else None,
                     looks=looks,
                     note=found.note,
                     since=record.recaption.at if record.recaption else None,

@@ -163,6 +163,8 @@ class Provenance(BaseModel):
     prompt_version: str | None = None
     identity: str | None = None
     """Digest of everything that was asked; answers are only shared between uploads that have the same."""
+    shared_as: str | None = None
+    """What its claim was made for, where copies may be asked otherwise (`Job.shared_as`)."""
     tier: str | None = None
     category: str | None = None
     """What the picture looked like, without a model."""

@@ -9,13 +9,14 @@ import email.errors
 import email.header
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from captions.config.environment import IntakeSettings, RoutingSettings
-from captions.config.policy import Policy, is_language
+from captions.config.policy import Policy, Rule, is_language
 from captions.tasks import TASKS, Ask, Task
 from captions.uploads.version import ObjectVersion
 
@@ -61,6 +62,9 @@ class Route:
     queue_url: str
     named_by: str
     """What decided on the task."""
+    shared_as: str
+    """What must be equal for two uploads to share an answer: the ask's identity. Where the task was taken for what a
+    picture looks like, those of all asks that its copies may get, as they may look otherwise."""
 
 
 def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy) -> Wishes:
@@ -112,11 +116,13 @@ def route(
     """
     said = wishes(metadata or {}, tags or {}, policy)
     rule = policy.rule(key, kind)
+    automatic = False
     if said.task is not None:
         name, named_by = said.task, said.named_by["task"]
     elif rule is not None and rule.task is not None and (rule.kinds or _takes(rule.task, kind)):
         name, named_by = rule.task, f"the policy's rule for {rule.prefix!r}"
     else:
+        automatic = True
         name, named_by = policy.automatic(kind, looks), f"the policy's task for {kind}"
         if looks is not None and policy.automatic(kind, None) != name:
             named_by = f"the policy's task for pictures that look like {looks.category}"
@@ -130,8 +136,7 @@ def route(
         raise UnroutableError(
             "task_not_for_kind", f"{named_by} asks for {name!r}, which is for {takes}, not for {kind}"
         )
-    about = policy.task(name)
-    if not about.enabled:
+    if not policy.task(name).enabled:
         raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
     language = said.language or (rule.language if rule else None) or policy.language(key)
     if not is_language(language):
@@ -144,12 +149,31 @@ def route(
         raise UnroutableError(
             "question_for_another_task", f"{said.named_by['question']} goes with the task 'audio_qa', not {name!r}"
         )
+    ask = _ask(name, language, question, said, rule, policy)
+    identities = {ask.identity}
+    if automatic and not task.exact_only:
+        for other in policy.automatic_tasks(kind) - {name}:
+            if _shares(other, kind, policy):
+                # Where a copy would be rejected, it gets no answer, and so shares none.
+                with suppress(UnroutableError):
+                    identities.add(_ask(other, language, question, said, rule, policy).identity)
+    return Route(task, ask, queue_url(kind, settings), named_by, "+".join(sorted(identities)))
+
+
+def _shares(name: str, kind: str, policy: Policy) -> bool:
+    """Tell whether pictures that only look alike may share an answer to a task."""
+    task = TASKS.get(name)
+    return task is not None and kind in task.kinds and not task.exact_only and policy.task(name).enabled
+
+
+def _ask(name: str, language: str, question: str, said: Wishes, rule: Rule | None, policy: Policy) -> Ask:
+    about = policy.task(name)
     style = said.style or (rule.style if rule else None) or about.style or ("custom" if about.template else "")
     if style == "custom" and not about.template:
         place = said.named_by.get("style", "the policy")
         raise UnroutableError("bad_style", f"{place} asks for the style 'custom', but the policy has no template")
     try:
-        ask = Ask(
+        return Ask(
             task=name,
             language=language,
             style=style,
@@ -163,7 +187,6 @@ def route(
         where = str(first["loc"][0]) if first["loc"] else "task"
         place = said.named_by.get(where, f"the policy's {where}")
         raise UnroutableError(f"bad_{where}", f"{place} cannot be asked for: {first['msg']}") from error
-    return Route(task, ask, queue_url(kind, settings), named_by)
 
 
 def queue_url(kind: str, settings: RoutingSettings) -> str:
@@ -297,7 +320,7 @@ def tenant(upload: ObjectVersion, prefix_segments: int) -> str:
 def scope(upload: ObjectVersion, identity: str, hash_version: str, settings: IntakeSettings) -> str:
     """Return what must be equal for two uploads to share a caption, as one text: nothing is shared across scopes.
 
-    `identity` is that of the ask: task, prompt, language, style, context and question.
+    `identity` is that of the ask (task, prompt, language, style, context and question), or of several (`shared_as`).
     """
     parts = (tenant(upload, settings.tenant_prefix_segments), identity, hash_version)
     return "|".join(part.replace("%", "%25").replace("|", "%7C").replace("#", "%23") for part in parts)
