@@ -25,19 +25,30 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SUBJECTS = ("pipeline", "demo")
-BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))"
+BUSY = """
+import os, sys
+parent = os.getppid()
+for _ in range(int(sys.argv[1]) - 1):
+    if os.fork() == 0:
+        parent = os.getppid()
+        break
+while os.getppid() == parent:
+    sum(range(100_000))
+"""
 
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
     """Keep so many processes busy; they end with this one, however it ends."""
-    running = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
-    try:
+    if not processes:
         yield
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+        return
+    # A session of its own, as Linux shares the processors out between sessions: the load is another user's.
+    with subprocess.Popen([sys.executable, "-c", BUSY, str(processes)], start_new_session=True) as running:
+        try:
+            yield
+        finally:
+            running.kill()
 
 
 def ran(subject: str, state: Path, timeout: float) -> dict[str, Any]:
@@ -82,8 +93,8 @@ def main() -> int:
     keep = options.keep or Path(tempfile.mkdtemp(prefix="captions-repeated-"))
     cores, runs = os.cpu_count() or 1, []
     with busy(round(options.load * cores)):
-        for subject in options.subjects or SUBJECTS:
-            for number in range(1, options.runs + 1):
+        for number in range(1, options.runs + 1):
+            for subject in options.subjects or SUBJECTS:
                 state = keep / f"{subject}-{number:02}"
                 state.mkdir(parents=True)
                 run = {"subject": subject, "run": number, "load": round(os.getloadavg()[0], 1)}

@@ -20,12 +20,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
-from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 from captions.media.errors import MediaError
+from captions.once import once
 
 CHILD = "captions.media.decoder_child"
 MAX_HEADER = 65_536
@@ -209,16 +208,12 @@ def _environment() -> dict[str, str]:
     return told | _SETTINGS | _bytecode()
 
 
-_bytecode_lock = Lock()
-
-
 def _bytecode() -> dict[str, str]:
-    with _bytecode_lock:
-        folder = os.environ.get("PYTHONPYCACHEPREFIX") or _bytecode_folder()
+    folder = os.environ.get("PYTHONPYCACHEPREFIX") or _bytecode_folder()
     return {"PYTHONPYCACHEPREFIX": folder} if folder else {}
 
 
-@cache
+@once
 def _bytecode_folder() -> str | None:
     """Return where compiled modules are kept, where they cannot be beside their sources.
 
