@@ -72,7 +72,9 @@ def ran(subject: str, state: Path, timeout: float) -> dict[str, Any]:
     pictures = (
         found["distinct"] if subject == "pipeline" else len({one["picture"] for one in found["uploads"]} - {None})
     )
-    problem = "" if done.returncode == 0 else "; ".join(found.get("problems", ())) or done.stderr.strip()[-500:]
+    problem = "; ".join(found.get("problems", ()))
+    if done.returncode != 0:
+        problem = problem or done.stderr.strip()[-500:] or f"it ended with {done.returncode}"
     if found["paid_calls"] != pictures:
         problem = f"{found['paid_calls']} paid calls for {pictures} pictures; {problem}"
     return {"pictures": pictures, "paid_calls": found["paid_calls"], "seconds": seconds, "problem": problem}

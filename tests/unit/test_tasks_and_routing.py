@@ -106,3 +106,18 @@ def test_a_time_that_many_are_asked_for_is_kept_and_spread() -> None:
     assert all(60.0 <= delay <= 75.0 for delay in delays)
     assert max(delays) - min(delays) > 5.0
     assert backoff(0, at_least=10_000.0) == MAX_DELAY_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("EN", "en"),
+        ("pt-br", "pt-BR"),
+        ("ZH-HANT-tw", "zh-Hant-TW"),
+        ("de-ch-1996", "de-CH-1996"),
+        ("en-X-TWAIN", "en-x-twain"),
+    ],
+)
+def test_one_language_is_one_scope_however_its_tag_is_written(asked: str, meant: str) -> None:
+    assert Ask(task="caption", language=asked).identity == Ask(task="caption", language=meant).identity
+    assert Ask(task="caption", language=asked).language == meant

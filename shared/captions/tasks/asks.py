@@ -82,6 +82,16 @@ class Ask(BaseModel):
             raise ValueError(f"there is no task {name!r}; there are {', '.join(TASKS)}")
         return name
 
+    @field_validator("language")
+    @classmethod
+    def _written_one_way(cls, tag: str) -> str:
+        """`EN-gb` and `en-GB` are one language (RFC 5646, 2.1.1), and so one scope."""
+        subtags = tag.lower().split("-")
+        private = next((at for at, subtag in enumerate(subtags) if len(subtag) == 1), len(subtags))
+        for at, subtag in enumerate(subtags[1:private], 1):
+            subtags[at] = {2: subtag.upper(), 4: subtag.title()}.get(len(subtag), subtag)
+        return "-".join(subtags)
+
     @field_validator("context")
     @classmethod
     def _bounded(cls, context: dict[str, str]) -> dict[str, str]:
