@@ -91,6 +91,7 @@ bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.i
 	@for name in import_time pipeline chaos gateway_weight gateway_overhead gateway_faults index costs economics; do \
 		echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(RESULTS)/$$name.json || exit 1; done
 	@if [ -d "$(MEDIA)" ]; then \
+		$(BIN)/python benchmarks/plain_ground.py $(RESULTS)/packages; \
 		for name in near_duplicates fingerprint_speed index_skew damaged_media classifier; do \
 			echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --media $(MEDIA) --json $(RESULTS)/$$name.json || exit 1; done; \
 	else echo "left out: near_duplicates fingerprint_speed index_skew damaged_media classifier (no media at '$(MEDIA)': give MEDIA=folder)"; fi

@@ -199,6 +199,25 @@ def with_sign(picture: Image.Image, words: str, at: tuple[float, float], share: 
     return written
 
 
+def with_price(picture: Image.Image, price: str, at: tuple[float, float], share: float) -> Image.Image:
+    """Put a label with a price on the picture, its letters `share` of the picture's height."""
+    labelled = picture.copy()
+    height = max(6, round(share * picture.height))
+    draw, font = ImageDraw.Draw(labelled), ImageFont.load_default(height)
+    width = draw.textlength(price, font)
+    x, y = at[0] * (picture.width - width - height), at[1] * (picture.height - 2 * height)
+    draw.rectangle((x, y, x + width + height, y + 1.7 * height), fill=(250, 240, 120))
+    draw.text((x + height / 2, y + 0.85 * height), price, (20, 20, 20), font, anchor="lm")
+    return labelled
+
+
+def _prices(rng: Random) -> tuple[str, str]:
+    """Return two prices that differ in one digit."""
+    price = f"{rng.randrange(1, 99)}.{rng.randrange(10, 99)}"
+    at = rng.choice([number for number, letter in enumerate(price) if letter.isdigit()])
+    return price, price[:at] + rng.choice([d for d in "123456789" if d != price[at]]) + price[at + 1 :]
+
+
 def photo_edits(
     picture: Image.Image, other: Image.Image, rng: Random
 ) -> Iterator[tuple[str, Image.Image, Image.Image]]:
@@ -225,6 +244,11 @@ def photo_edits(
     first, second = rng.sample(WORDS, 2)
     yield "other words on it", with_caption(picture, first), with_caption(picture, second)
     yield "words added", picture, with_caption(picture, first)
+    for share in (0.03, 0.05):
+        first_price, second_price = _prices(rng)
+        at = rng.random(), rng.random()
+        labels = (with_price(picture, price, at, share) for price in (first_price, second_price))
+        yield f"other price, letters of {share:.0%}", *labels
     at = rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.8)
     yield "other sign 10%", with_sign(picture, first, at, 0.1), with_sign(picture, second, at, 0.1)
 

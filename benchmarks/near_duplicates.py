@@ -1,11 +1,12 @@
 """How well near-duplicates are recognised: recall on benign changes, wrong merges of pictures that are different.
 
     python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N] [--seed TEXT] [--pages N]
-        [--photographed N]
+        [--photographed N] [--packages DIR]
 
 DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (different pictures that look alike) and,
 optionally, families/ with LABELS.csv (near-duplicates made by others). To these come pages that are drawn
-(drawn_pages.py), and photographs of pages that are made of them (photographed_pages.py). Every edit is saved as PNG, as
+(drawn_pages.py), photographs of pages that are made of them (photographed_pages.py) and, if --packages are there, small
+pictures of one thing on plain ground (plain_ground.py). Every edit is saved as PNG, as
 JPEG of quality 75 and 30, and reduced to 640 px and to half its size; --seed makes other edits of the same pictures.
 Compared are this project's three policies with
 imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit, <= 30) and PDQ (<= 31; from the environment
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import alterations
 import drawn_pages
 import photographed_pages
+import plain_ground
 
 from captions import media
 from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
@@ -108,9 +110,12 @@ def ours_match(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
         return True
     if policy == "exact" or a.phash is None or b.phash is None or a.evidence is None or b.evidence is None:
         return False
-    near = hamming(a.phash, b.phash) <= RADIUS
-    near = near or any(hamming(a.phash, probe) <= RADIUS for probe in b.probes(policy))  # type: ignore[arg-type]
+    near = _near(a.hashes, b.hashes + b.probes(policy))  # type: ignore[arg-type]
     return near and same_picture(a.evidence, b.evidence, policy)  # type: ignore[arg-type]
+
+
+def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
+    return any(hamming(phash, other) <= RADIUS for phash in hashes for other in others)
 
 
 def matches(a: Marks, b: Marks) -> dict[str, bool]:
@@ -127,10 +132,11 @@ def matches(a: Marks, b: Marks) -> dict[str, bool]:
 class Job:
     path: Path
     root: Path
-    kind: str  # "photo" or "text-like"
+    kind: str  # "photo", "text-like", or "plain ground" and which half
     other: Path
     changed: bool  # whether it is changed and edited, or only compared with the others
     seed: str = ""
+    thing: plain_ground.Thing | None = None  # what of the path is shown, on plain ground
 
 
 @dataclass(frozen=True)
@@ -143,14 +149,18 @@ class Outcome:
     evidence_bytes: int | None
 
 
+def _opened(path: Path) -> Image.Image:
+    return upright(path.read_bytes())
+
+
 def _limited(picture: Image.Image) -> Image.Image:
     return alterations.resized(picture, LARGEST) if max(picture.size) > LARGEST else picture
 
 
 def examine(job: Job) -> Outcome | None:
     """Make every change and edit of one picture and see who takes it for the original."""
-    data = job.path.read_bytes()
     try:
+        data = job.thing.saved(_opened) if job.thing else job.path.read_bytes()
         whole = upright(data)
     except media.MediaError:
         return None
@@ -162,9 +172,8 @@ def examine(job: Job) -> Outcome | None:
     benign: list[tuple[str, str, dict[str, bool]]] = []
     edits: list[tuple[str, dict[str, bool]]] = []
     evidence = original.ours.evidence
-    outcome = Outcome(
-        str(job.path.relative_to(job.root)), job.kind, original, benign, edits, evidence and len(evidence)
-    )
+    name = job.thing.name if job.thing else str(job.path.relative_to(job.root))
+    outcome = Outcome(name, job.kind, original, benign, edits, evidence and len(evidence))
     if not job.changed:
         return outcome
     for name, changes in (
@@ -216,7 +225,7 @@ def examine_photographed(job: tuple[int, str, list[Path], list[Path]]) -> list[t
     """Make a photograph of a page, change one thing on the page, and see who takes the two for one."""
     number, seed, pages, photos = job
     start = int(hashlib.sha256(f"{seed} {number} photographed".encode()).hexdigest()[:12], 16)
-    pair = photographed_pages.pair(start, pages, photos, lambda path: upright(path.read_bytes()))
+    pair = photographed_pages.pair(start, pages, photos, _opened)
     if pair is None:
         return []
     kind, first, second = pair
@@ -270,11 +279,10 @@ def wrong_merges(outcomes: list[Outcome]) -> tuple[int, dict[str, list[tuple[str
             continue
         if not (one.ours.phash and two.ours.phash and one.ours.evidence and two.ours.evidence):
             continue
-        near = hamming(one.ours.phash, two.ours.phash) <= RADIUS
+        near = _near(one.ours.hashes, two.ours.hashes)
         if near and same_picture(one.ours.evidence, two.ours.evidence, "strict"):
             merged["strict"].append(names)
-        near = near or any(hamming(one.ours.phash, probe) <= RADIUS for probe in probes[id(b)])
-        near = near or any(hamming(two.ours.phash, probe) <= RADIUS for probe in probes[id(a)])
+        near = near or _near(one.ours.hashes, probes[id(b)]) or _near(two.ours.hashes, probes[id(a)])
         if near and same_picture(one.ours.evidence, two.ours.evidence, "loose"):
             merged["loose"].append(names)
     return pairs, merged
@@ -331,7 +339,7 @@ def report(
     seconds: float,
 ) -> dict[str, object]:
     result: dict[str, object] = {"seconds": round(seconds, 1), "methods": METHODS}
-    for kind in ("photo", "text-like"):
+    for kind in sorted({outcome.kind for outcome in outcomes}):
         chosen = [o for o in outcomes if o.kind == kind]
         result[f"recall, {kind}"] = _recall([row for o in chosen for row in o.benign])
         result[f"wrong merges of edited, {kind}"] = _merged([edit for o in chosen for edit in o.edits])
@@ -407,6 +415,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a quarter of that")
     parser.add_argument("--pages", type=int, default=60, help="how many pages are drawn")
     parser.add_argument("--photographed", type=int, default=60, help="of how many pages photographs are tried")
+    parser.add_argument(
+        "--packages", type=Path, default=Path(__file__).parent / "results" / "packages",
+        help="a folder that plain_ground.py fetched packages into",
+    )  # fmt: skip
+    parser.add_argument("--things", type=int, default=100, help="how many of them of each half")
     parser.add_argument("--seed", default="", help="other edits and other pages")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -423,6 +436,13 @@ def main() -> int:
         )
         for number, path in enumerate(paths)
     ]
+    for half in ("tuned on", "measured") if options.packages.is_dir() else ():
+        things = plain_ground.things(options.packages, photos, int(share * options.things), half)
+        jobs += [
+            Job(thing.path, options.packages, f"plain ground, {half}", photos[number % len(photos)], True,
+                options.seed, thing)
+            for number, thing in enumerate(things)
+        ]  # fmt: skip
     begun = time.monotonic()
     outcomes, families, pages, photographed = [], [], [], []
     with get_context("spawn").Pool(options.workers) as pool:

@@ -494,3 +494,21 @@ def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
                 assert key in told
             case _:
                 assert key == leaders[0]
+
+
+def test_a_brighter_copy_on_white_ground_is_found_and_its_postings_go_with_it(
+    neighbours: Neighbours, scope: str
+) -> None:
+    """Both hashes of a picture are posted, looked up and withdrawn; a band they share is posted once, with both."""
+    shifted = flipped(HASH, *range(0, 40, 2))
+    stored = replace(announced(scope, "stored"), brightened=shifted)
+    neighbours.take(protocol.Create(stored, 0.0))
+    neighbours.take(protocol.Publish(stored, 1))
+    for phash in (HASH, shifted):
+        looks = announced(scope, f"copy {phash.hex()}", phash=flipped(phash, 100, 150, 200))
+        assert found(neighbours, looks) == {stored.id}
+    both = replace(announced(scope, "another", phash=flipped(HASH, *range(60, 110))), brightened=shifted)
+    assert found(neighbours, both) == {stored.id}
+    assert claim_of(neighbours, stored).hashes == (HASH, shifted)
+    neighbours.take(protocol.Withdraw(stored, 1))
+    assert found(neighbours, both) == frozenset()

@@ -44,7 +44,8 @@ def found_same(first: bytes, second: bytes, policy: str) -> bool:
 def near(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
     assert a.phash is not None
     assert b.phash is not None
-    return any(hamming(a.phash, probe) <= RADIUS for probe in (b.phash, *b.probes(policy)))  # type: ignore[arg-type]
+    probes = b.hashes + b.probes(policy)  # type: ignore[arg-type]
+    return any(hamming(phash, probe) <= RADIUS for phash in a.hashes for probe in probes)
 
 
 def agree(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
@@ -346,3 +347,108 @@ def test_evidence_of_another_layout_is_never_the_same() -> None:
     found = fingerprint_image(PHOTOS[0].read_bytes()).evidence
     assert found is not None
     assert not same_picture(found, b"\xff" + found[1:], "strict")
+
+
+# -- small pictures of one thing on plain ground -----------------------------------------------------------------------
+
+
+GLAZES = ((205, 190, 170), (120, 60, 50)), ((190, 205, 215), (60, 90, 140)), ((215, 200, 120), (90, 120, 60))
+
+
+def thing(number: int, side: int) -> Image.Image:
+    """Return a shaded cup on white, as a shop would show it: light, with a band, a handle and letters on it."""
+    light, dark = GLAZES[number]
+    shown = Image.new("RGB", (4 * side, 4 * side), "white")  # drawn large, since a camera does not alias
+    draw = ImageDraw.Draw(shown)
+    left, right, top, bottom = (round(share * 4 * side) for share in (0.33, 0.63, 0.25, 0.75))
+    draw.ellipse(
+        (right - side // 4, top + side // 3, right + side // 2, bottom - side // 2), outline=dark, width=side // 8
+    )
+    for x in range(left, right):
+        shade = 0.75 + 0.35 * np.sin(np.pi * (x - left) / (right - left))
+        draw.line((x, top, x, bottom), tuple(min(255, round(value * shade)) for value in light))
+        draw.line((x, top + side // 2, x, top + side), tuple(min(255, round(value * shade)) for value in dark))
+    draw.ellipse((left, top - side // 6, right, top + side // 6), fill=light, outline=dark, width=side // 30)
+    draw.text((left + side // 5, bottom - side // 2), "TEA", dark, ImageFont.load_default(side // 3))
+    return shown.resize((side, side), Image.Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize("side", [200, 260])
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize(
+    "change", ["half", "brighter", "darker", "sharpened", "unsharp mask", "jpeg 30", "webp", "320"]
+)
+def test_a_thing_on_white_ground_is_the_same_after_a_benign_change(number: int, change: str, side: int) -> None:
+    """Brightening and sharpening clip the ground, not the thing; half of it is smaller than limits are made for."""
+    shown = thing(number, side)
+    before, after = encoded(shown, "PNG"), BENIGN[change](shown)
+    assert found_same(before, after, "strict")
+    assert found_same(after, before, "strict")
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("side", [200, 260])
+def test_a_thing_on_white_ground_of_which_a_part_changed_is_another(number: int, side: int) -> None:
+    shown = thing(number, side)
+    edited = shown.copy()
+    across = side // 12
+    ImageDraw.Draw(edited).ellipse((side // 2, side // 2, side // 2 + across, side // 2 + across), fill=(250, 120, 20))
+    for changed in (edited, ImageEnhance.Brightness(edited).enhance(1.1), resized(edited, side // 2)):
+        assert not found_same(encoded(shown, "PNG"), encoded(changed), "loose")
+
+
+def test_a_brighter_copy_on_white_ground_is_near_whichever_comes_first() -> None:
+    """Its thing gets brighter, its ground cannot: the hash moves by more than the index reaches."""
+    sky = opened(MEDIA / "photos" / "beacon-street-sunset.jpg").crop((557, 66, 746, 255)).resize((120, 120))
+    mask = Image.new("L", sky.size, 0)
+    ImageDraw.Draw(mask).ellipse((1, 1, 118, 118), fill=255)
+    shown = Image.new("RGB", (240, 240), "white")
+    shown.paste(sky, (60, 60), mask)
+    a, b = fingerprint_image(encoded(shown, "PNG")), fingerprint_image(BENIGN["brighter"](shown))
+    assert a.phash is not None
+    assert b.phash is not None
+    assert hamming(a.phash, b.phash) > RADIUS
+    assert near(a, b, "strict")
+    assert near(b, a, "strict")
+    assert fingerprint_image(encoded(ImageOps.invert(shown), "PNG")).brightened is None
+
+
+# -- prices and forms ------------------------------------------------------------------------------------------------
+
+
+def with_price(photo: Image.Image, price: str, letters: int) -> Image.Image:
+    labelled, font = photo.copy(), ImageFont.load_default(letters)
+    draw = ImageDraw.Draw(labelled)
+    x, y = photo.width * 0.55, photo.height * 0.3
+    draw.rectangle((x, y, x + draw.textlength(price, font) + letters, y + 1.7 * letters), fill=(250, 240, 120))
+    draw.text((x + letters / 2, y + 0.85 * letters), price, (20, 20, 20), font, anchor="lm")
+    return labelled
+
+
+@pytest.mark.parametrize("path", PHOTOS[:6], ids=lambda path: path.stem)
+def test_a_photo_with_another_price_on_its_label_is_another_picture(path: Path) -> None:
+    """Letters of 3 % of the height, in a wide picture, whose cells are wider than high."""
+    photo = opened(path)
+    photo = resized(photo.crop((0, 0, photo.width, round(min(photo.height, photo.width * 0.5625)))), 680)
+    letters = round(0.03 * photo.height)
+    first, second = with_price(photo, "28.90", letters), with_price(photo, "23.90", letters)
+    for saved in (encoded(second, "PNG"), encoded(second, quality=75)):
+        assert not found_same(encoded(first, "PNG"), saved, "strict")
+
+
+def crowded_form(amount: str) -> Image.Image:
+    """Return a large form whose rows leave no plain ground between them, in faint ink."""
+    page = Image.new("RGB", (1000, 1414), (235, 240, 245))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(10)
+    for number, y in enumerate(range(20, 1390, 12)):
+        draw.text((60, y), f"item {number * 37 % 91} monthly plan", (90, 90, 95), font)
+        draw.text((940, y), amount if number == 60 else f"{number * 53 % 997}.{number % 10}0", (90, 90, 95), font, "ra")
+        draw.line((50, y + 10, 950, y + 10), (150, 150, 150))
+    return page
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_a_crowded_form_with_another_digit_is_another_picture(quality: int) -> None:
+    assert not found_same(
+        encoded(crowded_form("418.50"), "PNG"), encoded(crowded_form("448.50"), quality=quality), "strict"
+    )

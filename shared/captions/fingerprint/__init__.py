@@ -12,7 +12,15 @@ import numpy as np
 
 from captions import media
 from captions.fingerprint.comparison import Policy, may_be_reframed, same_picture
-from captions.fingerprint.phash import BAND_BITS, RADIUS, bands, hamming, perceptual_hash, reframed_hashes
+from captions.fingerprint.phash import (
+    BAND_BITS,
+    RADIUS,
+    bands,
+    brightened_hash,
+    hamming,
+    perceptual_hash,
+    reframed_hashes,
+)
 from captions.fingerprint.thumbnail import evidence_of, luma_of
 
 if TYPE_CHECKING:
@@ -42,12 +50,19 @@ class Fingerprint:
 
     `exact` holds digests, each prefixed by what it is of: "b:" the bytes, "p:" the payload without metadata, "x:" the
     decoded pixels. `phash` is the 256-bit perceptual hash, 32 bytes, row by row, most significant bit first; `evidence`
-    is what `same_picture` compares. Both are None where only an exact match is safe.
+    is what `same_picture` compares. Both are None where only an exact match is safe. `brightened` is a second hash of a
+    picture on white ground, by which it is found, and finds others, as by the first.
     """
 
     exact: tuple[str, ...]
     phash: bytes | None = None
     evidence: bytes | None = None
+    brightened: bytes | None = None
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        """The hashes that the picture is found by."""
+        return tuple(phash for phash in (self.phash, self.brightened) if phash is not None)
 
     def as_image_hash(self) -> "imagehash.ImageHash":
         """Return the perceptual hash as an imagehash.ImageHash. Raises ValueError if there is none."""
@@ -89,7 +104,7 @@ def fingerprint_image(data: bytes | media.Inspected) -> Fingerprint:
     evidence = evidence_of(picture)
     if evidence is None:
         return Fingerprint(tuple(exact))
-    return Fingerprint(tuple(exact), perceptual_hash(picture.working), evidence)
+    return Fingerprint(tuple(exact), perceptual_hash(picture.working), evidence, brightened_hash(picture.working))
 
 
 def fingerprint_audio(data: bytes) -> Fingerprint:

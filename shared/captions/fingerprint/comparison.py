@@ -19,9 +19,11 @@ from captions.fingerprint.thumbnail import (
     CHROMA_SIDE,
     COARSE_SIDE,
     NO_WRITING,
+    PERHAPS_WRITING,
     TEXT_SIDE,
     WRITING,
     Evidence,
+    pixels_a_side,
     unpacked,
 )
 
@@ -57,7 +59,6 @@ _RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, 
 # page is writing on a plain ground: this share of its cells is all but even. Texture of a photo seldom is.
 _PAGE_SCALE = 0.31  # logarithm of 1.36
 _PLAIN, _EVEN_RANGE = 0.13, 2  # of 255 within 3 x 3 cells
-_ALL_PLAIN, _SMALL_PAGE = 0.6, 144  # pixels of the shorter side
 _FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
 # The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
 # this many pixels of the shorter side the limits of luma shrink with its power of 1.5, to no less than 45 %.
@@ -66,12 +67,11 @@ _LEAST_CHROMA = 0.65  # of the limits of chroma, which shrink in proportion
 _FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the two has a palette
 # The same of 3 x 3 cells of the finest grid, for all that is not writing: what a word changed on a photographed page
 # exceeds. Resampling blurs, and thereby leaves less of both.
-_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.82, 1.72, 2.3
+_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.7, 1.5, 2.3
 _FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
 _DIFFERS = 1.5  # of 255
 _EVEN_TAIL = 1.1  # root mean square by mean of a noise that is spread evenly
 _FINEST_NOISE = 2  # of 255: what the thumbnails' own compression leaves
-_RESAMPLED_DETAIL = 0.75  # of the finest grid that would serve, where one of the two is resampled to it
 # A small pale mark that `loose` passes over.
 _MARK_SHARE = 0.5  # of the limits; beyond it something stands out
 _MARK_AREA, _MARK_EDGE = 0.04, 0.06  # of the picture; its distance from the upper or lower edge, of the side
@@ -124,12 +124,11 @@ def _limits_for(a: Evidence, b: Evidence) -> _Limits | None:
     scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
     shortest = min(a.width, a.height, b.width, b.height)
     if NO_WRITING in (a.writing, b.writing) and WRITING not in (a.writing, b.writing):
-        if shortest < _SMALL_PAGE and scale > _PAGE_SCALE and min(_plain(a), _plain(b)) >= _ALL_PLAIN:
-            return None  # a few marks on a page, of which such a small copy shows too little
         return _unscaled_limits(a, b, shortest)
     page = max(_plain(a), _plain(b)) >= _PLAIN
     # What fills little of a large page may be small print.
-    fine = page and max(a.width, a.height, b.width, b.height) > _FINE_PIXELS_PER_CELL * TEXT_SIDE
+    page_like = page or a.writing == b.writing == PERHAPS_WRITING  # a form crowded with faint lines has no plain ground
+    fine = page_like and max(a.width, a.height, b.width, b.height) > _FINE_PIXELS_PER_CELL * TEXT_SIDE
     if scale > _RESIZED and (fine or WRITING in (a.writing, b.writing)):
         if page and scale > _PAGE_SCALE:
             return None
@@ -209,20 +208,19 @@ def _coarse_cells(a: Evidence, b: Evidence) -> int:
 
 
 def _fine_cells(a: Evidence, b: Evidence) -> int:
-    """Return the side of the finest grid that both can be compared on.
-
-    If one of them must be resampled to it, it is coarser, since what is resampled twice lacks its finest detail.
-    """
-    shorter = min(a.width, a.height, b.width, b.height)
-    side = min(len(a.luma), len(b.luma), max(48, CELLS_PER_PIXEL * shorter))
-    return int(side if len(a.luma) == len(b.luma) else _RESAMPLED_DETAIL * side)
+    """Return the side of the finest grid that both can be compared on."""
+    pixels = min(pixels_a_side(a.width, a.height), pixels_a_side(b.width, b.height))
+    return int(min(len(a.luma), len(b.luma), max(48, CELLS_PER_PIXEL * pixels)))
 
 
 def _alike(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None = None, marked: bool = False) -> bool:
     """Return whether nothing stands out, in the part that `framing` shows of both or, if `marked`, but a pale mark."""
+    return any(_follows(a, b, limits, framing, marked, backwards) for backwards in (False, True))
+
+
+def _follows(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None, marked: bool, backwards: bool) -> bool:
     detail = 1 if framing is None else _REFRAMED_DETAIL
-    coarse, fine = _coarse_cells(a, b), _fine_cells(a, b)
-    residual = residual_of(a, b, int(detail * coarse), framing)
+    residual = residual_of(a, b, int(detail * _coarse_cells(a, b)), framing, backwards)
     box = _mark(residual, limits, a.width / a.height) if marked else None
     if box is not None:
         residual = _without(residual, box)
@@ -230,7 +228,7 @@ def _alike(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None = 
         return False
     if a.writing == b.writing == WRITING or bool(a.palette) != bool(b.palette):
         return True
-    finest = residual_of(a, b, int(detail * fine), framing)
+    finest = residual_of(a, b, int(detail * _fine_cells(a, b)), framing, backwards)
     limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
     if framing is not None:
         limit = _FINEST_OUTLIER_REFRAMED

@@ -10,10 +10,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from captions.fingerprint.alignment import Framing, reframed
-from captions.fingerprint.planes import Plane, resampled, rgb_of, smoothed, value_range
+from captions.fingerprint.planes import Plane, grown, resampled, rgb_of, smoothed, value_range
 from captions.fingerprint.thumbnail import WRITING, Evidence
 
 _FITTED_CELLS = 40_000  # more say no more of four terms
+_LIGHTER = 0.002  # how far black is held to stay black
+_PALER = 10  # of 255: how far black may be lifted before it is tried whether it stays
+_BUSY = 2  # of 255, of detail: an even ground has less
+_LEAST_BUSY = 0.25  # of the cells, which count as busy in any case
 _PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower
 
 
@@ -25,6 +29,10 @@ class Fit:
     offset: float  # of 255
     sharpness: float  # the larger change of the two bands of detail, as a share of its strength
     detail: Plane  # what the change of sharpness adds to each cell
+
+    def of(self, planes: list[Plane]) -> Plane:
+        """Return what the fit makes of a picture: RGB, not clipped."""
+        return rgb_of(planes) * self.gain + self.offset + self.detail
 
 
 @dataclass(frozen=True)
@@ -41,29 +49,30 @@ class Residual:
     clipped: Plane  # what the fit pushed beyond black and white
 
 
-def residual_of(a: Evidence, b: Evidence, side: int, framing: Framing | None) -> Residual:
-    """Fit one picture to the other, on a grid of `side` cells and framed alike, and return what is left.
+def residual_of(a: Evidence, b: Evidence, side: int, framing: Framing | None, backwards: bool) -> Residual:
+    """Fit `a` to `b`, or `b` to `a` if `backwards`, on a grid of `side` cells and framed alike; return what is left.
 
-    Which of the two is the second is decided by their contrast.
+    What clipped and what was sharpened follows from what was not, but not the other way round.
     """
     first = [resampled(reframed(plane, framing), side) for plane in (a.luma, a.blue, a.red)]
     second = [resampled(plane, side) for plane in (b.luma, b.blue, b.red)]
     seen = np.ones((side, side), np.float32) if framing is None else framing.seen(side)
     palettes = (a.palette, b.palette)
-    fit = _fitted(first, second)
-    if fit.gain < 1:  # towards the stronger contrast: it is the one that may have clipped
+    if backwards:
         first, second, palettes = second, first, palettes[::-1]
-        fit = _fitted(first, second)
-    rgb = rgb_of(first) * fit.gain + fit.offset
+    fit = _fit(first, second)
+    rgb = fit.of(first)
     clipped = np.maximum(rgb.max(axis=0) - 255, 0) + np.maximum(-rgb.min(axis=0), 0)
     red, green, blue = np.clip(rgb, 0, 255)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    expected = np.clip(luma + fit.detail, 0, 255)
-    # inside a cell some pixels clip and some do not: half of what clipping took is left open
+    expected = 0.299 * red + 0.587 * green + 0.114 * blue
+    # Inside a cell some pixels clip and some do not: half of what clipping took is left open. Of what sharpening pushes
+    # beyond white or black beside an edge, the edge's own cells have a share.
+    cut = np.maximum(clipped, np.minimum(grown(clipped, np.maximum), grown(np.abs(fit.detail), np.maximum))) / 2
+    cut = np.maximum(cut, _clipped_in_part(rgb.max(axis=0), first[0], fit))
     off_luma = second[0] - expected
-    off_luma = (np.sign(off_luma) * np.maximum(np.abs(off_luma) - clipped / 2, 0) * seen).astype(np.float32)
-    off_blue = second[1] - (blue - luma) / 1.772
-    off_red = second[2] - (red - luma) / 1.402
+    off_luma = (np.sign(off_luma) * np.maximum(np.abs(off_luma) - cut, 0) * seen).astype(np.float32)
+    off_blue = second[1] - (blue - expected) / 1.772
+    off_red = second[2] - (red - expected) / 1.402
     if bool(palettes[0]) != bool(palettes[1]) and WRITING not in (a.writing, b.writing):
         open_luma, open_blue, open_red = _palette_errors(second if palettes[0] else first, palettes)
         off_luma, off_blue, off_red = (
@@ -73,7 +82,32 @@ def residual_of(a: Evidence, b: Evidence, side: int, framing: Framing | None) ->
     return Residual(fit, first[0], second[0], expected, off_luma, off_blue * seen, off_red * seen, clipped)
 
 
-def _fitted(first: list[Plane], second: list[Plane]) -> Fit:
+def _fit(first: list[Plane], second: list[Plane]) -> Fit:
+    """Return how the second picture follows from the first.
+
+    A subject of one tone leaves open whether it got lighter or paler; which of the two, its ground then tells.
+    """
+    fit = _fitted(first, second, _LIGHTER)
+    if abs(fit.offset) < _PALER:
+        return fit
+    wanted = rgb_of(second)
+    fits = (fit, _fitted(first, second, 1.0))
+    return min(fits, key=lambda found: float(np.abs(np.clip(found.of(first), 0, 255) - wanted).mean()))
+
+
+def _clipped_in_part(brightest: Plane, luma: Plane, fit: Fit) -> Plane:
+    """Return what cells lost that are not white on the whole, but of some of whose pixels brightening made white.
+
+    The pixels of a cell are taken to be spread evenly over half of what the cells around it differ by.
+    """
+    pushed = max(0.0, 255 * (fit.gain - 1) + fit.offset)
+    spread = value_range(luma, 1) * fit.gain / 2
+    beyond = np.clip(brightest + spread / 2 - 255, 0, spread)
+    loss: Plane = np.minimum(beyond**2 / (2 * np.maximum(spread, 1)), pushed)
+    return loss
+
+
+def _fitted(first: list[Plane], second: list[Plane], lighter: float) -> Fit:
     """Fit the second luma as gain, offset and two bands of detail of the first: least squares without the worst 5 %."""
     a, b = first[0], second[0]
     rgb_a, rgb_b = rgb_of(first), rgb_of(second)
@@ -84,12 +118,14 @@ def _fitted(first: list[Plane], second: list[Plane]) -> Fit:
     coarse = smoothed(smoothed(smoothed(fine)))
     middle = float(a[usable].mean())
     detail = np.stack([a - fine, fine - coarse])
+    busy = np.abs(detail).sum(axis=0) > _BUSY
     step = max(1, a.size // _FITTED_CELLS)
     step += step > 1 and len(a) % step == 0  # not the same columns of every row
     terms = np.stack([np.ones_like(a), a - middle, *detail]).reshape(4, -1)[:, ::step]
-    values, allowed = b.reshape(-1)[::step], usable.reshape(-1)[::step]
+    values, allowed, detailed = b.reshape(-1)[::step], usable.reshape(-1)[::step], busy.reshape(-1)[::step]
     chosen = allowed
     solution = np.array([middle, 1.0, 0.0, 0.0])
+    black = np.array([1.0, -middle, 0.0, 0.0])  # what becomes of black
     for _ in range(3):
         count = float(chosen.sum())
         if count < 100:
@@ -98,11 +134,13 @@ def _fitted(first: list[Plane], second: list[Plane]) -> Fit:
         # would be taken for sharpening.
         pull = np.diag([1e-3, 2 * count, 2 * count, 2 * count])
         weighted = terms * chosen
-        system = (weighted @ terms.T).astype(np.float64) + pull
+        system = (weighted @ terms.T).astype(np.float64) + pull + count * lighter * np.outer(black, black)
         right = (weighted @ values).astype(np.float64) + pull @ np.array([0.0, 1.0, 0.0, 0.0])
         solution = np.linalg.solve(system, right)
         error = np.abs(values - solution.astype(np.float32) @ terms)
-        chosen = allowed & (error <= np.quantile(error[chosen], 0.95) + 1)
+        # Of an even ground nearly nothing is left, and all edges together may be less than 5 % of such a picture.
+        measured = chosen & detailed if (chosen & detailed).any() else chosen
+        chosen = allowed & (error <= np.quantile(error[measured], 0.95) + 1)
     gain = float(solution[1])
     changed: Plane = np.tensordot(solution[2:].astype(np.float32), detail, 1)
     return Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), changed)
@@ -148,7 +186,9 @@ def expected_noise(residual: Plane, detail: Detail, where: npt.NDArray[np.bool_]
     `where` are the cells to be fitted to, if not all are.
     """
     size = np.abs(residual)
-    size = np.minimum(size, np.quantile(size, 0.98))
+    # What stands out in a small part is not noise. An even ground makes none, and is not counted.
+    busy = max(_LEAST_BUSY, float((detail.near > _BUSY).mean()))
+    size = np.minimum(size, np.quantile(size, 1 - 0.02 * busy))
     terms = np.stack([np.ones_like(detail.near), detail.near, detail.around], axis=-1)
     chosen, sizes = (terms, size) if where is None else (terms[where], size[where])
     chosen, sizes = chosen.reshape(-1, 3).astype(np.float64), sizes.reshape(-1).astype(np.float64)

@@ -5,6 +5,7 @@ of writing, which is judged by other limits.
 """
 
 import io
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     if writing:
         packed = _fitting(_thumbnail(grey, TEXT_SIDE), _TEXT_QUALITIES, _TEXT_METHOD, room)
     else:  # fur and grass take more room than there is for so many cells: fewer then
-        sides = range(_photo_side(shorter), COARSE_SIDE - 1, -2 * _SIDE_STEP)
+        sides = range(_photo_side(pixels_a_side(picture.width, picture.height)), COARSE_SIDE - 1, -2 * _SIDE_STEP)
         tries = (_fitting(_thumbnail(grey, side), _FINE_QUALITIES, _FINE_METHOD, room) for side in sides)
         packed = next((found for found in tries if found is not None), None)
     if packed is None:
@@ -97,12 +98,20 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     return header + palette + packed_chroma + packed
 
 
-def _photo_side(shorter: int) -> int:
-    """Return how many cells a side are kept of a photo with this shorter side: what it can show, in a few steps.
+def pixels_a_side(width: int, height: int) -> float:
+    """Return how many pixels a picture has a side, for the square grid of its cells: between its mean and shorter side.
+
+    With cells for the shorter side alone, those of a wide picture are as wide as the letters of a price.
+    """
+    return (math.sqrt(width * height) + min(width, height)) / 2
+
+
+def _photo_side(pixels: float) -> int:
+    """Return how many cells a side are kept of a photo of so many pixels a side: what it can show, in a few steps.
 
     Between two steps lies a third: what is resampled by less loses more of its detail than copies may.
     """
-    return min(_FINE_SIDE, max(COARSE_SIDE, int(CELLS_PER_PIXEL * shorter) // _SIDE_STEP * _SIDE_STEP))
+    return min(_FINE_SIDE, max(COARSE_SIDE, int(CELLS_PER_PIXEL * pixels) // _SIDE_STEP * _SIDE_STEP))
 
 
 def _thumbnail(picture: Image.Image, side: int) -> Image.Image:

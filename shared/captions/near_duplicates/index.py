@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 UNDECIDED_TTL_SECONDS = 7 * 86_400
 """How long a claim without a result is kept; longer than any upload is tried."""
+_HASHES = ("phash", "brightened")
 MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
 MOST_COMPARED = 4
@@ -130,6 +131,7 @@ class Neighbours:
             exact=fingerprint.exact,
             phash=fingerprint.phash if near else None,
             evidence=fingerprint.evidence if near else None,
+            brightened=fingerprint.brightened if near else None,
         )
 
     def _same(
@@ -138,9 +140,7 @@ class Neighbours:
         def same(claim: Claim) -> bool:
             if set(me.exact) & set(claim.exact):
                 return True
-            if me.phash is None or evidence is None or claim.phash is None or claim.evidence is None:
-                return False
-            if not _near(claim.phash, (me.phash, *probes)):
+            if evidence is None or claim.evidence is None or not _near(claim.hashes, me.hashes + probes):
                 return False
             return same_picture(evidence, claim.evidence, self._policy)
 
@@ -197,6 +197,7 @@ class Neighbours:
             upload=me.upload,
             exact=me.exact,
             phash=me.phash,
+            brightened=me.brightened,
         )
         item = {
             "state": claim.state,
@@ -207,6 +208,7 @@ class Neighbours:
             "upload": me.upload.model_dump(exclude_none=True),
             "exact": list(me.exact),
             "phash": me.phash,
+            "brightened": me.brightened,
         }
         try:
             self._dynamodb.put_item(
@@ -233,8 +235,8 @@ class Neighbours:
                 },
             )
         self._write(
-            {"PutRequest": {"Item": {**key, **to_item({"phash": phash, "expires_at": expires_at})}}}
-            for key, phash in _posting_items(me, edition)
+            {"PutRequest": {"Item": {**key, **to_item({**hashes, "expires_at": expires_at})}}}
+            for key, hashes in _posting_items(me, edition)
         )
 
     def _withdraw(self, me: Announcement, edition: int) -> None:
@@ -257,8 +259,7 @@ class Neighbours:
     def _scan(self, step: protocol.Scan) -> frozenset[str]:
         me = step.announcement
         # Probes differ from the hash in some 16 bits: many of their bands are the hash's own, or each other's.
-        own = () if me.phash is None else (me.phash,)
-        hashes = {"exact": (), "near": own, "reframed": me.probes, "all": own + me.probes}[step.by]
+        hashes = {"exact": (), "near": me.hashes, "reframed": me.probes, "all": me.hashes + me.probes}[step.by]
         keys = dict.fromkeys(_exact_keys(me) if step.by in ("exact", "all") else ())
         keys |= dict.fromkeys(key for phash in hashes for key in _band_keys(me.scope, phash))
         lookups = [self._readers.submit(self._query, key, hashes, step.consistent) for key in keys]
@@ -272,14 +273,14 @@ class Neighbours:
                 TableName=self._table,
                 KeyConditionExpression="pk = :pk",
                 FilterExpression="expires_at > :now",
-                ProjectionExpression="sk, phash",
+                ProjectionExpression="sk, phash, brightened",
                 ExpressionAttributeValues={":pk": {"S": pk}, **to_item({":now": int(self._clock.now())})},
                 ConsistentRead=consistent,
                 **start,
             )
             for item in answer["Items"]:
-                phash = item["phash"]["B"] if "phash" in item else None
-                if phash is None or _near(bytes(phash), hashes):
+                posted = tuple(bytes(item[name]["B"]) for name in _HASHES if name in item)
+                if not posted or _near(posted, hashes):
                     found.append(item["sk"]["S"].partition("#")[0])
             if "LastEvaluatedKey" not in answer:
                 return found
@@ -385,20 +386,20 @@ def _band_keys(scope: str, phash: bytes) -> list[str]:
     return [f"{_digest(scope)}#h{band}" for band in bands(phash)]
 
 
-def _near(phash: bytes, others: tuple[bytes, ...]) -> bool:
-    return any(hamming(phash, other) <= RADIUS for other in others)
+def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
+    return any(hamming(phash, other) <= RADIUS for phash in hashes for other in others)
 
 
-def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """Yield the key of each posting of an upload, and the hash it carries.
+def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, Any], dict[str, bytes | None]]]:
+    """Yield the key of each posting of an upload, and the hashes it carries.
 
     Exact keys carry none: whoever shares one is a twin whatever its hash.
     """
     sk = {"S": f"{me.id}#{edition}"}
     for pk in _exact_keys(me):
-        yield {"pk": {"S": pk}, "sk": sk}, None
-    for pk in () if me.phash is None else _band_keys(me.scope, me.phash):
-        yield {"pk": {"S": pk}, "sk": sk}, me.phash
+        yield {"pk": {"S": pk}, "sk": sk}, {}
+    for pk in dict.fromkeys(key for phash in me.hashes for key in _band_keys(me.scope, phash)):
+        yield {"pk": {"S": pk}, "sk": sk}, {"phash": me.phash, "brightened": me.brightened}
 
 
 def _digest(scope: str) -> str:
@@ -432,5 +433,6 @@ def _claim(item: Mapping[str, Any]) -> Claim:
         edition=values["edition"],
         exact=tuple(values.get("exact", ())),
         phash=values.get("phash"),
+        brightened=values.get("brightened"),
         outcome=values.get("outcome"),
     )

@@ -55,6 +55,13 @@ class Announcement:
     evidence: bytes | None
     probes: tuple[bytes, ...] = ()
     """Further hashes that it looks for others by, but is not found by."""
+    brightened: bytes | None = None
+    """A second hash, 32 bytes, that it looks for others by and is found by."""
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        """The hashes that it is found by."""
+        return tuple(phash for phash in (self.phash, self.brightened) if phash is not None)
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,14 @@ class Claim:
     """Which edition of its postings and evidence counts; one that withdrew or was retired returns with a new one."""
     exact: tuple[str, ...] = ()
     phash: bytes | None = None
+    brightened: bytes | None = None
     evidence: bytes | None = None
     outcome: Mapping[str, Any] | None = None
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        """The hashes that it is found by."""
+        return tuple(phash for phash in (self.phash, self.brightened) if phash is not None)
 
 
 def claim_id(scope: str, upload: ObjectVersion) -> str:
