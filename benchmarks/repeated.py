@@ -43,7 +43,7 @@ def busy(processes: int) -> Iterator[None]:
     if not processes:
         yield
         return
-    # A session of its own, as Linux shares the processors out between sessions: the load is another user's.
+    # A session of its own, as Linux may share the processors out between sessions: the load is another user's.
     with subprocess.Popen([sys.executable, "-c", BUSY, str(processes)], start_new_session=True) as running:
         try:
             yield
