@@ -80,7 +80,9 @@ _MARK_OPACITY, _MARK_NOISE = 0.35, 8  # of what there is to white or black, stro
 _MARK_FILL = (0.05, 0.27)  # of its box, what strokes fill (over half of the largest change): letters 9 to 24 %
 _MARK_AGAINST = 0.12  # of the squares of all its changes, those that go the other way
 _LOOSE_ASPECT = 0.025
-_LOOSE_SMALLEST_SIDE = 200  # pixels; of smaller pictures reframing leaves too little to tell an edit by
+_LOOSE_SMALLEST_SIDE = 96  # pixels; of smaller pictures reframing leaves too little to tell an edit by
+# Of a small picture it leaves less than of others, copies and edits alike: these shares of the limits keep them apart.
+_SMALL_SIDE, _SMALL_REFRAMED, _SMALL_REFRAMED_FINEST = 200, 0.6, 0.45
 _REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its finest detail, which is then left out
 
 
@@ -115,6 +117,9 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
         return False
     if aspect <= limits.aspect + rounding and _alike(first, second, limits, marked=True):
         return True
+    if min(first.width, first.height, second.width, second.height) < _SMALL_SIDE:
+        share = _SMALL_REFRAMED
+        limits = replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
     framing = find_framing(first.luma, second.luma)
     return framing is not None and framing.is_crop and _alike(first, second, limits, framing)
 
@@ -232,6 +237,8 @@ def _follows(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None,
     limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
     if framing is not None:
         limit = _FINEST_OUTLIER_REFRAMED
+        if min(a.width, a.height, b.width, b.height) < _SMALL_SIDE:
+            limit *= _SMALL_REFRAMED_FINEST
     return _finest_outlier(finest if box is None else _without(finest, box)) <= limit
 
 
