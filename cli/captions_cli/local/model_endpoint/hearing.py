@@ -18,7 +18,10 @@ _GRACE_S = 60.0
 class Listeners:
     """At most `workers` processes, each started when there is work for it and ended by `close`."""
 
-    def __init__(self, *, workers: int, max_audio_s: float) -> None:
+    ENGLISH = "pocketsphinx"
+
+    def __init__(self, *, workers: int, max_audio_s: float, ear: str = ENGLISH) -> None:
+        self._ear = ear
         self._max_audio_s = max_audio_s
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
@@ -61,6 +64,7 @@ class Listeners:
             "-m",
             _WORKER,
             str(self._max_audio_s),
+            self._ear,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

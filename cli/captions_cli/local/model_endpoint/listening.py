@@ -1,4 +1,4 @@
-"""The worker process that decodes sound and film and recognises English speech.
+"""The worker process that decodes sound and film and recognises speech: English, or with Whisper many languages.
 
 A process of its own for three reasons: pocketsphinx holds the interpreter's lock while it works, a decoder that
 crashes on hostile bytes must not take the server along, and a decoder that hangs can be killed. It reads jobs from
@@ -26,8 +26,11 @@ import av
 import numpy as np
 import pocketsphinx
 
+from captions_cli.local.model_endpoint import whisper
 from captions_cli.local.model_endpoint.description import MediaError
+from captions_cli.local.model_endpoint.whisper import Whisper
 
+NAME = "pocketsphinx"
 RATE = 16_000
 _BYTES_PER_SAMPLE = 2
 # Demuxers that read one file and nothing else: playlists and the like open further files and URLs by themselves.
@@ -62,15 +65,16 @@ def main(arguments: list[str]) -> int:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     jobs = sys.stdin.buffer
-    recogniser: Recogniser | None = None
+    ear: type[Recogniser] | type[Whisper] = Whisper if whisper.NAME in arguments[1:] else Recogniser
+    recogniser: Recogniser | Whisper | None = None
     while job := _next_job(jobs):
         kind, data = job
         try:
             samples = _samples(data, max_seconds, required=kind == "a")
             heard = None
             if samples is not None:
-                recogniser = recogniser or Recogniser()
-                heard = recogniser.hear(samples, parent)
+                recogniser = recogniser or ear()
+                heard = {**_measured(samples), **recogniser.hear(samples, parent)}
             answer: dict[str, Any] = {"heard": heard} if kind == "a" else {"seen": _seen(data), "heard": heard}
         except MediaError as refused:
             answer = {"refused": [refused.code, refused.message]}
@@ -149,7 +153,7 @@ class Recogniser:
         self._decoder = pocketsphinx.Decoder(samprate=RATE, loglevel="FATAL", **_DECODING)
 
     def hear(self, samples: bytes, parent: int | None = None) -> dict[str, Any]:
-        """Return `duration_s`, `loudness_dbfs`, `confidence` (None without words), `sure` and `segments`."""
+        """Return `model`, `only_english`, `language`, `confidence` (None without words), `sure` and `segments`."""
         segments: list[dict[str, Any]] = []
         posteriors: list[float] = []
         spoken = 0.0
@@ -162,13 +166,13 @@ class Recogniser:
             posteriors.extend(posterior for _, posterior, _ in words)
             spoken += sum(seconds for _, _, seconds in words)
             segments.append({"start": start, "end": end, "text": " ".join(word for word, _, _ in words)})
-        duration = len(samples) / RATE / _BYTES_PER_SAMPLE
         confidence = statistics.fmean(posteriors) if posteriors else None
         if confidence is None or confidence < _POSTERIOR_HEARD or spoken > _SECONDS_PER_WORD * len(posteriors):
             segments = []
         return {
-            "duration_s": round(duration, 3),
-            "loudness_dbfs": round(_loudness(samples), 1),
+            "model": NAME,
+            "only_english": True,
+            "language": "en" if segments else "und",
             "confidence": None if confidence is None else round(confidence, 3),
             "sure": confidence is not None and confidence >= _POSTERIOR_SURE,
             "segments": segments,
@@ -216,6 +220,11 @@ def _short_enough(pcm: bytes) -> Iterator[bytes]:
         yield pcm[:cut]
         pcm = pcm[cut:]
     yield pcm
+
+
+def _measured(samples: bytes) -> dict[str, float]:
+    duration = len(samples) / RATE / _BYTES_PER_SAMPLE
+    return {"duration_s": round(duration, 3), "loudness_dbfs": round(_loudness(samples), 1)}
 
 
 def _loudness(samples: bytes) -> float:

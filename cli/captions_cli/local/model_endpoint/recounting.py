@@ -9,8 +9,8 @@ from typing import Any
 from captions_cli.local.model_endpoint import pixels
 from captions_cli.local.model_endpoint.description import Description, Segment
 
-EAR = "pocketsphinx"
 UNSURE = "(recognised with low confidence by the local model, which knows English only)"
+UNSURE_OF_LANGUAGE = "(recognised with low confidence by the local model)"
 # Qwen3-Omni encodes sound at 12.5 tokens a second (arXiv 2509.17765).
 _TOKENS_PER_SECOND = 12.5
 _SILENCE_DBFS = -60.0
@@ -23,7 +23,7 @@ def sound(heard: Mapping[str, Any]) -> Description:
     transcript = " ".join(segment.text for segment in segments)
     text = transcript or _without_speech(heard)
     if transcript and not heard["sure"]:
-        text = f"{transcript} {UNSURE}"
+        text = f"{transcript} {UNSURE if heard['only_english'] else UNSURE_OF_LANGUAGE}"
     return Description(
         text=text,
         tokens=max(1, math.ceil(duration * _TOKENS_PER_SECOND)),
@@ -33,7 +33,7 @@ def sound(heard: Mapping[str, Any]) -> Description:
         segments=segments,
         duration_s=duration,
         measured=_answers(heard, segments, duration),
-        model=EAR,
+        model=heard["model"],
     )
 
 
@@ -53,16 +53,17 @@ def _answers(heard: Mapping[str, Any], segments: tuple[Segment, ...], duration: 
         }
     words = sum(len(one.text.split()) for one in segments)
     pace = words / max(0.5, sum(one.end - one.start for one in segments))
+    speech = "English speech" if heard["language"] == "en" else f"Speech (language {heard['language']})"
     manner = f"about {pace:.1f} words a second, {loudness}"
     return {
-        "language": "en",
+        "language": heard["language"],
         "segments": said,
         "speech": said,
         "sounds": "",
         "confidence": heard["confidence"],
         "emotion": "unknown",
-        "summary/voices": f"English speech, {manner}; the local model does not hear emotions.",
-        "summary/music": f"English speech, {manner}; whether there is music besides is not known.",
+        "summary/voices": f"{speech}, {manner}; the local model does not hear emotions.",
+        "summary/music": f"{speech}, {manner}; whether there is music besides is not known.",
     }
 
 
@@ -100,7 +101,7 @@ def film(seen: Mapping[str, Any], heard: Mapping[str, Any] | None) -> Descriptio
         segments=sound(heard).segments if heard is not None else (),
         duration_s=duration,
         measured=measured,
-        model=pixels.NAME if heard is None else f"{pixels.NAME}+{EAR}",
+        model=pixels.NAME if heard is None else f"{pixels.NAME}+{heard['model']}",
     )
 
 
@@ -108,7 +109,8 @@ def _without_speech(heard: Mapping[str, Any]) -> str:
     length = _seconds(float(heard["duration_s"]))
     if heard["loudness_dbfs"] <= _SILENCE_DBFS:
         return f"No speech was recognised in this recording: {length} of silence."
-    return f"No speech was recognised in this recording: {length} of sound without intelligible English words."
+    words = "English words" if heard["only_english"] else "words"
+    return f"No speech was recognised in this recording: {length} of sound without intelligible {words}."
 
 
 def _seconds(seconds: float) -> str:

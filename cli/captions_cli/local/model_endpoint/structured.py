@@ -242,7 +242,7 @@ class _Filler:
             if _TAGS.search(name):
                 return self._tags[:most]
             if _LANGUAGE.match(name) and self._segments:
-                return ["en"]
+                return [self._measured.get("language", "en")]
         return [self._value(items, name, given, depth + 1) for _ in range(least)]
 
     def _string(self, schema: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> str:

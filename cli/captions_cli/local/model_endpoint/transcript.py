@@ -50,7 +50,8 @@ def spoiled(heard: Description, fault: Fault) -> Description:
 def _verbose(heard: Description, said: str) -> dict[str, object]:
     return {
         "task": "transcribe",
-        "language": "english",
+        # OpenAI names the language where others give its tag; only English has a name here.
+        "language": "english" if (language := heard.measured.get("language", "en")) == "en" else language,
         "duration": heard.duration_s,
         "text": said,
         "segments": [

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from captions_cli.local.model_endpoint import whisper
 from captions_cli.local.model_endpoint.description import Describer, Description
 from captions_cli.local.model_endpoint.hearing import Listeners
 from captions_cli.local.model_endpoint.wire import MediaKind
@@ -17,7 +18,7 @@ _PICTURE_THREADS = 2
 class Viewer:
     """Describes media. Everything it needs (threads, processes, imaging libraries, models) is made at the first use.
 
-    `eyes`: small models look at pictures, which are measured otherwise.
+    `eyes`: small models look at pictures, which are measured otherwise, and Whisper listens where it is installed.
     """
 
     def __init__(self, *, eyes: bool, max_image_pixels: int, max_audio_s: float, speech_workers: int) -> None:
@@ -25,7 +26,8 @@ class Viewer:
         self._describer: Describer | None = None
         self._loading = threading.Lock()
         self._max_image_pixels = max_image_pixels
-        self._listeners = Listeners(workers=speech_workers, max_audio_s=max_audio_s)
+        ear = whisper.NAME if eyes and whisper.installed() else Listeners.ENGLISH
+        self._listeners = Listeners(workers=speech_workers, max_audio_s=max_audio_s, ear=ear)
         self._threads: ThreadPoolExecutor | None = None
 
     def warm(self) -> None:

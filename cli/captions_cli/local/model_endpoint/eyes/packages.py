@@ -6,8 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 
 def file(package: str, *parts: str) -> Path:
     """Return the path of a file inside an installed package.
@@ -26,6 +24,8 @@ def file(package: str, *parts: str) -> Path:
 
 def session(model: bytes | Path) -> Any:
     """Return an ONNX Runtime session that uses one thread, so that equal pictures get equal answers under any load."""
+    import onnxruntime  # here, so that a file can be looked up without it
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # The pictures' sizes differ: memory kept for each of them would only grow.
