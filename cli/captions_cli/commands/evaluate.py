@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from captions_cli.commands.options import Globals, say, text_of
+from captions_cli.commands.options import Days, Globals, Prefix, say, text_of
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -277,3 +277,38 @@ def _check_installed() -> None:
 
 def _names(given: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+
+
+@app.command("sample")
+def sample(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the set goes; it must be empty, or not be.")],
+    stack_name: Annotated[
+        str | None, typer.Option("--from", help="The stack; as for other commands by default.")
+    ] = None,
+    number: Annotated[int, typer.Option("--n", min=1, help="Uploads at most.")] = 500,
+    prefix: Prefix = "",
+    days: Days = 365,
+    accepted: Annotated[
+        bool, typer.Option("--accepted", help="Models' captions too that people found right; they favour those models.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Another one draws others.")] = 0,
+) -> None:
+    """Draw a labelled set from a stack: uploads that people captioned in their own words, which are the truth."""
+    from dataclasses import replace
+
+    from captions_cli import rendering
+    from captions_cli.evaluate import sampling
+
+    given: Globals = ctx.obj
+    if stack_name is not None:
+        given = replace(given, choice=replace(given.choice, stack_name=stack_name))
+    drawn = sampling.sample(given.stack(), folder, number, seed=seed, prefix=prefix, days=days, accepted=accepted)
+    if given.json:
+        rendering.print_json({"folder": str(folder), **vars(drawn)})
+    else:
+        say(f"{drawn.drawn} of {drawn.found} uploads that people spoke about are in {folder}")
+    if drawn.gone:
+        say(f"{drawn.gone} could not be read any more")
+    if not drawn.drawn:
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
