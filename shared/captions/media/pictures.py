@@ -16,7 +16,7 @@ from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
-from captions.media import raw
+from captions.media import jpeg_ends, lengths, raw
 from captions.media.bombs import refuse_costly, refuse_size, refuse_structure
 from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import RAW, Kind, Sniffed
@@ -61,8 +61,9 @@ class Picture:
 
 
 @contextmanager
-def _decoder_errors(what: str) -> Iterator[None]:
-    """Turn what Pillow's decoders raise on bad files into MediaError."""
+def _decoder_errors(data: bytes, name: str) -> Iterator[None]:
+    """Turn what Pillow's decoders raise on bad files into MediaError; `name` is the plugin that reads `data`."""
+    what = f"the {name} file"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd tags are no reason to tell anyone
@@ -72,6 +73,8 @@ def _decoder_errors(what: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise MediaError("bomb", f"{what} would unpack to far more pixels than a picture has") from error
     except UnidentifiedImageError as error:
+        if lengths.ends_early(data, name):
+            raise MediaError("truncated", f"{what} ends before the whole picture") from error
         raise MediaError("broken", f"{what} begins like a picture, but its header cannot be read") from error
     except MemoryError as error:
         raise MediaError("bomb", f"{what} would unpack to more than the memory there is") from error
@@ -80,6 +83,8 @@ def _decoder_errors(what: str) -> Iterator[None]:
         if "decompressed data too large" in text or "too large" in text or "too much memory" in text:
             raise MediaError("bomb", f"{what} holds a packed part that unpacks to far too much") from error
         if any(sign in text for sign in ("truncated", "not enough", "unexpected end", "eof", "end of file", "short")):
+            raise MediaError("truncated", f"{what} ends before the whole picture") from error
+        if lengths.ends_early(data, name):
             raise MediaError("truncated", f"{what} ends before the whole picture") from error
         raise MediaError("broken", f"{what} cannot be decoded") from error
 
@@ -124,9 +129,8 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
         if preview.orientation != 1 and _orientation(image) == 1:
             image.getexif()[_ORIENTATION] = preview.orientation
         return image, replace(shown, frames=1, kind="image")
-    what = f"the {sniffed.format} file"
     refuse_structure(data, sniffed.format, limits)
-    with _decoder_errors(what):
+    with _decoder_errors(data, sniffed.format):
         _load_codec(sniffed.format)
         image = Image.open(io.BytesIO(data), formats=[sniffed.format])  # JPEG's makes an MPO of what is one
         width, height = image.size
@@ -146,15 +150,15 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
 
     Raises MediaError (`truncated`, `broken`, `bomb`).
     """
-    with _decoder_errors(f"the {sniffed.format} file"):
+    with _decoder_errors(data, str(sniffed.format)):
         width, height = image.size
         if image.format in ("JPEG", "MPO"):
             # libjpeg then transforms only the low frequencies it needs: a quarter of the time of a full decode.
             least = _working_side(width, height)
             image.draft("RGB", (least, least))
-        image.load()
-        _scale_transparency(image, data)
-        orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
+        image, orientation = _loaded(image, data)
+        if sniffed.format == "JPEG" and jpeg_ends.is_cut_short(image, data):
+            raise MediaError("truncated", "the JPEG file ends before the whole picture, though with an end marker")
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and b"VP8L" in data[12:64])
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless and orientation != 1:
@@ -168,6 +172,24 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         if orientation >= 5:
             width, height = height, width
     return Picture(working, width, height, orientation, digest, palette)
+
+
+_DEEP = frozenset(f"{name};16{order}" for name in ("RGB", "RGBA", "RGBX", "LA") for order in "BLN")
+"""How Pillow names colours of 16 bits in a file; of a picture that it has loaded, 8 are left."""
+
+
+def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
+    """Return the opened picture with all its pixels, and its orientation."""
+    tiles = getattr(image, "tile", ())
+    modes = {tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles}
+    image.load()
+    orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
+    if image.format in ("PNG", "TIFF") and len(modes) == 1 and not modes.isdisjoint(_DEEP):
+        from captions.media import deep
+
+        image = deep.stretched(image, data, str(modes.pop()))
+    _scale_transparency(image, data)
+    return image, orientation
 
 
 def picture_payload_digest(data: bytes, orientation: int = 1) -> str | None:
@@ -301,9 +323,11 @@ def _reduced(image: Image.Image, least: int, *, hashed: bool) -> tuple[Image.Ima
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Return the function that turns `image`, or a strip of it, into RGB on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        low, scale = _range(image)
+        from captions.media import deep  # NumPy is loaded where such a picture is met
+
+        low, scale = deep.grey_scale(image)
         clear = image.info.get("transparency")
-        return lambda part: _scaled(part, low, scale, clear).convert("RGB")
+        return lambda part: deep.to_8_bits(part, low, scale, clear).convert("RGB")
     if image.mode == "LAB":
         return _lab_converter()
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -318,42 +342,6 @@ def _on_white(part: Image.Image, background: tuple[int, int, int] = (255, 255, 2
     under = Image.new("RGB", over.size, background)
     under.paste(over, mask=over.getchannel("A"))
     return under
-
-
-_NARROW = 0.25
-"""Share of the range of its depth below which a grey picture is stretched to what it uses of it."""
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """Return (the value that becomes black, the factor to 0..255) for pixels deeper than 8 bits."""
-    if image.mode.startswith("I;16"):
-        bits = 16
-        tags = getattr(image, "tag_v2", None)
-        if tags is not None and isinstance(tags.get(258), tuple):
-            bits = tags[258][0]  # BitsPerSample: 12-bit scans fill a sixteenth of the range
-        most = (1 << min(max(bits, 8), 16)) - 1
-        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band
-        if 0 < high - low < most * _NARROW:
-            return low, 255.0 / (high - low)  # a sensor's 8 to 12 bits in 16: black, unless it is stretched
-        return 0.0, 255.0 / most
-    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # these modes have one band
-    if image.mode == "I" and low >= 0 and high <= 65535:
-        return 0.0, 255.0 / 65535 if high > 255 else 1.0
-    if image.mode == "F" and low >= 0 and 1.0 < high <= 255.0:
-        return 0.0, 1.0
-    if image.mode == "F" and low >= 0 and high <= 1.0:
-        return 0.0, 255.0
-    return low, 255.0 / (high - low) if high > low else 0.0
-
-
-def _scaled(part: Image.Image, low: float, scale: float, clear: int | None) -> Image.Image:
-    import numpy as np
-
-    values = np.asarray(part, dtype=np.float32)
-    grey = np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8)
-    if isinstance(clear, int):
-        grey[values == clear] = 255  # transparent is white
-    return Image.fromarray(grey)
 
 
 def _scale_transparency(image: Image.Image, data: bytes) -> None:
@@ -391,15 +379,13 @@ def model_copy(
     from captions.media.inspection import opened
 
     image, sniffed = opened(data, limits or Limits())
-    with one_at_a_time(sniffed), _decoder_errors(f"the {sniffed.format} file"):
+    with one_at_a_time(sniffed), _decoder_errors(data, str(sniffed.format)):
         width, height = image.size
         shrink = min(1.0, max_side / max(width, height))
         target = max(1, round(width * shrink)), max(1, round(height * shrink))
         if image.format in ("JPEG", "MPO"):
             image.draft("RGB", target)
-        image.load()
-        _scale_transparency(image, data)
-        orientation = _orientation(image)
+        image, orientation = _loaded(image, data)
         picture = _copied(image, target)
         if orientation != 1:
             picture = picture.transpose(_TRANSPOSE[orientation])

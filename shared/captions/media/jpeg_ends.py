@@ -1,0 +1,132 @@
+"""JPEG files that were cut in the middle and closed with an end marker, as recovery and upload tools do.
+
+libjpeg fills what is missing with the last colour and says nothing. Whether data are missing shows when bytes are put
+in front of the end: of a whole picture they are not read, in one that was cut they are decoded to something else.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageChops
+
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
+_FILLING = bytes(random.Random(1).choices(range(255), k=4_096))  # noqa: S311  no secret
+"""No marker is in it, as no byte is 255."""
+_MISSING = 0.02
+"""Share of its height that has to be missing: some encoders leave out the last byte."""
+_TAIL = 16
+
+
+@dataclass
+class _Scans:
+    """What the headers of a JPEG say of its scans."""
+
+    frame: int = 0
+    width: int = 0
+    height: int = 0
+    components: dict[int, tuple[int, int]] = field(default_factory=dict)
+    missing: set[tuple[int, int]] = field(default_factory=set)
+    interval: int = 0
+    scans: list[tuple[int, int]] = field(default_factory=list)
+    """Where the data of each begin and end."""
+
+
+def is_cut_short(image: Image.Image, data: bytes) -> bool:
+    """Tell whether the loaded picture, of the JPEG file `data`, was filled up, as its data end too early.
+
+    A second decoding is made only where the picture ends in one flat colour, or where scans are missing.
+    """
+    scans = _scans(data)
+    if scans is None or not scans.scans:
+        return False
+    start, end = scans.scans[-1]
+    if scans.interval:
+        # Between restart markers the decoder passes over what is too much, so they are counted.
+        if scans.frame not in _SEQUENTIAL or len(scans.scans) > 1:
+            return False
+        there = len(_RESTART.findall(data, start, end)) + 1
+        return there < (1 - _MISSING) * -(-_units(scans) // scans.interval)
+    if not scans.missing and not _flat_tail(image):
+        return False
+    filled = Image.open(io.BytesIO(data[:end] + _FILLING + data[end:]), formats=["JPEG"])
+    # A pixel less, as the size was rounded up and would otherwise be taken from the next larger scale.
+    filled.draft(image.mode, (max(1, image.width - 1), max(1, image.height - 1)))
+    try:
+        filled.load()
+    except OSError:
+        return True  # it was read, and found to be nonsense
+    if filled.size != image.size or filled.mode != image.mode:
+        return False
+    changed = ImageChops.difference(filled, image).getbbox()
+    return changed is not None and changed[1] < (1 - _MISSING) * image.height
+
+
+def _flat_tail(image: Image.Image) -> bool:
+    """Tell whether the lower right end of a picture is of one colour."""
+    width, height = image.size
+    return image.crop((max(0, width - _TAIL), height - 1, width, height)).getcolors(1) is not None
+
+
+def _units(scans: _Scans) -> int:
+    """Return how many units (MCU) the picture has (ITU-T T.81, A.2)."""
+    across = max(horizontal for horizontal, _ in scans.components.values())
+    down = max(vertical for _, vertical in scans.components.values())
+    if len(scans.components) == 1:
+        across = down = 1
+    return -(-scans.width // (8 * across)) * -(-scans.height // (8 * down))
+
+
+def _scans(data: bytes) -> _Scans | None:
+    """Read the markers; None for what is arithmetically coded, lossless or makes no sense: libjpeg judges it alone."""
+    scans, position = _Scans(), 2
+    while (found := _MARKER.search(data, position)) is not None:
+        marker, position = found[1][0], found.end()
+        if scans.scans and scans.scans[-1][1] < 0:
+            scans.scans[-1] = (scans.scans[-1][0], found.start())
+        if marker == 0xD9:
+            return scans
+        if marker in (0x01, 0xD8):
+            continue
+        size = int.from_bytes(data[position : position + 2], "big")
+        body = data[position + 2 : position + size]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if (marker not in _SEQUENTIAL and marker != _PROGRESSIVE) or len(body) < 6 or scans.frame:
+                return None
+            _frame(scans, marker, body)
+        elif marker == 0xDD and len(body) >= 2:
+            scans.interval = int.from_bytes(body[:2], "big")
+        elif marker == 0xDA:
+            if not _scan(scans, body):
+                return None
+            scans.scans.append((position + size, -1))
+        position += size
+    return None
+
+
+def _frame(scans: _Scans, marker: int, body: bytes) -> None:
+    scans.frame = marker
+    scans.height, scans.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+    for number, sampling in zip(body[6::3], body[7::3], strict=False):
+        scans.components[number] = (sampling >> 4 or 1, sampling & 15 or 1)
+        coefficients = range(64) if marker == _PROGRESSIVE else range(1)
+        scans.missing.update((number, coefficient) for coefficient in coefficients)
+
+
+def _scan(scans: _Scans, body: bytes) -> bool:
+    """Take note of what a scan holds in its last bit; False if it makes no sense."""
+    if not scans.components or not body or len(body) < 4 + 2 * body[0]:
+        return False
+    first, last, low = body[-3], body[-2], body[-1] & 15
+    if scans.frame != _PROGRESSIVE:
+        first = last = low = 0
+    if low == 0:
+        scans.missing.difference_update(
+            (number, coefficient) for number in body[1 : 1 + 2 * body[0] : 2] for coefficient in range(first, last + 1)
+        )
+    return True

@@ -1,0 +1,88 @@
+"""Pictures that were cut off are told from whole ones, also when an end was put behind what is left."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captions import media
+from captions.media import MediaError
+
+MEDIA = Path(__file__).parents[1] / "media"
+PHOTO = Image.open(MEDIA / "photos" / "coffee.jpg").convert("RGB")
+END = b"\xff\xd9"
+
+
+def jpeg(picture: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "full colour": {"subsampling": 0},
+    "restarts in rows": {"restart_marker_rows": 1},
+    "restarts in blocks": {"restart_marker_blocks": 7},
+    "coarse": {"quality": 20},
+}
+
+
+@pytest.mark.parametrize("size", [(333, 251), (1_601, 1_203)], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_jpeg_that_was_cut_is_truncated_though_it_ends_as_it_should(
+    options: str, mode: str, size: tuple[int, int]
+) -> None:
+    whole = jpeg(PHOTO.resize(size).convert(mode), **OPTIONS[options])
+    assert media.inspect(whole).picture
+    for share in (0.3, 0.5):
+        with pytest.raises(MediaError) as caught:
+            media.inspect(whole[: int(len(whole) * share)] + END)
+        assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("ground", [(255, 255, 255), (128, 128, 128), (0, 0, 0), (250, 240, 10)])
+def test_a_whole_jpeg_that_ends_in_one_colour_is_taken(ground: tuple[int, int, int], options: str) -> None:
+    picture = Image.new("RGB", (640, 700), ground)
+    picture.paste(PHOTO.resize((300, 200)), (40, 40))
+    assert media.inspect(jpeg(picture, **OPTIONS[options])).picture
+    assert media.inspect(jpeg(Image.new("RGB", (640, 700), ground), **OPTIONS[options])).picture
+
+
+def test_what_stands_behind_a_jpeg_and_before_its_end_is_passed_over() -> None:
+    whole = jpeg(Image.new("RGB", (640, 700), (255, 255, 255)))
+    assert media.inspect(whole + bytes(5_000)).picture
+    assert media.inspect(whole[:-2] + bytes(5_000) + END).picture
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("AVIF", {}),
+        ("JPEG2000", {}),
+        ("JPEG2000", {"no_jp2": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", {"compression": "jpeg"}),
+        ("PNG", {}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("ICO", {}),
+    ],
+)
+def test_a_picture_that_was_cut_is_truncated_in_every_format(name: str, options: dict[str, object]) -> None:
+    file = io.BytesIO()
+    PHOTO.resize((400, 300)).save(file, name, **options)
+    whole = file.getvalue()
+    assert media.inspect(whole).picture
+    for share in (0.3, 0.6, 0.95):
+        with pytest.raises(MediaError) as caught:
+            media.inspect(whole[: int(len(whole) * share)])
+        assert caught.value.code == "truncated"
