@@ -19,11 +19,11 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from samtranslator.yaml_helper import yaml_parse
 
 from captions.records.record import Record
 from captions.records.table import Records
 from captions_cli.local import LocalStack
+from captions_cli.local.cloudformation.translate import load_template
 from support.permissions import Witness, allowed
 from support.sam import ROOT, SamLocal, bridge_address, container_template, docker
 
@@ -36,7 +36,7 @@ BUCKET = "amzn-s3-demo-bucket"
 PHOTO, COPY, SPEECH = "photos/perched-osprey.jpg", "copies/perched-osprey.jpg", "speech/comparatively-modern.mp3"
 
 
-RESOURCES = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))["Resources"]
+RESOURCES = load_template(ROOT / "template.yaml")["Resources"]
 FUNCTIONS = frozenset(name for name, it in RESOURCES.items() if it["Type"] == "AWS::Serverless::Function")
 QUEUES = {"uploads": "UploadsQueue", "images": "ImageQueue", "audio": "AudioQueue", "lost": "RuleDeadLetterQueue"}
 """What the test's own queues stand for."""

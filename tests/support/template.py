@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
+
+from captions_cli.local.cloudformation.translate import load_template
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-central-1"
@@ -84,7 +85,7 @@ class Template:
 @cache
 def current() -> Template:
     """The template of the working copy, with the resources of its nested stack among its own."""
-    return Template(flattened(yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))))
+    return Template(flattened(load_template(ROOT / "template.yaml")))
 
 
 def flattened(raw: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def flattened(raw: dict[str, Any]) -> dict[str, Any]:
             resources[name] = resource
             continue
         given = resource["Properties"]["Parameters"]
-        nested = yaml_parse((ROOT / resource["Properties"]["TemplateURL"]).read_text(encoding="utf-8"))
+        nested = load_template(ROOT / resource["Properties"]["TemplateURL"])
         assert set(given) == set(nested["Parameters"]), name
         own = {"Resources": nested["Resources"], "Conditions": nested.get("Conditions", {})}
         filled = _filled(own, given)

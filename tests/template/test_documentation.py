@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
+
+from captions_cli.local.cloudformation.translate import load_template
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,14 +24,14 @@ def parameters() -> ModuleType:
 
 
 def test_every_parameter_is_documented_as_it_is(parameters: ModuleType) -> None:
-    template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    template = load_template(ROOT / "template.yaml")
     page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     assert parameters.page_with(page, template) == page, "run python docs/parameters.py"
     assert all(f"| `{name}` |" in page for name in template["Parameters"])
 
 
 def test_a_changed_parameter_changes_the_page(parameters: ModuleType) -> None:
-    template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    template = load_template(ROOT / "template.yaml")
     template["Parameters"]["Language"]["Default"] = "de"
     page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     assert parameters.page_with(page, template) != page

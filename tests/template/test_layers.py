@@ -11,7 +11,8 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
+
+from captions_cli.local.cloudformation.translate import load_template
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = {"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"}
@@ -23,7 +24,7 @@ BUILDERS = {
     "SweepFunction": "sweeper",
 }
 PACKAGED = ("FoundationLayer", "ImagingLayer", "InferenceLayer", "RecordingLayer")
-RESOURCES = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))["Resources"]
+RESOURCES = load_template(ROOT / "template.yaml")["Resources"]
 
 PROGRAM = """
 import importlib.util, json, os, sys

@@ -10,13 +10,13 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
-from samtranslator.yaml_helper import yaml_parse
 
 from captions.completion_events import DETAIL_TYPES, SOURCE, Notifier
 from captions.records.record import Record, Result
 from captions.uploads.version import pad_sequencer
+from captions_cli.local.cloudformation.translate import load_template
 
-TEMPLATE = yaml_parse((Path(__file__).parents[2] / "cli" / "captions_cli" / "results.yaml").read_text(encoding="utf-8"))
+TEMPLATE = load_template(Path(__file__).parents[2] / "cli" / "captions_cli" / "results.yaml")
 RESOURCES = TEMPLATE["Resources"]
 
 

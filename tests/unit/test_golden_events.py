@@ -17,10 +17,10 @@ from aws_lambda_powertools.utilities.parser.models import (
     SqsModel,
 )
 from moto.events.models import EventPattern
-from samtranslator.yaml_helper import yaml_parse
 
 from captions.queues import Job, Revisit
 from captions.uploads.version import Deletion, Ignored, UnreadableEventError, Upload, from_event, pad_sequencer
+from captions_cli.local.cloudformation.translate import load_template
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ROOT / "events"
@@ -58,7 +58,7 @@ def test_s3_event_has_the_shape_that_eventbridge_documents(name: str) -> None:
 
 @pytest.mark.parametrize("name", S3_EVENTS)
 def test_the_rule_takes_the_s3_event(name: str) -> None:
-    rule = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))["Resources"]["UploadsRule"]["Properties"]
+    rule = load_template(ROOT / "template.yaml")["Resources"]["UploadsRule"]["Properties"]
     pattern = {**rule["EventPattern"], "detail": {"bucket": {"name": [BUCKET]}}}
     assert EventPattern.load(json.dumps(pattern)).matches_event(read(f"s3/{name}"))
     assert not EventPattern.load(json.dumps(pattern)).matches_event(read("garbage/other-source.json"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from captions_cli.local.cloudformation.translate import Translation, translate
+from captions_cli.local.cloudformation.translate import Translation, load_template, translate
 from captions_cli.local.errors import StackError
 
 QUEUE = {"Type": "AWS::SQS::Queue"}
@@ -23,6 +23,14 @@ def translated(tmp_path: Path) -> Any:
         return translate(path, stack_name="stack", region=region, parameters=parameters)
 
     return translated
+
+
+@pytest.mark.parametrize("name", ["template.yaml", "monitoring.yaml", "cli/captions_cli/results.yaml"])
+def test_templates_are_read_as_sam_reads_them(name: str) -> None:
+    from samtranslator.yaml_helper import yaml_parse
+
+    path = Path(__file__).parents[2] / name
+    assert load_template(path) == yaml_parse(path.read_text(encoding="utf-8"))
 
 
 def value_of(translation: Translation, name: str = "Value") -> Any:

@@ -114,6 +114,7 @@ class LocalStack:
         self._interceptors = list(interceptors)
         self._ending = contextlib.ExitStack()
         self._clients: dict[tuple[str, str], Any] = {}
+        self._sessions: dict[str, Any] = {}
         self._clients_guard = threading.Lock()
         self._translation: Translation | None = None
         self._sandboxes: Sandboxes | None = None
@@ -400,7 +401,9 @@ class LocalStack:
     def _new_client(self, service: str, region: str) -> Any:
         from botocore.config import Config
 
-        return loopback.session(region).client(  # type: ignore[call-overload]
+        if region not in self._sessions:  # one reads the services' descriptions once for all its clients
+            self._sessions[region] = loopback.session(region)
+        return self._sessions[region].client(
             service,
             endpoint_url=self.aws_endpoint_url,
             config=Config(

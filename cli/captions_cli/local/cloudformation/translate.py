@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from captions.once import once
 from captions_cli import loopback
 from captions_cli.local.errors import StackError
 
@@ -155,16 +156,28 @@ def load_template(path: Path) -> dict[str, Any]:
 
 def parse_template(text: str, name: str = "the template") -> dict[str, Any]:
     """A template's text as `load_template` reads it. Raises StackError if it is no template."""
-    from samtranslator.yaml_helper import yaml_parse
-    from yaml import YAMLError
+    from yaml import YAMLError, load
 
     try:
-        template = yaml_parse(text)
+        template = load(text, _template_loader())  # noqa: S506 - a subclass of the safe one
     except (YAMLError, ValueError) as error:
         raise StackError(f"{name} is neither YAML nor JSON: {error}") from error
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
         raise StackError(f"{name} is not a CloudFormation template: it has no Resources")
     return template
+
+
+@once
+def _template_loader() -> Any:
+    """What reads templates: SAM's short intrinsics, and several times as fast as SAM's own where PyYAML has libyaml."""
+    import yaml
+    from samtranslator.yaml_helper import intrinsics_multi_constructor
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    Loader.add_multi_constructor("!", intrinsics_multi_constructor)
+    return Loader
 
 
 def translate(path: Path, *, stack_name: str, region: str, parameters: Mapping[str, str]) -> Translation:
