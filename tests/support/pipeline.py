@@ -17,7 +17,7 @@ from captions.queues import Job, Revisit
 from captions.records.record import Record
 from captions.records.table import Records
 from captions.uploads.version import from_event
-from captions_cli.local.aws.moto_dynamodb_speed import Replacements, make_dynamodb_fast
+from captions_cli.local.aws.moto_speed import Replacements, make_moto_fast
 
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
 BUCKET = "media"
@@ -26,13 +26,13 @@ REGION = "us-east-1"
 
 @contextmanager
 def aws_in_this_process() -> Iterator[None]:
-    """moto, with DynamoDB as fast as in the local stack; test_local_stack_repairs.py shows that it answers the same.
+    """moto, as fast as in the local stack; test_local_stack_repairs.py shows that it answers the same.
 
     Whoever uses DynamoDB from several threads takes `locked` clients.
     """
     replacements = Replacements()
     with mock_aws():
-        make_dynamodb_fast(replacements)
+        make_moto_fast(replacements)
         try:
             yield
         finally:

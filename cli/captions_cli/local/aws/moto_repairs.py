@@ -8,7 +8,7 @@
   is off.
 - SQS walks all messages several times for each receive and delete, and holds its lock through a long poll.
 - SQS has no message move tasks, and does not keep the trace header of a request with the message it sends.
-- DynamoDB is slow (moto_dynamodb_speed.py).
+- It is slow, DynamoDB above all (moto_speed.py).
 - S3 does not tell of a bucket's notifications that they go to EventBridge.
 - S3 lists versions without the encoding of keys that was asked for: a control character in a key, and the answer is no
   XML. It hands out objects stored with a customer's own key (SSE-C) to requests without that key.
@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from captions_cli.local.aws.events import EMPTY_ETAG, EventRouter, Sequencers, event_time, s3_event
-from captions_cli.local.aws.moto_dynamodb_speed import Replacements, make_dynamodb_fast
+from captions_cli.local.aws.moto_speed import Replacements, make_moto_fast
 from captions_cli.local.aws.server import AwsCall, Forward, ServiceLocks, current_call
 from captions_cli.local.cloudformation.translate import ACCOUNT_ID
 
@@ -84,7 +84,7 @@ class MotoRepairs:
         self._replace(Queue, "delete_message", _delete_message)
         self._replace(SQSBackend, "receive_message", self._receiving(SQSBackend.receive_message))
         self._replace(SQSBackend, "change_message_visibility", self._changing(SQSBackend.change_message_visibility))
-        make_dynamodb_fast(self._replace)
+        make_moto_fast(self._replace)
 
     def remove(self) -> None:
         """Give moto its own functions back."""

@@ -1,8 +1,8 @@
-"""What makes moto's DynamoDB fast without changing what it answers.
+"""What makes moto fast without changing what it answers.
 
-It writes each attribute of an answer by trying every spelling of every type's name on it, and reads an update
-expression by listing the types of its nodes again at each node: most of its time went there. A query sorts the whole
-table first.
+It lists the methods of a service's class again for each request. DynamoDB writes each attribute of an answer by trying
+every spelling of every type's name on it, and reads an update expression by listing the types of its nodes at each
+node: most of its time went there. A query sorts the whole table first.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+from captions.once import once
 
 _ABSENT = object()
 
@@ -35,12 +37,14 @@ class Replacements:
                 setattr(owner, name, original)
 
 
-def make_dynamodb_fast(replace: Callable[[Any, str, Any], None]) -> None:
+def make_moto_fast(replace: Callable[[Any, str, Any], None]) -> None:
     """Put the faster functions in place. As in a stack, one call at a time may be under way."""
+    import moto.core.responses
     from moto.core.serialize import JSONSerializer
     from moto.dynamodb.models.table import Table
     from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
 
+    replace(moto.core.responses, "method_names_from_class", once(moto.core.responses.method_names_from_class))
     replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
     replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
     replace(Node, "find_clauses", _finding_clauses())
