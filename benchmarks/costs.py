@@ -1,11 +1,13 @@
-"""What a million uploads cost on AWS, service by service, from the calls and durations of a run on the local stack.
+"""What a million uploads cost on AWS, service by service, from the calls of a run on the local stack.
 
     python benchmarks/costs.py --json FILE [--uploads 80] [--distinct 40] [--markdown FILE]
 
 Uploads copies of pictures to the real template on the local stack and counts what the functions really call: every
-request to S3, SQS and EventBridge, DynamoDB's request units by its documented rules, Lambda's durations, bytes of
-logs, and what the models cost by the catalogue's prices. Prices come from prices-us-east-1.json. With --markdown, the
-tables between the marks of that page (docs/costs.md) are written anew.
+request to S3, SQS and EventBridge, DynamoDB's request units by its documented rules, bytes of logs, and what the
+models cost by the catalogue's prices. Lambda's seconds are stated twice: as the wall clock of that run, emulator and
+machine included, and by the model of cost_model.py, which goes by CPU and by the calls that wait for one another.
+Prices come from prices-us-east-1.json. With --markdown, the tables between the marks of that page (docs/costs.md) are
+written anew, all from one run.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import cost_model
 import pipeline
 
 from captions.records.record import Record
@@ -192,6 +195,71 @@ def per_million(run: dict[str, Any]) -> dict[str, float]:
     }
 
 
+Row = list[float | None]
+"""Dollars by the wall clock of the run, and low, typical and high by the model."""
+
+
+def side_by_side(run: dict[str, Any], dollars: dict[str, float], found: dict[str, Any]) -> dict[str, Row]:
+    """Dollars a million uploads, old and new."""
+    copies = 1 - run["distinct"] / run["uploads"]
+    shares = {"new picture": 1 - copies, "copy in other bytes": copies}
+    ranges = cost_model.modelled(found, shares, overlaps(run), price)
+
+    def new(*names: str) -> Row:
+        return [sum(level[name] for name in names) for level in ranges.values()]
+
+    lambdas = [name for name in ranges["low"] if name.startswith("Lambda")]
+    rows: dict[str, Row] = {}
+    for name, value in dollars.items():
+        if name == "Lambda, GB-seconds":
+            rows[name] = [value, *new(*lambdas)]
+            rows |= {f"of it {each}": [None, *new(each)] for each in lambdas}
+        elif name != "models":
+            rows[name] = [value] * 4
+    rows |= {name: [None, *new(name)] for name in ranges["low"] if name not in lambdas}
+    whole = [row for name, row in rows.items() if not name.startswith("of it")]
+    rows["all of AWS"] = [sum(row[column] or 0.0 for row in whole) for column in range(4)]
+    rows["models"] = [dollars["models"]] * 4
+    return rows
+
+
+def overlaps(run: dict[str, Any]) -> dict[str, float]:
+    """Uploads that one invocation of each function handled side by side."""
+    handled = {"Dedupe": run["uploads"], "Caption": run["model_calls"]}
+    return {name: count / max(1, run["invocations"][name]) for name, count in handled.items()}
+
+
+def model_tables(rows: dict[str, Row], found: dict[str, Any], run: dict[str, Any]) -> str:
+    """The old and the new figures beside one another, and what the new ones consist of."""
+    lines = ["| $ a million uploads | wall clock of the run | model, low | model, typical | model, high |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, row in rows.items():
+        bold = "**" if name == "all of AWS" else ""
+        cells = ["" if value is None else f"{bold}{value:,.2f}{bold}" for value in row]
+        lines.append(f"| {bold}{name}{bold} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| function | upload | CPU, ms | calls of AWS | waits, one after the other |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    for (function, kind), one in found["usual"].items():
+        waits = Counter(one.chain)
+        told = ", ".join(f"{count} {name}" if count > 1 else name for name, count in waits.items())
+        lines.append(f"| {function} | {kind} | {one.cpu_s * 1000:,.0f} | {one.calls:,.0f} | {len(one.chain)}: {told} |")
+    lines += ["", "| assumed | low | typical | high | what it is |", "| --- | ---: | ---: | ---: | --- |"]
+    for name, it in cost_model.ASSUMED.items():
+        lines.append(f"| {name} | {it.low:g} | {it.typical:g} | {it.high:g} | {it.why} |")
+    handled = ", ".join(f"{name} {count:.1f}" for name, count in overlaps(run).items())
+    stored = found["stored_bytes"]
+    lines += [
+        "",
+        f"Uploads that an invocation handled side by side: {handled} (low: 10, high: 1). Stored: "
+        f"{stored['fingerprints'] / 1000:,.1f} KB of the index a new picture, {stored['captions'] / 1000:,.1f} KB of "
+        "record and its index an upload.",
+    ]
+    return "\n".join(lines)
+
+
 def steps(run: dict[str, Any]) -> list[dict[str, Any]]:
     """What each step of growth takes: rates, concurrency, dollars a month."""
     dollars = per_million(run)
@@ -226,12 +294,31 @@ def _seconds(run: dict[str, Any], function: str) -> float:
     return float(run["gb_seconds"][function] / MEMORY_GB[function])
 
 
-def tables(run: dict[str, Any], dollars: dict[str, float], grown: list[dict[str, Any]]) -> str:
-    total = sum(dollars.values())
-    lines = ["| service | $ a million uploads |", "| --- | ---: |"]
-    lines += [f"| {name} | {value:,.2f} |" for name, value in dollars.items()]
-    lines += [f"| **all** | **{total:,.2f}** |", ""]
-    lines += [
+def pairs(options: argparse.Namespace) -> list[tuple[bytes, bytes]]:
+    """Pictures like those of the run, each with a copy in other bytes."""
+    rng = random.Random(options.seed + 1)
+    count = options.pictures + cost_model.WARM_UP
+    pictures = list(pipeline.collages(pipeline.sources(options.media), count, rng))
+    first, *forms = pipeline.FORMS
+    return [
+        (pipeline.encoded(picture, first), pipeline.encoded(picture, forms[number % len(forms)]))
+        for number, picture in enumerate(pictures)
+    ]
+
+
+def price_table() -> str:
+    """The list prices, each with its date."""
+    lines = ["| list price, us-east-1 | $ | as of | page |", "| --- | ---: | --- | --- |"]
+    for name, it in PRICES.items():
+        if isinstance(it, dict):
+            per = f"{it['per']:,} " if it["per"] != 1 else ""
+            lines.append(f"| {per}{name.replace('_', ' ')} | {it['dollars']:.10g} | {it['as_of']} | {it['source']} |")
+    return "\n".join(lines)
+
+
+def tables(run: dict[str, Any], grown: list[dict[str, Any]]) -> str:
+    """What growth takes, by the wall clock of the run, and what the functions ask of AWS."""
+    lines = [
         "| | uploads a second | Lambda concurrency (dedupe, caption) | write units a second | read units a second | "
         "model calls a second | AWS, $ a month | models, $ a month |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -254,25 +341,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, help="a page whose tables are written anew")
+    parser.add_argument("--run", type=Path, help="the JSON of an earlier run, whose counts on the stack are taken")
     parser.add_argument("--uploads", type=int, default=80)
     parser.add_argument("--distinct", type=int, default=40)
+    parser.add_argument("--pictures", type=int, default=12, help="pictures that the model's medians are of")
     parser.add_argument("--media", type=Path, help="a folder of JPEGs to cut pictures from, instead of the demo's")
     parser.add_argument("--latency-scale", type=float, default=1.0, help="model latencies in relation to measured ones")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for the end")
     options = parser.parse_args()
-    run = measured(options)
+    run = json.loads(options.run.read_text())["run"] if options.run else measured(options)
+    found = cost_model.measured(pairs(options))
     dollars, grown = per_million(run), steps(run)
-    options.json.write_text(
-        json.dumps({"run": run, "dollars_per_million": dollars, "steps": grown, "prices": PRICES}, indent=2) + "\n"
-    )
-    text = tables(run, dollars, grown)
-    print(text)
+    rows = side_by_side(run, dollars, found)
+    usual = {f"{function}, {kind}": vars(one) for (function, kind), one in found["usual"].items()}
+    model = {**found, "usual": usual, "assumed": {name: vars(it) for name, it in cost_model.ASSUMED.items()}}
+    told = {"run": run, "model": model, "dollars_per_million": rows, "steps": grown, "prices": PRICES}
+    options.json.write_text(json.dumps(told, indent=2) + "\n")
+    parts = {"model": model_tables(rows, found, run), "tables": tables(run, grown), "prices": price_table()}
+    print("\n\n".join(parts.values()))
     if options.markdown:
         page = options.markdown.read_text()
-        before, _, rest = page.partition("<!-- tables -->\n")
-        _, _, after = rest.partition("<!-- end of tables -->\n")
-        options.markdown.write_text(f"{before}<!-- tables -->\n{text}\n<!-- end of tables -->\n{after}")
+        for name, text in parts.items():
+            before, _, rest = page.partition(f"<!-- {name} -->\n")
+            _, _, after = rest.partition(f"<!-- end of {name} -->\n")
+            page = f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->\n{after}"
+        options.markdown.write_text(page)
     return 0
 
 

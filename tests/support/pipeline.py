@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import boto3
 from moto import mock_aws
 
-from captions.near_duplicates import Neighbours
+from captions.completion_events import Notifier
+from captions.config.environment import IntakeSettings
+from captions.near_duplicates import Neighbours, Splits
 from captions.pipeline.ingest import Intake
-from captions.queues import Job, Revisit
+from captions.queues import Job, Queues, Revisit
 from captions.records.record import Record
 from captions.records.table import Records
+from captions.uploads.s3_objects import Objects
 from captions.uploads.version import from_event
 from captions_cli.local.aws.moto_speed import Replacements, make_moto_fast
 
@@ -154,3 +158,72 @@ class Dedupe:
 
     def jobs(self, queue: str | None = None) -> list[Job]:
         return [Job.model_validate(body) for body in self.aws.receive(queue or self.aws.image_queue)]
+
+
+@contextmanager
+def aws_for_the_pipeline() -> Iterator[Aws]:
+    """moto's bucket, tables, queues and bus as the pipeline needs them, with credentials that are none."""
+    with aws_in_this_process():
+        lock = threading.RLock()
+        dynamodb, s3, sqs, events = (
+            locked(boto3.client(service, region_name=REGION), lock) for service in ("dynamodb", "s3", "sqs", "events")
+        )
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        dynamodb.create_table(
+            TableName="captions",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"} for name in ("asset", "activity", "activity_at")
+            ],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": "activity",
+                    "KeySchema": [
+                        {"AttributeName": "activity", "KeyType": "HASH"},
+                        {"AttributeName": "activity_at", "KeyType": "RANGE"},
+                    ],
+                    "Projection": {"ProjectionType": "KEYS_ONLY"},
+                }
+            ],
+        )
+        for table in ("fingerprints", "control"):
+            dynamodb.create_table(
+                TableName=table,
+                BillingMode="PAY_PER_REQUEST",
+                KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            )
+        urls = {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("uploads", "images", "audio", "heard")}
+        events.create_event_bus(Name="captions")
+        events.put_rule(Name="heard", EventBusName="captions", EventPattern='{"source": ["media-captions"]}')
+        arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        events.put_targets(Rule="heard", EventBusName="captions", Targets=[{"Id": "heard", "Arn": arn}])
+        yield Aws(dynamodb, s3, sqs, events, urls["uploads"], urls["images"], urls["audio"], urls["heard"])
+
+
+def dedupe_on(aws: Aws) -> Dedupe:
+    """Build the dedupe function's logic on these tables and queues."""
+    clock = Clock()
+    settings = IntakeSettings(
+        captions_table="captions",
+        fingerprints_table="fingerprints",
+        uploads_queue_url=aws.uploads_queue,
+        image_queue_url=aws.image_queue,
+        audio_queue_url=aws.audio_queue,
+        event_bus_name="captions",
+    )
+    records = Records(aws.dynamodb, "captions")
+    neighbours = Neighbours(aws.dynamodb, "fingerprints", now=clock)
+    intake = Intake(
+        settings=settings,
+        records=records,
+        objects=Objects(aws.s3),
+        neighbours=neighbours,
+        queues=Queues(aws.sqs),
+        notifier=Notifier(aws.events, "captions"),
+        splits=Splits(aws.dynamodb, "fingerprints", clock),
+        now=clock,
+    )
+    return Dedupe(aws, intake, records, neighbours, clock)

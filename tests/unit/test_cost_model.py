@@ -1,0 +1,116 @@
+"""What Lambda takes is reckoned from CPU and from the calls that wait for one another."""
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import cost_model
+from cost_model import ASSUMED, Call, Taken, Taps, Usual, longest_chain, modelled
+
+PRICES = json.loads((Path(__file__).parents[2] / "benchmarks" / "prices-us-east-1.json").read_text())
+
+
+def call(name: str, start: float, end: float) -> Call:
+    return Call(name, start, end)
+
+
+def test_the_chain_is_the_sequence_without_an_overlap_that_takes_longest() -> None:
+    calls = [
+        call("dynamodb UpdateItem", 0.0, 1.0),
+        call("s3 GetObject", 1.1, 2.0),
+        *(call("dynamodb Query", 2.1 + number / 100, 3.0 + number / 100) for number in range(11)),  # side by side
+        call("dynamodb PutItem", 3.2, 4.0),
+        call("sqs SendMessage", 2.2, 5.0),  # at the same time, and slow
+    ]
+    names = [one.name for one in longest_chain(calls, lambda one: 1.0)]
+    assert names == ["dynamodb UpdateItem", "s3 GetObject", "dynamodb Query", "dynamodb PutItem"]
+    slow = [one.name for one in longest_chain(calls, lambda one: 9.0 if one.service == "sqs" else 1.0)]
+    assert slow == ["dynamodb UpdateItem", "s3 GetObject", "sqs SendMessage"]
+    assert longest_chain([], lambda one: 1.0) == []
+
+
+def test_calls_side_by_side_are_seen_side_by_side_and_others_one_after_the_other() -> None:
+    class Client:
+        def _make_api_call(self, operation: str, arguments: dict[str, Any]) -> str:
+            return operation
+
+    client = Client()
+    taps = Taps({"dynamodb": client})
+
+    def work() -> None:
+        client._make_api_call("First", {})
+        threads = [threading.Thread(target=client._make_api_call, args=("Query", {})) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sum(range(200_000))  # works, and waits for nothing
+
+    _, taken = taps.taken(work)
+    assert len(taken.calls) == 6
+    assert [one.name for one in longest_chain(taken.calls, lambda one: 1.0)] == ["dynamodb First", "dynamodb Query"]
+    assert 0 < taken.cpu_s < cost_model.HELD_S * 6
+
+
+def test_what_the_emulator_takes_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: Any) -> None:
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+
+    monkeypatch.setattr(cost_model.BotocoreStubber, "__call__", busy)
+    taps = Taps({})
+    with taps.without_the_emulator():
+        _, taken = taps.taken(lambda: cost_model.BotocoreStubber.__call__(None))  # type: ignore[arg-type, call-arg]
+    assert taken.cpu_s < 0.02
+    assert cost_model.BotocoreStubber.__call__ is busy
+
+
+def test_waits_are_shared_by_the_uploads_of_an_invocation_and_cpu_is_not() -> None:
+    one = Usual.of([Taken(0.1, (call("dynamodb Query", 0, 1), call("s3 GetObject", 2, 3)))] * 3)
+    assert (one.cpu_s, one.calls, one.uploads, len(one.chain)) == (0.1, 2, 3, 2)
+
+    def typical(name: str) -> float:
+        return ASSUMED[name].typical
+
+    alone = one.seconds(typical, overlap=1.0)
+    assert alone == pytest.approx(0.1 * 1.2 + 2 * 0.0003 + 0.005 + 0.060)
+    assert one.seconds(typical, overlap=5.0) == pytest.approx(alone - 0.065 * 4 / 5)
+    assert one.seconds(typical, overlap=1.0, models=1) == pytest.approx(alone + 0.72)
+
+
+def test_dollars_are_a_range_with_storage_by_share() -> None:
+    dedupe = Usual(cpu_s=0.1, calls=10, chain=("dynamodb Query",), uploads=1)
+    usual = {
+        ("Dedupe", "new picture"): dedupe,
+        ("Caption", "new picture"): dedupe,
+        ("Dedupe", "copy in other bytes"): dedupe,
+    }
+    found = {"usual": usual, "stored_bytes": {"fingerprints": 20_000.0, "captions": 2_000.0}}
+
+    def price(name: str, amount: float) -> float:
+        return float(amount * PRICES[name]["dollars"] / PRICES[name]["per"])
+
+    shares = {"new picture": 0.5, "copy in other bytes": 0.5}
+    ranges = modelled(found, shares, {"Dedupe": 4.0, "Caption": 4.0}, price)
+
+    for name in ("Lambda, Dedupe", "Lambda, Caption"):
+        assert 0 < ranges["low"][name] < ranges["typical"][name] < ranges["high"][name]
+    # Half a million pictures of 20 KB, for three months at $0.25.
+    assert ranges["typical"]["storage of the index, 90 days"] == pytest.approx(10 * 0.25 * 3)
+    assert ranges["low"]["storage of the records, 90 days"] == pytest.approx(2 * 0.25 * 3)
+
+
+def test_every_assumption_is_a_range_with_its_reason_and_every_price_has_its_date() -> None:
+    for it in ASSUMED.values():
+        assert it.low < it.typical < it.high
+        assert it.why
+    for it in PRICES.values():
+        assert not isinstance(it, dict) or (it["as_of"] and it["source"].startswith("https://"))
