@@ -393,7 +393,7 @@ def accounts(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) ->
     What is missing from the account was charged for calls during which the worker was killed, or its stores were out.
     """
     charged = sum((Decimal(entry["cost"]) for entry in log if entry.get("cost") is not None), Decimal(0))
-    accounted = spending(records.values(), "day")[1].cost
+    accounted = spending(records.values(), "day")[1].cost.dollars
     return {
         "dollars_charged": f"{charged:f}",
         "dollars_accounted": f"{accounted:f}",

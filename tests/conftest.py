@@ -2,8 +2,10 @@
 
 import functools
 import os
+from collections.abc import Iterator
 
 import botocore.session
+import pytest
 
 for name in list(os.environ):
     if name.startswith(("AWS_", "CAPTIONS_", "POWERTOOLS_", "PYTHON", "SAM_")):
@@ -13,3 +15,11 @@ os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "testing"  # as a deployed function
 # A session of boto3 reads the descriptions of AWS's services for itself, and moto makes a new session for each test:
 # that took longer than most tests do. The descriptions are files of botocore, which nothing changes.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+
+@pytest.fixture(autouse=True)
+def ordinary_priority() -> Iterator[None]:
+    """SVT-AV1 makes a process of root real-time that encodes with it: what it starts then starves all else."""
+    yield
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -31,7 +31,7 @@ ANSWERED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CallEstimate:
     """What one call is expected to take, and to cost as far as prices are known; None for a model that nobody knows."""
 
     model: str
@@ -58,7 +58,7 @@ class Explanation:
     ask: Mapping[str, Any] | None = None
     prompt_version: str | None = None
     chains: routes.Chains | None = None
-    estimate: Estimate | None = None
+    estimate: CallEstimate | None = None
 
 
 def parameters(given: Mapping[str, str]) -> dict[str, Any]:
@@ -170,13 +170,13 @@ def explain(
     )
 
 
-def estimate(model: str, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue) -> Estimate:
+def estimate(model: str, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue) -> CallEstimate:
     """Return what a call is expected to cost by the catalogue's prices."""
     entry = catalogue.models.get(model)
     if entry is None or entry.minute_price is not None:
-        return Estimate(model, prompt_tokens, answer_tokens, None)
+        return CallEstimate(model, prompt_tokens, answer_tokens, None)
     cost, _ = cost_of(Usage(prompt=prompt_tokens, completion=answer_tokens), None, entry)
-    return Estimate(model, prompt_tokens, answer_tokens, cost)
+    return CallEstimate(model, prompt_tokens, answer_tokens, cost)
 
 
 NO_QUEUES = IntakeSettings(

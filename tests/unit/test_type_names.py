@@ -8,19 +8,24 @@ from pathlib import Path
 CLI = Path(__file__).parents[2] / "cli" / "captions_cli"
 
 
-def public_types(module: Path) -> Iterator[str]:
-    """Names of a module's classes and type aliases."""
+def public_types(module: Path) -> Iterator[tuple[str, str]]:
+    """Name and meaning of a module's classes and type aliases; aliases that are written alike mean the same."""
     for statement in ast.parse(module.read_text(encoding="utf-8")).body:
         match statement:
-            case ast.ClassDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
-                if name[0].isupper() and not name.isupper():
-                    yield name
+            case ast.ClassDef(name=name):
+                meaning = f"class in {module.relative_to(CLI)}"
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                meaning = ast.unparse(value)
+            case _:
+                continue
+        if name[0].isupper() and not name.isupper():
+            yield name, meaning
 
 
 def test_no_name_means_two_types() -> None:
-    modules_of = defaultdict(list)
+    meanings = defaultdict(set)
     for module in CLI.rglob("*.py"):
-        for name in public_types(module):
-            modules_of[name].append(str(module.relative_to(CLI)))
-    assert {name: modules for name, modules in modules_of.items() if len(modules) > 1} == {}
-    assert len(modules_of) > 50
+        for name, meaning in public_types(module):
+            meanings[name].add(meaning)
+    assert {name: found for name, found in meanings.items() if len(found) > 1} == {}
+    assert len(meanings) > 50
