@@ -189,8 +189,20 @@ def examine(job: Job) -> Outcome | None:
         pairs += alterations.text_edits(picture, rng)
     for name, before, after in pairs:
         one = original if before is picture else marks(alterations.png(before))
-        edits += [(name + how, matches(one, marks(saved))) for how, saved in _saved(after)]
+        edits += _judged(name, one, before, after)
     return outcome
+
+
+def _judged(name: str, one: Marks, before: Image.Image, after: Image.Image) -> list[tuple[str, dict[str, bool]]]:
+    """Return who takes an edited picture for the one before, however it is passed on, and what cannot be seen apart."""
+    seen = {
+        how: photographed_pages.visible(a, b)
+        for (how, a), (_, b) in zip(_reduced(before), _reduced(after), strict=True)
+        if a.size == b.size
+    }
+    return [
+        (name + (how if seen.get(how, True) else UNSEEN), matches(one, marks(saved))) for how, saved in _saved(after)
+    ]
 
 
 def _reduced(picture: Image.Image) -> Iterator[tuple[str, Image.Image]]:
@@ -217,8 +229,8 @@ def examine_page(job: tuple[int, str]) -> list[tuple[str, dict[str, bool]]]:
     start = int(hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:12], 16)
     kind, first = drawn_pages.page(start, changed=False)
     _, second = drawn_pages.page(start, changed=True)
-    one = marks(alterations.png(_limited(first)))
-    return [(f"drawn {kind}{how}", matches(one, marks(saved))) for how, saved in _saved(_limited(second))]
+    first, second = _limited(first), _limited(second)
+    return _judged(f"drawn {kind}", marks(alterations.png(first)), first, second)
 
 
 def examine_photographed(job: tuple[int, str, list[Path], list[Path]]) -> list[tuple[str, dict[str, bool]]]:
@@ -229,15 +241,7 @@ def examine_photographed(job: tuple[int, str, list[Path], list[Path]]) -> list[t
     if pair is None:
         return []
     kind, first, second = pair
-    one = marks(alterations.png(first))
-    visible = {
-        how: photographed_pages.visible(a, b)
-        for (how, a), (_, b) in zip(_reduced(first), _reduced(second), strict=True)
-    }
-    return [
-        (f"photographed page, {kind}{how if visible[how] else UNSEEN}", matches(one, marks(saved)))
-        for how, saved in _saved(second)
-    ]
+    return _judged(f"photographed page, {kind}", marks(alterations.png(first)), first, second)
 
 
 def examine_family(job: tuple[Path, list[tuple[Path, str]]]) -> list[tuple[str, str, dict[str, bool]]]:
