@@ -27,10 +27,11 @@ ROOT = Path(__file__).parents[1]
 SUBJECTS = ("pipeline", "demo")
 BUSY = """
 import os, sys
-parent = os.getppid()
+parent = int(sys.argv[2])
 for _ in range(int(sys.argv[1]) - 1):
+    me = os.getpid()
     if os.fork() == 0:
-        parent = os.getppid()
+        parent = me  # which may be gone by now, and is not then what getppid tells
         break
 while os.getppid() == parent:
     sum(range(100_000))
@@ -44,7 +45,9 @@ def busy(processes: int) -> Iterator[None]:
         yield
         return
     # A session of its own, as Linux may share the processors out between sessions: the load is another user's.
-    with subprocess.Popen([sys.executable, "-c", BUSY, str(processes)], start_new_session=True) as running:
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(processes), str(os.getpid())], start_new_session=True
+    ) as running:
         try:
             yield
         finally:
