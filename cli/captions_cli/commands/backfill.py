@@ -93,7 +93,8 @@ def reconcile(
                 ExitCode.USAGE,
             )
         if each:
-            most = min(int(max_cost / float(each)), *([] if limit is None else [limit]))
+            fits = int(max_cost / float(each))
+            most = fits if limit is None else min(limit, fits)
     lost_uploads = reconciling.compare(stack, tally, prefix=prefix, older_than=older_than)
     if dry_run:
         for _ in lost_uploads:
