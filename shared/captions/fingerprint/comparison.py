@@ -67,7 +67,7 @@ _LEAST_CHROMA = 0.65  # of the limits of chroma, which shrink in proportion
 _FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the two has a palette
 # The same of 3 x 3 cells of the finest grid, for all that is not writing: what a word changed on a photographed page
 # exceeds. Resampling blurs, and thereby leaves less of both.
-_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.7, 1.5, 2.3
+_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.7, 1.6, 2.3
 _FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
 _DIFFERS = 1.5  # of 255
 _EVEN_TAIL = 1.1  # root mean square by mean of a noise that is spread evenly
