@@ -284,18 +284,21 @@ def test_what_cannot_be_decoded_is_rejected_with_a_reason(shop: Workshop) -> Non
     assert reason.code == "broken"
 
 
-@pytest.mark.parametrize(("name", "bytes_allowed"), [("_FRAMES_MEMORY", 4_000_000), ("_SOUND_MEMORY", 100_000)])
+@pytest.mark.parametrize(("name", "key"), [("_FRAMES_MEMORY", "large.avi"), ("_SOUND_MEMORY", "long.m4a")])
 def test_what_fills_the_decoders_memory_is_rejected_and_its_neighbour_is_captioned(
-    name: str, bytes_allowed: int, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    name: str, key: str, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recordings, name, bytes_allowed)
+    """Frames of a large picture, and the index of many thousand packets: both are more than an allocator has left."""
+    monkeypatch.setattr(recordings, name, {"_FRAMES_MEMORY": 4_000_000, "_SOUND_MEMORY": 0}[name])
+    large = (
+        film(COLOURS, size=(1_920, 1_080), container="avi")
+        if key == "large.avi"
+        else encoded(silence(3_000.0), "mp4", "aac")
+    )
     hearing(shop, OMNI)
-    jobs = [
-        job(shop, "large.avi", film(COLOURS, size=(1_920, 1_080), container="avi")),
-        job(shop, "phrase.wav", PHRASE),
-    ]
+    jobs = [job(shop, key, large), job(shop, "phrase.wav", PHRASE)]
     assert shop.run_all(jobs) == ["rejected", "captioned"]
-    reason = shop.dedupe.record("large.avi").reason
+    reason = shop.dedupe.record(key).reason
     assert reason is not None
     assert (reason.code, reason.message) == ("bomb", "decoding the recording takes more memory than is allowed")
 
