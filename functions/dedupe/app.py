@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import composition, telemetry
+from captions import cold_start, composition, telemetry
 from captions.pipeline.ingest import LEAST_SECONDS, NotStartedError
 from captions.queues import Revisit
 from captions.uploads.version import Deletion, Ignored, Restored, Upload, from_event
@@ -64,3 +64,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
             raise
 
     return async_process_partial_response(event=event, record_handler=take, processor=processor, context=context)
+
+
+cold_start.over()

@@ -6,7 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import composition, telemetry
+from captions import cold_start, composition, telemetry
 
 STOPPING_SECONDS = 5.0
 """Kept back from the time the function has, so that a sweep ends by itself and the next goes on."""
@@ -23,3 +23,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     swept = asdict(composition.sweeper().run(deadline=deadline))
     logger.info("swept", **swept)
     return swept
+
+
+cold_start.over()

@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import composition, telemetry
+from captions import cold_start, composition, telemetry
 from captions.queues import Job
 
 logger, tracer = telemetry.logger(), telemetry.tracer()
@@ -38,3 +38,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         logger.info("job_handled", asset=job.upload.asset, kind=job.kind, ending=ending)
 
     return async_process_partial_response(event=event, record_handler=take, processor=processor, context=context)
+
+
+cold_start.over()
