@@ -7,7 +7,7 @@ request to S3, SQS and EventBridge, DynamoDB's request units by its documented r
 models cost by the catalogue's prices. Lambda's seconds are stated twice: as the wall clock of that run, emulator and
 machine included, and by the model of cost_model.py, which goes by CPU and by the calls that wait for one another.
 Prices come from prices-us-east-1.json. With --markdown, the tables between the marks of that page (docs/costs.md) are
-written anew, all from one run.
+written again, all from one run.
 """
 
 import argparse
@@ -244,8 +244,8 @@ def model_tables(rows: dict[str, Row], found: dict[str, Any], run: dict[str, Any
     ]
     for (function, kind), one in found["usual"].items():
         waits = Counter(one.chain)
-        told = ", ".join(f"{count} {name}" if count > 1 else name for name, count in waits.items())
-        lines.append(f"| {function} | {kind} | {one.cpu_s * 1000:,.0f} | {one.calls:,.0f} | {len(one.chain)}: {told} |")
+        way = ", ".join(f"{count} {name}" if count > 1 else name for name, count in waits.items())
+        lines.append(f"| {function} | {kind} | {one.cpu_s * 1000:,.0f} | {one.calls:,.0f} | {len(one.chain)}: {way} |")
     lines += ["", "| assumed | low | typical | high | what it is |", "| --- | ---: | ---: | ---: | --- |"]
     for name, it in cost_model.ASSUMED.items():
         lines.append(f"| {name} | {it.low:g} | {it.typical:g} | {it.high:g} | {it.why} |")
@@ -340,7 +340,7 @@ def tables(run: dict[str, Any], grown: list[dict[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--markdown", type=Path, help="a page whose tables are written anew")
+    parser.add_argument("--markdown", type=Path, help="a page whose tables are replaced")
     parser.add_argument("--run", type=Path, help="the JSON of an earlier run, whose counts on the stack are taken")
     parser.add_argument("--uploads", type=int, default=80)
     parser.add_argument("--distinct", type=int, default=40)
@@ -356,8 +356,8 @@ def main() -> int:
     rows = side_by_side(run, dollars, found)
     usual = {f"{function}, {kind}": vars(one) for (function, kind), one in found["usual"].items()}
     model = {**found, "usual": usual, "assumed": {name: vars(it) for name, it in cost_model.ASSUMED.items()}}
-    told = {"run": run, "model": model, "dollars_per_million": rows, "steps": grown, "prices": PRICES}
-    options.json.write_text(json.dumps(told, indent=2) + "\n")
+    figures = {"run": run, "model": model, "dollars_per_million": rows, "steps": grown, "prices": PRICES}
+    options.json.write_text(json.dumps(figures, indent=2) + "\n")
     parts = {"model": model_tables(rows, found, run), "tables": tables(run, grown), "prices": price_table()}
     print("\n\n".join(parts.values()))
     if options.markdown:

@@ -137,13 +137,13 @@ class Timed:
 
 
 def captions_of(media: Path) -> dict[Path, list[str]]:
-    told: dict[Path, list[str]] = defaultdict(list)
+    texts: dict[Path, list[str]] = defaultdict(list)
     with (media / "captioned" / "captions.csv").open(encoding="utf-8", newline="") as rows:
         for row in csv.DictReader(rows):
             path = media / row["path"]
             if row["lang"] == "en" and path.is_file() and not row["path"].startswith("captioned/ocr"):
-                told[path].append(row["text"])
-    return told
+                texts[path].append(row["text"])
+    return texts
 
 
 def seen(captions: Mapping[Path, Sequence[str]], describer: Timed) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def ran(subject: str, state: Path, timeout: float) -> dict[str, Any]:
     try:
         found = json.loads(figures.read_text() if subject == "pipeline" else done.stdout)
     except (OSError, ValueError):
-        return {"seconds": seconds, "problem": done.stderr.strip()[-500:] or "it told no figures"}
+        return {"seconds": seconds, "problem": done.stderr.strip()[-500:] or "it printed no figures"}
     pictures = (
         found["distinct"] if subject == "pipeline" else len({one["picture"] for one in found["uploads"]} - {None})
     )

@@ -1,11 +1,10 @@
-"""The progress of `upload` on stderr: a bar on a terminal, a line per file otherwise."""
+"""How far a command has come, on stderr: a bar on a terminal, lines otherwise."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -15,22 +14,20 @@ from captions_cli.uploading import NotSent, Sent
 from captions_cli.watching import SeenUpload
 
 
-class UploadProgress:
-    """Tells how far a number of uploads have come."""
+class CountingBar:
+    """A bar for each thing that is counted, with what else `columns` show; it goes when the work is done."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, *columns: ProgressColumn) -> None:
         self._console = stderr()
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            *columns,
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._uploading = self._bar.add_task("uploaded ", total=total)
-        self._captioning = self._bar.add_task("ended    ", total=total)
-        self._ended: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -40,6 +37,15 @@ class UploadProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+class UploadProgress(CountingBar):
+    """Shows how far a number of uploads have come."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self._uploading = self._bar.add_task("uploaded ", total=total)
+        self._captioning = self._bar.add_task("ended    ", total=total)
 
     def sent(self, answer: Sent | NotSent) -> None:
         """A file was put, or could not be."""

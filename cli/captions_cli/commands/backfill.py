@@ -184,7 +184,7 @@ def recaption(
 def _recaptioned(due: "list[Due]", sent: int, left_out: int, spent: "Spent | None", *, dry_run: bool) -> list[str]:
     """Say what was or would be done, for how much, and what was left out."""
     from captions_cli.recaptioning import PATIENCE_SECONDS, costs
-    from captions_cli.rendering import cost as told
+    from captions_cli.rendering import cost as shown
     from captions_cli.rendering import money
 
     cost = costs(due)
@@ -193,7 +193,7 @@ def _recaptioned(due: "list[Due]", sent: int, left_out: int, spent: "Spent | Non
     what = f"{number} {'upload' if number == 1 else 'uploads'} {verb}"
     lines = []
     if spent is None:
-        lines.append(f"{what}, for about {told(cost.bound)}, {money(cost.most)} with repairs and steps up")
+        lines.append(f"{what}, for about {shown(cost.bound)}, {money(cost.most)} with repairs and steps up")
     else:
         unknown = f" and {spent.unknown} calls at a cost not known" if spent.unknown else ""
         rest = f", {spent.on_their_way} of them not captioned yet" if spent.on_their_way else ""

@@ -42,14 +42,14 @@ def models(
             say(f"{len(offer.comparison.new)} more that the catalogue does not know, see --output json")
 
 
-def _set_prices(given: Globals, told: list[str], *, take: bool) -> None:
+def _set_prices(given: Globals, assignments: list[str], *, take: bool) -> None:
     from datetime import UTC, datetime
 
     from captions_cli import endpoint_models, rendering, setting_prices
 
     stack = given.stack()
     prices = setting_prices.offered(endpoint_models.compare(stack)) if take else {}
-    prices |= setting_prices.parse(told, endpoint_models.catalogue_of(stack))
+    prices |= setting_prices.parse(assignments, endpoint_models.catalogue_of(stack))
     if not prices:
         raise CommandError("the endpoint lists no price that the catalogue lacks", ExitCode.UNREACHABLE)
     today = datetime.now(UTC).date()

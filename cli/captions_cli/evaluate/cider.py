@@ -28,7 +28,7 @@ def words(text: str) -> list[str]:
 
 
 class CiderD:
-    """CIDEr-D against a set of references: how rare a phrase is, is told by all of them."""
+    """CIDEr-D against a set of references: all of them together say how rare a phrase is."""
 
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
         """`references` holds the captions of each picture."""
@@ -62,7 +62,7 @@ class CiderD:
 
 
 def _grams(text: str) -> _Grams:
-    told = words(text)
+    said = words(text)
     return [
-        Counter(tuple(told[at : at + size]) for at in range(len(told) - size + 1)) for size in range(1, _LONGEST + 1)
+        Counter(tuple(said[at : at + size]) for at in range(len(said) - size + 1)) for size in range(1, _LONGEST + 1)
     ]

@@ -43,7 +43,7 @@ class Journal:
         self.spent = Decimal(0)
         """Dollars, with what was set aside for calls that are under way or of which nothing more was heard."""
         self.unknown = 0
-        """Calls whose cost was not told."""
+        """Calls whose cost is not known."""
         self._drafts: dict[str, dict[str, Any]] = {}
         self._attempts: dict[str, dict[str, dict[str, Any]]] = {}
         self._reserved: dict[str, Decimal] = {}

@@ -1,42 +1,20 @@
-"""How far an evaluation has come, on stderr: a bar on a terminal, a line for each tenth of it otherwise."""
+"""How far an evaluation has come: a bar with the time that is left, or a line for each tenth of it."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import TimeRemainingColumn
 
 from captions_cli.evaluate.questions import Question
-from captions_cli.rendering import stderr
+from captions_cli.progress import CountingBar
 
 
-class Progress:
+class Progress(CountingBar):
     """Counts questions that need no asking any more."""
 
     def __init__(self, total: int) -> None:
-        console = stderr()
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._console, self._total, self._done = console, total, 0
+        super().__init__(TimeRemainingColumn())
+        self._total, self._done = total, 0
         self._task = self._bar.add_task("answered", total=total)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def ended(self, question: Question) -> None:
         """Count one."""

@@ -73,7 +73,7 @@ def run(
     side_by_side: int,
     ended: Callable[[Question], None],
 ) -> Run:
-    """Ask every question that has no answer; `ended` is told of each that has one or needs none.
+    """Ask every question that has no answer; `ended` is called with each that has one or needs none.
 
     After SIGINT or SIGTERM what was asked is waited for and nothing more is asked; a second one breaks off.
     """

@@ -129,11 +129,11 @@ def _anls(expected: str, given: str) -> float:
     from rapidfuzz.distance import Levenshtein
 
     phrase = _spaced(expected).casefold()
-    told = _spaced(given).casefold().split()
+    given_words = _spaced(given).casefold().split()
     size = len(phrase.split())
-    stretches = [" ".join(told[at : at + size]) for at in range(max(1, len(told) - size + 1))]
+    stretches = [" ".join(given_words[at : at + size]) for at in range(max(1, len(given_words) - size + 1))]
     if _unspaced(phrase):
-        joined = "".join(told)
+        joined = "".join(given_words)
         stretches = [joined[at : at + len(phrase)] for at in range(max(1, len(joined) - len(phrase) + 1))]
     best = max((Levenshtein.normalized_similarity(phrase, one) for one in stretches), default=0.0)
     return best if best >= ANLS_FROM else 0.0
@@ -142,7 +142,7 @@ def _anls(expected: str, given: str) -> float:
 def _objects(named: Sequence[str], expected: Sequence[Sequence[str]], language: str) -> Parts:
     """Each expected object may be named once, by any of its names, exactly or with something said of it."""
     open_names = list(dict.fromkeys(_stems(name, language) for name in named if name.strip()))
-    told = len(open_names)
+    answers = len(open_names)
     wanted = [[_stems(name, language) for name in names] for names in expected]
     right = 0
     for exact in (True, False):
@@ -155,23 +155,23 @@ def _objects(named: Sequence[str], expected: Sequence[Sequence[str]], language: 
                 wanted.remove(names)
                 right += 1
     return {
-        "f1": (2.0 * right, float(told + len(expected)) or 1.0),
-        "precision": (float(right), float(told)),
+        "f1": (2.0 * right, float(answers + len(expected)) or 1.0),
+        "precision": (float(right), float(answers)),
         "recall": (float(right), float(len(expected))),
     }
 
 
-def _names(told: tuple[str, ...], wanted: tuple[str, ...], language: str, *, exact: bool) -> bool:
+def _names(given: tuple[str, ...], wanted: tuple[str, ...], language: str, *, exact: bool) -> bool:
     if exact or not wanted:
-        return told == wanted
+        return given == wanted
     first = languages.primary(language) in _HEAD_FIRST
-    return (told[: len(wanted)] if first else told[-len(wanted) :]) == wanted
+    return (given[: len(wanted)] if first else given[-len(wanted) :]) == wanted
 
 
 def _stems(name: str, language: str) -> tuple[str, ...]:
     stemmer = _stemmer(languages.primary(language))
-    told = cider.words(name)
-    return tuple(stemmer.stemWords(told) if stemmer is not None else told)
+    split = cider.words(name)
+    return tuple(stemmer.stemWords(split) if stemmer is not None else split)
 
 
 @cache
@@ -195,12 +195,12 @@ def _values(expected: Sequence[Point], series: Sequence[Mapping[str, Any]]) -> P
         if point.get("y") is not None
     ]
     names = _paired_series(expected, given)
-    told: dict[tuple[str, str], list[float]] = {}
+    points: dict[tuple[str, str], list[float]] = {}
     for point in given:
-        told.setdefault((point.series, _label(point.x)), []).append(point.y)
+        points.setdefault((point.series, _label(point.x)), []).append(point.y)
     errors = []
     for point in expected:
-        values = _told(told, names.get(point.series, point.series), point.x)
+        values = _points_of(points, names.get(point.series, point.series), point.x)
         errors.append(min(1.0, _relative(point.y, values.pop(0))) if values else 1.0)
     worth = sum(1.0 - error for error in errors)
     return {
@@ -229,13 +229,13 @@ def _paired_series(expected: Sequence[Point], given: Sequence[Point]) -> dict[st
     return pairs
 
 
-def _told(told: Mapping[tuple[str, str], list[float]], series: str, x: str) -> list[float]:
+def _points_of(points: Mapping[tuple[str, str], list[float]], series: str, x: str) -> list[float]:
     from rapidfuzz import fuzz, process
 
     label = _label(x)
-    if values := told.get((series, label)):
+    if values := points.get((series, label)):
         return values
-    labels = {key[1]: values for key, values in told.items() if key[0] == series and values and not _number(key[1])}
+    labels = {key[1]: values for key, values in points.items() if key[0] == series and values and not _number(key[1])}
     found = process.extractOne(label, list(labels), scorer=fuzz.ratio, score_cutoff=100 * _LABELS_ALIKE)
     return labels[found[0]] if found is not None and not _number(label) else []
 

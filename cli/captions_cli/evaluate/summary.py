@@ -80,9 +80,9 @@ def judge(questions: Sequence[Question], items: Sequence[Item], journal: Journal
 
 def summarise(judged: Sequence[Judged], measured: Sequence[Contender]) -> dict[str, Any]:
     """Return the figures of each contender, the best first, and whether the others are worse for certain."""
-    told = [_contender(one, [each for each in judged if each.question.contender is one]) for one in measured]
-    told.sort(key=lambda one: (-one["tests_scored"], -(one["mean"]["value"] if one["mean"] else -1.0)))
-    return {"contenders": told, "comparisons": _comparisons(judged, [one["name"] for one in told])}
+    contenders = [_contender(one, [each for each in judged if each.question.contender is one]) for one in measured]
+    contenders.sort(key=lambda one: (-one["tests_scored"], -(one["mean"]["value"] if one["mean"] else -1.0)))
+    return {"contenders": contenders, "comparisons": _comparisons(judged, [one["name"] for one in contenders])}
 
 
 def scored(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
@@ -205,8 +205,8 @@ def _outcomes(one: Judged) -> set[str]:
 
 
 def _share(found: Iterator[Any]) -> float | None:
-    told = [bool(one) for one in found]
-    return sum(told) / len(told) if told else None
+    known = [bool(one) for one in found]
+    return sum(known) / len(known) if known else None
 
 
 def _shown(found: Interval | None) -> dict[str, float | None] | None:

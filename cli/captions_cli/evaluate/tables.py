@@ -84,8 +84,8 @@ def dollars(cost: Mapping[str, Any]) -> str:
     if cost["value"] is None:
         return "unknown" if cost["unknown_calls"] else "-"
     amount = float(cost["value"])
-    told = f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
-    return f"at least {told}" if cost["at_least"] else told
+    dollars = f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+    return f"at least {dollars}" if cost["at_least"] else dollars
 
 
 def _mean(one: Mapping[str, Any], tests: int) -> str:
