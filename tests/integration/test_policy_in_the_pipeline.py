@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import boto3
@@ -12,7 +13,7 @@ from captions import media
 from captions.config.policy import load
 from captions.overrides import UnreadableError, read
 from captions.picture_class import Looks, classify
-from captions.quality.calibration import bin_of
+from captions.quality.calibration import Platt, bin_of
 from captions.queues import Job, Revisit
 from captions.records.record import MAX_RESULT_BYTES, Record
 from captions.records.reviews import Calibrations, ChangedMeanwhileError, NotReviewableError, Reviews, read_verdicts
@@ -302,6 +303,22 @@ def test_enough_verdicts_calibrate_what_an_answer_is_worth(shop: Workshop, photo
     wary = shop.dedupe.record("a.jpg")
     # People edit most of this model's answers: it is asked no more without a second opinion.
     assert ("escalation", HARD) in roles(wary)
+
+
+def test_a_job_goes_by_the_policy_it_began_with(shop: Workshop, photo: bytes) -> None:
+    routing = '[routing]\nimage = "easy"\ncategory_from = 1.0\n[confidence]\ncalibrated_from = '
+    policies = [load(f"{routing}{number}") for number in (77, 33)]
+    began_with = policies[-1]
+    shop.worker.policies = lambda: policies.pop() if len(policies) > 1 else policies[0]
+    least: list[int] = []
+
+    def calibrations(models: Sequence[str], task: str, number: int) -> dict[tuple[str, str], Platt]:
+        least.append(number)
+        return {}
+
+    shop.worker.calibrations = calibrations
+    captioned(shop, "a.jpg", photo)
+    assert least == [began_with.confidence.calibrated_from] == [33]
 
 
 # -- where overrides are kept ----------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ class Worker:
             # Who noted these calls died before it could count them.
             telemetry.model_calls(job.task, record.attempts[len(record.attempts) - record.draft.calls :])
         try:
-            answered = await self._answer(job, record, item, data, chains, seen, deadline, drafts)
+            answered = await self._answer(job, record, item, data, rules, chains, seen, deadline, drafts)
         except media.MediaError as error:
             paid = error if isinstance(error, Spoilt) else None
             reason = Reason(code=error.code, message=error.message)
@@ -293,13 +293,14 @@ class Worker:
         record: Record,
         item: Media,
         data: bytes,
+        rules: Policy,
         chains: Chains,
         seen: Seen,
         deadline: float,
         drafts: _Drafts,
     ) -> Answered:
         """Ask the models, in one call or, about sound and video that none takes as it is, in several."""
-        rules, key = self.policy, job.upload.key
+        key = job.upload.key
         known: Mapping[tuple[str, str], Platt] = {}
         if self.calibrations is not None:
             models, least = (*chains.models, *chains.higher), rules.confidence.calibrated_from
