@@ -71,6 +71,7 @@ class Deployer:
 
     def __init__(self, stack: LocalStack) -> None:
         self.stack = stack
+        self.capabilities = ["CAPABILITY_IAM"]
         self.cloudformation = stack.client("cloudformation", REGION)
         self.s3 = stack.client("s3", REGION)
         self.sqs = stack.client("sqs", REGION)
@@ -93,7 +94,7 @@ class Deployer:
             ChangeSetType=kind,
             TemplateURL=f"{self.s3.meta.endpoint_url}/{BUCKET}/template",
             Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
-            Capabilities=["CAPABILITY_IAM"],
+            Capabilities=self.capabilities,
         )
         found: dict[str, Any] = self.cloudformation.describe_change_set(ChangeSetName=made["Id"])
         return found
@@ -346,3 +347,52 @@ def test_a_nested_stack_is_made_changed_and_removed_with_its_parent(deployer: De
     deployer.cloudformation.get_waiter("stack_delete_complete").wait(StackName="nesting", WaiterConfig={"Delay": 0.2})
     assert thresholds() == []
     assert deployer.described(watch)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_nested_stacks_functions_run_with_the_layers_of_the_stack_around_it(deployer: Deployer) -> None:
+    """As the doors of template.yaml do: a nested SAM template with a function, whose layer its parent makes."""
+    worker = json.loads(json.dumps(TEMPLATE["Resources"]["Worker"]))
+    worker["Properties"] |= {"Layers": [{"Ref": "Layer"}], "Timeout": 5}
+    worker["Properties"]["Environment"] = {"Variables": {"GREETING": "hi", "ANSWERS": {"Ref": "Answers"}}}
+    worker["Properties"]["Events"]["Work"]["Properties"]["Queue"] = {"Ref": "Work"}
+    within = {
+        "Transform": "AWS::Serverless-2016-10-31",
+        "Parameters": {name: {"Type": "String"} for name in ("Layer", "Work", "Answers")},
+        "Resources": {"Worker": worker},
+    }
+    deployer.s3.put_object(Bucket=BUCKET, Key="within", Body=json.dumps(within).encode())
+    parts = {name: TEMPLATE["Resources"][name] for name in ("Answers", "Work", "Words")}
+    around = {
+        "Transform": TEMPLATE["Transform"],
+        "Parameters": {"On": {"Type": "String", "Default": "true"}},
+        "Conditions": {"IsOn": {"Fn::Equals": [{"Ref": "On"}, "true"]}},
+        "Resources": parts
+        | {
+            "Within": {
+                "Type": "AWS::CloudFormation::Stack",
+                "Condition": "IsOn",
+                "Properties": {
+                    "TemplateURL": f"{deployer.s3.meta.endpoint_url}/{BUCKET}/within",
+                    "Parameters": {
+                        "Layer": {"Ref": "Words"},
+                        "Work": {"Fn::GetAtt": ["Work", "Arn"]},
+                        "Answers": {"Ref": "Answers"},
+                    },
+                },
+            }
+        },
+        "Outputs": {name: TEMPLATE["Outputs"][name] for name in ("Work", "Answers")},
+    }
+    with pytest.raises(WaiterError):  # AWS does not expand what is nested unless that is allowed
+        deployer.deploy("unexpanded", around)
+
+    deployer.capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    outputs = deployer.deploy("around", around)
+    deployer.sqs.send_message(QueueUrl=outputs["Work"], MessageBody="there")
+    assert deployer.answers(outputs["Answers"], 1) == ["hi there!"]
+
+    deployer.deploy("around", around, "UPDATE", On="false")
+    deployer.sqs.send_message(QueueUrl=outputs["Work"], MessageBody="again")
+    time.sleep(1)
+    (left,) = deployer.sqs.receive_message(QueueUrl=outputs["Work"])["Messages"]
+    assert left["Body"] == "again"

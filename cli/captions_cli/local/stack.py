@@ -337,9 +337,10 @@ class LocalStack:
 
     # What the AWS stand-in asks of the stack.
 
-    def _deployed(self, translation: Translation) -> None:
+    def _deployed(self, translations: Sequence[Translation]) -> None:
         assert self._deployments is not None
-        self._deployments.deploy(translation)
+        self._deployments.deploy(translations)
+        translation = translations[0]
         if self._translation is not None and translation.stack_id == self._translation.stack_id:
             self._translation = translation
             self.outputs = dict(translation.outputs)

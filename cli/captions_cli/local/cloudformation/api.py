@@ -32,6 +32,7 @@ from captions_cli.local.cloudformation.translate import (
     new_stack_id,
     parse_template,
     partition_of,
+    translate,
     translate_document,
 )
 from captions_cli.local.errors import StackError
@@ -144,12 +145,15 @@ class StackRecord:
 class CloudFormation:
     """Answers CloudFormation's API; everything else is passed on.
 
-    `deployed` is told what a stack is now, once its resources are; a StackError from it makes the update fail.
-    `removed` is told before a stack's resources go.
+    `deployed` is told what a stack and those nested in it are now, once their resources are; a StackError from it makes
+    the update fail. `removed` is told before a stack's resources go.
     """
 
     def __init__(
-        self, clients: RegionalClients, deployed: Callable[[Translation], None], removed: Callable[[Translation], None]
+        self,
+        clients: RegionalClients,
+        deployed: Callable[[Sequence[Translation]], None],
+        removed: Callable[[Translation], None],
     ) -> None:
         self._clients = clients
         self._deployed = deployed
@@ -392,8 +396,8 @@ class CloudFormation:
                 for change in changes_between(before, after):
                     if change.after is not None:
                         self._put(stack, change, done)
-                if stack.parent is None:  # a nested stack runs nothing of its own
-                    self._deployed(after)
+                if stack.parent is None:  # what is nested runs with the stack around it, whose layers it may use
+                    self._deployed([after, *self._nested_in(stack)])
             except Exception as error:
                 if not isinstance(error, StackError | ClientError | BotoCoreError):
                     LOGGER.exception("stack_update_failed stack=%s", stack.name)
@@ -465,8 +469,7 @@ class CloudFormation:
             self._stack_event(stack, "DELETE_IN_PROGRESS", "User Initiated")
             failed = []
             if stack.translation is not None:
-                if stack.parent is None:
-                    self._removed(stack.translation)
+                self._removed(stack.translation)
                 for resource in reversed(list(stack.translation.resources.values())):
                     if resource.deletion_policy != "Delete":
                         self._event(stack, resource, "DELETE_SKIPPED")
@@ -493,12 +496,39 @@ class CloudFormation:
             nested = StackRecord(resource.name, stack.region, resource.reference, parent=stack.id)
             with self._guard:
                 self._stacks.append(nested)
-        nested.template = self._fetch(str(resource.properties["TemplateURL"]), stack.region)
-        nested.declared = parse_template(nested.template).get("Parameters", {})
+        url = str(resource.properties["TemplateURL"])
+        nested.template = self._fetch(url, stack.region)
+        document = parse_template(nested.template)
+        nested.declared = document.get("Parameters", {})
         parameters = {name: str(value) for name, value in resource.properties.get("Parameters", {}).items()}
-        self._apply(nested, self._translated(nested, nested.template, parameters))
+        if url.startswith("file:"):  # its functions run from the source tree too
+            after = translate(
+                Path(unquote(urlsplit(url).path)),
+                stack_name=nested.name,
+                region=nested.region,
+                parameters=parameters,
+                stack_id=nested.id,
+                previous=nested.translation,
+            )
+        else:
+            nested.capabilities = stack.capabilities
+            try:
+                _check_capabilities(document, nested.capabilities, directly=True)
+            except CloudFormationError as error:
+                raise StackError(str(error)) from error
+            after = self._translated(nested, nested.template, parameters)
+        self._apply(nested, after)
         if not nested.status.endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE")) or "ROLLBACK" in nested.status:
             raise StackError(f"{nested.name} ended as {nested.status}: {nested.reason}")
+
+    def _nested_in(self, stack: StackRecord) -> Iterator[Translation]:
+        """What the stacks within a stack are now, at any depth."""
+        with self._guard:
+            within = [nested for nested in self._stacks if nested.parent == stack.id and not nested.gone]
+        for nested in within:
+            if nested.translation is not None:
+                yield nested.translation
+            yield from self._nested_in(nested)
 
     def _remove(self, stack: StackRecord, resource: Resource) -> None:
         if resource.type != NESTED_STACK:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,21 +71,29 @@ class Deployments:
 
     def prepare(self, translation: Translation) -> Deployment:
         """Read what a stack is to run before it is there, so that its functions can start meanwhile."""
-        prepared = self._read(translation, {})
+        prepared = self._read(translation, {}, list(translation.of_type("AWS::Lambda::LayerVersion")))
         with self._guard:
             self._by_stack[translation.stack_id] = prepared
         return prepared
 
-    def deploy(self, translation: Translation) -> None:
-        """Run what a stack is now, in place of what it was; what is under way ends as it began.
+    def deploy(self, translations: Sequence[Translation]) -> None:
+        """Run what a stack and those nested in it are now, in place of what they were; what is under way ends as it
+        began.
 
         Raises StackError, and leaves what runs alone, if that cannot be run here.
         """
-        before = self._of(translation.stack_id)
-        after = self._read(translation, before.functions if before else {})
+        layers = [layer for each in translations for layer in each.of_type("AWS::Lambda::LayerVersion")]
+        running = []
+        for translation in translations:
+            before = self._of(translation.stack_id)
+            running.append((before, self._read(translation, before.functions if before else {}, layers)))
+        for before, after in running:
+            self._replace(before, after)
+
+    def _replace(self, before: Deployment | None, after: Deployment) -> None:
         after.pump = Pump(self._sandboxes, self._locks, after.sources, after.schedules, self._visibility_scale)
         with self._guard:
-            self._by_stack[translation.stack_id] = after
+            self._by_stack[after.translation.stack_id] = after
         if before is not None and before.pump is not None:
             before.pump.retire()
         after.pump.start()
@@ -144,10 +152,10 @@ class Deployments:
         with self._guard:
             return self._by_stack.get(stack_id)
 
-    def _read(self, translation: Translation, before: Mapping[str, Function]) -> Deployment:
+    def _read(self, translation: Translation, before: Mapping[str, Function], layers: Sequence[Resource]) -> Deployment:
         found = {}
         for resource in translation.of_type("AWS::Lambda::Function"):
-            function = self._function(translation, resource)
+            function = self._function(translation, resource, layers)
             old = before.get(resource.logical_id)
             found[resource.logical_id] = old if old is not None and old.same_as(function) else function
         return Deployment(
@@ -157,7 +165,7 @@ class Deployments:
             schedules(translation, found) if self._run_schedules else [],
         )
 
-    def _function(self, translation: Translation, resource: Resource) -> Function:
+    def _function(self, translation: Translation, resource: Resource, layers: Sequence[Resource]) -> Function:
         properties = resource.properties
         variables = properties.get("Environment", {}).get("Variables", {})
         local = translation.code.get(resource.logical_id)
@@ -168,7 +176,7 @@ class Deployments:
             packages: tuple[Path, ...] = (self._product,) if self._product is not None else ()
         else:
             code = self._artifacts.unpacked(properties["Code"], self._s3(translation.region))
-            python, packages = self._layers(translation, resource)
+            python, packages = self._layers(translation.region, resource, layers)
             log_name = f"{translation.region}.{translation.stack_name}.{resource.logical_id}"
         return Function(
             logical_id=resource.logical_id,
@@ -185,15 +193,15 @@ class Deployments:
             recursive_loop=str(properties.get("RecursiveLoop", "Terminate")),
         )
 
-    def _layers(self, translation: Translation, function: Resource) -> tuple[str, tuple[Path, ...]]:
+    def _layers(self, region: str, function: Resource, layers: Sequence[Resource]) -> tuple[str, tuple[Path, ...]]:
         """The interpreter for a function whose code is uploaded, and where it imports from."""
-        by_arn = {layer.reference: layer for layer in translation.of_type("AWS::Lambda::LayerVersion")}
+        by_arn = {layer.reference: layer for layer in layers}
         paths: list[Path] = []
         for arn in function.properties.get("Layers", []):
             if arn not in by_arn:
                 raise StackError(f"{function.logical_id}: the local stack has no layer {arn}")
             content = by_arn[arn].properties["Content"]
-            paths += artifacts.layer_paths(self._artifacts.unpacked(content, self._s3(translation.region)))
+            paths += artifacts.layer_paths(self._artifacts.unpacked(content, self._s3(region)))
         built_for = str((function.properties.get("Architectures") or ["x86_64"])[0])
         python = artifacts.lambda_python()
         if python is None:

@@ -180,7 +180,15 @@ def _template_loader() -> Any:
     return Loader
 
 
-def translate(path: Path, *, stack_name: str, region: str, parameters: Mapping[str, str]) -> Translation:
+def translate(
+    path: Path,
+    *,
+    stack_name: str,
+    region: str,
+    parameters: Mapping[str, str],
+    stack_id: str | None = None,
+    previous: Translation | None = None,
+) -> Translation:
     """Translate the SAM template at `path`, whose functions run from its source tree, for one machine.
 
     `parameters` overrides the template's defaults, as strings. Raises StackError for an unknown or missing parameter,
@@ -188,7 +196,9 @@ def translate(path: Path, *, stack_name: str, region: str, parameters: Mapping[s
     """
     sam = load_template(path)
     code = _local_code(sam, path.parent)
-    translation = translate_document(sam, stack_name=stack_name, region=region, parameters=parameters)
+    translation = translate_document(
+        sam, stack_name=stack_name, region=region, parameters=parameters, stack_id=stack_id, previous=previous
+    )
     return replace(translation, code=code)
 
 
