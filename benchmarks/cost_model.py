@@ -229,9 +229,10 @@ def _stored(aws: Aws, pictures: int) -> dict[str, float]:
         ]
         indexed = table == "captions"
         keys = sum(
-            item_size({name: item[name] for name in ("asset", "activity", "activity_at")}) + ITEM_OVERHEAD
+            item_size({name: item[name] for name in ("asset", *index)}) + ITEM_OVERHEAD
             for item in items
-            if indexed
+            for index in (("activity", "activity_at"), ("attention", "attention_rank"))
+            if indexed and index[0] in item
         )
         uploads = len(items) if indexed else pictures
         sizes[table] = (sum(item_size(item) + ITEM_OVERHEAD for item in items) + keys) / uploads

@@ -175,17 +175,19 @@ def aws_for_the_pipeline() -> Iterator[Aws]:
             BillingMode="PAY_PER_REQUEST",
             KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
             AttributeDefinitions=[
-                {"AttributeName": name, "AttributeType": "S"} for name in ("asset", "activity", "activity_at")
+                {"AttributeName": name, "AttributeType": "S"}
+                for name in ("asset", "activity", "activity_at", "attention", "attention_rank")
             ],
             GlobalSecondaryIndexes=[
                 {
-                    "IndexName": "activity",
+                    "IndexName": hashed,
                     "KeySchema": [
-                        {"AttributeName": "activity", "KeyType": "HASH"},
-                        {"AttributeName": "activity_at", "KeyType": "RANGE"},
+                        {"AttributeName": hashed, "KeyType": "HASH"},
+                        {"AttributeName": ranged, "KeyType": "RANGE"},
                     ],
                     "Projection": {"ProjectionType": "KEYS_ONLY"},
                 }
+                for hashed, ranged in (("activity", "activity_at"), ("attention", "attention_rank"))
             ],
         )
         for table in ("fingerprints", "control"):

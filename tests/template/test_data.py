@@ -177,8 +177,9 @@ def what_cannot_be_made_again_survives(template: Template) -> Iterator[str]:
     lambda raw: properties(raw, "CaptionsTable").pop("GlobalSecondaryIndexes"),
 )
 def tables_are_on_demand_with_their_keys_and_expiry(template: Template) -> Iterator[str]:
+    indexed = {"activity": ["activity", "activity_at"], "attention": ["attention", "attention_rank"]}
     shapes = {
-        "CaptionsTable": (["asset"], {"activity": ["activity", "activity_at"]}, None),
+        "CaptionsTable": (["asset"], indexed, None),
         "FingerprintsTable": (["pk", "sk"], {}, "expires_at"),
         "ControlTable": (["pk", "sk"], {}, "expires_at"),
     }

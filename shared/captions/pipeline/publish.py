@@ -67,6 +67,8 @@ class Outcome:
     score: float | None = None
     at: str | None = None
     """When the model gave it, ISO 8601."""
+    category: str | None = None
+    """What its picture looked like, without a model."""
 
     @classmethod
     def of(cls, record: Record, asked: Asked) -> "Outcome | None":
@@ -93,6 +95,7 @@ class Outcome:
             identity=provenance.identity,
             score=provenance.score,
             at=provenance.answered_at,
+            category=provenance.category,
         )
 
     @classmethod
@@ -125,6 +128,7 @@ class Outcome:
             identity=self.identity,
             score=self.score,
             answered_at=self.at,
+            category=self.category,
             **paid(attempts),
             cost_source="cache",
             copied_from=self.asset,
@@ -194,6 +198,7 @@ class HandOver:
             result=outcome.result if outcome else None,
             provenance=outcome.copied(attempts) if outcome else tried,
             reason=None if outcome else leader.reason,
+            kind=before.kind if before is not None else None,
         )
         if ended is not None and outcome is not None:
             telemetry.cache_hit("in_flight", outcome.spent)

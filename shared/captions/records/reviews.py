@@ -13,6 +13,7 @@ from typing import Any, Literal
 from captions import telemetry
 from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
+from captions.records.attention import ATTENTION
 from captions.records.record import Human, Record
 from captions.records.table import ended
 from captions.timestamps import timestamp
@@ -97,10 +98,10 @@ class Reviews:
             content=record.content,
         )
         values = {**values, "human": human.model_dump(), "updated_at": timestamp(now)}
+        removed |= ATTENTION  # it was judged
         names = {f"#{name}": name for name in (*values, *removed, "sequencer", "updated_at")}
         expression = "SET " + ", ".join(f"#{name} = :{name}" for name in values)
-        if removed:
-            expression += " REMOVE " + ", ".join(f"#{name}" for name in sorted(removed))
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in sorted(removed))
         bound = {f":{name}": value for name, value in values.items()}
         update: dict[str, Any] = {
             "TableName": self._captions_table,

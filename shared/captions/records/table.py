@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from captions.aws.dynamodb import to_item
 from captions.records.attempts import call_id, cost, kept, paid, totals
+from captions.records.attention import ATTENTION, unreviewed, without_caption
 from captions.records.record import (
     PENDING,
     SHARDS,
@@ -123,7 +124,7 @@ class Records:
         }
         cleared = {
             "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
-            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", *_PAID,
+            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", *_PAID, *ATTENTION,
             *(name for name, value in values.items() if value is None),
         }  # fmt: skip
         changed, item = self._update(
@@ -155,7 +156,7 @@ class Records:
             **ended(deletion.asset, "deleted", now),
             "reason": reason.model_dump(),
         }
-        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption", "draft"}
+        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption", "draft", *ATTENTION}
         changed, item = self._update(
             deletion.asset,
             values,
@@ -180,7 +181,7 @@ class Records:
                 "attempts": list(attempts) or None,
                 **_pending(record.asset, due),
             },
-            remove={"reason", "completed_at", "lease_until", "sweeps", "begun", "claim", "provenance"},
+            remove={"reason", "completed_at", "lease_until", "sweeps", "begun", "claim", "provenance", *ATTENTION},
             condition="sequencer = :decided_on AND #state IN (:failed, :blocked) AND updated_at = :seen",
             names={
                 ":decided_on": record.sequencer,
@@ -352,14 +353,15 @@ class Records:
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
         """
-        final = ended(upload.asset, state, now)
+        final, at = ended(upload.asset, state, now), timestamp(now)
         about: dict[str, Any] = {"kind": kind, "media_type": media_type, "claim": claim.model_dump() if claim else None}
         about |= {"content": list(content) or None, "human": human.model_dump() if human else None}
         told = {
             "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
             "reason": reason.model_dump() if reason else None,
         }
-        removed = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption", "draft"}
+        before = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption", "draft"}
+        removed = before | ATTENTION
         pending = "sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
         names = {":decided_on": upload.sequencer, **_states()}
         reviewed = "#human.#sequencer = :decided_on"
@@ -372,7 +374,7 @@ class Records:
         if result is None:
             changed, item = self._update(
                 upload.asset,
-                {**final, **about, **told, "source": source},
+                {**final, **about, **told, "source": source, **without_caption(upload.asset, state, at)},
                 remove=removed,
                 condition=f"{pending} AND attribute_not_exists(#recaption)",
                 names=names,
@@ -386,15 +388,17 @@ class Records:
                 changed, item = self._update(
                     upload.asset,
                     {**ended(upload.asset, "captioned", now), **told},
-                    remove=removed,
+                    remove=before,
                     condition=f"{pending} AND attribute_exists(#recaption)",
                     names=names,
                 )
             return _ended_record(item, upload.sequencer, now, changed=changed)
         answer = result.model_dump(exclude_none=True)
+        category = provenance.category if provenance else None
+        place = unreviewed(upload.asset, category=category, kind=kind, confidence=result.confidence, at=at)
         changed, item = self._update(
             upload.asset,
-            {**final, **about, **told, "source": source, "result": answer},
+            {**final, **about, **told, "source": source, "result": answer, **(place if human is None else {})},
             remove=removed,
             condition=f"{pending} AND NOT (attribute_exists(#human) AND {reviewed})",
             names=names,
@@ -417,10 +421,12 @@ class Records:
         """
         before = record.provenance if record.recaption is not None else None
         provenance = (before or Provenance()).model_copy(update=paid(record.attempts))
+        state: Ended = "failed" if record.recaption is None else "captioned"
         changed, item = self._update(
             record.asset,
             {
-                **ended(record.asset, "failed" if record.recaption is None else "captioned", now),
+                **ended(record.asset, state, now),
+                **without_caption(record.asset, state, timestamp(now)),
                 "reason": reason.model_dump(),
                 "provenance": provenance.model_dump(exclude_none=True),
             },

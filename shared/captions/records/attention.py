@@ -1,0 +1,53 @@
+"""The `attention` index: what waits for a person, and nothing else, so that reading it costs what it shows.
+
+    attention                         attention_rank
+    unreviewed#<category>#<shard>     <confidence>#<when it ended>   a caption that nobody has judged yet
+    <state>#<shard>                   <when it ended>                a failed, blocked or rejected upload
+
+A verdict, another version and another end take an entry out again (docs/decisions/0007-attention-index.md).
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from captions.picture_class import CATEGORIES
+
+ATTENTION = frozenset({"attention", "attention_rank"})
+"""The attributes that make an item stand in the index."""
+SHARDS = 2
+"""Partitions of one category or state. Confidences spread over the whole sort key, so that DynamoDB splits a busy
+partition by itself; two let an even load begin at 2,000 captions a second."""
+OTHER = "other"
+"""The category of pictures that were not looked at."""
+GROUPS: tuple[str, ...] = (*CATEGORIES, "audio", "video", OTHER)
+"""What unreviewed captions are grouped by: a picture's category, or what else it is."""
+ENDED_WITHOUT = ("failed", "blocked", "rejected")
+"""The states without a caption that a person may do something about."""
+
+
+def unreviewed(
+    asset: str, *, category: str | None, kind: str | None, confidence: float | None, at: str
+) -> dict[str, str]:
+    """Return the place of a caption that nobody has judged; without a confidence it stands first of all."""
+    group = category if category in GROUPS else kind if kind in GROUPS else OTHER
+    return {
+        "attention": f"unreviewed#{group}#{shard_of(asset)}",
+        "attention_rank": f"{min(max(confidence or 0.0, 0.0), 1.0):.4f}#{at}",
+    }
+
+
+def without_caption(asset: str, state: str, at: str) -> Mapping[str, str]:
+    """Return the place of an upload that ended without a caption; empty for the other states."""
+    if state not in ENDED_WITHOUT:
+        return {}
+    return {"attention": f"{state}#{shard_of(asset)}", "attention_rank": at}
+
+
+def partitions(name: str) -> tuple[str, ...]:
+    """Return the partitions of a state, or of `unreviewed#<category>`."""
+    return tuple(f"{name}#{shard}" for shard in range(SHARDS))
+
+
+def shard_of(asset: str) -> int:
+    """Return the shard an asset belongs to."""
+    return hashlib.sha256(asset.encode()).digest()[1] % SHARDS
