@@ -1,0 +1,67 @@
+"""What functions that take batches from a queue share: messages side by side, those that fail reported one by one.
+
+The first import of such a function's module, and Powertools the first import here: where it sees pydantic it loads what
+parses events with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from aws_lambda_powertools.utilities.batch import AsyncBatchProcessor, EventType, async_process_partial_response
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from captions import composition, telemetry
+from captions.queues import Job
+
+Take = Callable[[str, float], Awaitable[Mapping[str, Any]]]
+"""Handles one message, its body and a deadline (time.monotonic) given, and returns what the log says of it."""
+Handler = Callable[[dict[str, Any], LambdaContext], PartialItemFailureResponse]
+
+
+def batch_handler(subject: str, begin: Callable[[], Take]) -> Handler:
+    """Return a function's handler; `begin` is called for each batch, `subject` names its messages in the log."""
+    logger, tracer = telemetry.logger(), telemetry.tracer()
+    processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    # One loop for the life of the sandbox: connections to the endpoint stay open from one batch to the next.
+    asyncio.set_event_loop(asyncio.new_event_loop())
+
+    @logger.inject_lambda_context(clear_state=True)
+    @tracer.capture_lambda_handler(capture_response=False)
+    @telemetry.measured
+    def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+        take = begin()
+        deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+
+        async def one(record: SQSRecord) -> None:
+            try:
+                handled = await take(record.body, deadline)
+            except Exception:
+                # The batch goes on without it; its message comes back, and in the end stands in the dead-letter queue.
+                logger.exception(f"{subject}_not_handled", message_id=record.message_id)
+                telemetry.count("RecordFailed")
+                raise
+            logger.info(f"{subject}_handled", **handled)
+
+        return async_process_partial_response(event=event, record_handler=one, processor=processor, context=context)
+
+    return cast(Handler, handler)
+
+
+def jobs_handler() -> Handler:
+    """Return the handler of the functions that caption: they differ in their queue, memory and layers alone."""
+
+    def begin() -> Take:
+        worker = composition.worker()
+
+        async def take(body: str, deadline: float) -> Mapping[str, Any]:
+            job = Job.model_validate_json(body)
+            ending = await worker.run(job, deadline=deadline)
+            return {"asset": job.upload.asset, "kind": job.kind, "ending": ending}
+
+        return take
+
+    return batch_handler("job", begin)
