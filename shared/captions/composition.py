@@ -58,7 +58,8 @@ def intake() -> Intake:
 @once
 def sweeper() -> Sweeper:
     """The sweep function's logic."""
-    from captions.pipeline.sweep import Sweeper, read_control
+    from captions.control_table import read_control
+    from captions.pipeline.sweep import Sweeper
 
     settings = SweepSettings.from_env()
     return Sweeper(

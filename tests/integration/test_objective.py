@@ -6,8 +6,9 @@ import pytest
 
 from captions import telemetry
 from captions.config.environment import SweepSettings
+from captions.control_table import ControlState, read_control
 from captions.gateway import EVERYTHING, ControlTable, Reservation, SharedCircuit
-from captions.pipeline.sweep import ControlState, Sweeper, read_control
+from captions.pipeline.sweep import Sweeper
 from captions.queues import Queues
 from captions.records.record import Reason
 from captions.records.slo import Objective

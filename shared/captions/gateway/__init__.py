@@ -1,14 +1,15 @@
 """The unified endpoint: one call to whichever model of a chain answers, within a deadline, at a known cost.
 
-* `calls` holds the gateway itself; `exchange` what goes in and comes out; `errors` how a call can fail.
+* `client` holds the gateway itself; `types` what goes in and comes out; `errors` how a call can fail.
 * `fallback` decides which model is next, `breakers` which may be called, `budgets` what may be spent.
-* `bodies` makes requests, `answers` judges responses, `costs` prices them, `keys` holds the keys.
-* `control` shares circuits and spending between sandboxes, on DynamoDB.
+* `requests` makes requests, `responses` judges what comes back, `pricing` prices it, `api_keys` holds the keys.
+* `shared_state` shares circuits and spending between sandboxes, on DynamoDB.
 """
 
+from captions.control_table import EVERYTHING
 from captions.gateway.api_keys import Keys, parse_secret
 from captions.gateway.breakers import BreakerPolicy, Breakers, BreakerStore, SharedCircuit
-from captions.gateway.budgets import EVERYTHING, Budgets, BudgetStore, Reservation, RetryBudget
+from captions.gateway.budgets import Budgets, BudgetStore, Reservation, RetryBudget
 from captions.gateway.client import Gateway, RetryPolicy
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import (

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
+from captions.control_table import EVERYTHING
 from captions.cost import Cost
 from captions.gateway.catalogue import Model
 from captions.gateway.errors import BudgetSpent
@@ -18,9 +19,6 @@ from captions.gateway.types import Request
 
 _ASSUMED_S = 600.0
 """How long a sound of unknown length is taken to be where a model is billed by time: the longest part that is sent."""
-
-EVERYTHING = "*"
-"""The scope of the limit that every call counts against."""
 
 
 class RetryBudget:

@@ -1,11 +1,4 @@
-"""The control table: circuits and spending that every sandbox shares, on DynamoDB.
-
-Items (`pk`, `sk`, TTL `expires_at`):
-
-* `breakers`, `<circuit>`: a circuit that is not closed. A closed one has no item, so a healthy table is empty.
-* `suspects`, `<circuit>`: the sandboxes that saw it fail lately, `since` when.
-* `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day.
-"""
+"""Circuits and spending that every sandbox shares, in the control table (captions.control_table)."""
 
 from __future__ import annotations
 
@@ -14,11 +7,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from captions import control_table
 from captions.gateway.breakers import SharedCircuit
 from captions.gateway.budgets import Reservation
 
-_BREAKERS = "breakers"
-_SUSPECTS = "suspects"
 _KEPT_AFTER_OPEN_S = 3_600
 _BUDGET_KEPT_S = 35 * 86_400
 
@@ -38,7 +30,7 @@ class ControlTable:
             page = self._client.query(
                 TableName=self._table,
                 KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": _BREAKERS}},
+                ExpressionAttributeValues={":pk": control_table.breaker()["pk"]},
                 ConsistentRead=True,
                 **start,
             )
@@ -60,7 +52,7 @@ class ControlTable:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key=_breaker_key(circuit.circuit),
+                Key=control_table.breaker(circuit.circuit),
                 UpdateExpression=(
                     "SET open_until = :until, #level = :level, reason = :reason, expires_at = :expires"
                     " REMOVE probe_owner, probe_until"
@@ -82,7 +74,7 @@ class ControlTable:
 
     def suspect(self, circuit: str, owner: str, now: float, window_s: float) -> int:
         """Write down that a sandbox suspects a circuit, and return how many did within the window."""
-        key = {"pk": {"S": _SUSPECTS}, "sk": {"S": circuit}}
+        key = control_table.suspects(circuit)
         try:
             written = self._client.update_item(
                 TableName=self._table,
@@ -111,7 +103,7 @@ class ControlTable:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key=_breaker_key(circuit),
+                Key=control_table.breaker(circuit),
                 UpdateExpression="SET probe_owner = :owner, probe_until = :until",
                 ConditionExpression=(
                     "attribute_exists(sk) AND open_until <= :now"
@@ -132,7 +124,7 @@ class ControlTable:
         try:
             self._client.delete_item(
                 TableName=self._table,
-                Key=_breaker_key(circuit),
+                Key=control_table.breaker(circuit),
                 ConditionExpression="probe_owner = :owner",
                 ExpressionAttributeValues={":owner": {"S": owner}},
             )
@@ -162,7 +154,7 @@ class ControlTable:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key=_budget_key(scope, reservation.day),
+                Key=control_table.budget(scope, reservation.day),
                 UpdateExpression="ADD dollars :dollars, held :ids SET expires_at = :expires",
                 ConditionExpression=("attribute_not_exists(dollars) OR (dollars <= :room AND NOT contains(held, :id))"),
                 ExpressionAttributeValues={
@@ -188,7 +180,7 @@ class ControlTable:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key=_budget_key(scope, reservation.day),
+                Key=control_table.budget(scope, reservation.day),
                 UpdateExpression="ADD dollars :difference DELETE held :ids",
                 ConditionExpression="contains(held, :id)",
                 ExpressionAttributeValues={
@@ -199,14 +191,6 @@ class ControlTable:
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return
-
-
-def _breaker_key(circuit: str) -> dict[str, Any]:
-    return {"pk": {"S": _BREAKERS}, "sk": {"S": circuit}}
-
-
-def _budget_key(scope: str, day: str) -> dict[str, Any]:
-    return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": day}}
 
 
 def _number(seconds: float) -> dict[str, str]:

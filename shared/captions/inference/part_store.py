@@ -1,7 +1,7 @@
 """What the parts of a recording were answered with, kept until the whole is: no part is paid for twice.
 
-Items of the control table (`pk`, `sk`, TTL `expires_at`): `recording#<digest of the object's version>`,
-`<plan>#<number of the part>`. The plan is a digest of everything the parts and their answers depend on.
+They are items of the control table, by a digest of the object's version, a plan and the number of the part. The plan is
+a digest of everything the parts and their answers depend on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from captions import control_table
 from captions.uploads.version import ObjectVersion
 
 KEPT_SECONDS = 4 * 86_400.0
@@ -70,7 +71,7 @@ class ProgressTable:
         """Keep one part; written again it is the same, or what a later delivery paid for."""
         self._dynamodb.update_item(
             TableName=self._table,
-            Key=_key(recording, f"{plan}#{index:05d}"),
+            Key=control_table.part(recording, f"{plan}#{index:05d}"),
             UpdateExpression="SET part = :part, expires_at = :expires",
             ExpressionAttributeValues={
                 ":part": {"S": json.dumps(part, ensure_ascii=False)},
@@ -84,7 +85,7 @@ class ProgressTable:
             self._dynamodb.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
 
     def _items(self, recording: str, begins: str) -> list[dict[str, Any]]:
-        condition, names = "pk = :pk", {":pk": {"S": f"recording#{recording}"}}
+        condition, names = "pk = :pk", {":pk": control_table.part(recording)["pk"]}
         if begins:
             condition, names[":begins"] = f"{condition} AND begins_with(sk, :begins)", {"S": begins}
         pages = self._dynamodb.get_paginator("query").paginate(
@@ -94,7 +95,3 @@ class ProgressTable:
             ConsistentRead=True,
         )
         return [item for page in pages for item in page["Items"]]
-
-
-def _key(recording: str, place: str) -> dict[str, Any]:
-    return {"pk": {"S": f"recording#{recording}"}, "sk": {"S": place}}

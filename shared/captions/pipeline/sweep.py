@@ -10,17 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Literal
 
 from captions import telemetry
-from captions.aws.dynamodb import from_item
 from captions.config.environment import SweepSettings
+from captions.control_table import ControlState
 from captions.queues import Queues, Revisit
 from captions.records.record import SHARDS, Record
 from captions.records.table import Records
 from captions.telemetry import MetricUnit
-from captions.timestamps import timestamp
 
 MIN_TRIES = 3
 """How often an upload is put back, or begun by a worker that comes to nothing, before its age ends it."""
@@ -34,20 +32,6 @@ class Swept:
     revisited: int = 0
     ended: int = 0
     restored: int = 0
-
-
-@dataclass(frozen=True)
-class ControlState:
-    """What the control table tells of the whole product at one moment.
-
-    `edited` and `accepted` are what people did with captions so far, `open_circuits` how many models and endpoints are
-    left alone, `spent` the dollars of this day (UTC); None: no budget is set, so nobody adds up.
-    """
-
-    edited: int = 0
-    accepted: int = 0
-    open_circuits: int = 0
-    spent: Decimal | None = None
 
 
 @dataclass
@@ -179,29 +163,3 @@ def _in_turns(turns: list[tuple[Record, Iterator[Record]]], problems: list[Excep
             problems.append(error)
             continue
         waiting.append((head, behind))
-
-
-def read_control(dynamodb: Any, control_table: str, now: float) -> ControlState:
-    """Read the whole control table, a few hundred items at most (captions.records.reviews, captions.gateway)."""
-    edited = accepted = open_circuits = 0
-    spent: Decimal | None = None
-    today = timestamp(now)[:10]
-    pages = dynamodb.get_paginator("scan").paginate(
-        TableName=control_table,
-        FilterExpression="begins_with(pk, :quality) OR pk = :breakers OR (pk = :budget AND sk = :today)",
-        ProjectionExpression="pk, edited, accepted, open_until, dollars",
-        ExpressionAttributeValues={
-            ":quality": {"S": "quality#"},
-            ":breakers": {"S": "breakers"},
-            ":budget": {"S": "budget#*"},
-            ":today": {"S": today},
-        },
-    )
-    for page in pages:
-        for item in map(from_item, page["Items"]):
-            edited += int(item.get("edited", 0))
-            accepted += int(item.get("accepted", 0))
-            open_circuits += item["pk"] == "breakers" and item.get("open_until", 0) > now
-            if item["pk"] == "budget#*":
-                spent = Decimal(item.get("dollars", 0))
-    return ControlState(edited, accepted, open_circuits, spent)

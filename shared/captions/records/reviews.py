@@ -1,7 +1,7 @@
 """What people make of captions: their own words in a model's place, or their consent; and what that says of models.
 
-A verdict is written in one transaction with the counts it changes (control table, `quality#<model>#<task>`), so that
-neither a second try nor a crash counts it twice. Counts are kept by the answer's score, which is what its confidence is
+A verdict is written in one transaction with the counts it changes (captions.control_table), so that neither a
+second try nor a crash counts it twice. Counts are kept by the answer's score, which is what its confidence is
 calibrated from.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Literal
 
-from captions import telemetry
+from captions import control_table, telemetry
 from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
 from captions.records.attention import ATTENTION
@@ -38,10 +38,10 @@ class ChangedMeanwhileError(Exception):
 class Reviews:
     """Writes people's verdicts; `dynamodb` is a boto3 DynamoDB client."""
 
-    def __init__(self, dynamodb: Any, captions_table: str, control_table: str) -> None:
+    def __init__(self, dynamodb: Any, captions_table: str, counts_table: str) -> None:
         self._dynamodb = dynamodb
         self._captions_table = captions_table
-        self._control_table = control_table
+        self._counts_table = counts_table
 
     def edit(self, record: Record, text: str, *, now: float, language: str | None = None) -> Record:
         """Put a person's words in the place of a caption, or of none; the model's stay beside them.
@@ -142,8 +142,8 @@ class Reviews:
         if not changes:
             return None
         return {
-            "TableName": self._control_table,
-            "Key": to_item(_key(provenance.model, answer.result.task)),
+            "TableName": self._counts_table,
+            "Key": control_table.verdicts(provenance.model, answer.result.task),
             "UpdateExpression": "ADD " + ", ".join(f"{name} :{name}" for name in changes),
             "ExpressionAttributeValues": to_item({f":{name}": by for name, by in changes.items()}),
         }
@@ -152,9 +152,9 @@ class Reviews:
 class Calibrations:
     """What people made of models' answers so far, read again every few minutes; safe to share between threads."""
 
-    def __init__(self, dynamodb: Any, control_table: str, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, dynamodb: Any, counts_table: str, now: Callable[[], float] = time.monotonic) -> None:
         self._dynamodb = dynamodb
-        self._table = control_table
+        self._table = counts_table
         self._now = now
         self._lock = Lock()
         self._known: dict[tuple[str, str], tuple[float, Verdicts]] = {}
@@ -183,12 +183,12 @@ class Calibrations:
             return verdicts
 
 
-def read_verdicts(dynamodb: Any, control_table: str, model: str, task: str) -> Verdicts:
+def read_verdicts(dynamodb: Any, counts_table: str, model: str, task: str) -> Verdicts:
     """Read how often people accepted and edited a model's answers to a task, by score."""
     pages = dynamodb.query(
-        TableName=control_table,
+        TableName=counts_table,
         KeyConditionExpression="pk = :pk AND sk = :sk",
-        ExpressionAttributeValues=to_item({f":{name}": value for name, value in _key(model, task).items()}),
+        ExpressionAttributeValues={f":{name}": value for name, value in control_table.verdicts(model, task).items()},
     )
     counts = from_item(pages["Items"][0]) if pages["Items"] else {}
 
@@ -196,7 +196,3 @@ def read_verdicts(dynamodb: Any, control_table: str, model: str, task: str) -> V
         return tuple(max(0, int(counts.get(f"{verdict}_{index}", 0))) for index in range(BINS))
 
     return Verdicts(accepted=of("accepted"), edited=of("edited"))
-
-
-def _key(model: str, task: str) -> dict[str, str]:
-    return {"pk": f"quality#{model}#{task}", "sk": "counts"}

@@ -1,0 +1,92 @@
+"""Every key of the control table, and what the table tells of the whole product at one moment.
+
+Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and writes it:
+
+* `breakers`, `<circuit>`: a circuit that is not closed. A closed one has no item, so a healthy table has none
+  (gateway.shared_state).
+* `suspects`, `<circuit>`: the sandboxes that saw it fail lately, `since` when (gateway.shared_state).
+* `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day, UTC (gateway.shared_state).
+* `recording#<version>`, `<plan>#<number>`: what a part of a recording was answered with (inference.part_store).
+* `quality#<model>#<task>`, `counts`: what people did with a model's captions; it stays (records.reviews).
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from captions.timestamps import timestamp
+
+EVERYTHING = "*"
+"""The budget scope that every call counts against."""
+_QUALITY = "quality#"
+
+Key = dict[str, dict[str, str]]
+
+
+def _key(pk: str, sk: str) -> Key:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def breaker(circuit: str = "") -> Key:
+    """The key of an open circuit; its `pk` alone is that of all of them."""
+    return _key("breakers", circuit)
+
+
+def suspects(circuit: str) -> Key:
+    """The key of those who suspect a circuit."""
+    return _key("suspects", circuit)
+
+
+def budget(scope: str, day: str) -> Key:
+    """The key of what a scope spent on a day, YYYY-MM-DD."""
+    return _key(f"budget#{scope}", day)
+
+
+def part(recording: str, place: str = "") -> Key:
+    """The key of a recording's part; its `pk` alone is that of all of them."""
+    return _key(f"recording#{recording}", place)
+
+
+def verdicts(model: str, task: str) -> Key:
+    """The key of what people made of a model's answers to a task."""
+    return _key(f"{_QUALITY}{model}#{task}", "counts")
+
+
+@dataclass(frozen=True)
+class ControlState:
+    """What the control table tells of the whole product at one moment.
+
+    `edited` and `accepted` are what people did with captions so far, `open_circuits` how many models and endpoints are
+    left alone, `spent` the dollars of this day (UTC); None: no budget is set, so nobody adds up.
+    """
+
+    edited: int = 0
+    accepted: int = 0
+    open_circuits: int = 0
+    spent: Decimal | None = None
+
+
+def read_control(dynamodb: Any, table: str, now: float) -> ControlState:
+    """Read the whole control table, a few hundred items at most."""
+    edited = accepted = open_circuits = 0
+    spent: Decimal | None = None
+    today = budget(EVERYTHING, timestamp(now)[:10])
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=table,
+        FilterExpression="begins_with(pk, :quality) OR pk = :breakers OR (pk = :budget AND sk = :today)",
+        ProjectionExpression="pk, edited, accepted, open_until, dollars",
+        ExpressionAttributeValues={
+            ":quality": {"S": _QUALITY},
+            ":breakers": breaker()["pk"],
+            ":budget": today["pk"],
+            ":today": today["sk"],
+        },
+    )
+    for item in (item for page in pages for item in page["Items"]):
+        number = {name: Decimal(value["N"]) for name, value in item.items() if "N" in value}
+        edited += int(number.get("edited", 0))
+        accepted += int(number.get("accepted", 0))
+        open_circuits += item["pk"] == breaker()["pk"] and number.get("open_until", 0) > now
+        if item["pk"] == today["pk"]:
+            spent = number.get("dollars", Decimal(0))
+    return ControlState(edited, accepted, open_circuits, spent)
