@@ -361,8 +361,8 @@ def _with_costs_as_text(value: Any) -> Any:
 
 
 def _unread(name: str) -> bool:
-    """Tell what only programs make sense of: the ids of summed calls, answers on their way."""
-    return name.startswith("draft.") or ("attempts[" in name and name.endswith("].ids"))
+    """Tell what only programs make sense of: the ids of summed calls, answers on their way, what `undo` needs."""
+    return name.startswith(("draft.", "human.before.")) or ("attempts[" in name and name.endswith("].ids"))
 
 
 def _flattened(value: Any, name: str = "") -> list[tuple[str, Any]]:

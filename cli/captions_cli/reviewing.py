@@ -1,6 +1,7 @@
-"""A person's verdict on a caption: their own words, or that the model's are right."""
+"""A person's verdict on a caption: their own words, that the model's are right, or that they take it back."""
 
 import time
+from collections.abc import Callable
 
 from captions.completion_events import Notifier
 from captions.records.record import Record
@@ -16,12 +17,10 @@ def edit(stack: Stack, key: str, text: str, language: str | None) -> Record:
 
     Raises CommandError where that cannot be.
     """
-    record = listing.get(stack, key)
-    try:
-        edited = _reviews(stack).edit(record, text, language=language, now=time.time())
-    except (NotReviewableError, ChangedMeanwhileError) as error:
-        raise CommandError(f"{printable(record.key)}: {error}", ExitCode.NOT_CAPTIONED) from error
-    return _told(stack, edited)
+    now = time.time()
+    edited = _reviewed(stack, key, lambda reviews, record: reviews.edit(record, text, language=language, now=now))
+    _notifier(stack).reviewed(edited)
+    return edited
 
 
 def accept(stack: Stack, key: str) -> Record:
@@ -29,18 +28,28 @@ def accept(stack: Stack, key: str) -> Record:
 
     Raises CommandError where that cannot be.
     """
+    accepted = _reviewed(stack, key, lambda reviews, record: reviews.accept(record, now=time.time()))
+    _notifier(stack).reviewed(accepted)
+    return accepted
+
+
+def undo(stack: Stack, key: str) -> Record:
+    """Take back the last verdict on a key's caption, and tell the event bus.
+
+    Raises CommandError where that cannot be.
+    """
+    undone = _reviewed(stack, key, lambda reviews, record: reviews.undo(record, now=time.time()))
+    _notifier(stack).undone(undone)
+    return undone
+
+
+def _reviewed(stack: Stack, key: str, judge: Callable[[Reviews, Record], Record]) -> Record:
     record = listing.get(stack, key)
     try:
-        accepted = _reviews(stack).accept(record, now=time.time())
+        return judge(Reviews(stack.client("dynamodb"), stack.captions_table, stack.output("ControlTableName")), record)
     except (NotReviewableError, ChangedMeanwhileError) as error:
         raise CommandError(f"{printable(record.key)}: {error}", ExitCode.NOT_CAPTIONED) from error
-    return _told(stack, accepted)
 
 
-def _reviews(stack: Stack) -> Reviews:
-    return Reviews(stack.client("dynamodb"), stack.captions_table, stack.output("ControlTableName"))
-
-
-def _told(stack: Stack, record: Record) -> Record:
-    Notifier(stack.client("events"), stack.output("EventBusName")).reviewed(record)
-    return record
+def _notifier(stack: Stack) -> Notifier:
+    return Notifier(stack.client("events"), stack.output("EventBusName"))

@@ -20,6 +20,7 @@ DETAIL_TYPES = {
     "deleted": "Caption.Deleted",
 }
 REVIEW_TYPES = {"edited": "Caption.Edited", "accepted": "Caption.Accepted"}
+UNDONE_TYPE = "Caption.Undone"
 MAX_ENTRIES = 10
 """Entries of one PutEvents call (Amazon EventBridge, quotas)."""
 MAX_TEXT_CHARACTERS = 20_000
@@ -52,7 +53,13 @@ class Notifier:
         if record.human is None:
             raise ValueError(f"nobody reviewed {record.asset}")
         said = f"{record.human.action}\x00{record.human.at}"
-        entry = self._entry(record, REVIEW_TYPES[record.human.action], said)
+        self._put(self._entry(record, REVIEW_TYPES[record.human.action], said))
+
+    def undone(self, record: Record) -> None:
+        """Tell that a verdict was taken back, and what the caption is since; again as `reviewed` does."""
+        self._put(self._entry(record, UNDONE_TYPE, f"undone\x00{record.updated_at}"))
+
+    def _put(self, entry: dict[str, Any]) -> None:
         answer = self._events.put_events(Entries=[entry])
         if answer.get("FailedEntryCount"):
             raise NotDeliveredError(f"the event was not taken: {answer['Entries'][0].get('ErrorCode')}")

@@ -75,6 +75,17 @@ def test_a_verdict_takes_a_caption_out(aws: Aws) -> None:
     assert anywhere(aws, "judged/accepted") == anywhere(aws, "judged/edited") == []
 
 
+def test_a_verdict_taken_back_puts_it_in_again_where_none_is_left(aws: Aws) -> None:
+    reviews = Reviews(aws.dynamodb, "captions", "control")
+    accepted = reviews.accept(captioned(aws, "undone"), now=NOW + 2)
+    edited = reviews.edit(accepted, "a dog", now=NOW + 3)
+    assert anywhere(aws, "undone") == []
+    accepted = reviews.undo(edited, now=NOW + 4)
+    assert anywhere(aws, "undone") == []
+    reviews.undo(accepted, now=NOW + 5)
+    assert anywhere(aws, "undone") == ["unreviewed#photo"]
+
+
 @pytest.mark.parametrize("state", ["failed", "blocked", "rejected"])
 def test_what_ended_without_a_caption_stands_by_its_state_until_it_is_tried_again(aws: Aws, state: Any) -> None:
     records, key = dedupe_on(aws).records, f"ended/{state}"
@@ -82,7 +93,10 @@ def test_what_ended_without_a_caption_stands_by_its_state_until_it_is_tried_agai
     ended = records.finish(version(key), state, now=NOW, reason=Reason(code="x", message="y"))
     assert anywhere(aws, key) == [state]
     if state != "rejected":
+        reviews = Reviews(aws.dynamodb, "captions", "control")
         assert ended is not None
+        ended = reviews.undo(reviews.edit(ended, "a dog", now=NOW + 1), now=NOW + 2)
+        assert anywhere(aws, key) == [state]
         records.reopen(ended, now=NOW + 1, due=NOW + 2)
         assert anywhere(aws, key) == []
     records.accept(version(key, 2), now=NOW, due=NOW)

@@ -583,6 +583,11 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
     assert captions("edit", "a.jpg", " ").exit_code == 1
     assert captions("edit", "a.jpg", "words", "--language", "english").exit_code == 2
     assert captions("edit", "none.jpg", "words").exit_code == 1
+    assert captions("undo", "a.jpg").exit_code == 0
+    undone = json.loads(captions("get", "a.jpg", "-o", "json").stdout)
+    assert (undone["source"], undone["result"]["text"], undone["human"]) == ("model", "a dog", None)
+    assert [(one["detail-type"], one["detail"]["text"]) for one in heard()] == [("Caption.Undone", "a dog")]
+    assert captions("undo", "a.jpg").exit_code == 1
 
 
 def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud: Cloud) -> None:

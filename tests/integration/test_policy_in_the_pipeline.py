@@ -34,23 +34,9 @@ def easily(shop: Workshop) -> None:
     shop.worker.policies = lambda: load('[routing]\nimage = "easy"\ncategory_from = 1.0')
 
 
-def captioned(shop: Workshop, key: str, data: bytes, **said: dict[str, str]) -> Record:
-    shop.dedupe.upload(key, data, **said)
-    (job,) = shop.jobs()
-    assert shop.run(job) == "captioned"
-    return shop.dedupe.record(key)
-
-
 def roles(record: Record) -> list[tuple[str, str]]:
     assert record.provenance is not None
     return [(attempt["role"], attempt["model"]) for attempt in record.provenance.attempts]
-
-
-def recaption(shop: Workshop, key: str, mode: str) -> str:
-    shop.dedupe.clock.at += 60
-    record = shop.dedupe.record(key)
-    revisit = {"type": "revisit", "reason": "recaption", "mode": mode, "seen": record.updated_at}
-    return shop.dedupe.deliver({**revisit, "upload": record.upload.model_dump()})
 
 
 def reviews(shop: Workshop) -> Reviews:
@@ -59,7 +45,7 @@ def reviews(shop: Workshop) -> Reviews:
 
 def test_what_an_object_asks_for_is_asked_and_nothing_else_shares_it(shop: Workshop, photo: bytes) -> None:
     titled = {"caption-task": "alt_text", "caption-context-title": "Our stand"}
-    record = captioned(shop, "a.jpg", photo, metadata=titled)
+    record = shop.captioned("a.jpg", photo, metadata=titled)
     assert record.result is not None
     assert (record.result.task, record.result.language) == ("alt_text", "en")
     assert shop.dedupe.upload("b.jpg", photo, metadata=titled) == "hit"
@@ -82,7 +68,7 @@ def test_what_cannot_be_done_is_rejected_with_its_reason(shop: Workshop, photo: 
 def test_a_doubtful_answer_goes_one_step_up_once_and_the_better_is_kept(shop: Workshop, photo: bytes) -> None:
     easily(shop)
     shop.endpoint.set_faults([says(UNSURE, EASY), says(SURE, HARD)])
-    record = captioned(shop, "a.jpg", photo)
+    record = shop.captioned("a.jpg", photo)
     assert record.result is not None
     assert record.result.text == "A house of stone in the sun."
     assert roles(record) == [("first", EASY), ("escalation", HARD)]
@@ -96,7 +82,7 @@ def test_an_escalation_that_fails_keeps_the_first_answer(shop: Workshop, photo: 
     easily(shop)
     higher = load().tiers["hard"].models
     shop.endpoint.set_faults([says(UNSURE, EASY), *({"fault": fault, "model": model} for model in higher)])
-    record = captioned(shop, "a.jpg", photo)
+    record = shop.captioned("a.jpg", photo)
     assert record.result is not None
     assert record.result.text == "Something stands on a street."
     assert record.provenance is not None
@@ -110,13 +96,13 @@ def test_without_the_time_for_it_nothing_escalates(shop: Workshop, photo: bytes)
         '[routing]\nimage = "easy"\ncategory_from = 1.0\n[escalation]\nleast_seconds = 500.0'
     )
     shop.endpoint.set_faults([says(UNSURE, EASY)])
-    assert roles(captioned(shop, "a.jpg", photo)) == [("first", EASY)]
+    assert roles(shop.captioned("a.jpg", photo)) == [("first", EASY)]
 
 
 def test_a_spoilt_answer_is_shown_to_its_model_once(shop: Workshop, photo: bytes) -> None:
     easily(shop)
     shop.endpoint.set_faults([says('{"caption": ""}', EASY, times=1), says(SURE, EASY)])
-    record = captioned(shop, "a.jpg", photo)
+    record = shop.captioned("a.jpg", photo)
     assert roles(record) == [("first", EASY), ("repair", EASY)]
     assert record.provenance is not None
     assert [attempt["outcome"] for attempt in record.provenance.attempts] == ["unfit", "ok"]
@@ -144,10 +130,10 @@ def test_a_second_delivery_of_an_escalated_job_pays_nothing(shop: Workshop, phot
 
 
 def test_forced_a_caption_is_asked_for_anew_and_the_next_copy_gets_it(shop: Workshop, photo: bytes) -> None:
-    captioned(shop, "a.jpg", photo)
+    shop.captioned("a.jpg", photo)
     assert shop.dedupe.upload("copy.jpg", photo) == "hit"
     shop.endpoint.set_faults([says(SURE)])
-    assert recaption(shop, "copy.jpg", "force") == "queued"
+    assert shop.recaption("copy.jpg", "force") == "queued"
     pending = shop.dedupe.record("copy.jpg")
     assert pending.state == "queued"
     assert pending.result is not None  # until the new one is there
@@ -164,7 +150,7 @@ def test_forced_a_caption_is_asked_for_anew_and_the_next_copy_gets_it(shop: Work
 
 
 def test_a_recaption_delivered_twice_is_paid_once(shop: Workshop, photo: bytes) -> None:
-    captioned(shop, "a.jpg", photo)
+    shop.captioned("a.jpg", photo)
     record = shop.dedupe.record("a.jpg")
     shop.dedupe.clock.at += 60
     revisit = Revisit(upload=record.upload, reason="recaption", mode="force", seen=record.updated_at)
@@ -178,8 +164,8 @@ def test_a_recaption_delivered_twice_is_paid_once(shop: Workshop, photo: bytes) 
 
 
 def test_a_recaption_that_fails_keeps_the_caption_and_what_it_cost(shop: Workshop, photo: bytes) -> None:
-    before = captioned(shop, "a.jpg", photo)
-    assert recaption(shop, "a.jpg", "force") == "queued"
+    before = shop.captioned("a.jpg", photo)
+    assert shop.recaption("a.jpg", "force") == "queued"
     (job,) = shop.jobs()
     shop.endpoint.set_faults([{"fault": "refusal"}])
     assert shop.run(job) == "blocked"
@@ -197,14 +183,14 @@ def test_a_recaption_that_fails_keeps_the_caption_and_what_it_cost(shop: Worksho
 
 
 def test_stale_goes_by_the_prompt_and_takes_what_is_there_of_the_new_one(shop: Workshop, photo: bytes) -> None:
-    captioned(shop, "a.jpg", photo)
+    shop.captioned("a.jpg", photo)
     shop.dedupe.upload("b.jpg", photo)
     newer = load('[tasks.caption]\nstyle = "concise"')
     shop.dedupe.intake.policies = lambda: newer
-    assert recaption(shop, "a.jpg", "stale") == "queued"
+    assert shop.recaption("a.jpg", "stale") == "queued"
     (job,) = shop.jobs()
     assert shop.run(job) == "captioned"
-    assert recaption(shop, "b.jpg", "stale") == "hit"
+    assert shop.recaption("b.jpg", "stale") == "hit"
     assert shop.dedupe.record("b.jpg").result == shop.dedupe.record("a.jpg").result
     assert len(shop.paid()) == 2
 
@@ -223,7 +209,7 @@ def test_an_object_from_before_the_pipeline_is_captioned(shop: Workshop, photo: 
 
 
 def test_a_persons_words_stay_and_a_newer_answer_stands_beside_them(shop: Workshop, photo: bytes) -> None:
-    record = captioned(shop, "a.jpg", photo)
+    record = shop.captioned("a.jpg", photo)
     edited = reviews(shop).edit(record, "Casa Milà, as I saw it", now=shop.dedupe.clock())
     assert edited.result is not None
     assert edited.suggestion is not None
@@ -231,7 +217,7 @@ def test_a_persons_words_stay_and_a_newer_answer_stands_beside_them(shop: Worksh
     assert edited.suggestion.result == record.result
     shop.dedupe.clock.at += 60
     shop.endpoint.set_faults([says(SURE)])
-    assert recaption(shop, "a.jpg", "force") == "queued"
+    assert shop.recaption("a.jpg", "force") == "queued"
     (job,) = shop.jobs()
     assert shop.run(job) == "captioned"
     after = shop.dedupe.record("a.jpg")
@@ -250,7 +236,7 @@ def test_a_persons_words_stay_and_a_newer_answer_stands_beside_them(shop: Worksh
 
 
 def test_verdicts_are_counted_once_by_score_and_a_change_of_mind_moves_them(shop: Workshop, photo: bytes) -> None:
-    record = captioned(shop, "a.jpg", photo)
+    record = shop.captioned("a.jpg", photo)
     assert record.provenance is not None
     assert record.provenance.score is not None
     index, judge, now = bin_of(record.provenance.score), reviews(shop), shop.dedupe.clock() + 10
@@ -295,9 +281,9 @@ def test_enough_verdicts_calibrate_what_an_answer_is_worth(shop: Workshop, photo
                 UpdateExpression=f"ADD {verdict}_{index} :n",
                 ExpressionAttributeValues={":n": {"N": str(of_this)}},
             )
-    assert roles(captioned(shop, "a.jpg", photo)) == [("first", EASY)]
+    assert roles(shop.captioned("a.jpg", photo)) == [("first", EASY)]
     shop.worker.calibrations = Calibrations(shop.dedupe.aws.dynamodb, "control")
-    assert recaption(shop, "a.jpg", "force") == "queued"
+    assert shop.recaption("a.jpg", "force") == "queued"
     (job,) = shop.jobs()
     shop.run(job)
     wary = shop.dedupe.record("a.jpg")
@@ -317,7 +303,7 @@ def test_a_job_goes_by_the_policy_it_began_with(shop: Workshop, photo: bytes) ->
         return {}
 
     shop.worker.calibrations = calibrations
-    captioned(shop, "a.jpg", photo)
+    shop.captioned("a.jpg", photo)
     assert least == [began_with.confidence.calibrated_from] == [33]
 
 
@@ -380,7 +366,7 @@ def test_what_was_paid_stays_with_an_upload_that_follows_in_the_end(shop: Worksh
 
 
 def test_a_persons_words_leave_room_for_the_longest_answer_of_a_model_beside_them(shop: Workshop, photo: bytes) -> None:
-    record = captioned(shop, "a.jpg", photo)
+    record = shop.captioned("a.jpg", photo)
     with pytest.raises(NotReviewableError, match="bytes"):
         reviews(shop).edit(record, "\u4e2d" * 13_334, now=shop.dedupe.clock.at)
     written = reviews(shop).edit(record, "\u4e2d" * 13_333, now=shop.dedupe.clock.at)

@@ -12,6 +12,7 @@ from captions.gateway.catalogue import load
 from captions.inference.part_store import ProgressTable
 from captions.pipeline.caption import Worker
 from captions.queues import Job, Queues
+from captions.records.record import Record
 from captions.uploads.s3_objects import Objects
 from captions_cli.local.model_endpoint import LocalEndpoint
 from support.pipeline import Aws, Dedupe
@@ -45,6 +46,20 @@ class Workshop:
                 await self.worker.gateway.aclose()
 
         return asyncio.run(batch())
+
+    def captioned(self, key: str, data: bytes, **said: dict[str, str]) -> Record:
+        """Upload something new, caption it, and return its record."""
+        self.dedupe.upload(key, data, **said)
+        (job,) = self.jobs()
+        assert self.run(job) == "captioned"
+        return self.dedupe.record(key)
+
+    def recaption(self, key: str, mode: str) -> str:
+        """Send a captioned upload on its way once more, a minute later."""
+        self.dedupe.clock.at += 60
+        record = self.dedupe.record(key)
+        revisit = {"type": "revisit", "reason": "recaption", "mode": mode, "seen": record.updated_at}
+        return self.dedupe.deliver({**revisit, "upload": record.upload.model_dump()})
 
     def jobs(self) -> list[Job]:
         return self.dedupe.jobs() + self.dedupe.jobs(self.dedupe.aws.audio_queue)

@@ -1,4 +1,4 @@
-"""What people say of captions: `edit` and `accept`."""
+"""What people say of captions: `edit`, `accept` and `undo`."""
 
 from typing import Annotated
 
@@ -42,3 +42,16 @@ def accept(ctx: typer.Context, key: Key) -> None:
         rendering.print_json(rendering.summary(record))
     else:
         say(f"the caption of {rendering.one_line(record.key)} is accepted")
+
+
+@app.command()
+def undo(ctx: typer.Context, key: Key) -> None:
+    """Take back the last `edit` or `accept` of a caption; it counts no more, and what was there before is back."""
+    from captions_cli import rendering, reviewing
+
+    given: Globals = ctx.obj
+    record = reviewing.undo(given.stack(), key)
+    if given.json:
+        rendering.print_json(rendering.summary(record))
+    else:
+        say(f"the last verdict on {rendering.one_line(record.key)} is taken back")

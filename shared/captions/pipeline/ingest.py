@@ -374,7 +374,9 @@ class Intake:
             kind=found.kind,
             media_type=found.media_type,
             content=content,
-            human=words.model_copy(update={"sequencer": record.sequencer, "content": content}),
+            human=Human(
+                sequencer=record.sequencer, text=words.text, language=words.language, at=words.at, content=content
+            ),
         )
         if ended is not None:
             self.notifier.ended([ended])

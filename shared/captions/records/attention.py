@@ -25,13 +25,17 @@ ENDED_WITHOUT = ("failed", "blocked", "rejected")
 """The states without a caption that a person may do something about."""
 
 
+def group_of(category: str | None, kind: str | None) -> str:
+    """Return which of GROUPS a picture of a category, or a recording of a kind, belongs to."""
+    return category if category in GROUPS else kind if kind in GROUPS else OTHER
+
+
 def unreviewed(
     asset: str, *, category: str | None, kind: str | None, confidence: float | None, at: str
 ) -> dict[str, str]:
     """Return the place of a caption that nobody has judged; without a confidence it stands first of all."""
-    group = category if category in GROUPS else kind if kind in GROUPS else OTHER
     return {
-        "attention": f"unreviewed#{group}#{shard_of(asset)}",
+        "attention": f"unreviewed#{group_of(category, kind)}#{shard_of(asset)}",
         "attention_rank": f"{min(max(confidence or 0.0, 0.0), 1.0):.4f}#{at}",
     }
 

@@ -32,9 +32,9 @@ PENDING: tuple[State, ...] = ("received", "queued", "waiting")
 SHARDS = 8
 """Partitions each day, and the pending uploads, are spread over in the `activity` index."""
 
-MAX_RESULT_BYTES = 250_000
-"""Of one result as JSON, so that a person's words (twice 40 KB), attempts and a draft still fit beside it into an item
-of 400 KB."""
+MAX_RESULT_BYTES = 210_000
+"""Of one result as JSON, so that a person's words (twice 40 KB, and those they had before), attempts and a draft still
+fit beside it into an item of 400 KB."""
 
 _WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
 
@@ -89,6 +89,42 @@ class Result(BaseModel):
         return _floats(value)
 
 
+class Judged(BaseModel):
+    """The model's answer that a verdict is about, as far as verdicts are counted by it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    task: str
+    category: str | None = None
+    """One of `attention.GROUPS`; None where the verdict is older than this field."""
+    prompt_version: str = ""
+    score: float | None = None
+    """The answer's confidence before calibration, 0 to 1."""
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _plain_number(cls, value: Any) -> Any:
+        return _floats(value)
+
+
+class BeforeVerdict(BaseModel):
+    """What a verdict took the place of and nothing else in the record tells, so that the verdict can be taken back."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    human: "Human | None" = None
+    """The verdict before it, perhaps about an earlier version; without what that took the place of."""
+    result: Result | None = None
+    """Of a person's words before it: the result they were, without its text, which `human` has."""
+    counted_out: bool = False
+    """Whether the verdict before it ceased to be counted with it."""
+    state: Literal["failed", "blocked"] | None = None
+    """How the upload had ended, where nothing but the person's words made it captioned."""
+    reason: Reason | None = None
+    completed_at: str | None = None
+
+
 class Human(BaseModel):
     """What a person said about a version: words of their own in place of the model's, or that the model's are good."""
 
@@ -102,6 +138,12 @@ class Human(BaseModel):
     at: str = ""
     content: tuple[str, ...] = ()
     """Keys of exact identity of what they spoke about: where it is uploaded again, their words stay in force."""
+    judged: Judged | None = None
+    """The answer it is counted for; None: no model had answered, or the record is older than this field."""
+    before: BeforeVerdict | None = None
+
+
+BeforeVerdict.model_rebuild()
 
 
 class Suggestion(BaseModel):

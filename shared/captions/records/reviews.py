@@ -5,16 +5,20 @@ second try nor a crash counts it twice. Counts are kept by the answer's score, w
 calibrated from.
 """
 
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from captions import control_table, telemetry
 from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
-from captions.records.attention import ATTENTION
-from captions.records.record import Human, Record
+from captions.records.attention import ATTENTION, group_of, unreviewed, without_caption
+from captions.records.record import BeforeVerdict, Human, Judged, Record, Result
 from captions.records.table import ended
 from captions.timestamps import timestamp
 
@@ -23,6 +27,11 @@ COUNTS_MAX_AGE_SECONDS = 300.0
 MAX_TEXT_BYTES = 40_000
 """Of a person's words, which stand in a record twice, beside an answer of up to 250 KB and what it took; an item holds
 400 KB in all (Amazon DynamoDB, quotas)."""
+
+TRIES = 6
+"""Of a transaction that conflicts with others."""
+LONGEST_REST_SECONDS = 0.1
+"""Between two of them; a transaction takes about a tenth of that."""
 
 Verdict = Literal["edited", "accepted"]
 
@@ -67,7 +76,7 @@ class Reviews:
             values["suggestion"] = seen.model_dump(exclude_none=True)
         if written:
             values |= ended(record.asset, "captioned", now)
-        return self._write(record, "edited", values, {"reason"} if written else set(), text=text, now=now)
+        return self._give(record, "edited", values, {"reason"} if written else set(), text=text, now=now)
 
     def accept(self, record: Record, *, now: float) -> Record:
         """Note that a person finds a model's caption right; a suggestion newer than their word takes its place.
@@ -76,7 +85,7 @@ class Reviews:
         """
         if record.result is None:
             raise NotReviewableError(f"it is {record.state}, and has no caption")
-        newer = record.suggestion if record.suggestion is not None and not record.suggestion.replaced else None
+        newer = record.suggestion if _newer(record) else None
         if record.reviewed and newer is None:
             if record.human is not None and record.human.action == "accepted":
                 return record
@@ -84,11 +93,75 @@ class Reviews:
         values: dict[str, Any] = {}
         if newer is not None:
             values = {"result": newer.result.model_dump(exclude_none=True), "source": newer.source}
-        return self._write(record, "accepted", values, {"suggestion"} if newer else set(), text="", now=now)
+        return self._give(record, "accepted", values, {"suggestion"} if newer else set(), text="", now=now)
 
-    def _write(
+    def undo(self, record: Record, *, now: float) -> Record:
+        """Take back the last verdict on this version, and what it was counted for: the one before it holds again.
+
+        Where there was none, the model's latest answer is the caption again, or the upload is without one as before. A
+        consent to words that a newer answer has replaced since does not come back. Raises NotReviewableError,
+        ChangedMeanwhileError.
+        """
+        human = record.human if record.reviewed else None
+        if human is None:
+            raise NotReviewableError("nobody has said anything about it")
+        before = human.before or BeforeVerdict()
+        earlier, answer = before.human, record.answer
+        values: dict[str, Any] = {}
+        removed: set[str] = set()
+        changes: _Changes = Counter()
+        if (judged := _judged_before(record)) is not None:
+            _count(changes, judged, human.action, -1)
+        if earlier is not None and earlier.sequencer == record.sequencer and earlier.action == "edited":
+            restored = before.result or Result(text="", language=earlier.language, task="caption")
+            values = {"source": "human", "result": restored.model_copy(update={"text": earlier.text})}
+            if human.action == "accepted" and answer is not None:
+                values["suggestion"] = answer.model_copy(update={"replaced": False})
+        elif answer is not None:
+            values = {"source": answer.source, "result": answer.result}
+            removed = {"suggestion"}
+            values |= unreviewed(
+                record.asset,
+                category=record.provenance.category if record.provenance is not None else None,
+                kind=record.kind,
+                confidence=answer.result.confidence,
+                at=record.completed_at or timestamp(now),
+            )
+            same_words = human.action == "edited" and not _newer(record)
+            if earlier is not None and earlier.sequencer == record.sequencer and not same_words:
+                earlier = None
+        elif before.state is None:
+            raise NotReviewableError("no model has answered, so that no caption would be left")
+        elif record.state != "captioned":
+            raise NotReviewableError(f"it is {record.state}; wait until it has ended")
+        else:
+            values = {**ended(record.asset, before.state, now), "reason": before.reason}
+            values |= {"completed_at": before.completed_at} if before.completed_at else {}
+            values |= without_caption(record.asset, before.state, timestamp(now))
+            removed = {"result", "source"}
+        if earlier is None:
+            removed.add("human")
+        else:
+            values["human"] = earlier
+        if earlier is not None and earlier.sequencer == record.sequencer:
+            values = {name: value for name, value in values.items() if name not in ATTENTION}
+            removed |= ATTENTION
+            if before.counted_out and earlier.judged is not None:
+                _count(changes, earlier.judged, earlier.action, 1)
+        return self._write(record, values, removed, changes, now=now)
+
+    def _give(
         self, record: Record, verdict: Verdict, values: Mapping[str, Any], removed: set[str], *, text: str, now: float
     ) -> Record:
+        judged = _judged(record)
+        # A newer answer is another one to judge: what was said about the one before it stays counted.
+        replaced = record.human if record.reviewed and not _newer(record) else None
+        was_judged = _judged_before(record) if replaced is not None else None
+        changes: _Changes = Counter()
+        if judged is not None:
+            _count(changes, judged, verdict, 1)
+        if replaced is not None and was_judged is not None:
+            _count(changes, was_judged, replaced.action, -1)
         human = Human(
             sequencer=record.sequencer,
             action=verdict,
@@ -96,13 +169,22 @@ class Reviews:
             language=values.get("result", {}).get("language", "und"),
             at=timestamp(now),
             content=record.content,
+            judged=judged,
+            before=_before(record, counted_out=was_judged is not None),
         )
-        values = {**values, "human": human.model_dump(), "updated_at": timestamp(now)}
-        removed |= ATTENTION  # it was judged
-        names = {f"#{name}": name for name in (*values, *removed, "sequencer", "updated_at")}
-        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in values)
-        expression += " REMOVE " + ", ".join(f"#{name}" for name in sorted(removed))
-        bound = {f":{name}": value for name, value in values.items()}
+        return self._write(record, {**values, "human": human}, removed | ATTENTION, changes, now=now)
+
+    def _write(
+        self, record: Record, values: Mapping[str, Any], removed: set[str], changes: "_Changes", *, now: float
+    ) -> Record:
+        """Store a changed record and the changes of the counts, both or neither, if the record is as it was seen."""
+        stored = {name: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+                  for name, value in values.items() if value is not None} | {"updated_at": timestamp(now)}  # fmt: skip
+        names = {f"#{name}": name for name in (*stored, *removed, "sequencer", "updated_at")}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in stored)
+        if removed:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in sorted(removed))
+        bound = {f":{name}": value for name, value in stored.items()}
         update: dict[str, Any] = {
             "TableName": self._captions_table,
             "Key": {"asset": {"S": record.asset}},
@@ -113,40 +195,93 @@ class Reviews:
                 {**bound, ":decided_on": record.sequencer, ":seen": record.updated_at}
             ),
         }
-        counted = self._counted(record, verdict)
-        writes = [{"Update": update}, *([{"Update": counted}] if counted is not None else [])]
-        try:
-            self._dynamodb.transact_write_items(TransactItems=writes)
-        except self._dynamodb.exceptions.TransactionCanceledException as error:
-            codes = [reason.get("Code") for reason in error.response.get("CancellationReasons", [])]
-            if "ConditionalCheckFailed" in codes or "TransactionConflict" in codes:
-                raise ChangedMeanwhileError("the record changed meanwhile") from error
-            raise
+        writes = [{"Update": update}, *({"Update": counted} for counted in self._counted(changes))]
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self._dynamodb.transact_write_items(TransactItems=writes)
+                break
+            except self._dynamodb.exceptions.TransactionCanceledException as error:
+                codes = [reason.get("Code") for reason in error.response.get("CancellationReasons", [])]
+                if "ConditionalCheckFailed" in codes:
+                    raise ChangedMeanwhileError("the record changed meanwhile") from error
+                if "TransactionConflict" not in codes:
+                    raise
+                if not tries_left:
+                    raise ChangedMeanwhileError("others write to it, or to its counts, all the time") from error
+            # Two people's verdicts on answers of one model change the same counts.
+            time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
         answer = self._dynamodb.get_item(TableName=self._captions_table, Key=update["Key"], ConsistentRead=True)
         return Record.from_item(answer["Item"])
 
-    def _counted(self, record: Record, verdict: Verdict) -> dict[str, Any] | None:
-        """The change of the counts; None where no model's answer was judged, or it was judged so before."""
-        answer, provenance = record.answer, record.provenance
-        if answer is None or provenance is None or provenance.model is None:
-            return None
-        changes: dict[str, int] = {}
-        earlier = record.human.action if record.reviewed and record.human is not None else None
-        newer = record.suggestion is not None and not record.suggestion.replaced
-        for name, by in ((verdict, 1), *(((earlier, -1),) if earlier is not None and not newer else ())):
-            changes[name] = changes.get(name, 0) + by
-            if provenance.score is not None:
-                binned = f"{name}_{bin_of(provenance.score)}"
-                changes[binned] = changes.get(binned, 0) + by
-        changes = {name: by for name, by in changes.items() if by}
-        if not changes:
-            return None
-        return {
-            "TableName": self._counts_table,
-            "Key": control_table.verdicts(provenance.model, answer.result.task),
-            "UpdateExpression": "ADD " + ", ".join(f"{name} :{name}" for name in changes),
-            "ExpressionAttributeValues": to_item({f":{name}": by for name, by in changes.items()}),
-        }
+    def _counted(self, changes: "_Changes") -> Iterator[dict[str, Any]]:
+        """Yield the update of each item of counts that changes."""
+        items: dict[tuple[str, str], dict[str, int]] = {}
+        for (model, task, name), by in changes.items():
+            if by:
+                items.setdefault((model, task), {})[name] = by
+        for (model, task), added in items.items():
+            yield {
+                "TableName": self._counts_table,
+                "Key": control_table.verdicts(model, task),
+                "UpdateExpression": "ADD " + ", ".join(f"{name} :{name}" for name in added),
+                "ExpressionAttributeValues": to_item({f":{name}": by for name, by in added.items()}),
+            }
+
+
+_Changes = Counter[tuple[str, str, str]]
+"""By how much counts change: by model, task and the name of the count."""
+
+
+def _newer(record: Record) -> bool:
+    """Tell whether a model has answered after the last verdict."""
+    return record.suggestion is not None and not record.suggestion.replaced
+
+
+def _judged(record: Record) -> Judged | None:
+    """Return what a verdict on a record is counted by; None where it is about no model's answer."""
+    answer, provenance = record.answer, record.provenance
+    if answer is None or provenance is None or provenance.model is None:
+        return None
+    return Judged(
+        model=provenance.model,
+        task=answer.result.task,
+        category=group_of(provenance.category, record.kind),
+        prompt_version=provenance.prompt_version or "",
+        score=provenance.score,
+    )
+
+
+def _judged_before(record: Record) -> Judged | None:
+    """Return what the last verdict on this version was counted by; of older records, what can still be told of it."""
+    human = record.human
+    if human is None or human.judged is not None or _newer(record):
+        return human.judged if human is not None else None
+    told = _judged(record)
+    return told.model_copy(update={"category": None}) if told is not None else None
+
+
+def _count(changes: _Changes, judged: Judged, verdict: Verdict, by: int) -> None:
+    changes[judged.model, judged.task, verdict] += by
+    if judged.score is not None:
+        changes[judged.model, judged.task, f"{verdict}_{bin_of(judged.score)}"] += by
+
+
+def _before(record: Record, *, counted_out: bool) -> BeforeVerdict:
+    """Return what undoing a verdict on this record needs: the one before, and how an upload without a caption ended."""
+    human = record.human
+    earlier = human.before if record.reviewed and human is not None else None
+    uncaptioned = record if record.state in ("failed", "blocked") else earlier
+    ending = {name: getattr(uncaptioned, name, None) for name in ("state", "reason", "completed_at")}
+    if human is not None:
+        bare = BeforeVerdict.model_validate(ending) if ending["state"] is not None else None
+        human = human.model_copy(update={"before": bare})
+    words = record.result if record.reviewed and record.source == "human" else None
+    return BeforeVerdict(
+        human=human,
+        result=words.model_copy(update={"text": ""}) if words is not None else None,
+        counted_out=counted_out,
+        **ending,
+    )
 
 
 class Calibrations:
