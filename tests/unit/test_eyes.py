@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image, ImageDraw, ImageFont
 
-from captions.tasks import shapes
-from captions.tasks.prompts import shape
+from captions.tasks import TASKS, json_schema
 from captions_cli.local.model_endpoint import eyes, pixels
 from captions_cli.local.model_endpoint.eyes import objects, onnx_graph, packages, sight, writing
 from captions_cli.local.model_endpoint.eyes.objects import Found
@@ -214,7 +213,7 @@ def test_components_are_what_touches(mask: Any) -> None:
 
 
 def answered(task: str, data: bytes, eye: sight.Sight) -> dict[str, Any]:
-    wanted = shapes.response_format(task, shape(task))
+    wanted = json_schema.response_format(task, TASKS[task].shape)
     assert wanted is not None
     description = eye.describe(data, LIMIT)
     answer: dict[str, Any] = json.loads(shaped(wanted, description.text, [description], ""))
@@ -299,4 +298,4 @@ def test_equal_pictures_get_equal_words_from_every_thread(eye: sight.Sight) -> N
 def test_every_task_is_answered_in_its_shape(task: str, eye: sight.Sight) -> None:
     for data in (OSPREY.read_bytes(), encoded(page({(40, 60): PANGRAM, (40, 140): "Total: $12.50"}))):
         answer = answered(task, data, eye)
-        assert shape(task).taken(answer).confidence == pytest.approx(answer["confidence"])
+        assert TASKS[task].shape.taken(answer).confidence == pytest.approx(answer["confidence"])

@@ -11,7 +11,7 @@ from captions.config.environment import RoutingSettings
 from captions.records.record import Result, fitted
 from captions.routing import routes
 from captions.tasks import Ask, Seen, prompt, read, repair
-from captions.tasks.code import unfenced
+from captions.tasks.kinds.code import unfenced
 from captions.tasks.languages import spoken
 from captions.tasks.subtitles import Segment, srt
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from captions.inference.merging import MAX_BYTES, Heard, joined, within
-from captions.tasks import Output
+from captions.inference.merging import MAX_BYTES, joined, within
+from captions.tasks import Ask, Heard, Output, read
 from captions.tasks.subtitles import Segment, webvtt
 
 
@@ -100,12 +100,13 @@ def test_an_answer_is_what_the_parts_that_hold_it_say() -> None:
     assert (nowhere.text, nowhere.data["answerable"]) == ("It is not said.", False)
 
 
-def test_feelings_keep_their_times() -> None:
-    def felt(start: float) -> Heard:
-        data = {"emotion": "calm", "voices": [{"speaker": "Speaker 1", "emotion": "calm", "start": 1.0, "end": 2.0}]}
-        return Heard(start, start + 10.0, Output(text="Calm.", language="en", data=data))
-
-    assert [voice["start"] for voice in joined("emotion", [felt(0.0), felt(10.0)]).data["voices"]] == [1.0, 11.0]
+def test_feelings_are_listed_on_with_times_of_the_whole() -> None:
+    """As they are read: an answer's `start` is kept as `start_s`."""
+    answer = {"emotion": "calm", "voices": [{"speaker": "Speaker 1", "emotion": "calm", "start": 1, "end": 2}]}
+    output = read(Ask(task="emotion"), json.dumps(answer)).output
+    assert output is not None
+    voices = joined("emotion", [Heard(0.0, 10.0, output), Heard(10.0, 20.0, output)]).data["voices"]
+    assert [(voice["start_s"], voice["end_s"]) for voice in voices] == [(1.0, 2.0), (11.0, 12.0)]
 
 
 def test_hours_of_speech_fit_into_a_record() -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import captions
 from captions.once import once
-from captions.tasks.answers import Shape
+from captions.tasks.answer_schema import Shape
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("shared", "functions") for path in (ROOT / room).rglob("*.py"))

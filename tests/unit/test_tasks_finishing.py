@@ -2,13 +2,12 @@
 
 import pytest
 
-from captions.tasks.answers import ChartAnswer
-from captions.tasks.charts import notes, problems, truncated
 from captions.tasks.checks import cut, estimated_tokens, names, repetition
-from captions.tasks.code import processed
+from captions.tasks.kinds.chart import ChartAnswer, notes, problems, truncated
+from captions.tasks.kinds.code import processed
 from captions.tasks.languages import contradiction, guess, tag
 from captions.tasks.subtitles import Segment, srt, webvtt
-from captions.tasks.vocabulary import mapped, tidy
+from captions.tasks.tags import mapped, tidy
 
 PYTHON = "def f(x):\n    return x + 1"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captions.tasks import CAPTION, TASKS, Ask, Problem, TemplateError, check_template, prompt, read, repair
+from captions.tasks import TASKS, Ask, Problem, TemplateError, check_template, prompt, read, repair
 from captions.tasks.quoting import MAX_VALUE_CHARACTERS, plain, render
 from captions_cli.local.model_endpoint.structured import told_in_words
 
@@ -199,7 +199,7 @@ def test_the_same_ask_is_the_same_after_a_queue_carried_it_and_whatever_the_orde
 
 
 def test_a_task_that_does_not_exist_is_no_ask() -> None:
-    with pytest.raises(ValueError, match="there are caption, alt_text"):
+    with pytest.raises(ValueError, match="there are alt_text, audio_qa, caption"):
         Ask(task="poem")
 
 
@@ -228,7 +228,7 @@ def test_tasks_whose_letters_count_are_only_shared_between_identical_media() -> 
     assert {name for name, task in TASKS.items() if task.exact_only} == {
         "ocr", "chart", "code", "transcribe", "audio_qa", "emotion", "music", "video",
     }  # fmt: skip
-    assert CAPTION.kinds == {"image", "animation", "document"}
+    assert TASKS["caption"].kinds == {"image", "animation", "document"}
 
 
 def test_what_was_heard_in_a_video_is_told_whatever_template_there_is() -> None:

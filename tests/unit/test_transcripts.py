@@ -2,9 +2,9 @@
 
 import pytest
 
+from captions.gateway import Segment
 from captions.tasks import Ask, Seen
-from captions.tasks.subtitles import Segment
-from captions.tasks.transcripts import transcript
+from captions.tasks.kinds.transcribe import transcript
 
 ASK = Ask(task="transcribe", language="de")
 SAID = (

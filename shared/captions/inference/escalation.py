@@ -29,9 +29,7 @@ from captions.gateway import (
 )
 from captions.quality.calibration import Platt, fuse
 from captions.routing.routes import Chains
-from captions.tasks import Ask, Output, Problem, Prompt, Reading, Seen, prompt, read, repair
-from captions.tasks.subtitles import Segment
-from captions.tasks.transcripts import transcript
+from captions.tasks import TASKS, Ask, Output, Problem, Prompt, Reading, Seen, prompt, read, repair
 
 Role = Literal["first", "repair", "escalation", "fallback"]
 
@@ -289,8 +287,7 @@ class _Asking:
             request_id=self._request_id,
             judge=judge,
             budget_scopes=self._budget_scopes,
-            # Then models that know nothing but speech to text may answer, with times.
-            transcription=self._ask.task == "transcribe",
+            transcription=TASKS[self._ask.task].transcribes,
         )
         try:
             completion = await self._gateway.complete(request, models, deadline=self._deadline)
@@ -299,8 +296,9 @@ class _Asking:
             error.attempts = tuple(self._attempts)
             raise
         if completion.transcribed:
-            spoken = (Segment(start_s=one.start_s, end_s=one.end_s, text=one.text) for one in completion.segments)
-            reading = transcript(self._ask, completion.text, spoken, completion.language, self._seen)
+            from captions.tasks.kinds.transcribe import transcript
+
+            reading = transcript(self._ask, completion.text, completion.segments, completion.language, self._seen)
         else:
             reading = readings[completion.text]
         made = _marked(completion.attempts, role, tier)

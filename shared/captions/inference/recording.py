@@ -39,13 +39,13 @@ from captions.gateway import (
 from captions.gateway.catalogue import Model
 from captions.inference import escalation
 from captions.inference.escalation import Answered, Candidate
-from captions.inference.merging import Heard, joined
+from captions.inference.merging import joined
 from captions.inference.part_store import Progress
 from captions.media import recordings as sounds
 from captions.quality.calibration import Platt
 from captions.records.attempts import call_id, call_ids
 from captions.routing.routes import Chains
-from captions.tasks import TASKS, Ask, Output, Reading, Seen, prompt
+from captions.tasks import TASKS, Ask, Heard, Output, Reading, Seen, prompt
 
 LONGEST_PART_S = 600.0
 """No part plays for longer, whatever a model takes: one answer has room for its words, and no more is lost with it."""
@@ -207,12 +207,12 @@ def whole(gateway: Gateway, ask: Ask, recording: Recording, chains: Chains) -> b
     if longest is not None and (item.duration_s is None or item.duration_s > longest):
         return False  # how long it plays is found out by decoding it
     asked = prompt(ask)
-    request = Request(asked.instructions, asked.text, (item,), transcription=ask.task == "transcribe")
+    request = Request(asked.instructions, asked.text, (item,), transcription=TASKS[ask.task].transcribes)
     return first.accepts(item.kind, item.media_type) and _plain(item) and fits(request, first)
 
 
 def _able(gateway: Gateway, ask: Ask, kind: Any, chains: Chains) -> list[Model]:
-    return [model for model in gateway.able(kind, chains.models) if model.chats or ask.task == "transcribe"]
+    return [model for model in gateway.able(kind, chains.models) if model.chats or TASKS[ask.task].transcribes]
 
 
 _PLAIN_WAVES = frozenset({1, 3, 6, 7, 0xFFFE})
@@ -250,8 +250,7 @@ class _Part:
     @classmethod
     def silent(cls, part: sounds.Part, ask: Ask) -> Output:
         """Return what is said of a part in which nothing can be heard: no model is asked about silence."""
-        data = {"speech": False, "segments": [], "speakers": [], "sounds": ""} if ask.task == "transcribe" else {}
-        return Output(text="", language=ask.language, data=data)
+        return Output(text="", language=ask.language, data=dict(TASKS[ask.task].silence))
 
 
 def _planned(call: Call, ask: Ask, chains: Chains) -> _Plan:
@@ -288,7 +287,7 @@ def _planned(call: Call, ask: Ask, chains: Chains) -> _Plan:
 
 def _room(model: Model, ask: Ask, text_bytes: int) -> int:
     """Return the bytes of sound that fit into a model's body: as a file of its own, or in base64 beside the prompt."""
-    if ask.task == "transcribe" and "audio_transcriptions" in model.takes:
+    if TASKS[ask.task].transcribes and "audio_transcriptions" in model.takes:
         return model.max_body - 4_096
     return (model.max_body - 2 * text_bytes - 8_192) * 3 // 4
 

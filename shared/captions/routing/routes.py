@@ -143,11 +143,11 @@ def route(
         place = said.named_by.get("language", "the policy")
         raise UnroutableError("bad_language", f"{place} asks for {language[:80]!r}, which is no BCP-47 language tag")
     question = said.question or (rule.question if rule else None) or ""
-    if name == "audio_qa" and not question:
-        raise UnroutableError("question_missing", f"{named_by} asks for 'audio_qa' without a question")
-    if said.question is not None and name != "audio_qa":
+    if task.needs_question and not question:
+        raise UnroutableError("question_missing", f"{named_by} asks for {name!r} without a question")
+    if said.question is not None and not task.needs_question:
         raise UnroutableError(
-            "question_for_another_task", f"{said.named_by['question']} goes with the task 'audio_qa', not {name!r}"
+            "question_for_another_task", f"{said.named_by['question']} asks a question, which {name!r} does not answer"
         )
     ask = _ask(name, language, question, said, rule, policy)
     identities = {ask.identity}
@@ -179,7 +179,7 @@ def _ask(name: str, language: str, question: str, said: Wishes, rule: Rule | Non
             style=style,
             context=dict(said.context),
             question=question,
-            template=about.template if style == "custom" or name != "caption" else "",
+            template=about.template if style == "custom" or not TASKS[name].styles else "",
             vocabulary=dict(policy.vocabulary),
         )
     except ValidationError as error:
@@ -209,12 +209,11 @@ def check(policy: Policy) -> None:
     from captions.tasks import TemplateError, check_template
 
     def kinds_fit(place: str, name: str, kinds: Iterable[str]) -> None:
-        task = TASKS.get(name)
-        if task is None:
+        if name not in TASKS:
             raise PolicyError(f"the policy is wrong at {place}: there is no task {name!r}")
         for kind in kinds:
-            if kind not in task.kinds:
-                takes = ", ".join(sorted(task.kinds))
+            if kind not in TASKS[name].kinds:
+                takes = ", ".join(sorted(TASKS[name].kinds))
                 raise PolicyError(f"the policy is wrong at {place}: {name!r} is for {takes}, not for {kind}")
 
     for kind in KINDS:

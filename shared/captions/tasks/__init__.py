@@ -6,31 +6,31 @@
     if reading.output is None:
         sent = repair(ask, answer, reading.problems)
 
-Reading is imported when it is first used: who only claims and queues needs the tasks and their versions.
+All but the names of tasks is imported when it is first used: the function that claims and queues reads no answer.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from captions.tasks.asks import CAPTION, TASKS, TRANSCRIBE, Ask, Task
-from captions.tasks.plain import clean
+from captions.tasks.ask import Ask
+from captions.tasks.registry import TASKS, Task
 
 if TYPE_CHECKING:
     from captions.tasks.bulk import AltText, AltTextItem, AltTexts, generate_alt_texts
-    from captions.tasks.outputs import Output, Problem, Reading, Seen
+    from captions.tasks.parts import Heard
     from captions.tasks.prompts import Prompt, prompt, repair
     from captions.tasks.quoting import TemplateError, check_template
-    from captions.tasks.reading import read
+    from captions.tasks.reader import clean, read
+    from captions.tasks.result import Output, Problem, Reading, Seen
 
 __all__ = [
-    "CAPTION",
     "TASKS",
-    "TRANSCRIBE",
     "AltText",
     "AltTextItem",
     "AltTexts",
     "Ask",
+    "Heard",
     "Output",
     "Problem",
     "Prompt",
@@ -50,16 +50,18 @@ _WHERE = {
     "AltText": "bulk",
     "AltTextItem": "bulk",
     "AltTexts": "bulk",
-    "Output": "outputs",
-    "Problem": "outputs",
+    "Heard": "parts",
+    "Output": "result",
+    "Problem": "result",
     "Prompt": "prompts",
-    "Reading": "outputs",
-    "Seen": "outputs",
+    "Reading": "result",
+    "Seen": "result",
     "TemplateError": "quoting",
     "check_template": "quoting",
+    "clean": "reader",
     "generate_alt_texts": "bulk",
     "prompt": "prompts",
-    "read": "reading",
+    "read": "reader",
     "repair": "prompts",
 }
 

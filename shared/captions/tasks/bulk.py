@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from captions.cost import Cost
-from captions.tasks import alt_text, checks, shapes
-from captions.tasks.answers import Flag, Shape, Text, list_of
-from captions.tasks.outputs import Problem
-from captions.tasks.parsing import MAX_ANSWER, answer_object
-from captions.tasks.prompts import ALT_LIMIT, ALT_TARGET
+from captions.tasks import checks, json_schema
+from captions.tasks.answer_schema import Flag, Shape, Text, list_of
+from captions.tasks.json_extraction import MAX_ANSWER, answer_object
+from captions.tasks.kinds import alt_text
 from captions.tasks.quoting import bounded, data_block
+from captions.tasks.result import Problem
 
 if TYPE_CHECKING:
     from captions.gateway import Completion, Request
@@ -101,8 +101,8 @@ _RULES = (
     "You write alt texts for people who cannot see a picture, from what is written about it; you do not see it either.",
     "Each item of the list is one picture. Say what it shows as far as its title, description and metadata tell; add "
     "nothing they do not say. Leave out who took it, file names, dates of files and other things about the file.",
-    f"An alt text is one sentence of at most {ALT_TARGET} characters where that is possible and never more than "
-    f"{ALT_LIMIT}. It does not begin with 'Image of' or 'Picture of'.",
+    f"An alt text is one sentence of at most {alt_text.TARGET} characters where that is possible and never more than "
+    f"{alt_text.LIMIT}. It does not begin with 'Image of' or 'Picture of'.",
     "A picture that is said to be a mere ornament, border or spacer is decorative: its alt text is empty. If nothing "
     "tells what an item shows, its alt text is empty, it is not decorative, and the reason says what is missing.",
     "Answer every item once, with its id, in the list's order.",
@@ -262,10 +262,10 @@ class _Work:
         if hints:
             text += "\nEarlier alt texts had faults; avoid them:\n" + "\n".join(hints)
         return Request(
-            instructions=f"{_RULES[0]}\n{rules}\n{shapes.ANNOUNCED}\n{shapes.skeleton(_Batch)}",
+            instructions=f"{_RULES[0]}\n{rules}\n{json_schema.ANNOUNCED}\n{json_schema.skeleton(_Batch)}",
             text=text,
             max_tokens=200 + _TOKENS_PER_ENTRY * len(batch),
-            response_format=shapes.response_format("alt_texts", _Batch),
+            response_format=json_schema.response_format("alt_texts", _Batch),
             budget_scopes=self._budget_scopes,
         )
 
@@ -290,7 +290,7 @@ class _Work:
         said = item.said()
         alt, markup = checks.without_markup(" ".join(entry.alt.split()))
         alt, lead_in = checks.without_lead_in(alt)
-        alt, too_long = alt_text.fitted(alt)
+        alt, too_long = alt_text.fit(alt)
         if not alt and entry.reason:
             self.end(item, why="unusable", reason=entry.reason, model=model)
             return

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from captions.tasks import languages
-from captions.tasks.outputs import Problem
+from captions.tasks.result import Problem
 
 # Refusals open an answer, are short, and say what will not be done.
 REFUSAL_CHARACTERS = 500
@@ -124,6 +124,14 @@ def cut(text: str, characters: int) -> str:
     room = characters - 1
     at = text.rfind(" ", 0, room + 1)
     return text[: at if at > room // 2 else room].rstrip(" ,;:-–—") + "…"
+
+
+def cut_to_tokens(text: str, tokens: int) -> str:
+    """Return at most so many tokens of a text that has more, ending like `cut`."""
+    characters = len(text) * tokens // estimated_tokens(text)
+    while estimated_tokens(shorter := cut(text, characters)) > tokens:
+        characters = characters * 9 // 10
+    return shorter
 
 
 def refused(text: str) -> bool:

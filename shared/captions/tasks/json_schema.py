@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captions.once import once
-from captions.tasks.answers import Answer, Shape
+from captions.tasks.answer_schema import Answer, Shape
 
 ANNOUNCED = "Answer with one JSON object of this shape and nothing else:"
 """The line before a shape in a prompt."""

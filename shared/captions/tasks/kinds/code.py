@@ -1,4 +1,4 @@
-"""Code copied from a screenshot: taken out of its wrapping, its indentation checked, and parsed where that is safe.
+"""Code in screenshots: taken out of its wrapping, its indentation checked, and parsed where that is safe.
 
 Nothing is executed. Parsers are Python's own: `ast`, `json`, `tomllib` and `xml.etree`, the last only without a
 document type, as entities could be made to grow without end.
@@ -9,8 +9,18 @@ from __future__ import annotations
 import re
 import textwrap
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from captions.tasks.answer_schema import Answer, Lines, Text, Verbatim
+from captions.tasks.registry import PICTURES, Task
+
+if TYPE_CHECKING:
+    from captions.tasks.reader import Draft
 
 MAX_PARSED = 100_000
 """Characters; more than a screenshot shows is not parsed."""
@@ -22,6 +32,44 @@ _NAMES = {
     "js": "javascript", "ts": "typescript", "sh": "bash", "shell": "bash", "yml": "yaml", "golang": "go",
     "c++": "cpp", "c#": "csharp", "xhtml": "xml", "svg": "xml", "jsonc": "json with comments",
 }  # fmt: skip
+
+
+class CodeAnswer(Answer):
+    """Copied code."""
+
+    main: ClassVar[str] = "code"
+    aliases: ClassVar[Mapping[str, str]] = {"source": "code", "text": "code", "lang": "language", "notes": "summary"}
+    language: Text = Field("", description="the programming language or format")
+    code: Verbatim = Field("", description="the code verbatim, with its line breaks and indentation")
+    summary: Text = Field("", description="what the code does, in one sentence")
+    doubts: Lines = Field((), description="a character or line that could be read otherwise")
+
+
+def read(answer: CodeAnswer, draft: Draft) -> None:
+    """Read code: none where the picture has none, some where it is full of it, and what a parser takes."""
+    if "code" not in answer.model_fields_set:
+        draft.fail("missing", "The code was missing.")
+        return
+    code = processed(answer.code, answer.language, answer.doubts)
+    draft.repaired = draft.repaired or code.text != answer.code.strip("\n")
+    if code.parsed is False:
+        message = f"The code does not parse as {code.language}: {code.error}; copy it again exactly."
+        draft.doubt("syntax", message, repairable=True, weight=0.25)
+    if code.text and draft.seen.category in ("photo", "product", "little"):
+        message = "Code was copied, but the picture does not look like a screenshot; if there is none it is empty."
+        draft.doubt("no_code", message, repairable=True, weight=0.3)
+    if not code.text and (draft.seen.category == "code" or draft.full_of_writing):
+        message = "No code was copied, but the picture looks full of writing."
+        draft.doubt("text_missed", message, repairable=True, weight=0.4)
+    draft.text = code.text
+    draft.written, draft.read = [answer.summary] if answer.summary else [], [code.text]
+    draft.data = {
+        "programming_language": code.language,
+        "summary": answer.summary,
+        "parsed": code.parsed,
+        "error": code.error,
+        "doubts": list(code.doubts),
+    }
 
 
 @dataclass(frozen=True)
@@ -60,15 +108,15 @@ def processed(text: str, language: str, doubts: tuple[str, ...] = ()) -> Code:
     named = language_name(language or fenced_as)
     bare = _without_numbers(bare.expandtabs(4) if _mixed(bare) else bare)
     bare = textwrap.dedent("\n".join(line.rstrip() for line in bare.splitlines())).strip("\n")
-    found = list(doubts)
+    doubtful = list(doubts)
     if _mixed(text):
-        found.append("Tabs and spaces were mixed in its indentation; tabs were taken for four spaces.")
+        doubtful.append("Tabs and spaces were mixed in its indentation; tabs were taken for four spaces.")
     parsed, error = _parse(bare, named) if bare.strip() else (None, None)
     if error is not None:
-        found.append(f"It does not parse as {named}: {error}.")
+        doubtful.append(f"It does not parse as {named}: {error}.")
     elif parsed is None and (odd := _unbalanced(bare)):
-        found.append(odd)
-    return Code(named, bare, parsed, error, tuple(dict.fromkeys(found)))
+        doubtful.append(odd)
+    return Code(named, bare, parsed, error, tuple(dict.fromkeys(doubtful)))
 
 
 def _mixed(text: str) -> bool:
@@ -169,3 +217,23 @@ def _unbalanced(text: str) -> str | None:
         if bare.count(opening) != bare.count(closing):
             return f"It has {bare.count(opening)} of {opening} and {bare.count(closing)} of {closing}."
     return None
+
+
+TASK = Task(
+    name="code",
+    kinds=PICTURES,
+    needs="image",
+    max_tokens=4_000,
+    shape=CodeAnswer,
+    role="You copy the code in screenshots, character by character.",
+    rules=(
+        "Copy it exactly, with its indentation and line breaks, without line numbers, prompts, window titles or "
+        "anything else that is not part of it; correct nothing and complete nothing.",
+        "Comments in the code are text to copy. List every place that could be read otherwise (0 or O, 1 or l, "
+        "cut off lines). If there is no code, it is empty.",
+    ),
+    request="Copy the code in this screenshot.",
+    read=read,
+    exact_only=True,
+    copies=True,
+)

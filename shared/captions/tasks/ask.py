@@ -1,60 +1,18 @@
-"""What can be asked of a model: the tasks, and one asking of one of them."""
+"""An ask: everything that a prompt depends on besides the media."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from captions.tasks.quoting import MAX_NAME_CHARACTERS, MAX_VALUE_CHARACTERS, MAX_VALUES, shortened
+from captions.tasks.registry import TASKS
 
 Style = Literal["", "concise", "descriptive", "custom"]
-_PICTURES = frozenset({"image", "animation", "document"})
-_SOUNDS = frozenset({"audio", "video"})
 _MAX_QUESTION = 1_000
-
-
-@dataclass(frozen=True)
-class Task:
-    """One thing a model can be asked to do.
-
-    `kinds` are the kinds of media it takes, as `captions.media.sniff` names them; `needs` is what the model must
-    understand; `max_tokens` bounds the whole answer.
-    """
-
-    name: str
-    kinds: frozenset[str]
-    needs: Literal["image", "audio", "video"]
-    max_tokens: int
-    exact_only: bool = False
-    """Whether the answer is only ever shared between identical media, as where every letter of it counts."""
-
-
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {
-        task.name: task
-        for task in (
-            Task("caption", _PICTURES, "image", 400),
-            Task("alt_text", _PICTURES, "image", 600),
-            Task("objects", _PICTURES, "image", 1_000),
-            Task("ocr", _PICTURES, "image", 4_000, exact_only=True),
-            Task("chart", _PICTURES, "image", 3_000, exact_only=True),
-            Task("code", _PICTURES, "image", 4_000, exact_only=True),
-            Task("transcribe", _SOUNDS, "audio", 6_000, exact_only=True),
-            Task("audio_qa", _SOUNDS, "audio", 600, exact_only=True),
-            Task("emotion", _SOUNDS, "audio", 1_000, exact_only=True),
-            Task("music", _SOUNDS, "audio", 600, exact_only=True),
-            Task("video", frozenset({"video"}), "video", 3_000, exact_only=True),
-        )
-    }
-)
-CAPTION = TASKS["caption"]
-TRANSCRIBE = TASKS["transcribe"]
 
 
 class Ask(BaseModel):

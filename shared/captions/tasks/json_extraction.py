@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from captions.tasks.answers import snake
+from captions.tasks.answer_schema import snake
 
 How = Literal["exact", "chatter", "repaired", "none"]
 MAX_ANSWER = 200_000

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from captions.tasks.answers import Verdict
+from captions.tasks.answer_schema import Verdict
 
 
 class Problem(BaseModel):

@@ -1,0 +1,198 @@
+"""Reading an answer: out of whatever a model wrapped it in, into the task's output, with all that is doubtful."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from captions.tasks import checks, languages
+from captions.tasks.answer_schema import Answer
+from captions.tasks.ask import Ask
+from captions.tasks.json_extraction import MAX_ANSWER, answer_object, broken, whole_object
+from captions.tasks.reasoning import begins_with_reasoning, field_has_reasoning, without_reasoning
+from captions.tasks.registry import TASKS, Task
+from captions.tasks.result import Output, Problem, Reading, Seen
+from captions.tasks.tags import mapped, tidy
+
+WRITING_FROM, PAGE_WRITING_FROM, NO_WRITING = 0.2, 0.06, 0.005
+"""Shares of a picture that look like writing (`picture_class`): above the first there is some whatever the picture
+looks like, above the second if it looks like a page; below the third there is hardly any. Of 52 photos the one with the
+most had 0.17; invoices, receipts and screenshots of code had 0.04 to 0.14, slides and pages more."""
+_PAGES = frozenset({"document", "screenshot", "code"})
+_MUCH_TEXT = 80
+"""Characters; a word on a small sign is easily missed, a paragraph is not."""
+_FENCE = re.compile(r"^```[a-z]*\n(.*)\n```$", re.DOTALL)
+_QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
+_LEAD = re.compile(r"^(?:caption|transcript)\s*:\s*", re.IGNORECASE)
+
+
+@dataclass
+class Draft:
+    """The output of an ask in the making, and what is doubtful about it.
+
+    `written` are the texts that the model wrote in its own words, the main one first; `read` are those it copied.
+    """
+
+    ask: Ask
+    seen: Seen
+    text: str = ""
+    language: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    repaired: bool = False
+    useless: bool = False
+
+    def add(self, *problems: Problem | None) -> None:
+        """Note problems; None is none."""
+        self.problems.extend(problem for problem in problems if problem is not None)
+
+    def doubt(self, code: str, message: str, *, repairable: bool = False, weight: float = 0.1) -> None:
+        """Note a problem."""
+        self.add(Problem(code=code, message=message, repairable=repairable, weight=weight))
+
+    def fail(self, code: str, message: str) -> None:
+        """Note that the answer is of no use."""
+        self.doubt(code, message, repairable=True, weight=1.0)
+        self.useless = True
+
+    def plain(self, text: str) -> str:
+        """Return a written text without markup and lead-in, and note what of these it had."""
+        bare, markup = checks.without_markup(" ".join(text.split()) if "\n" not in text else text)
+        bare, lead_in = checks.without_lead_in(bare)
+        self.add(markup, lead_in)
+        self.repaired = self.repaired or bare != text
+        return bare
+
+    @property
+    def full_of_writing(self) -> bool:
+        """Whether the picture looks full of writing."""
+        return (self.seen.text_share or 0.0) >= (PAGE_WRITING_FROM if self.seen.category in _PAGES else WRITING_FROM)
+
+    def doubt_writing(self, texts: Sequence[str]) -> None:
+        """Note text that is claimed on a picture which looks as if it had none."""
+        characters = sum(len(text) for text in texts)
+        if self.seen.text_share is None or self.seen.text_share > NO_WRITING or not characters:
+            return
+        message = "Text was read, but the picture looks as if it had none; give only what can be read."
+        much = characters >= _MUCH_TEXT
+        self.doubt("no_writing", message, repairable=much, weight=0.4 if much else 0.1)
+
+
+def clean(text: str) -> str:
+    """Take an answer out of the wrapping models like to give: fences, quotes around the whole, a leading label.
+
+    Characters that no caption needs and that could break a terminal or a page (controls) become spaces.
+    """
+    text = "".join(" " if unicodedata.category(char) == "Cc" and char not in "\n\t" else char for char in text).strip()
+    if fenced := _FENCE.match(text):
+        text = fenced.group(1).strip()
+    text = _LEAD.sub("", text)
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1] and text[-1] not in text[1:-1]:
+        text = text[1:-1].strip()
+    return text
+
+
+def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
+    """Read what a model answered to `prompt(ask)`; nothing that an answer can hold makes this raise.
+
+    `seen` is what is known of the media without a model, to hold the answer against.
+    """
+    task = TASKS[ask.task]
+    shape = task.shape
+    answer_text = answer_text.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
+    if not answer_text.strip():
+        return _failed("empty", "There was no answer.")
+    known = {*shape.model_fields, *shape.aliases}
+    answer_text = answer_text[:MAX_ANSWER]
+    draft = Draft(ask, seen or Seen())
+    if begins_with_reasoning(answer_text) and not whole_object(answer_text):
+        answer_text, complete = without_reasoning(answer_text)
+        if not complete or not answer_text:
+            return _failed("reasoning", "There was reasoning, and no answer after it. Answer at once.")
+    document, how = answer_object(answer_text, known)
+    if document is not None and not task.copies:
+        document = {name: _without_its_reasoning(value) for name, value in document.items()}
+    if document is not None:
+        answer = shape.taken(document)
+        if how == "repaired":
+            draft.doubt("json", "The answer was not valid JSON.")
+        draft.repaired = how == "repaired"
+    else:
+        answer_text, _ = without_reasoning(answer_text)
+        prose = clean(answer_text)
+        if _refusal(prose, task):
+            return _failed("refusal", "The model declined to answer.", repairable=False)
+        if broken(answer_text) or not prose:
+            return _failed("json", "The answer was not valid JSON of the shape that was asked for.")
+        answer = shape.taken({shape.main: prose})
+        message = "The answer was prose, not JSON of the shape that was asked for."
+        useful = task.prose_is_useful
+        draft.doubt("prose", message, repairable=not useful, weight=0.1 if useful else 0.3)
+        draft.repaired = True
+    if _refusal(str(getattr(answer, shape.main, "")), task):
+        return _failed("refusal", "The model declined to answer.", repairable=False)
+    task.read(answer, draft)
+    if draft.useless:
+        return Reading(None, tuple(draft.problems), draft.repaired)
+    return _finished(task, answer, draft)
+
+
+def _without_its_reasoning(value: Any) -> Any:
+    """A field without the reasoning that a model put into it where it had to answer in JSON."""
+    return without_reasoning(value)[0] if isinstance(value, str) and field_has_reasoning(value) else value
+
+
+def _failed(code: str, message: str, *, repairable: bool = True) -> Reading:
+    return Reading(None, (Problem(code=code, message=message, repairable=repairable, weight=1.0),))
+
+
+def _refusal(text: str, task: Task) -> bool:
+    # What a recording or a page says may well be a refusal.
+    return not task.copies and checks.refused(text)
+
+
+def _finished(task: Task, answer: Answer, draft: Draft) -> Reading:
+    ask = draft.ask
+    given = [*ask.context.values(), ask.question]
+    written = [text for text in draft.written if text]
+    draft.add(checks.wrong_language(written, ask.language) if written else None)
+    if (degenerate := checks.degenerate(draft.text, copied=task.copies)) is not None:
+        return Reading(None, (*draft.problems, degenerate), draft.repaired)
+    draft.add(checks.repetition("\n".join(filter(None, (draft.text, *written[1:])))))
+    draft.add(checks.leaked("\n".join(written)))
+    draft.add(checks.obedience(draft.text, [*given, *draft.read]))
+    if written:
+        known = " ".join((*given, *draft.read))
+        draft.add(checks.strange_links(" ".join(written), known))
+        draft.add(checks.names(written[0], ask.language, [*given, *draft.read, ask.template]))
+    language = draft.language or ask.language
+    if any(problem.code == "wrong_language" for problem in draft.problems):
+        language = languages.guess(" ".join(written)) or languages.UNDETERMINED
+    tags, others = mapped(answer.tags, ask.vocabulary) if ask.vocabulary else (tidy(answer.tags), ())
+    data = draft.data | ({"other_tags": list(others)} if others else {})
+    return Reading(
+        Output(
+            text=draft.text,
+            language=language,
+            tags=tags,
+            safety=answer.safety,
+            confidence=answer.confidence,
+            data=data,
+        ),
+        tuple(_distinct(draft.problems)),
+        draft.repaired,
+    )
+
+
+def _distinct(problems: Iterable[Problem]) -> Iterable[Problem]:
+    """Yield one problem of each code, the heaviest."""
+    heaviest: dict[str, Problem] = {}
+    for problem in problems:
+        if problem.code not in heaviest or heaviest[problem.code].weight < problem.weight:
+            heaviest[problem.code] = problem
+    return heaviest.values()
