@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from captions_cli import loopback
 from captions_cli.local.aws.events import EventRouter, Unreliability, parse_function_name
+from captions_cli.local.aws.limits import ServiceLimits, partition_key
 from captions_cli.local.aws.moto_repairs import MessageMoveTasks, MotoRepairs
 from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward, Interceptor
 from captions_cli.local.cloudformation.api import CloudFormation
@@ -258,7 +259,13 @@ class LocalStack:
             lambda region, service: self.client(service, region), self._deployed, self._removed
         )
         self._aws = AwsEndpoint(
-            interceptors=[*self._interceptors, self._cloudformation, moves, self._lambda_invocations]
+            interceptors=[
+                *self._interceptors,
+                self._cloudformation,
+                moves,
+                self._lambda_invocations,
+                ServiceLimits(partition_key),
+            ]
         )
         moves.locks = self._aws.locks
         self._router = EventRouter(self._aws.locks, self._invoke_by_arn, self._unreliability)

@@ -82,9 +82,9 @@ class AwsFaults:
             return forward(call)
         if fault.lost_answer:
             forward(call)
-            return _error(call, fault.code or "InternalServerError", fault.status or 500)
+            return refusal(call, fault.code or "InternalServerError", fault.status or 500)
         code, status = _THROTTLED.get(call.service, ("", 400))
-        return _error(call, fault.code or code, fault.status or status)
+        return refusal(call, fault.code or code, fault.status or status)
 
     def _struck(self, call: AwsCall) -> AwsFault | None:
         now, action = self._clock(), call.action
@@ -101,16 +101,13 @@ class AwsFaults:
         return None
 
 
-def _error(call: AwsCall, code: str, status: int) -> Response:
-    """The error as the service's protocol writes it."""
+def refusal(call: AwsCall, code: str, status: int, message: str = "The request was made to fail.") -> Response:
+    """Return an error as the service's protocol writes it."""
     from werkzeug.wrappers import Response
 
-    message = "The request was made to fail."
     if call.environ.get("HTTP_X_AMZ_TARGET"):
         body = json.dumps({"__type": code, "message": message})
         return Response(body, status, {"x-amzn-ErrorType": code}, content_type="application/x-amz-json-1.0")
-    if call.service == "s3":
-        body = f"<Error><Code>{escape(code)}</Code><Message>{message}</Message></Error>"
-    else:
-        body = f"<ErrorResponse><Error><Code>{escape(code)}</Code><Message>{message}</Message></Error></ErrorResponse>"
+    error = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
+    body = error if call.service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
     return Response(f'<?xml version="1.0" encoding="UTF-8"?>{body}', status, content_type="application/xml")
