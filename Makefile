@@ -13,7 +13,7 @@ export UV_LINK_MODE ?= copy
 export UV_NATIVE_TLS ?= true
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help install demo test lint format bench looks build validate deploy requirements clean
+.PHONY: help install demo test lint map format bench looks build validate deploy requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ lint: install ## ruff, mypy --strict, import-linter and cfn-lint
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/cfn-lint template.yaml monitoring.yaml cli/captions_cli/results.yaml
+
+map: install ## the rooms of the code: lines, arrows, circles, what each function imports
+	@$(BIN)/python tools/house_map.py
 
 format: install ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .

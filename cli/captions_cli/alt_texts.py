@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from captions.tasks import AltTextItem, AltTexts, generate_alt_texts
 from captions_cli import endpoint_models
+from captions_cli.bulk_alt_texts import AltTextItem, AltTexts, generate_alt_texts
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 

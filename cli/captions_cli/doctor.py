@@ -13,9 +13,10 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any, Literal
 
-from captions.gateway.catalogue import Catalogue, CatalogueError, compare_with_endpoint, load
+from captions.gateway.catalogue import Catalogue, CatalogueError, load
 from captions.near_duplicates import Splits
 from captions_cli import alarms, deploying, drift, endpoint_models, redriving, setting_prices
+from captions_cli.catalogue_comparison import compare_with_endpoint
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
 

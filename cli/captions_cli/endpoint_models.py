@@ -10,14 +10,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from captions.gateway import price_lists
-from captions.gateway.catalogue import Catalogue, CatalogueError, Comparison, compare_with_endpoint, load
+from captions.gateway.catalogue import Catalogue, CatalogueError, load
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import classify_error_object, classify_status
-from captions.gateway.price_lists import Price
 from captions.overrides import UnreadableError, read
-from captions_cli import loopback
+from captions_cli import loopback, price_lists
+from captions_cli.catalogue_comparison import Comparison, compare_with_endpoint
 from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.price_lists import Price
 from captions_cli.stack import Stack
 
 URL_VARIABLE = "CAPTIONS_ENDPOINT_URL"

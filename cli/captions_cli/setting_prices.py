@@ -8,10 +8,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, load
-from captions.gateway.price_lists import MOST_PRICE, Price
 from captions.overrides import UnreadableError, laid_over, read
 from captions_cli.endpoint_models import Offer
 from captions_cli.errors import CommandError, ExitCode
+from captions_cli.price_lists import MOST_PRICE, Price
 from captions_cli.stack import Stack
 
 _TABLE = re.compile(r"""\s*\[\s*models\s*\.\s*(?:"([^"\\]+)"|'([^']+)'|([\w-]+))\s*\]\s*(?:#.*)?$""")

@@ -13,9 +13,9 @@ from captions.gateway.catalogue import load
 from captions.media import decoder, recordings
 from captions.queues import Job
 from captions.records.record import Record
-from captions.tasks.subtitles import Segment, webvtt
 from captions_cli.local.model_endpoint import LocalEndpoint
 from captions_cli.spending import spending
+from captions_cli.subtitles import Cue, webvtt
 from support.pipeline import Aws, Dedupe
 from support.recordings import (
     AUDIO,
@@ -111,7 +111,7 @@ def test_every_part_is_in_the_provenance_and_its_cost_in_the_sum(shop: Workshop)
 def test_subtitles_show_words_when_they_are_said(shop: Workshop) -> None:
     record = transcribed(hearing(shop, WHISPER), "talk.wav", TALK)
     assert record.result is not None
-    first, second, third = webvtt(Segment(**one) for one in record.result.data["segments"]).split("\n\n")[1:]
+    first, second, third = webvtt(Cue(**one) for one in record.result.data["segments"]).split("\n\n")[1:]
     assert [cue[:9] for cue in (first, second, third)] == ["00:00:00.", "00:00:05.", "00:00:11."]
     assert all(cue.strip().endswith("modern") for cue in (first, second, third))
 

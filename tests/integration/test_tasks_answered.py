@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from captions.gateway import Endpoint, Gateway, Media, Request
 from captions.gateway.catalogue import load
-from captions.tasks import TASKS, AltTextItem, Ask, Reading, Seen, generate_alt_texts, prompt, read, repair
+from captions.tasks import TASKS, Ask, Reading, Seen, prompt, read, repair
+from captions_cli.bulk_alt_texts import AltTextItem, generate_alt_texts
 from captions_cli.local.model_endpoint import LocalEndpoint
 from support.drawn import ORDERS, bar_chart, film, page, png
 

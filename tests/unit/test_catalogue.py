@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from captions.gateway import catalogue
-from captions.gateway.catalogue import CatalogueError, compare_with_endpoint, load
+from captions.gateway.catalogue import CatalogueError, load
+from captions_cli.catalogue_comparison import compare_with_endpoint
 
 OMNI = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 VL_8B = "Qwen/Qwen3-VL-8B-Instruct"

@@ -11,9 +11,10 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
 from typer.testing import CliRunner
 
-from captions.gateway.catalogue import Comparison, PriceChange, load
+from captions.gateway.catalogue import load
 from captions.records.record import Provenance, Reason, Record, Result
 from captions_cli import background, rendering
+from captions_cli.catalogue_comparison import Comparison, PriceChange
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
 from captions_cli.printable import printable

@@ -13,7 +13,7 @@ from captions.routing import routes
 from captions.tasks import Ask, Seen, prompt, read, repair
 from captions.tasks.kinds.code import unfenced
 from captions.tasks.languages import spoken
-from captions.tasks.subtitles import Segment, srt
+from captions_cli.subtitles import Cue, srt
 
 SETTINGS = RoutingSettings(
     captions_table="captions",
@@ -131,6 +131,6 @@ def test_a_vocabulary_that_no_job_could_carry_is_no_policy() -> None:
 
 def test_a_speaker_cannot_begin_a_cue_of_their_own() -> None:
     speaker = "S1\n\n2\n00:00:00,000 --> 00:00:09,000\nforged"
-    lines = srt([Segment(start_s=0, end_s=1, text="Hello.", speaker=speaker)]).splitlines()
+    lines = srt([Cue(start_s=0, end_s=1, text="Hello.", speaker=speaker)]).splitlines()
     assert sum("-->" in line for line in lines) == 1
     assert "" not in lines

@@ -5,7 +5,7 @@ from typing import Any
 
 from captions.inference.merging import MAX_BYTES, joined, within
 from captions.tasks import Ask, Heard, Output, read
-from captions.tasks.subtitles import Segment, webvtt
+from captions_cli.subtitles import Cue, webvtt
 
 
 def said(
@@ -36,7 +36,7 @@ def test_texts_follow_each_other_and_times_count_from_the_start_of_the_whole() -
         (12.0, 14.0, "Four."),
     ]
     assert [(one["start_s"], one["end_s"]) for one in whole.data["parts"]] == [(0.0, 10.0), (10.0, 14.0)]
-    subtitles = webvtt(Segment(**one) for one in whole.data["segments"])
+    subtitles = webvtt(Cue(**one) for one in whole.data["segments"])
     assert "00:00:10.000 --> 00:00:12.000\nThree." in subtitles
 
 

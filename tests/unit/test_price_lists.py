@@ -10,10 +10,11 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from captions.gateway.catalogue import compare_with_endpoint, load
-from captions.gateway.price_lists import Price, prices
+from captions.gateway.catalogue import load
 from captions_cli import doctor, setting_prices
+from captions_cli.catalogue_comparison import compare_with_endpoint
 from captions_cli.errors import CommandError
+from captions_cli.price_lists import Price, prices
 from captions_cli.stack import Stack
 from support.serving import serving
 from unit.test_cli_endpoint_models import Server

@@ -12,7 +12,7 @@ import pytest
 
 from captions.cost import Cost
 from captions.gateway import Completion, DeadlineExceeded, Exhausted, Refused, Usage
-from captions.tasks import AltTextItem, AltTexts, generate_alt_texts
+from captions_cli.bulk_alt_texts import AltTextItem, AltTexts, generate_alt_texts
 
 Listed = list[dict[str, Any]]
 

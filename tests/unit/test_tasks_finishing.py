@@ -6,8 +6,8 @@ from captions.tasks.checks import cut, estimated_tokens, names, repetition
 from captions.tasks.kinds.chart import ChartAnswer, notes, problems, truncated
 from captions.tasks.kinds.code import processed
 from captions.tasks.languages import contradiction, guess, tag
-from captions.tasks.subtitles import Segment, srt, webvtt
 from captions.tasks.tags import mapped, tidy
+from captions_cli.subtitles import Cue, srt, webvtt
 
 PYTHON = "def f(x):\n    return x + 1"
 
@@ -115,10 +115,10 @@ def test_a_truncated_axis_that_the_model_did_not_mention_is_called_out() -> None
 
 
 SEGMENTS = [
-    Segment(start_s=61.5, end_s=63.0, text="Second & <last>.\n\nStill it --> goes on.", speaker="Speaker <1>"),
-    Segment(start_s=0.0, end_s=0.0, text="First."),
-    Segment(start_s=5.0, end_s=6.0, text="   "),
-    Segment(start_s=3_725.25, end_s=3_726.0, text="An hour later."),
+    Cue(start_s=61.5, end_s=63.0, text="Second & <last>.\n\nStill it --> goes on.", speaker="Speaker <1>"),
+    Cue(start_s=0.0, end_s=0.0, text="First."),
+    Cue(start_s=5.0, end_s=6.0, text="   "),
+    Cue(start_s=3_725.25, end_s=3_726.0, text="An hour later."),
 ]
 
 

@@ -17,7 +17,6 @@ from captions.tasks.ask import Ask
 from captions.tasks.registry import TASKS, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.bulk import AltText, AltTextItem, AltTexts, generate_alt_texts
     from captions.tasks.parts import Heard
     from captions.tasks.prompts import Prompt, prompt, repair
     from captions.tasks.quoting import TemplateError, check_template
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASKS",
-    "AltText",
-    "AltTextItem",
-    "AltTexts",
     "Ask",
     "Heard",
     "Output",
@@ -40,16 +36,12 @@ __all__ = [
     "TemplateError",
     "check_template",
     "clean",
-    "generate_alt_texts",
     "prompt",
     "read",
     "repair",
 ]
 
 _WHERE = {
-    "AltText": "bulk",
-    "AltTextItem": "bulk",
-    "AltTexts": "bulk",
     "Heard": "parts",
     "Output": "result",
     "Problem": "result",
@@ -59,7 +51,6 @@ _WHERE = {
     "TemplateError": "quoting",
     "check_template": "quoting",
     "clean": "reader",
-    "generate_alt_texts": "bulk",
     "prompt": "prompts",
     "read": "reader",
     "repair": "prompts",

@@ -1,0 +1,216 @@
+"""The map of the house: rooms and their lines, arrows between rooms, circles, and what each function imports.
+
+    python tools/house_map.py            # what `make map` prints
+    python tools/house_map.py --json     # the same for machines
+
+Imports are read by grimp, which import-linter is built on.
+"""
+
+import argparse
+import ast
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grimp
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("batches", "captions")
+SHARED = ("batches", "captions.composition")
+"""Modules that import for each function by itself, inside of what that function calls."""
+FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+LAZY = "captions.tasks"
+"""The package whose names are looked up in `_WHERE` when they are first used, which no import statement shows."""
+
+
+@cache
+def graph() -> Any:
+    """Return what imports what in the package, inside of functions too; what only type checkers read is left out."""
+    whole = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
+    where = _lazy_names()
+    for importer in sorted(whole.modules):
+        for name in _names_of(tree(importer), LAZY):
+            if name in where:
+                whole.add_import(importer=importer, imported=f"{LAZY}.{where[name]}")
+    for kind in (module for module in whole.modules if module.startswith(f"{LAZY}.kinds.")):
+        whole.add_import(importer=f"{LAZY}.registry", imported=kind)
+    return whole
+
+
+def path_of(module: str) -> Path:
+    """Return a module's file."""
+    path = ROOT.joinpath("shared", *module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    """Return a module's syntax."""
+    return ast.parse(path_of(module).read_text(encoding="utf-8"))
+
+
+def room(module: str) -> str:
+    """Return the room that a module stands in: the package or module below `captions`."""
+    return module.split(".")[1] if "." in module else module
+
+
+def closure(function: str) -> set[str]:
+    """Return the modules that a function's handler imports, directly or through others, now or when it is called."""
+    whole = graph()
+    app = ast.parse((ROOT / "functions" / function / "app.py").read_text(encoding="utf-8"))
+    reached: set[str] = set()
+    waiting = [*_imported(app), *_used_of_shared([app])]
+    while waiting:
+        module = waiting.pop()
+        if module not in whole.modules or module in reached:
+            continue
+        reached.add(module)
+        waiting.append(module.rpartition(".")[0])
+        if module not in SHARED:
+            waiting += whole.find_modules_directly_imported_by(module)
+    return reached
+
+
+def unused() -> set[str]:
+    """Return the modules of the layer that no function imports."""
+    return set(graph().modules) - set().union(*map(closure, FUNCTIONS))
+
+
+def rooms() -> dict[str, dict[str, int]]:
+    """Return modules, lines and the longest file of each room."""
+    facts: dict[str, dict[str, int]] = {}
+    for module in sorted(graph().modules):
+        lines = len(path_of(module).read_text(encoding="utf-8").splitlines())
+        about = facts.setdefault(room(module), {"modules": 0, "lines": 0, "longest": 0})
+        about["modules"] += 1
+        about["lines"] += lines
+        about["longest"] = max(about["longest"], lines)
+    return facts
+
+
+def arrows() -> Counter[tuple[str, str]]:
+    """Return how many imports lead from one room into another."""
+    whole = graph()
+    return Counter(
+        (room(importer), room(imported))
+        for importer in whole.modules
+        for imported in whole.find_modules_directly_imported_by(importer)
+        if room(importer) != room(imported)
+    )
+
+
+def circles() -> list[list[str]]:
+    """Return the rooms that lead back to themselves."""
+    ways: dict[str, set[str]] = {}
+    for start, end in arrows():
+        ways.setdefault(start, set()).add(end)
+    while ends := [name for name, targets in ways.items() if not targets & ways.keys()]:
+        for name in ends:
+            del ways[name]
+    return [sorted(ways)] if ways else []
+
+
+def longest_functions(count: int = 3) -> list[tuple[int, str]]:
+    """Return the functions with the most lines, and where they are."""
+    lengths = [
+        (node.end_lineno - node.lineno + 1, f"{module}.{node.name}")
+        for module in graph().modules
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
+    ]
+    return sorted(lengths, reverse=True)[:count]
+
+
+def _lazy_names() -> Mapping[str, str]:
+    for node in tree(LAZY).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_WHERE":
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+def _names_of(syntax: ast.AST, package: str) -> Iterator[str]:
+    """Yield what is imported by name from a package, but for type checkers alone."""
+    if isinstance(syntax, ast.If) and "TYPE_CHECKING" in ast.unparse(syntax.test):
+        return
+    if isinstance(syntax, ast.ImportFrom) and syntax.module == package:
+        yield from (alias.name for alias in syntax.names)
+    for child in ast.iter_child_nodes(syntax):
+        yield from _names_of(child, package)
+
+
+def _imported(syntax: ast.AST) -> Iterator[str]:
+    """Yield the modules that import statements may mean."""
+    for node in ast.walk(syntax):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _used_of_shared(syntax: list[ast.AST]) -> list[str]:
+    """Return what the shared modules import for what a handler uses of them, and not for the other handlers."""
+    imported: list[str] = []
+    for shared in SHARED:
+        bodies = {node.name: node for node in tree(shared).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        top = [node for node in tree(shared).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        used: list[ast.AST] = [*top]
+        wanted = [name for part in syntax for name in _names_of(part, shared)]
+        wanted += [name for part in syntax for name in _attributes_of(part, shared.rpartition(".")[2])]
+        while wanted:
+            body = bodies.pop(wanted.pop(), None)
+            if body is not None:
+                used.append(body)
+                wanted += [node.id for node in ast.walk(body) if isinstance(node, ast.Name)]
+        imported += [name for part in used for name in _imported(part)]
+        syntax = [*syntax, *used]
+    return imported
+
+
+def _attributes_of(syntax: ast.AST, name: str) -> Iterator[str]:
+    for node in ast.walk(syntax):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
+            yield node.attr
+
+
+def facts() -> dict[str, Any]:
+    """Return all of the map as JSON-plain values."""
+    ways: dict[str, list[str]] = {}
+    for start, end in sorted(arrows()):
+        ways.setdefault(start, []).append(end)
+    return {
+        "rooms": rooms(),
+        "arrows": ways,
+        "circles": circles(),
+        "functions": {function: len(closure(function)) for function in FUNCTIONS},
+        "modules": len(graph().modules),
+        "no function imports": sorted(unused()),
+        "longest functions": longest_functions(),
+    }
+
+
+def main() -> None:
+    """Print the map."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    whole = facts()
+    if parser.parse_args().json:
+        print(json.dumps(whole, indent=1))
+        return
+    print(f"{'room':18} {'modules':>7} {'lines':>6} {'longest':>7}  uses")
+    for name, about in sorted(whole["rooms"].items(), key=lambda item: -item[1]["lines"]):
+        uses = " ".join(whole["arrows"].get(name, ()))
+        print(f"{name:18} {about['modules']:7} {about['lines']:6} {about['longest']:7}  {uses}")
+    print(f"{'all':18} {whole['modules']:7} {sum(about['lines'] for about in whole['rooms'].values()):6}")
+    print(f"circles between rooms: {' '.join(*whole['circles']) if whole['circles'] else 'none'}")
+    for function, count in whole["functions"].items():
+        print(f"functions/{function}: {count} modules in its import closure")
+    print(f"no function imports: {' '.join(whole['no function imports']) or 'none'}")
+    print("longest functions: " + ", ".join(f"{name} ({lines} lines)" for lines, name in whole["longest functions"]))
+
+
+if __name__ == "__main__":
+    main()
