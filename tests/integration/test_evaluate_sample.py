@@ -47,7 +47,7 @@ def reviewed(shop: Workshop, photo: bytes, other_photo: bytes, monkeypatch: pyte
 
 
 def sample(*words: str) -> Result:
-    return CliRunner().invoke(app, ["evaluate", "sample", *words])
+    return CliRunner().invoke(app, ["evaluate", "sample", "--days", "2", *words])
 
 
 def test_peoples_words_are_the_truth_of_the_set(reviewed: Workshop, photo: bytes, tmp_path: Path) -> None:

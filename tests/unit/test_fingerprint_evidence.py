@@ -165,9 +165,8 @@ def with_patch(photo: Image.Image) -> Image.Image:
     return edited
 
 
-@pytest.mark.parametrize("policy", ["strict", "loose"])
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
-def test_an_edit_is_another_picture(path: Path, policy: str) -> None:
+def test_an_edit_is_another_picture(path: Path) -> None:
     photo = opened(path)
     box = (photo.width // 4, photo.height // 4, photo.width // 2, photo.height // 2)
     pairs = [
@@ -180,9 +179,11 @@ def test_an_edit_is_another_picture(path: Path, policy: str) -> None:
     for before, after in pairs:
         if np.abs(np.asarray(before, dtype=int) - np.asarray(after, dtype=int)).mean() < 0.3:
             continue  # nothing there to be changed
+        original = fingerprint_image(encoded(before, "PNG"))
         for data in (encoded(after), encoded(after, quality=50), encoded(resized(after, 640))):
-            a, b = fingerprint_image(encoded(before, "PNG")), fingerprint_image(data)
-            assert not agree(a, b, policy)
+            edited = fingerprint_image(data)
+            assert not agree(original, edited, "strict")
+            assert not agree(original, edited, "loose")
 
 
 def receipt(amount: str, word: str = "Cappuccino") -> Image.Image:

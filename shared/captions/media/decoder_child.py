@@ -34,7 +34,7 @@ Reply = tuple[dict[str, Any], bytes]
 _TOO_MUCH = {"code": "bomb", "message": "decoding the recording takes more memory than is allowed"}
 
 
-class _File(io.FileIO):
+class MediaFile(io.FileIO):
     """A file in which one can seek as far as a damaged header says, as in memory: it ends there all the same."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -141,7 +141,7 @@ def main() -> None:
     _first_to_go()
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, _FILES)
-    served = Served(_File(int(sys.argv[1])))
+    served = Served(MediaFile(int(sys.argv[1])))
     send({"ready": True})
     os.dup2(nowhere, 2)
     while True:
