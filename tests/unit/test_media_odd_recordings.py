@@ -58,7 +58,7 @@ def filmed(container: str, codec: str, *, frames: int = 12, pixels: str = "yuv42
 
 
 def heard_s(data: bytes) -> float:
-    """How long what is decoded of a recording plays; decoded in this process, as starting one of its own takes longer."""
+    """How long what is decoded of a recording plays; in this process, as starting another takes longer."""
     limits = {"longest_s": 600, "total_s": 600, "work_s": 60, "until": math.inf}
     with tempfile.NamedTemporaryFile() as kept:
         kept.write(containers.with_lengths(data))
