@@ -69,8 +69,8 @@ demo: install ## upload real media to the whole stack on this machine and watch 
 # longest files come first as they are named (e2e, integration), so that no worker is left alone with one of them at the end.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-test: install ## unit, integration, template and end-to-end tests; FAST=1 runs the first and the third, for working
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),tests/unit tests/template)
+test: install ## unit, integration, template and end-to-end tests; FAST=1 runs what is quick of the first and the third
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),-m 'not sam and not deep and not slow' tests/unit tests/template)
 
 lint: install ## ruff, mypy --strict, import-linter and cfn-lint
 	@$(BIN)/ruff check .

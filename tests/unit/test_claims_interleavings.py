@@ -17,6 +17,8 @@ from captions.near_duplicates import protocol
 from support.claims import Store, World
 from support.interleavings import Explorer, Scenario, Violation
 
+pytestmark = pytest.mark.slow
+
 PAIR = ((0, 1),)
 TRIANGLE = ((0, 1), (1, 2), (0, 2))
 CHAIN = ((0, 1), (1, 2))

@@ -32,6 +32,7 @@ def test_there_are_enough_uploads_in_two_waves_with_keys_of_their_own() -> None:
     assert len({upload.key for upload in UPLOADS}) == len(UPLOADS)
 
 
+@pytest.mark.slow
 def test_they_are_the_same_bytes_each_time() -> None:
     again = demo_uploads.uploads()
 

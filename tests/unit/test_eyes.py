@@ -220,6 +220,7 @@ def answered(task: str, data: bytes, eye: sight.Sight) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 def test_a_document_says_what_is_written_on_it(eye: sight.Sight) -> None:
     data = INVOICE.read_bytes()
     description = eye.describe(data, LIMIT)
@@ -294,6 +295,7 @@ def test_equal_pictures_get_equal_words_from_every_thread(eye: sight.Sight) -> N
     assert PANGRAM in told[1].text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["caption", "alt_text", "objects", "ocr", "chart", "code"])
 def test_every_task_is_answered_in_its_shape(task: str, eye: sight.Sight) -> None:
     for data in (OSPREY.read_bytes(), encoded(page({(40, 60): PANGRAM, (40, 140): "Total: $12.50"}))):

@@ -165,6 +165,7 @@ def with_patch(photo: Image.Image) -> Image.Image:
     return edited
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
 def test_an_edit_is_another_picture(path: Path) -> None:
     photo = opened(path)
@@ -199,6 +200,7 @@ def receipt(amount: str, word: str = "Cappuccino") -> Image.Image:
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["strict", "loose"])
 @pytest.mark.parametrize(
     "other", [receipt("15.97"), receipt("18.47"), receipt("15.47", "Cappuccina")], ids=["digit", "digit 2", "letter"]
@@ -229,6 +231,7 @@ def sheet_on_photo(amount: str) -> Image.Image:
     return photo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amount", ["204.80", "981.73"])
 def test_a_photo_of_a_sheet_with_another_digit_is_another_picture(amount: str) -> None:
     first = fingerprint_image(encoded(sheet_on_photo("204.50"), "PNG"))
@@ -311,6 +314,7 @@ def test_letters_on_a_blurred_picture_are_no_sharpening(name: str, blur: int, pa
     assert not agree(before, after, "strict")
 
 
+@pytest.mark.slow
 def test_documents_that_look_alike_are_different() -> None:
     found = [fingerprint_image(path.read_bytes()) for path in sorted((MEDIA / "documents").iterdir())]
     for number, a in enumerate(found):
@@ -426,6 +430,7 @@ def with_price(photo: Image.Image, price: str, letters: int) -> Image.Image:
     return labelled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PHOTOS[:6], ids=lambda path: path.stem)
 def test_a_photo_with_another_price_on_its_label_is_another_picture(path: Path) -> None:
     """Letters of 3 % of the height, in a wide picture, whose cells are wider than high."""
@@ -448,6 +453,7 @@ def crowded_form(amount: str) -> Image.Image:
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quality", [30, 75, 95])
 def test_a_crowded_form_with_another_digit_is_another_picture(quality: int) -> None:
     assert not found_same(

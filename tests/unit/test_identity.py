@@ -14,6 +14,7 @@ policy, or of a model. `identities.py` beside it writes it anew."""
 THREADS = 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="cold children are forked")
 @pytest.mark.parametrize("processes", [5, pytest.param(50, marks=pytest.mark.deep)])
 def test_every_thread_of_every_cold_process_computes_the_same(processes: int) -> None:

@@ -57,6 +57,7 @@ def test_few_calls_are_kept_one_by_one() -> None:
     assert kept(few) == few
 
 
+@pytest.mark.slow
 def test_ten_thousand_paid_calls_have_room_and_cost_what_they_cost() -> None:
     made = [attempt(number, model=f"model-{number % 3}", cost=f"0.00{number % 977:03}1") for number in range(10_000)]
     record: tuple[dict[str, Any], ...] = ()

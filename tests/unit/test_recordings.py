@@ -43,6 +43,7 @@ def parts(data: bytes, longest_s: float, encoding=WAV, **limits) -> list[Part]:
     return list(cut(data, encoding, longest_s=longest_s, **limits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest_s", [8.0, 13.0, 20.0, 30.0])
 def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
     found = parts(READING, longest_s)
@@ -57,6 +58,7 @@ def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
         assert 20 * np.log10(loud / max(1.0, np.sqrt(np.square(around).mean()))) >= NO_SPEECH_HERE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.container)
 def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding) -> None:
     most = 200_000
@@ -110,6 +112,7 @@ WINDOWS_MEDIA = encoded(samples(SENTENCE), "asf", "wmav2")
 TELEPHONE = b"#!AMR\n" + b"".join(b"\x3c" + np.random.default_rng(n).bytes(31) for n in range(100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "seconds"),
     [
@@ -140,6 +143,7 @@ def test_the_encoding_is_one_that_is_taken() -> None:
     assert longest_part(MP3, max_bytes=2_900_000) == pytest.approx(724, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
@@ -161,6 +165,7 @@ def test_what_cannot_be_decoded_ends_with_a_reason(data: bytes) -> None:
         key_frames(data, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_damaged_recordings_end_in_parts_or_a_reason(seed: int) -> None:
     random = np.random.default_rng(seed)
