@@ -259,7 +259,7 @@ def _relative(expected: float, given: float) -> float:
 def _code(expected: str, given: str, parsed: bool | None, language: str, *, answered: bool) -> Parts:
     from rapidfuzz.distance import Levenshtein
 
-    from captions.tasks import code
+    from captions.tasks.kinds import code
 
     ours = code.processed(expected, language)
     found = {"edit_similarity": (Levenshtein.normalized_similarity(ours.text, given) if answered else 0.0, 1.0)}

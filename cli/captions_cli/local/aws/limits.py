@@ -41,7 +41,7 @@ _METADATA_BYTES = 2_048
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _EXPRESSIONS = ("UpdateExpression", "ConditionExpression", "FilterExpression", "KeyConditionExpression")
 
-Item = Mapping[str, Mapping[str, Any]]
+Attributes = Mapping[str, Mapping[str, Any]]
 
 
 class _RefusedError(Exception):
@@ -55,7 +55,7 @@ class _Write:
     """One item that a call writes: its table, its attributes or key, and the bytes that the call says about it."""
 
     table: str
-    item: Item
+    item: Attributes
     size: int
 
 
@@ -163,7 +163,7 @@ def _write(request: Mapping[str, Any]) -> _Write:
     return _Write(str(request.get("TableName", "")), {**item, **values}, _size(item) + _size(values))
 
 
-def _size(item: Item) -> int:
+def _size(item: Attributes) -> int:
     """Return about how many bytes an item has: its names and values, without the JSON around them."""
     return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
 
