@@ -13,7 +13,7 @@ export UV_LINK_MODE ?= copy
 export UV_NATIVE_TLS ?= true
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help install demo test lint map format bench looks build validate deploy requirements clean
+.PHONY: help install console demo test lint map format bench looks build validate deploy requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,17 +62,42 @@ EYES ?=
 
 install: $(VENV)/.installed $(VENV)/.eyes $(if $(filter all,$(EYES)),$(VENV)/.eyes-all) ## everything the other targets need, into .venv
 
+# The web console, from npm packages pinned by hash (console/packages.toml). Where there is no npm, a Python package brings it.
+CONSOLE := functions/api/console/index.html
+CONSOLE_SOURCES := console/build.py console/packages.toml console/tsconfig.json $(shell find console/src -type f)
+
+$(VENV)/.node: requirements/node.txt $(UV)
+	@command -v npm >/dev/null || { echo "installing Node.js into $(VENV), since there is no npm" >&2; \
+		$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/node.txt; }
+	@touch $@
+
+$(CONSOLE): $(VENV)/.node $(CONSOLE_SOURCES)
+	@$(BIN)/python console/build.py
+
+console: $(CONSOLE) ## build the web console
+
+# What it needs to be looked at in a real browser; Chromium is the machine's own.
+$(VENV)/.browser: requirements/browser.txt $(VENV)/.installed $(CONSOLE)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/browser.txt
+	@$(BIN)/python console/build.py --fetch
+	@touch $@
+
+$(VENV)/.console-checked: $(VENV)/.node $(CONSOLE_SOURCES)
+	@$(BIN)/python console/build.py --check
+	@touch $@
+
 demo: install ## upload real media to the whole stack on this machine and watch it being captioned
+	@$(MAKE) --silent console || echo "the demo goes on without the web console" >&2
 	@$(BIN)/captions demo
 
 # As many workers as cores: more starve the stacks that some of the tests start. A file's tests share what it starts. The
 # longest files come first as they are named (e2e, integration), so that no worker is left alone with one of them at the end.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-test: install ## unit, integration, template and end-to-end tests; FAST=1 runs what is quick of the first and the third
+test: install $(VENV)/.browser ## unit, integration, template and end-to-end tests; FAST=1 runs what is quick of the first and the third
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),-m 'not sam and not deep and not slow' tests/unit tests/template)
 
-lint: install ## ruff, mypy --strict, import-linter and cfn-lint
+lint: install $(VENV)/.console-checked ## ruff, mypy --strict, import-linter, cfn-lint, and tsc for the console
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -117,6 +142,7 @@ looks: install $(VENV)/peers/looks/.installed ## fit the classifier of looks ane
 requirements: $(UV) ## compile the pinned requirements anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/sam.in -o requirements/sam.txt
+	@for name in node browser; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.txt; done
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-deps requirements/eyes.in -o requirements/eyes.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
@@ -148,7 +174,7 @@ validate: install $(VENV)/sam/.installed $(VENV)/checkov/.installed ## cfn-lint,
 	@$(VENV)/checkov/bin/checkov --file template.yaml monitoring.yaml --framework cloudformation --skip-download --compact --quiet
 	@$(SAM) validate --lint --region $(or $(REGION),us-east-1)
 
-build: install $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam
+build: install console $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam
 	@find functions shared/captions -depth -type d -name __pycache__ -exec rm -rf {} +
 	@ARCH=$(ARCH) $(SAM) build --build-dir $(BUILD_DIR) --parameter-overrides Architecture=$(ARCH)
 	@$(BIN)/python layers/sizes.py $(BUILD_DIR)/template.yaml

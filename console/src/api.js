@@ -1,0 +1,142 @@
+/** The console's side of the API. All addresses are relative to the page, so that a stage's prefix is kept. */
+import { serverSentEvents } from './events.js';
+
+/** @typedef {import('./types').Problem} ProblemDetails */
+/** @typedef {import('./types').Asset} Asset */
+
+const TOKEN = 'captions-token';
+
+/** An answer that is none: RFC 9457's problem details, or that there was no answer (status 0). */
+export class ApiError extends Error {
+  /** @param {ProblemDetails} problem @param {string | null} [etag] */
+  constructor(problem, etag = null) {
+    super(problem.detail || problem.title || `the API answered ${problem.status}`);
+    this.problem = problem;
+    this.status = problem.status;
+    this.etag = problem.etag ?? etag;
+  }
+}
+
+/** @returns {string | null} the bearer token, where the page's cookie does not do */
+export const token = () => sessionStorage.getItem(TOKEN);
+
+/** @param {string} value */
+export const setToken = (value) => sessionStorage.setItem(TOKEN, value);
+
+/** Dispatches `unauthorized` when a token is asked for. */
+export const session = new EventTarget();
+
+/** @param {string} path @returns {string} relative to the page */
+export const address = (path) => path.replace(/^\/+/, '');
+
+/** @param {Record<string, unknown>} values @returns {string} "?a=b" without what is empty */
+export function query(values) {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(values)) {
+    if (value !== null && value !== undefined && value !== '') search.set(name, String(value));
+  }
+  const text = search.toString();
+  return text && `?${text}`;
+}
+
+/**
+ * @param {string} method @param {string} path
+ * @param {{body?: unknown, form?: FormData, etag?: string | null, signal?: AbortSignal, accept?: string}} [options]
+ * @returns {Promise<Response>}
+ */
+async function request(method, path, { body, form, etag, signal, accept = 'application/json' } = {}) {
+  /** @type {Record<string, string>} */
+  const headers = { Accept: accept };
+  const bearer = token();
+  if (bearer) headers.Authorization = `Bearer ${bearer}`;
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  if (etag) headers['If-Match'] = etag;
+  if (method !== 'GET') headers['Idempotency-Key'] = crypto.randomUUID();
+  let response;
+  try {
+    response = await fetch(address(path), {
+      method, headers, signal, body: form ?? (body === undefined ? undefined : JSON.stringify(body)), credentials: 'same-origin',
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError({ status: 0, title: 'The API does not answer', detail: 'The API does not answer.' });
+  }
+  if (response.ok) return response;
+  if (response.status === 401) session.dispatchEvent(new Event('unauthorized'));
+  const problem = await response.json().catch(() => ({}));
+  throw new ApiError({ ...problem, status: response.status }, response.headers.get('ETag'));
+}
+
+/** @param {string} path @param {{signal?: AbortSignal}} [options] @returns {Promise<any>} */
+export const get = async (path, options) => (await request('GET', path, options)).json();
+
+/** @param {Response} response @returns {Promise<any>} */
+const answered = async (response) => (response.status === 204 ? null : response.json());
+
+/** @param {string} path @param {unknown} [body] @param {{etag?: string | null, signal?: AbortSignal}} [options] @returns {Promise<any>} */
+export const post = async (path, body = {}, options = {}) => answered(await request('POST', path, { ...options, body }));
+
+/** @param {string} id @param {string} [rest] @returns {string} */
+export const assetPath = (id, rest = '') => `v1/assets/${encodeURIComponent(id)}${rest}`;
+
+/** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Asset>} its ETag is in `etag` */
+export async function asset(id, signal) {
+  const response = await request('GET', assetPath(id), { signal });
+  const found = await response.json();
+  return { ...found, etag: response.headers.get('ETag') ?? found.etag };
+}
+
+/**
+ * A person's verdict; rejects with an ApiError of status 412 if the record changed since `etag`.
+ * @param {string} id @param {'accept' | 'undo'} verdict @param {string} etag @returns {Promise<Asset>}
+ */
+export const say = (id, verdict, etag) => written('POST', assetPath(id, `/${verdict}`), etag, {});
+
+/** @param {string} id @param {string} text @param {string} etag @returns {Promise<Asset>} */
+export const edit = (id, text, etag) => written('PATCH', assetPath(id), etag, { text });
+
+/** @param {string} method @param {string} path @param {string} etag @param {unknown} body @returns {Promise<Asset>} */
+async function written(method, path, etag, body) {
+  const response = await request(method, path, { etag, body });
+  const found = await response.json();
+  return { ...found, etag: response.headers.get('ETag') ?? found.etag };
+}
+
+/**
+ * A caption as it is being written.
+ * @param {FormData} form @param {AbortSignal} signal
+ * @returns {AsyncGenerator<{event: string, data: any}>}
+ */
+export async function* streamedCaption(form, signal) {
+  const response = await request('POST', 'v1/captions:stream', { form, signal, accept: 'text/event-stream' });
+  if (!response.body) return;
+  for await (const { event, data } of serverSentEvents(response.body)) yield { event, data: JSON.parse(data) };
+}
+
+/** @param {string} path @returns {Promise<string>} a blob's URL; the caller revokes it */
+export async function blobUrl(path) {
+  const response = await request('GET', path, { accept: 'image/*' });
+  return URL.createObjectURL(await response.blob());
+}
+
+/**
+ * Upload a file as the API's presigned form says. Resolves once S3 has it.
+ * @param {File} file @param {(share: number) => void} progress 0 to 1
+ * @returns {Promise<{id: string, key: string}>}
+ */
+export async function upload(file, progress) {
+  const form = await post('v1/uploads', { name: file.name, size: file.size, media_type: file.type || 'application/octet-stream' });
+  const data = new FormData();
+  for (const [name, value] of Object.entries(form.fields)) data.append(name, /** @type {string} */ (value));
+  data.append('file', file);
+  await new Promise((resolve, reject) => {
+    // fetch does not tell how much of a body was sent.
+    const sending = new XMLHttpRequest();
+    sending.open('POST', form.url);
+    sending.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+    sending.onload = () => (sending.status < 300 ? resolve(undefined) : reject(new Error(`the bucket answered ${sending.status}`)));
+    sending.onerror = () => reject(new Error('the bucket could not be reached'));
+    sending.send(data);
+  });
+  return { id: form.id, key: form.key };
+}

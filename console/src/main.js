@@ -1,0 +1,38 @@
+/** The console: one page, its parts by route. */
+import { render } from 'preact';
+import { useEffect } from 'preact/hooks';
+import { html } from './html.js';
+import { link, useRoute } from './route.js';
+import { AssetPage } from './pages/asset.js';
+import { Costs } from './pages/costs.js';
+import { Gallery } from './pages/gallery.js';
+import { Live } from './pages/live.js';
+import { Now } from './pages/now.js';
+import { QualityPage } from './pages/quality.js';
+import { Review } from './pages/review.js';
+import { Empty } from './views/pieces.js';
+import { Shell, applyTheme } from './views/shell.js';
+
+/** @type {Record<string, [string, any]>} */
+const PAGES = {
+  '': ['Gallery', Gallery], asset: ['Asset', AssetPage], review: ['Review', Review], quality: ['Quality', QualityPage],
+  costs: ['Costs', Costs], live: ['Live', Live], now: ['Caption now', Now],
+};
+
+function App() {
+  const route = useRoute();
+  const [title, Page] = PAGES[route.page] ?? ['Not here', Missing];
+  useEffect(() => {
+    document.title = `${title} · Captions`;
+    // A screen reader hears which page has come, and the next Tab starts there.
+    if (document.activeElement === document.body || !document.activeElement?.closest('main, dialog')) {
+      /** @type {HTMLElement | null} */ (document.querySelector('main h1'))?.focus({ preventScroll: true });
+    }
+  }, [route.page, route.argument]);
+  return html`<${Shell} page=${route.page}><${Page} key=${`${route.page}/${route.argument}`} argument=${route.argument} query=${route.query} /><//>`;
+}
+
+const Missing = () => html`<h1 tabindex="-1">There is no such page</h1><${Empty} title="Nothing here">Go to the <a href=${link('')}>gallery</a>.<//>`;
+
+applyTheme();
+render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById('app')));

@@ -1,0 +1,80 @@
+/** What a person can say about an upload, with what becomes of it: used by the upload's page and the review. */
+import { useCallback, useState } from 'preact/hooks';
+import { ApiError, asset as readAsset, assetPath, edit, post, say } from './api.js';
+import { notices } from './notices.js';
+
+/** @typedef {import('./types').Asset} Asset */
+
+const CHANGED = 412;
+
+/**
+ * @param {Asset | undefined} asset @param {(asset: Asset) => void} put takes the record as it is after a verdict
+ */
+export function useVerdicts(asset, put) {
+  const [editing, setEditing] = useState(false);
+  const [conflict, setConflict] = useState(/** @type {Asset | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const [offer, setOffer] = useState(/** @type {{id: string, cost: import('./types').Money | null} | null} */ (null));
+  const during = useCallback(async (/** @type {() => Promise<void>} */ act) => {
+    setBusy(true);
+    try {
+      await act();
+    } catch (error) {
+      notices.say(error instanceof Error ? error.message : String(error), 'bad');
+    } finally {
+      setBusy(false);
+    }
+  }, []);
+
+  /** @param {string} text @param {boolean} [over] whether theirs was seen and is to be replaced */
+  const save = (text, over = false) => during(async () => {
+    if (!asset) return;
+    try {
+      put(await edit(asset.id, text, over && conflict ? conflict.etag : asset.etag));
+      setEditing(false);
+      setConflict(null);
+      notices.say('Saved. A model will not write over your words.', 'good');
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== CHANGED) throw error;
+      setConflict(await readAsset(asset.id));
+    }
+  });
+
+  /** @param {'accept' | 'undo'} verdict */
+  const verdict = (verdict) => during(async () => {
+    if (!asset) return;
+    try {
+      put(await say(asset.id, verdict, asset.etag));
+      notices.say(verdict === 'accept' ? 'Accepted.' : 'Undone.', 'good');
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== CHANGED) throw error;
+      put(await readAsset(asset.id));
+      notices.say('It changed meanwhile: this is how it is now. Look again.', 'bad');
+    }
+  });
+
+  /** Once to learn the cost, once more to have it done. */
+  const recaption = () => during(async () => {
+    if (!asset) return;
+    const dry = offer?.id !== asset.id;
+    const answer = await post(assetPath(asset.id, '/recaption'), { dry_run: dry });
+    setOffer(dry ? { id: asset.id, cost: answer.cost ?? null } : null);
+    if (!dry) notices.say('It is captioned again; the present caption stays until then.', 'good');
+  });
+
+  const redrive = () => during(async () => {
+    if (!asset) return;
+    await post(assetPath(asset.id, '/redrive'));
+    notices.say('It gets another try.');
+  });
+
+  return {
+    editing, conflict, busy, save, recaption, redrive, offer: asset && offer?.id === asset.id ? offer : null,
+    decline: () => setOffer(null),
+    begin: () => setEditing(true),
+    leave: () => { setEditing(false); setConflict(null); },
+    take: () => { if (conflict) put(conflict); setEditing(false); setConflict(null); },
+    accept: () => verdict('accept'),
+    undo: () => verdict('undo'),
+  };
+}
