@@ -131,6 +131,7 @@ def explain(
     Raises CommandError when the file cannot be read.
     """
     from captions import media, picture_class
+    from captions.fingerprint import fingerprint_audio, fingerprint_image
     from captions.tasks import prompt
 
     try:
@@ -143,7 +144,10 @@ def explain(
         return Explanation("unknown", "unknown", None, rejected=(error.code, error.message))
     seen = picture_class.classify(found.picture) if found.picture is not None else None
     try:
-        target = routes.route(key, found.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen)
+        fingerprint = fingerprint_image(found) if found.picture is not None else fingerprint_audio(data)
+        target = routes.route(
+            key, found.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen, fingerprint=fingerprint
+        )
     except routes.UnroutableError as error:
         return Explanation(found.kind, found.media_type, seen, rejected=(error.code, error.message))
     if target is None:
@@ -156,7 +160,8 @@ def explain(
         "audio": round(length * SOUND_TOKENS_PER_SECOND),
         "video": round(length * VIDEO_TOKENS_PER_SECOND),
     }.get(found.kind, PICTURE_TOKENS)
-    chains = routes.chains(key, found.kind, target.task.name, rules, looks=seen, tokens=text + shown + asked.max_tokens)
+    tokens = text + shown + asked.max_tokens
+    chains = routes.chains(key, found.kind, target.task.name, rules, looks=seen, tokens=tokens, arm=target.arm)
     return Explanation(
         found.kind,
         found.media_type,

@@ -9,6 +9,7 @@ beside what the records say was really spent. Calls that fail and are billed all
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -122,13 +123,17 @@ def stale(record: Record, rules: Policy) -> str | None:
     if result.task not in TASKS:
         return f"the task {result.task} is no more"
     if rules.recaption.prompt:
-        template = rules.task(result.task).template
-        used = template if result.style == "custom" or result.task != "caption" else ""
-        try:
-            version = Ask(task=result.task, style=result.style, template=used).version
-        except ValidationError:
+        about = rules.task(result.task)
+        # While an experiment runs, its prompt is one of today's.
+        tried = [one.varied(about) for one in rules.experiments.values() if one.task == result.task]
+        versions = set()
+        for template in {about.template, *(one.template for one in tried)}:
+            used = template if result.style == "custom" or result.task != "caption" else ""
+            with suppress(ValidationError):
+                versions.add(Ask(task=result.task, style=result.style, template=used).version)
+        if not versions:
             return f"the style {result.style} is no more"
-        if version != provenance.prompt_version:
+        if provenance.prompt_version not in versions:
             return "the prompt changed"
     if rules.recaption.model and provenance.model not in {
         name for tier in rules.tiers.values() for name in tier.models

@@ -282,6 +282,8 @@ def explanation(told: "Explanation") -> dict[str, Any]:
     if told.rejected is not None:
         return facts | {"rejected": {"code": told.rejected[0], "message": told.rejected[1]}}
     facts |= {"task": told.task, "because_of": told.named_by, "asked": told.ask, "prompt_version": told.prompt_version}
+    if told.chains is not None and told.chains.arm is not None:
+        facts["experiment"] = told.chains.arm.model_dump()
     if told.chains is not None:
         facts["tier"] = told.chains.tier
         facts["models"] = list(told.chains.models)

@@ -9,7 +9,7 @@ from captions.cost import Cost
 from captions.records.attempts import calls
 from captions.records.record import Record
 
-By = Literal["day", "model", "task", "prefix"]
+By = Literal["day", "model", "task", "prefix", "experiment"]
 NONE = "-"
 """What stands where a record says nothing: no model was called, no task was found."""
 
@@ -45,7 +45,7 @@ class Spending:
 
 
 def spending(records: Iterable[Record], by: By) -> tuple[list[tuple[str, Spending]], Spending]:
-    """Add up records by day of their end (UTC), model, task or first folder; answers the groups and the total.
+    """Add up records by day of their end (UTC), model, task, first folder or experiment; return groups and total.
 
     By model, an upload counts once with each model it called.
     """
@@ -65,6 +65,10 @@ def _parts(record: Record, by: By) -> Iterator[tuple[str, Spending]]:
         yield (record.completed_at or record.updated_at)[:10] or NONE, whole
     elif by == "task":
         yield (record.result.task if record.result else NONE), whole
+    elif by == "experiment":
+        provenance = record.provenance
+        taking_part = provenance is not None and provenance.experiment is not None
+        yield (f"{provenance.experiment} {provenance.arm}" if provenance and taking_part else NONE), whole
     elif by == "prefix":
         folder, slash, _ = record.key.partition("/")
         yield (folder + slash if slash else NONE), whole

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from captions.picture_class import Looks
 from captions.records.record import ClaimRef
+from captions.routing.experiments import Arm
 from captions.tasks import Ask
 from captions.uploads.version import ObjectVersion
 
@@ -34,6 +35,8 @@ class Job(BaseModel):
     """What the claim was made for where copies may be asked otherwise, as they look otherwise; None: the ask alone."""
     looks: Looks | None = None
     """What the picture looks like; None for other media, and in jobs of versions that did not look."""
+    arm: Arm | None = None
+    """Its side of an experiment; None: it takes part in none."""
     note: str | None = None
     """What a reader of the caption should know of the file, such as that it is shorter than its header tells."""
     since: str | None = None

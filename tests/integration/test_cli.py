@@ -714,7 +714,8 @@ def spent_by(captions: Captions, by: str, *arguments: str) -> dict[str, Any]:
 
 def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, captions: Captions) -> None:
     cloud.caption("a/one.jpg", provenance=priced(("GLM-4-Plus", "0.002"), ("GPT-4o", "0.01")))
-    cloud.caption("a/two.jpg", provenance=priced(("free", None)))
+    tried = {"experiment": "short", "arm": "variant"}
+    cloud.caption("a/two.jpg", provenance=priced(("free", None)).model_copy(update=tried))
     cloud.caption("b/copy.jpg", source="cache", provenance=Provenance(copied_from="x", saved="0.012", cost="0"))
     cloud.caption("b/copy2.jpg", source="cache", provenance=Provenance(copied_from="y", cost="0"))
     cloud.end("c.jpg", "rejected", "bomb", "too large")
@@ -736,6 +737,8 @@ def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, capt
     prefixes = spent_by(captions, "prefix")
     assert {name: prefixes[name]["uploads"] for name in ("a/", "b/", "-")} == {"a/": 2, "b/": 2, "-": 1}
     assert spent_by(captions, "task")["caption"]["calls"] == 3
+    sides = spent_by(captions, "experiment")
+    assert {name: sides[name]["uploads"] for name in ("short variant", "-")} == {"short variant": 1, "-": 4}
     days = [group for name, group in spent_by(captions, "day").items() if name[:2] == "20"]
     assert sum(group["uploads"] for group in days) == 5
     assert spent_by(captions, "day", "--prefix", "b/")["total"]["calls"] == 0

@@ -74,6 +74,19 @@ def test_route_tells_task_tier_models_and_costs(captions: Captions) -> None:
     assert "escalates" not in sound  # no tier stands above it
 
 
+def test_route_tells_the_side_of_an_experiment_and_what_is_asked_there(captions: Captions, tmp_path: Path) -> None:
+    file, sides = MEDIA / "casa-mila.jpg", {}
+    for share in ("0.001", "0.999"):
+        text = f'[experiments.short]\ntask = "caption"\nshare = {share}\ntemplate = "Six words."\ntier = "hard"'
+        told = json.loads(captions("route", file, "--policy", override(tmp_path, text), "-o", "json").stdout)
+        assert told["experiment"]["experiment"] == "short"
+        sides[told["experiment"]["arm"]] = (told["tier"], "template" in told["asked"], told["prompt_version"])
+    assert sides["control"][:2] == ("easy", False)
+    assert sides["variant"][:2] == ("hard", True)
+    assert sides["control"][2] != sides["variant"][2]
+    assert "experiment" not in json.loads(captions("route", file, "-o", "json").stdout)
+
+
 def test_route_goes_by_key_metadata_tags_and_an_override(captions: Captions, tmp_path: Path) -> None:
     rules = override(tmp_path, '[[rules]]\nprefix = "scans/"\ntask = "ocr"\n[tiers.hard]\nmodels = ["GPT-4o"]')
     file = MEDIA / "casa-mila.jpg"

@@ -44,6 +44,20 @@ def test_the_packaged_policy_is_one_and_its_models_and_tasks_exist() -> None:
         ('[tasks.caption]\nstyle = "fancy"', r"tasks\.caption\.style"),
         ('[tasks.caption]\nstyle = "custom"', "template"),
         ('[tasks.caption]\ntemplate = "{who}"', r"tasks\.caption\.template"),
+        ('[experiments.x]\ntask = "paint"\nshare = 0.1\nstyle = "concise"', r"experiments\.x\.task.*paint"),
+        ('[experiments.x]\ntask = "caption"\nshare = 1.0\nstyle = "concise"', r"experiments\.x\.share"),
+        ('[experiments.x]\ntask = "caption"\nshare = 0\nstyle = "concise"', r"experiments\.x\.share"),
+        ('[experiments.x]\ntask = "caption"\nshare = 0.1', r"experiments\.x.*without it"),
+        ('[experiments.x]\ntask = "caption"\nshare = 0.1\ntier = "best"', r"experiments\.x\.tier.*best"),
+        ('[experiments.x]\ntask = "caption"\nshare = 0.1\nstyle = "fancy"', r"experiments\.x\.style"),
+        ('[experiments.x]\ntask = "caption"\nshare = 0.1\ntemplate = "{who}"', r"experiments\.x\.template"),
+        ('[experiments.x]\ntask = "ocr"\nkinds = ["audio"]\nshare = 0.1\ntier = "easy"', r"experiments\.x\.task"),
+        ('[experiments."X Y"]\ntask = "ocr"\nshare = 0.1\ntier = "easy"', r"experiments"),
+        (
+            '[experiments.x]\ntask = "ocr"\nshare = 0.1\ntier = "easy"\n'
+            '[experiments.y]\ntask = "ocr"\nprefix = "a/"\nshare = 0.1\ntier = "chinese"',
+            r"experiments\.y.*experiments\.x",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_override_is_named(override: str, named: str) -> None:

@@ -75,7 +75,9 @@ def get(
 @app.command()
 def costs(
     ctx: typer.Context,
-    by: Annotated[Literal["day", "model", "task", "prefix"], typer.Option(help="What to add up by.")] = "day",
+    by: Annotated[
+        Literal["day", "model", "task", "prefix", "experiment"], typer.Option(help="What to add up by.")
+    ] = "day",
     days: Days = 30,
     prefix: Prefix = "",
     at_most: Annotated[int, typer.Option(min=1, help="Records read at most.")] = 100_000,

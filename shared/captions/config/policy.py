@@ -63,6 +63,7 @@ def _language(tag: str) -> str:
 
 Language = Annotated[str, AfterValidator(_language)]
 Threshold = Annotated[float, Field(ge=0, le=1)]
+ExperimentName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Dollars = Annotated[Decimal, Field(gt=0)]
 
 
@@ -161,6 +162,38 @@ class Languages(_Part):
     prefixes: Mapping[str, Language] = Field(default_factory=dict)
 
 
+class Experiment(_Part):
+    """Another prompt or tier for a share of a task's uploads, so that what people edit can decide between the two."""
+
+    task: str
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Of its uploads, how many are the variant; the others are the control."""
+    prefix: str = ""
+    kinds: tuple[Kind, ...] = ()
+    """Of these kinds; empty: of every kind."""
+    style: str | None = None
+    template: str | None = Field(default=None, min_length=1, max_length=8_000)
+    tier: str | None = None
+
+    def is_about(self, key: str, kind: str, task: str) -> bool:
+        """Tell whether an upload takes part, in either arm."""
+        return task == self.task and key.startswith(self.prefix) and (not self.kinds or kind in self.kinds)
+
+    def varied(self, about: TaskPolicy) -> TaskPolicy:
+        """Return how the variant asks for the task."""
+        return about.model_copy(
+            update={"style": self._style or about.style, "template": self.template or about.template}
+        )
+
+    def ruled(self, style: str | None) -> str | None:
+        """Return the style that a rule asks the variant for; none where the experiment is about styles."""
+        return style if self._style is None else None
+
+    @property
+    def _style(self) -> str | None:
+        return self.style or ("custom" if self.template is not None and self.task == "caption" else None)
+
+
 class Recaption(_Part):
     """What makes a stored answer stale."""
 
@@ -183,6 +216,8 @@ class Policy(_Part):
     budgets: Budgets
     vocabulary: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     recaption: Recaption
+    experiments: Mapping[ExperimentName, Experiment] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """By name; an upload takes part in the first that is about it."""
 
     @model_validator(mode="after")
     def _names_tiers_it_has(self) -> Policy:
@@ -191,6 +226,7 @@ class Policy(_Part):
         named |= {f"tasks.{name}.tier": task.tier for name, task in self.tasks.items()}
         named |= {f"rules.{index}.tier": rule.tier for index, rule in enumerate(self.rules)}
         named |= {f"tiers.{name}.escalates_to": tier.escalates_to for name, tier in self.tiers.items()}
+        named |= {f"experiments.{name}.tier": experiment.tier for name, experiment in self.experiments.items()}
         for place, tier in named.items():
             if tier is not None and tier not in self.tiers:
                 raise ValueError(f"{place}: there is no tier {tier!r}")
@@ -205,6 +241,10 @@ class Policy(_Part):
     def rule(self, key: str, kind: str) -> Rule | None:
         """Return the first rule that is about an upload."""
         return next((rule for rule in self.rules if rule.holds_for(key, kind)), None)
+
+    def experiment(self, key: str, kind: str, task: str) -> str | None:
+        """Return the name of the first experiment that an upload takes part in."""
+        return next((name for name, about in self.experiments.items() if about.is_about(key, kind, task)), None)
 
     def language(self, key: str) -> str:
         """Return the language of what is written about a key, by the longest prefix that it lies under."""
@@ -225,8 +265,16 @@ class Policy(_Part):
         pictured = kind in ("image", "animation", "document")
         return frozenset({getattr(self.auto, kind), *(self.auto.categories.values() if pictured else ())})
 
-    def tier(self, key: str, kind: str, task: str, looks: Looks | None, *, tokens: int = 0) -> str:
-        """Return the tier of an upload: what a rule says, the task, its length, its writing, its looks, its kind."""
+    def tier(
+        self, key: str, kind: str, task: str, looks: Looks | None, *, tokens: int = 0, variant: str | None = None
+    ) -> str:
+        """Return the tier of an upload: what a rule says, the task, its length, its writing, its looks, its kind.
+
+        `variant` is the tier of an experiment; it goes before all of them but the length.
+        """
+        if variant is not None:
+            too_long = tokens > self.routing.long_from_tokens and kind in ("image", "animation", "document")
+            return self.routing.long_tier if too_long else variant
         rule = self.rule(key, kind)
         if rule is not None and rule.tier is not None:
             return rule.tier
@@ -335,6 +383,7 @@ def _check_tasks(policy: Policy, tasks: frozenset[str]) -> None:
     named |= {f"auto.categories.{name}": task for name, task in policy.auto.categories.items()}
     named |= {f"rules.{index}.task": rule.task for index, rule in enumerate(policy.rules) if rule.task is not None}
     named |= {f"escalation.tasks.{name}": name for name in policy.escalation.tasks}
+    named |= {f"experiments.{name}.task": experiment.task for name, experiment in policy.experiments.items()}
     for place, task in named.items():
         if task not in tasks:
             raise PolicyError(f"the policy is wrong at {place}: there is no task {task!r}")

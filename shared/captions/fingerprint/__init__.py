@@ -17,6 +17,7 @@ from captions.fingerprint.phash import (
     RADIUS,
     bands,
     brightened_hash,
+    coarse,
     hamming,
     perceptual_hash,
     reframed_hashes,
@@ -63,6 +64,14 @@ class Fingerprint:
     def hashes(self) -> tuple[bytes, ...]:
         """The hashes that the picture is found by."""
         return tuple(phash for phash in (self.phash, self.brightened) if phash is not None)
+
+    def content_key(self, *, near: bool) -> str:
+        """Return what copies of an upload have in common: the identical ones, and if `near` most of the others.
+
+        Of a picture it is the coarsest part of its perceptual hash, which re-encoding and resizing rarely change; many
+        pictures share it.
+        """
+        return coarse(self.phash) if near and self.phash is not None else self.exact[-1]
 
     def as_image_hash(self) -> "imagehash.ImageHash":
         """Return the perceptual hash as an imagehash.ImageHash. Raises ValueError if there is none."""

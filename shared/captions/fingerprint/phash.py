@@ -18,6 +18,11 @@ _BRIGHTER, _MOVED = 1.1, 4  # bits, less than which the hash alone reaches as fa
 
 _SIDE = 64  # imagehash.phash: hash_size 16 x highfreq_factor 4
 _LOW = 16
+_COARSE_BITS = 16
+_COARSE = sorted(
+    ((row, column) for row in range(_LOW) for column in range(_LOW) if row or column), key=lambda at: (sum(at), at)
+)[:_COARSE_BITS]
+"""Rows and columns of the lowest frequencies but the mean, in the order of their sum."""
 
 # Framings that a crop of 1 % may undo, as shares of (left, top, right, bottom): all sides, one side, a corner, two
 # opposite sides. Positive adds a margin (this is the crop), negative takes one away (this is the original).
@@ -53,6 +58,13 @@ def brightened_hash(image: Image.Image) -> bytes | None:
 def hamming(a: bytes, b: bytes) -> int:
     """Return in how many bits two hashes of one length differ."""
     return (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).bit_count()
+
+
+def coarse(phash: bytes) -> str:
+    """Return the bits of the lowest frequencies, which tell how a picture is laid out, as hexadecimal digits."""
+    value = int.from_bytes(phash, "big")
+    bits = [value >> (255 - (row * _LOW + column)) & 1 for row, column in _COARSE]
+    return f"{int(''.join(map(str, bits)), 2):x}"
 
 
 def bands(phash: bytes) -> tuple[str, ...]:

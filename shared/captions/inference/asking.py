@@ -12,6 +12,7 @@ from captions.inference import recording
 from captions.inference.escalation import Answered
 from captions.inference.recording import Call, Recording
 from captions.routing import routes
+from captions.routing.experiments import Arm
 from captions.routing.routes import Chains
 from captions.tasks import Ask, Seen, prompt
 
@@ -50,11 +51,11 @@ def payload(
     return Media(kind="image", media_type=copy_type, data=copy, url=None, duration_s=None)
 
 
-def chains(key: str, kind: str, ask: Ask, looks: Looks | None, rules: Policy) -> Chains:
-    """Return the models that the policy asks about an upload."""
+def chains(key: str, kind: str, ask: Ask, looks: Looks | None, rules: Policy, arm: Arm | None = None) -> Chains:
+    """Return the models that the policy asks about an upload; `arm` is its side of an experiment."""
     asked = prompt(ask)
     tokens = len(asked.instructions + asked.text) // _CHARACTERS_PER_TOKEN + PICTURE_TOKENS + asked.max_tokens
-    return routes.chains(key, kind, ask.task, rules, looks=looks, tokens=tokens)
+    return routes.chains(key, kind, ask.task, rules, looks=looks, tokens=tokens, arm=arm)
 
 
 def seen(kind: str, looks: Looks | None, item: Media, rules: Policy) -> Seen:

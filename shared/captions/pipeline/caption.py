@@ -233,7 +233,7 @@ class Worker:
         self, job: Job, record: Record, item: Media, data: bytes, lease_until: float, deadline: float
     ) -> Ending:
         rules, ask, looks = self.policy, job.asked, job.looks
-        chains = asking.chains(job.upload.key, job.kind, ask, looks, rules)
+        chains = asking.chains(job.upload.key, job.kind, ask, looks, rules, job.arm)
         seen = asking.seen(job.kind, looks, item, rules)
         drafts = _Drafts(self.records, job, record, lease_until, self.now)
         if record.draft is not None and record.draft.sequencer == job.upload.sequencer:
@@ -259,7 +259,7 @@ class Worker:
         finally:
             await self.gateway.flush()
         try:
-            return await self._store(job, record, answered, chains.tier, drafts)
+            return await self._store(job, record, answered, chains, drafts)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationException":
                 raise
@@ -329,7 +329,7 @@ class Worker:
         pixels = self.settings.max_image_pixels
         return asking.payload(job.kind, job.media_type, data, link=link, max_image_pixels=pixels)
 
-    async def _store(self, job: Job, record: Record, answered: Answered, tier: str, drafts: _Drafts) -> Ending:
+    async def _store(self, job: Job, record: Record, answered: Answered, chains: Chains, drafts: _Drafts) -> Ending:
         ask, output, completion = job.asked, answered.output, answered.completion
         if job.prompt_version not in (None, ask.version):
             telemetry.count("PromptVersionsDiffer")  # dedupe's was another one: this answer is not shared
@@ -345,8 +345,10 @@ class Worker:
             identity=ask.identity,
             # An answer to another prompt than the claim's is shared with nobody.
             shared_as=job.shared_as if job.prompt_version in (None, ask.version) else None,
-            tier=tier,
+            tier=chains.tier,
             category=job.looks.category if job.looks else None,
+            experiment=chains.arm.experiment if chains.arm else None,
+            arm=chains.arm.arm if chains.arm else None,
             score=round(answered.kept.score, 4),
             escalated=answered.escalated or None,
             answered_at=timestamp(self.now()),

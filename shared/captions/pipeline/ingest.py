@@ -228,8 +228,9 @@ class Intake:
             return self._rejected(record, error.code, error.message)
         try:
             target = routes.route(
-                upload.key, found.kind, rules, self.settings, metadata=said.metadata, tags=tags, looks=looks
-            )
+                upload.key, found.kind, rules, self.settings, metadata=said.metadata, tags=tags, looks=looks,
+                fingerprint=fingerprint,
+            )  # fmt: skip
         except routes.UnroutableError as error:
             return self._rejected(record, error.code, error.message, kind=found.kind, media_type=found.media_type)
         if target is None:
@@ -285,6 +286,7 @@ class Intake:
                     ask=target.ask,
                     shared_as=target.shared_as if target.shared_as != target.ask.identity else None,
                     looks=looks,
+                    arm=target.arm,
                     note=found.note,
                     since=record.recaption.at if record.recaption else None,
                     claim=ClaimRef(id=claim_id, generation=generation),

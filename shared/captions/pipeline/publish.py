@@ -69,6 +69,9 @@ class Outcome:
     """When the model gave it, ISO 8601."""
     category: str | None = None
     """What its picture looked like, without a model."""
+    experiment: str | None = None
+    arm: str | None = None
+    """The side of the experiment that it was given in; a copy counts there, too."""
 
     @classmethod
     def of(cls, record: Record, asked: Asked) -> "Outcome | None":
@@ -96,6 +99,8 @@ class Outcome:
             score=provenance.score,
             at=provenance.answered_at,
             category=provenance.category,
+            experiment=provenance.experiment,
+            arm=provenance.arm,
         )
 
     @classmethod
@@ -129,6 +134,8 @@ class Outcome:
             score=self.score,
             answered_at=self.at,
             category=self.category,
+            experiment=self.experiment,
+            arm=self.arm,
             **paid(attempts),
             cost_source="cache",
             copied_from=self.asset,

@@ -99,6 +99,8 @@ class Judged(BaseModel):
     category: str | None = None
     """One of `attention.GROUPS`; None where the verdict is older than this field."""
     prompt_version: str = ""
+    experiment: str | None = None
+    arm: str | None = None
     score: float | None = None
     """The answer's confidence before calibration, 0 to 1."""
 
@@ -210,6 +212,9 @@ class Provenance(BaseModel):
     tier: str | None = None
     category: str | None = None
     """What the picture looked like, without a model."""
+    experiment: str | None = None
+    """The policy's experiment that the answer was given in, and the side of it: `control` or `variant`."""
+    arm: str | None = None
     score: float | None = None
     """The answer's confidence before calibration, 0 to 1."""
     escalated: bool | None = None

@@ -247,6 +247,8 @@ def _judged(record: Record) -> Judged | None:
         task=answer.result.task,
         category=group_of(provenance.category, record.kind),
         prompt_version=provenance.prompt_version or "",
+        experiment=provenance.experiment,
+        arm=provenance.arm,
         score=provenance.score,
     )
 

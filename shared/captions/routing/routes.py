@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from captions.config.environment import IntakeSettings, RoutingSettings
-from captions.config.policy import Policy, Rule, is_language
+from captions.config.policy import Experiment, Policy, TaskPolicy, is_language
+from captions.routing.experiments import Arm, arm_of
 from captions.tasks import TASKS, Ask, Task
 from captions.uploads.version import ObjectVersion
 
 if TYPE_CHECKING:
+    from captions.fingerprint import Fingerprint
     from captions.picture_class import Looks
 
 METADATA_PREFIX = "caption-"
@@ -65,6 +67,8 @@ class Route:
     shared_as: str
     """What must be equal for two uploads to share an answer: the ask's identity. Where the task was taken for what a
     picture looks like, those of all asks that its copies may get, as they may look otherwise."""
+    arm: Arm | None = None
+    """Its side of an experiment; None: it takes part in none."""
 
 
 def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy) -> Wishes:
@@ -108,8 +112,11 @@ def route(
     metadata: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
     looks: "Looks | None" = None,
+    fingerprint: "Fingerprint | None" = None,
 ) -> Route | None:
     """Return the route of an upload; None for a kind that no task takes.
+
+    `fingerprint` decides on the upload's side of an experiment; without it, it takes part in none.
 
     Raises:
         UnroutableError: what its metadata, tags or rule ask for is unknown, disabled or not for this kind.
@@ -149,15 +156,30 @@ def route(
         raise UnroutableError(
             "question_for_another_task", f"{said.named_by['question']} asks a question, which {name!r} does not answer"
         )
-    ask = _ask(name, language, question, said, rule, policy)
+
+    def asked(task_name: str) -> tuple[Ask, Arm | None]:
+        about, style = policy.task(task_name), rule.style if rule else None
+        ask = _ask(task_name, language, question, said, style, about, policy)
+        experiment = policy.experiment(key, kind, task_name) if fingerprint is not None else None
+        if experiment is None or fingerprint is None:
+            return ask, None
+        trial = policy.experiments[experiment]
+        # Of an upload whose style its owner names, both arms may ask the same.
+        varied = _ask(task_name, language, question, said, trial.ruled(style), trial.varied(about), policy)
+        if varied == ask and trial.tier is None:
+            return ask, None
+        arm = arm_of(experiment, trial.share, fingerprint.content_key(near=not TASKS[task_name].exact_only))
+        return (varied if arm.arm == "variant" else ask), arm
+
+    ask, arm = asked(name)
     identities = {ask.identity}
     if automatic and not task.exact_only:
         for other in policy.automatic_tasks(kind) - {name}:
             if _shares(other, kind, policy):
                 # Where a copy would be rejected, it gets no answer, and so shares none.
                 with suppress(UnroutableError):
-                    identities.add(_ask(other, language, question, said, rule, policy).identity)
-    return Route(task, ask, queue_url(kind, settings), named_by, "+".join(sorted(identities)))
+                    identities.add(asked(other)[0].identity)
+    return Route(task, ask, queue_url(kind, settings), named_by, "+".join(sorted(identities)), arm)
 
 
 def _shares(name: str, kind: str, policy: Policy) -> bool:
@@ -166,9 +188,16 @@ def _shares(name: str, kind: str, policy: Policy) -> bool:
     return task is not None and kind in task.kinds and not task.exact_only and policy.task(name).enabled
 
 
-def _ask(name: str, language: str, question: str, said: Wishes, rule: Rule | None, policy: Policy) -> Ask:
-    about = policy.task(name)
-    style = said.style or (rule.style if rule else None) or about.style or ("custom" if about.template else "")
+def _ask(
+    name: str,
+    language: str,
+    question: str,
+    said: Wishes,
+    ruled_style: str | None,
+    about: TaskPolicy,
+    policy: Policy,
+) -> Ask:
+    style = said.style or ruled_style or about.style or ("custom" if about.template else "")
     if style == "custom" and not about.template:
         place = said.named_by.get("style", "the policy")
         raise UnroutableError("bad_style", f"{place} asks for the style 'custom', but the policy has no template")
@@ -230,12 +259,23 @@ def check(policy: Policy) -> None:
         (f"rules.{index}", rule.task or "caption", rule.style or "", policy.task(rule.task or "caption").template,
          rule.question or "") for index, rule in enumerate(policy.rules)
     ]  # fmt: skip
+    for number, (trial, experiment) in enumerate(policy.experiments.items()):
+        place, about = f"experiments.{trial}", policy.task(experiment.task)
+        kinds_fit(f"{place}.task", experiment.task, experiment.kinds)
+        if experiment.varied(about) == about and experiment.tier is None:
+            raise PolicyError(f"the policy is wrong at {place}: its variant is what holds without it")
+        for earlier, other in list(policy.experiments.items())[:number]:
+            if _covers(other, experiment):
+                raise PolicyError(f"the policy is wrong at {place}: experiments.{earlier} is about all of its uploads")
+        varied = experiment.varied(about)
+        asked.append((place, experiment.task, varied.style, varied.template, ""))
     for place, name, style, template, question in asked:
         if template:
+            where = f"{place}.template" if place.startswith("experiments.") else f"tasks.{name}.template"
             try:
                 check_template(template)
             except TemplateError as error:
-                raise PolicyError(f"the policy is wrong at tasks.{name}.template: {error}") from error
+                raise PolicyError(f"the policy is wrong at {where}: {error}") from error
         if style == "custom" and not template:
             raise PolicyError(f"the policy is wrong at {place}: the style 'custom' needs tasks.{name}.template")
         try:
@@ -251,6 +291,13 @@ def check(policy: Policy) -> None:
         Ask(task="caption", vocabulary=dict(policy.vocabulary))
     except ValidationError as error:
         raise PolicyError(f"the policy is wrong at vocabulary: {error.errors()[0]['msg']}") from error
+
+
+def _covers(one: Experiment, other: Experiment) -> bool:
+    """Tell whether each upload that an experiment is about takes part in another one."""
+    kinds = TASKS[one.task].kinds & frozenset(one.kinds or TASKS[one.task].kinds)
+    others = TASKS[one.task].kinds & frozenset(other.kinds or TASKS[one.task].kinds)
+    return one.task == other.task and other.prefix.startswith(one.prefix) and others <= kinds
 
 
 def _takes(task: str, kind: str) -> bool:
@@ -286,11 +333,34 @@ class Chains:
     """The confidence from which on an answer is kept without asking further."""
     least_seconds: float = 8.0
     """So much time must be left for a step up."""
+    arm: Arm | None = None
+    """The upload's side of an experiment that still makes a difference to it."""
 
 
-def chains(key: str, kind: str, task: str, policy: Policy, *, looks: "Looks | None" = None, tokens: int = 0) -> Chains:
-    """Return the models to ask about an upload; `tokens` is what the whole exchange is estimated to take."""
+def chains(
+    key: str,
+    kind: str,
+    task: str,
+    policy: Policy,
+    *,
+    looks: "Looks | None" = None,
+    tokens: int = 0,
+    arm: Arm | None = None,
+) -> Chains:
+    """Return the models to ask about an upload; `tokens` is what the whole exchange is estimated to take.
+
+    `arm` is its side of an experiment, which may have ended since it was decided on.
+    """
     tier = policy.tier(key, kind, task, looks, tokens=tokens)
+    trial = policy.experiments.get(arm.experiment) if arm is not None else None
+    if arm is None or trial is None:
+        arm = None
+    elif trial.tier is not None:
+        varied = policy.tier(key, kind, task, looks, tokens=tokens, variant=trial.tier)
+        if varied == tier and trial.varied(policy.task(task)) == policy.task(task):
+            arm = None
+        elif arm.arm == "variant":
+            tier = varied
     higher = policy.step_up(tier)
     return Chains(
         tier=tier,
@@ -299,6 +369,7 @@ def chains(key: str, kind: str, task: str, policy: Policy, *, looks: "Looks | No
         higher=policy.tiers[higher].models if higher is not None else (),
         threshold=policy.threshold(task),
         least_seconds=policy.escalation.least_seconds,
+        arm=arm,
     )
 
 
