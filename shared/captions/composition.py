@@ -72,9 +72,7 @@ def sweeper() -> Sweeper:
 
 
 def _records(settings: Settings) -> Records:
-    dynamodb = client("dynamodb")
-    objective = Objective(dynamodb, settings.captions_table, settings.terminal_seconds)
-    return Records(dynamodb, settings.captions_table, objective)
+    return Records(client("dynamodb"), settings.captions_table, Objective(settings.terminal_seconds))
 
 
 def _neighbours(settings: Settings, policy: Nearness) -> Neighbours:

@@ -13,6 +13,7 @@ from captions.gateway.catalogue import load
 from captions.pipeline.caption import NotStartedError
 from captions.pipeline.sweep import Sweeper
 from captions.records.table import Begun
+from captions.uploads.version import Upload, from_event
 from support.worker import IMAGE_MODELS, Workshop
 
 FIRST, SECOND, _ = IMAGE_MODELS
@@ -314,11 +315,16 @@ def sweeper(shop: Workshop) -> Sweeper:
 @pytest.mark.parametrize("state", ["received", "queued", "waiting"])
 def test_the_sweep_finds_what_stopped_on_the_way(shop: Workshop, photo: bytes, state: str) -> None:
     aws, sweep = shop.dedupe.aws, sweeper(shop)
-    shop.dedupe.upload("a.jpg", photo)
-    record = shop.dedupe.record("a.jpg")
-    shop.jobs()  # lost
-    now = shop.dedupe.clock.at
-    shop.dedupe.records.progress(record.upload, state, now=now, due=now + 100)  # type: ignore[arg-type]
+    event, now = aws.put("a.jpg", photo), shop.dedupe.clock.at
+    if state == "received":
+        upload = from_event(event)
+        assert isinstance(upload, Upload)
+        shop.dedupe.records.accept(upload, now=now, due=now + 100)
+    else:
+        shop.dedupe.deliver(event)
+        shop.jobs()  # lost
+        record = shop.dedupe.record("a.jpg")
+        shop.dedupe.records.progress(record.upload, state, now=now, due=now + 100)  # type: ignore[arg-type]
     assert sweep.run(deadline=float("inf")).revisited == 0
     shop.dedupe.clock.at += 1_000
     assert sweep.run(deadline=float("inf")).revisited == 1

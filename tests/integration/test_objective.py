@@ -21,7 +21,7 @@ REASON = Reason(code="gave_up", message="no model answered")
 @pytest.fixture
 def counted(dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was counted so far; from now on the records are watched."""
-    dedupe.records._watch = Objective(dedupe.aws.dynamodb, "captions", SECONDS, dedupe.clock)
+    dedupe.records._watch = Objective(SECONDS, dedupe.clock)
     found: list[str] = []
     monkeypatch.setattr(telemetry, "count", lambda name, value=1: found.append(name) if "Terminal" in name else None)
     return found

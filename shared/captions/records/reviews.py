@@ -5,7 +5,6 @@ second try nor a crash counts it twice. Counts are kept by the answer's score, w
 calibrated from.
 """
 
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +16,12 @@ from pydantic import BaseModel
 from captions import control_table, telemetry
 from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
+from captions.records import lifecycle
 from captions.records.attention import ATTENTION, group_of, unreviewed, without_caption
+from captions.records.lifecycle import Transition
 from captions.records.record import BeforeVerdict, Human, Judged, Record, Result
-from captions.records.table import ended
+from captions.records.table import ChangedMeanwhileError as ChangedMeanwhileError
+from captions.records.table import Records, ended
 from captions.timestamps import timestamp
 
 COUNTS_MAX_AGE_SECONDS = 300.0
@@ -28,11 +30,6 @@ MAX_TEXT_BYTES = 40_000
 """Of a person's words, which stand in a record twice, beside an answer of up to 250 KB and what it took; an item holds
 400 KB in all (Amazon DynamoDB, quotas)."""
 
-TRIES = 6
-"""Of a transaction that conflicts with others."""
-LONGEST_REST_SECONDS = 0.1
-"""Between two of them; a transaction takes about a tenth of that."""
-
 Verdict = Literal["edited", "accepted"]
 
 
@@ -40,16 +37,11 @@ class NotReviewableError(Exception):
     """There is nothing to be said about this upload, as it stands."""
 
 
-class ChangedMeanwhileError(Exception):
-    """The record is not as it was when the person saw it; they should look again."""
-
-
 class Reviews:
     """Writes people's verdicts; `dynamodb` is a boto3 DynamoDB client."""
 
     def __init__(self, dynamodb: Any, captions_table: str, counts_table: str) -> None:
-        self._dynamodb = dynamodb
-        self._captions_table = captions_table
+        self._records = Records(dynamodb, captions_table)
         self._counts_table = counts_table
 
     def edit(self, record: Record, text: str, *, now: float, language: str | None = None) -> Record:
@@ -75,8 +67,8 @@ class Reviews:
             seen = record.answer.model_copy(update={"replaced": True})
             values["suggestion"] = seen.model_dump(exclude_none=True)
         if written:
-            values |= ended(record.asset, "captioned", now)
-        return self._give(record, "edited", values, {"reason"} if written else set(), text=text, now=now)
+            values |= ended(record.asset, now)
+        return self._give(record, "edited", lifecycle.WRITE if written else lifecycle.EDIT, values, text=text, now=now)
 
     def accept(self, record: Record, *, now: float) -> Record:
         """Note that a person finds a model's caption right; a suggestion newer than their word takes its place.
@@ -90,10 +82,10 @@ class Reviews:
             if record.human is not None and record.human.action == "accepted":
                 return record
             raise NotReviewableError("its caption is a person's words already")
-        values: dict[str, Any] = {}
-        if newer is not None:
-            values = {"result": newer.result.model_dump(exclude_none=True), "source": newer.source}
-        return self._give(record, "accepted", values, {"suggestion"} if newer else set(), text="", now=now)
+        if newer is None:
+            return self._give(record, "accepted", lifecycle.AGREE, {}, text="", now=now)
+        values = {"result": newer.result.model_dump(exclude_none=True), "source": newer.source}
+        return self._give(record, "accepted", lifecycle.PREFER, values, text="", now=now)
 
     def undo(self, record: Record, *, now: float) -> Record:
         """Take back the last verdict on this version, and what it was counted for: the one before it holds again.
@@ -108,18 +100,18 @@ class Reviews:
         before = human.before or BeforeVerdict()
         earlier, answer = before.human, record.answer
         values: dict[str, Any] = {}
-        removed: set[str] = set()
         changes: _Changes = Counter()
         if (judged := _judged_before(record)) is not None:
             _count(changes, judged, human.action, -1)
         if earlier is not None and earlier.sequencer == record.sequencer and earlier.action == "edited":
+            way = lifecycle.UNDO_TO_WORDS
             restored = before.result or Result(text="", language=earlier.language, task="caption")
             values = {"source": "human", "result": restored.model_copy(update={"text": earlier.text})}
             if human.action == "accepted" and answer is not None:
                 values["suggestion"] = answer.model_copy(update={"replaced": False})
         elif answer is not None:
+            way = lifecycle.UNDO_TO_ANSWER
             values = {"source": answer.source, "result": answer.result}
-            removed = {"suggestion"}
             values |= unreviewed(
                 record.asset,
                 category=record.provenance.category if record.provenance is not None else None,
@@ -135,23 +127,26 @@ class Reviews:
         elif record.state != "captioned":
             raise NotReviewableError(f"it is {record.state}; wait until it has ended")
         else:
-            values = {**ended(record.asset, before.state, now), "reason": before.reason}
+            way = lifecycle.UNDO_TO_NONE
+            values = {"state": before.state, **ended(record.asset, now), "reason": before.reason}
             values |= {"completed_at": before.completed_at} if before.completed_at else {}
             values |= without_caption(record.asset, before.state, timestamp(now))
-            removed = {"result", "source"}
-        if earlier is None:
-            removed.add("human")
-        else:
-            values["human"] = earlier
+        values["human"] = earlier
         if earlier is not None and earlier.sequencer == record.sequencer:
             values = {name: value for name, value in values.items() if name not in ATTENTION}
-            removed |= ATTENTION
             if before.counted_out and earlier.judged is not None:
                 _count(changes, earlier.judged, earlier.action, 1)
-        return self._write(record, values, removed, changes, now=now)
+        return self._write(record, way, values, changes, now=now)
 
     def _give(
-        self, record: Record, verdict: Verdict, values: Mapping[str, Any], removed: set[str], *, text: str, now: float
+        self,
+        record: Record,
+        verdict: Verdict,
+        way: Transition,
+        values: Mapping[str, Any],
+        *,
+        text: str,
+        now: float,
     ) -> Record:
         judged = _judged(record)
         # A newer answer is another one to judge: what was said about the one before it stays counted.
@@ -172,46 +167,15 @@ class Reviews:
             judged=judged,
             before=_before(record, counted_out=was_judged is not None),
         )
-        return self._write(record, {**values, "human": human}, removed | ATTENTION, changes, now=now)
+        return self._write(record, way, {**values, "human": human}, changes, now=now)
 
     def _write(
-        self, record: Record, values: Mapping[str, Any], removed: set[str], changes: "_Changes", *, now: float
+        self, record: Record, way: Transition, values: Mapping[str, Any], changes: "_Changes", *, now: float
     ) -> Record:
         """Store a changed record and the changes of the counts, both or neither, if the record is as it was seen."""
         stored = {name: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
                   for name, value in values.items() if value is not None} | {"updated_at": timestamp(now)}  # fmt: skip
-        names = {f"#{name}": name for name in (*stored, *removed, "sequencer", "updated_at")}
-        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in stored)
-        if removed:
-            expression += " REMOVE " + ", ".join(f"#{name}" for name in sorted(removed))
-        bound = {f":{name}": value for name, value in stored.items()}
-        update: dict[str, Any] = {
-            "TableName": self._captions_table,
-            "Key": {"asset": {"S": record.asset}},
-            "UpdateExpression": expression,
-            "ConditionExpression": "#sequencer = :decided_on AND #updated_at = :seen",
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": to_item(
-                {**bound, ":decided_on": record.sequencer, ":seen": record.updated_at}
-            ),
-        }
-        writes = [{"Update": update}, *({"Update": counted} for counted in self._counted(changes))]
-        for tries_left in reversed(range(TRIES)):
-            try:
-                self._dynamodb.transact_write_items(TransactItems=writes)
-                break
-            except self._dynamodb.exceptions.TransactionCanceledException as error:
-                codes = [reason.get("Code") for reason in error.response.get("CancellationReasons", [])]
-                if "ConditionalCheckFailed" in codes:
-                    raise ChangedMeanwhileError("the record changed meanwhile") from error
-                if "TransactionConflict" not in codes:
-                    raise
-                if not tries_left:
-                    raise ChangedMeanwhileError("others write to it, or to its counts, all the time") from error
-            # Two people's verdicts on answers of one model change the same counts.
-            time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
-        answer = self._dynamodb.get_item(TableName=self._captions_table, Key=update["Key"], ConsistentRead=True)
-        return Record.from_item(answer["Item"])
+        return self._records.review(record, way, stored, tuple(self._counted(changes)))
 
     def _counted(self, changes: "_Changes") -> Iterator[dict[str, Any]]:
         """Yield the update of each item of counts that changes."""

@@ -1,22 +1,28 @@
-"""The captions table: one item per object, and the conditions under which it may change.
+"""The captions table, one item per object: nothing else writes it. It changes by `captions.records.lifecycle`.
 
 Every write names the sequencer it was decided on, so that a repeated, late or out-of-order event or job finds its
-condition false instead of overwriting something newer. Only `accept`, `delete` and `reopen` leave a terminal state.
+condition false instead of overwriting something newer.
 """
 
 import hashlib
-import itertools
+import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel
+
+from captions import telemetry
 from captions.aws.dynamodb import to_item
+from captions.records import lifecycle
 from captions.records.attempts import call_id, cost, kept, paid, totals
-from captions.records.attention import ATTENTION, unreviewed, without_caption
+from captions.records.attention import unreviewed, without_caption
+from captions.records.lifecycle import Need
 from captions.records.record import (
-    PENDING,
     SHARDS,
     ClaimRef,
     Draft,
@@ -34,17 +40,24 @@ from captions.uploads.version import ObjectVersion
 
 COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
+TRANSACTION_TRIES = 6
+"""Of a transaction that conflicts with others."""
+LONGEST_REST_SECONDS = 0.1
+"""Between two of them; a transaction takes about a tenth of that."""
 MAX_DRAFT_BYTES = 12_000
 """Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
 
 
-_PAID = ("paid", "paid_calls", "paid_unknown", "paid_counted", "paid_tokens")
-_SUPERSEDED = (
-    "superseded_cost", "superseded_calls", "superseded_unknown", "superseded_counted", "superseded_tokens",
-)  # fmt: skip
-"""The `totals` of a version's calls: kept beside the version, so that replacing it is a single write that need not read
-them."""
-_NAMED_IN_CONDITIONS = ("state", "human", "sequencer", "recaption")
+_CONDITIONS: Mapping[Need, str] = {
+    "newer version": "(attribute_not_exists(#asset) OR #sequencer < :sequencer)",
+    "unchanged since it was read": "#updated_at = :seen",
+    "no worker at it": "(attribute_not_exists(#lease_until) OR #lease_until < :now)",
+    "this worker at it": "#lease_until = :mine",
+    "first caption": "attribute_not_exists(#recaption)",
+    "another caption": "attribute_exists(#recaption)",
+    "no words about this version": "(attribute_not_exists(#human) OR #human.#sequencer <> :sequencer)",
+    "words about this version": "#human.#sequencer = :sequencer",
+}
 
 
 @dataclass(frozen=True)
@@ -82,10 +95,17 @@ class Busy:
     lease_until: float
 
 
-class Watch(Protocol):
-    """Is told of every record that was changed, and whether that ended it."""
+class ChangedMeanwhileError(Exception):
+    """The record is not as it was when a person saw it; they should look again."""
 
-    def __call__(self, item: Mapping[str, Any], *, ended: bool) -> None: ...
+
+class Watch(Protocol):
+    """Is called with every record that was changed, whether that ended it, and what marks it as late.
+
+    `mark_late` answers whether this is the first to do so since the record was received.
+    """
+
+    def __call__(self, item: Mapping[str, Any], *, ended: bool, mark_late: Callable[[], bool]) -> None: ...
 
 
 class Records:
@@ -110,31 +130,9 @@ class Records:
         What a person wrote about an earlier version stays beside the record, and what such a version cost in its
         `superseded` sums. `due` is when the sweep shall look.
         """
-        values = {
-            "bucket": upload.bucket,
-            "key": upload.key,
-            "version_id": upload.version_id,
-            "sequencer": upload.sequencer,
-            "etag": upload.etag,
-            "size": upload.size,
-            "state": "received",
-            "received_at": timestamp(now),
-            "updated_at": timestamp(now),
-            **_pending(upload.asset, due),
-        }
-        cleared = {
-            "reason", "kind", "media_type", "source", "result", "provenance", "attempts", "claim", "lease_until",
-            "completed_at", "sweeps", "begun", "suggestion", "recaption", "draft", *_PAID, *ATTENTION,
-            *(name for name, value in values.items() if value is None),
-        }  # fmt: skip
-        changed, item = self._update(
-            upload.asset,
-            values,
-            remove=cleared,
-            condition="attribute_not_exists(asset) OR sequencer < :decided_on",
-            names={":decided_on": upload.sequencer},
-            added=tuple(zip(_SUPERSEDED, _PAID, strict=True)),
-        )
+        values = {name: getattr(upload, name) for name in ObjectVersion.model_fields}
+        values |= _received(upload.asset, now, due)
+        changed, item = self._change(lifecycle.ACCEPT, upload, values)
         record = Record.from_item(item) if item else None
         if changed and record is not None:
             return Accepted(record)
@@ -153,43 +151,18 @@ class Records:
             "key": deletion.key,
             "version_id": deletion.version_id,
             "sequencer": deletion.sequencer,
-            **ended(deletion.asset, "deleted", now),
             "reason": reason.model_dump(),
+            **ended(deletion.asset, now),
         }
-        removed = {"result", "lease_until", "sweeps", "begun", "suggestion", "recaption", "draft", *ATTENTION}
-        changed, item = self._update(
-            deletion.asset,
-            values,
-            remove=removed | {name for name, value in values.items() if value is None},
-            condition="attribute_not_exists(asset) OR sequencer < :decided_on",
-            names={":decided_on": deletion.sequencer},
-        )
-        return _ended_record(item, deletion.sequencer, now, changed=changed)
+        return _ended_record(*self._change(lifecycle.DELETE, deletion, values), deletion.sequencer, now)
 
     def reopen(self, record: Record, *, now: float, due: float) -> Record | None:
-        """Let a failed or blocked upload be tried anew; None when it is not as `record` tells any more.
+        """Let a failed or blocked upload be tried again; None when it is not as `record` tells any more.
 
         What was tried and paid before joins the next provenance.
         """
-        attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
-        changed, item = self._update(
-            record.asset,
-            {
-                "state": "received",
-                "received_at": timestamp(now),
-                "updated_at": timestamp(now),
-                "attempts": list(attempts) or None,
-                **_pending(record.asset, due),
-            },
-            remove={"reason", "completed_at", "lease_until", "sweeps", "begun", "claim", "provenance", *ATTENTION},
-            condition="sequencer = :decided_on AND #state IN (:failed, :blocked) AND updated_at = :seen",
-            names={
-                ":decided_on": record.sequencer,
-                ":seen": record.updated_at,
-                ":failed": "failed",
-                ":blocked": "blocked",
-            },
-        )
+        values = {"attempts": _tried(record), **_received(record.asset, now, due)}
+        changed, item = self._change(lifecycle.REOPEN, record.upload, values, seen=record.updated_at)
         return Record.from_item(item) if changed and item else None
 
     def recaption(self, record: Record, mode: Literal["stale", "force"], *, now: float, due: float) -> Record | None:
@@ -197,32 +170,24 @@ class Records:
 
         Its caption stays until the new one is there. What was paid before joins the next provenance.
         """
-        attempts = kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))
+        attempts = _tried(record)
         # They move, as an item has no room for very many of them twice; its end brings them back.
         rest = record.provenance.model_copy(update={"attempts": ()}) if record.provenance else None
-        before = cost(attempts).pair("paid")
+        before = cost(attempts or ()).pair("paid")
         marker = Recaption(mode=mode, at=timestamp(now), completed_at=record.completed_at, **before)
-        changed, item = self._update(
-            record.asset,
-            {
-                "state": "received",
-                "received_at": timestamp(now),
-                "updated_at": timestamp(now),
-                "attempts": list(attempts) or None,
-                "provenance": rest.model_dump(exclude_none=True) if rest is not None else None,
-                "recaption": marker.model_dump(exclude_none=True),
-                **_pending(record.asset, due),
-            },
-            remove={"reason", "lease_until", "sweeps", "begun"},
-            condition="sequencer = :decided_on AND #state = :captioned AND updated_at = :seen",
-            names={":decided_on": record.sequencer, ":seen": record.updated_at, ":captioned": "captioned"},
-        )
+        values = {
+            "attempts": attempts,
+            "provenance": _plain(rest),
+            "recaption": _plain(marker),
+            **_received(record.asset, now, due),
+        }
+        changed, item = self._change(lifecycle.RECAPTION, record.upload, values, seen=record.updated_at)
         return Record.from_item(item) if changed and item else None
 
     def progress(
         self,
         upload: ObjectVersion,
-        state: Literal["received", "queued", "waiting"],
+        state: Literal["queued", "waiting"],
         *,
         now: float,
         due: float,
@@ -231,57 +196,32 @@ class Records:
         claim: ClaimRef | None = None,
         content: Sequence[str] = (),
     ) -> bool:
-        """Move a pending upload on and say when the sweep shall look; False when it is not pending.
-
-        A worker's lease is left alone: the sweep may look at an upload that is being captioned. One that waits for a
-        leader which is at work does not stand still, so its sweeps are forgotten.
-        """
-        values: dict[str, Any] = {
-            "state": state,
+        """Move a pending upload on and say when the sweep shall look; False when it is not pending."""
+        values = {
             "kind": kind,
             "media_type": media_type,
-            "claim": claim.model_dump() if claim else None,
+            "claim": _plain(claim),
             "content": list(content) or None,
             "updated_at": timestamp(now),
             **_pending(upload.asset, due),
         }
-        changed, _ = self._update(
-            upload.asset,
-            values,
-            remove={"sweeps", "begun"} if state == "waiting" else (),
-            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)",
-            names={":decided_on": upload.sequencer, **_states()},
-        )
+        changed, _ = self._change(lifecycle.QUEUE if state == "queued" else lifecycle.WAIT, upload, values)
         return changed
 
-    def release(
-        self,
-        upload: ObjectVersion,
-        lease_until: float,
-        *,
-        now: float,
-        due: float,
-        attempts: Sequence[Mapping[str, Any]] = (),
-        reason: Reason | None = None,
-    ) -> bool:
-        """Give a lease back without an end; False when it was not held.
+    def begin(self, upload: ObjectVersion, *, now: float, lease_until: float) -> Begun | Busy | Duplicate | Superseded:
+        """Take the lease on an upload before anything is paid for it.
 
-        `attempts` are all model calls made for the upload so far, `reason` says why it must wait. A worker that came
-        this far shows that the upload does not stand still, so its sweeps and broken deliveries are forgotten.
+        Answers Duplicate when the upload already ended, Busy when another worker holds the lease.
         """
-        changed, _ = self._update(
-            upload.asset,
-            {
-                "updated_at": timestamp(now),
-                "attempts": list(attempts) or None,
-                "reason": reason.model_dump() if reason else None,
-                **_pending(upload.asset, due),
-            },
-            remove={"lease_until", "sweeps", "begun", "draft"},
-            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
-            names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
-        )
-        return changed
+        changed, item = self._change(lifecycle.BEGIN, upload, {"lease_until": lease_until}, now=now)
+        record = Record.from_item(item) if item else None
+        if changed and record is not None:
+            return Begun(record)
+        if record is None or record.sequencer != upload.sequencer:
+            return Superseded(record)
+        if record.terminal:
+            return Duplicate(record)
+        return Busy(float(record.lease_until or 0))
 
     def note(
         self,
@@ -299,35 +239,41 @@ class Records:
         told = draft.model_dump_json()
         if len(told.encode()) > MAX_DRAFT_BYTES:
             told = draft.model_copy(update={"answers": ()}).model_dump_json()
-        changed, _ = self._update(
-            upload.asset,
-            {"updated_at": timestamp(now), "attempts": list(attempts), "draft": told},
-            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND lease_until = :mine",
-            names={":decided_on": upload.sequencer, ":mine": lease_until, **_states()},
-        )
+        values = {"updated_at": timestamp(now), "attempts": list(attempts), "draft": told}
+        changed, _ = self._change(lifecycle.NOTE, upload, values, mine=lease_until)
         return changed
 
-    def begin(self, upload: ObjectVersion, *, now: float, lease_until: float) -> Begun | Busy | Duplicate | Superseded:
-        """Take the lease on an upload before anything is paid for it.
+    def release(
+        self,
+        upload: ObjectVersion,
+        lease_until: float,
+        *,
+        now: float,
+        due: float,
+        attempts: Sequence[Mapping[str, Any]] = (),
+        reason: Reason | None = None,
+    ) -> bool:
+        """Give a lease back without an end; False when it was not held.
 
-        Answers Duplicate when the upload already ended, Busy when another worker holds the lease.
+        `attempts` are all model calls made for the upload so far, `reason` says why it must wait.
         """
-        changed, item = self._update(
-            upload.asset,
-            {"lease_until": lease_until},
-            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
-            " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
-            names={":decided_on": upload.sequencer, ":now": now, **_states()},
-            counted="begun",
-        )
-        record = Record.from_item(item) if item else None
-        if changed and record is not None:
-            return Begun(record)
-        if record is None or record.sequencer != upload.sequencer:
-            return Superseded(record)
-        if record.terminal:
-            return Duplicate(record)
-        return Busy(float(record.lease_until or 0))
+        values = {
+            "updated_at": timestamp(now),
+            "attempts": list(attempts) or None,
+            "reason": _plain(reason),
+            **_pending(upload.asset, due),
+        }
+        changed, _ = self._change(lifecycle.RELEASE, upload, values, mine=lease_until)
+        return changed
+
+    def postpone(self, record: Record, *, due: float, counted: bool = True) -> bool:
+        """Say when the next sweep of a pending upload is due; False when it moved on meanwhile.
+
+        `counted`: this sweep put it back, which is one of the tries that an upload has.
+        """
+        values = {"sweeps": record.sweeps + counted, **_pending(record.asset, due)}
+        changed, _ = self._change(lifecycle.POSTPONE, record.upload, values, seen=record.updated_at)
+        return changed
 
     def finish(
         self,
@@ -353,66 +299,38 @@ class Records:
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
         """
-        final, at = ended(upload.asset, state, now), timestamp(now)
-        about: dict[str, Any] = {"kind": kind, "media_type": media_type, "claim": claim.model_dump() if claim else None}
-        about |= {"content": list(content) or None, "human": human.model_dump() if human else None}
-        told = {
-            "provenance": provenance.model_dump(exclude_none=True) if provenance else None,
-            "reason": reason.model_dump() if reason else None,
+        values: dict[str, Any] = {
+            "kind": kind,
+            "media_type": media_type,
+            "claim": _plain(claim),
+            "content": list(content) or None,
+            "provenance": _plain(provenance),
+            **ended(upload.asset, now),
         }
-        before = {"lease_until", "attempts", "sweeps", "begun", "reason", "recaption", "draft"}
-        removed = before | ATTENTION
-        pending = "sequencer = :decided_on AND #state IN (:received, :queued, :waiting)"
-        names = {":decided_on": upload.sequencer, **_states()}
-        reviewed = "#human.#sequencer = :decided_on"
-        if state == "deleted":
-            gone = removed | {"result", "suggestion"}
-            changed, item = self._update(
-                upload.asset, {**final, **about, **told}, remove=gone, condition=pending, names=names
+        if result is not None:
+            category = provenance.category if provenance else None
+            place = unreviewed(
+                upload.asset, category=category, kind=kind, confidence=result.confidence, at=timestamp(now)
             )
-            return _ended_record(item, upload.sequencer, now, changed=changed)
-        if result is None:
-            changed, item = self._update(
-                upload.asset,
-                {**final, **about, **told, "source": source, **without_caption(upload.asset, state, at)},
-                remove=removed,
-                condition=f"{pending} AND attribute_not_exists(#recaption)",
-                names=names,
-            )
+            answer: dict[str, Any] = {"source": source, "result": _plain(result)}
+            answer |= {"human": human.model_dump()} if human is not None else place
+            changed, item = self._change(lifecycle.ANSWER, upload, {**values, **answer})
+            if not changed and item is not None and Record.from_item(item).reviewed:
+                stands = {"result": answer["result"], "source": source or "model", "at": values["completed_at"]}
+                changed, item = self._change(lifecycle.SUGGEST, upload, {**values, "suggestion": stands})
+        elif state == "deleted":
+            changed, item = self._change(lifecycle.VANISH, upload, {**values, "reason": _plain(reason)})
+        else:
+            values |= {"state": state, "reason": _plain(reason)}
+            values |= without_caption(upload.asset, state, timestamp(now))
+            changed, item = self._change(lifecycle.GIVE_UP, upload, values)
             if not changed and item is not None and "recaption" in item:
-                # The reason tells why there is no newer caption than this one, whose provenance stays with what was
-                # paid since.
-                kept_one = Record.from_item(item).provenance or Provenance()
-                since = paid(provenance.attempts) if provenance else {}
-                told["provenance"] = kept_one.model_copy(update=since).model_dump(exclude_none=True)
-                changed, item = self._update(
-                    upload.asset,
-                    {**ended(upload.asset, "captioned", now), **told},
-                    remove=before,
-                    condition=f"{pending} AND attribute_exists(#recaption)",
-                    names=names,
-                )
-            return _ended_record(item, upload.sequencer, now, changed=changed)
-        answer = result.model_dump(exclude_none=True)
-        category = provenance.category if provenance else None
-        place = unreviewed(upload.asset, category=category, kind=kind, confidence=result.confidence, at=at)
-        changed, item = self._update(
-            upload.asset,
-            {**final, **about, **told, "source": source, "result": answer, **(place if human is None else {})},
-            remove=removed,
-            condition=f"{pending} AND NOT (attribute_exists(#human) AND {reviewed})",
-            names=names,
-        )
-        if not changed and item is not None and Record.from_item(item).reviewed:
-            suggestion = {"result": answer, "source": source or "model", "at": final["completed_at"]}
-            changed, item = self._update(
-                upload.asset,
-                {**final, **about, **told, "suggestion": suggestion},
-                remove=removed,
-                condition=f"{pending} AND {reviewed}",
-                names=names,
-            )
-        return _ended_record(item, upload.sequencer, now, changed=changed)
+                # The caption's provenance stays with what was paid since.
+                before = Record.from_item(item).provenance or Provenance()
+                since = before.model_copy(update=paid(provenance.attempts) if provenance else {})
+                kept_one = {"provenance": _plain(since), "reason": _plain(reason), **ended(upload.asset, now)}
+                changed, item = self._change(lifecycle.KEEP, upload, kept_one)
+        return _ended_record(changed, item, upload.sequencer, now)
 
     def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
         """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
@@ -420,38 +338,58 @@ class Records:
         One that was only to be captioned once more keeps the caption it has.
         """
         before = record.provenance if record.recaption is not None else None
-        provenance = (before or Provenance()).model_copy(update=paid(record.attempts))
         state: Ended = "failed" if record.recaption is None else "captioned"
-        changed, item = self._update(
-            record.asset,
-            {
-                **ended(record.asset, state, now),
-                **without_caption(record.asset, state, timestamp(now)),
-                "reason": reason.model_dump(),
-                "provenance": provenance.model_dump(exclude_none=True),
-            },
-            remove={"lease_until", "attempts", "sweeps", "begun", "recaption", "draft"},
-            condition="sequencer = :decided_on AND #state IN (:received, :queued, :waiting) AND updated_at = :seen"
-            " AND (attribute_not_exists(lease_until) OR lease_until < :now)",
-            names={":decided_on": record.sequencer, ":seen": record.updated_at, ":now": now, **_states()},
-        )
-        return _ended_record(item, record.sequencer, now, changed=changed)
+        values = {
+            "state": state,
+            "reason": reason.model_dump(),
+            "provenance": _plain((before or Provenance()).model_copy(update=paid(record.attempts))),
+            **ended(record.asset, now),
+            **without_caption(record.asset, state, timestamp(now)),
+        }
+        changed, item = self._change(lifecycle.STALL, record.upload, values, now=now, seen=record.updated_at)
+        return _ended_record(changed, item, record.sequencer, now)
+
+    def review(
+        self, record: Record, way: lifecycle.Transition, values: Mapping[str, Any], beside: Sequence[Mapping[str, Any]]
+    ) -> Record:
+        """Change a record as a person said, in one transaction with updates of other tables.
+
+        Raises ChangedMeanwhileError when it is not as `record` tells any more, or others write to these items.
+        """
+        update = self._written(way, record.upload, values, seen=record.updated_at)
+        writes = [{"Update": one} for one in (update, *beside)]
+        for tries_left in reversed(range(TRANSACTION_TRIES)):
+            try:
+                self._dynamodb.transact_write_items(TransactItems=writes)
+                break
+            except self._dynamodb.exceptions.TransactionCanceledException as error:
+                codes = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
+                if "ConditionalCheckFailed" in codes:
+                    raise ChangedMeanwhileError("the record changed meanwhile") from error
+                if "TransactionConflict" not in codes:
+                    raise
+                if not tries_left:
+                    raise ChangedMeanwhileError("others write to it, or to its counts, all the time") from error
+            # Two people's verdicts on answers of one model change the same counts.
+            time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
+        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(record.asset), ConsistentRead=True)
+        return Record.from_item(answer["Item"])
 
     def add_superseded(self, asset: str, attempts: Sequence[Mapping[str, Any]]) -> None:
         """Account for calls whose answer came too late: their version has ended, or was replaced or deleted.
 
-        Told again, right away as by a client that lost the answer to its write, the same calls are not added again.
+        Repeated right away, as by a client that lost the answer to its write, the same calls are not added again.
         """
         if not attempts:
             return
-        sums = {f":{name}": value for name, value in zip(_SUPERSEDED, totals(attempts), strict=True)}
+        sums = {f":{name}": value for name, value in zip(lifecycle.SUPERSEDED, totals(attempts), strict=True)}
         named = "".join(sorted(call_id(attempt) for attempt in attempts))
         marker = hashlib.sha256(named.encode()).hexdigest()[:16]
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
                 Key=_key(asset),
-                UpdateExpression=f"ADD {', '.join(f'{name} :{name}' for name in _SUPERSEDED)}"
+                UpdateExpression=f"ADD {', '.join(f'{name} :{name}' for name in lifecycle.SUPERSEDED)}"
                 " SET superseded_last = :marker",
                 ConditionExpression="attribute_exists(asset) AND"
                 " (attribute_not_exists(superseded_last) OR superseded_last <> :marker)",
@@ -459,23 +397,6 @@ class Records:
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return
-
-    def postpone(self, record: Record, *, due: float, counted: bool = True) -> bool:
-        """Say when the next sweep of a pending upload is due; False when it moved on meanwhile.
-
-        `counted`: this sweep put it back, which is one of the tries that an upload has.
-        """
-        changed, _ = self._update(
-            record.asset,
-            {"sweeps": record.sweeps + counted, **_pending(record.asset, due)},
-            condition="sequencer = :decided_on AND #state = :state AND updated_at = :updated_at",
-            names={
-                ":decided_on": record.sequencer,
-                ":state": record.state,
-                ":updated_at": record.updated_at,
-            },
-        )
-        return changed
 
     def due(self, shard: int, now: float) -> Iterator[Record]:
         """Yield one shard's pending uploads whose time to be looked at has come, longest overdue first."""
@@ -543,72 +464,100 @@ class Records:
             for item in page["Items"]:
                 yield item["asset"]["S"]
 
-    def _update(
-        self,
-        asset: str,
-        values: Mapping[str, Any],
-        *,
-        condition: str,
-        names: Mapping[str, Any],
-        remove: Iterable[str] = (),
-        counted: str | None = None,
-        added: Sequence[tuple[str, str]] = (),
+    def _change(
+        self, way: lifecycle.Transition, upload: ObjectVersion, values: Mapping[str, Any], **facts: Any
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Update one item under a condition: whether it held, and the item as it then stands (None: there is none).
+        """Take a transition, if the record is where it starts: whether it was, and the item as it then stands.
 
-        `counted` names a number that grows by one with it, `added` pairs of one that grows and the
-        number of the item that it grows by.
+        `facts` are what its needs go by: `now`, the `updated_at` that was `seen`, the lease that is `mine`.
         """
-        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-        made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
-        given |= {name: value for name, value in zip(_PAID, totals(made), strict=True) if value}
-        placeholders = {name: f"#{name}" for name in (*given, *remove, *_NAMED_IN_CONDITIONS, *itertools.chain(*added))}
-        expression = "SET " + ", ".join(f"#{name} = :set_{name}" for name in given)
-        bound: dict[str, Any] = {**names, **{f":set_{name}": value for name, value in given.items()}}
-        if counted:
-            placeholders[counted] = f"#{counted}"
-            expression += f", #{counted} = if_not_exists(#{counted}, :zero) + :one"
-            bound |= {":zero": 0, ":one": 1}
-        for grows, by in added:
-            expression += f", #{grows} = if_not_exists(#{grows}, :none) + if_not_exists(#{by}, :none)"
-            bound[":none"] = 0
-        removed = sorted(set(remove) - set(given))
-        if removed:
-            expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
-        used = condition + expression
+        update = self._written(way, upload, values, **facts)
         try:
             answer = self._dynamodb.update_item(
-                TableName=self._table,
-                Key=_key(asset),
-                UpdateExpression=expression,
-                ConditionExpression=condition,
-                ExpressionAttributeNames={
-                    mark: name for name, mark in placeholders.items() if re.search(rf"{mark}\b", used)
-                },
-                ExpressionAttributeValues=to_item(bound),
-                ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **update, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
             return False, failure.response.get("Item")
+        item: dict[str, Any] = answer["Attributes"]
         if self._watch is not None:
-            self._watch(answer["Attributes"], ended="completed_at" in given)
-        return True, answer["Attributes"]
+            self._watch(item, ended="completed_at" in values, mark_late=partial(self._mark_late, item))
+        return True, item
+
+    def _written(
+        self, way: lifecycle.Transition, upload: ObjectVersion, values: Mapping[str, Any], **facts: Any
+    ) -> dict[str, Any]:
+        """Return a transition as an update of DynamoDB."""
+        given = way.given(values)
+        made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
+        given |= {name: value for name, value in zip(lifecycle.PAID, totals(made), strict=True) if value}
+        bound = {":sequencer": upload.sequencer, **{f":{name}": fact for name, fact in facts.items()}}
+        needs = [_CONDITIONS[need] for need in way.needs]
+        if way.starts:
+            bound |= {f":from_{state}": state for state in way.starts}
+            needs += ["#sequencer = :sequencer", f"#state IN ({', '.join(f':from_{state}' for state in way.starts)})"]
+        changes = [f"#{name} = :set_{name}" for name in given]
+        bound |= {f":set_{name}": value for name, value in given.items()}
+        if way.counts is not None:
+            changes.append(f"#{way.counts} = if_not_exists(#{way.counts}, :zero) + :one")
+        changes += [f"#{name} = if_not_exists(#{name}, :zero) + if_not_exists(#{by}, :zero)" for name, by in way.adds]
+        bound |= {":zero": 0, ":one": 1}
+        expression = f"SET {', '.join(changes)}"
+        if removed := sorted(way.clears - given.keys()):
+            expression += f" REMOVE {', '.join(f'#{name}' for name in removed)}"
+        condition = " AND ".join(needs)
+        used = f"{condition} {expression}"
+        return {
+            "TableName": self._table,
+            "Key": _key(upload.asset),
+            "UpdateExpression": expression,
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", used)},
+            "ExpressionAttributeValues": to_item({name: bound[name] for name in re.findall(r":\w+", used)}),
+        }
+
+    def _mark_late(self, item: Mapping[str, Any]) -> bool:
+        """Mark an upload as late, unless it is, or has moved on, since this item was read."""
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key={"asset": item["asset"]},
+                UpdateExpression="SET late_since = :received",
+                ConditionExpression="received_at = :received AND #state IN (:state)"
+                " AND (attribute_not_exists(late_since) OR late_since <> :received)",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues={":received": item["received_at"], ":state": item["state"]},
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        except self._dynamodb.exceptions.ClientError:
+            # The change itself is stored; who looks next, or the end, counts the upload.
+            telemetry.logger().exception("lateness_not_noted", asset=item["asset"]["S"])
+            return False
+        return True
 
 
 def _key(asset: str) -> dict[str, Any]:
     return {"asset": {"S": asset}}
 
 
-def _states() -> dict[str, str]:
-    return {f":{state}": state for state in PENDING}
+def _plain(model: BaseModel | None) -> dict[str, Any] | None:
+    return model.model_dump(exclude_none=True) if model is not None else None
+
+
+def _tried(record: Record) -> list[dict[str, Any]] | None:
+    """Return every call made for a version so far, as its next try takes them along."""
+    return list(kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))) or None
 
 
 def _pending(asset: str, due: float) -> dict[str, str]:
     return {"activity": f"pending#{shard_of(asset)}", "activity_at": timestamp(due)}
 
 
-def _ended_record(item: Mapping[str, Any] | None, sequencer: str, now: float, *, changed: bool) -> Record | None:
+def _received(asset: str, now: float, due: float) -> dict[str, str]:
+    return {"received_at": timestamp(now), "updated_at": timestamp(now), **_pending(asset, due)}
+
+
+def _ended_record(changed: bool, item: Mapping[str, Any] | None, sequencer: str, now: float) -> Record | None:
     """Return the record as a write that ended it at `now` left it; None if the write did not take place.
 
     A client that lost the answer to its write makes it again, and that one fails on the first one's effect: this very
@@ -621,11 +570,10 @@ def _ended_record(item: Mapping[str, Any] | None, sequencer: str, now: float, *,
     return record if changed or (ended_here and record.sequencer == sequencer) else None
 
 
-def ended(asset: str, state: str, now: float) -> dict[str, str]:
-    """Return what an end writes into a record, its place in the `activity` index with it."""
+def ended(asset: str, now: float) -> dict[str, str]:
+    """Return what an end writes into a record beside its state, its place in the `activity` index with it."""
     at = timestamp(now)
     return {
-        "state": state,
         "completed_at": at,
         "updated_at": at,
         "activity": f"{at[:10]}#{shard_of(asset)}",
