@@ -23,7 +23,7 @@ from moto import mock_aws
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from captions.fingerprint import RADIUS, fingerprint_image, hamming
+from captions.fingerprint import RADIUS, hamming
 from captions.near_duplicates import Neighbours, protocol
 from captions.near_duplicates.protocol import Announcement
 from captions.uploads.version import ObjectVersion, pad_sequencer
@@ -110,9 +110,8 @@ def costs(photo: bytes) -> dict[str, Any]:
     sizes: dict[str, list[int]] = {}
     for item in items:
         name = "posting" if not item["pk"]["S"].startswith("c#") else item["sk"]["S"].partition("#")[0]
-        sizes.setdefault({"e": "evidence", "f": "follower"}.get(name, name), []).append(item_size(item))
+        sizes.setdefault({"f": "follower"}.get(name, name), []).append(item_size(item))
     return {
-        "evidence_bytes": len(fingerprint_image(photo).evidence or b""),
         "item_bytes": {name: {"least": min(each), "most": max(each)} for name, each in sizes.items()},
         "ways": {
             name: {

@@ -10,28 +10,9 @@ from PIL import Image
 
 from captions import telemetry
 from captions.pipeline.ingest import DECODERS, LEAST_SECONDS, NotStartedError
-from captions.records.record import Human, Reason, Result
+from captions.records.record import Human, Reason
 from captions.uploads.version import UnreadableEventError, from_event
-from support.pipeline import MEDIA, Dedupe
-
-RESULT = Result(text="A house of waving stone.", language="en", task="caption")
-
-
-def half_size(data: bytes) -> bytes:
-    image = Image.open(io.BytesIO(data))
-    out = io.BytesIO()
-    image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS).save(out, "JPEG", quality=85)
-    return out.getvalue()
-
-
-def captioned(dedupe: Dedupe, key: str) -> None:
-    """End an upload as its worker would."""
-    record = dedupe.record(key)
-    ended = dedupe.records.finish(record.upload, "captioned", now=dedupe.clock(), source="model", result=RESULT)
-    assert ended is not None
-    assert record.claim is not None
-    outcome = {"asset": record.asset, "result": RESULT.model_dump(), "model": "a-model", "cost": "0.0002"}
-    dedupe.neighbours.settle(record.claim.id, record.claim.generation, "READY", outcome)
+from support.pipeline import MEDIA, RESULT, Dedupe, captioned, half_size
 
 
 def test_a_new_picture_becomes_a_job(dedupe: Dedupe, photo: bytes) -> None:

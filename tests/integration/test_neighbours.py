@@ -70,12 +70,18 @@ def clock() -> Clock:
 
 @pytest.fixture
 def neighbours(client: Any, clock: Clock) -> Neighbours:
-    return Neighbours(client, TABLE, now=clock, sleep=lambda seconds: None)
+    return Neighbours(client, TABLE, now=clock, sleep=lambda seconds: None, evidence=showing())
 
 
 @pytest.fixture
 def scope(request: pytest.FixtureRequest) -> str:
     return str(request.node.nodeid)
+
+
+def showing(*fingerprints: Fingerprint) -> Callable[[Claim], bytes | None]:
+    """What objects with these fingerprints show, and any other the same thing."""
+    shown = {fingerprint.exact: fingerprint.evidence for fingerprint in fingerprints}
+    return lambda claim: shown.get(claim.exact, b"evidence")
 
 
 def tamper(client: Any, change: Callable[[Callable[..., Any], str, dict[str, Any]], Any]) -> None:
@@ -155,7 +161,7 @@ def test_a_crop_is_found_under_loose_alone(client: Any, clock: Clock, scope: str
     original, crop = fingerprint_image(photo), fingerprint_image(cropped(photo))
     assert hamming(original.phash or b"", crop.phash or b"") > RADIUS, "its own hash is out of reach"
     for policy, first, second in (("loose", original, crop), ("loose", crop, original), ("strict", original, crop)):
-        neighbours = Neighbours(client, TABLE, policy=policy, now=clock)
+        neighbours = Neighbours(client, TABLE, policy=policy, now=clock, evidence=showing(original, crop))
         case = f"{scope} {policy} {first is crop}"
         lead = neighbours.find_or_claim(case, upload("first"), first)
         assert isinstance(lead, Lead)
@@ -170,19 +176,20 @@ def test_a_crop_is_found_under_loose_alone(client: Any, clock: Clock, scope: str
 
 def test_a_crop_follows_its_picture_while_that_is_captioned(client: Any, clock: Clock, scope: str) -> None:
     photo = (MEDIA / "casa-mila.jpg").read_bytes()
-    neighbours = Neighbours(client, TABLE, policy="loose", now=clock)
-    lead = neighbours.find_or_claim(scope, upload("photo"), fingerprint_image(photo))
+    original, crop = fingerprint_image(photo), fingerprint_image(cropped(photo))
+    neighbours = Neighbours(client, TABLE, policy="loose", now=clock, evidence=showing(original))
+    lead = neighbours.find_or_claim(scope, upload("photo"), original)
     assert isinstance(lead, Lead)
-    assert neighbours.find_or_claim(scope, upload("crop"), fingerprint_image(cropped(photo))) == Follow(lead.claim_id)
+    assert neighbours.find_or_claim(scope, upload("crop"), crop) == Follow(lead.claim_id)
     assert neighbours.settle(lead.claim_id, lead.generation, "READY", {"text": "a house"}) == [upload("crop")]
 
 
 def test_probes_that_reach_another_picture_give_it_no_caption(client: Any, clock: Clock, scope: str) -> None:
     """Its hash is what the crop's would be, its evidence is another picture's."""
     photo, other = ((MEDIA / name).read_bytes() for name in ("casa-mila.jpg", "perched-osprey.jpg"))
-    neighbours = Neighbours(client, TABLE, policy="loose", now=clock)
     crop = fingerprint_image(cropped(photo))
     disguised = replace(fingerprint_image(other), phash=crop.probes("loose")[0])
+    neighbours = Neighbours(client, TABLE, policy="loose", now=clock, evidence=showing(disguised))
     assert isinstance(neighbours.find_or_claim(scope, upload("other"), disguised), Lead)
     assert isinstance(neighbours.find_or_claim(scope, upload("crop"), crop), Lead)
 
@@ -326,8 +333,6 @@ def test_items_that_were_not_read_are_asked_for_again(client: Any, clock: Clock,
     ids = tuple(me.id for me in claims)
     assert [claim.id for claim in neighbours.take(protocol.Read(ids))] == list(ids)
     assert len(pauses) == 2
-    evidence = neighbours.take(protocol.Evidence(tuple((id_, 1) for id_ in ids)))
-    assert evidence == dict.fromkeys(ids, b"evidence")
 
 
 def test_more_claims_than_one_call_reads(neighbours: Neighbours, clock: Clock, scope: str) -> None:
@@ -369,8 +374,6 @@ def test_only_one_edition_is_withdrawn(neighbours: Neighbours, scope: str) -> No
     neighbours.take(protocol.Publish(a, 2))
     neighbours.take(protocol.Withdraw(a, 1))
     assert found(neighbours, b) == {a.id}
-    assert neighbours.take(protocol.Evidence(((a.id, 1),))) == {}
-    assert neighbours.take(protocol.Evidence(((a.id, 2),))) == {a.id: b"evidence"}
 
 
 def _plain(answer: Any) -> Any:
@@ -380,8 +383,7 @@ def _plain(answer: Any) -> Any:
 commands = st.lists(
     st.tuples(
         st.sampled_from(
-            ["create", "move", "move", "publish", "withdraw", "scan", "read", "evidence", "enlist", "dismiss",
-             "followers", "wait"]
+            ["create", "move", "move", "publish", "withdraw", "scan", "read", "enlist", "dismiss", "followers", "wait"]
         ),
         st.integers(0, 2),
         st.integers(0, 2),
@@ -400,7 +402,7 @@ def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: li
     clock = Clock()
     neighbours = Neighbours(client, new_table(client), now=clock)
     store = Store(
-        lambda me: (me.exact, () if me.phash is None else bands(me.phash)), lambda a, b: hamming(a, b) <= RADIUS
+        lambda me: (me.exact[-1:], () if me.phash is None else bands(me.phash)), lambda a, b: hamming(a, b) <= RADIUS
     )
     parties = [
         announced(scope, "a", HASH, ("b:a", "x:same")),
@@ -429,8 +431,6 @@ def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: li
                 step = protocol.Scan(me, ("exact", "near", "all")[other], consistent=True)
             case "read":
                 step = protocol.Read(ids)
-            case "evidence":
-                step = protocol.Evidence(tuple((id_, other + 1) for id_ in ids))
             case "enlist":
                 step = protocol.Enlist(me.id, parties[other].upload)
             case "dismiss":
@@ -460,7 +460,7 @@ def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
     client: Any, scope: str, near: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "same_picture", lambda a, b, policy: True)
-    neighbours = Neighbours(client, TABLE)
+    neighbours = Neighbours(client, TABLE, evidence=showing())
     copies = {
         f"copy {number}": Fingerprint(
             (f"b:{number}",) if near else ("b:same",), flipped(HASH, 3 * number, 255 - number), b"evidence"

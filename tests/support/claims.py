@@ -27,7 +27,6 @@ class World(NamedTuple):
 
     claims: tuple[Claim, ...] = ()
     postings: frozenset[Posting] = frozenset()
-    evidence: frozenset[tuple[str, int, bytes]] = frozenset()
     followers: frozenset[tuple[str, str, ObjectVersion, int]] = frozenset()
 
     def claim(self, id_: str) -> Claim | None:
@@ -49,13 +48,6 @@ class Outcome(dict[str, Any]):
 
 
 @dataclass(frozen=True)
-class PutEvidence:
-    id: str
-    edition: int
-    data: bytes
-
-
-@dataclass(frozen=True)
 class PutPosting:
     key: str
     id: str
@@ -65,9 +57,7 @@ class PutPosting:
 
 @dataclass(frozen=True)
 class Remove:
-    """A posting, or with no key the evidence."""
-
-    key: str | None
+    key: str
     id: str
     edition: int
 
@@ -87,8 +77,9 @@ class GetClaim:
 
 @dataclass(frozen=True)
 class GetEvidence:
+    """Of the claim's object, which is no part of the store: it was there before the claim."""
+
     id: str
-    edition: int
 
 
 Part = Any
@@ -100,12 +91,13 @@ class Store:
     """Applies parts of steps to worlds.
 
     `keys` answers the exact keys and the band keys of an announcement, `within` whether two hashes are near, `reframed`
-    the bands of its probes, by which it finds but is not found.
+    the bands of its probes, by which it finds but is not found, `evidence` what the object of a claim shows.
     """
 
     keys: Keys
     within: Callable[[bytes, bytes], bool]
     reframed: Callable[[Announcement], tuple[str, ...]] = lambda me: ()
+    evidence: Callable[[str], bytes | None] = lambda id_: b"evidence"
     exemplar_ttl: float = 90 * 86_400.0
     undecided_ttl: float = 7 * 86_400.0
 
@@ -117,15 +109,10 @@ class Store:
                 postings = tuple(
                     PutPosting(key, me.id, edition, None if key in exact else me.phash) for key in (*exact, *near)
                 )
-                if me.evidence is None:
-                    return (postings,)
-                return ((PutEvidence(me.id, edition, me.evidence),), postings)
+                return (postings,)
             case protocol.Withdraw(me, edition):
                 exact, near = self.keys(me)
-                removed = [Remove(key, me.id, edition) for key in (*exact, *near)]
-                if me.evidence is not None:
-                    removed.append(Remove(None, me.id, edition))
-                return (tuple(removed),)
+                return (tuple(Remove(key, me.id, edition) for key in (*exact, *near)),)
             case protocol.Scan(me, by, consistent):
                 exact, near = self.keys(me)
                 further = self.reframed(me)
@@ -134,9 +121,7 @@ class Store:
             case protocol.Read(ids):
                 return (tuple(GetClaim(id_) for id_ in ids),)
             case protocol.Evidence(of):
-                return (tuple(GetEvidence(id_, edition) for id_, edition in of),)
-            case protocol.Discard(id_, edition):
-                return ((Remove(None, id_, edition),),)
+                return (tuple(GetEvidence(claim.id) for claim in of),)
             case protocol.Rest():
                 return ()
             case _:
@@ -145,7 +130,7 @@ class Store:
     def combine(self, step: Any, answers: Mapping[Part, Any]) -> Any:
         """Make a step's answer from those of its parts."""
         match step:
-            case protocol.Publish() | protocol.Withdraw() | protocol.Discard() | protocol.Rest():
+            case protocol.Publish() | protocol.Withdraw() | protocol.Rest():
                 return None
             case protocol.Scan():
                 return frozenset().union(*answers.values())
@@ -195,16 +180,11 @@ class Store:
                     expires_at=float(int(now + kept)),
                 )
                 return world.having(moved), True
-            case PutEvidence(id_, edition, data):
-                return world._replace(evidence=world.evidence | {(id_, edition, data)}), None
             case PutPosting(key, id_, edition, phash):
                 kept = max(self.exemplar_ttl, self.undecided_ttl)
                 others = {each for each in world.postings if (each.key, each.id, each.edition) != (key, id_, edition)}
                 posting = Posting(key, id_, edition, phash, int(now + kept))
                 return world._replace(postings=frozenset(others | {posting})), None
-            case Remove(None, id_, edition):
-                left = frozenset(each for each in world.evidence if each[:2] != (id_, edition))
-                return world._replace(evidence=left), None
             case Remove(key, id_, edition):
                 left = frozenset(
                     each for each in world.postings if (each.key, each.id, each.edition) != (key, id_, edition)
@@ -218,8 +198,8 @@ class Store:
                 return world, frozenset(near) - {id_}
             case GetClaim(id_):
                 return world, world.claim(id_)
-            case GetEvidence(id_, edition):
-                return world, next((each[2] for each in world.evidence if each[:2] == (id_, edition)), None)
+            case GetEvidence(id_):
+                return world, self.evidence(id_)
             case protocol.Consult():
                 return world, None
             case protocol.Enlist(claim_id, follower):

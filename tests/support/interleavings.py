@@ -3,9 +3,9 @@
 Around the protocol stands the least of the pipeline that gives its answers a meaning: records that end once, a lease
 before anything is paid, jobs and revisits that are delivered again after a crash, a sweep in the end. Exploration is
 stateless model checking with hashed states: generators cannot be copied, so a process is kept as the answers it was
-given, from which it is run anew when needed, and two are taken for one where their frames are equal: where each
-generator of the chain stands and what its variables hold (a loop's position shows in its variable). A state is the
-store, the clock and where each process stands.
+given, from which it is run anew when needed, and two are taken for one where their frames are equal, and the step that
+they ask for: where each generator of the chain stands and what its variables hold (a loop's position shows in its
+variable). A state is the store, the clock and where each process stands.
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterator
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Contended, Follow, Hit, Lead
 from captions.uploads.version import ObjectVersion, pad_sequencer
-from support.claims import Outcome, Store, World
+from support.claims import GetEvidence, Outcome, Store, World
 
 LEASE = 900.0
 LEASES_OVER = 1_000.0
@@ -125,6 +125,8 @@ class Scenario:
     """Uploads that were delivered and captioned before all this."""
     polls: int = 1
     """How often a process waits for others before it gives up for now."""
+    unreadable: frozenset[int] = frozenset()
+    """Uploads whose object any look for evidence may find gone or unreadable, and the next one there again."""
 
     def are_near(self, a: int, b: int) -> bool:
         return a == b or frozenset((a, b)) in self.near or bool({(a, b), (b, a)} & self.finds)
@@ -132,7 +134,8 @@ class Scenario:
     @property
     def exclusive(self) -> frozenset[frozenset[int]]:
         """Which uploads find each other, so that never both may lead."""
-        return self.near | {frozenset((a, b)) for a, b in self.finds if (b, a) in self.finds}
+        pairs = self.near | {frozenset((a, b)) for a, b in self.finds if (b, a) in self.finds}
+        return frozenset(pair for pair in pairs if self.exact or not pair & self.unreadable)
 
 
 Program = Generator[Any, Any, None]
@@ -181,7 +184,9 @@ class Explorer:
 
     def use(self, store: type[Store]) -> None:
         """Explore with another sort of store."""
-        self._store = store(self._keys, lambda a, b: True, self._reframed)
+        self._store = store(
+            self._keys, lambda a, b: True, self._reframed, lambda id_: f"picture {self._number[id_]}".encode()
+        )
 
     def _keys(self, me: Announcement) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """One shared posting for each pair, the least that near pictures have in common: each is read on its own."""
@@ -241,7 +246,7 @@ class Explorer:
             yield Revisit(upload)
             return
         if begun == "begun":
-            if not (yield from self.variant(protocol.renew(self._me[upload].id, generation, lease))):
+            if not (yield from self.variant(protocol.renew(self._me[upload].id, generation, lease, lease))):
                 yield Release(upload)
                 yield Revisit(upload)
                 return
@@ -316,6 +321,8 @@ class Explorer:
             case _:
                 world, answer = self._store.apply(system.world, part, self._now)
                 yield system._replace(world=world), answer, failures
+                if isinstance(part, GetEvidence) and self._number[part.id] in self.scenario.unreadable:
+                    yield system, None, failures
                 if answer and getattr(part, "consistent", True) is False:
                     # An eventually consistent query may not see yet what was written.
                     yield system, frozenset(), failures
@@ -465,9 +472,11 @@ class Explorer:
         self._now = now
         if frames is None:
             return _Node(program, history, None, (), again)
-        if frames not in self._nodes:
-            self._nodes[frames] = _Node(program, history, step, phases, again)
-        return self._nodes[frames]
+        # What a step says need not stand in a variable: until when a lease is to hold goes by the time it was asked at.
+        key = (*frames, step)
+        if key not in self._nodes:
+            self._nodes[key] = _Node(program, history, step, phases, again)
+        return self._nodes[key]
 
     def _place(self, node: "_Node", *, fresh: bool = False) -> int:
         if node.step is None:

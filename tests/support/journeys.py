@@ -1,6 +1,7 @@
 """What becomes of uploads in the near-duplicate index, each measured by the calls it makes."""
 
 import io
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -56,11 +57,14 @@ def cropped(photo: bytes) -> bytes:
 def measured(client: Any, table: str, photo: bytes) -> dict[str, Bill]:
     """Take uploads of one picture each of the ways there are; answers what each way costs."""
     meter = Meter(client)
-    neighbours = Neighbours(client, table)
+    objects: dict[tuple[str, ...], bytes | None] = {}
+    """What the evidence of claims is made of, by their exact keys."""
+    neighbours = Neighbours(client, table, evidence=lambda claim: objects[claim.exact])
     bills: dict[str, Bill] = {}
     scope = "media caption c1 en p1"
     fingerprint = fingerprint_image(photo)
     assert fingerprint.evidence is not None
+    objects[fingerprint.exact] = fingerprint.evidence
 
     def bill(name: str, act: Callable[[], Any]) -> Any:
         with meter.measuring() as bills[name]:
@@ -72,7 +76,9 @@ def measured(client: Any, table: str, photo: bytes) -> dict[str, Bill]:
         "copy while it is captioned", lambda: neighbours.find_or_claim(scope, upload("b"), near(fingerprint, "b"))
     )
     assert followed == Follow(lead.claim_id)
-    bill("worker starts", lambda: neighbours.renew(lead.claim_id, lead.generation, 9e9))
+    soon = time.time() + 60
+    bill("worker starts", lambda: neighbours.renew(lead.claim_id, lead.generation, 9e9, at_least=soon))
+    bill("worker starts late", lambda: neighbours.renew(lead.claim_id, lead.generation, 9e9))
     followers = bill("result stored", lambda: neighbours.settle(lead.claim_id, lead.generation, "READY", OUTCOME))
     assert followers == [upload("b")]
     bill("each follower told", lambda: neighbours.dismiss(lead.claim_id, followers[0]))
@@ -82,7 +88,7 @@ def measured(client: Any, table: str, photo: bytes) -> dict[str, Bill]:
     assert isinstance(alike, Hit)
     sound = Fingerprint((f"b:{'0':0<64}", f"p:{'0':0<64}"))
     bill("new sound", lambda: neighbours.find_or_claim(scope, upload("e"), sound))
-    loose = Neighbours(client, table, policy="loose")
+    loose = Neighbours(client, table, policy="loose", evidence=lambda claim: objects[claim.exact])
     lead = bill("new picture, loose", lambda: loose.find_or_claim("loose", upload("f"), fingerprint))
     assert isinstance(lead, Lead)
     loose.settle(lead.claim_id, lead.generation, "READY", OUTCOME)

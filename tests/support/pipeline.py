@@ -1,5 +1,6 @@
 """The pipeline's own objects on moto, in one process, with nothing in between that could be mistaken for them."""
 
+import io
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,14 @@ from urllib.parse import urlencode
 
 import boto3
 from moto import mock_aws
+from PIL import Image
 
 from captions.completion_events import Notifier
 from captions.config.environment import IntakeSettings
 from captions.near_duplicates import Neighbours, Splits
 from captions.pipeline.ingest import Intake
 from captions.queues import Job, Queues, Revisit
-from captions.records.record import Record
+from captions.records.record import Record, Result
 from captions.records.table import Records
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import from_event
@@ -26,6 +28,7 @@ from captions_cli.local.aws.moto_speed import Replacements, make_moto_fast
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
 BUCKET = "media"
 REGION = "us-east-1"
+RESULT = Result(text="A house of waving stone.", language="en", task="caption")
 
 
 @contextmanager
@@ -158,6 +161,23 @@ class Dedupe:
 
     def jobs(self, queue: str | None = None) -> list[Job]:
         return [Job.model_validate(body) for body in self.aws.receive(queue or self.aws.image_queue)]
+
+
+def half_size(data: bytes) -> bytes:
+    image = Image.open(io.BytesIO(data))
+    out = io.BytesIO()
+    image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def captioned(dedupe: Dedupe, key: str) -> None:
+    """End an upload as its worker would."""
+    record = dedupe.record(key)
+    ended = dedupe.records.finish(record.upload, "captioned", now=dedupe.clock(), source="model", result=RESULT)
+    assert ended is not None
+    assert record.claim is not None
+    outcome = {"asset": record.asset, "result": RESULT.model_dump(), "model": "a-model", "cost": "0.0002"}
+    dedupe.neighbours.settle(record.claim.id, record.claim.generation, "READY", outcome)
 
 
 @contextmanager

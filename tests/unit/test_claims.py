@@ -114,7 +114,7 @@ def test_a_dead_leader_is_replaced_and_what_it_writes_late_changes_nothing() -> 
     index.run(protocol.follow("a", b.upload))
     index.now += 1_000
     assert index.run(index.decide(b)) == Lead("b", 1)
-    assert index.run(protocol.renew("a", 1, index.now + 900)) is False
+    assert index.run(protocol.renew("a", 1, index.now + 900, index.now + 900)) is False
     assert index.run(protocol.settle("a", 1, "DEAD", None)) == (b.upload,)
     late = index.run(protocol.settle("a", 1, "READY", Outcome(source="a")))
     assert late == (b.upload,), "a caption made late is right for those who waited all the same"

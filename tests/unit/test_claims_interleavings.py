@@ -120,8 +120,40 @@ def test_a_caption_never_goes_from_a_copy_to_what_only_the_original_finds(ids: s
 
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_an_exemplar_that_two_deliveries_retire_beside_a_copy(ids: str) -> None:
-    """The slower of the two may not remove what was published again meanwhile."""
+    """The slower of the two may not end what leads again meanwhile."""
     explored(scenario(ids, PAIR, deliveries=(1,), probe=False, captioned=(0,), retirements=(0, 0)))
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+@pytest.mark.parametrize("lost", [{0}, {1}, {0, 1}])
+def test_without_its_evidence_a_picture_is_paid_for_again_and_nobody_is_stuck(ids: str, lost: set[int]) -> None:
+    """Whoever looks may find the other's object gone, and at the next look there: at worst both are paid for."""
+    ends = explored(scenario(ids, PAIR, unreadable=frozenset(lost), failures=("refused", "deleted")))
+    assert {frozenset({0}), frozenset({1}), frozenset({0, 1})} <= ends
+
+
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_what_exact_keys_show_to_be_the_same_needs_no_evidence(ids: str) -> None:
+    ends = explored(scenario(ids, PAIR, exact=True, unreadable=frozenset({0, 1})))
+    assert ends == {frozenset({0}), frozenset({1})}
+
+
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_chain_whose_middle_cannot_always_be_read(ids: str) -> None:
+    """What is near the first and the third may be taken for neither; the first and the third never for each other."""
+    explored(scenario(ids, CHAIN, probe=False, workers=False, unreadable=frozenset({1})))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
+def test_a_chain_whose_middle_cannot_always_be_read_to_its_end(ids: str) -> None:
+    explored(scenario(ids, CHAIN, probe=False, unreadable=frozenset({1})))
+
+
+@deep
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_two_copies_that_cannot_always_be_read_and_a_crash_anywhere(ids: str) -> None:
+    explored(scenario(ids, PAIR, unreadable=frozenset({0, 1}), crashes=1, ticks=1))
 
 
 @deep

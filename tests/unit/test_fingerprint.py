@@ -4,13 +4,14 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from captions import media
 from captions.fingerprint import (
@@ -120,6 +121,35 @@ def test_the_same_payload_turned_by_exif_is_not_exactly_the_same() -> None:
         exif[0x0112] = 3
         plain, turned = encoded(photo, "JPEG"), encoded(photo, "JPEG", exif=exif)
     assert not set(fingerprint_image(plain).exact) & set(fingerprint_image(turned).exact)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("JPEG", {}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 80}),
+        ("TIFF", {}),
+        ("BMP", {}),
+        ("GIF", {}),
+    ],
+    ids=lambda value: "".join(map(str, value)) if isinstance(value, dict) else value,
+)
+def test_who_shares_an_exact_digest_shares_the_last(name: str, how: dict[str, Any]) -> None:
+    """By the last alone an upload is looked up."""
+    with Image.open(MEDIA / "photos" / "teddy-bear.jpg") as photo:
+        small = photo.convert("RGB").resize((200, 150))
+    exif = Image.Exif()
+    exif[0x010E] = "a teddy bear"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    files = [encoded(small, name, **how, **more) for more in ({}, {"exif": exif}, {"icc_profile": profile})]
+    prints = [fingerprint_image(file).exact for file in files]
+    for digests in prints[1:]:
+        if set(digests) & set(prints[0]):
+            assert digests[-1] == prints[0][-1]
+    if name != "TIFF":  # whose pixels may be stored elsewhere in the file
+        assert prints[0][-1] == prints[1][-1] == prints[2][-1]
 
 
 def test_a_document_packed_anew_without_loss_is_exactly_the_same() -> None:

@@ -50,7 +50,8 @@ class Fingerprint:
     """What an upload is recognised by.
 
     `exact` holds digests, each prefixed by what it is of: "b:" the bytes, "p:" the payload without metadata, "x:" the
-    decoded pixels. `phash` is the 256-bit perceptual hash, 32 bytes, row by row, most significant bit first; `evidence`
+    decoded pixels. Who shares one of them shares the last: the same bytes have the same payload, and that the same
+    pixels. `phash` is the 256-bit perceptual hash, 32 bytes, row by row, most significant bit first; `evidence`
     is what `same_picture` compares. Both are None where only an exact match is safe. `brightened` is a second hash of a
     picture on white ground, by which it is found, and finds others, as by the first.
     """

@@ -159,7 +159,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         image, orientation = _loaded(image, data)
         if sniffed.format == "JPEG" and jpeg_ends.is_cut_short(image, data):
             raise MediaError("truncated", "the JPEG file ends before the whole picture, though with an end marker")
-        lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and b"VP8L" in data[12:64])
+        lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and _keeps_every_pixel(data))
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless and orientation != 1:
             image = image.transpose(_TRANSPOSE[orientation])
@@ -235,6 +235,14 @@ def _chunks(data: bytes, position: int, layout: str, after: int) -> Iterator[tup
             raise IndexError("a chunk ends outside the file")
         yield name, position + 8, position + 8 + size
         position += 8 + size + after + (0 if after else size % 2)
+
+
+def _keeps_every_pixel(webp: bytes) -> bool:
+    """Whether a WebP is a lossless one, wherever among its chunks its pixels stand."""
+    try:
+        return any(name == b"VP8L" for name, _, _ in _chunks(webp, 12, "<4sI", 0))
+    except (struct.error, IndexError):
+        return False
 
 
 def _webp_parts(data: bytes) -> list[memoryview]:

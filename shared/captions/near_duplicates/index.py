@@ -1,17 +1,17 @@
 """The near-duplicate index on DynamoDB, and the driver that takes the claim protocol's steps there.
 
-One table holds three sorts of item:
+One table holds three sorts of item, none of more than a write unit:
 
     pk                       sk                        what
     <scope>#<band or exact>  <claim id>#<edition>      a posting: the perceptual hash, so that most candidates fall
                                                        away without another read
     c#<claim id>             claim                     a claim
-    c#<claim id>             e#<edition>               what two pictures are compared by, kept out of the claim, whose
-                                                       every change would be billed for its size
     c#<claim id>             f#<asset hash>#<seq>      a follower of the claim
 
-A crowded band is billed by the bytes of its postings, so they hold little and name their scope by a digest. Expired
-items stay readable until DynamoDB removes them (up to days later), so every read filters them itself.
+A crowded band is billed by the bytes of its postings, so they hold little and name their scope by a digest. Of an
+upload's exact keys the last is posted alone: each is implied by those before it. Expired items stay readable until
+DynamoDB removes them (up to days later), so every read filters them itself. What two pictures are compared by is not
+stored: it is made of their objects (evidence.py).
 """
 
 import base64
@@ -38,6 +38,8 @@ MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
 MOST_COMPARED = 4
 """Exemplars besides the one that was hit whose evidence is read to see whether they match it."""
+EVIDENCE_AT_ONCE = 4
+"""Threads that make evidence, apart from those that query bands, which would wait behind them."""
 BATCH_WRITE = 25
 BATCH_GET = 100
 
@@ -58,6 +60,7 @@ class Neighbours:
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         on_capped: Callable[[str], None] = lambda posting: None,
+        evidence: Callable[[Claim], bytes | None] = lambda claim: None,
         threads: int = 32,
     ) -> None:
         self._dynamodb = dynamodb
@@ -67,9 +70,12 @@ class Neighbours:
         self._clock = Clock(now=now, queue_lease=queue_lease)
         self._sleep = sleep
         self._on_capped = on_capped
+        self.evidence = evidence
+        """Answers what the picture of a claim is compared by; None where its object cannot be read."""
         self.consult: Callable[[Claim], Mapping[str, Any] | None] = lambda claim: None
         """Answers what a claim's upload was captioned with, from where captions are kept."""
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="bands")
+        self._makers = ThreadPoolExecutor(EVIDENCE_AT_ONCE, thread_name_prefix="evidence")
 
     def find_or_claim(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Outcome:
         """Answer who captions this picture: a ready result, a leader to follow, or this upload itself.
@@ -92,7 +98,7 @@ class Neighbours:
         if not hit.also:
             return []
         others = hit.also[:MOST_COMPARED]
-        evidence = self._evidence(tuple((claim.id, claim.edition) for claim in (hit.claim, *others)))
+        evidence = self._evidence((hit.claim, *others))
         same = self._same(hit.claim, evidence.get(hit.claim.id))
         return [claim for claim in others if same(replace(claim, evidence=evidence.get(claim.id)))]
 
@@ -100,9 +106,10 @@ class Neighbours:
         """Wait for a claim's result; None when it will bring none."""
         return self._run(protocol.follow(claim_id, upload))
 
-    def renew(self, claim_id: str, generation: int, lease_until: float) -> bool:
-        """Extend a leader's lease; False when the leadership was lost."""
-        return self._run(protocol.renew(claim_id, generation, lease_until))
+    def renew(self, claim_id: str, generation: int, lease_until: float, at_least: float | None = None) -> bool:
+        """Extend a leader's lease, unless it holds until `at_least`; False when the leadership was lost."""
+        least = lease_until if at_least is None else at_least
+        return self._run(protocol.renew(claim_id, generation, lease_until, least))
 
     def settle(
         self,
@@ -115,7 +122,7 @@ class Neighbours:
         return self._run(protocol.settle(claim_id, generation, state, outcome))
 
     def retire(self, claim_id: str, generation: int) -> bool:
-        """Take an exemplar out of service, with its caption and thumbnail; False when it is none. Safe to repeat."""
+        """Take an exemplar out of service, with its caption; False when it is none. Safe to repeat."""
         return self._run(protocol.retire(claim_id, generation))
 
     def dismiss(self, claim_id: str, follower: ObjectVersion) -> None:
@@ -179,8 +186,6 @@ class Neighbours:
                 return self._dismiss(step)
             case protocol.Followers():
                 return self._followers(step.claim_id)
-            case protocol.Discard():
-                return self._discard(step)
             case protocol.Consult():
                 return self.consult(step.claim)
             case protocol.Rest():
@@ -225,25 +230,13 @@ class Neighbours:
     def _publish(self, me: Announcement, edition: int) -> None:
         # A posting must outlive the work on its claim, however short exemplars are kept.
         expires_at = int(self._clock.now() + max(self._exemplar_ttl, UNDECIDED_TTL_SECONDS))
-        if me.evidence is not None:
-            # Before the postings: whoever finds a posting must find what to compare by.
-            self._dynamodb.put_item(
-                TableName=self._table,
-                Item={
-                    **_key(me.id, f"e#{edition}"),
-                    **to_item({"data": me.evidence, "expires_at": expires_at}),
-                },
-            )
         self._write(
             {"PutRequest": {"Item": {**key, **to_item({**hashes, "expires_at": expires_at})}}}
             for key, hashes in _posting_items(me, edition)
         )
 
     def _withdraw(self, me: Announcement, edition: int) -> None:
-        keys = [key for key, _ in _posting_items(me, edition)]
-        if me.evidence is not None:
-            keys.append(_key(me.id, f"e#{edition}"))
-        self._write({"DeleteRequest": {"Key": key}} for key in keys)
+        self._write({"DeleteRequest": {"Key": key}} for key, _ in _posting_items(me, edition))
 
     def _write(self, requests: Iterable[dict[str, Any]]) -> None:
         waiting = list(requests)
@@ -292,9 +285,9 @@ class Neighbours:
         found = {item["pk"]["S"]: item for item in self._get(_key(id_, "claim") for id_ in ids)}
         return [_claim(found[pk]) for pk in (f"c#{id_}" for id_ in ids) if pk in found]
 
-    def _evidence(self, of: tuple[tuple[str, int], ...]) -> dict[str, bytes]:
-        items = self._get(_key(id_, f"e#{edition}") for id_, edition in of)
-        return {item["pk"]["S"].removeprefix("c#"): bytes(item["data"]["B"]) for item in items}
+    def _evidence(self, of: tuple[Claim, ...]) -> dict[str, bytes]:
+        made = zip(of, self._makers.map(self.evidence, of), strict=True)
+        return {claim.id: evidence for claim, evidence in made if evidence is not None}
 
     def _get(self, keys: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Read items, strongly consistent, in any order."""
@@ -360,9 +353,6 @@ class Neighbours:
     def _dismiss(self, step: protocol.Dismiss) -> None:
         self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, _follower_sk(step.follower)))
 
-    def _discard(self, step: protocol.Discard) -> None:
-        self._dynamodb.delete_item(TableName=self._table, Key=_key(step.claim_id, f"e#{step.edition}"))
-
     def _followers(self, claim_id: str) -> list[ObjectVersion]:
         pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table,
@@ -379,7 +369,8 @@ class Neighbours:
 
 
 def _exact_keys(me: Announcement) -> list[str]:
-    return [f"{_digest(me.scope)}#{key}" for key in me.exact]
+    """The key that every upload shares which shares any of the exact ones: the last, of what all others imply."""
+    return [f"{_digest(me.scope)}#{key}" for key in me.exact[-1:]]
 
 
 def _band_keys(scope: str, phash: bytes) -> list[str]:

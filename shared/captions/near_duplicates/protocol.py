@@ -15,9 +15,13 @@ read it when it was neither OPEN, LEAD nor READY, or made it so. It can only com
 scans again, and finds the first. This holds however the reads of one scan, or the writes of one publication, are
 spread in time. A picture that another one finds by its probes alone (policy loose) need not find that one in turn:
 the two may then both lead, as they would one after the other; a caption still goes only where the pictures are the
-same. A claim that withdrew takes its postings away, and an exemplar that is retired its evidence. A slow delivery
-may do so when another has already published again; so postings and evidence carry an edition, a claim that leaves
-FOLLOW or DEAD takes a new one, and only the edition that was withdrawn is removed.
+same. A claim that withdrew takes its postings away. A slow delivery may do so when another has already published
+again; so postings carry an edition, a claim that leaves FOLLOW takes a new one, and only the edition that was
+withdrawn is removed.
+
+Two near pictures are told to be the same by evidence, which is made of their objects. An object is there before its
+claim, and may be gone or unreadable at any time after. A claim without evidence matches nothing but by an exact key:
+its picture may be paid for again, and is never confused with another.
 
 The protocol is written as generators that yield one step at a time and are sent its answer, so that a test can run the
 very same code through every interleaving and a crash after every step.
@@ -76,7 +80,7 @@ class Claim:
     expires_at: float
     upload: ObjectVersion
     edition: int = 1
-    """Which edition of its postings and evidence counts; one that withdrew or was retired returns with a new one."""
+    """Which edition of its postings counts; a claim that withdrew them returns with a new one."""
     exact: tuple[str, ...] = ()
     phash: bytes | None = None
     brightened: bytes | None = None
@@ -108,7 +112,7 @@ class Create:
 
 @dataclass(frozen=True)
 class Publish:
-    """Write the evidence, then every posting, as one edition; may stop half way in a crash."""
+    """Write every posting, as one edition; may stop half way in a crash."""
 
     announcement: Announcement
     edition: int
@@ -133,9 +137,9 @@ class Read:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Answer the evidence of the given claims' editions by claim id, leaving out what is not there."""
+    """Answer the evidence of the given claims by claim id, leaving out those whose object cannot be read (any more)."""
 
-    of: tuple[tuple[str, int], ...]
+    of: tuple[Claim, ...]
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Withdraw:
-    """Remove one edition of the postings and evidence of a claim that stood back."""
+    """Remove one edition of the postings of a claim that became a follower."""
 
     announcement: Announcement
     edition: int
@@ -182,14 +186,6 @@ class Followers:
 
 
 @dataclass(frozen=True)
-class Discard:
-    """Remove one edition of a claim's evidence."""
-
-    claim_id: str
-    edition: int
-
-
-@dataclass(frozen=True)
 class Consult:
     """Answer what the upload of a claim was captioned with, if its end is stored; None if it is not."""
 
@@ -203,21 +199,7 @@ class Rest:
     seconds: float
 
 
-Step = (
-    Create
-    | Publish
-    | Scan
-    | Read
-    | Evidence
-    | Move
-    | Withdraw
-    | Enlist
-    | Dismiss
-    | Followers
-    | Discard
-    | Consult
-    | Rest
-)
+Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Dismiss | Followers | Consult | Rest
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------------
@@ -355,9 +337,8 @@ def _open(own: Claim, clock: Clock) -> Generator[Step, Any, Claim | None]:
     else:
         # A new generation, which no late write of the old one can touch.
         generation = own.generation + 1
-        # What was withdrawn or discarded may be removed once more by a slow delivery: what is published now is another
-        # edition, which that cannot touch.
-        edition = generation if own.state in ("FOLLOW", "DEAD") else own.edition
+        # What was withdrawn may be removed once more by a slow delivery, which cannot touch another edition.
+        edition = generation if own.state == "FOLLOW" else own.edition
     if not (yield Move(own, "OPEN", generation, lease, edition)):
         return None
     return replace(own, state="OPEN", generation=generation, lease_until=lease, edition=edition)
@@ -371,8 +352,7 @@ def _live(claim: Claim, clock: Clock) -> bool:
 def _twins(me: Announcement, ids: frozenset[str], same: Same, clock: Clock) -> Generator[Step, Any, list[Claim]]:
     """Of the claims found, those that are live and stand for the announced picture.
 
-    Evidence is some kilobytes, so it is read for those alone that nothing else has decided. Where it is missing, its
-    edition is not published yet, or withdrawn since the claim was read: either way its owner will scan anew.
+    Evidence takes a read and a decoding of the object, so it is made for those alone that nothing else has decided.
     """
     if not ids:
         return []
@@ -381,7 +361,7 @@ def _twins(me: Announcement, ids: frozenset[str], same: Same, clock: Clock) -> G
     twins = {claim.id for claim in live if not set(me.exact).isdisjoint(claim.exact)}
     unsure = [claim for claim in live if claim.id not in twins]
     if unsure and me.evidence is not None:
-        evidence: Mapping[str, bytes] = yield Evidence(tuple((claim.id, claim.edition) for claim in unsure))
+        evidence: Mapping[str, bytes] = yield Evidence(tuple(unsure))
         twins |= {
             claim.id for claim in unsure if claim.id in evidence and same(replace(claim, evidence=evidence[claim.id]))
         }
@@ -424,7 +404,7 @@ def _demote(me: Announcement, rivals: list[Claim], clock: Clock) -> Generator[St
     """
     remaining = []
     for claim in rivals:
-        # Only a leader may have been written down by its record, and be retired: it returns with a new edition.
+        # A leader that is taken for dead ends as one that gave up.
         ended: ClaimState = "YIELD" if claim.state == "OPEN" else "DEAD"
         if claim.lease_until > clock.now() or not (yield _move(claim, ended, 0.0)):
             remaining.append(claim)
@@ -475,17 +455,19 @@ def settle(
     return followers
 
 
-def renew(id_: str, generation: int, lease_until: float) -> Generator[Step, Any, bool]:
-    """Extend a leader's lease; False when the leadership was lost."""
+def renew(id_: str, generation: int, lease_until: float, at_least: float) -> Generator[Step, Any, bool]:
+    """Extend a leader's lease unless it holds until `at_least` as it is; False when the leadership was lost."""
     claims: list[Claim] = yield Read((id_,))
     if not claims or claims[0].generation != generation or claims[0].state != "LEAD":
         return False
+    if claims[0].lease_until >= at_least:
+        return True
     moved: bool = yield _move(claims[0], "LEAD", lease_until)
     return moved
 
 
 def retire(id_: str, generation: int) -> Generator[Step, Any, bool]:
-    """Take an exemplar out of service, with its caption and its thumbnail; False when it is none (any more).
+    """Take an exemplar out of service, with its caption; False when it is none (any more).
 
     Its postings stay until they expire: they hold nothing but a hash, and lead to a claim that is dead.
     """
@@ -493,7 +475,4 @@ def retire(id_: str, generation: int) -> Generator[Step, Any, bool]:
     if not claims or claims[0].generation != generation or claims[0].state not in ("READY", "DEAD"):
         return False
     (exemplar,) = claims
-    if exemplar.state == "READY" and not (yield _move(exemplar, "DEAD", 0.0)):
-        return False
-    yield Discard(id_, exemplar.edition)
-    return True
+    return exemplar.state == "DEAD" or (yield _move(exemplar, "DEAD", 0.0))

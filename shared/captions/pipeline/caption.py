@@ -207,9 +207,8 @@ class Worker:
                 return "deferred"
             case Begun(record):
                 telemetry.observe("QueueAge", max(0.0, self.now() - job.queued_at) * 1000)
-        if not await asyncio.to_thread(
-            self.neighbours.renew, job.claim.id, job.claim.generation, max(lease_until, self._queue_lease())
-        ):
+        renewed = max(lease_until, self._queue_lease())
+        if not await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, renewed, lease_until):
             # A twin took this upload for dead and leads now: find out what to do by going through dedupe again.
             due = self.now() + self.settings.sweep_after_seconds
             await self._release(job, lease_until, due=due, attempts=record.attempts)

@@ -7,7 +7,7 @@ followers' keys come from the event itself, so that a repetition finds what the 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from threading import TIMEOUT_MAX, BoundedSemaphore
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from captions.config.policy import Policy
 from captions.fingerprint import HASH_VERSION, Fingerprint, fingerprint_audio, fingerprint_image
 from captions.near_duplicates import Claim, Contended, Follow, Hit, Lead, Neighbours, Splits
 from captions.near_duplicates import Outcome as Answer
+from captions.near_duplicates.evidence import ObjectEvidence
 from captions.near_duplicates.protocol import claim_id
 from captions.picture_class import Looks, classify
 from captions.pipeline.publish import Asked, HandOver, Outcome
@@ -39,6 +40,8 @@ SNIFFED_BYTES = 65_536
 
 LEAST_SECONDS = 20.0
 """With less time left, an upload is not started: reading, decoding and claiming it may take that long."""
+FREE_WITHIN_SECONDS = 20.0
+"""How long an upload that was decoded waits for a decoder once more, to compare itself with another picture."""
 MOST_RETIRED = 20
 """Exemplars with an outdated answer that one upload takes out of the index before it goes back to its queue."""
 
@@ -71,7 +74,10 @@ class Intake:
         self._handover = HandOver(
             self.records, self.neighbours, self.queues, self.notifier, self.settings.uploads_queue_url, self.now
         )
-        self.neighbours.consult = self._stored_end
+        self._evidence = ObjectEvidence(
+            self.objects, _limits(self.settings), lambda: _soon(self._decoders), lambda: _soon(self._one_large)
+        )
+        self.neighbours.consult, self.neighbours.evidence = self._stored_end, self._evidence
 
     @property
     def policy(self) -> Policy:
@@ -247,6 +253,7 @@ class Intake:
             return self._spoken(record, words, target.task.name, content, found)
         if target.task.exact_only:
             fingerprint = Fingerprint(exact=fingerprint.exact)
+        self._evidence.remember(fingerprint)
         if record.recaption is not None and record.claim is not None:
             # Its answer is to be replaced; whoever copied it keeps it.
             self.neighbours.retire(record.claim.id, record.claim.generation)
@@ -337,12 +344,7 @@ class Intake:
         self, upload: ObjectVersion, rules: Policy, until: float
     ) -> tuple[media.Sniffed, Fingerprint, Looks | None, Fetched]:
         """Read and decode the object; raises MediaError for what will never be captioned."""
-        limits = media.Limits(
-            image_bytes=self.settings.max_image_bytes,
-            image_pixels=self.settings.max_image_pixels,
-            audio_bytes=self.settings.max_audio_bytes,
-            video_bytes=self.settings.max_video_bytes,
-        )
+        limits = _limits(self.settings)
         replicas = self.settings.replica_handling == "caption"
         nothing = Fingerprint(exact=(), phash=None, evidence=None)
         if upload.size > max(limits.image_bytes, limits.audio_bytes, limits.video_bytes):
@@ -455,6 +457,20 @@ def _held(places: BoundedSemaphore, until: float) -> Iterator[None]:
         yield
     finally:
         places.release()
+
+
+def _limits(settings: IntakeSettings) -> media.Limits:
+    return media.Limits(
+        image_bytes=settings.max_image_bytes,
+        image_pixels=settings.max_image_pixels,
+        audio_bytes=settings.max_audio_bytes,
+        video_bytes=settings.max_video_bytes,
+    )
+
+
+def _soon(places: BoundedSemaphore) -> AbstractContextManager[None]:
+    """Hold one of the places; raises NotStartedError where none gets free for longer than a decoding takes."""
+    return _held(places, time.monotonic() + LEAST_SECONDS + FREE_WITHIN_SECONDS)
 
 
 def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
