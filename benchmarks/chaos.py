@@ -43,9 +43,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pipeline import FORMS, collages, encoded, sources
 
 from captions.records.record import Record
+from captions.records.spending import spending
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.aws.faults import AwsFault, AwsFaults
-from captions_cli.spending import spending
 
 ROOT = Path(__file__).parents[1]
 CHAIN = ("GLM-4-Plus", "GPT-4o", "Qwen/Qwen3-VL-32B-Instruct")

@@ -22,6 +22,7 @@ from captions.gateway.catalogue import Catalogue
 from captions.queues import Queues, Revisit
 from captions.records.attempts import calls
 from captions.records.record import Record
+from captions.records.spending import Spending, spending
 from captions.records.table import Records
 from captions.routing import routes
 from captions.routing.routes import Chains
@@ -29,7 +30,6 @@ from captions.tasks import TASKS, Ask
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion
 from captions_cli.policies import PICTURE_TOKENS, estimate
-from captions_cli.spending import Spending, spending
 from captions_cli.stack import Stack
 
 Mode = Literal["missing", "stale", "force"]

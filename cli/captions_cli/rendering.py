@@ -15,9 +15,9 @@ from rich.text import Text
 from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
 from captions.records.record import Record
+from captions.records.spending import Spending
 from captions_cli.catalogue_comparison import Comparison
 from captions_cli.printable import printable, printable_json
-from captions_cli.spending import Spending
 from captions_cli.uploading import NotSent, Planned, Sent
 from captions_cli.watching import SeenUpload
 

@@ -14,9 +14,9 @@ from captions.config.policy import load
 from captions.gateway import Gateway
 from captions.queues import Revisit
 from captions.records.record import Record
+from captions.records.spending import spending
 from captions.records.table import MAX_DRAFT_BYTES, Records
 from captions.uploads.version import ObjectVersion
-from captions_cli.spending import spending
 from support.worker import Workshop
 
 CHEAP, BETTER = "GLM-4-Plus", "GPT-4o"

@@ -10,7 +10,7 @@ from captions.cost import Cost
 from captions.gateway.catalogue import load as catalogue
 from captions.queues import Revisit
 from captions.records.record import Record
-from captions_cli.spending import spending
+from captions.records.spending import spending
 from support.worker import Workshop
 
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"

@@ -20,8 +20,8 @@ from captions.queues import Revisit
 from captions.records.attempts import calls, kept
 from captions.records.record import MAX_RESULT_BYTES, Draft, Provenance, Record, Result, fitted
 from captions.records.reviews import Reviews
+from captions.records.spending import spending
 from captions.records.table import MAX_DRAFT_BYTES, Begun
-from captions_cli.spending import spending
 from support.worker import Workshop
 
 EASY, HARD = "GLM-4.5V", "Qwen/Qwen3-VL-32B-Instruct"

@@ -13,8 +13,8 @@ from captions.gateway.catalogue import load
 from captions.media import decoder, recordings
 from captions.queues import Job
 from captions.records.record import Record
+from captions.records.spending import spending
 from captions_cli.local.model_endpoint import LocalEndpoint
-from captions_cli.spending import spending
 from captions_cli.subtitles import Cue, webvtt
 from support.pipeline import Aws, Dedupe
 from support.recordings import (

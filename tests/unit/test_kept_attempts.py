@@ -22,7 +22,7 @@ from captions.records.attempts import (
     paid,
 )
 from captions.records.record import Provenance, Record
-from captions_cli.spending import spending
+from captions.records.spending import spending
 
 
 def attempt(number: int, *, model: str = "GPT-4o", cost: str | None = "0.00123", **changes: Any) -> dict[str, Any]:

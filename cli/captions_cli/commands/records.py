@@ -83,8 +83,8 @@ def costs(
     at_most: Annotated[int, typer.Option(min=1, help="Records read at most.")] = 100_000,
 ) -> None:
     """Show what the models cost and what the cache saved; unknown costs are counted, never taken for zero."""
+    from captions.records.spending import spending
     from captions_cli import listing, rendering
-    from captions_cli.spending import spending
 
     given: Globals = ctx.obj
     stack = given.stack()
