@@ -1,0 +1,362 @@
+"""Pages of records for people: newest first, least certain first, by category, or drawn at random.
+
+A page reads a bounded number of index entries and records, however many there are: where a filter lets few through, it
+ends early, and its position tells where the next one goes on. The index is eventually consistent, and so are the reads;
+what a record says counts, not the entry that led to it.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import groupby, islice
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from captions import telemetry
+from captions.records import attention
+from captions.records.record import PENDING, SHARDS, Record, State
+
+MOST_ENTRIES = 2_000
+"""Index entries looked at for one page: 2,000 of some 200 bytes are 50 read units."""
+MOST_READ = 300
+"""Records read for one page."""
+MOST_STAGES = 32
+"""Days, or other sets of partitions, looked into for one page."""
+MOST_AHEAD = 8
+"""Stages asked for at once."""
+COUNTED_PAGES = 2
+"""Pages of 1 MB read of a partition to count what stands in it: some ten thousand entries."""
+READ_AT_ONCE = 100
+"""The most that BatchGetItem takes."""
+
+Order = Literal["newest", "confidence", "category"]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a record must be to be shown; what is not given is not asked."""
+
+    prefixes: tuple[str, ...] = ("",)
+    """Beginnings of `bucket/key`, of which one must fit."""
+    states: frozenset[State] = frozenset()
+    """Empty: every state but `deleted`."""
+    kind: str | None = None
+    category: str | None = None
+    model: str | None = None
+    task: str | None = None
+    reviewed: bool | None = None
+    most_confidence: float | None = None
+    words: str = ""
+    """In the key, the text or the tags, in any case of letters."""
+
+    def names(self, asset: str) -> bool:
+        """Tell whether an asset may be shown by its name alone, before anything is read of it."""
+        return asset.startswith(self.prefixes)
+
+    def show(self, record: Record) -> bool:
+        """Tell whether a record is to be shown."""
+        provenance, result = record.provenance, record.result
+        if not self.names(record.asset) or record.state not in (self.states or _LIVING):
+            return False
+        if self.reviewed is not None and record.reviewed != self.reviewed:
+            return False
+        if self.most_confidence is not None:
+            confidence = result.confidence if result is not None else None
+            if result is None or (confidence or 0.0) > self.most_confidence:
+                return False
+        asked = (
+            (self.kind, record.kind),
+            (self.category, provenance.category if provenance else None),
+            (self.model, provenance.model if provenance else None),
+            (self.task, result.task if result else None),
+        )
+        if any(wanted is not None and wanted != actual for wanted, actual in asked):
+            return False
+        if not self.words:
+            return True
+        told = (record.key, result.text, *result.tags) if result else (record.key,)
+        return self.words.casefold() in "\n".join(told).casefold()
+
+
+_LIVING: frozenset[State] = frozenset({*PENDING, "captioned", "rejected", "blocked", "failed"})
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a page ended: the stage, and the last entry that was looked at in it (empty: none)."""
+
+    stage: int
+    at: str = ""
+    asset: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some records in order, and where the next page begins; None: there is no more."""
+
+    records: tuple[Record, ...]
+    next: Position | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Partitions of one index that are read as one list."""
+
+    index: Literal["activity", "attention"]
+    partitions: tuple[str, ...]
+    newest_first: bool
+
+    @property
+    def ranked_by(self) -> str:
+        """The index's sort key."""
+        return "activity_at" if self.index == "activity" else "attention_rank"
+
+
+def stages(order: Order, filters: Filters, *, today: date, days: int) -> tuple[Stage, ...]:
+    """Return what is read for a list, in order: the days back from `today` (UTC), or the partitions of what waits."""
+    if order != "newest":
+        groups = (filters.category,) if filters.category in attention.GROUPS else attention.GROUPS
+        each = tuple(attention.partitions(f"unreviewed#{group}") for group in groups)
+        joined = (tuple(one for group in each for one in group),)
+        return tuple(
+            Stage("attention", names, newest_first=False) for names in (each if order == "category" else joined)
+        )
+    if filters.states and filters.states <= set(attention.ENDED_WITHOUT):
+        names = tuple(one for state in sorted(filters.states) for one in attention.partitions(state))
+        return (Stage("attention", names, newest_first=True),)
+    found: list[Stage] = []
+    states = filters.states or _LIVING
+    if states & set(PENDING):
+        found.append(_activity("pending"))
+    if states - set(PENDING):
+        # Clocks differ by seconds: what has just ended may already carry tomorrow's date.
+        found += [_activity((today + timedelta(days=1 - back)).isoformat()) for back in range(days + 1)]
+    return tuple(found)
+
+
+def _activity(name: str) -> Stage:
+    return Stage("activity", tuple(f"{name}#{shard}" for shard in range(SHARDS)), newest_first=True)
+
+
+class Listing:
+    """Reads pages of the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
+
+    def __init__(self, dynamodb: Any, table: str, threads: int = 32) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="listing")
+
+    def page(self, order: Sequence[Stage], filters: Filters, *, limit: int, after: Position | None = None) -> Page:
+        """Return up to `limit` records from `after` on."""
+        reading = _Reading(self, order, filters, limit, after or Position(0))
+        return reading.page()
+
+    def since(self, at: str, filters: Filters, *, now: str, limit: int) -> tuple[Record, ...]:
+        """Return up to `limit` records that ended after `at`, oldest first, then those on their way that moved since.
+
+        `at` and `now` are ISO 8601; more than a day between them is not looked into.
+        """
+        day, last = date.fromisoformat(at[:10]), date.fromisoformat(now[:10]) + timedelta(days=1)
+        days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
+        names = [f"{one.isoformat()}#{shard}" for one in reversed(days) for shard in range(SHARDS)]
+        ended = [self._readers.submit(self._query, "activity", name, False, limit, ("> :edge", at)) for name in names]
+        pending = [
+            self._readers.submit(self._query, "activity", f"pending#{shard}", True, limit, None)
+            for shard in range(SHARDS)
+        ]
+        newest = sorted(entry for future in ended for entry in _entries(future.result(), "activity_at"))[:limit]
+        moving = sorted((e for f in pending for e in _entries(f.result(), "activity_at")), reverse=True)[:limit]
+        wanted = dict.fromkeys(asset for _, asset in (*newest, *moving) if filters.names(asset))
+        read = self.read(list(wanted))
+        return tuple(one for one in read if filters.show(one) and (one.terminal or one.updated_at > at))
+
+    def count(self, index: str, partitions: Sequence[str], prefixes: Sequence[str]) -> tuple[int, bool]:
+        """Count entries whose names begin so, and say whether all were looked at: COUNTED_PAGES of each partition."""
+        counted = list(self._readers.map(lambda one: self._count(index, one, prefixes), partitions))
+        return sum(number for number, _ in counted), all(whole for _, whole in counted)
+
+    def _count(self, index: str, partition: str, prefixes: Sequence[str]) -> tuple[int, bool]:
+        if not prefixes:
+            return 0, True
+        values = {":partition": {"S": partition}}
+        values |= {f":begin{number}": {"S": prefix} for number, prefix in enumerate(prefixes)}
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "IndexName": index,
+            "KeyConditionExpression": "#partition = :partition",
+            "FilterExpression": " OR ".join(f"begins_with(asset, :begin{number})" for number in range(len(prefixes))),
+            "ExpressionAttributeNames": {"#partition": index},
+            "ExpressionAttributeValues": values,
+            "Select": "COUNT",
+        }
+        number = 0
+        for _ in range(COUNTED_PAGES):
+            answer = self._dynamodb.query(**request)
+            number += answer["Count"]
+            if "LastEvaluatedKey" not in answer:
+                return number, True
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return number, False
+
+    def read(self, assets: Sequence[str]) -> list[Record]:
+        """Return the records of assets that exist, in the order given; eventually consistent."""
+        parts = [assets[start : start + READ_AT_ONCE] for start in range(0, len(assets), READ_AT_ONCE)]
+        read: dict[str, Record] = {}
+        for part in self._readers.map(self._batch, parts):
+            read |= part
+        return [read[asset] for asset in assets if asset in read]
+
+    def _batch(self, assets: Sequence[str]) -> dict[str, Record]:
+        request: dict[str, Any] = {self._table: {"Keys": [{"asset": {"S": asset}} for asset in assets]}}
+        read: dict[str, Record] = {}
+        while request:
+            answer = self._dynamodb.batch_get_item(RequestItems=request)
+            for item in answer["Responses"].get(self._table, []):
+                try:
+                    record = Record.from_item(item)
+                except ValidationError as error:
+                    # One item that something else wrote must not keep all others from being shown.
+                    telemetry.logger().warning("record_unreadable", errors=error.error_count())
+                    continue
+                read[record.asset] = record
+            request = answer.get("UnprocessedKeys") or {}
+        return read
+
+    def _query(
+        self,
+        index: str,
+        partition: str,
+        newest_first: bool,
+        limit: int,
+        edge: tuple[str, str] | None,
+        start: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        names, values = {"#partition": index}, {":partition": {"S": partition}}
+        condition = "#partition = :partition"
+        if edge is not None:
+            names["#rank"] = "activity_at" if index == "activity" else "attention_rank"
+            values[":edge"] = {"S": edge[1]}
+            condition += f" AND #rank {edge[0]}"
+        page: Mapping[str, Any] = self._dynamodb.query(
+            TableName=self._table,
+            IndexName=index,
+            KeyConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=values,
+            ScanIndexForward=not newest_first,
+            Limit=limit,
+            **({"ExclusiveStartKey": start} if start else {}),
+        )
+        return page
+
+    def open(self, stage: Stage, after: Position | None, limit: int) -> "list[Future[Mapping[str, Any]]]":
+        """Ask for the first page of each of a stage's partitions."""
+        edge = None
+        if after is not None and after.at:
+            edge = ("<= :edge" if stage.newest_first else ">= :edge", after.at)
+        return [
+            self._readers.submit(self._query, stage.index, name, stage.newest_first, limit, edge)
+            for name in stage.partitions
+        ]
+
+    def entries(
+        self, stage: Stage, first: "Sequence[Future[Mapping[str, Any]]]", after: Position | None, limit: int
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (rank, asset) of a stage's partitions, merged, from behind `after` on."""
+        edge = None
+        if after is not None and after.at:
+            edge = ("<= :edge" if stage.newest_first else ">= :edge", after.at)
+
+        def shard(name: str, future: "Future[Mapping[str, Any]]") -> Iterator[tuple[str, str]]:
+            page = future.result()
+            while True:
+                yield from _entries(page, stage.ranked_by)
+                if "LastEvaluatedKey" not in page:
+                    return
+                page = self._query(stage.index, name, stage.newest_first, limit, edge, page["LastEvaluatedKey"])
+
+        def ordered(entries: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+            # The index promises no order among entries of the same rank; the merge and the position need one.
+            for _, same in groupby(entries, key=lambda entry: entry[0]):
+                yield from sorted(same, reverse=stage.newest_first)
+
+        shards = [ordered(shard(name, future)) for name, future in zip(stage.partitions, first, strict=True)]
+        merged: Iterable[tuple[str, str]] = heapq.merge(*shards, reverse=stage.newest_first)
+        if after is None or not after.at:
+            yield from merged
+            return
+        behind = (after.at, after.asset)
+        yield from (one for one in merged if (one < behind if stage.newest_first else one > behind))
+
+
+class _Reading:
+    """One page while it is read."""
+
+    def __init__(self, listing: Listing, order: Sequence[Stage], filters: Filters, limit: int, after: Position) -> None:
+        self._listing = listing
+        self._order = order
+        self._filters = filters
+        self._limit = limit
+        self._after = after
+        self._entries_left = MOST_ENTRIES
+        self._reads_left = MOST_READ
+        self._shown: dict[str, Record] = {}
+        # A list begins with what is on its way, tomorrow by other clocks, and today.
+        self._ahead = 3 if not after.stage and not after.at else 1
+        self._opened: dict[int, list[Future[Mapping[str, Any]]]] = {}
+
+    def page(self) -> Page:
+        first = self._after.stage
+        for number in range(first, len(self._order)):
+            if number - first >= MOST_STAGES:
+                return self._ended(Position(number))
+            after = self._after if number == first else None
+            self._open(number)
+            stage = self._order[number]
+            entries = self._listing.entries(stage, self._opened.pop(number), after, self._limit)
+            stopped = self._read(entries, number)
+            if stopped is not None:
+                return self._ended(stopped)
+        return self._ended(None)
+
+    def _open(self, number: int) -> None:
+        """Ask for a stage, and for ever more of those behind it: uploads may be weeks apart."""
+        if number in self._opened:
+            return
+        for one in range(number, min(number + self._ahead, len(self._order))):
+            after = self._after if one == self._after.stage else None
+            self._opened[one] = self._listing.open(self._order[one], after, self._limit)
+        self._ahead = min(2 * self._ahead, MOST_AHEAD)
+
+    def _read(self, entries: Iterator[tuple[str, str]], number: int) -> Position | None:
+        """Read a stage's records; where the page ends within it, its position."""
+        while True:
+            chosen: list[tuple[str, str]] = []
+            last: tuple[str, str] | None = None
+            for last in islice(entries, self._entries_left):
+                self._entries_left -= 1
+                if self._filters.names(last[1]) and last[1] not in self._shown:
+                    chosen.append(last)
+                    if len(chosen) >= min(READ_AT_ONCE, max(self._limit - len(self._shown), 20), self._reads_left):
+                        break
+            read = {record.asset: record for record in self._listing.read([asset for _, asset in chosen])}
+            self._reads_left -= len(chosen)
+            for at, asset in chosen:
+                if asset in read and self._filters.show(read[asset]):
+                    self._shown[asset] = read[asset]
+                    if len(self._shown) == self._limit:
+                        return Position(number, at, asset)
+            if last is None:
+                return None
+            if self._reads_left <= 0 or self._entries_left <= 0:
+                return Position(number, *last)
+
+    def _ended(self, position: Position | None) -> Page:
+        return Page(tuple(self._shown.values()), position)
+
+
+def _entries(page: Mapping[str, Any], rank: str) -> list[tuple[str, str]]:
+    return [(item[rank]["S"], item["asset"]["S"]) for item in page["Items"]]
