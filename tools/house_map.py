@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("batches", "captions")
 SHARED = ("batches", "captions.composition")
 """Modules that import for each function by itself, inside of what that function calls."""
-FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if path.is_dir())
 LAZY = "captions.tasks"
 """The package whose names are looked up in `_WHERE` when they are first used, which no import statement shows."""
 
@@ -60,9 +60,10 @@ def room(module: str) -> str:
 def closure(function: str) -> set[str]:
     """Return the modules that a function's handler imports, directly or through others, now or when it is called."""
     whole = graph()
-    app = ast.parse((ROOT / "functions" / function / "app.py").read_text(encoding="utf-8"))
+    files = sorted((ROOT / "functions" / function).rglob("*.py"))  # a handler, or the API's package
+    own = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
     reached: set[str] = set()
-    waiting = [*_imported(app), *_used_of_shared([app])]
+    waiting = [*(name for each in own for name in _imported(each)), *_used_of_shared(own)]
     while waiting:
         module = waiting.pop()
         if module not in whole.modules or module in reached:

@@ -37,6 +37,14 @@ class LocalState:
     region: str
     bucket: str
     started_at: str
+    api_url: str = ""
+    """Where the API and its console are; empty where there is no stack yet."""
+    api_token: str = ""
+
+    @property
+    def console_url(self) -> str:
+        """The address that lets a browser in; empty where there is none."""
+        return f"{self.api_url}/?token={self.api_token}" if self.api_url else ""
 
 
 def read_local_state(directory: Path) -> LocalState | None:
@@ -47,7 +55,7 @@ def read_local_state(directory: Path) -> LocalState | None:
     path = directory / STATE_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return LocalState(**{name: found[name] for name in LocalState.__dataclass_fields__})
+        return LocalState(**{name: found[name] for name in LocalState.__dataclass_fields__ if name in found})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

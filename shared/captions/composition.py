@@ -51,7 +51,7 @@ def intake() -> Intake:
         queues=Queues(client("sqs")),
         notifier=Notifier(client("events"), settings.event_bus_name),
         splits=Splits(client("dynamodb"), settings.fingerprints_table),
-        policies=_policies(settings.policy_override, from_parameters(language=settings.language)).current,
+        policies=policies(settings.policy_override, from_parameters(language=settings.language)).current,
     )
 
 
@@ -106,13 +106,13 @@ def _overridden(
     )
 
 
-def _catalogues(where: str | None) -> Overridden[Catalogue]:
+def catalogues(where: str | None) -> Overridden[Catalogue]:
     from captions.gateway.catalogue import CatalogueError, load
 
     return _overridden(where, load, CatalogueError, "BrokenModelsOverride", "models_override_unusable")
 
 
-def _policies(
+def policies(
     where: str | None, parameters: Mapping[str, Any], catalogue: Callable[[], Catalogue] | None = None
 ) -> Overridden[Policy]:
     """The policy; where no catalogue is given, the names of its models are left to those who call them."""
@@ -145,9 +145,9 @@ class _Workers:
         from captions.records.reviews import Calibrations
 
         self._settings = settings = WorkerSettings.from_env()
-        self._catalogues = _catalogues(settings.models_override)
+        self._catalogues = catalogues(settings.models_override)
         self._catalogue = self._catalogues.current()
-        self._policies = _policies(settings.policy_override, parameters(settings), self._catalogues.current)
+        self._policies = policies(settings.policy_override, parameters(settings), self._catalogues.current)
         self._limits = self._policies.current().budgets
         self._store = ControlTable(client("dynamodb"), settings.control_table)
         self._breakers = Breakers(store=self._store, observe=_observed)

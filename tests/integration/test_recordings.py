@@ -14,8 +14,8 @@ from captions.media import decoder, recordings
 from captions.queues import Job
 from captions.records.record import Record
 from captions.records.spending import spending
+from captions.subtitles import Cue, webvtt
 from captions_cli.local.model_endpoint import LocalEndpoint
-from captions_cli.subtitles import Cue, webvtt
 from support.pipeline import Aws, Dedupe
 from support.recordings import (
     AUDIO,

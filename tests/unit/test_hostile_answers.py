@@ -10,10 +10,10 @@ from captions.config import policy
 from captions.config.environment import RoutingSettings
 from captions.records.record import Result, fitted
 from captions.routing import routes
+from captions.subtitles import Cue, srt
 from captions.tasks import Ask, Seen, prompt, read, repair
 from captions.tasks.kinds.code import unfenced
 from captions.tasks.languages import spoken
-from captions_cli.subtitles import Cue, srt
 
 SETTINGS = RoutingSettings(
     captions_table="captions",

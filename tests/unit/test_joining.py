@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from captions.inference.merging import MAX_BYTES, joined, within
+from captions.subtitles import Cue, webvtt
 from captions.tasks import Ask, Heard, Output, read
-from captions_cli.subtitles import Cue, webvtt
 
 
 def said(

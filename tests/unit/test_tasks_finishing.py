@@ -2,12 +2,12 @@
 
 import pytest
 
+from captions.subtitles import Cue, srt, webvtt
 from captions.tasks.checks import cut, estimated_tokens, names, repetition
 from captions.tasks.kinds.chart import ChartAnswer, notes, problems, truncated
 from captions.tasks.kinds.code import processed
 from captions.tasks.languages import contradiction, guess, tag
 from captions.tasks.tags import mapped, tidy
-from captions_cli.subtitles import Cue, srt, webvtt
 
 PYTHON = "def f(x):\n    return x + 1"
 

@@ -125,7 +125,7 @@ def _print_state(given: Globals, state: LocalState) -> None:
     url = state.aws_endpoint_url
     env = {**proxy_exception(url), **LOCAL_CREDENTIALS, "AWS_DEFAULT_REGION": state.region}
     if given.json:
-        rendering.print_json({**vars(state), "env": env})
+        rendering.print_json({**vars(state), "console_url": state.console_url, "env": env})
         return
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
     if state.bucket:
@@ -133,6 +133,7 @@ def _print_state(given: Globals, state: LocalState) -> None:
             f"S3 endpoint      {url}",
             f"bucket           {state.bucket}",
             f"model endpoint   {state.model_endpoint_url}",
+            f"console          {state.console_url}",
             "",
             "upload with the AWS CLI:",
             f"  {variables} aws --endpoint-url {url} s3 cp FILE s3://{state.bucket}/",

@@ -60,6 +60,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         maximum_workers=options.maximum_workers,
         visibility_scale=options.visibility_scale,
         endpoint_arguments=("--eyes",) if options.eyes else (),
+        serve_api=True,
     )
     with stack:
         gc.freeze()  # moto's modules need no second look at every collection
@@ -71,6 +72,8 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
             "stack_name": stack.stack_name,
             "region": stack.region,
             "bucket": stack.outputs.get("MediaBucketName", ""),
+            "api_url": stack.api.url if stack.api else "",
+            "api_token": stack.api.token if stack.api else "",
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         state_file = options.state_dir / STATE_FILE
@@ -93,6 +96,7 @@ def _summarise(coverage: Sequence[tuple[str, str, str, str]]) -> None:
 def _write_whole(path: Path, text: str) -> None:
     """Write a file that readers see complete or not at all."""
     draft = path.with_suffix(".tmp")
+    draft.touch(mode=0o600)  # it holds the API's token
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 

@@ -22,6 +22,7 @@ from typing import IO, Any, Self
 from urllib.parse import unquote
 
 from captions_cli import loopback
+from captions_cli.local import web_server
 from captions_cli.local.aws.events import EventRouter, Unreliability, parse_function_name
 from captions_cli.local.aws.limits import ServiceLimits, partition_key
 from captions_cli.local.aws.moto_repairs import MessageMoveTasks, MotoRepairs
@@ -49,6 +50,8 @@ MINIMUM_WORKERS = 8
 # What a function needs of the surroundings to reach a real model endpoint: certificates and proxies.
 _NETWORK_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
 
+_API_BESIDE = ("DedupeFunction", "CaptionFunction")
+
 # moto keeps its state in the process: one stack at a time.
 _process_holds_a_stack = threading.Lock()
 
@@ -62,7 +65,8 @@ class LocalStack:
     `visibility_scale` multiplies the visibility timeout of the queues that functions read, so that what a killed worker
     held comes back sooner. `deliver_twice` and `shuffle` make EventBridge do what it may: deliver every event twice, in
     another order; `clock_skew_s` sets the clock of each worker wrong by up to so many seconds, fast or slow.
-    `interceptors` see every call to the AWS APIs first, and may answer it (`aws_faults`). Usable as a context manager.
+    `interceptors` see every call to the AWS APIs first, and may answer it (`aws_faults`). `serve_api` serves the API,
+    whose address is then `api.url`. Usable as a context manager.
 
     Raises StackError from `start` when the template cannot be brought up, the port is taken, or another stack is up.
     """
@@ -91,6 +95,7 @@ class LocalStack:
         schedules: bool = True,
         endpoint_arguments: Sequence[str] = (),
         interceptors: Sequence[Interceptor] = (),
+        serve_api: bool = False,
     ) -> None:
         self._template = None if template is None else Path(template)
         self.stack_name = stack_name
@@ -113,6 +118,8 @@ class LocalStack:
         self._run_schedules = schedules
         self._endpoint_arguments = list(endpoint_arguments)
         self._interceptors = list(interceptors)
+        self._serve_api = serve_api
+        self.api: web_server.WebServer | None = None
         self._ending = contextlib.ExitStack()
         self._clients: dict[tuple[str, str], Any] = {}
         self._sessions: dict[str, Any] = {}
@@ -325,6 +332,24 @@ class LocalStack:
         self.outputs = dict(translation.outputs)
         for function in early:
             self._sandboxes.wait_warm(function)
+        if self._serve_api:
+            self._start_api()
+
+    def _start_api(self) -> None:
+        """Serve the API on loopback, with what the functions it stands beside are told."""
+        dynamodb, table = self.client("dynamodb"), f"{self.stack_name}-api"
+        dynamodb.create_table(
+            TableName=table,
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        )
+        assert self._sandboxes is not None
+        told = {name: self._sandboxes.environment(self._function(name)[1]) for name in _API_BESIDE}
+        variables = web_server.environment(told, self.outputs, table)
+        self.api = web_server.WebServer(self._python, variables, self.state_dir / "logs", self._bind)
+        self._ending.callback(self.api.stop)
+        self.api.wait()
 
     def _upload_stand_in(self) -> None:
         """Lambda wants an archive to point at; the code itself runs from the source tree."""

@@ -110,3 +110,23 @@ class SweepSettings(Settings):
 
     rule_dead_letter_queue_url: str | None = None
     """Events that EventBridge could not deliver; the sweep puts them back on the uploads queue."""
+
+
+class ApiSettings(WorkerSettings, IntakeSettings):
+    """The API."""
+
+    media_bucket: str
+    api_table: str
+    """Where the API keeps what is its own: thumbnails, marks of who has what open, answers to repeated writes."""
+    api_authorizer: Literal["token", "iam", "cognito"] = "token"
+    """Who says who is calling: API Gateway's authorizer, or, on one machine, the token in the printed URL."""
+    api_token: str | None = None
+    uploads_dead_letter_queue_url: str | None = None
+    image_dead_letter_queue_url: str | None = None
+    audio_dead_letter_queue_url: str | None = None
+    console_dir: str | None = None
+    """Where the built console lies; by default beside the API's package."""
+    stack_name: str | None = None
+    """What the names of the stack's alarms begin with."""
+    aws_endpoint_url: str | None = None
+    """Another endpoint for every AWS service, which browsers must be let to as well."""

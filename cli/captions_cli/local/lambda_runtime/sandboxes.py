@@ -384,11 +384,11 @@ class Sandboxes:
         return False
 
     def _spawn(self, function: Function) -> None:
-        sandbox = Sandbox(function, self._environment(function), self._runtime_address, self.log_file(function))
+        sandbox = Sandbox(function, self.environment(function), self._runtime_address, self.log_file(function))
         self._sandboxes[sandbox.id] = sandbox
         threading.Thread(target=self._watch, args=(sandbox,), name="sandbox-watch", daemon=True).start()
 
-    def _environment(self, function: Function) -> dict[str, str]:
+    def environment(self, function: Function) -> dict[str, str]:
         """The function's own environment and what Lambda itself adds; nothing of the stack's process."""
         environment = dict(function.environment)
         if self._clock_skew_s:

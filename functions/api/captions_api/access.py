@@ -1,0 +1,193 @@
+"""Who is calling, and which keys that caller may see.
+
+Behind API Gateway its authorizer has said who is calling, and Lambda Web Adapter passes that on in a header that it
+sets itself. On one machine the caller has the token that `captions up` printed: in the address first, then as a cookie
+that no other site's page can send, or as a bearer token.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from captions_api.problems import Problem
+
+COOKIE = "captions"
+CLAIM = "custom:prefixes"
+"""The Cognito attribute that limits a person to key prefixes, comma separated. Its owner cannot change it."""
+OPEN_PATHS = frozenset({"/healthz"})
+_CONTEXT_HEADER = "x-amzn-request-context"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_NAME = re.compile(r"[^\x21-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is calling, and the beginnings of the keys they may see; ("",) is every key, () is none."""
+
+    name: str
+    prefixes: tuple[str, ...] = ("",)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a key they may not see."""
+        return "" not in self.prefixes
+
+    def may(self, key: str) -> bool:
+        """Tell whether a key is theirs to see."""
+        return key.startswith(self.prefixes)
+
+
+Authorizer = Callable[[Headers, Scope], Caller]
+"""Says who is calling; raises Problem (401) when nobody is."""
+
+
+class Tokens:
+    """Callers by their tokens."""
+
+    def __init__(self, callers: Mapping[str, Caller]) -> None:
+        self._callers = {token.encode(): caller for token, caller in callers.items()}
+
+    def __call__(self, headers: Headers, scope: Scope) -> Caller:
+        """Return who has the request's token."""
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        token = given.strip() if kind.lower() == "bearer" else cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        caller = self.of(token)
+        if caller is None:
+            raise Problem(
+                401,
+                "no-token",
+                "open the address with the token that `captions up` printed, or send it as a bearer token",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return caller
+
+    def of(self, token: str) -> Caller | None:
+        """Return who has a token."""
+        given = token.encode("utf-8", "surrogateescape")
+        # Each is compared, whichever fits, so that time tells nothing of them.
+        fitting = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, given)]
+        return fitting[0] if fitting else None
+
+
+def gateway_authorizer(rules: Callable[[], Mapping[str, Sequence[str]]]) -> Authorizer:
+    """Take whom API Gateway's authorizer let through; `rules` are the policy's [access], principal to prefixes."""
+
+    def authorize(headers: Headers, scope: Scope) -> Caller:
+        try:
+            context: Any = json.loads(headers.get(_CONTEXT_HEADER, ""))
+            claims = (context.get("authorizer") or {}).get("claims") or {}
+            arn = (context.get("identity") or {}).get("userArn")
+        except (ValueError, AttributeError):
+            claims, arn = {}, None
+        if claims.get("sub"):
+            name, groups = f"cognito:{claims.get('cognito:username') or claims['sub']}", _groups(claims)
+        elif arn:
+            name, groups = str(arn), []
+        else:
+            raise Problem(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
+        if CLAIM in claims:
+            return Caller(name, tuple(one.strip() for one in str(claims[CLAIM]).split(",") if one.strip()))
+        return Caller(name, _prefixes([name, *groups], rules()))
+
+    return authorize
+
+
+def _groups(claims: Mapping[str, Any]) -> list[str]:
+    said = claims.get("cognito:groups") or ()
+    names = said.split(",") if isinstance(said, str) else said
+    return [f"cognito-group:{str(name).strip()}" for name in names]
+
+
+def _prefixes(principals: Sequence[str], rules: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return what the rules let principals see: all where there are no rules, nothing where none names them."""
+    if not rules:
+        return ("",)
+    found: list[str] = []
+    for pattern, prefixes in rules.items():
+        if any(one.startswith(pattern[:-1]) if pattern.endswith("*") else one == pattern for one in principals):
+            found += prefixes
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass
+class Door:
+    """Lets nobody in without an authorizer's word, and, where there are tokens, no page of another site."""
+
+    app: ASGIApp
+    authorizer: Authorizer
+    tokens: Tokens | None = None
+    hosts: frozenset[str] = frozenset()
+    """Where there are tokens: the names, with their ports, that requests may be for. A name that leads to this machine
+    and is another site's (DNS rebinding) is none of them."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Those of every answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its caller in `scope["state"]`, or answer why not."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *self.headers]
+            await send(message)
+
+        await self._let_in(scope, receive, answer)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            if self.tokens is not None:
+                self._own_site(headers, scope)
+                if (entered := self._entered(scope)) is not None:
+                    await entered(scope, receive, send)
+                    return
+            if scope["path"] not in OPEN_PATHS:
+                scope.setdefault("state", {})["caller"] = self.authorizer(headers, scope)
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _own_site(self, headers: Headers, scope: Scope) -> None:
+        if headers.get("host", "").lower() not in self.hosts:
+            raise Problem(403, "wrong-host", "this address is not where the console is served")
+        origin = headers.get("origin")
+        if origin is None:
+            same = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+        else:
+            same = urlsplit(origin).netloc.lower() in self.hosts
+        if not same and (origin is not None or scope["method"] not in _SAFE):
+            raise Problem(403, "wrong-origin", "another site's page may not use the API")
+
+    def _entered(self, scope: Scope) -> RedirectResponse | None:
+        """Take the token out of the address, where it would stay in the history, into a cookie."""
+        if scope["path"] != "/" or scope["method"] != "GET":
+            return None
+        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+        token = query.get("token")
+        if token is None or self.tokens is None:
+            return None
+        if self.tokens.of(token) is None:
+            raise Problem(401, "no-token", "this token is not of the stack that is up now")
+        response = RedirectResponse("/", 303)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/")
+        return response
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Return who the door let in."""
+    caller: Caller = scope["state"]["caller"]
+    return caller

@@ -1,0 +1,136 @@
+"""Errors as `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from captions import telemetry
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+"""What a client is told to wait while an AWS service does not answer."""
+_SHOWN_ERRORS = 20
+_TITLES = {
+    400: "Bad request",
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not there",
+    405: "Method not allowed",
+    409: "Conflict",
+    412: "Changed meanwhile",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Not acceptable",
+    428: "If-Match is needed",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available",
+}
+
+
+class ProblemDetails(BaseModel):
+    """What every error answers with; some have further members."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(
+        description="A name of the problem, for programs: a relative URI.", examples=["/problems/changed"]
+    )
+    title: str
+    status: int
+    detail: str
+
+
+class Problem(Exception):
+    """Ends a request with a problem; `code` becomes its type, `more` its further members."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+        self.more = more
+
+    def response(self) -> JSONResponse:
+        """Return the answer."""
+        body = {
+            "type": f"/problems/{self.code}",
+            "title": _TITLES.get(self.status, "Error"),
+            "status": self.status,
+            "detail": self.detail,
+            **self.more,
+        }
+        return JSONResponse(body, self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+def not_there() -> Problem:
+    """Return the problem of what does not exist, or is none of the caller's business: the same for both."""
+    return Problem(404, "not-there", "there is no such asset")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an application as a problem."""
+
+    @app.exception_handler(Problem)
+    async def _(request: Request, problem: Problem) -> JSONResponse:
+        return problem.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [
+            {"where": ".".join(str(part) for part in one["loc"]), "message": one["msg"]}
+            for one in error.errors()[:_SHOWN_ERRORS]
+        ]
+        first = errors[0] if errors else {"where": "request", "message": "it cannot be read"}
+        detail = f"{first['where']}: {first['message']}"
+        return Problem(422, "invalid", detail, errors=errors).response()
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "no-such-route", 405: "method-not-allowed"}.get(error.status_code, "request")
+        return Problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {})).response()
+
+    @app.exception_handler(BotoCoreError)
+    async def _(request: Request, error: BotoCoreError) -> JSONResponse:
+        return _unavailable(error)
+
+    @app.exception_handler(ClientError)
+    async def _(request: Request, error: ClientError) -> JSONResponse:
+        return _unavailable(error)
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> JSONResponse:
+        telemetry.logger().error("request_failed", exc_info=error, method=request.method)
+        telemetry.count("ApiError")
+        return Problem(500, "internal", "the request could not be handled; it was logged").response()
+
+
+def _unavailable(error: Exception) -> JSONResponse:
+    """What AWS refused or did not answer may be answered at another try; what it said is for the log alone."""
+    telemetry.logger().warning("aws_call_failed", exc_info=error)
+    telemetry.count("ApiUnavailable")
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return Problem(
+        503, "not-available", "a service behind the API did not answer; try again", headers=headers
+    ).response()
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "model": ProblemDetails,
+        "description": _TITLES[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+    }
+    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 428, 503)
+}
+"""What the OpenAPI document says of errors."""

@@ -1,0 +1,262 @@
+"""Lists of assets, one asset, and what a person says about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from captions.config.policy import is_language
+from captions.records.listing import Filters, Position, stages
+from captions.records.record import Record, State
+from captions.records.reviews import MAX_TEXT_BYTES, ChangedMeanwhileError, NotReviewableError
+from captions.subtitles import srt, timed, webvtt
+from captions.timestamps import timestamp
+from captions_api import ids, views
+from captions_api.access import Caller
+from captions_api.dependencies import IfMatch, Stack, Who
+from captions_api.problems import Problem, not_there
+from captions_api.services import Services, changed
+from captions_api.views import Asset, AssetSummary, Comparison, Opened, Original, Shape
+
+router = APIRouter(tags=["assets"])
+
+OVERLAP_SECONDS = 5.0
+"""How far a look at what is new reaches back: the index may show an end a little later than it was written."""
+MOST_PER_PAGE = 200
+
+
+class Assets(Shape):
+    """A page of assets."""
+
+    items: tuple[AssetSummary, ...]
+    cursor: str | None = Field(description="Where the next page begins; null: there is no more. A page may be short.")
+    live: str = Field(description="What `since` takes, to be told what has ended or moved from now on.")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a list is asked for, as one value that its cursor is bound to."""
+
+    caller: Caller
+    order: Literal["newest", "confidence", "category"]
+    filters: Filters
+    days: int
+
+    @property
+    def purpose(self) -> str:
+        told = {**vars(self.filters), "states": sorted(self.filters.states), "order": self.order, "days": self.days}
+        return json.dumps(["assets", self.caller.name, self.caller.prefixes, told], sort_keys=True)
+
+
+def page(stack: Services, asked: _Asked, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
+    """Read a page; raises Problem (400) for a cursor of another list."""
+    today, after = datetime.fromtimestamp(stack.now(), UTC).date(), None
+    if cursor is not None:
+        said = stack.seal.unseal(cursor, asked.purpose)
+        today, after = datetime.fromisoformat(said["today"]).date(), Position(**said["after"])
+    read = stack.listing.page(
+        stages(asked.order, asked.filters, today=today, days=asked.days), asked.filters, limit=limit, after=after
+    )
+    following = None
+    if read.next is not None:
+        following = stack.seal.seal({"today": today.isoformat(), "after": vars(read.next)}, asked.purpose)
+    return list(read.records), following
+
+
+def summaries(stack: Services, records: list[Record]) -> tuple[AssetSummary, ...]:
+    """Show records in a list, with who has them open."""
+    opened = stack.own.opened() if records else {}
+    return tuple(views.summary(record, opened.get(record.asset)) for record in records)
+
+
+def prefixes(stack: Services, caller: Caller, asked: str) -> tuple[str, ...]:
+    """Return the beginnings of `bucket/key` that a caller may see of those they ask for; () is nothing."""
+    wanted = f"{stack.bucket}/{asked}"
+    own = stack.prefixes(caller)
+    return (wanted,) if wanted.startswith(own) else tuple(one for one in own if one.startswith(wanted))
+
+
+@router.get("/assets", summary="List assets")
+def list_assets(
+    stack: Stack,
+    who: Who,
+    state: Annotated[list[State] | None, Query(description="Of these states; without it of all but deleted.")] = None,
+    prefix: Annotated[str, Query(max_length=1_024, description="What the key begins with.")] = "",
+    kind: Annotated[str | None, Query(max_length=40)] = None,
+    category: Annotated[str | None, Query(max_length=40)] = None,
+    model: Annotated[str | None, Query(max_length=200)] = None,
+    task: Annotated[str | None, Query(max_length=40)] = None,
+    reviewed: Annotated[bool | None, Query(description="Whether a person has judged it.")] = None,
+    max_confidence: Annotated[float | None, Query(ge=0, le=1)] = None,
+    q: Annotated[str, Query(max_length=200, description="In the key, the text or the tags.")] = "",
+    order: Annotated[
+        Literal["newest", "confidence"],
+        Query(description="`confidence`: what nobody has judged, the least certain first."),
+    ] = "newest",
+    days: Annotated[int, Query(ge=1, le=3_650, description="How many days back to look.")] = 365,
+    limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 50,
+    cursor: Annotated[str | None, Query(max_length=4_000)] = None,
+    since: Annotated[str | None, Query(max_length=4_000, description="A list's `live`.")] = None,
+) -> Assets:
+    """Return a page of assets, newest first, or what has happened since an earlier look."""
+    filters = Filters(
+        prefixes=prefixes(stack, who, prefix),
+        states=frozenset(state or ()),
+        kind=kind,
+        category=category,
+        model=model,
+        task=task,
+        reviewed=False if order == "confidence" else reviewed,
+        most_confidence=max_confidence,
+        words=q,
+    )
+    now = stack.now()
+    live = stack.seal.seal(timestamp(now - OVERLAP_SECONDS), f"live {who.name}")
+    if not filters.prefixes:
+        return Assets(items=(), cursor=None, live=live)
+    if since is not None:
+        begun: str = stack.seal.unseal(since, f"live {who.name}")
+        news = list(stack.listing.since(begun, filters, now=timestamp(now), limit=limit))
+        return Assets(items=summaries(stack, news), cursor=None, live=live)
+    records, following = page(stack, _Asked(who, order, filters, days), limit, cursor)
+    return Assets(items=summaries(stack, records), cursor=following, live=live)
+
+
+def shown(stack: Services, caller: Caller, record: Record, response: Response) -> Asset:
+    """Show an asset in full, with its etag."""
+    response.headers["ETag"] = views.etag_of(record)
+    response.headers["Cache-Control"] = "no-store"
+    return views.asset(
+        record,
+        opened=stack.own.opened().get(record.asset),
+        media_url=stack.link(record),
+        copied_from=_original(stack, caller, record),
+    )
+
+
+def _original(stack: Services, caller: Caller, record: Record) -> Original | None:
+    source = record.provenance.copied_from if record.provenance is not None and record.source == "cache" else None
+    if source is None or not source.startswith(stack.prefixes(caller)):
+        return None
+    original = stack.records.get(source)
+    comparison = None
+    if original is not None:
+        same = set(original.content) & set(record.content)
+        if original.etag and original.etag == record.etag and original.size == record.size:
+            comparison = Comparison(kind="same_bytes", why="the files are the same, byte for byte")
+        elif same:
+            comparison = Comparison(kind="same_content", why="the content is the same, in another file")
+        else:
+            comparison = Comparison(kind="near", why="the pictures look the same in every part that is compared")
+    return Original(
+        id=ids.id_of(source),
+        key=source.partition("/")[2],
+        thumbnail=views.thumbnail_of(original) if original is not None else None,
+        comparison=comparison,
+    )
+
+
+@router.get("/assets/{id}", summary="Read one asset")
+def get_asset(stack: Stack, who: Who, id: str, response: Response) -> Asset:
+    """Return everything known about an asset."""
+    return shown(stack, who, stack.record(who, id), response)
+
+
+class Words(BaseModel):
+    """A person's words in a caption's place."""
+
+    text: str = Field(min_length=1, max_length=MAX_TEXT_BYTES)
+    language: str | None = Field(None, max_length=80, description="A BCP 47 tag; without it that of the caption.")
+
+
+def _judged(stack: Services, caller: Caller, record: Record, judge: Callable[[], Record], response: Response) -> Asset:
+    """Store a verdict and tell the bus of it; raises Problem (409, 412)."""
+    try:
+        judged = judge()
+    except NotReviewableError as error:
+        raise Problem(409, "not-reviewable", str(error)) from error
+    except ChangedMeanwhileError as error:
+        current = stack.records.get(record.asset)
+        raise changed(views.etag_of(current) if current is not None else "") from error
+    if judged.reviewed:
+        stack.notifier.reviewed(judged)
+    else:
+        stack.notifier.undone(judged)
+    return shown(stack, caller, judged, response)
+
+
+@router.patch("/assets/{id}", summary="Write a caption in place of the model's")
+def edit_asset(stack: Stack, who: Who, id: str, words: Words, response: Response, if_match: IfMatch = None) -> Asset:
+    """Put a person's words in a caption's place; no model ever overwrites them."""
+    record = stack.matched(who, id, if_match)
+    if words.language is not None and not is_language(words.language):
+        raise Problem(422, "invalid", "language: it is no BCP 47 language tag")
+    text = words.text.encode("utf-8", "replace").decode()
+
+    def judge() -> Record:
+        return stack.reviews.edit(record, text, language=words.language, now=stack.now())
+
+    return _judged(stack, who, record, judge, response)
+
+
+@router.post("/assets/{id}/accept", summary="Find a caption right")
+def accept_asset(stack: Stack, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
+    """Note that a person finds a model's caption right."""
+    record = stack.matched(who, id, if_match)
+    return _judged(stack, who, record, lambda: stack.reviews.accept(record, now=stack.now()), response)
+
+
+@router.post("/assets/{id}/undo", summary="Take a verdict back")
+def undo_asset(stack: Stack, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
+    """Take a person's verdict back: the model's words stand again, and nobody has judged them."""
+    record = stack.matched(who, id, if_match)
+    return _judged(stack, who, record, lambda: stack.reviews.undo(record, now=stack.now()), response)
+
+
+@router.post("/assets/{id}/open", summary="Mark as open in review")
+def open_asset(stack: Stack, who: Who, id: str) -> Opened:
+    """Note that the caller has an asset open, for two minutes; answers who has it, if that is another."""
+    return stack.own.open(stack.record(who, id).asset, who.name)
+
+
+@router.post("/assets/{id}/close", status_code=204, summary="Mark as closed")
+def close_asset(stack: Stack, who: Who, id: str) -> None:
+    """Note that the caller has closed an asset."""
+    stack.own.close(stack.record(who, id).asset, who.name)
+
+
+@router.get(
+    "/assets/{id}/tracks/captions.{form}",
+    response_class=Response,
+    responses={200: {"content": {"text/vtt": {}, "application/x-subrip": {}}}},
+    summary="Read a recording's subtitles",
+)
+def get_track(stack: Stack, who: Who, id: str, form: Literal["vtt", "srt"]) -> Response:
+    """Return a transcript as WebVTT or SubRip."""
+    record = stack.record(who, id)
+    cues = timed(record.result.data) if record.result is not None else []
+    if not cues:
+        raise not_there()
+    text, media_type = (webvtt(cues), "text/vtt") if form == "vtt" else (srt(cues), "application/x-subrip")
+    return Response(text, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
+
+
+@router.get(
+    "/assets/{id}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": {"image/webp": {}}}},
+    summary="See a small picture",
+)
+def get_thumbnail(stack: Stack, who: Who, id: str) -> Response:
+    """Return a small picture of a picture; made when it is first asked for."""
+    from captions_api.thumbnails import thumbnail
+
+    picture = thumbnail(stack, stack.record(who, id))
+    headers = {"Cache-Control": "private, max-age=604800, immutable"}
+    return Response(picture, media_type="image/webp", headers=headers)

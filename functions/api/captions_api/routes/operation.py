@@ -1,0 +1,283 @@
+"""How the stack is: queues, circuits, budgets, alarms, models, costs and what people make of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from captions.records import attention
+from captions.records.listing import Filters, stages
+from captions.records.record import Record
+from captions.records.spending import By, Spending, spending
+from captions_api.dependencies import Stack, Who
+from captions_api.services import Services
+from captions_api.views import Money, Shape
+
+router = APIRouter(tags=["operation"])
+
+MOST_RECORDS = 5_000
+"""Records that one look at costs reads at the most, the newest first."""
+_QUEUES = {
+    "uploads": "uploads_queue_url",
+    "image": "image_queue_url",
+    "audio": "audio_queue_url",
+    "uploads_dead": "uploads_dead_letter_queue_url",
+    "image_dead": "image_dead_letter_queue_url",
+    "audio_dead": "audio_dead_letter_queue_url",
+}
+_DEPTHS = {
+    "visible": "ApproximateNumberOfMessages",
+    "in_flight": "ApproximateNumberOfMessagesNotVisible",
+    "delayed": "ApproximateNumberOfMessagesDelayed",
+}
+
+
+class Queue(Shape):
+    """Messages of a queue, about."""
+
+    name: str
+    dead_letters: bool
+    visible: int
+    in_flight: int
+    delayed: int
+
+
+class Circuit(Shape):
+    """A model or an endpoint that is left alone for a while."""
+
+    name: str
+    reason: str
+    open_until: str
+    level: int
+
+
+class Budget(Shape):
+    """What may be spent in a day (UTC), and what has been."""
+
+    scope: str = Field(description="A key prefix, or * for everything.")
+    limit: str
+    spent: str
+
+
+class Alarm(Shape):
+    """An alarm that rings."""
+
+    name: str
+    since: str | None
+    reason: str
+
+
+class Status(Shape):
+    """How the stack is; what is about all uploads is left out (null) for callers of some prefixes."""
+
+    queues: tuple[Queue, ...] | None
+    circuits: tuple[Circuit, ...]
+    budgets: tuple[Budget, ...]
+    alarms: tuple[Alarm, ...] | None
+    states: dict[str, int] = Field(description="Uploads by state: on their way, ended without a caption, unreviewed.")
+    states_complete: bool = Field(description="Whether all of them were counted.")
+
+
+@router.get("/status", summary="See how the stack is")
+def status(stack: Stack, who: Who) -> Status:
+    """Return queues, circuits, budgets, alarms and uploads by state."""
+    prefixes = stack.prefixes(who)
+    states, complete = {}, True
+    partitions = {
+        "on_their_way": ("activity", tuple(f"pending#{shard}" for shard in range(8))),
+        **{state: ("attention", attention.partitions(state)) for state in attention.ENDED_WITHOUT},
+        "unreviewed": (
+            "attention",
+            tuple(one for group in attention.GROUPS for one in attention.partitions(f"unreviewed#{group}")),
+        ),
+    }
+    for name, (index, names) in partitions.items():
+        states[name], whole = stack.listing.count(index, names, prefixes)
+        complete = complete and whole
+    return Status(
+        queues=None if who.limited else tuple(_queues(stack)),
+        circuits=tuple(_circuits(stack)),
+        budgets=tuple(one for one in _budgets(stack) if not who.limited or who.may(one.scope)),
+        alarms=None if who.limited else _alarms(stack),
+        states=states,
+        states_complete=complete,
+    )
+
+
+def _queues(stack: Services) -> Iterator[Queue]:
+    for name, setting in _QUEUES.items():
+        if (url := getattr(stack.settings, setting)) is None:
+            continue
+        answer = stack.clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=list(_DEPTHS.values()))
+        depths = {depth: int(answer["Attributes"][attribute]) for depth, attribute in _DEPTHS.items()}
+        yield Queue(name=name.removesuffix("_dead"), dead_letters=name.endswith("_dead"), **depths)
+
+
+def _circuits(stack: Services) -> Iterator[Circuit]:
+    from captions.gateway import ControlTable
+
+    for one in ControlTable(stack.clients("dynamodb"), stack.settings.control_table).read():
+        if one.open_until > stack.now():
+            until = datetime.fromtimestamp(one.open_until, UTC).isoformat(timespec="seconds")
+            yield Circuit(name=one.circuit, reason=one.reason, open_until=until, level=one.level)
+
+
+def _budgets(stack: Services) -> Iterator[Budget]:
+    from captions import control_table
+
+    limits = {**({control_table.EVERYTHING: daily} if (daily := stack.policy.budgets.daily) is not None else {})}
+    limits |= stack.policy.budgets.prefixes
+    day = datetime.fromtimestamp(stack.now(), UTC).date().isoformat()
+    for scope, limit in limits.items():
+        key = control_table.budget(scope, day)
+        answer = stack.clients("dynamodb").query(
+            TableName=stack.settings.control_table,
+            KeyConditionExpression="pk = :pk AND sk = :sk",
+            ExpressionAttributeValues={":pk": key["pk"], ":sk": key["sk"]},
+        )
+        spent = Decimal(answer["Items"][0].get("dollars", {"N": "0"})["N"]) if answer["Items"] else Decimal(0)
+        yield Budget(scope=scope, limit=format(limit, "f"), spent=format(spent, "f"))
+
+
+def _alarms(stack: Services) -> tuple[Alarm, ...] | None:
+    if stack.settings.stack_name is None:
+        return None
+    answer = stack.clients("cloudwatch").describe_alarms(
+        AlarmNamePrefix=f"{stack.settings.stack_name}-",
+        AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+        StateValue="ALARM",
+        MaxRecords=100,
+    )
+    ringing = [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
+    return tuple(
+        Alarm(
+            name=one["AlarmName"],
+            since=one["StateUpdatedTimestamp"].isoformat() if "StateUpdatedTimestamp" in one else None,
+            reason=str(one.get("StateReason", ""))[:500],
+        )
+        for one in ringing
+    )
+
+
+class ModelEntry(Shape):
+    """A model of the catalogue; prices in dollars per million tokens, or per minute of sound; null: not published."""
+
+    name: str
+    provider: str
+    modalities: tuple[str, ...]
+    context: int
+    tiers: tuple[str, ...]
+    input_price: str | None
+    output_price: str | None
+    minute_price: str | None
+    enabled: bool
+
+
+class Models(Shape):
+    """The catalogue."""
+
+    models: tuple[ModelEntry, ...]
+
+
+@router.get("/models", summary="List models")
+def models(stack: Stack, who: Who) -> Models:
+    """Return the models that may be asked, with their prices."""
+    tiers = stack.policy.tiers
+
+    def price(value: Decimal | None) -> str | None:
+        return None if value is None else format(value, "f")
+
+    return Models(
+        models=tuple(
+            ModelEntry(
+                name=one.name,
+                provider=one.provider,
+                modalities=tuple(sorted(one.modalities)),
+                context=one.context,
+                tiers=tuple(name for name, tier in tiers.items() if one.name in tier.models),
+                input_price=price(one.input_price),
+                output_price=price(one.output_price),
+                minute_price=price(one.minute_price),
+                enabled=one.enabled,
+            )
+            for one in stack.catalogue.models.values()
+        )
+    )
+
+
+class CostRow(Shape):
+    """What some uploads cost and saved."""
+
+    name: str
+    uploads: int
+    calls: int
+    copied: int
+    paid: Money
+    saved_by_cache: Money
+
+
+class CostTotals(Shape):
+    """What all uploads looked at cost, and what they would have."""
+
+    uploads: int
+    calls: int
+    copied: int
+    paid: Money
+    saved_by_cache: Money
+
+
+class Costs(Shape):
+    """Costs of the uploads that ended in the last days."""
+
+    rows: tuple[CostRow, ...]
+    totals: CostTotals
+    complete: bool = Field(description=f"Whether all were looked at: no more than {MOST_RECORDS:,} are.")
+
+
+@router.get("/costs", summary="See what was paid and saved")
+def costs(
+    stack: Stack,
+    who: Who,
+    by: Annotated[Literal["day", "model", "task", "prefix"], Query()] = "day",
+    days: Annotated[int, Query(ge=1, le=366)] = 7,
+) -> Costs:
+    """Return what the uploads of the last days cost, the newest first where there are too many."""
+    records, complete = _ended(stack, stack.prefixes(who), days)
+    grouping: By = by
+    groups, total = spending(records, grouping)
+    return Costs(
+        rows=tuple(CostRow(name=name, **_money(part)) for name, part in groups),
+        totals=CostTotals(**_money(total)),
+        complete=complete,
+    )
+
+
+def _money(part: Spending) -> dict[str, Any]:
+    return {
+        "uploads": part.uploads,
+        "calls": part.calls,
+        "copied": part.copied,
+        "paid": Money.of(part.cost),
+        "saved_by_cache": Money.of(part.saved),
+    }
+
+
+def _ended(stack: Services, prefixes: tuple[str, ...], days: int) -> tuple[list[Record], bool]:
+    if not prefixes:
+        return [], True
+    filters = Filters(prefixes, states=frozenset({"captioned", "rejected", "blocked", "failed", "deleted"}))
+    order = stages("newest", filters, today=datetime.fromtimestamp(stack.now(), UTC).date(), days=days)
+    records: list[Record] = []
+    after = None
+    while len(records) < MOST_RECORDS:
+        page = stack.listing.page(order, filters, limit=200, after=after)
+        records += page.records
+        after = page.next
+        if after is None:
+            return records, True
+    return records, False
