@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from captions_cli.local.model_endpoint import eyes, pixels, recounting, whisper
-from captions_cli.local.model_endpoint.description import Describer, Description, MediaError
+from captions_cli.local.model_endpoint.description import Describer, Description, UnreadableMediaError
 from captions_cli.local.model_endpoint.eyes import objects, packages
 from captions_cli.local.model_endpoint.eyes.sight import Sight
 from captions_cli.local.model_endpoint.hearing import Listeners
@@ -253,7 +253,7 @@ async def heard(clips: Sequence[tuple[Path, str, str]], listeners: Listeners) ->
     for path, language, true in clips:
         try:
             answer = await listeners.ask("a", path.read_bytes())
-        except MediaError as refused:
+        except UnreadableMediaError as refused:
             print(f"{path.name}: {refused.message}", file=sys.stderr)
             continue
         text = " ".join(segment.text for segment in recounting.sound(answer["heard"]).segments)

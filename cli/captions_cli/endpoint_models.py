@@ -13,7 +13,7 @@ from typing import Any
 from captions.gateway.catalogue import Catalogue, CatalogueError, load
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import classify_error_object, classify_status
-from captions.overrides import UnreadableError, read
+from captions.overrides import UnreadableOverrideError, read
 from captions_cli import loopback, price_lists
 from captions_cli.catalogue_comparison import Comparison, compare_with_endpoint
 from captions_cli.errors import CommandError, ExitCode, explain
@@ -87,7 +87,7 @@ def catalogue_of(stack: Stack) -> Catalogue:
     where = stack.parameters.get("ModelsOverride")
     try:
         text = read(where, stack.client) if where else None
-    except UnreadableError as error:
+    except UnreadableOverrideError as error:
         raise CommandError(str(error), ExitCode.AWS) from error
     try:
         return load(text)

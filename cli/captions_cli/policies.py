@@ -13,7 +13,7 @@ from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
 from captions.gateway.pricing import cost_of
 from captions.gateway.types import Usage
-from captions.overrides import UnreadableError, read
+from captions.overrides import UnreadableOverrideError, read
 from captions.routing import routes
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
@@ -92,7 +92,7 @@ def of(stack: Stack, catalogue: Catalogue | None = None) -> Policy:
     where = stack.parameters.get("PolicyOverride")
     try:
         text = read(where, stack.client) if where else None
-    except UnreadableError as error:
+    except UnreadableOverrideError as error:
         raise CommandError(str(error), ExitCode.AWS) from error
     models = catalogue if text is not None else None
     return checked(text, parameters=parameters(stack.parameters), catalogue=models, where=where or "the policy")

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, load
-from captions.overrides import UnreadableError, laid_over, read
+from captions.overrides import UnreadableOverrideError, laid_over, read
 from captions_cli.endpoint_models import Offer
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.price_lists import MOST_PRICE, Price
@@ -72,7 +72,7 @@ def write(stack: Stack, prices: Mapping[str, Price], today: date) -> str:
         )
     try:
         text = read(where, stack.client)
-    except UnreadableError as error:
+    except UnreadableOverrideError as error:
         raise CommandError(str(error), ExitCode.AWS) from error
     try:
         changed = with_prices(text, prices, today)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from captions import telemetry
 from captions.aws.clients import client
 from captions.completion_events import Notifier
-from captions.config.environment import IntakeSettings, Settings, SweepSettings, WorkerSettings
-from captions.config.environment import Policy as Nearness
+from captions.config.environment import IntakeSettings, Settings, Strictness, SweepSettings, WorkerSettings
 from captions.once import once
 from captions.overrides import Overridden, read
 from captions.queues import Queues
@@ -75,7 +74,7 @@ def _records(settings: Settings) -> Records:
     return Records(client("dynamodb"), settings.captions_table, Objective(settings.terminal_seconds))
 
 
-def _neighbours(settings: Settings, policy: Nearness) -> Neighbours:
+def _neighbours(settings: Settings, policy: Strictness) -> Neighbours:
     from captions.near_duplicates import Neighbours
 
     def capped(posting: str) -> None:

@@ -20,34 +20,34 @@ EVERYTHING = "*"
 """The budget scope that every call counts against."""
 _QUALITY = "quality#"
 
-Key = dict[str, dict[str, str]]
+ControlKey = dict[str, dict[str, str]]
 
 
-def _key(pk: str, sk: str) -> Key:
+def _key(pk: str, sk: str) -> ControlKey:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
 
 
-def breaker(circuit: str = "") -> Key:
+def breaker(circuit: str = "") -> ControlKey:
     """The key of an open circuit; its `pk` alone is that of all of them."""
     return _key("breakers", circuit)
 
 
-def suspects(circuit: str) -> Key:
+def suspects(circuit: str) -> ControlKey:
     """The key of those who suspect a circuit."""
     return _key("suspects", circuit)
 
 
-def budget(scope: str, day: str) -> Key:
+def budget(scope: str, day: str) -> ControlKey:
     """The key of what a scope spent on a day, YYYY-MM-DD."""
     return _key(f"budget#{scope}", day)
 
 
-def part(recording: str, place: str = "") -> Key:
+def part(recording: str, place: str = "") -> ControlKey:
     """The key of a recording's part; its `pk` alone is that of all of them."""
     return _key(f"recording#{recording}", place)
 
 
-def verdicts(model: str, task: str) -> Key:
+def verdicts(model: str, task: str) -> ControlKey:
     """The key of what people made of a model's answers to a task."""
     return _key(f"{_QUALITY}{model}#{task}", "counts")
 

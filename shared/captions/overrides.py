@@ -17,7 +17,7 @@ MAX_BYTES = 1_000_000
 T = TypeVar("T")
 
 
-class UnreadableError(Exception):
+class UnreadableOverrideError(Exception):
     """The document is not there, may not be read, or is too large to be one."""
 
 
@@ -39,7 +39,7 @@ class Overridden(Generic[T]):
     ) -> None:
         self._read = read
         self._parse = parse
-        self._errors: tuple[type[Exception], ...] = (UnreadableError, *errors)
+        self._errors: tuple[type[Exception], ...] = (UnreadableOverrideError, *errors)
         self._broken = broken
         self._now = now
         self._lock = Lock()
@@ -81,10 +81,10 @@ def read(where: str, client: Callable[[str], Any]) -> str:
         bucket, _, key = where.removeprefix("s3://").partition("/")
         body: bytes = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read(MAX_BYTES + 1)
         if len(body) > MAX_BYTES:
-            raise UnreadableError(f"{where} is longer than {MAX_BYTES:,} bytes")
+            raise UnreadableOverrideError(f"{where} is longer than {MAX_BYTES:,} bytes")
         return body.decode()
     except (BotoCoreError, ClientError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{where} cannot be read: {error}") from error
+        raise UnreadableOverrideError(f"{where} cannot be read: {error}") from error
 
 
 def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

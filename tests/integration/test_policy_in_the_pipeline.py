@@ -11,7 +11,7 @@ from PIL import Image
 
 from captions import media
 from captions.config.policy import load
-from captions.overrides import UnreadableError, read
+from captions.overrides import UnreadableOverrideError, read
 from captions.picture_class import Looks, classify
 from captions.quality.calibration import Platt, bin_of
 from captions.queues import Job, Revisit
@@ -319,7 +319,7 @@ def test_an_override_is_read_from_a_parameter_or_an_object(aws: Aws) -> None:
     assert read("/captions/policy", client) == "a = 1"
     assert read("s3://media/policy.toml", client) == "b = 2"
     for where in ("/captions/none", "s3://media/none.toml", "s3://nowhere/policy.toml"):
-        with pytest.raises(UnreadableError, match=where):
+        with pytest.raises(UnreadableOverrideError, match=where):
             read(where, client)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageColor, ImageDraw
 
 from captions_cli.local.model_endpoint import pixels
-from captions_cli.local.model_endpoint.description import MediaError
+from captions_cli.local.model_endpoint.description import UnreadableMediaError
 
 PHOTOS = Path(__file__).parent.parent / "media" / "photos"
 DOCUMENTS = Path(__file__).parent.parent / "media" / "documents"
@@ -174,19 +174,19 @@ def test_transparency_is_seen_on_white_and_said() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + b"\0" * 99, b"GIF89a"])
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(MediaError) as caught:
+    with pytest.raises(UnreadableMediaError) as caught:
         pixels.describe(data)
     assert caught.value.code == "invalid_image"
 
 
 def test_a_truncated_picture_is_refused() -> None:
     photo = sorted(PHOTOS.glob("*.jpg"))[0].read_bytes()
-    with pytest.raises(MediaError):
+    with pytest.raises(UnreadableMediaError):
         pixels.describe(photo[: len(photo) // 2])
 
 
 def test_more_pixels_than_allowed_are_refused_before_they_are_decoded() -> None:
-    with pytest.raises(MediaError) as caught:
+    with pytest.raises(UnreadableMediaError) as caught:
         pixels.describe(encoded(Image.new("1", (4000, 4000))), max_pixels=1_000_000)
     assert caught.value.code == "image_too_large"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from captions_cli.local.model_endpoint import prose
-from captions_cli.local.model_endpoint.description import Description, Segment
+from captions_cli.local.model_endpoint.description import Description, SpokenSegment
 from captions_cli.local.model_endpoint.structured import shaped
 from captions_cli.local.model_endpoint.wire import clip_tokens, count_tokens, split_deltas
 
@@ -23,7 +23,7 @@ SPEECH = Description(
     text="hello there and goodbye",
     tokens=9,
     short="hello there and goodbye",
-    segments=(Segment(0.0, 1.5, "hello there"), Segment(1.5, 3.0, "and goodbye")),
+    segments=(SpokenSegment(0.0, 1.5, "hello there"), SpokenSegment(1.5, 3.0, "and goodbye")),
 )
 
 

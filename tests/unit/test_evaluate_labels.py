@@ -7,7 +7,7 @@ import pytest
 
 from captions_cli.errors import CommandError
 from captions_cli.evaluate import labels
-from captions_cli.evaluate.labels import Point
+from captions_cli.evaluate.labels import LabelledPoint
 
 
 def folder(root: Path, text: str, name: str = "labels.jsonl") -> Path:
@@ -49,7 +49,7 @@ def test_json_lines_say_what_is_written_drawn_and_said(tmp_path: Path) -> None:
         ("transcript", "transcribe", "transcription"),
     ]
     assert found[0].texts == ("Rechnung\nNr. 7",)
-    assert found[2].points == (Point("", "2019", 4.0), Point("", "2020", 5.5))
+    assert found[2].points == (LabelledPoint("", "2019", 4.0), LabelledPoint("", "2020", 5.5))
 
 
 def test_pages_of_different_scripts_are_different_tests(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_pages_of_different_scripts_are_different_tests(tmp_path: Path) -> None:
 )
 def test_chart_data_comes_in_three_forms(chart: object, tmp_path: Path) -> None:
     (found,) = labels.read(folder(tmp_path, rows({"path": "a.jpg", "chart": chart})))
-    assert found.points == (Point("sold", "Q1", 1.0), Point("sold", "Q2", 2.0))
+    assert found.points == (LabelledPoint("sold", "Q1", 1.0), LabelledPoint("sold", "Q2", 2.0))
 
 
 @pytest.mark.parametrize(

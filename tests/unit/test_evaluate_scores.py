@@ -8,7 +8,7 @@ import pytest
 
 from captions_cli.evaluate import intervals, scores
 from captions_cli.evaluate.cider import CiderD
-from captions_cli.evaluate.labels import Item, Measure, Point
+from captions_cli.evaluate.labels import Item, LabelledPoint, Measure
 
 REFERENCES = (
     ("A dog runs on the grass.", "A brown dog is running across a field"),
@@ -105,7 +105,11 @@ def test_objects_match_by_stem_synonym_and_head_each_once() -> None:
 
 
 def test_chart_values_are_matched_by_series_and_label() -> None:
-    points = (Point("North", "2019", 100.0), Point("North", "2020", 50.0), Point("South", "2019", 10.0))
+    points = (
+        LabelledPoint("North", "2019", 100.0),
+        LabelledPoint("North", "2020", 50.0),
+        LabelledPoint("South", "2019", 10.0),
+    )
     series = [
         {"name": "south", "points": [{"x": "2019.0", "y": 10.0}]},
         {"name": "North", "points": [{"x": "2019", "y": 104.0}, {"x": "2021", "y": 50.0}]},
@@ -117,7 +121,7 @@ def test_chart_values_are_matched_by_series_and_label() -> None:
 
 
 def test_a_chart_of_one_series_needs_no_name_and_a_flood_of_values_does_not_pay() -> None:
-    about = item("chart", points=(Point("", "a", 2.0), Point("", "b", 0.0)))
+    about = item("chart", points=(LabelledPoint("", "a", 2.0), LabelledPoint("", "b", 0.0)))
     exact = [{"name": "whatever", "points": [{"x": "A", "y": 2}, {"x": "b", "y": 0}]}]
     assert judged(about, said("", series=exact))["values_f1"] == 1.0
     flood = [{"name": "", "points": [*exact[0]["points"], *({"x": str(x), "y": 1} for x in range(96))]}]  # type: ignore[misc]

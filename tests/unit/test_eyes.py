@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from captions.tasks import TASKS, json_schema
 from captions_cli.local.model_endpoint import eyes, pixels
 from captions_cli.local.model_endpoint.eyes import objects, onnx_graph, packages, sight, writing
-from captions_cli.local.model_endpoint.eyes.objects import Found
+from captions_cli.local.model_endpoint.eyes.objects import Detection
 from captions_cli.local.model_endpoint.eyes.writing import Line
 from captions_cli.local.model_endpoint.structured import shaped
 
@@ -116,8 +116,8 @@ def test_what_shows_nothing_known_is_described_from_its_pixels(eye: sight.Sight)
         assert eye.describe(data, LIMIT) == pixels.describe(data)
 
 
-def found(name: str, confidence: float, left: float = 0.1, width: float = 0.2) -> Found:
-    return Found(name, confidence, left, 0.4, left + width, 0.6)
+def found(name: str, confidence: float, left: float = 0.1, width: float = 0.2) -> Detection:
+    return Detection(name, confidence, left, 0.4, left + width, 0.6)
 
 
 CROWD = [found("person", 0.45, 0.2 * place) for place in range(4)]
@@ -136,7 +136,7 @@ CROWD = [found("person", 0.45, 0.2 * place) for place in range(4)]
         ([found("scissors", 0.9), found("scissors", 0.7)], "scissors on the left"),
     ],
 )  # fmt: skip
-def test_counts_are_as_sure_as_the_model_is(seen: list[Found], words: str) -> None:
+def test_counts_are_as_sure_as_the_model_is(seen: list[Detection], words: str) -> None:
     (group,) = sight._grouped(seen)
     assert f"{group.words()} {group.place()}" == words
 

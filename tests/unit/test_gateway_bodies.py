@@ -18,7 +18,7 @@ from captions.gateway import (
 from captions.gateway.catalogue import load
 from captions.gateway.errors import AttemptFailed
 from captions.gateway.fallback import Plan
-from captions.gateway.requests import Parts
+from captions.gateway.requests import MessageParts
 
 OMNI = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 DIALECTS = load("\n".join(f'[endpoints."http://{name}/v1"]\ndialect = "{name}"' for name in load().dialects))
@@ -32,7 +32,7 @@ def ask(*media, **changes):
 
 def body(request, name, endpoint="http://openai/v1"):
     model, wire_name = DIALECTS.served(name, endpoint)
-    return Parts(request).body(
+    return MessageParts(request).body(
         model, wire_name, max_tokens=request.max_tokens, stream=model.streaming_only, seconds=30.0
     )
 
@@ -128,7 +128,7 @@ def test_a_link_is_made_only_if_the_data_does_not_fit():
 
 def plan(request, chain, *endpoints):
     urls = endpoints or ("http://openai/v1",)
-    return Plan.of(request, chain, [Endpoint(url) for url in urls], DIALECTS.served, Parts(request))
+    return Plan.of(request, chain, [Endpoint(url) for url in urls], DIALECTS.served, MessageParts(request))
 
 
 def names(plan):

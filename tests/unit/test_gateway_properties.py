@@ -9,7 +9,7 @@ from captions.gateway import Breakers, Endpoint, ErrorClass, GatewayError, Reque
 from captions.gateway.catalogue import load
 from captions.gateway.errors import AttemptFailed
 from captions.gateway.fallback import Plan
-from captions.gateway.requests import Parts
+from captions.gateway.requests import MessageParts
 
 CATALOGUE = load()
 ENDPOINTS = [Endpoint("http://a/v1"), Endpoint("http://b/v1")]
@@ -24,7 +24,7 @@ FINAL = {ErrorClass.ACCOUNT, ErrorClass.UNAVAILABLE, ErrorClass.REFUSED, ErrorCl
 @settings(deadline=None, max_examples=200)
 def test_a_plan_tries_each_candidate_before_it_repeats_one_and_ends_with_an_error(chain, errors):
     request = Request("", "What is this?")
-    plan = Plan.of(request, chain, ENDPOINTS, CATALOGUE.served, Parts(request))
+    plan = Plan.of(request, chain, ENDPOINTS, CATALOGUE.served, MessageParts(request))
 
     for error in errors:
         order = plan.in_order()

@@ -7,7 +7,7 @@ import pytest
 from captions.config.environment import IntakeSettings
 from captions.config.policy import PolicyError, from_parameters, is_language, load
 from captions.gateway.catalogue import load as load_catalogue
-from captions.overrides import MAX_AGE_SECONDS, Overridden, UnreadableError
+from captions.overrides import MAX_AGE_SECONDS, Overridden, UnreadableOverrideError
 from captions.picture_class import Looks
 from captions.routing import routes
 from captions.routing.routes import UnroutableError, route
@@ -201,7 +201,7 @@ class Shelf:
     def read(self) -> str:
         self.reads += 1
         if self.text is None:
-            raise UnreadableError("it is gone")
+            raise UnreadableOverrideError("it is gone")
         return self.text
 
     def language_later(self) -> str:

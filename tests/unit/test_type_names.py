@@ -1,11 +1,17 @@
-"""Each public type of the command and of the local stack has a name of its own."""
+"""Each public type of the product, the command and the local stack has a name of its own.
+
+The API says its own names for what it shows, as they are part of its contract.
+"""
 
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-CLI = Path(__file__).parents[2] / "cli" / "captions_cli"
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for folder in ("shared", "cli") for path in (ROOT / folder).rglob("*.py"))
+MOVING = {"Ending", "NotStartedError", "Outcome"}
+"""Names that two modules of `pipeline` and `records` still share."""
 
 
 def public_types(module: Path) -> Iterator[tuple[str, str]]:
@@ -13,7 +19,7 @@ def public_types(module: Path) -> Iterator[tuple[str, str]]:
     for statement in ast.parse(module.read_text(encoding="utf-8")).body:
         match statement:
             case ast.ClassDef(name=name):
-                meaning = f"class in {module.relative_to(CLI)}"
+                meaning = f"class in {module.relative_to(ROOT)}"
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 meaning = ast.unparse(value)
             case _:
@@ -24,8 +30,9 @@ def public_types(module: Path) -> Iterator[tuple[str, str]]:
 
 def test_no_name_means_two_types() -> None:
     meanings = defaultdict(set)
-    for module in CLI.rglob("*.py"):
+    for module in SOURCES:
         for name, meaning in public_types(module):
             meanings[name].add(meaning)
-    assert {name: found for name, found in meanings.items() if len(found) > 1} == {}
-    assert len(meanings) > 50
+    shared = {name: sorted(held) for name, held in meanings.items() if len(held) > 1}
+    assert {name: held for name, held in shared.items() if name not in MOVING} == {}
+    assert len(meanings) > 300

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from captions.gateway.catalogue import Catalogue
     from captions_cli.evaluate.questions import Estimate, LeftOut
     from captions_cli.evaluate.running import Models, Run
-    from captions_cli.evaluate.summary import Judged
+    from captions_cli.evaluate.summary import JudgedAnswer
 
 
 class _Group(TyperGroup):
@@ -87,7 +87,7 @@ def run(
     from captions_cli import rendering
     from captions_cli.evaluate import labels, questions, running, summary, tables
     from captions_cli.evaluate.journal import Journal
-    from captions_cli.evaluate.progress import Progress
+    from captions_cli.evaluate.progress import EvaluationProgress
     from captions_cli.evaluate.similarity import Embeddings
 
     _check_installed()
@@ -118,7 +118,7 @@ def run(
             return
         if expected.questions and not yes and ceiling is None and sys.stdin.isatty():
             typer.confirm("Ask them?", abort=True, err=True)
-        with Progress(len({question.key for question in asked})) as progress:
+        with EvaluationProgress(len({question.key for question in asked})) as progress:
             done = running.run(asked, journal, where, limit=ceiling, side_by_side=side_by_side, ended=progress.ended)
         embeddings = Embeddings(where.urls[0], where.keys[where.urls[0]], embedding_model, journal, ceiling)
         judged = summary.judge(asked, items, journal, embeddings.similarities)
@@ -161,7 +161,7 @@ def _check_writable(file: Path | None, *, new: bool) -> None:
 
 
 def _propose(
-    judged: Sequence[Judged], rules: Policy, within: float, file: Path, catalogue: Catalogue
+    judged: Sequence[JudgedAnswer], rules: Policy, within: float, file: Path, catalogue: Catalogue
 ) -> dict[str, Any]:
     from captions_cli import policies
     from captions_cli.evaluate import proposing

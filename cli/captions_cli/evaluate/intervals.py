@@ -21,7 +21,7 @@ FEWEST = 10
 _AT_ONCE = 4_000_000
 """Drawn numbers that are held at the same time."""
 
-Values = npt.NDArray[np.float64]
+Float64s = npt.NDArray[np.float64]
 Test = Sequence[tuple[float, float]]
 """Of each item: a sum and its divisor."""
 
@@ -55,21 +55,21 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     return float(np.quantile(np.asarray(values), share)) if values else None
 
 
-def _interval(value: float, tests: Mapping[str, Test], drawn: Values) -> Interval:
+def _interval(value: float, tests: Mapping[str, Test], drawn: Float64s) -> Interval:
     if sum(map(len, tests.values())) < FEWEST:
         return Interval(value, None, None)
     low, high = np.quantile(drawn, [(1 - COVERED) / 2, (1 + COVERED) / 2])
     return Interval(value, float(low), float(high))
 
 
-def _drawn(tests: Mapping[str, Test]) -> Values:
+def _drawn(tests: Mapping[str, Test]) -> Float64s:
     """Return the mean over tests for each draw; a test's draws depend on its name and number of items alone."""
     drawn = np.stack([_test_drawn(name, test) for name, test in sorted(tests.items())])
-    mean: Values = drawn.mean(axis=0)
+    mean: Float64s = drawn.mean(axis=0)
     return mean
 
 
-def _test_drawn(name: str, test: Test) -> Values:
+def _test_drawn(name: str, test: Test) -> Float64s:
     sums, divisors = np.asarray(test, np.float64).reshape(-1, 2).T
     random = np.random.default_rng([SEED, len(test), *name.encode()])
     drawn = np.empty(DRAWS)

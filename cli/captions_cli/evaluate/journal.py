@@ -152,7 +152,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Drafts:
+class JournalDrafts:
     """What `inference.escalation` notes of one question before it pays for a second call."""
 
     journal: Journal

@@ -52,7 +52,7 @@ _SEPARATOR = re.compile(r"\s*;\s*")
 
 
 @dataclass(frozen=True)
-class Point:
+class LabelledPoint:
     """One value of a chart: its series (empty: the only one), what it belongs to, and the value."""
 
     series: str
@@ -75,7 +75,7 @@ class Item:
     test: str
     texts: tuple[str, ...] = ()
     objects: tuple[tuple[str, ...], ...] = ()
-    points: tuple[Point, ...] = ()
+    points: tuple[LabelledPoint, ...] = ()
     language: str | None = None
     """What is to be written in (captions), or is spoken or written (the rest); None: not said."""
     programming_language: str = ""
@@ -240,7 +240,7 @@ def _truth(measure: Measure, value: Any) -> dict[str, Any]:
     return {"texts": (_text(value, measure),)}
 
 
-def _points(value: Any) -> tuple[Point, ...]:
+def _points(value: Any) -> tuple[LabelledPoint, ...]:
     """Read chart data: {x: y}, {series: {x: y}}, or a list of {series, x, y}."""
     wrong = ValueError("chart data is {x: y}, {series: {x: y}} or a list of {series, x, y}")
     if isinstance(value, dict) and isinstance(value.get("series"), list):
@@ -264,7 +264,7 @@ def _points(value: Any) -> tuple[Point, ...]:
             raise ValueError(f"the chart's value at {x!r} is no number")
     if not pairs:
         raise ValueError("the chart has no values")
-    return tuple(Point(str(series), str(x), float(y)) for series, x, y in pairs)
+    return tuple(LabelledPoint(str(series), str(x), float(y)) for series, x, y in pairs)
 
 
 def _test(measure: Measure, truth: Mapping[str, Any]) -> str:

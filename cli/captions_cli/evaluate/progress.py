@@ -8,7 +8,7 @@ from captions_cli.evaluate.questions import Question
 from captions_cli.progress import CountingBar
 
 
-class Progress(CountingBar):
+class EvaluationProgress(CountingBar):
     """Counts questions that need no asking any more."""
 
     def __init__(self, total: int) -> None:

@@ -11,11 +11,11 @@ from decimal import Decimal
 from captions.config.policy import Policy
 from captions_cli.evaluate import intervals
 from captions_cli.evaluate.journal import totals
-from captions_cli.evaluate.summary import Judged, scored
+from captions_cli.evaluate.summary import JudgedAnswer, scored
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """One model on one group of questions; `dollars` per 1,000 are None where they are not known in full."""
 
     model: str
@@ -33,7 +33,7 @@ class Proposal:
     name: str
     models: tuple[str, ...]
     higher: tuple[str, ...]
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredModel, ...]
     """The best first."""
 
 
@@ -45,7 +45,7 @@ class Undecided:
     why: str
 
 
-def propose(judged: Sequence[Judged], rules: Policy, within: float) -> tuple[list[Proposal], list[Undecided]]:
+def propose(judged: Sequence[JudgedAnswer], rules: Policy, within: float) -> tuple[list[Proposal], list[Undecided]]:
     """Return a tier for each group that has one in a policy; `within` is how much worse than the best is good enough.
 
     A model whose cost is not known is never called the cheapest.
@@ -94,9 +94,9 @@ def document(proposals: Sequence[Proposal], undecided: Sequence[Undecided], with
     return "\n".join(lines) + "\n"
 
 
-def _groups(judged: Sequence[Judged], rules: Policy) -> Iterator[tuple[tuple[str, str], list[Judged]]]:
+def _groups(judged: Sequence[JudgedAnswer], rules: Policy) -> Iterator[tuple[tuple[str, str], list[JudgedAnswer]]]:
     """Yield questions by what a policy chooses a tier by: the task where it has one of its own, else the category."""
-    found: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    found: dict[tuple[str, str], list[JudgedAnswer]] = defaultdict(list)
     for one in judged:
         task, file = one.question.ask.task, one.question.file
         if rules.task(task).tier is not None or file.looks is None:
@@ -107,8 +107,8 @@ def _groups(judged: Sequence[Judged], rules: Policy) -> Iterator[tuple[tuple[str
     yield from sorted(found.items())
 
 
-def _measured(group: Sequence[Judged]) -> Iterator[Measured]:
-    models: dict[str, list[Judged]] = defaultdict(list)
+def _measured(group: Sequence[JudgedAnswer]) -> Iterator[MeasuredModel]:
+    models: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for one in group:
         models[one.question.contender.model or ""].append(one)
     tests = {one.test for one in group}
@@ -122,8 +122,8 @@ def _measured(group: Sequence[Judged]) -> Iterator[Measured]:
         unknown = any(number for _, number in costs)
         dollars = None if unknown else 1000 * sum((spent for spent, _ in costs), Decimal(0)) / len(ended)
         assert value is not None
-        yield Measured(model, value.value, dollars, len(ended))
+        yield MeasuredModel(model, value.value, dollars, len(ended))
 
 
-def _cost(one: Measured) -> str:
+def _cost(one: MeasuredModel) -> str:
     return "at a cost that is not known" if one.dollars is None else f"${one.dollars:.4f}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from captions_cli.evaluate import tables
 from captions_cli.evaluate.labels import Item
-from captions_cli.evaluate.summary import Judged
+from captions_cli.evaluate.summary import JudgedAnswer
 from captions_cli.printable import printable, printable_lines
 from captions_cli.rendering import money
 
@@ -64,7 +64,7 @@ class Plot:
     marks: list[Mark] = field(default_factory=list)
 
 
-def html(facts: Mapping[str, Any], judged: Sequence[Judged]) -> str:
+def html(facts: Mapping[str, Any], judged: Sequence[JudgedAnswer]) -> str:
     """Return the page."""
     from jinja2 import Environment
 
@@ -160,14 +160,14 @@ def _colour(found: Sequence[Mapping[str, Any]], one: Mapping[str, Any]) -> str:
     return _COLOURS[found.index(one) % len(_COLOURS)]
 
 
-def _worst(judged: Sequence[Judged]) -> Iterator[Judged]:
+def _worst(judged: Sequence[JudgedAnswer]) -> Iterator[JudgedAnswer]:
     """Yield the answers that are worth least, short of those that a model cannot give at all."""
     counted = [one for one in judged if one.parts is not None and one.state != "unable" and one.score[1]]
     ranked = sorted(counted, key=lambda one: one.score[0] / one.score[1])
     yield from (one for one in ranked[:WORST] if one.score[0] < one.score[1])
 
 
-def _bad(one: Judged) -> dict[str, Any]:
+def _bad(one: JudgedAnswer) -> dict[str, Any]:
     item = one.question.item
     return {
         "name": printable(item.name),
@@ -189,7 +189,7 @@ def _truth(item: Item) -> str:
     return "\n".join(item.texts)
 
 
-def _answer(one: Judged) -> str:
+def _answer(one: JudgedAnswer) -> str:
     output = one.answer.get("output")
     if output is None:
         return str(one.answer.get("why", ""))

@@ -31,11 +31,11 @@ from captions.inference.part_store import Forgetful
 from captions.inference.recording import Call, Recording
 from captions.pipeline.caption import UNUSABLE
 from captions.timestamps import timestamp
-from captions_cli.evaluate.journal import Drafts, Journal
+from captions_cli.evaluate.journal import Journal, JournalDrafts
 from captions_cli.evaluate.purse import Purse
 from captions_cli.evaluate.questions import Question
 
-State = Literal["answered", "refused", "unusable", "unable", "failed"]
+AnswerState = Literal["answered", "refused", "unusable", "unable", "failed"]
 PICTURE_SECONDS = 120.0
 RECORDING_SECONDS = 800.0
 """What the caption and transcribe functions have for one upload (template.yaml), less the time for storing."""
@@ -147,7 +147,7 @@ async def _asked(
 ) -> None:
     for number in range(1, TRIES + 1):
         began = time.monotonic()
-        state: State
+        state: AnswerState
         facts: dict[str, Any]
         try:
             answered = await _answer(question, gateway, journal, decoding)
@@ -195,14 +195,14 @@ async def _answer(question: Question, gateway: Gateway, journal: Journal, decodi
         Forgetful(),
         time.monotonic() + (RECORDING_SECONDS if recorded else PICTURE_SECONDS),
         request_id=f"evaluate-{question.key}-{os.getpid()}",
-        drafts=Drafts(journal, question.key, ask.identity),
+        drafts=JournalDrafts(journal, question.key, ask.identity),
     )
     about = asking.seen(file.kind, file.looks, item, rules)
     upload = Recording(question.key, item, data)
     return await asking.answer(call, question.item.name, file.kind, ask, upload, question.chains, about, rules)
 
 
-def _state(error: GatewayError) -> State:
+def _state(error: GatewayError) -> AnswerState:
     if isinstance(error, Refused):
         return "refused"
     if isinstance(error, NoCapableModel | Unacceptable):

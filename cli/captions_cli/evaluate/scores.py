@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from captions.tasks import languages
 from captions_cli.evaluate import cider
-from captions_cli.evaluate.labels import Item, Measure, Point
+from captions_cli.evaluate.labels import Item, LabelledPoint, Measure
 
 if TYPE_CHECKING:
     from snowballstemmer import Stemmer
 
-Parts = Mapping[str, tuple[float, float]]
+ScoreParts = Mapping[str, tuple[float, float]]
 """By measure: a sum and its divisor."""
 
 MAIN: Mapping[Measure, str] = {
@@ -51,7 +51,7 @@ _SNOWBALL = {
 _MARKS = re.compile(r"[^\w\s]|_")
 
 
-def parts(item: Item, output: Mapping[str, Any] | None, corpus: cider.CiderD, similarity: float | None) -> Parts:
+def parts(item: Item, output: Mapping[str, Any] | None, corpus: cider.CiderD, similarity: float | None) -> ScoreParts:
     """Return the measures of an answer; `output` None: there was none that can be used, which is worth nothing.
 
     `similarity` is that of a caption to the nearest expected one, by the endpoint's embeddings; None: not known.
@@ -84,12 +84,12 @@ def main(measure: Measure, *, similarity: bool) -> str:
     return MAIN.get(measure) or ("similarity" if similarity else "cider_d_of_1")
 
 
-def _letters(expected: str, given: str) -> Parts:
+def _letters(expected: str, given: str) -> ScoreParts:
     """Every letter counts, in its case; line ends and the width of gaps do not."""
     return _errors(_spaced(expected), _spaced(given))
 
 
-def _speech(expected: str, given: str) -> Parts:
+def _speech(expected: str, given: str) -> ScoreParts:
     """Case and punctuation are the writer's choice, not the speaker's."""
     expected, given = (_spaced(_MARKS.sub(" ", text).casefold()) for text in (expected, given))
     found = dict(_errors(expected, given))
@@ -100,7 +100,7 @@ def _speech(expected: str, given: str) -> Parts:
     return found
 
 
-def _errors(expected: str, given: str) -> Parts:
+def _errors(expected: str, given: str) -> ScoreParts:
     import jiwer
 
     if not expected:
@@ -139,7 +139,7 @@ def _anls(expected: str, given: str) -> float:
     return best if best >= ANLS_FROM else 0.0
 
 
-def _objects(named: Sequence[str], expected: Sequence[Sequence[str]], language: str) -> Parts:
+def _objects(named: Sequence[str], expected: Sequence[Sequence[str]], language: str) -> ScoreParts:
     """Each expected object may be named once, by any of its names, exactly or with something said of it."""
     open_names = list(dict.fromkeys(_stems(name, language) for name in named if name.strip()))
     answers = len(open_names)
@@ -182,14 +182,14 @@ def _stemmer(language: str) -> Stemmer | None:
     return snowballstemmer.stemmer(name) if name is not None else None
 
 
-def _values(expected: Sequence[Point], series: Sequence[Mapping[str, Any]]) -> Parts:
+def _values(expected: Sequence[LabelledPoint], series: Sequence[Mapping[str, Any]]) -> ScoreParts:
     """Values are matched by series and label; a missing one is wrong altogether, and so is one too many.
 
     `values_f1` is the harmonic mean of precision and recall with 1 less the relative error as the worth of a match, as
     in DePlot's RMS (Liu et al., ACL Findings 2023).
     """
     given = [
-        Point(str(one.get("name", "")), str(point["x"]), float(point["y"]))
+        LabelledPoint(str(one.get("name", "")), str(point["x"]), float(point["y"]))
         for one in series
         for point in one.get("points", ())
         if point.get("y") is not None
@@ -210,7 +210,7 @@ def _values(expected: Sequence[Point], series: Sequence[Mapping[str, Any]]) -> P
     }
 
 
-def _paired_series(expected: Sequence[Point], given: Sequence[Point]) -> dict[str, str]:
+def _paired_series(expected: Sequence[LabelledPoint], given: Sequence[LabelledPoint]) -> dict[str, str]:
     """Return which series of the answer stands for which expected one: the most alike by name, each once."""
     from rapidfuzz import fuzz
 
@@ -256,7 +256,7 @@ def _relative(expected: float, given: float) -> float:
     return abs(given - expected) / abs(expected) if expected else float(given != 0)
 
 
-def _code(expected: str, given: str, parsed: bool | None, language: str, *, answered: bool) -> Parts:
+def _code(expected: str, given: str, parsed: bool | None, language: str, *, answered: bool) -> ScoreParts:
     from rapidfuzz.distance import Levenshtein
 
     from captions.tasks.kinds import code

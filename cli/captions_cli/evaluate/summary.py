@@ -22,14 +22,14 @@ _NOT_TAKEN = frozenset({"refused", "unfit"})
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedAnswer:
     """One question with what came of it. `main` is the measure that counts; None: it is not answered yet."""
 
     question: Question
     test: str
     answer: Mapping[str, Any]
     attempts: Sequence[Mapping[str, Any]]
-    parts: scores.Parts | None
+    parts: scores.ScoreParts | None
     main: str
 
     @property
@@ -50,7 +50,9 @@ class Judged:
         return item.name, item.measure, item.language
 
 
-def judge(questions: Sequence[Question], items: Sequence[Item], journal: Journal, similar: Similar) -> list[Judged]:
+def judge(
+    questions: Sequence[Question], items: Sequence[Item], journal: Journal, similar: Similar
+) -> list[JudgedAnswer]:
     """Return every question with its measures; those that were not answered, or not finally, have none."""
     tests = _test_names(items)
     corpora: dict[str, list[tuple[str, ...]]] = defaultdict(list)
@@ -74,27 +76,27 @@ def judge(questions: Sequence[Question], items: Sequence[Item], journal: Journal
             near = similarity.get(texts[question]) if by_meaning and question in texts else None
             parts = scores.parts(question.item, answer.get("output"), ciders[test], near)
         main = scores.main(question.item.measure, similarity=by_meaning)
-        found.append(Judged(question, test, answer, journal.attempts(question.key), parts, main))
+        found.append(JudgedAnswer(question, test, answer, journal.attempts(question.key), parts, main))
     return found
 
 
-def summarise(judged: Sequence[Judged], measured: Sequence[Contender]) -> dict[str, Any]:
+def summarise(judged: Sequence[JudgedAnswer], measured: Sequence[Contender]) -> dict[str, Any]:
     """Return the figures of each contender, the best first, and whether the others are worse for certain."""
     contenders = [_contender(one, [each for each in judged if each.question.contender is one]) for one in measured]
     contenders.sort(key=lambda one: (-one["tests_scored"], -(one["mean"]["value"] if one["mean"] else -1.0)))
     return {"contenders": contenders, "comparisons": _comparisons(judged, [one["name"] for one in contenders])}
 
 
-def scored(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+def scored(judged: Sequence[JudgedAnswer]) -> dict[str, list[JudgedAnswer]]:
     """Return by test what counts: without what is not answered yet, and without tests that a model cannot do at all."""
-    tests: dict[str, list[Judged]] = defaultdict(list)
+    tests: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for one in judged:
         if one.parts is not None:
             tests[one.test].append(one)
     return {name: test for name, test in tests.items() if any(one.state != "unable" for one in test)}
 
 
-def _contender(contender: Contender, judged: Sequence[Judged]) -> dict[str, Any]:
+def _contender(contender: Contender, judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
     counted = scored(judged)
     answered = [one for one in judged if one.state == "answered"]
     ended = [one for test in counted.values() for one in test]
@@ -122,7 +124,7 @@ def _contender(contender: Contender, judged: Sequence[Judged]) -> dict[str, Any]
     }
 
 
-def _test(judged: Sequence[Judged]) -> dict[str, Any]:
+def _test(judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
     counted = next(iter(scored(judged).values()), [])
     names = list(dict.fromkeys(name for one in counted for name in one.parts or {}))
     measures = {
@@ -138,8 +140,8 @@ def _test(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def _comparisons(judged: Sequence[Judged], names: Sequence[str]) -> list[dict[str, Any]]:
-    by_name: dict[str, dict[tuple[str, str, str | None], Judged]] = defaultdict(dict)
+def _comparisons(judged: Sequence[JudgedAnswer], names: Sequence[str]) -> list[dict[str, Any]]:
+    by_name: dict[str, dict[tuple[str, str, str | None], JudgedAnswer]] = defaultdict(dict)
     for one in judged:
         if one.parts is not None:
             by_name[one.question.contender.name][one.about] = one
@@ -150,8 +152,8 @@ def _comparisons(judged: Sequence[Judged], names: Sequence[str]) -> list[dict[st
 def _comparison(
     first: str,
     second: str,
-    ours: Mapping[tuple[str, str, str | None], Judged],
-    theirs: Mapping[tuple[str, str, str | None], Judged],
+    ours: Mapping[tuple[str, str, str | None], JudgedAnswer],
+    theirs: Mapping[tuple[str, str, str | None], JudgedAnswer],
 ) -> dict[str, Any]:
     shared = [about for about in ours if about in theirs]
     able = scored([ours[about] for about in shared]).keys() & scored([theirs[about] for about in shared]).keys()
@@ -171,7 +173,7 @@ def _comparison(
     return {"first": first, "second": second, "items": items, "difference": _shown(found), "verdict": verdict}
 
 
-def _dollars(judged: Sequence[Judged]) -> dict[str, Any]:
+def _dollars(judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
     """Return dollars per 1,000 questions; where calls of unknown cost are among them, the sum is a lower bound."""
     costs = [totals(one.attempts) for one in judged]
     unknown = sum(number for _, number in costs)
@@ -189,18 +191,18 @@ def _dollars(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def _escalated(one: Judged) -> bool:
+def _escalated(one: JudgedAnswer) -> bool:
     """A model alone has nobody above it: then, whether the policy would have asked further."""
     if one.question.contender.model is None:
         return "escalation" in _roles(one)
     return one.state in ("refused", "unusable") or one.answer.get("confidence", 1.0) < one.question.chains.threshold
 
 
-def _roles(one: Judged) -> set[str]:
+def _roles(one: JudgedAnswer) -> set[str]:
     return {str(attempt.get("role")) for attempt in one.attempts}
 
 
-def _outcomes(one: Judged) -> set[str]:
+def _outcomes(one: JudgedAnswer) -> set[str]:
     return {str(attempt["outcome"]) for attempt in one.attempts}
 
 
@@ -213,7 +215,7 @@ def _shown(found: Interval | None) -> dict[str, float | None] | None:
     return None if found is None else vars(found)
 
 
-def _tests(judged: Sequence[Judged]) -> list[str]:
+def _tests(judged: Sequence[JudgedAnswer]) -> list[str]:
     return list(dict.fromkeys(one.test for one in judged))
 
 

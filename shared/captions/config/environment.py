@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Policy = Literal["exact", "strict", "loose"]
+Strictness = Literal["exact", "strict", "loose"]
 
 
 def _split(value: object) -> object:
@@ -73,7 +73,7 @@ class IntakeSettings(RoutingSettings):
 
     tenant_prefix_segments: int = Field(default=0, ge=0)
     """How many leading path segments of a key name its tenant; 0: the bucket is the tenant."""
-    near_duplicates: Policy = "strict"
+    near_duplicates: Strictness = "strict"
     replica_handling: Literal["caption", "skip"] = "caption"
     """Whether objects that S3 replicated here are captioned like any other, or left to the region of origin."""
     max_image_bytes: int = Field(default=40_000_000, gt=0)

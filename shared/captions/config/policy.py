@@ -148,7 +148,7 @@ class ConfidencePolicy(_Part):
     calibrated_from: int = Field(ge=20)
 
 
-class Budgets(_Part):
+class SpendingLimits(_Part):
     """Dollars a day (UTC): for everything, and by key prefix."""
 
     daily: Dollars | None = None
@@ -194,7 +194,7 @@ class Experiment(_Part):
         return self.style or ("custom" if self.template is not None and self.task == "caption" else None)
 
 
-class Recaption(_Part):
+class RecaptionPolicy(_Part):
     """What makes a stored answer stale."""
 
     prompt: bool
@@ -213,9 +213,9 @@ class Policy(_Part):
     routing: Routing
     escalation: Escalation
     confidence: ConfidencePolicy
-    budgets: Budgets
+    budgets: SpendingLimits
     vocabulary: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
-    recaption: Recaption
+    recaption: RecaptionPolicy
     experiments: Mapping[ExperimentName, Experiment] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """By name; an upload takes part in the first that is about it."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captions import media
-from captions.fingerprint.comparison import Policy, may_be_reframed, same_picture
+from captions.fingerprint.comparison import Strictness, may_be_reframed, same_picture
 from captions.fingerprint.phash import (
     BAND_BITS,
     RADIUS,
@@ -32,7 +32,7 @@ __all__ = [
     "HASH_VERSION",
     "RADIUS",
     "Fingerprint",
-    "Policy",
+    "Strictness",
     "bands",
     "fingerprint_audio",
     "fingerprint_image",
@@ -83,7 +83,7 @@ class Fingerprint:
         bits = np.unpackbits(np.frombuffer(self.phash, np.uint8)).astype(bool)
         return imagehash.ImageHash(bits.reshape(16, 16))
 
-    def probes(self, policy: Policy) -> tuple[bytes, ...]:
+    def probes(self, policy: Strictness) -> tuple[bytes, ...]:
         """Return further hashes to look up before a miss is believed, the likeliest first; none unless `loose`.
 
         A 1 % crop moves a hash by some 16 bits, out of the index's reach. Under `loose` the lookup therefore also asks

@@ -22,12 +22,12 @@ from captions.fingerprint.thumbnail import (
     PERHAPS_WRITING,
     TEXT_SIDE,
     WRITING,
-    Evidence,
+    PictureEvidence,
     pixels_a_side,
     unpacked,
 )
 
-Policy = Literal["exact", "strict", "loose"]
+Strictness = Literal["exact", "strict", "loose"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def may_be_reframed(evidence: bytes) -> bool:
     return found is not None and found.writing != WRITING and min(found.width, found.height) >= _LOOSE_SMALLEST_SIDE
 
 
-def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
+def same_picture(a: bytes, b: bytes, policy: Strictness) -> bool:
     """Return whether two pictures, whose hashes are near, are the same by their evidence.
 
     `exact` never says so, `strict` after re-encoding, resizing and mild adjustments, `loose` also after crops of about
@@ -124,7 +124,7 @@ def same_picture(a: bytes, b: bytes, policy: Policy) -> bool:
     return framing is not None and framing.is_crop and _alike(first, second, limits, framing)
 
 
-def _limits_for(a: Evidence, b: Evidence) -> _Limits | None:
+def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
     """Return what copies may differ by; None where no difference that is left could be told from an edit."""
     scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
     shortest = min(a.width, a.height, b.width, b.height)
@@ -143,7 +143,7 @@ def _limits_for(a: Evidence, b: Evidence) -> _Limits | None:
     return _unscaled_limits(a, b, shortest)
 
 
-def _unscaled_limits(a: Evidence, b: Evidence, shortest: int) -> _Limits:
+def _unscaled_limits(a: PictureEvidence, b: PictureEvidence, shortest: int) -> _Limits:
     limits = _shrunk(_full_sized_limits(a, b), shortest / _FULL_SIDE)
     colour = min(1.0, max(_LEAST_CHROMA, shortest / _FULL_SIDE))
     limits = replace(limits, chroma_peak=limits.chroma_peak * colour, chroma_region=limits.chroma_region * colour)
@@ -153,7 +153,7 @@ def _unscaled_limits(a: Evidence, b: Evidence, shortest: int) -> _Limits:
     return limits
 
 
-def _full_sized_limits(a: Evidence, b: Evidence) -> _Limits:
+def _full_sized_limits(a: PictureEvidence, b: PictureEvidence) -> _Limits:
     one_palette = bool(a.palette) != bool(b.palette)
     if a.writing == b.writing == NO_WRITING:
         return _PALETTE if one_palette else _STRICT
@@ -169,7 +169,7 @@ def _shrunk(limits: _Limits, share: float) -> _Limits:
     return replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
 
 
-def _plain(evidence: Evidence) -> float:
+def _plain(evidence: PictureEvidence) -> float:
     luma = evidence.luma if evidence.writing else resampled(evidence.luma, COARSE_SIDE)
     return float((value_range(luma, 1) <= _EVEN_RANGE).mean())
 
@@ -205,25 +205,29 @@ def _within(found: _Difference, limits: _Limits) -> bool:
     )
 
 
-def _coarse_cells(a: Evidence, b: Evidence) -> int:
+def _coarse_cells(a: PictureEvidence, b: PictureEvidence) -> int:
     """Return the side of the grid on which all limits but one hold: what writing needs, or what photos do."""
     shorter = min(a.width, a.height, b.width, b.height)
     side = min(len(a.luma), len(b.luma), TEXT_SIDE if a.writing and b.writing else COARSE_SIDE)
     return int(min(side, max(48, CELLS_PER_PIXEL * shorter)))
 
 
-def _fine_cells(a: Evidence, b: Evidence) -> int:
+def _fine_cells(a: PictureEvidence, b: PictureEvidence) -> int:
     """Return the side of the finest grid that both can be compared on."""
     pixels = min(pixels_a_side(a.width, a.height), pixels_a_side(b.width, b.height))
     return int(min(len(a.luma), len(b.luma), max(48, CELLS_PER_PIXEL * pixels)))
 
 
-def _alike(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None = None, marked: bool = False) -> bool:
+def _alike(
+    a: PictureEvidence, b: PictureEvidence, limits: _Limits, framing: Framing | None = None, marked: bool = False
+) -> bool:
     """Return whether nothing stands out, in the part that `framing` shows of both or, if `marked`, but a pale mark."""
     return any(_follows(a, b, limits, framing, marked, backwards) for backwards in (False, True))
 
 
-def _follows(a: Evidence, b: Evidence, limits: _Limits, framing: Framing | None, marked: bool, backwards: bool) -> bool:
+def _follows(
+    a: PictureEvidence, b: PictureEvidence, limits: _Limits, framing: Framing | None, marked: bool, backwards: bool
+) -> bool:
     detail = 1 if framing is None else _REFRAMED_DETAIL
     residual = residual_of(a, b, int(detail * _coarse_cells(a, b)), framing, backwards)
     box = _mark(residual, limits, a.width / a.height) if marked else None

@@ -8,7 +8,7 @@ from PIL import Image
 
 from captions.once import once
 
-Floats = npt.NDArray[np.float64]
+Float64s = npt.NDArray[np.float64]
 
 RADIUS = 10  # bits of the 256 within which the band index finds every neighbour
 BAND_BITS = (24, 24, 24, 23, 23, 23, 23, 23, 23, 23, 23)
@@ -104,7 +104,7 @@ def _hash_of_part(picture: Image.Image, box: tuple[float, float, float, float]) 
 
 
 @once
-def _twiddles() -> Floats:
+def _twiddles() -> Float64s:
     """Return cos(pi/2 * i/64) for i = 1..63, rounded as pocketfft rounds it: each a product of two table entries."""
     n = 4 * _SIDE
 
@@ -120,7 +120,7 @@ def _twiddles() -> Floats:
     )
 
 
-def _dct2(rows: Floats) -> Floats:
+def _dct2(rows: Float64s) -> Float64s:
     """Return the unnormalised DCT-II of each row of 64 (Makhoul 1980, doi:10.1109/TASSP.1980.1163351)."""
     n, half = _SIDE, _SIDE // 2
     odd, even = rows[:, 1 : n - 1 : 2], rows[:, 2:n:2]

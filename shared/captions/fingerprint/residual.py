@@ -11,7 +11,7 @@ from PIL import Image
 
 from captions.fingerprint.alignment import Framing, reframed
 from captions.fingerprint.planes import Plane, grown, resampled, rgb_of, smoothed, value_range
-from captions.fingerprint.thumbnail import WRITING, Evidence
+from captions.fingerprint.thumbnail import WRITING, PictureEvidence
 
 _FITTED_CELLS = 40_000  # more say no more of four terms
 _LIGHTER = 0.002  # how far black is held to stay black
@@ -49,7 +49,9 @@ class Residual:
     clipped: Plane  # what the fit pushed beyond black and white
 
 
-def residual_of(a: Evidence, b: Evidence, side: int, framing: Framing | None, backwards: bool) -> Residual:
+def residual_of(
+    a: PictureEvidence, b: PictureEvidence, side: int, framing: Framing | None, backwards: bool
+) -> Residual:
     """Fit `a` to `b`, or `b` to `a` if `backwards`, on a grid of `side` cells and framed alike; return what is left.
 
     What clipped and what was sharpened follows from what was not, but not the other way round.

@@ -55,7 +55,7 @@ _PALETTE_COLOURS = 128  # fewer are a drawing's, and predict nothing
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PictureEvidence:
     """What is kept of a picture, unpacked."""
 
     width: int  # pixels of the original
@@ -174,7 +174,7 @@ def _decoded(packed: bytes) -> Image.Image:
     return Image.open(io.BytesIO(packed), formats=["WEBP"]).convert("L")
 
 
-def unpacked(evidence: bytes) -> Evidence | None:
+def unpacked(evidence: bytes) -> PictureEvidence | None:
     if evidence[0] != _LAYOUT:
         return None
     _, width, height, writing, palette_size, chroma_size = _HEADER.unpack_from(evidence)
@@ -182,4 +182,4 @@ def unpacked(evidence: bytes) -> Evidence | None:
     start = _HEADER.size + palette_size
     chroma = np.asarray(_decoded(evidence[start : start + chroma_size]), np.float32) - 128
     luma = np.asarray(luma_of(evidence), np.float32)
-    return Evidence(width, height, writing, palette, luma, chroma[:, :CHROMA_SIDE], chroma[:, CHROMA_SIDE:])
+    return PictureEvidence(width, height, writing, palette, luma, chroma[:, :CHROMA_SIDE], chroma[:, CHROMA_SIDE:])

@@ -92,7 +92,7 @@ class BreakerStore(Protocol):
 
 T = TypeVar("T")
 Observer = Callable[[str, Mapping[str, object]], None]
-Clock = Callable[[], float]
+TimeSource = Callable[[], float]
 
 
 class _Window:
@@ -329,7 +329,7 @@ class Breakers:
         policy: BreakerPolicy | None = None,
         *,
         store: BreakerStore | None = None,
-        clock: Clock = time.time,
+        clock: TimeSource = time.time,
         observe: Observer | None = None,
     ) -> None:
         self.policy = policy or BreakerPolicy()

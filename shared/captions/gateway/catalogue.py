@@ -28,7 +28,7 @@ from captions.overrides import laid_over
 
 Modality = Literal["text", "image", "audio", "video"]
 
-Part = Literal[
+ContentPart = Literal[
     "image_url_data",  # image_url with a data URI
     "image_url",  # image_url with a link
     "input_audio",  # input_audio with base64
@@ -40,7 +40,7 @@ Part = Literal[
     "video_url_data",  # video_url with a data URI
 ]
 
-_PARTS_OF: Mapping[str, frozenset[Part]] = MappingProxyType(
+_PARTS_OF: Mapping[str, frozenset[ContentPart]] = MappingProxyType(
     {
         "text": frozenset(),
         "image": frozenset({"image_url_data", "image_url"}),
@@ -49,7 +49,7 @@ _PARTS_OF: Mapping[str, frozenset[Part]] = MappingProxyType(
     }
 )
 
-_TRANSCRIPTIONS: frozenset[Part] = frozenset({"audio_transcriptions"})
+_TRANSCRIPTIONS: frozenset[ContentPart] = frozenset({"audio_transcriptions"})
 
 Structured = Literal["json_schema", "json_object", "none"]
 """The strongest `response_format` a model takes: a schema it must keep to, any JSON object, or none at all."""
@@ -113,7 +113,7 @@ class Model(_Entry):
     context: int = Field(gt=0)
     latency: Mapping[Modality, Latency] = Field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
-    takes: frozenset[Part] = frozenset()
+    takes: frozenset[ContentPart] = frozenset()
     max_body: int = Field(default=4_000_000, gt=0)
     longest_audio: float | None = Field(default=None, gt=0)
     longest_video: float | None = Field(default=None, gt=0)
@@ -163,7 +163,7 @@ class Model(_Entry):
 class Dialect(_Entry):
     """How a kind of server takes media, where that differs from the model's entry."""
 
-    takes: frozenset[Part] | None = None
+    takes: frozenset[ContentPart] | None = None
     media_types: Mapping[Modality, tuple[str, ...]] = Field(default_factory=dict)
     audio_data_prefix: str | None = None
     streaming_only_models: tuple[str, ...] = ()
@@ -180,7 +180,7 @@ class Dialect(_Entry):
             understood = frozenset(m for m in model.modalities if m == "text" or takes & _PARTS_OF[m])
             if model.modalities - {"text"} and understood <= {"text"}:
                 return None
-            carried: frozenset[Part] = frozenset().union(*(_PARTS_OF[m] for m in understood))
+            carried: frozenset[ContentPart] = frozenset().union(*(_PARTS_OF[m] for m in understood))
             changes["modalities"] = understood
             changes["takes"] = takes & carried
         if self.media_types:

@@ -31,10 +31,10 @@ from captions.gateway.errors import (
     GatewayError,
     NoCapableModel,
 )
-from captions.gateway.fallback import Candidate, Plan
+from captions.gateway.fallback import Plan, Target
 from captions.gateway.pricing import cost_of, usage_of
-from captions.gateway.requests import Parts
-from captions.gateway.responses import Answer, Collector, answer_of, failure_of, transcript_of
+from captions.gateway.requests import MessageParts
+from captions.gateway.responses import Collector, ModelAnswer, answer_of, failure_of, transcript_of
 from captions.gateway.transport import http_client
 from captions.gateway.types import Attempt, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
 
@@ -167,11 +167,11 @@ class Gateway:
                 if spoken:
                     spoken = False
                     yield StreamEvent("restart", model=turn.candidate.model.name)
-                answer: Answer | None = None
+                answer: ModelAnswer | None = None
                 pieces = self._streamed_turn(call, turn)
                 try:
                     async for piece in pieces:
-                        if isinstance(piece, Answer):
+                        if isinstance(piece, ModelAnswer):
                             answer = piece
                         else:
                             spoken = True
@@ -209,7 +209,7 @@ class Gateway:
             await http.aclose()
 
     async def _begin(self, request: Request, chain: Sequence[str], deadline: float) -> _Call:
-        parts = Parts(request)
+        parts = MessageParts(request)
         plan = self._plan(request, chain, parts)
         self._retry_budget.called()
         call = _Call(self, request, parts, plan, deadline)
@@ -257,7 +257,7 @@ class Gateway:
                     self._observe("unknown_model", {"model": name})
         return self._served[key]
 
-    def _plan(self, request: Request, chain: Sequence[str], parts: Parts) -> Plan:
+    def _plan(self, request: Request, chain: Sequence[str], parts: MessageParts) -> Plan:
         try:
             return Plan.of(request, chain, self._endpoints, self._serve, parts)
         except NoCapableModel as error:
@@ -291,7 +291,7 @@ class Gateway:
         async with _until(call.deadline, call):
             return await call.next()
 
-    async def _turn(self, call: _Call, turn: _Turn) -> Answer | None:
+    async def _turn(self, call: _Call, turn: _Turn) -> ModelAnswer | None:
         """Run one attempt, or two if the key was renewed in between; return the answer or None after a failure."""
         with turn.admitted(self._breakers):
             while True:
@@ -307,7 +307,7 @@ class Gateway:
                     call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
                     return answer
 
-    async def _asked(self, call: _Call, turn: _Turn) -> Answer:
+    async def _asked(self, call: _Call, turn: _Turn) -> ModelAnswer:
         candidate = turn.candidate
         form = call.parts.form(candidate.model, candidate.wire_name)
         if form is not None:
@@ -325,7 +325,7 @@ class Gateway:
             return collector.answer()
         return answer_of(await self._send(call, turn, stream=False))
 
-    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncGenerator[str | Answer, None]:
+    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncGenerator[str | ModelAnswer, None]:
         """Yield the texts of one attempt and then its answer; end without one after a failure."""
         with turn.admitted(self._breakers):
             while True:
@@ -424,7 +424,7 @@ class Gateway:
 class _Turn:
     """One candidate's turn in a call, with the leave to call it."""
 
-    def __init__(self, candidate: Candidate, admission: Admission, limit_s: float, request: Request) -> None:
+    def __init__(self, candidate: Target, admission: Admission, limit_s: float, request: Request) -> None:
         self.candidate = candidate
         self.key = ""
         self.key_renewed = False
@@ -477,7 +477,7 @@ class _Turn:
 class _Call:
     """What is known of one call while it runs."""
 
-    def __init__(self, gateway: Gateway, request: Request, parts: Parts, plan: Plan, deadline: float) -> None:
+    def __init__(self, gateway: Gateway, request: Request, parts: MessageParts, plan: Plan, deadline: float) -> None:
         self.request = request
         self.parts = parts
         self.plan = plan
@@ -511,7 +511,7 @@ class _Call:
                     return _Turn(candidate, admission, self._limit_s(candidate, candidates), self.request)
             await self._pause(candidates)
 
-    def _limit_s(self, candidate: Candidate, candidates: Sequence[Candidate]) -> float:
+    def _limit_s(self, candidate: Target, candidates: Sequence[Target]) -> float:
         """Return the seconds this attempt may take: the model's time-out, but with time left for another model."""
         left = self.left()
         timeout = candidate.model.timeout_s(self.request.kind, self.request.duration_s)
@@ -519,7 +519,7 @@ class _Call:
             left *= self._gateway._retries.share_of_deadline
         return min(timeout, left)
 
-    async def _pause(self, candidates: Sequence[Candidate]) -> None:
+    async def _pause(self, candidates: Sequence[Target]) -> None:
         """Wait for what can be waited for: a Retry-After that is short, or the delay before a retry.
 
         Raises:
@@ -597,7 +597,7 @@ class _Call:
             fields = attempt.as_dict() | {"request_id": self.request.request_id}
             self._gateway._observe("attempt_failed", fields)
 
-    def completion(self, turn: _Turn, answer: Answer) -> Completion:
+    def completion(self, turn: _Turn, answer: ModelAnswer) -> Completion:
         """Return the call's result."""
         cost, source = cost_of(answer.usage, answer.stated_cost, turn.candidate.model)
         known: CostSource = source
@@ -626,7 +626,7 @@ def _discreet(detail: str, key: str) -> str:
     return unsigned.replace(key, "…") if key else unsigned
 
 
-def _fit(answer: Answer, request: Request) -> Answer:
+def _fit(answer: ModelAnswer, request: Request) -> ModelAnswer:
     verdict = request.judge(answer.text) if request.judge is not None else None
     if verdict is not None:
         raise AttemptFailed(verdict, status=200, usage=answer.raw_usage, reported_model=answer.reported_model)

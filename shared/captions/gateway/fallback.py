@@ -16,17 +16,17 @@ from captions.gateway.errors import (
     Refused,
     Unacceptable,
 )
-from captions.gateway.requests import Parts, least_tokens
+from captions.gateway.requests import MessageParts, least_tokens
 from captions.gateway.types import Endpoint, Request
 
-Served = Callable[[str, str], tuple[Model, str] | None]
+ServedBy = Callable[[str, str], tuple[Model, str] | None]
 
 _BAD_REQUESTS = 2
 """Two models that call the same request wrong are right; one may only miss a feature (a response format, say)."""
 
 
 @dataclass
-class Candidate:
+class Target:
     """A model at an endpoint: its entry as this endpoint takes it, and the endpoint's name for it."""
 
     model: Model
@@ -49,12 +49,17 @@ class Plan:
     refusal) lets the next candidate be one of another provider, where the chain has one.
     """
 
-    candidates: list[Candidate]
+    candidates: list[Target]
     bad_requests: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
-        cls, request: Request, chain: Sequence[str], endpoints: Sequence[Endpoint], served_by: Served, parts: Parts
+        cls,
+        request: Request,
+        chain: Sequence[str],
+        endpoints: Sequence[Endpoint],
+        served_by: ServedBy,
+        parts: MessageParts,
     ) -> Plan:
         """Return the candidates that can do the job: that understand the media, hold the context and the body.
 
@@ -64,7 +69,7 @@ class Plan:
             NoCapableModel: no model of the chain understands such media at any endpoint.
             Unacceptable: some do, but the request is too large for each of them.
         """
-        candidates: list[Candidate] = []
+        candidates: list[Target] = []
         too_large = False
         tokens = least_tokens(request) + request.max_tokens
         for place, name in enumerate(dict.fromkeys(chain)):
@@ -76,7 +81,7 @@ class Plan:
                 if (model.chats and tokens > model.context) or not parts.fit(model) or _too_long(model, request):
                     too_large = True
                     continue
-                candidates.append(Candidate(model, endpoint, wire_name, (place, order)))
+                candidates.append(Target(model, endpoint, wire_name, (place, order)))
         if candidates:
             return cls(candidates)
         if too_large:
@@ -84,14 +89,14 @@ class Plan:
         kinds = ", ".join(sorted({f"{medium.kind} ({medium.media_type})" for medium in request.media})) or "text"
         raise NoCapableModel(f"no model of the chain takes {kinds}")
 
-    def in_order(self) -> list[Candidate]:
+    def in_order(self) -> list[Target]:
         """Return the candidates that are still in, those that are worth trying first at the front."""
         still_in = [candidate for candidate in self.candidates if candidate.out is None]
         if len(still_in) > 1:
             still_in.sort(key=lambda candidate: (candidate.tries, candidate.demoted, candidate.rank))
         return still_in
 
-    def failed(self, tried: Candidate, failure: AttemptFailed) -> None:
+    def failed(self, tried: Target, failure: AttemptFailed) -> None:
         """Draw the consequences of a failure for the rest of the call."""
         error = failure.error_class
         tried.tries += 1
@@ -120,13 +125,13 @@ class Plan:
             self._demote(c for c in self.candidates if c.model.provider == tried.model.provider)
 
     @staticmethod
-    def _drop(why: ErrorClass, candidates: Sequence[Candidate]) -> None:
+    def _drop(why: ErrorClass, candidates: Sequence[Target]) -> None:
         for candidate in candidates:
             if candidate.out is None:
                 candidate.out = why
 
     @staticmethod
-    def _demote(candidates: Iterable[Candidate]) -> None:
+    def _demote(candidates: Iterable[Target]) -> None:
         for candidate in candidates:
             candidate.demoted += 1
 

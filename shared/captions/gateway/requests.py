@@ -54,7 +54,7 @@ def least_tokens(request: Request) -> int:
     return int(tokens)
 
 
-class Parts:
+class MessageParts:
     """The media of one request as message parts. What is dear to make (base64, links) is made once per request."""
 
     def __init__(self, request: Request) -> None:
@@ -181,7 +181,7 @@ def _response_format(request: Request, model: Model) -> dict[str, Any] | None:
 
 def fits(request: Request, model: Model) -> bool:
     """Tell whether some way the model takes media holds the whole request within its body."""
-    return Parts(request).fit(model)
+    return MessageParts(request).fit(model)
 
 
 _LINK_BYTES = 2_048  # a presigned URL with a session token

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelAnswer:
     """A text that is complete, as one model gave it."""
 
     text: str
@@ -48,7 +48,7 @@ class Answer:
     transcribed: bool = False
 
 
-def answer_of(response: object) -> Answer:
+def answer_of(response: object) -> ModelAnswer:
     """Return the answer a chat completion holds.
 
     Raises:
@@ -73,7 +73,7 @@ def answer_of(response: object) -> Answer:
     )
 
 
-def transcript_of(response: object, wire_name: str) -> Answer:
+def transcript_of(response: object, wire_name: str) -> ModelAnswer:
     """Return the answer a transcription holds. Without speech its text is empty, which is no failure.
 
     Raises:
@@ -91,7 +91,9 @@ def transcript_of(response: object, wire_name: str) -> Answer:
     language = _text(getattr(response, "language", None))
     segments = _segments(getattr(response, "segments", None))
     # A transcription names no model: the one that was asked for answered.
-    return Answer(_whole(text).strip(), wire_name, "stop", tokens, stated, usage, segments, language, transcribed=True)
+    return ModelAnswer(
+        _whole(text).strip(), wire_name, "stop", tokens, stated, usage, segments, language, transcribed=True
+    )
 
 
 def _segments(given: object) -> tuple[Segment, ...]:
@@ -140,7 +142,7 @@ class Collector:
             self._texts.append(text)
         return text
 
-    def answer(self) -> Answer:
+    def answer(self) -> ModelAnswer:
         """Return the answer of a stream that ended.
 
         Raises:
@@ -178,7 +180,7 @@ def _judged(
     usage: object,
     reported: str | None,
     logprobs: list[float],
-) -> Answer:
+) -> ModelAnswer:
     reason = (finish_reason or "").lower()
     error: ErrorClass | None = None
     if refusal or reason == "content_filter":
@@ -195,7 +197,7 @@ def _judged(
         raise AttemptFailed(error, status=200, usage=usage, reported_model=reported)
     tokens, stated = usage_of(usage)
     mean = sum(logprobs) / len(logprobs) if logprobs else None
-    return Answer(_whole(text), reported, reason, tokens, stated, usage, mean_logprob=mean)
+    return ModelAnswer(_whole(text), reported, reason, tokens, stated, usage, mean_logprob=mean)
 
 
 def _raise_error_in(holder: object, usage: object, reported: str | None) -> None:

@@ -29,7 +29,7 @@ def _few(parts: int) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
+class Container:
     """A container: `format` is its short name ("wav", "mp3", "mp4"...), `duration_s` None where no header tells it.
 
     `essence()` yields what is heard or seen, in order, without tags: equal essence means equal content. It is None
@@ -49,7 +49,7 @@ def _chunks(*chunks: bytes | memoryview) -> Callable[[], Chunks]:
     return lambda: chunks
 
 
-def identify(data: bytes) -> Found | None:
+def identify(data: bytes) -> Container | None:
     """Return the sound or video container that `data` is, or None if it is none.
 
     Raises MediaError (`broken`, `truncated`, `unsupported`) where the signature is right but the rest is not.
@@ -63,7 +63,7 @@ def identify(data: bytes) -> Found | None:
         raise MediaError("broken", "the container's headers cannot be read") from error
 
 
-def _reader(data: bytes) -> Callable[[bytes], Found | None] | None:
+def _reader(data: bytes) -> Callable[[bytes], Container | None] | None:
     head = data[:16]
     if head[:4] in (b"RIFF", b"RF64", b"BW64"):
         return {b"WAVE": _wave, b"AVI ": _avi}.get(head[8:12])
@@ -95,7 +95,7 @@ def _heard(told: int, there: int) -> str:
     return f"the file tells of {told} bytes of sound and holds {there}; what is there was heard"
 
 
-def _wave(data: bytes) -> Found:
+def _wave(data: bytes) -> Container:
     fmt: memoryview | None = None
     note: str | None = None
     view = memoryview(data)
@@ -124,7 +124,7 @@ def _wave(data: bytes) -> Found:
                 raise MediaError("broken", "the WAV file holds no samples")
             rate = struct.unpack_from("<I", fmt, 8)[0]
             essence = _chunks(struct.pack("<I", len(fmt)), fmt, view[body : body + size])
-            return Found("audio", "audio/wav", "wav", size / rate if rate else None, essence, note)
+            return Container("audio", "audio/wav", "wav", size / rate if rate else None, essence, note)
         position = body + size + size % 2
     raise MediaError("truncated", "the WAV file ends before its samples")
 
@@ -177,7 +177,7 @@ def _w64_chunk(data: bytes, name: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _w64(data: bytes) -> Found:
+def _w64(data: bytes) -> Container:
     fmt, samples = _w64_chunk(data, b"fmt "), _w64_chunk(data, b"data")
     if fmt is None or samples is None or fmt[1] > len(data):
         raise MediaError("truncated", "the Wave64 file ends before its samples")
@@ -185,17 +185,17 @@ def _w64(data: bytes) -> Found:
     rate = struct.unpack_from("<I", data, fmt[0] + 8)[0]
     if end <= start:
         raise MediaError("broken", "the Wave64 file holds no samples")
-    return Found("audio", "audio/x-w64", "w64", (end - start) / rate if rate else None)
+    return Container("audio", "audio/x-w64", "w64", (end - start) / rate if rate else None)
 
 
 _AVI_STREAM = re.compile(rb"strh.{4}(vids|auds|iavs)", re.DOTALL)
 
 
-def _avi(data: bytes) -> Found:
+def _avi(data: bytes) -> Container:
     types = set(_AVI_STREAM.findall(data, 0, 65_536))
     if types == {b"auds"}:
-        return Found("audio", "audio/x-msvideo", "avi")
-    return Found("video", "video/x-msvideo", "avi")
+        return Container("audio", "audio/x-msvideo", "avi")
+    return Container("video", "video/x-msvideo", "avi")
 
 
 # --- MPEG audio, ADTS, FLAC: frames with tags around them ------------------------------------------------------------
@@ -304,7 +304,7 @@ def _ape_items(data: bytes, position: int, end: int, count: int) -> bool:
     return position == end
 
 
-def _framed_audio(data: bytes) -> Found | None:
+def _framed_audio(data: bytes) -> Container | None:
     begin = _id3v2_end(data, 0)
     if data[begin : begin + 4] == b"fLaC":
         return _flac(data, begin)
@@ -332,7 +332,7 @@ def _framed_audio(data: bytes) -> Found | None:
         raise MediaError("truncated", "the sound ends inside its first frame")
     media_type, name = ("audio/aac", "aac") if frame.codec == "aac" else ("audio/mpeg", frame.codec)
     essence = _chunks(memoryview(data)[first:end])
-    return Found("audio", media_type, name, frames * frame.samples / frame.rate, essence)
+    return Container("audio", media_type, name, frames * frame.samples / frame.rate, essence)
 
 
 def _first_frame(data: bytes, begin: int, search: int) -> int | None:
@@ -404,7 +404,7 @@ def _declared(data: bytes, position: int, frame: _Frame) -> int | None:
     return None
 
 
-def _flac(data: bytes, begin: int) -> Found:
+def _flac(data: bytes, begin: int) -> Container:
     position, last, info, blocks = begin + 4, False, b"", 0
     while not last:
         _few(blocks := blocks + 1)
@@ -424,7 +424,7 @@ def _flac(data: bytes, begin: int) -> Found:
     rate, samples = packed >> 44, packed & (1 << 36) - 1
     essence = _chunks(info, memoryview(data)[position:end])
     duration = samples / rate if rate and samples else None
-    return Found("audio", "audio/flac", "flac", duration, essence)
+    return Container("audio", "audio/flac", "flac", duration, essence)
 
 
 # --- Ogg ------------------------------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ def _ogg_packets(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         position = body
 
 
-def _ogg(data: bytes) -> Found:
+def _ogg(data: bytes) -> Container:
     heads: dict[int, bytes] = {}
     last: dict[int, int] = {}
     packets: dict[int, int] = {}
@@ -469,7 +469,7 @@ def _ogg(data: bytes) -> Found:
         if granule >= 0:
             last[serial] = max(granule, last.get(serial, 0))
     if any(head.startswith((b"\x80theora", b"BBCD\0", b"OVP80")) for head in heads.values()):
-        return Found("video", "video/ogg", "ogg", essence=lambda: _ogg_essence(data))
+        return Container("video", "video/ogg", "ogg", essence=lambda: _ogg_essence(data))
     for serial, head in heads.items():
         timing = _ogg_timing(head)
         if timing is None:
@@ -478,7 +478,7 @@ def _ogg(data: bytes) -> Found:
         if packets[serial] <= header_packets:
             raise MediaError("truncated", "the Ogg file ends before its sound")
         duration = max(last.get(serial, 0) - skip, 0) / rate if rate else None
-        return Found("audio", "audio/ogg", name, duration, lambda: _ogg_essence(data))
+        return Container("audio", "audio/ogg", name, duration, lambda: _ogg_essence(data))
     raise MediaError("unsupported", "the Ogg file holds no sound or video that is known")
 
 
@@ -645,7 +645,7 @@ def _mp4_shown(data: bytes, head: tuple[int, int]) -> bytes:
     return bytes((data[head[0] + 3] & 1,)) + data[matrix : min(matrix + 36, head[1])]
 
 
-def _mp4(data: bytes) -> Found:
+def _mp4(data: bytes) -> Container:
     boxes: dict[bytes, tuple[int, int]] = {}  # the first of each type
     last = _mp4_end(data)
     for name, body, end in _boxes(data, 0, last):
@@ -672,12 +672,12 @@ def _mp4(data: bytes) -> Found:
         raise MediaError("truncated", "the MP4 file has an index, but no sound or pictures follow")
     if video:
         if b"qt  " in brands:
-            return Found("video", "video/quicktime", "mov", duration, essence, note)
+            return Container("video", "video/quicktime", "mov", duration, essence, note)
         if any(brand.startswith((b"3gp", b"3g2")) for brand in brands):
-            return Found("video", "video/3gpp", "3gp", duration, essence, note)
-        return Found("video", "video/mp4", "mp4", duration, essence, note)
+            return Container("video", "video/3gpp", "3gp", duration, essence, note)
+        return Container("video", "video/mp4", "mp4", duration, essence, note)
     short = "m4a" if b"M4A " in brands or b"M4B " in brands else "mp4"
-    return Found("audio", "audio/mp4", short, duration, essence, note)
+    return Container("audio", "audio/mp4", short, duration, essence, note)
 
 
 def _samples(data: bytes, track: _Track) -> int:
@@ -895,7 +895,7 @@ def _elements(data: bytes, cut: list[int] | None = None) -> Iterator[tuple[int, 
         position = position if identity in _MASTERS else end
 
 
-def _matroska(data: bytes) -> Found:
+def _matroska(data: bytes) -> Container:
     doc_type, types, scale, ticks, blocks = b"", set(), 1_000_000, None, 0
     cut: list[int] = []
     for identity, start, end in _elements(data, cut):
@@ -918,7 +918,7 @@ def _matroska(data: bytes) -> Found:
     media_type = f"{kind}/webm" if name == "webm" else f"{kind}/x-matroska"
     duration = ticks * scale / 1e9 if ticks is not None and 0 < ticks * scale < 1e18 else None
     note = _CUT_OFF if cut else None
-    return Found(kind, media_type, name, duration, lambda: _matroska_essence(data), note)
+    return Container(kind, media_type, name, duration, lambda: _matroska_essence(data), note)
 
 
 def _matroska_essence(data: bytes) -> Chunks:
@@ -946,7 +946,7 @@ _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 
 
-def _asf(data: bytes) -> Found:
+def _asf(data: bytes) -> Container:
     view = memoryview(data)
     header_end = struct.unpack_from("<Q", data, 16)[0]
     if header_end > len(data):
@@ -973,9 +973,9 @@ def _asf(data: bytes) -> Found:
         raise MediaError("truncated", "the ASF file ends inside its sound or pictures")
     essence = _chunks(struct.pack("<I", sum(map(len, streams))), *streams, view[header_end + 40 : header_end + size])
     if _ASF_VIDEO in types:
-        return Found("video", "video/x-ms-wmv", "wmv", duration, essence)
+        return Container("video", "video/x-ms-wmv", "wmv", duration, essence)
     if _ASF_AUDIO in types:
-        return Found("audio", "audio/x-ms-wma", "wma", duration, essence)
+        return Container("audio", "audio/x-ms-wma", "wma", duration, essence)
     raise MediaError("unsupported", "the ASF file holds neither sound nor video")
 
 
@@ -1019,7 +1019,7 @@ def _aiff_frame_bytes(data: bytes, common: int) -> int | None:
     return channels * ((bits + 7) // 8) if plain else None
 
 
-def _aiff(data: bytes) -> Found:
+def _aiff(data: bytes) -> Container:
     chunks = _aiff_chunks(data)
     if len(chunks) < 2:
         raise MediaError("truncated", "the AIFF file ends before its samples")
@@ -1034,14 +1034,14 @@ def _aiff(data: bytes) -> Found:
         frames = (end - start - _LEAST_SOUND) // width if width else 0
         note = _heard(told, end - start) if _LEAST_SOUND < told < _STREAMED else None
     essence = _chunks(struct.pack("<I", common_end - common), view[common:common_end], view[start:end])
-    return Found("audio", "audio/aiff", "aiff", frames / rate if rate and frames else None, essence, note)
+    return Container("audio", "audio/aiff", "aiff", frames / rate if rate and frames else None, essence, note)
 
 
 _AMR_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
 _AMR_WB_BYTES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
 
 
-def _amr(data: bytes) -> Found:
+def _amr(data: bytes) -> Container:
     wide = data.startswith(b"#!AMR-WB\n")
     position, table, frames = (9, _AMR_WB_BYTES, 0) if wide else (6, _AMR_BYTES, 0)
     while position < len(data):
@@ -1050,7 +1050,7 @@ def _amr(data: bytes) -> Found:
         frames += 1
     if not frames or position > len(data) + 32:
         raise MediaError("truncated", "the AMR file holds no whole frame")
-    return Found("audio", "audio/amr-wb" if wide else "audio/amr", "amr", frames * 0.02)  # 20 ms a frame (RFC 4867)
+    return Container("audio", "audio/amr-wb" if wide else "audio/amr", "amr", frames * 0.02)  # 20 ms a frame (RFC 4867)
 
 
 def _basic_end(data: bytes) -> int:
@@ -1059,7 +1059,7 @@ def _basic_end(data: bytes) -> int:
     return offset + size if 0 < size <= len(data) - offset else len(data)
 
 
-def _basic(data: bytes) -> Found:
+def _basic(data: bytes) -> Container:
     offset, size, encoding, rate, channels = struct.unpack_from(">5I", data, 4)
     view = memoryview(data)
     end = _basic_end(data)
@@ -1071,15 +1071,15 @@ def _basic(data: bytes) -> Found:
     duration = (end - offset) / (rate * channels * bytes_per_sample) if bytes_per_sample else None
     essence = _chunks(struct.pack("<III", encoding, rate, channels), view[offset:end])
     note = _heard(size, end - offset) if end - offset < size < _STREAMED else None
-    return Found("audio", "audio/basic", "au", duration, essence, note)
+    return Container("audio", "audio/basic", "au", duration, essence, note)
 
 
-def _core_audio(data: bytes) -> Found:
-    return Found("audio", "audio/x-caf", "caf")
+def _core_audio(data: bytes) -> Container:
+    return Container("audio", "audio/x-caf", "caf")
 
 
-def _mpeg_video(data: bytes) -> Found:
-    return Found("video", "video/mpeg", "mpg")
+def _mpeg_video(data: bytes) -> Container:
+    return Container("video", "video/mpeg", "mpg")
 
 
 _TS_VIDEO = frozenset({0x01, 0x02, 0x10, 0x1B, 0x1E, 0x20, 0x21, 0x24, 0x33, 0x42, 0xD1, 0xD2, 0xEA})
@@ -1108,13 +1108,13 @@ def _ts_layout(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _transport_stream(data: bytes) -> Found:
+def _transport_stream(data: bytes) -> Container:
     layout = _ts_layout(data)
     assert layout is not None
     types = _ts_types(data, *layout)
     if types & _TS_SOUND and not types & _TS_VIDEO:
-        return Found("audio", "audio/mp2t", "ts")
-    return Found("video", "video/mp2t", "ts")
+        return Container("audio", "audio/mp2t", "ts")
+    return Container("video", "video/mp2t", "ts")
 
 
 def _ts_types(data: bytes, begin: int, stride: int) -> set[int]:
@@ -1141,21 +1141,21 @@ def _ts_types(data: bytes, begin: int, stride: int) -> set[int]:
     return types
 
 
-def _plain(kind: Literal["audio", "video"], media_type: str, name: str) -> Callable[[bytes], Found]:
+def _plain(kind: Literal["audio", "video"], media_type: str, name: str) -> Callable[[bytes], Container]:
     """Return the reader of a format that is not taken apart here: decoding tells how long it plays."""
-    return lambda data: Found(kind, media_type, name)
+    return lambda data: Container(kind, media_type, name)
 
 
-def _real_media(data: bytes) -> Found:
+def _real_media(data: bytes) -> Container:
     if b"video/x-pn-realvideo" in data[:65_536]:
-        return Found("video", "video/vnd.rn-realvideo", "rm")
-    return Found("audio", "audio/vnd.rn-realaudio", "rm")
+        return Container("video", "video/vnd.rn-realvideo", "rm")
+    return Container("audio", "audio/vnd.rn-realaudio", "rm")
 
 
-def _flash(data: bytes) -> Found:
+def _flash(data: bytes) -> Container:
     if data[4] & 1:
-        return Found("video", "video/x-flv", "flv")
-    return Found("audio", "audio/x-flv", "flv")
+        return Container("video", "video/x-flv", "flv")
+    return Container("audio", "audio/x-flv", "flv")
 
 
 _STARTS = (b"\0\0\0\1", b"\0\0\1")
@@ -1185,7 +1185,7 @@ _PLAIN_VIDEO = (
     *((start + unit, "video/h265", "h265") for start in _STARTS for unit in (b"\x40\x01", b"\x42\x01", b"\x46\x01")),
 )
 
-_SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Found | None]], ...] = (
+_SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Container | None]], ...] = (
     (b"OggS", _ogg),
     (b"\x1a\x45\xdf\xa3", _matroska),
     (_ASF_HEADER, _asf),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 from PIL import Image
 
 NARROW = 0.25
@@ -22,7 +22,7 @@ _BLOCK = 8
 _STRIPS = 64
 _STRIP_PIXELS = 2_000_000
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-Values = NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 
 def grey_scale(image: Image.Image) -> tuple[float, float]:
@@ -78,7 +78,7 @@ def to_8_bits(part: Image.Image, low: float, scale: float, clear: int | None) ->
     return Image.fromarray(grey)
 
 
-def _grey_strip(strip: Image.Image) -> Values:
+def _grey_strip(strip: Image.Image) -> Float32s:
     return np.asarray(strip).astype(np.float32)
 
 
@@ -89,7 +89,7 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, width, min(top + rows, height)))
 
 
-def _is_noise(image: Image.Image, values_of: Callable[[Image.Image], Values]) -> bool:
+def _is_noise(image: Image.Image, values_of: Callable[[Image.Image], Float32s]) -> bool:
     """Tell whether nothing is left of a picture once its pixels are averaged: a sensor that saw no light."""
     width, height = image.size[0] // _BLOCK * _BLOCK, image.size[1] // _BLOCK * _BLOCK
     if min(width, height) < 8 * _BLOCK:
@@ -165,14 +165,14 @@ class _Pairs:
         self._upper, self._lower, self._grey = upper, lower, grey
         self._clear = _clear_colour(upper)
 
-    def strips(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]]:
+    def strips(self) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
         """Yield upper bytes, lower bytes, and which pixels are seen."""
         for upper, lower in zip(_strips(self._upper), _strips(self._lower), strict=True):
             yield self._split(upper, lower)
 
     def _split(
         self, upper: Image.Image, lower: Image.Image
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         high, under = np.asarray(upper), np.asarray(lower)
         seen = high[..., 3] > 0 if high.shape[2] == 4 else np.ones(high.shape[:2], dtype=bool)
         if self._grey:  # as RGBA are read: upper and lower byte of the grey, then of the transparency

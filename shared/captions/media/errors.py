@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Code = Literal["empty", "unsupported", "broken", "truncated", "too_large", "bomb"]
+MediaErrorCode = Literal["empty", "unsupported", "broken", "truncated", "too_large", "bomb"]
 
 
 class MediaError(Exception):
     """A file that will not be captioned; `code` is for programs, `message` for the person who uploaded it."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: MediaErrorCode, message: str) -> None:
         super().__init__(message)
-        self.code: Code = code
+        self.code: MediaErrorCode = code
         self.message = message
 
 

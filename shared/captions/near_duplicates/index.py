@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from captions.aws.dynamodb import from_item, to_item
-from captions.config.environment import Policy
+from captions.config.environment import Strictness
 from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Follow, Hit, Outcome, Step
@@ -56,7 +56,7 @@ class Neighbours:
         *,
         exemplar_ttl: float = 90 * 86_400.0,
         queue_lease: float = 900.0,
-        policy: Policy = "strict",
+        policy: Strictness = "strict",
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         on_capped: Callable[[str], None] = lambda posting: None,

@@ -21,7 +21,7 @@ from captions.picture_class import CATEGORIES, Looks
 from captions.picture_class.cjk import ScriptModel, measured_lines
 from captions.picture_class.features import Measured, measured
 
-Floats = npt.NDArray[np.float64]
+Float64s = npt.NDArray[np.float64]
 _WRITTEN = ("document", "screenshot", "code")  # writing in lines, of which the script can be told
 _ARRAYS = ("feature", "threshold", "left", "right")
 
@@ -74,7 +74,7 @@ class Forest:
             script=ScriptModel.of(document["script"]),
         )
 
-    def likelihoods(self, values: Mapping[str, float]) -> Floats:
+    def likelihoods(self, values: Mapping[str, float]) -> Float64s:
         """Return how likely each of CATEGORIES is (sums to 1) for a picture with these measurements."""
         row = np.array([values[name] for name in self.features], np.float32)
         at = self.roots
@@ -83,10 +83,10 @@ class Forest:
         return sharpened(self.shares[at].mean(axis=0, dtype=np.float64), self.temperature)
 
 
-def sharpened(likelihoods: Floats, temperature: float) -> Floats:
+def sharpened(likelihoods: Float64s, temperature: float) -> Float64s:
     """Return likelihoods (last axis) raised to 1/temperature and scaled to a sum of 1."""
     powers = np.maximum(likelihoods, 1e-4) ** (1 / temperature)
-    scaled: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    scaled: Float64s = powers / powers.sum(axis=-1, keepdims=True)
     return scaled
 
 

@@ -145,5 +145,5 @@ def _loss(points: Sequence[tuple[float, int, float]], a: float, b: float) -> flo
     return total
 
 
-Calibrations = Mapping[tuple[str, str], Platt]
+PlattByModel = Mapping[tuple[str, str], Platt]
 """By model and task."""

@@ -219,7 +219,7 @@ def part_of(shape: type[Shape]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-Verdict = Literal["safe", "sensitive", "unsafe", "unknown"]
+Safety = Literal["safe", "sensitive", "unsafe", "unknown"]
 
 
 class Answer(Shape):
@@ -228,7 +228,7 @@ class Answer(Shape):
     main: ClassVar[str] = ""
     """The field without which the answer is of no use."""
     tags: Words = Field((), description="a few lower-case words to find it by")
-    safety: Annotated[Verdict, choice("safe", "sensitive", "unsafe", otherwise="unknown")] = Field(
+    safety: Annotated[Safety, choice("safe", "sensitive", "unsafe", otherwise="unknown")] = Field(
         "unknown", json_schema_extra={"enum": ["safe", "sensitive", "unsafe", "unknown"]}
     )
     confidence: Share = Field(None, description="from 0 to 1, how sure you are that all of this is right")

@@ -30,7 +30,7 @@ _LEAD = re.compile(r"^(?:caption|transcript)\s*:\s*", re.IGNORECASE)
 
 
 @dataclass
-class Draft:
+class AnswerDraft:
     """The output of an ask in the making, and what is doubtful about it.
 
     `written` are the texts that the model wrote in its own words, the main one first; `read` are those it copied.
@@ -109,7 +109,7 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
         return _failed("empty", "There was no answer.")
     known = {*shape.model_fields, *shape.aliases}
     answer_text = answer_text[:MAX_ANSWER]
-    draft = Draft(ask, seen or Seen())
+    draft = AnswerDraft(ask, seen or Seen())
     if begins_with_reasoning(answer_text) and not whole_object(answer_text):
         answer_text, complete = without_reasoning(answer_text)
         if not complete or not answer_text:
@@ -156,7 +156,7 @@ def _refusal(text: str, task: Task) -> bool:
     return not task.copies and checks.refused(text)
 
 
-def _finished(task: Task, answer: Answer, draft: Draft) -> Reading:
+def _finished(task: Task, answer: Answer, draft: AnswerDraft) -> Reading:
     ask = draft.ask
     given = [*ask.context.values(), ask.question]
     written = [text for text in draft.written if text]

@@ -14,7 +14,7 @@ from captions.tasks import kinds
 if TYPE_CHECKING:
     from captions.tasks.answer_schema import Answer
     from captions.tasks.parts import Heard
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 PICTURES = frozenset({"image", "animation", "document"})
 SOUNDS = frozenset({"audio", "video"})
@@ -45,7 +45,7 @@ class Task:
     rules: tuple[str, ...]
     request: str
     """The user's turn."""
-    read: Callable[[Any, Draft], None]
+    read: Callable[[Any, AnswerDraft], None]
     """Puts an answer of `shape` into the draft of an output, with what is doubtful about it."""
     merge: Callable[[Sequence[Heard]], dict[str, Any]] | None = None
     """The data of a recording from those of its parts; None goes on with the lists of the first part."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from captions.tasks.answer_schema import Verdict
+from captions.tasks.answer_schema import Safety
 
 
 class Problem(BaseModel):
@@ -49,7 +49,7 @@ class Output(BaseModel):
     text: str
     language: str
     tags: tuple[str, ...] = ()
-    safety: Verdict = "unknown"
+    safety: Safety = "unknown"
     confidence: float | None = Field(None, ge=0, le=1)
     data: dict[str, Any] = Field(default_factory=dict)
 

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from captions_cli.local.model_endpoint.server import Endpoint, Options
+from captions_cli.local.model_endpoint.server import EndpointServer, Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the endpoint until it is told to stop; return the exit code."""
     options = _parser().parse_args(arguments)
-    endpoint = Endpoint(
+    endpoint = EndpointServer(
         Options(
             latency_scale=options.latency_scale,
             seed=options.seed,
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(endpoint: Endpoint, host: str, port: int, *, exit_with_parent: bool) -> None:
+async def _serve(endpoint: EndpointServer, host: str, port: int, *, exit_with_parent: bool) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
-class MediaError(Exception):
+class UnreadableMediaError(Exception):
     """The media cannot be described: `code` is a short name, `message` a sentence for the client."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -15,12 +15,12 @@ class MediaError(Exception):
         self.code = code
         self.message = message
 
-    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[UnreadableMediaError], tuple[str, str]]:
         return type(self), (self.code, self.message)
 
 
 @dataclass(frozen=True)
-class Segment:
+class SpokenSegment:
     """A stretch of recognised speech: seconds from the start, and its words."""
 
     start: float
@@ -39,7 +39,7 @@ class Description:
     """The same in a few words, without the closing remark: what fits an alt text."""
     tags: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[SpokenSegment, ...] = ()
     duration_s: float | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
     """What was measured, by the names that a wanted shape may ask for it; lists of mappings for lists of objects."""

@@ -8,7 +8,7 @@ import struct
 import sys
 from typing import Any
 
-from captions_cli.local.model_endpoint.description import MediaError
+from captions_cli.local.model_endpoint.description import UnreadableMediaError
 
 _WORKER = "captions_cli.local.model_endpoint.listening"
 # A worker that needs longer than this, beyond the time the sound itself plays, hangs.
@@ -39,17 +39,17 @@ class Listeners:
                 answer = await asyncio.wait_for(_exchange(process, kind, data), self._max_audio_s + _GRACE_S)
             except TimeoutError:
                 await self._end(process)
-                raise MediaError("invalid_media", "The media could not be decoded in time.") from None
+                raise UnreadableMediaError("invalid_media", "The media could not be decoded in time.") from None
             except (asyncio.IncompleteReadError, ConnectionError):
                 await self._end(process)
                 message = "The media could not be decoded: the process that decodes it ended."
-                raise MediaError("invalid_media", message) from None
+                raise UnreadableMediaError("invalid_media", message) from None
             except BaseException:
                 await self._end(process)
                 raise
             self._idle.append(process)
         if "refused" in answer:
-            raise MediaError(*answer["refused"])
+            raise UnreadableMediaError(*answer["refused"])
         return answer
 
     async def close(self) -> None:

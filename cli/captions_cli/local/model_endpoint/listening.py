@@ -27,7 +27,7 @@ import numpy as np
 import pocketsphinx
 
 from captions_cli.local.model_endpoint import whisper
-from captions_cli.local.model_endpoint.description import MediaError
+from captions_cli.local.model_endpoint.description import UnreadableMediaError
 from captions_cli.local.model_endpoint.whisper import Whisper
 
 NAME = "pocketsphinx"
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
                 recogniser = recogniser or ear()
                 heard = {**_measured(samples), **recogniser.hear(samples, parent)}
             answer: dict[str, Any] = {"heard": heard} if kind == "a" else {"seen": _seen(data), "heard": heard}
-        except MediaError as refused:
+        except UnreadableMediaError as refused:
             answer = {"refused": [refused.code, refused.message]}
         except MemoryError:
             answer = {"refused": ["media_too_large", "The media needs too much memory to be decoded."]}
@@ -104,7 +104,9 @@ def _open(data: bytes) -> Any:
     try:
         return av.open(io.BytesIO(data), container_options=_SAFELY, **_ANY_TAGS)
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise MediaError("invalid_media", "The media could not be decoded; its container is not known.") from error
+        raise UnreadableMediaError(
+            "invalid_media", "The media could not be decoded; its container is not known."
+        ) from error
 
 
 def _samples(data: bytes, max_seconds: float, *, required: bool) -> bytes | None:
@@ -112,7 +114,7 @@ def _samples(data: bytes, max_seconds: float, *, required: bool) -> bytes | None
     with _open(data) as container:
         if not container.streams.audio:
             if required:
-                raise MediaError("invalid_audio", "The media holds no sound.")
+                raise UnreadableMediaError("invalid_audio", "The media holds no sound.")
             return None
         pieces: list[bytes] = []
         size = 0
@@ -121,9 +123,9 @@ def _samples(data: bytes, max_seconds: float, *, required: bool) -> bytes | None
             size += len(piece)
             if size > max_seconds * RATE * _BYTES_PER_SAMPLE:
                 message = f"The audio is longer than {max_seconds:g} seconds, the most this server takes."
-                raise MediaError("audio_too_long", message)
+                raise UnreadableMediaError("audio_too_long", message)
     if not size and required:
-        raise MediaError("invalid_audio", "The media holds no sound that can be decoded.")
+        raise UnreadableMediaError("invalid_audio", "The media holds no sound that can be decoded.")
     return b"".join(pieces)
 
 
@@ -241,7 +243,7 @@ def _seen(data: bytes) -> dict[str, Any]:
 
     with _open(data) as container:
         if not container.streams.video:
-            raise MediaError("invalid_video", "The media holds no pictures.")
+            raise UnreadableMediaError("invalid_video", "The media holds no pictures.")
         stream = container.streams.video[0]
         duration = float(container.duration / av.time_base) if container.duration else None
         moments = [duration * (place + 0.5) / _KEY_FRAMES for place in range(_KEY_FRAMES)] if duration else [0.0]
@@ -255,7 +257,7 @@ def _seen(data: bytes) -> dict[str, Any]:
             facts = pixels.measure_image(image, size=(frame.width, frame.height))
             frames.append({"at_s": round(frame.time or 0.0, 2), "facts": asdict(facts)})
         if not frames:
-            raise MediaError("invalid_video", "No frame of the video could be decoded.")
+            raise UnreadableMediaError("invalid_video", "No frame of the video could be decoded.")
     return {"duration_s": duration, "frames": frames}
 
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 from captions_cli.local.model_endpoint import bars
-from captions_cli.local.model_endpoint.description import Description, MediaError
+from captions_cli.local.model_endpoint.description import Description, UnreadableMediaError
 
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 NAME = "pixels"
 CLOSING = "(described from pixels by the local model)"
@@ -51,7 +51,7 @@ _HUES: tuple[tuple[float, str], ...] = (
 # OKLab's chroma is stretched so that a step of it is about as visible as one of lightness (0-100).
 _CHROMA_SCALE = 300.0
 _GREY_CHROMA = 8.0
-_TO_CONES: Floats = np.array(
+_TO_CONES: Float32s = np.array(
     [
         [0.4122214708, 0.2119034982, 0.0883024619],
         [0.5363325363, 0.6806995451, 0.2817188376],
@@ -59,7 +59,7 @@ _TO_CONES: Floats = np.array(
     ],
     dtype=np.float32,
 )
-_TO_OKLAB: Floats = np.array(
+_TO_OKLAB: Float32s = np.array(
     [
         [0.2104542553, 1.9779984951, 0.0259040371],
         [0.7936177850, -2.4285922050, 0.7827717662],
@@ -84,7 +84,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PixelFacts:
     """What was measured. Shares are 0 to 1, lightness 0 (black) to 100 (white) as in OKLab."""
 
     width: int
@@ -131,7 +131,7 @@ def describe(data: bytes, max_pixels: int = 50_000_000) -> Description:
     return description_of(image, facts_of(image))
 
 
-def description_of(image: Image.Image, facts: Facts) -> Description:
+def description_of(image: Image.Image, facts: PixelFacts) -> Description:
     """Return the description of a decoded picture by its facts."""
     short, more = phrase(facts)
     # Photos have no even ground for bars to stand on, and need not be searched for any.
@@ -147,7 +147,7 @@ def description_of(image: Image.Image, facts: Facts) -> Description:
     )
 
 
-def answers(facts: Facts, standing: tuple[bars.Bar, ...] = ()) -> dict[str, Any]:
+def answers(facts: PixelFacts, standing: tuple[bars.Bar, ...] = ()) -> dict[str, Any]:
     """Return what was measured by the names that the shapes of answers use for it."""
     unread = []
     if facts.text_lines:
@@ -194,12 +194,12 @@ def _chart(standing: tuple[bars.Bar, ...]) -> dict[str, Any]:
     }
 
 
-def measure(data: bytes, max_pixels: int = 50_000_000) -> Facts:
+def measure(data: bytes, max_pixels: int = 50_000_000) -> PixelFacts:
     """Return the facts of an encoded picture. Raises `MediaError` as `describe` does."""
     return facts_of(decoded(data, max_pixels))
 
 
-def facts_of(image: Image.Image) -> Facts:
+def facts_of(image: Image.Image) -> PixelFacts:
     """Return the facts of a picture that `decoded` returned."""
     info = image.info
     return measure_image(image, frames=info["frames"], exif=info["exif_facts"], size=info["full_size"])
@@ -211,19 +211,19 @@ def measure_image(
     frames: int = 1,
     exif: dict[str, Any] | None = None,
     size: tuple[int, int] | None = None,
-) -> Facts:
+) -> PixelFacts:
     """Return the facts of a decoded picture; `size` is its full size where `image` is a smaller copy."""
     width, height = size or image.size
     rgb, transparent = on_white(image)
     colours_lab = _lab(_box(rgb, _COLOUR_SIDE, _COLOUR_SIDE))
     luma = _luma(rgb, _DETAIL_SIDE)
-    lightness: Floats = colours_lab[..., 0]
+    lightness: Float32s = colours_lab[..., 0]
     grid = _lab(_box(rgb, _GRID, _GRID))
     detail, sharpness, flatness, direction = _detail(luma)
     lines, text_share, dark_on_light = _text_lines(_luma(rgb, _STROKE_SIDE))
     horizon, upper_lighter = _horizon(colours_lab)
     exif = exif or {}
-    return Facts(
+    return PixelFacts(
         width=width,
         height=height,
         colours=_named_shares(colours_lab),
@@ -267,7 +267,7 @@ def decoded(data: bytes, max_pixels: int, side: int = _STROKE_SIDE) -> Image.Ima
             width, height = image.size
             if width * height > max_pixels:
                 message = f"The image has {width}x{height} pixels; at most {max_pixels} are taken."
-                raise MediaError("image_too_large", message)
+                raise UnreadableMediaError("image_too_large", message)
             frames = getattr(image, "n_frames", 1)
             exif = _exif_facts(image)
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in {5, 6, 7, 8}
@@ -275,11 +275,11 @@ def decoded(data: bytes, max_pixels: int, side: int = _STROKE_SIDE) -> Image.Ima
                 image.draft("RGB", (side, side))
             image.load()
             upright = ImageOps.exif_transpose(image)
-    except MediaError:
+    except UnreadableMediaError:
         raise
     except Exception as error:  # Pillow's plugins raise a dozen kinds of errors on hostile bytes
         message = "The image could not be decoded; it is not a valid image, or it is damaged."
-        raise MediaError("invalid_image", message) from error
+        raise UnreadableMediaError("invalid_image", message) from error
     upright.info["full_size"] = (height, width) if turned else (width, height)
     upright.info["frames"] = frames
     upright.info["exif_facts"] = exif
@@ -321,7 +321,7 @@ def on_white(image: Image.Image) -> tuple[Image.Image, float]:
     return image.convert("RGB"), 0.0
 
 
-def _luma(image: Image.Image, side: int) -> Floats:
+def _luma(image: Image.Image, side: int) -> Float32s:
     """Return the picture's lightness, 0 to 255, its longer side at most `side`."""
     copy = image.convert("L")
     copy.thumbnail((side, side), Image.Resampling.BOX)
@@ -332,11 +332,11 @@ def _box(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _lab(image: Image.Image) -> Floats:
+def _lab(image: Image.Image) -> Float32s:
     """Return the picture in OKLab, shape (height, width, 3): lightness 0-100, then a and b times `_CHROMA_SCALE`."""
     srgb = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    lab: Floats = (np.cbrt(linear @ _TO_CONES) @ _TO_OKLAB).astype(np.float32)
+    lab: Float32s = (np.cbrt(linear @ _TO_CONES) @ _TO_OKLAB).astype(np.float32)
     return lab
 
 
@@ -384,7 +384,7 @@ def colour_name(lightness: float, a: float, b: float) -> str:
     return base
 
 
-def _named_shares(lab: Floats) -> tuple[tuple[str, float], ...]:
+def _named_shares(lab: Float32s) -> tuple[tuple[str, float], ...]:
     """Return the names of the picture's colours with their shares, the largest first."""
     # Steps of 4 in each coordinate: naming a few hundred colours instead of 4,096 pixels.
     steps = np.round(lab.reshape(-1, 3) / 4).astype(np.int16)
@@ -396,7 +396,7 @@ def _named_shares(lab: Floats) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _shading(lightness: Floats) -> str | None:
+def _shading(lightness: Float32s) -> str | None:
     """Return the side light falls from, if lightness rises evenly across the frame."""
     size = lightness.shape[0]
     across = np.linspace(-1, 1, size, dtype=np.float32)
@@ -414,7 +414,7 @@ def _shading(lightness: Floats) -> str | None:
 # Structure
 
 
-def _detail(luma: Floats) -> tuple[float, float, float, str | None]:
+def _detail(luma: Float32s) -> tuple[float, float, float, str | None]:
     """Return edge density, sharpness, the share of flat ground, and the direction most edges run in."""
     if min(luma.shape) < 8:
         return 0.0, 0.0, 1.0, None
@@ -438,7 +438,7 @@ def _detail(luma: Floats) -> tuple[float, float, float, str | None]:
     return detail, sharpness, flatness, direction
 
 
-def _text_lines(luma: Floats) -> tuple[int, float, bool]:
+def _text_lines(luma: Float32s) -> tuple[int, float, bool]:
     """Return how many lines of strokes there are, the share of rows they fill, and whether they are dark on light.
 
     A line of text is a band of rows that crosses the ground's lightness many times in thin strokes, with rows of
@@ -478,7 +478,7 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in steps.reshape(-1, 2)]
 
 
-def _horizon(lab: Floats) -> tuple[float | None, bool]:
+def _horizon(lab: Float32s) -> tuple[float | None, bool]:
     """Return where a level edge parts the frame (share of the height from the top), and if it is lighter above."""
     rows = lab.mean(axis=1)
     size = len(rows)
@@ -498,7 +498,7 @@ def _horizon(lab: Floats) -> tuple[float | None, bool]:
     return at / size, bool(rows[:at, 0].mean() > rows[at:, 0].mean())
 
 
-def _regions(grid: Floats) -> tuple[Region, ...]:
+def _regions(grid: Float32s) -> tuple[Region, ...]:
     """Return what stands out from the frame's border, the largest first; nothing if too much or too little does."""
     size = grid.shape[0]
     border = np.concatenate([grid[:2].reshape(-1, 3), grid[-2:].reshape(-1, 3), grid[2:-2, :2].reshape(-1, 3)])
@@ -549,7 +549,7 @@ def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     return labels
 
 
-def _symmetric(grid: Floats) -> bool:
+def _symmetric(grid: Float32s) -> bool:
     """Return whether the left half mirrors the right."""
     spread = float(grid.std(axis=(0, 1)).sum())
     if spread < 6:
@@ -560,7 +560,7 @@ def _symmetric(grid: Floats) -> bool:
 # Words
 
 
-def phrase(facts: Facts) -> tuple[str, str]:
+def phrase(facts: PixelFacts) -> tuple[str, str]:
     """Return two sentences: what the picture looks like, and how it is made."""
     if is_plain(facts):
         name = facts.colours[0][0]
@@ -573,7 +573,7 @@ def phrase(facts: Facts) -> tuple[str, str]:
     return first, " ".join(part for part in (_manner_sentence(facts), _exif_words(facts)) if part)
 
 
-def tags(facts: Facts) -> tuple[str, ...]:
+def tags(facts: PixelFacts) -> tuple[str, ...]:
     """Return single words for what was measured, for indexes and tag fields."""
     found = [format_name(facts), *(name for name, share in facts.colours[:3] if share >= 0.1)]
     found.append("dark" if facts.lightness < 38 else "bright" if facts.lightness > 80 else "mid-toned")
@@ -590,12 +590,12 @@ def tags(facts: Facts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def is_plain(facts: Facts) -> bool:
+def is_plain(facts: PixelFacts) -> bool:
     """Return whether a picture is a field of one colour."""
     return facts.contrast < 3 and facts.detail < 0.001 and not facts.regions
 
 
-def format_name(facts: Facts) -> str:
+def format_name(facts: PixelFacts) -> str:
     """Return the name of the frame's proportions."""
     ratio = facts.width / facts.height
     if ratio > 2.2:
@@ -607,7 +607,7 @@ def format_name(facts: Facts) -> str:
     return "portrait-format" if ratio > 0.45 else "tall and narrow"
 
 
-def _colour_words(facts: Facts) -> str:
+def _colour_words(facts: PixelFacts) -> str:
     named = [(name, share) for name, share in facts.colours if share >= 0.08][:3] or [facts.colours[0]]
     first, share = named[0]
     rest = " and ".join(name for name, _ in named[1:])
@@ -621,7 +621,7 @@ def _percent(share: float) -> str:
     return f"about {max(5, round(share * 20) * 5)}%"
 
 
-def _kind_words(facts: Facts) -> str:
+def _kind_words(facts: PixelFacts) -> str:
     if facts.chroma < 3:
         colour = "black-and-white" if facts.contrast > 60 else "grey-toned"
     elif facts.chroma > 38:
@@ -634,14 +634,14 @@ def _kind_words(facts: Facts) -> str:
     return f"{colour} {'graphic' if graphic else 'picture'}"
 
 
-def _picture_sentence(facts: Facts) -> str:
+def _picture_sentence(facts: PixelFacts) -> str:
     name = format_name(facts)
     article = "An" if name[0] in "aeiou" else "A"
     sentence = f"{article} {name}, {_kind_words(facts)}, {_colour_words(facts)}"
     return f"{sentence}; {_layout_words(facts)}."
 
 
-def _layout_words(facts: Facts) -> str:
+def _layout_words(facts: PixelFacts) -> str:
     if facts.horizon is not None:
         above = "lighter" if facts.upper_lighter else "darker"
         line = f"a level edge {_height_words(facts.horizon)} parts a {above} upper part from the rest"
@@ -657,7 +657,7 @@ def _layout_words(facts: Facts) -> str:
     return "the content fills the frame without a single subject"
 
 
-def _region_words(facts: Facts) -> str:
+def _region_words(facts: PixelFacts) -> str:
     main = facts.regions[0]
     size = (
         "a small" if main.area < 0.05 else "a" if main.area < 0.2 else "a large" if main.area < 0.45 else "a dominant"
@@ -693,7 +693,7 @@ def _height_words(share: float) -> str:
     return "about three quarters down"
 
 
-def _text_sentence(facts: Facts) -> str:
+def _text_sentence(facts: PixelFacts) -> str:
     ground = "dark strokes on a light ground" if facts.dark_on_light else "light strokes on a dark ground"
     name = format_name(facts)
     article = "An" if name[0] in "aeiou" else "A"
@@ -704,7 +704,7 @@ def _text_sentence(facts: Facts) -> str:
     )
 
 
-def _manner_sentence(facts: Facts) -> str:
+def _manner_sentence(facts: PixelFacts) -> str:
     light = "dark" if facts.lightness < 38 else "bright" if facts.lightness > 80 else "evenly lit"
     contrast = "low" if facts.contrast < 30 else "strong" if facts.contrast > 75 else "moderate"
     if facts.detail > 0.3:
@@ -727,7 +727,7 @@ def _manner_sentence(facts: Facts) -> str:
     return f"{', '.join(words)}."
 
 
-def _exif_words(facts: Facts) -> str:
+def _exif_words(facts: PixelFacts) -> str:
     words = []
     if facts.camera:
         words.append(f'by a camera that calls itself "{facts.camera}"')

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captions_cli.local.model_endpoint import pixels
-from captions_cli.local.model_endpoint.description import Description, Segment
+from captions_cli.local.model_endpoint.description import Description, SpokenSegment
 
 UNSURE = "(recognised with low confidence by the local model, which knows English only)"
 UNSURE_OF_LANGUAGE = "(recognised with low confidence by the local model)"
@@ -19,7 +19,7 @@ _SILENCE_DBFS = -60.0
 def sound(heard: Mapping[str, Any]) -> Description:
     """Return the transcript of speech, or what can be said of a recording in which none was recognised."""
     duration = float(heard["duration_s"])
-    segments = tuple(Segment(**segment) for segment in heard["segments"])
+    segments = tuple(SpokenSegment(**segment) for segment in heard["segments"])
     transcript = " ".join(segment.text for segment in segments)
     text = transcript or _without_speech(heard)
     if transcript and not heard["sure"]:
@@ -37,7 +37,7 @@ def sound(heard: Mapping[str, Any]) -> Description:
     )
 
 
-def _answers(heard: Mapping[str, Any], segments: tuple[Segment, ...], duration: float) -> dict[str, Any]:
+def _answers(heard: Mapping[str, Any], segments: tuple[SpokenSegment, ...], duration: float) -> dict[str, Any]:
     """Return what was measured by the names that the shapes of answers use for it."""
     loudness = f"{heard['loudness_dbfs']:.0f} dB below full scale".replace("-", "")
     said = [{"start": one.start, "end": one.end, "text": one.text} for one in segments]
@@ -119,7 +119,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-def _facts(fields: Mapping[str, Any]) -> pixels.Facts:
+def _facts(fields: Mapping[str, Any]) -> pixels.PixelFacts:
     regions = tuple(pixels.Region(**region) for region in fields["regions"])
     colours = tuple((name, share) for name, share in fields["colours"])
-    return pixels.Facts(**{**fields, "regions": regions, "colours": colours})
+    return pixels.PixelFacts(**{**fields, "regions": regions, "colours": colours})

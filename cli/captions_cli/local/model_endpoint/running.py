@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from captions.gateway.catalogue import Catalogue
 from captions_cli.local.model_endpoint.faults import Fault
-from captions_cli.local.model_endpoint.server import Endpoint, Options
+from captions_cli.local.model_endpoint.server import EndpointServer, Options
 
 _STARTING_TIMEOUT_S = 30.0
 
@@ -26,7 +26,7 @@ class LocalEndpoint:
     ) -> None:
         if "keys" in options and options["keys"] is not None:
             options["keys"] = frozenset(options["keys"])
-        self._endpoint = Endpoint(Options(**options), catalogue)
+        self._endpoint = EndpointServer(Options(**options), catalogue)
         self._host, self._port = host, port
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

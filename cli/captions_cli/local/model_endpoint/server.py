@@ -32,19 +32,19 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from pydantic import ValidationError
 
-from captions.gateway.catalogue import Catalogue, Dialect, Latency, Modality, Model, Part
+from captions.gateway.catalogue import Catalogue, ContentPart, Dialect, Latency, Modality, Model
 from captions.gateway.catalogue import load as load_catalogue
 from captions_cli.local.model_endpoint import embedding, eyes, prose, quality, structured, transcript
 from captions_cli.local.model_endpoint import faults as fault_kinds
-from captions_cli.local.model_endpoint.description import Description, MediaError
+from captions_cli.local.model_endpoint.description import Description, UnreadableMediaError
 from captions_cli.local.model_endpoint.faults import Fault, FaultBook
 from captions_cli.local.model_endpoint.viewing import Viewer
 from captions_cli.local.model_endpoint.wire import (
-    Answer,
     ApiError,
     ChatCall,
+    CountedTokens,
     MediaPart,
-    Usage,
+    ServerAnswer,
     clip_tokens,
     count_tokens,
     parse_chat,
@@ -87,13 +87,13 @@ _FORMATS_NAMED_OTHERWISE = {
     "audio/x-m4a": "audio/mp4",
     "image/jpg": "image/jpeg",
 }
-_PART_WITH_DATA: Mapping[str, Part] = {
+_PART_WITH_DATA: Mapping[str, ContentPart] = {
     "image_url": "image_url_data",
     "input_audio": "input_audio",
     "audio_url": "audio_url_data",
     "video_url": "video_url_data",
 }
-_PART_WITH_URL: Mapping[str, Part] = {
+_PART_WITH_URL: Mapping[str, ContentPart] = {
     "image_url": "image_url",
     "input_audio": "input_audio_url",
     "audio_url": "audio_url",
@@ -133,7 +133,7 @@ class Options:
     speech_workers: int = 2
 
 
-class Endpoint:
+class EndpointServer:
     """The server's state and its handlers; `start` and `stop` run it on the current event loop."""
 
     def __init__(self, options: Options | None = None, catalogue: Catalogue | None = None) -> None:
@@ -412,7 +412,7 @@ class Endpoint:
         # A server that fetches links reads data URIs as well, unless its dialect says otherwise.
         return not self._strict and part.part != "input_audio" and with_url in model.takes
 
-    async def _complete(self, call: ChatCall, model: Model, entry: Entry) -> Answer:
+    async def _complete(self, call: ChatCall, model: Model, entry: Entry) -> ServerAnswer:
         described = [await self._described(part) for part in call.media]
         for part, seen in zip(call.media, described, strict=True):
             _check_length(model, part.kind, seen)
@@ -432,11 +432,11 @@ class Endpoint:
         if clipped != text:
             text, finish = clipped, "length"
         cached = self._cached_tokens(call, described)
-        usage = Usage(prompt=prompt, completion=count_tokens(text) * call.choices, cached=min(cached, prompt))
+        usage = CountedTokens(prompt=prompt, completion=count_tokens(text) * call.choices, cached=min(cached, prompt))
         if self.options.report_cost:
             cost = self._price(model, usage)
-            usage = Usage(usage.prompt, usage.completion, usage.cached, usage.reasoning, cost)
-        return Answer(
+            usage = CountedTokens(usage.prompt, usage.completion, usage.cached, usage.reasoning, cost)
+        return ServerAnswer(
             id=f"chatcmpl-local-{entry.fields['id']:08d}",
             created=int(time.time()),
             model=_answered_by(described),
@@ -465,7 +465,7 @@ class Endpoint:
         try:
             # Shielded: a client that leaves must not take the others' description along.
             return await asyncio.shield(task)
-        except MediaError as refused:
+        except UnreadableMediaError as refused:
             raise ApiError(400, refused.message, code=refused.code, param="messages") from None
         except BaseException:
             if task.done() and (task.cancelled() or task.exception() is not None):
@@ -526,7 +526,7 @@ class Endpoint:
         self._draws[key] = nth + 1
         return drawn_seconds(latency, f"{self.options.seed}/{key}/{nth}") * self.options.latency_scale
 
-    def _price(self, model: Model, usage: Usage) -> str | None:
+    def _price(self, model: Model, usage: CountedTokens) -> str | None:
         """Return the dollars a call costs as decimal text, or None where a price it needs is not known."""
         input_price = model.input_price if model.input_price is not None else self.options.assumed_input_price
         if input_price is None or model.output_price is None:
@@ -573,7 +573,7 @@ class Endpoint:
         return None
 
     async def _send_whole(
-        self, request: web.BaseRequest, entry: Entry, answer: Answer, fault: Fault | None
+        self, request: web.BaseRequest, entry: Entry, answer: ServerAnswer, fault: Fault | None
     ) -> web.StreamResponse:
         name = fault.fault if fault else None
         body = json.dumps(answer.body(), ensure_ascii=False, separators=(",", ":")).encode()
@@ -600,7 +600,7 @@ class Endpoint:
         request: web.BaseRequest,
         entry: Entry,
         call: ChatCall,
-        answer: Answer,
+        answer: ServerAnswer,
         fault: Fault | None,
         rest: float,
     ) -> web.StreamResponse:
@@ -670,7 +670,7 @@ class Endpoint:
         due = self._latency(name, "audio", model, entry) + (fault.delay_s or 0.0 if fault is not None else 0.0)
         await asyncio.sleep(max(0.0, due - (time.perf_counter() - began)))
         completion = count_tokens(heard.text)
-        usage = Usage(prompt=heard.tokens, completion=completion)
+        usage = CountedTokens(prompt=heard.tokens, completion=completion)
         seconds = math.ceil(heard.duration_s or 0.0) if model.minute_price is not None else None
         if seconds is None or model.minute_price is None:
             cost = self._price(model, usage)
@@ -844,14 +844,14 @@ def _wanted_form(call: ChatCall) -> Mapping[str, Any] | None:
     return structured.told_in_words(call.system) or given
 
 
-def _spoiled(answer: Answer, fault: Fault) -> Answer:
+def _spoiled(answer: ServerAnswer, fault: Fault) -> ServerAnswer:
     """Return the answer as a fault leaves it."""
     usage = answer.usage
 
-    def changed(text: str | None, finish_reason: str | None, **more: Any) -> Answer:
+    def changed(text: str | None, finish_reason: str | None, **more: Any) -> ServerAnswer:
         spent = more.pop("spent", count_tokens(text or "") * answer.choices)
-        counted = Usage(usage.prompt, spent, usage.cached, more.pop("thought", 0), usage.cost)
-        return Answer(
+        counted = CountedTokens(usage.prompt, spent, usage.cached, more.pop("thought", 0), usage.cost)
+        return ServerAnswer(
             answer.id,
             answer.created,
             answer.model,

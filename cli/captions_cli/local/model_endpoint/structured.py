@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captions_cli.local.model_endpoint import prose
-from captions_cli.local.model_endpoint.description import Description, Segment
+from captions_cli.local.model_endpoint.description import Description, SpokenSegment
 
 _WHOLE = re.compile(r"^(caption|text|description|long_description|answer|scene|transcript|reply)$", re.IGNORECASE)
 _SHORT = re.compile(r"alt|short|title|summary|headline", re.IGNORECASE)
@@ -92,7 +92,7 @@ def _records(text: str) -> list[Mapping[str, Any]]:
     return []
 
 
-def _answered(user_text: str, segments: Sequence[Segment]) -> dict[str, Any]:
+def _answered(user_text: str, segments: Sequence[SpokenSegment]) -> dict[str, Any]:
     """Return the answer to the question in the user's text: what was heard that shares the most words with it."""
     quoted = _QUESTION.search(user_text)
     found = prose.answer(json.loads(quoted[1]), [segment.text for segment in segments]) if quoted else None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from captions_cli.local.model_endpoint.description import Description, Segment
+from captions_cli.local.model_endpoint.description import Description, SpokenSegment
 from captions_cli.local.model_endpoint.faults import Fault
 from captions_cli.local.model_endpoint.wire import ApiError
 
@@ -43,7 +43,7 @@ def spoiled(heard: Description, fault: Fault) -> Description:
             return replace(heard, segments=tuple(replace(one, text=one.text[: len(one.text) // 2]) for one in kept))
         case "answer":
             end = heard.duration_s or 0.0
-            return replace(heard, text=fault.text or "", segments=(Segment(0.0, end, fault.text or ""),))
+            return replace(heard, text=fault.text or "", segments=(SpokenSegment(0.0, end, fault.text or ""),))
     return heard
 
 
@@ -61,7 +61,7 @@ def _verbose(heard: Description, said: str) -> dict[str, object]:
     }
 
 
-def _subtitles(segments: tuple[Segment, ...], head: str, point: str) -> str:
+def _subtitles(segments: tuple[SpokenSegment, ...], head: str, point: str) -> str:
     cues = [
         f"{number}\n{_clock(one.start, point)} --> {_clock(one.end, point)}\n{one.text}\n"
         for number, one in enumerate(segments, start=1)

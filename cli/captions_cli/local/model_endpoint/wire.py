@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-Kind = Literal["text", "image", "audio", "video"]
+RequestKind = Literal["text", "image", "audio", "video"]
 MediaKind = Literal["image", "audio", "video"]
 
 _PART_KINDS: Mapping[str, MediaKind] = {
@@ -98,7 +98,7 @@ class ChatCall:
     """Per message its digest and its text tokens, in order: what the prompt cache is keyed by."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RequestKind:
         """Return the richest modality of the request: video, audio, image or text."""
         kinds = {part.kind for part in self.media}
         order: tuple[MediaKind, ...] = ("video", "audio", "image")
@@ -277,7 +277,7 @@ def _base64(encoded: str, place: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Usage:
+class CountedTokens:
     """The tokens of one call; `cached` are part of `prompt`, `reasoning` part of `completion`."""
 
     prompt: int
@@ -301,7 +301,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """What a call is answered with, before it is put on the wire.
 
     There is no language model here that gives its tokens probabilities. The `logprobs` that are sent are the logarithm
@@ -314,7 +314,7 @@ class Answer:
     model: str
     text: str | None
     finish_reason: str | None
-    usage: Usage
+    usage: CountedTokens
     choices: int = 1
     refusal: str | None = None
     reasoning: str | None = None

@@ -11,7 +11,7 @@ from captions.tasks.answer_schema import Answer, Lines, Text, choice
 from captions.tasks.registry import NO_NAMES, PICTURES, SEEN_ONLY, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
     from captions.tasks.result import Problem
 
 TARGET = 125
@@ -37,7 +37,7 @@ class AltTextAnswer(Answer):
     visible_text: Lines = Field((), description="words written in the picture")
 
 
-def read(answer: AltTextAnswer, draft: Draft) -> None:
+def read(answer: AltTextAnswer, draft: AnswerDraft) -> None:
     """Read an alt text: its purpose and its words must agree, and it stays within its limit."""
     from captions.tasks import checks
 

@@ -12,7 +12,7 @@ from captions.tasks.registry import HEARD_ONLY, NO_NAMES, SOUNDS, Task
 
 if TYPE_CHECKING:
     from captions.tasks.parts import Heard
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 
 class AudioAnswer(Answer):
@@ -25,7 +25,7 @@ class AudioAnswer(Answer):
     evidence: Text = Field("", description="the words or sounds it rests on")
 
 
-def read(answer: AudioAnswer, draft: Draft) -> None:
+def read(answer: AudioAnswer, draft: AnswerDraft) -> None:
     """Read an answer; one without evidence is doubted."""
     text = draft.plain(answer.answer)
     if not text and answer.answerable:

@@ -11,7 +11,7 @@ from captions.tasks.answer_schema import Answer, Lines, Text
 from captions.tasks.registry import NO_NAMES, PICTURES, SEEN_ONLY, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 MOST_TOKENS = 200
 _LEAST_TOKENS = 4
@@ -26,7 +26,7 @@ class CaptionAnswer(Answer):
     visible_text: Lines = Field((), description="words written in the picture that the caption relies on")
 
 
-def read(answer: CaptionAnswer, draft: Draft) -> None:
+def read(answer: CaptionAnswer, draft: AnswerDraft) -> None:
     """Read a caption: neither next to nothing nor more than its tokens, and no file name."""
     from captions.tasks import checks
 

@@ -11,7 +11,7 @@ from captions.tasks.answer_schema import Answer, Lines, Number, Shape, Text, lis
 from captions.tasks.registry import PICTURES, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
     from captions.tasks.result import Problem
 
 _FROM_ZERO = ("bar", "column", "area", "histogram")
@@ -65,7 +65,7 @@ class ChartAnswer(Answer):
     misleading: Lines = Field((), description="what could mislead: an axis not from zero, uneven steps, two scales ...")
 
 
-def read(answer: ChartAnswer, draft: Draft) -> None:
+def read(answer: ChartAnswer, draft: AnswerDraft) -> None:
     """Read a chart: where the picture looks like none, or like one that was missed, the answer is doubted."""
     summary = draft.plain(answer.summary)
     if not summary and not answer.series:

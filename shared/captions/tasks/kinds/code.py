@@ -20,7 +20,7 @@ from captions.tasks.answer_schema import Answer, Lines, Text, Verbatim
 from captions.tasks.registry import PICTURES, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 MAX_PARSED = 100_000
 """Characters; more than a screenshot shows is not parsed."""
@@ -45,7 +45,7 @@ class CodeAnswer(Answer):
     doubts: Lines = Field((), description="a character or line that could be read otherwise")
 
 
-def read(answer: CodeAnswer, draft: Draft) -> None:
+def read(answer: CodeAnswer, draft: AnswerDraft) -> None:
     """Read code: none where the picture has none, some where it is full of it, and what a parser takes."""
     if "code" not in answer.model_fields_set:
         draft.fail("missing", "The code was missing.")

@@ -12,7 +12,7 @@ from captions.tasks.parts import Heard, longest
 from captions.tasks.registry import HEARD_ONLY, SOUNDS, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 
 class Feeling(Shape):
@@ -37,7 +37,7 @@ class EmotionAnswer(Answer):
     voices: Annotated[tuple[Feeling, ...], list_of(Feeling)] = Field(())
 
 
-def read(answer: EmotionAnswer, draft: Draft) -> None:
+def read(answer: EmotionAnswer, draft: AnswerDraft) -> None:
     """Read emotions: without a voice there are none."""
     voices = [voice for voice in answer.voices if voice.emotion]
     summary = draft.plain(answer.summary)

@@ -12,7 +12,7 @@ from captions.tasks.parts import Heard, lists
 from captions.tasks.registry import HEARD_ONLY, SOUNDS, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 
 class MusicAnswer(Answer):
@@ -30,7 +30,7 @@ class MusicAnswer(Answer):
     tempo_bpm: Number = Field(None, description="beats a minute, if they can be counted")
 
 
-def read(answer: MusicAnswer, draft: Draft) -> None:
+def read(answer: MusicAnswer, draft: AnswerDraft) -> None:
     """Read what music is like: a tempo that music has, and nothing of music where there is none."""
     summary = draft.plain(answer.summary)
     if not summary and not answer.genres and not answer.instruments:

@@ -11,7 +11,7 @@ from captions.tasks.answer_schema import Answer, Count, Lines, Shape, Text, Word
 from captions.tasks.registry import PICTURES, SEEN_ONLY, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 
 class Thing(Shape):
@@ -44,7 +44,7 @@ class ObjectsAnswer(Answer):
     signage: Lines = Field((), description="what a sign or label says, verbatim")
 
 
-def read(answer: ObjectsAnswer, draft: Draft) -> None:
+def read(answer: ObjectsAnswer, draft: AnswerDraft) -> None:
     """Read an inventory: a scene, and things that have a name."""
     things = [thing for thing in answer.objects if thing.name]
     scene = draft.plain(answer.scene)

@@ -12,7 +12,7 @@ from captions.tasks.answer_schema import Answer, Lines, Shape, Text, list_of
 from captions.tasks.registry import PICTURES, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 
 class Block(Shape):
@@ -33,7 +33,7 @@ class OcrAnswer(Answer):
     unclear: Lines = Field((), description="what could not be read for certain, and where")
 
 
-def read(answer: OcrAnswer, draft: Draft) -> None:
+def read(answer: OcrAnswer, draft: AnswerDraft) -> None:
     """Read copied text: each block in a language that its letters allow, and some where the picture has writing."""
     if "blocks" not in answer.model_fields_set:
         draft.fail("missing", "The blocks of text were missing.")

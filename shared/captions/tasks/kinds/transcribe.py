@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from captions.gateway import Segment
     from captions.tasks.ask import Ask
     from captions.tasks.parts import Heard
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
     from captions.tasks.result import Reading, Seen
 
 _WORDS_PER_SECOND = 7.0
@@ -71,7 +71,7 @@ class TranscribeAnswer(Answer):
     sounds: Text = Field("", description="one sentence on what else is heard")
 
 
-def read(answer: TranscribeAnswer, draft: Draft) -> None:
+def read(answer: TranscribeAnswer, draft: AnswerDraft) -> None:
     """Read a transcript: what is said, in the language it is said in; or else what is heard."""
     segments = segments_of(answer.segments, draft)
     words = " ".join(segment["text"] for segment in segments)
@@ -99,7 +99,7 @@ def read(answer: TranscribeAnswer, draft: Draft) -> None:
     }
 
 
-def segments_of(utterances: Sequence[Utterance], draft: Draft) -> list[dict[str, Any]]:
+def segments_of(utterances: Sequence[Utterance], draft: AnswerDraft) -> list[dict[str, Any]]:
     """Return segments in order, with times only where they can be right; what contradicts the recording is doubted."""
     kept = [utterance for utterance in utterances if utterance.text]
     words = sum(len(utterance.text.split()) for utterance in kept)

@@ -12,7 +12,7 @@ from captions.tasks.kinds.transcribe import Utterance, segments_of
 from captions.tasks.registry import NO_NAMES, Task
 
 if TYPE_CHECKING:
-    from captions.tasks.reader import Draft
+    from captions.tasks.reader import AnswerDraft
 
 
 class Scene(Shape):
@@ -38,7 +38,7 @@ class VideoAnswer(Answer):
     visible_text: Lines = Field((), description="words written in the pictures")
 
 
-def read(answer: VideoAnswer, draft: Draft) -> None:
+def read(answer: VideoAnswer, draft: AnswerDraft) -> None:
     """Read a description: scenes and speech lie within the video."""
     summary = draft.plain(answer.summary)
     scenes = [scene for scene in answer.scenes if scene.text]

@@ -17,7 +17,7 @@ from captions_cli.local.model_endpoint.eyes.onnx_graph import Graph
 
 NAME = "YOLOv3-tiny"
 
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 PERHAPS_FROM, SURE_FROM = 0.3, 0.5
 """Probabilities from which an object is called possible, and named as a fact (Darknet's own threshold)."""
@@ -40,7 +40,7 @@ _CALLED = {"aeroplane": "airplane", "motorbike": "motorcycle", "diningtable": "d
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """An object: its name, its probability, and its box in shares of the frame."""
 
     name: str
@@ -55,7 +55,7 @@ class Found:
         """The box's share of the frame."""
         return (self.right - self.left) * (self.bottom - self.top)
 
-    def overlap(self, other: Found) -> float:
+    def overlap(self, other: Detection) -> float:
         """Return the intersection of two boxes over their union."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
@@ -73,7 +73,7 @@ class Detector:
         self._names = [_CALLED.get(name.strip(), name.strip()) for name in names if name.strip()]
         self._session = packages.session(_network(weights[_HEADER_FLOATS:]))
 
-    def find(self, image: Image.Image) -> tuple[Found, ...]:
+    def find(self, image: Image.Image) -> tuple[Detection, ...]:
         """Return the objects in an RGB picture, the most certain first."""
         scale = _SIDE / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
@@ -81,14 +81,14 @@ class Detector:
         canvas = Image.new("RGB", (_SIDE, _SIDE), _GREY)
         canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), (left, top))
         pixels = np.asarray(canvas, dtype=np.float32).transpose(2, 0, 1)[None] / 255
-        boxes: list[Found] = []
+        boxes: list[Detection] = []
         for grid, anchors in zip(self._session.run(None, {"image": pixels}), _ANCHORS, strict=True):
             boxes += self._boxes(grid, anchors, (left, top, width, height))
         return _distinct(boxes)
 
     def _boxes(
-        self, grid: Floats, anchors: tuple[tuple[int, int], ...], placed: tuple[int, int, int, int]
-    ) -> list[Found]:
+        self, grid: Float32s, anchors: tuple[tuple[int, int], ...], placed: tuple[int, int, int, int]
+    ) -> list[Detection]:
         cells = grid.shape[-1]
         values = grid.reshape(len(anchors), _VALUES, cells, cells)
         likely = _sigmoid(values[:, 4:5]) * _sigmoid(values[:, 5:])
@@ -102,7 +102,7 @@ class Detector:
                 float(np.exp(side)) * anchors[anchor][at] / 2 for at, side in enumerate((wide, high))
             )
             boxes.append(
-                Found(
+                Detection(
                     self._names[kind],
                     round(float(likely[anchor, kind, row, column]), 3),
                     max(0.0, (middle_x - half_wide - left) / width),
@@ -114,27 +114,27 @@ class Detector:
         return boxes
 
 
-def _distinct(boxes: list[Found]) -> tuple[Found, ...]:
+def _distinct(boxes: list[Detection]) -> tuple[Detection, ...]:
     """Return one box for each object: of those that overlap, whatever they are called, the most certain."""
-    kept: list[Found] = []
+    kept: list[Detection] = []
     for box in sorted(boxes, key=lambda one: (-one.confidence, one.name, one.left, one.top)):
         if all(box.overlap(other) < _SAME_OBJECT for other in kept):
             kept.append(box)
     return tuple(kept)
 
 
-def _sigmoid(values: Floats | float) -> Floats:
+def _sigmoid(values: Float32s | float) -> Float32s:
     return np.asarray(1 / (1 + np.exp(-np.asarray(values))), dtype=np.float32)
 
 
 class _Weights:
     """Darknet's weights in the order of the layers."""
 
-    def __init__(self, values: Floats) -> None:
+    def __init__(self, values: Float32s) -> None:
         self._values = values
         self._at = 0
 
-    def take(self, *shape: int) -> Floats:
+    def take(self, *shape: int) -> Float32s:
         size = int(np.prod(shape))
         taken = self._values[self._at : self._at + size]
         self._at += size
@@ -145,7 +145,7 @@ class _Weights:
             raise ValueError("the weights are not those of YOLOv3-tiny")
 
 
-def _network(values: Floats) -> bytes:
+def _network(values: Float32s) -> bytes:
     """Return YOLOv3-tiny as ONNX, its batch normalisation folded into the convolutions."""
     weights, graph = _Weights(values), Graph()
 
@@ -159,7 +159,7 @@ def _network(values: Floats) -> bytes:
         shift = weights.take(3 * _VALUES)
         return placed(source, weights.take(3 * _VALUES, inputs, 1, 1), shift)
 
-    def placed(source: str, kernel: Floats, shift: Floats) -> str:
+    def placed(source: str, kernel: Float32s, shift: Float32s) -> str:
         side = kernel.shape[-1]
         return graph.add(
             "Conv",

@@ -18,7 +18,7 @@ from captions import media, picture_class
 from captions_cli.local.model_endpoint import pixels
 from captions_cli.local.model_endpoint.description import Description
 from captions_cli.local.model_endpoint.eyes import objects, writing
-from captions_cli.local.model_endpoint.eyes.objects import Found
+from captions_cli.local.model_endpoint.eyes.objects import Detection
 from captions_cli.local.model_endpoint.eyes.writing import Line
 
 _SIDE = 2000
@@ -80,11 +80,11 @@ class _Group:
     """The objects of one name: those that are certain, and those that are only possible."""
 
     name: str
-    sure: tuple[Found, ...]
-    possible: tuple[Found, ...]
+    sure: tuple[Detection, ...]
+    possible: tuple[Detection, ...]
 
     @property
-    def all(self) -> tuple[Found, ...]:
+    def all(self) -> tuple[Detection, ...]:
         return self.sure + self.possible
 
     @property
@@ -132,7 +132,7 @@ def _counted(count: int, name: str) -> str:
     return f"{_number(count)} {plural(name)}"
 
 
-def _grouped(found: Sequence[Found]) -> list[_Group]:
+def _grouped(found: Sequence[Detection]) -> list[_Group]:
     """Return the objects by name, what is certain first and then what takes up most of the frame."""
     groups = []
     for name in dict.fromkeys(one.name for one in found):
@@ -143,7 +143,11 @@ def _grouped(found: Sequence[Found]) -> list[_Group]:
 
 
 def _scene(
-    measured: Description, facts: pixels.Facts, found: Sequence[Found], lines: Sequence[Line], image: Image.Image
+    measured: Description,
+    facts: pixels.PixelFacts,
+    found: Sequence[Detection],
+    lines: Sequence[Line],
+    image: Image.Image,
 ) -> Description:
     groups = _grouped(found)[:_KINDS_OF_OBJECTS]
     signs = [line for line in lines if line.confidence >= writing.SURE_FROM and len(line.text) > 1]
@@ -192,7 +196,7 @@ def _listed(groups: Sequence[_Group], *, capital: bool = True) -> str:
     return listed[0].upper() + listed[1:] if capital else listed
 
 
-def _surroundings(image: Image.Image, found: Sequence[Found]) -> str:
+def _surroundings(image: Image.Image, found: Sequence[Detection]) -> str:
     """Return the colours above and below, or around, the objects."""
     cells = pixels.colour_grid(image)
     rows, columns = len(cells), len(cells[0])
@@ -217,7 +221,9 @@ def _common(names: Sequence[str]) -> str:
 # Pages, screens and charts
 
 
-def _page(measured: Description, facts: pixels.Facts, kind: str, lines: Sequence[Line], aspect: float) -> Description:
+def _page(
+    measured: Description, facts: pixels.PixelFacts, kind: str, lines: Sequence[Line], aspect: float
+) -> Description:
     text = writing.as_text(lines, aspect)
     certainty = statistics.fmean(line.confidence for line in lines for _ in line.text)
     unclear = [f'"{line.text}" may be misread' for line in lines if line.confidence < writing.SURE_FROM]

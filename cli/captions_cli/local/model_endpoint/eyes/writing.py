@@ -21,7 +21,7 @@ from captions_cli.local.model_endpoint.eyes import packages
 
 NAME = "PP-OCRv6"
 
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 Corners = tuple[float, float, float, float, float, float, float, float]
 """Upper left, lower left, lower right and upper right corner, as Pillow's QUAD takes them."""
 
@@ -89,7 +89,7 @@ class Reader:
         scale = min(1.0, _DETECTION_SIDE / max(image.size))
         width, height = (max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in image.size)
         small = image.resize((width, height), Image.Resampling.BILINEAR)
-        heat: Floats = self._detector.run(None, {"x": _normalised(small)})[0][0, 0]
+        heat: Float32s = self._detector.run(None, {"x": _normalised(small)})[0][0, 0]
         horizontal, vertical = image.width / width, image.height / height
         boxes = []
         for runs in _components(heat > _TEXT_FROM):
@@ -104,7 +104,7 @@ class Reader:
     def _recognised(self, line: Image.Image) -> tuple[str, float]:
         width = min(_WIDEST_LINE, max(_LINE_HEIGHT // 3, math.ceil(line.width * _LINE_HEIGHT / line.height)))
         resized = line.resize((width, _LINE_HEIGHT), Image.Resampling.BILINEAR)
-        likely: Floats = self._recogniser.run(None, {"x": _normalised(resized)})[0][0]
+        likely: Float32s = self._recogniser.run(None, {"x": _normalised(resized)})[0][0]
         best = likely.argmax(axis=1)
         # CTC: a character counts once for each stretch of it; class 0 is the blank between stretches.
         kept = (best != 0) & (best != np.concatenate([[0], best[:-1]]))
@@ -145,7 +145,7 @@ def _middle(row: Sequence[Line]) -> float:
     return sum(one.top + one.bottom for one in row) / (2 * len(row))
 
 
-def _normalised(image: Image.Image) -> Floats:
+def _normalised(image: Image.Image) -> Float32s:
     """Return the picture as the networks take it: blue, green, red from -1 to 1, shape (1, 3, height, width)."""
     values = np.asarray(image, dtype=np.float32)[..., ::-1]
     return np.ascontiguousarray((values / 127.5 - 1).transpose(2, 0, 1)[None])
@@ -179,7 +179,7 @@ def _components(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
     return [runs[group] for group in groups.values()]
 
 
-def _grown(runs: npt.NDArray[np.int64], heat: Floats) -> _Box | None:
+def _grown(runs: npt.NDArray[np.int64], heat: Float32s) -> _Box | None:
     """Return the rectangle around a component, grown to the size of the text that the network shrinks."""
     rows_, firsts, lasts = runs.T
     xs = np.concatenate([firsts, lasts + 1, firsts, lasts + 1]).astype(np.float64)
