@@ -135,11 +135,11 @@ bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.i
 # Pictures that benchmarks/looks_corpus.py gathered: what the classifier of looks is fitted on beside MEDIA.
 CORPUS ?= $(RESULTS)/looks
 
-looks: install $(VENV)/peers/looks/.installed ## fit the classifier of looks anew; MEDIA=folder of real media
+looks: install $(VENV)/peers/looks/.installed ## fit the classifier of looks again; MEDIA=folder of real media
 	@[ -d "$(CORPUS)" ] || $(VENV)/peers/looks/bin/python benchmarks/looks_corpus.py --out $(CORPUS)
 	@PYTHONPATH=shared $(VENV)/peers/looks/bin/python benchmarks/fit_looks.py --media $(MEDIA) --corpus $(CORPUS)
 
-requirements: $(UV) ## compile the pinned requirements anew
+requirements: $(UV) ## compile the pinned requirements again
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/sam.in -o requirements/sam.txt
 	@for name in node browser; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.txt; done
@@ -162,7 +162,7 @@ except = $(foreach package,$(1),--no-emit-package $(package))
 
 .PHONY: layers-requirements
 
-layers-requirements: $(UV) ## pin the layers' packages anew, in the versions that the tests run with
+layers-requirements: $(UV) ## pin the layers' packages again, in the versions that the tests run with
 	@$(LAYER_COMPILE) $(call except,botocore python-dateutil six urllib3) layers/foundation/requirements.in -o layers/foundation/requirements.txt
 	@$(LAYER_COMPILE) $(call except,scipy pywavelets) layers/imaging/requirements.in -o layers/imaging/requirements.txt
 	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection) \

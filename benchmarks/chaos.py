@@ -16,7 +16,7 @@ on the event bus for what was told. Exits with 1 unless
 * the records' account holds no call twice: it is at most what the endpoint charged,
 * every model's result names a claim under which the endpoint answered, as often as there are results of it,
 * no copy has another picture's caption,
-* the event bus was told of every end, and no queue holds anything. Dead letters are put back and counted.
+* the event bus got every end, and no queue holds anything. Dead letters are put back and counted.
 """
 
 import argparse
@@ -276,8 +276,8 @@ def _insist(call: Callable[[], Any]) -> Any:
 def records_of(stack: LocalStack) -> dict[str, Record]:
     """Return the records by key."""
     pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["CaptionsTableName"])
-    found = (Record.from_item(item) for page in pages for item in page["Items"])
-    return {record.key: record for record in found}
+    records = (Record.from_item(item) for page in pages for item in page["Items"])
+    return {record.key: record for record in records}
 
 
 def drained(stack: LocalStack, plan: Plan, seconds: float) -> tuple[float, int]:
@@ -335,14 +335,14 @@ def listen(stack: LocalStack) -> str:
 
 
 def heard(stack: LocalStack, url: str) -> set[tuple[str, str]]:
-    """Return the key and state of every end that the event bus was told of."""
-    sqs, found = stack.client("sqs"), set()
+    """Return the key and state of every end that the event bus got."""
+    sqs, bodies = stack.client("sqs"), set()
     while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=3600).get("Messages"):
         for message in messages:
             detail = json.loads(message["Body"])["detail"]
             if "state" in detail:
-                found.add((detail["key"], detail["state"]))
-    return found
+                bodies.add((detail["key"], detail["state"]))
+    return bodies
 
 
 def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], stored: Stored) -> dict[str, Any]:
@@ -434,7 +434,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{plan.uploads} uploads in {uploaded_s:.0f} s, {backlog} not ended; chaos is over", file=sys.stderr)
         drain_s, letters = drained(stack, plan, options.timeout)
         records = records_of(stack)
-        told = heard(stack, bus_queue)
+        events = heard(stack, bus_queue)
         depths = stack.queue_depths()
         log = _endpoint(stack, "GET", "requests")["requests"]
     ends = sorted(
@@ -464,7 +464,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "sources": dict(Counter(record.source or "-" for record in records.values())),
         "ended_wrong": wrong,
         "another_pictures_caption": foreign_copies(records),
-        "not_told": sorted(key for key, state in plan.state.items() if key not in wrong and (key, state) not in told),
+        "not_told": sorted(key for key, state in plan.state.items() if key not in wrong and (key, state) not in events),
         **payments(log, records, stored),
         **accounts(log, records),
         "left_on_queues": {
@@ -486,13 +486,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def foreign_copies(records: Mapping[str, Record]) -> list[str]:
     """Return the copies that took their caption from another picture: a picture's copies share its folder."""
-    found = []
+    problems = []
     for key, record in records.items():
         source = record.provenance.copied_from if record.provenance else None
         folder = key.partition("/")[0] if key.startswith("picture-") else key
         if source is not None and not source.partition("/")[2].startswith(folder):
-            found.append(f"{key} from {source}")
-    return found
+            problems.append(f"{key} from {source}")
+    return problems
 
 
 def _several(records: Mapping[str, Record]) -> list[str]:
@@ -501,7 +501,7 @@ def _several(records: Mapping[str, Record]) -> list[str]:
     for key, record in records.items():
         if record.claim is not None and record.source == "model":
             keys.setdefault(record.claim.id, []).append(key)
-    return [" ".join([claim, *found]) for claim, found in keys.items() if len(found) > 1]
+    return [" ".join([claim, *keys_found]) for claim, keys_found in keys.items() if len(keys_found) > 1]
 
 
 PROMISES = (

@@ -86,9 +86,9 @@ def copy_of(picture: Image.Image, quality: int, scale: float = 1.0) -> media.Pic
 
 
 def examine(folder: Path, every: int) -> list[Judged]:
-    models, found = Models(), []
-    for one in labelled(folder)[::every]:
-        data = (folder / one.path).read_bytes()
+    models, examined = Models(), []
+    for labelled_picture in labelled(folder)[::every]:
+        data = (folder / labelled_picture.path).read_bytes()
         try:
             inspected = media.inspect(data)
         except media.MediaError:
@@ -108,53 +108,59 @@ def examine(folder: Path, every: int) -> list[Judged]:
             if copy is not None:
                 copies[name] = judged(copy, forest)
         times = (1000 * (classified - begun), 1000 * (marked - classified))
-        found.append(Judged(one.path, one.labels, one.source, fitted, looks, copies, *times))
-    return found
+        examined.append(
+            Judged(
+                labelled_picture.path, labelled_picture.labels, labelled_picture.source, fitted, looks, copies, *times
+            )
+        )
+    return examined
 
 
-def confusion(found: Sequence[Judged]) -> dict[str, dict[str, int]]:
+def confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
     """Return what was said of the pictures with one label only, by that label."""
     rows: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in found:
-        if len(one.labels) == 1:
-            rows[one.labels[0]][one.looks.category] += 1
+    for picture in judged:
+        if len(picture.labels) == 1:
+            rows[picture.labels[0]][picture.looks.category] += 1
     return {label: dict(rows[label]) for label in CATEGORIES if label in rows}
 
 
-def by_category(found: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+def by_category(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
     """Return recall on the pictures with this label alone, and precision over all: right if it is among the labels."""
     table = {}
     for name in CATEGORIES:
-        mine = [one for one in found if one.labels == (name,)]
-        said = [one for one in found if one.looks.category == name]
+        mine = [picture for picture in judged if picture.labels == (name,)]
+        called = [picture for picture in judged if picture.looks.category == name]
         table[name] = {
             "pictures": len(mine),
-            "sources": len({one.source for one in mine}),
-            "recall": round(sum(one.right for one in mine) / len(mine), 3) if mine else None,
-            "said": len(said),
-            "precision": round(sum(one.right for one in said) / len(said), 3) if said else None,
+            "sources": len({picture.source for picture in mine}),
+            "recall": round(sum(picture.right for picture in mine) / len(mine), 3) if mine else None,
+            "said": len(called),
+            "precision": round(sum(picture.right for picture in called) / len(called), 3) if called else None,
         }
     return table
 
 
-def calibration(found: Sequence[Judged]) -> list[dict[str, Any]]:
+def calibration(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     rows = []
     for low, high in BINS:
-        mine = [one for one in found if low <= one.looks.confidence < high]
+        mine = [picture for picture in judged if low <= picture.looks.confidence < high]
         if mine:
             rows.append({
                 "confidence": [low, min(high, 1.0)],
                 "pictures": len(mine),
-                "mean_confidence": round(statistics.fmean(one.looks.confidence for one in mine), 3),
-                "right": round(sum(one.right for one in mine) / len(mine), 3),
+                "mean_confidence": round(statistics.fmean(picture.looks.confidence for picture in mine), 3),
+                "right": round(sum(picture.right for picture in mine) / len(mine), 3),
             })  # fmt: skip
     return rows
 
 
-def flips(found: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+def flips(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
     table = {}
     for name in COPIES:
-        pairs = [(one.looks.category, one.copies[name].category) for one in found if name in one.copies]
+        pairs = [
+            (picture.looks.category, picture.copies[name].category) for picture in judged if name in picture.copies
+        ]
         if pairs:
             table[name] = {"pictures": len(pairs), "flipped": round(sum(a != b for a, b in pairs) / len(pairs), 4)}
     return table
@@ -163,12 +169,12 @@ def flips(found: Sequence[Judged]) -> dict[str, dict[str, Any]]:
 EASY = frozenset({"product", "photo", "drawing", "little"})
 
 
-def routed(found: Sequence[Judged]) -> dict[str, Any]:
+def routed(judged: Sequence[Judged]) -> dict[str, Any]:
     """Return how often easy and hard kinds are taken for each other, which is what routing costs or saves."""
     sides: dict[bool, list[bool]] = defaultdict(list)
-    for one in found:
-        if len({name in EASY for name in one.labels}) == 1:
-            sides[one.labels[0] in EASY].append(one.looks.category in EASY)
+    for picture in judged:
+        if len({name in EASY for name in picture.labels}) == 1:
+            sides[picture.labels[0] in EASY].append(picture.looks.category in EASY)
     return {
         "easy": len(sides[True]),
         "easy_taken_for_easy": round(sum(sides[True]) / max(1, len(sides[True])), 3),
@@ -177,25 +183,27 @@ def routed(found: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def summary(found: Sequence[Judged]) -> dict[str, Any]:
+def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     sources: dict[str, list[bool]] = defaultdict(list)
-    for one in found:
-        sources[one.source].append(one.right)
-    writing = [one.looks.text_share for one in found if one.labels in (("document",), ("code",), ("screenshot",))]
-    bare = [one.looks.text_share for one in found if one.labels in (("photo",), ("product",))]
-    classify_ms = sorted(one.classify_ms for one in found)
-    fingerprint_ms = statistics.fmean(one.fingerprint_ms for one in found)
+    for picture in judged:
+        sources[picture.source].append(picture.right)
+    writing = [
+        picture.looks.text_share for picture in judged if picture.labels in (("document",), ("code",), ("screenshot",))
+    ]
+    bare = [picture.looks.text_share for picture in judged if picture.labels in (("photo",), ("product",))]
+    classify_ms = sorted(picture.classify_ms for picture in judged)
+    fingerprint_ms = statistics.fmean(picture.fingerprint_ms for picture in judged)
     return {
-        "pictures": len(found),
-        "held_out_by_source": sum(one.held_out for one in found),
-        "right": round(sum(one.right for one in found) / len(found), 3),
-        "right_by_source": round(statistics.fmean(statistics.fmean(one) for one in sources.values()), 3),
+        "pictures": len(judged),
+        "held_out_by_source": sum(picture.held_out for picture in judged),
+        "right": round(sum(picture.right for picture in judged) / len(judged), 3),
+        "right_by_source": round(statistics.fmean(statistics.fmean(source) for source in sources.values()), 3),
         "sources": {name: [sum(right), len(right)] for name, right in sorted(sources.items())},
-        "confusion": confusion(found),
-        "categories": by_category(found),
-        "calibration": calibration(found),
-        "routing": routed(found),
-        "flips": flips(found),
+        "confusion": confusion(judged),
+        "categories": by_category(judged),
+        "calibration": calibration(judged),
+        "routing": routed(judged),
+        "flips": flips(judged),
         "text_share": {
             "writing_over_0.01": round(sum(share > 0.01 for share in writing) / max(1, len(writing)), 3),
             "photos_and_products_over_0.05": round(sum(share > 0.05 for share in bare) / max(1, len(bare)), 3),
@@ -206,9 +214,14 @@ def summary(found: Sequence[Judged]) -> dict[str, Any]:
             "times_the_fingerprint": round(statistics.fmean(classify_ms) / fingerprint_ms, 2),
         },
         "wrong": [
-            {"path": one.path, "labels": one.labels, "said": one.looks.category, "confidence": one.looks.confidence}
-            for one in found
-            if not one.right
+            {
+                "path": picture.path,
+                "labels": picture.labels,
+                "said": picture.looks.category,
+                "confidence": picture.looks.confidence,
+            }
+            for picture in judged
+            if not picture.right
         ],
     }
 
@@ -217,10 +230,10 @@ def show(result: dict[str, Any]) -> None:
     print(f"{result['pictures']} pictures; {result['held_out_by_source']} judged by a model that held their source out")
     print(f"right: {result['right']:.1%} of the pictures, {result['right_by_source']:.1%} as the mean over sources\n")
     print(f"{'':12}" + "".join(f"{name[:9]:>11}" for name in CATEGORIES) + f"{'recall':>9}{'precision':>11}")
-    for name, said in result["confusion"].items():
+    for name, called in result["confusion"].items():
         table = result["categories"][name]
         precision = "-" if table["precision"] is None else f"{table['precision']:.0%}"
-        cells = "".join(f"{said.get(other, 0) or '.':>11}" for other in CATEGORIES)
+        cells = "".join(f"{called.get(other, 0) or '.':>11}" for other in CATEGORIES)
         print(f"{name:12}{cells}{table['recall']:>9.0%}{precision:>11}")
     print("\nconfidence    pictures   mean   right")
     for row in result["calibration"]:
@@ -246,11 +259,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--every", type=int, default=1, help="only every N-th picture")
     options = parser.parse_args()
-    found = examine(options.media, options.every)
-    if not found:
+    judged = examine(options.media, options.every)
+    if not judged:
         print(f"no picture below {options.media} has a label", file=sys.stderr)
         return 1
-    result = summary(found)
+    result = summary(judged)
     show(result)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

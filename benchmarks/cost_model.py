@@ -94,7 +94,7 @@ def longest_chain(calls: Sequence[Call], seconds: Callable[[Call], float]) -> li
     for call in ordered:
         before, chain = best[min(bisect_right(ends, call.start), len(best) - 1)]
         taken = (before + seconds(call), [*chain, call])
-        best.append(max(best[-1], taken, key=lambda found: found[0]))
+        best.append(max(best[-1], taken, key=lambda chain: chain[0]))
     return best[-1][1]
 
 
@@ -118,11 +118,11 @@ class Usual:
     @classmethod
     def of(cls, taken: Sequence[Taken]) -> Usual:
         """Take the medians."""
-        chains = [longest_chain(one.calls, lambda call: ASSUMED[call.service].typical) for one in taken]
+        chains = [longest_chain(run.calls, lambda call: ASSUMED[call.service].typical) for run in taken]
         chains.sort(key=lambda chain: sum(ASSUMED[call.service].typical for call in chain))
         return cls(
-            cpu_s=statistics.median(one.cpu_s for one in taken),
-            calls=statistics.median(len(one.calls) for one in taken),
+            cpu_s=statistics.median(run.cpu_s for run in taken),
+            calls=statistics.median(len(run.calls) for run in taken),
             chain=tuple(call.name for call in chains[len(chains) // 2]),
             uploads=len(taken),
         )
@@ -184,7 +184,7 @@ class Taps:
 
 def measured(pictures: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
     """Caption pictures one after the other, then a copy of each in other bytes and one in the same, and count."""
-    found: dict[tuple[str, str], list[Taken]] = {}
+    groups: dict[tuple[str, str], list[Taken]] = {}
     with aws_for_the_pipeline() as aws, _endpoint() as url:
         dedupe = dedupe_on(aws)
         shop = workshop(aws, dedupe, cast(LocalEndpoint, SimpleNamespace(url=url)))
@@ -199,12 +199,12 @@ def measured(pictures: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
                     jobs = dedupe.jobs()
                     worked = [taps.taken(lambda job=job: shop.run(job))[1] for job in jobs]
                     if number >= WARM_UP:
-                        found.setdefault(("Dedupe", counted), []).append(taken)
-                        found.setdefault(("Caption", counted), []).extend(worked)
+                        groups.setdefault(("Dedupe", counted), []).append(taken)
+                        groups.setdefault(("Caption", counted), []).extend(worked)
         stored = _stored(aws, len(pictures))
     return {
         "pictures": len(pictures) - WARM_UP,
-        "usual": {key: Usual.of(taken) for key, taken in found.items() if taken},
+        "usual": {key: Usual.of(taken) for key, taken in groups.items() if taken},
         "stored_bytes": stored,
     }
 
@@ -240,7 +240,7 @@ def _stored(aws: Aws, pictures: int) -> dict[str, float]:
 
 
 def modelled(
-    found: Mapping[str, Any],
+    measured_facts: Mapping[str, Any],
     shares: Mapping[str, float],
     overlaps: Mapping[str, float],
     prices: Callable[[str, float], float],
@@ -250,7 +250,7 @@ def modelled(
     `overlaps` are the uploads that one invocation of each function handles side by side, as measured; the low figure
     takes ten, the size of a batch, and the high one a single upload.
     """
-    usual, stored = found["usual"], found["stored_bytes"]
+    usual, stored = measured_facts["usual"], measured_facts["stored_bytes"]
     million = 1e6
     new = shares["new picture"]
     storage = {
@@ -266,10 +266,10 @@ def modelled(
             return float(getattr(ASSUMED[name], level))
 
         seconds = dict.fromkeys(MEMORY_GB, 0.0)
-        for (function, kind), one in usual.items():
+        for (function, kind), usage in usual.items():
             overlap = {"low": 10.0, "typical": max(1.0, overlaps[function]), "high": 1.0}[level]
             share = shares.get(kind, 0.0)
-            seconds[function] += share * one.seconds(value, overlap=overlap, models=int(function == "Caption"))
+            seconds[function] += share * usage.seconds(value, overlap=overlap, models=int(function == "Caption"))
         ranges[level] = {
             f"Lambda, {function}": prices("lambda_gb_second", million * seconds[function] * MEMORY_GB[function])
             for function in MEMORY_GB

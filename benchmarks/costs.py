@@ -146,8 +146,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "calls": dict(sorted(counted.calls.items())),
         "dynamodb_read_units": counted.read,
         "dynamodb_write_units": counted.written + INDEX_UNITS * counted.captions_writes,
-        "invocations": {name: len(found) for name, found in invocations.items()},
-        "gb_seconds": {name: sum(ms / 1000 * mb / 1024 for ms, mb in found) for name, found in invocations.items()},
+        "invocations": {name: len(runs) for name, runs in invocations.items()},
+        "gb_seconds": {name: sum(ms / 1000 * mb / 1024 for ms, mb in runs) for name, runs in invocations.items()},
         "log_bytes": sum(len(text) for name, text in logs.items() if any(f in name for f in FUNCTIONS)),
         "model_dollars": float(sum(Decimal(cost or 0) for cost in costs)),
         "model_calls": sum(record.source == "model" for record in records),
@@ -199,11 +199,11 @@ Row = list[float | None]
 """Dollars by the wall clock of the run, and low, typical and high by the model."""
 
 
-def side_by_side(run: dict[str, Any], dollars: dict[str, float], found: dict[str, Any]) -> dict[str, Row]:
+def side_by_side(run: dict[str, Any], dollars: dict[str, float], facts: dict[str, Any]) -> dict[str, Row]:
     """Dollars a million uploads, old and new."""
     copies = 1 - run["distinct"] / run["uploads"]
     shares = {"new picture": 1 - copies, "copy in other bytes": copies}
-    ranges = cost_model.modelled(found, shares, overlaps(run), price)
+    ranges = cost_model.modelled(facts, shares, overlaps(run), price)
 
     def new(*names: str) -> Row:
         return [sum(level[name] for name in names) for level in ranges.values()]
@@ -229,7 +229,7 @@ def overlaps(run: dict[str, Any]) -> dict[str, float]:
     return {name: count / max(1, run["invocations"][name]) for name, count in handled.items()}
 
 
-def model_tables(rows: dict[str, Row], found: dict[str, Any], run: dict[str, Any]) -> str:
+def model_tables(rows: dict[str, Row], facts: dict[str, Any], run: dict[str, Any]) -> str:
     """The old and the new figures beside one another, and what the new ones consist of."""
     lines = ["| $ a million uploads | wall clock of the run | model, low | model, typical | model, high |"]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
@@ -242,15 +242,17 @@ def model_tables(rows: dict[str, Row], found: dict[str, Any], run: dict[str, Any
         "| function | upload | CPU, ms | calls of AWS | waits, one after the other |",
         "| --- | --- | ---: | ---: | --- |",
     ]
-    for (function, kind), one in found["usual"].items():
-        waits = Counter(one.chain)
+    for (function, kind), usage in facts["usual"].items():
+        waits = Counter(usage.chain)
         way = ", ".join(f"{count} {name}" if count > 1 else name for name, count in waits.items())
-        lines.append(f"| {function} | {kind} | {one.cpu_s * 1000:,.0f} | {one.calls:,.0f} | {len(one.chain)}: {way} |")
+        lines.append(
+            f"| {function} | {kind} | {usage.cpu_s * 1000:,.0f} | {usage.calls:,.0f} | {len(usage.chain)}: {way} |"
+        )
     lines += ["", "| assumed | low | typical | high | what it is |", "| --- | ---: | ---: | ---: | --- |"]
     for name, it in cost_model.ASSUMED.items():
         lines.append(f"| {name} | {it.low:g} | {it.typical:g} | {it.high:g} | {it.why} |")
     handled = ", ".join(f"{name} {count:.1f}" for name, count in overlaps(run).items())
-    stored = found["stored_bytes"]
+    stored = facts["stored_bytes"]
     lines += [
         "",
         f"Uploads that an invocation handled side by side: {handled} (low: 10, high: 1). Stored: "
@@ -264,13 +266,13 @@ def steps(run: dict[str, Any]) -> list[dict[str, Any]]:
     """What each step of growth takes: rates, concurrency, dollars a month."""
     dollars = per_million(run)
     scale = 1 / run["uploads"]
-    found = []
+    rows_found = []
     for name, monthly in STEPS.items():
         per_second = monthly / (30 * 86_400)
         concurrency = {
             function: per_second * scale * _seconds(run, function) for function in FUNCTIONS if function != "Sweep"
         }
-        found.append(
+        rows_found.append(
             {
                 "step": name,
                 "uploads_per_second": per_second,
@@ -284,7 +286,7 @@ def steps(run: dict[str, Any]) -> list[dict[str, Any]]:
                 "model_dollars_a_month": monthly / 1e6 * dollars["models"],
             }
         )
-    return found
+    return rows_found
 
 
 MEMORY_GB = {"Dedupe": 2.0, "Caption": 2.0, "Transcribe": 1.0}
@@ -351,14 +353,14 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for the end")
     options = parser.parse_args()
     run = json.loads(options.run.read_text())["run"] if options.run else measured(options)
-    found = cost_model.measured(pairs(options))
+    facts = cost_model.measured(pairs(options))
     dollars, grown = per_million(run), steps(run)
-    rows = side_by_side(run, dollars, found)
-    usual = {f"{function}, {kind}": vars(one) for (function, kind), one in found["usual"].items()}
-    model = {**found, "usual": usual, "assumed": {name: vars(it) for name, it in cost_model.ASSUMED.items()}}
+    rows = side_by_side(run, dollars, facts)
+    usual = {f"{function}, {kind}": vars(usage) for (function, kind), usage in facts["usual"].items()}
+    model = {**facts, "usual": usual, "assumed": {name: vars(it) for name, it in cost_model.ASSUMED.items()}}
     figures = {"run": run, "model": model, "dollars_per_million": rows, "steps": grown, "prices": PRICES}
     options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    parts = {"model": model_tables(rows, found, run), "tables": tables(run, grown), "prices": price_table()}
+    parts = {"model": model_tables(rows, facts, run), "tables": tables(run, grown), "prices": price_table()}
     print("\n\n".join(parts.values()))
     if options.markdown:
         page = options.markdown.read_text()

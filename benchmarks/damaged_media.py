@@ -35,7 +35,7 @@ EXTREMES = (
 
 
 def samples(folder: Path) -> dict[str, bytes]:
-    found = {
+    seen = {
         path.name: path.read_bytes()
         for part in ("odd", "audio")
         for path in sorted((folder / part).rglob("*"))
@@ -62,8 +62,8 @@ def samples(folder: Path) -> dict[str, bytes]:
     for number, (name, picture, options) in enumerate(pictures):
         stream = io.BytesIO()
         picture.save(stream, name, **options)
-        found[f"{number} {name}"] = stream.getvalue()
-    return found
+        seen[f"{number} {name}"] = stream.getvalue()
+    return seen
 
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
@@ -88,11 +88,11 @@ def damaged(data: bytes, dice: random.Random) -> bytes:
 def looked_at(data: bytes) -> str:
     """Do what dedupe does, and what a worker does with a picture; answer how it ended."""
     try:
-        found = media.inspect(data)
-        if found.picture is None:
+        inspected = media.inspect(data)
+        if inspected.picture is None:
             fingerprint_audio(data)
         else:
-            fingerprint_image(found)
+            fingerprint_image(inspected)
             media.model_copy(data)
     except media.MediaError as error:
         return error.code

@@ -157,10 +157,10 @@ def sources(folder: Path | None) -> tuple[list[Path], list[Path]]:
     from looks_labels import labelled
 
     easy, hard = [], []
-    for found in labelled(folder):
-        if len(found.labels) == 1 and not found.path.startswith(("families/", "odd/")):
-            kinds = easy if found.labels[0] in ("photo", "product", "drawing", "little") else hard
-            kinds.append(folder / found.path)
+    for picture in labelled(folder):
+        if len(picture.labels) == 1 and not picture.path.startswith(("families/", "odd/")):
+            kinds = easy if picture.labels[0] in ("photo", "product", "drawing", "little") else hard
+            kinds.append(folder / picture.path)
     return easy, hard
 
 
@@ -191,15 +191,15 @@ def upload(name: str, data: bytes, easy: bool) -> Upload:
 def month(folder: Path | None, count: int, rng: random.Random) -> list[Upload]:
     """Return `count` distinct pictures, EASY of them of easy kinds."""
     kinds = dict(zip((True, False), sources(folder), strict=True))
-    found: list[Upload] = []
+    uploads: list[Upload] = []
     for number in range(count):
         easy = number < round(EASY * count)
         with Image.open(rng.choice(kinds[easy])) as picture:
             part = cut(picture.convert("RGB"), rng, photo=easy)
         part.thumbnail((1024, 1024))
         data = saved(part, "JPEG", quality=88) if easy else saved(part, "PNG")
-        found.append(upload(f"{number:04}", data, easy))
-    return found
+        uploads.append(upload(f"{number:04}", data, easy))
+    return uploads
 
 
 def copied(original: Upload, number: int, rng: random.Random) -> Upload:
@@ -243,35 +243,35 @@ async def asked(
 ) -> list[Answered]:
     """Ask about each upload as the worker does: of `chain` alone, or of the tiers its looks are routed to."""
     answers = []
-    for one in uploads:
+    for upload in uploads:
         chosen = (
             Chains(tier="all", models=tuple(chain))
             if chain
-            else chains(f"photos/{one.name}", "image", "caption", policy, looks=one.looks)
+            else chains(f"photos/{upload.name}", "image", "caption", policy, looks=upload.looks)
         )
-        seen = Seen(kind="image", category=one.looks.category, text_share=one.looks.text_share)
+        seen = Seen(kind="image", category=upload.looks.category, text_share=upload.looks.text_share)
         answers.append(
             await answer(
-                gateway, Ask(task="caption"), (one.copy,), chosen, deadline=time.monotonic() + DEADLINE_S, seen=seen,
-                request_id=f"{one.name}.{run}",
+                gateway, Ask(task="caption"), (upload.copy,), chosen, deadline=time.monotonic() + DEADLINE_S, seen=seen,
+                request_id=f"{upload.name}.{run}",
             )
         )  # fmt: skip
     return answers
 
 
 def doubtful(
-    uploads: Sequence[Upload], told: Sequence[Answered], models: Sequence[str], rng: random.Random
+    uploads: Sequence[Upload], answers: Sequence[Answered], models: Sequence[str], rng: random.Random
 ) -> list[dict[str, Any]]:
     """Return faults that make cheap models answer as assumed: the endpoint's own words, with a rating; or flawed."""
     faults = []
-    for one, answered in zip(uploads, told, strict=True):
+    for upload, answered in zip(uploads, answers, strict=True):
         document = json.loads(answered.completion.text)
         document["confidence"] = round(rng.betavariate(*RATING), 2)
         text = json.dumps(document)
         if rng.random() < FLAWED:  # it goes on and on, and says the same
             text = json.dumps(document | {"caption": (answered.output.text + " ") * 12})
         faults += [
-            {"fault": "answer", "model": model, "match_client_request_id": f"{one.name}.*", "text": text}
+            {"fault": "answer", "model": model, "match_client_request_id": f"{upload.name}.*", "text": text}
             for model in models
         ]
     return faults
@@ -279,8 +279,8 @@ def doubtful(
 
 def escalated_share(answers: Sequence[Answered], tiers: Sequence[str]) -> float:
     """Return the share of the answers first given in these tiers that went a step up."""
-    cheap = [one for one in answers if one.candidates[0].tier in tiers]
-    return sum(one.escalated for one in cheap) / max(1, len(cheap))
+    cheap = [answer for answer in answers if answer.candidates[0].tier in tiers]
+    return sum(answer_given.escalated for answer_given in cheap) / max(1, len(cheap))
 
 
 def bills(
@@ -290,8 +290,8 @@ def bills(
     rows = []
     for tokens in (None, REFERENCE_TOKENS):
         bill = Bill()
-        for one in answers:
-            bill.add(one.attempts, tokens)
+        for given in answers:
+            bill.add(given.attempts, tokens)
         rows.append(bill.row(name, catalogue, total / count) | {"output_tokens_an_answer": tokens or "as measured"})
     return rows
 
@@ -309,9 +309,9 @@ async def analyses(
         moved = load(f"{MONTHLY_A}\n[escalation]\nthreshold = {threshold}")
         answers = await asked(gateway, uploads, moved, run=f"a{threshold}")
         bill, at_reference, scale = Bill(), Bill(), ANALYSES / len(uploads)
-        for one in answers:
-            bill.add(one.attempts, None)
-            at_reference.add(one.attempts, REFERENCE_TOKENS)
+        for given in answers:
+            bill.add(given.attempts, None)
+            at_reference.add(given.attempts, REFERENCE_TOKENS)
         sweep.append({
             "threshold": threshold,
             "escalated_of_cheap": round(escalated_share(answers, ("easy",)), 4),
@@ -323,17 +323,21 @@ async def analyses(
             name = f"{CHEAP} for easy pictures, a step up under {threshold}"
             rows += bills(name, answers, catalogue, ANALYSES, len(uploads))
     endpoint.clear()
-    easy = [one for one in uploads if policy.tier("photos/x", "image", "caption", one.looks) == "easy"]
+    easy = [upload for upload in uploads if policy.tier("photos/x", "image", "caption", upload.looks) == "easy"]
     return {
         "analyses": ANALYSES,
         "replayed": len(uploads),
         "easy_by_kind": EASY,
         "routed_to_cheap": round(len(easy) / len(uploads), 4),
-        "easy_routed_to_cheap": round(sum(one.easy for one in easy) / max(1, sum(one.easy for one in uploads)), 4),
-        "hard_routed_to_cheap": round(
-            sum(not one.easy for one in easy) / max(1, sum(not one.easy for one in uploads)), 4
+        "easy_routed_to_cheap": round(
+            sum(upload.easy for upload in easy) / max(1, sum(upload.easy for upload in uploads)), 4
         ),
-        "output_tokens_measured": round(statistics.fmean(one.completion.usage.completion or 0 for one in large), 1),
+        "hard_routed_to_cheap": round(
+            sum(not upload.easy for upload in easy) / max(1, sum(not upload.easy for upload in uploads)), 4
+        ),
+        "output_tokens_measured": round(
+            statistics.fmean(answer.completion.usage.completion or 0 for answer in large), 1
+        ),
         "rows": rows,
         "break_even_input_price": {
             str(before["output_tokens_an_answer"]): break_even(before, after)
@@ -364,14 +368,14 @@ async def requests(
     copies = round(len(uploads) * COPIES / (1 - COPIES))
     arriving += [copied(rng.choice(uploads), number, rng) for number in range(copies)]
     known = Known()
-    misses = [one for one in arriving if not known.has(one.fingerprint)]
+    misses = [upload for upload in arriving if not known.has(upload.fingerprint)]
     premium = await asked(gateway, arriving, policy, chain=(PREMIUM,), run="b0")
-    told = {one.name: answered for one, answered in zip(arriving, premium, strict=True)}
-    endpoint.set_faults(doubtful(misses, [told[one.name] for one in misses], (BULK, SIMPLE), rng))
+    answer_of = {upload.name: answered for upload, answered in zip(arriving, premium, strict=True)}
+    endpoint.set_faults(doubtful(misses, [answer_of[miss.name] for miss in misses], (BULK, SIMPLE), rng))
     routed = await asked(gateway, misses, policy, run="b1")
     endpoint.clear()
     rows = bills(f"{PREMIUM} alone, no cache", premium, catalogue, REQUESTS, len(arriving))
-    cached_only = [told[one.name] for one in misses]
+    cached_only = [answer_of[miss.name] for miss in misses]
     rows += bills(f"{PREMIUM} alone, with the cache", cached_only, catalogue, REQUESTS, len(arriving))
     name = f"{BULK.split('/')[-1]} and {SIMPLE}, {PREMIUM} in doubt, with the cache"
     rows += bills(name, routed, catalogue, REQUESTS, len(arriving))
@@ -415,11 +419,11 @@ def shown(rows: Sequence[dict[str, Any]]) -> None:
 def plot(sweep: Sequence[dict[str, Any]], packaged: float) -> str:
     """Return an SVG of the share escalated and the output's cost, at the reference's tokens, by threshold."""
     left, top, width, height = 64, 24, 520, 260
-    most = max(one["output_dollars_at_reference"] for one in sweep)
+    most = max(point["output_dollars_at_reference"] for point in sweep)
     ceiling = 5 * (int(most / 5) + 1)
 
     def line(name: str, highest: float) -> str:
-        points = [(left + width * one["threshold"], top + height * (1 - one[name] / highest)) for one in sweep]
+        points = [(left + width * point["threshold"], top + height * (1 - point[name] / highest)) for point in sweep]
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
     parts = [
@@ -473,19 +477,19 @@ def main() -> int:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    found = asyncio.run(replayed(options))
-    first, second = found["analyses"], found["requests"]
+    facts = asyncio.run(replayed(options))
+    first, second = facts["analyses"], facts["requests"]
     print(f"(a) {ANALYSES:,} analyses a month; {first['replayed']} pictures replayed and scaled")
     shown(first["rows"])
     print(
         f"routed to the cheap model: {first['routed_to_cheap']:.0%} of all, {first['easy_routed_to_cheap']:.0%} of the "
         f"easy, {first['hard_routed_to_cheap']:.0%} of the hard; reference: 26 and about 8.5 dollars"
     )
-    for one in first["sweep"]:
+    for point in first["sweep"]:
         print(
-            f"  threshold {one['threshold']:.2f}: {one['escalated_of_cheap']:4.0%} of the cheap answers escalated, "
-            f"{one['output_dollars_at_reference']:6.2f} dollars at {REFERENCE_TOKENS:,} tokens, "
-            f"{one['output_dollars']:.3f} as measured"
+            f"  threshold {point['threshold']:.2f}: {point['escalated_of_cheap']:4.0%} of the cheap answers escalated, "
+            f"{point['output_dollars_at_reference']:6.2f} dollars at {REFERENCE_TOKENS:,} tokens, "
+            f"{point['output_dollars']:.3f} as measured"
         )
     for tokens, price in first["break_even_input_price"].items():
         print(f"  output tokens {tokens}: saves until input costs {price} dollars per million tokens at both models")
@@ -496,14 +500,14 @@ def main() -> int:
         f"the rest: {second['less_percent']} % less ({second['less_percent_by_cache_alone']} % by the cache alone); "
         "reference: 40 to 65 %, 58 % measured"
     )
-    for one in second["with_a_share_kept_on_premium"]:
-        share = one["share_of_misses_kept_on_premium"]
-        print(f"  with {share:.0%} of the misses kept on {PREMIUM}: {one['less_percent']} % less")
+    for point in second["with_a_share_kept_on_premium"]:
+        share = point["share_of_misses_kept_on_premium"]
+        print(f"  with {share:.0%} of the misses kept on {PREMIUM}: {point['less_percent']} % less")
     if options.plot:
         options.plot.write_text(plot(first["sweep"], float(load(MONTHLY_A).escalation.threshold)))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=2))
+        options.json.write_text(json.dumps(facts, indent=2))
     return 0
 
 

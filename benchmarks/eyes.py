@@ -96,18 +96,18 @@ def _singular(word: str) -> str:
 
 def named_by(description: Description) -> tuple[set[str], set[str]]:
     """Return the objects that a description names, and those that it calls possible."""
-    said = {str(one["name"]) for one in description.measured.get("objects", ())}
-    possible = {name.removeprefix("perhaps ") for name in said if name.startswith("perhaps ")}
-    return {name for name in said if not name.startswith("perhaps ")}, possible
+    named = {str(thing["name"]) for thing in description.measured.get("objects", ())}
+    possible = {name.removeprefix("perhaps ") for name in named if name.startswith("perhaps ")}
+    return {name for name in named if not name.startswith("perhaps ")}, possible
 
 
-def distance(said: Sequence[Any], true: Sequence[Any]) -> int:
+def distance(given: Sequence[Any], true: Sequence[Any]) -> int:
     """Return Levenshtein's edit distance."""
     row = list(range(len(true) + 1))
-    for at, one in enumerate(said, start=1):
+    for at, word in enumerate(given, start=1):
         before, row[0] = row[0], at
         for place, other in enumerate(true, start=1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (one != other))
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (word != other))
     return row[-1]
 
 
@@ -181,8 +181,8 @@ def share(part: float, whole: float) -> float | None:
 
 def pages_of(media: Path) -> dict[Path, str]:
     texts = {path.name.removesuffix(".txt"): path for path in (media / "captioned" / "ocr").glob("*.txt")}
-    found = [page for folder in PAGES for page in (media / "confusable" / folder).glob("*.png")]
-    pages = {page: texts[page.name].read_text(encoding="utf-8") for page in sorted(found) if page.name in texts}
+    files = [page for folder in PAGES for page in (media / "confusable" / folder).glob("*.png")]
+    pages = {page: texts[page.name].read_text(encoding="utf-8") for page in sorted(files) if page.name in texts}
     linn = media / "captioned" / "ocr" / "linn.png"
     if linn.is_file():
         pages[linn] = linn.with_suffix(".txt").read_text(encoding="utf-8")
@@ -193,11 +193,11 @@ def read(pages: Mapping[Path, str], describer: Timed) -> dict[str, Any]:
     rows = []
     for path, true in pages.items():
         blocks = describer.describe(path, "page").measured.get("blocks", ())
-        said = flowing(" ".join(block["text"] for block in blocks))
+        read = flowing(" ".join(block["text"] for block in blocks))
         truth = flowing(true)
-        known, given = Counter(words_of(truth)), Counter(words_of(said))
+        known, given = Counter(words_of(truth)), Counter(words_of(read))
         both = (known & given).total()
-        rows.append((distance(said, truth), len(truth), both, known.total(), given.total()))
+        rows.append((distance(read, truth), len(truth), both, known.total(), given.total()))
     sums = [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * 5
     return {
         "pages": len(rows),
@@ -214,9 +214,9 @@ def code(media: Path, describer: Timed) -> dict[str, Any]:
     truth = (folder / "artichoke.hs.txt").read_text(encoding="utf-8").rstrip()
     errors, lines = [], []
     for path in sorted(folder.glob("freeze_artichoke*.png")):
-        said = str(describer.describe(path, "code").measured.get("code", ""))
-        errors.append(distance(said, "\n".join(line for line in truth.split("\n") if line.strip())) / len(truth))
-        given = set(said.split("\n"))
+        read = str(describer.describe(path, "code").measured.get("code", ""))
+        errors.append(distance(read, "\n".join(line for line in truth.split("\n") if line.strip())) / len(truth))
+        given = set(read.split("\n"))
         lines.append(statistics.fmean(line in given for line in truth.split("\n") if line.strip()))
     mean = round(statistics.fmean(errors), 3) if errors else None
     return {
@@ -228,7 +228,7 @@ def code(media: Path, describer: Timed) -> dict[str, Any]:
 
 def charts(media: Path, describer: Timed) -> dict[str, Any]:
     """Find the titles and axes' names that the scripts beside the charts write."""
-    wanted = found = 0
+    wanted = right = 0
     for script in sorted((media / "captioned" / "charts").glob("*.py.txt")):
         calls = re.findall(
             r"(?:set_title|set_xlabel|set_ylabel|xlabel|ylabel|title|suptitle)\(\s*[\"']([^\"'{}%]+)[\"']",
@@ -241,8 +241,8 @@ def charts(media: Path, describer: Timed) -> dict[str, Any]:
         read_ = " ".join(words_of(" ".join(block["text"] for block in shown.get("blocks", ()))))
         labels = {" ".join(words_of(label.replace("\\n", " "))) for label in calls}
         wanted += len(labels)
-        found += sum(label in read_ for label in labels)
-    return {"labels": wanted, "found": share(found, wanted)}
+        right += sum(label in read_ for label in labels)
+    return {"labels": wanted, "found": share(right, wanted)}
 
 
 async def heard(clips: Sequence[tuple[Path, str, str]], listeners: Listeners) -> dict[str, Any]:
@@ -257,10 +257,10 @@ async def heard(clips: Sequence[tuple[Path, str, str]], listeners: Listeners) ->
             print(f"{path.name}: {refused.message}", file=sys.stderr)
             continue
         text = " ".join(segment.text for segment in recounting.sound(answer["heard"]).segments)
-        said, truth = words_of(text), words_of(true)
+        words, truth = words_of(text), words_of(true)
         if language in BY_CHARACTER:
-            said, truth = list("".join(said)), list("".join(truth))
-        edits[language] += distance(said, truth)
+            words, truth = list("".join(words)), list("".join(truth))
+        edits[language] += distance(words, truth)
         lengths[language] += len(truth)
         number[language] += 1
     await listeners.close()
@@ -317,21 +317,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def table(results: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in ("pixels", "small models"):
-        found = results[name]
+        facts = results[name]
         lines.append(f"{name}:")
         for part in ("objects, several captions each", "objects, one caption each"):
-            it = found[part]
+            it = facts[part]
             lines.append(
                 f"  {part}: {it['pictures']} pictures, recall {it['recall']} of {it['wanted']}, precision "
                 f"{it['precision']} of {it['named']}; called possible: {it['possible']}, {it['possible_right']} right"
             )
-        it = found["pages"]
+        it = facts["pages"]
         lines.append(
             f"  pages: {it['pages']}, CER {it['cer']} (median {it['cer_median']}), words found {it['words_found']}, "
             f"right {it['words_right']}"
         )
-        lines.append(f"  code: {found['code']}   charts: {found['charts']}")
-        lines.append(f"  CPU seconds: {found['cpu_seconds']}")
+        lines.append(f"  code: {facts['code']}   charts: {facts['charts']}")
+        lines.append(f"  CPU seconds: {facts['cpu_seconds']}")
     for name, languages in results["speech"].items():
         rates = ", ".join(f"{language} {it['wer']} ({it['clips']})" for language, it in languages.items())
         lines.append(f"speech, {name}: WER {rates}")

@@ -90,9 +90,9 @@ def measure(job: tuple[str, tuple[str, ...], str, str]) -> list[Row]:
     digest = hashlib.sha256(data).hexdigest()
     rows = []
     for number, seen in enumerate((picture, *copies(picture.working))):
-        found = measured(seen.working, seen.width, seen.height)
-        lines = measured_lines(seen.working, found.written) if found.written else None
-        rows.append(Row(path, labels, source, origin, number > 0, digest, found.values, lines))
+        features = measured(seen.working, seen.width, seen.height)
+        lines = measured_lines(seen.working, features.written) if features.written else None
+        rows.append(Row(path, labels, source, origin, number > 0, digest, features.values, lines))
     return rows
 
 
@@ -111,7 +111,7 @@ def copies(picture: Image.Image) -> list[media.Picture]:
 
 
 def gathered(folder: Path, corpus: Path) -> list[Row]:
-    jobs = [(str(folder / found.path), found.labels, found.source, "media") for found in labelled(folder)]
+    jobs = [(str(folder / picture.path), picture.labels, picture.source, "media") for picture in labelled(folder)]
     for file in sorted(corpus.rglob("*")):
         if file.suffix in PICTURES:
             labels, source = file.relative_to(corpus).parts[:2]
@@ -167,10 +167,10 @@ def script_held_out(rows: Sequence[Row]) -> dict[str, tuple[int, int, int]]:
     table = {}
     for source in sorted({row.source for row in rows}):
         mine = [row for row in rows if row.source == source and not row.copy]
-        told = [row for row in mine if row.lines]
+        written = [row for row in mine if row.lines]
         model = ScriptModel.of(fitted_script([row for row in rows if row.source != source]))
-        right = sum((model.likelihood(row.lines or {}) >= 0.5) == row.cjk for row in told)
-        table[source] = (right, len(told), len(mine))
+        right = sum((model.likelihood(row.lines or {}) >= 0.5) == row.cjk for row in written)
+        table[source] = (right, len(written), len(mine))
     return table
 
 
@@ -205,11 +205,11 @@ def document(
 
 
 def likelihoods(forest: ExtraTreesClassifier, rows: Sequence[Row], names: Sequence[str]) -> Floats:
-    found = np.zeros((len(rows), len(CATEGORIES)))
-    found[:, forest.classes_.astype(int)] = forest.predict_proba(
+    scores = np.zeros((len(rows), len(CATEGORIES)))
+    scores[:, forest.classes_.astype(int)] = forest.predict_proba(
         np.array([[row.values[name] for name in names] for row in rows], np.float32)
     )
-    return found
+    return scores
 
 
 def divided(rows: Sequence[Row]) -> list[list[str]]:
@@ -221,14 +221,14 @@ def divided(rows: Sequence[Row]) -> list[list[str]]:
     return parts
 
 
-def best_temperature(found: Floats, rows: Sequence[Row]) -> float:
+def best_temperature(scores: Floats, rows: Sequence[Row]) -> float:
     """Return the temperature at which the likelihood of what is right is greatest, each source counting alike."""
     right = np.array([[name in row.labels for name in CATEGORIES] for row in rows])
     sizes = Counter(row.source for row in rows)
     weight = np.array([sizes[row.source] ** -0.5 for row in rows])
 
     def loss(temperature: float) -> float:
-        return float(-(weight * np.log((sharpened(found, temperature) * right).sum(axis=1))).sum())
+        return float(-(weight * np.log((sharpened(scores, temperature) * right).sum(axis=1))).sum())
 
     return min((round(0.3 + 0.05 * step, 2) for step in range(19)), key=loss)
 
@@ -241,21 +241,21 @@ def main() -> int:
     rows = gathered(options.media, options.corpus)
     names = sorted(rows[0].values)
     print(f"{len(rows)} rows of {len({row.path for row in rows})} pictures, {len(names)} features", file=sys.stderr)
-    folds, told, asked = [], [], []
+    folds, judged, asked = [], [], []
     for part in divided(rows):
         seen = [row for row in rows if relatives(row.source) not in part]
         unseen = [row for row in rows if row.origin == "media" and relatives(row.source) in part]
         forest = fitted(seen, names)
-        told.append(likelihoods(forest, unseen, names))
+        judged.append(likelihoods(forest, unseen, names))
         asked.extend(unseen)
         folds.append((sorted({row.digest for row in unseen}), forest))
-        right = np.mean([CATEGORIES[p.argmax()] in row.labels for p, row in zip(told[-1], unseen, strict=True)])
+        right = np.mean([CATEGORIES[p.argmax()] in row.labels for p, row in zip(judged[-1], unseen, strict=True)])
         print(f"held out: {', '.join(part)}: {right:.3f} right", file=sys.stderr)
-    temperature = best_temperature(np.concatenate(told), asked)
+    temperature = best_temperature(np.concatenate(judged), asked)
     written = [row for row in rows if row.labels[0] in WRITTEN]
     script = fitted_script(written)
-    for source, (right, told, count) in script_held_out(written).items():
-        print(f"script of {source}: {right} right of {told} told of {count}", file=sys.stderr)
+    for source, (right, judged, count) in script_held_out(written).items():
+        print(f"script of {source}: {right} right of {judged} told of {count}", file=sys.stderr)
     models = [{"digests": digests, "model": document(forest, names, temperature, script)} for digests, forest in folds]
     HELD_OUT.write_bytes(gzip.compress(json.dumps({"folds": models}, separators=(",", ":")).encode(), mtime=0))
     MODEL.write_text(

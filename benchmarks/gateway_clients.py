@@ -155,7 +155,7 @@ async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
     requeue_s = spec.get("requeue_s", 0.0)
     workers = asyncio.Semaphore(spec["workers"] if requeue_s else spec["calls"] + 1)
 
-    async def one(number: int) -> None:
+    async def answer_call(number: int) -> None:
         began = time.monotonic()
         made, overrun, text, error = 0, 0.0, "", None
         while True:
@@ -189,7 +189,7 @@ async def paced(call: Call, spec: dict[str, Any]) -> dict[str, Any]:
         delay = began + number / spec["rate"] - time.monotonic()
         if delay > 0:
             await asyncio.sleep(delay)
-        running.add(asyncio.create_task(one(number)))
+        running.add(asyncio.create_task(answer_call(number)))
     # What is not over by now never will be: the machine cannot keep up with this client at this rate.
     _, unfinished = await asyncio.wait(running, timeout=spec.get("requeue_s", 0.0) + 10 * spec["deadline_s"])
     for task in unfinished:

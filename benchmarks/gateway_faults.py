@@ -241,7 +241,7 @@ async def _sandboxes(sandboxes: int, rate: float, seconds: float, *, shared: boo
     request = Request("Write one sentence.", "Caption this picture.", (image,), max_tokens=256)
     right = 0
 
-    async def one(gateway: Gateway) -> None:
+    async def call(gateway: Gateway) -> None:
         nonlocal right
         completion = await gateway.complete(request, CHAIN, deadline=time.monotonic() + DEADLINE_S)
         right += completion.text.endswith(MARK)
@@ -252,7 +252,7 @@ async def _sandboxes(sandboxes: int, rate: float, seconds: float, *, shared: boo
         calls = int(rate * seconds)
         for number in range(calls):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-            running.add(asyncio.create_task(one(random.choice(gateways))))
+            running.add(asyncio.create_task(call(random.choice(gateways))))
         await asyncio.wait(running)
         return calls
 

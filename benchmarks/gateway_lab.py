@@ -48,14 +48,14 @@ def python_of(client: str) -> Path:
 
 def versions() -> dict[str, str]:
     """Return the versions of what is compared."""
-    found = {}
+    counts = {}
     for client, package in (("gateway", "openai"), ("litellm", "litellm"), ("litellm", "openai")):
         code = f"from importlib.metadata import version; print(version({package!r}))"
         done = subprocess.run([python_of(client), "-c", code], check=True, capture_output=True, text=True)
-        found[package if package == client or client == "gateway" else f"{package} beside {client}"] = (
+        counts[package if package == client or client == "gateway" else f"{package} beside {client}"] = (
             done.stdout.strip()
         )
-    return found
+    return counts
 
 
 def machine() -> dict[str, Any]:
@@ -102,8 +102,8 @@ class EndpointProcess:
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the request log."""
-        found: list[dict[str, Any]] = self._admin("GET", "requests")["requests"]
-        return found
+        requests: list[dict[str, Any]] = self._admin("GET", "requests")["requests"]
+        return requests
 
     def connections(self) -> int:
         """Return how many connections clients have opened; those of this class do not count."""

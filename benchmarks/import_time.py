@@ -50,8 +50,8 @@ def measure(subject: str, modules: tuple[str, ...], runs: int) -> dict[str, obje
             [sys.executable, "-c", PROGRAM, *modules], env=environment, capture_output=True, text=True, check=True
         )
         milliseconds, memory, count, heavy = done.stdout.split()
-        found = (float(milliseconds), float(memory), int(count), heavy)
-        best = min(best, found) if best else found
+        measured = (float(milliseconds), float(memory), int(count), heavy)
+        best = min(best, measured) if best else measured
     assert best is not None
     return {"subject": subject, "ms": best[0], "peak_mb": best[1], "modules": best[2], "heavy": best[3]}
 

@@ -68,7 +68,7 @@ def throughput(hashes: int, lookups: int) -> dict[str, Any]:
             neighbours.take(protocol.Publish(me, 1))
         published = time.perf_counter() - start
         start = time.perf_counter()
-        found = [neighbours.take(protocol.Scan(me, "near", consistent=True)) for me in asked]
+        matches = [neighbours.take(protocol.Scan(me, "near", consistent=True)) for me in asked]
         indexed = time.perf_counter() - start
         calls = Meter(client)
         with calls.measuring() as bill:
@@ -76,22 +76,22 @@ def throughput(hashes: int, lookups: int) -> dict[str, Any]:
                 neighbours.take(protocol.Scan(me, "near", consistent=True))
     start = time.perf_counter()
     forced = [
-        frozenset(me.id for me in stored if hamming(me.phash or b"", one.phash or b"") <= RADIUS) for one in asked
+        frozenset(me.id for me in stored if hamming(me.phash or b"", asker.phash or b"") <= RADIUS) for asker in asked
     ]
     python = time.perf_counter() - start
     matrix = np.frombuffer(b"".join(me.phash or b"" for me in stored), np.uint8).reshape(hashes, 32)
     start = time.perf_counter()
     vectorised = [
-        np.flatnonzero(np.bitwise_count(matrix ^ np.frombuffer(one.phash or b"", np.uint8)).sum(axis=1) <= RADIUS)
-        for one in asked
+        np.flatnonzero(np.bitwise_count(matrix ^ np.frombuffer(asker.phash or b"", np.uint8)).sum(axis=1) <= RADIUS)
+        for asker in asked
     ]
     vectors = time.perf_counter() - start
-    if found != forced or list(map(len, found)) != list(map(len, vectorised)):
+    if matches != forced or list(map(len, matches)) != list(map(len, vectorised)):
         raise SystemExit("the index and brute force differ")
     return {
         "hashes": hashes,
         "lookups": lookups,
-        "found": sum(map(len, found)),
+        "found": sum(map(len, matches)),
         "equal_to_brute_force": True,
         "publications_per_s": round(hashes / published, 1),
         "lookups_per_s": round(lookups / indexed, 1),

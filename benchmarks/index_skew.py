@@ -44,7 +44,7 @@ def hashes(task: tuple[Path, int]) -> list[tuple[bytes, tuple[bytes, ...]]]:
     with Image.open(path) as opened:
         photo = ImageOps.exif_transpose(opened.convert("L"))
     photo.thumbnail((800, 800))
-    found = []
+    counts = []
     for number in range(crops):
         width, height = (round(side * random.uniform(0.3, 0.9)) for side in photo.size)
         left, top = random.randint(0, photo.width - width), random.randint(0, photo.height - height)
@@ -54,8 +54,8 @@ def hashes(task: tuple[Path, int]) -> list[tuple[bytes, tuple[bytes, ...]]]:
         if ImageStat.Stat(crop).stddev[0] >= 8:
             square = crop.resize((LUMA_SIDE, LUMA_SIDE), Image.Resampling.BOX)
             framings = reframed_hashes(square) if number % LOOSE_SAMPLE == 0 else ()
-            found.append((perceptual_hash(crop), framings))
-    return found
+            counts.append((perceptual_hash(crop), framings))
+    return counts
 
 
 def shared(keys: list[tuple[str, int]]) -> tuple[int, Counter[str], dict[str, set[int]]]:

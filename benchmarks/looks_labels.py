@@ -80,15 +80,15 @@ def labelled(media: Path) -> list[Labelled]:
     """Return the labelled pictures below `media`, by path."""
     by_hand = _by_hand()
     groups = _groups(media)
-    found = []
+    pictures = []
     for file in sorted(media.rglob("*")):
         path = file.relative_to(media).as_posix()
         if file.suffix.lower() not in PICTURES or not file.is_file():
             continue
         labels = by_hand.get(path) or next((names for paths, names in RULES if fnmatch(path, paths)), "")
         if labels:
-            found.append(Labelled(path, tuple(labels.split("|")), groups.get(path) or _source(path)))
-    return found
+            pictures.append(Labelled(path, tuple(labels.split("|")), groups.get(path) or _source(path)))
+    return pictures
 
 
 def _by_hand() -> dict[str, str]:

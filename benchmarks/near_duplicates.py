@@ -119,13 +119,13 @@ def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
 
 
 def matches(a: Marks, b: Marks) -> dict[str, bool]:
-    found = {policy: ours_match(a.ours, b.ours, policy) for policy in METHODS[:2]}
-    found["loose"] = found["strict"] or ours_match(a.ours, b.ours, "loose")
-    found["phash-64"] = hamming(a.phash64, b.phash64) <= 10
-    found["phash-256"] = hamming(a.phash256, b.phash256) <= 30
+    verdicts = {policy: ours_match(a.ours, b.ours, policy) for policy in METHODS[:2]}
+    verdicts["loose"] = verdicts["strict"] or ours_match(a.ours, b.ours, "loose")
+    verdicts["phash-64"] = hamming(a.phash64, b.phash64) <= 10
+    verdicts["phash-256"] = hamming(a.phash256, b.phash256) <= 30
     if a.pdq is not None and b.pdq is not None:
-        found["pdq"] = hamming(a.pdq, b.pdq) <= 31
-    return found
+        verdicts["pdq"] = hamming(a.pdq, b.pdq) <= 31
+    return verdicts
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,12 @@ def examine(job: Job) -> Outcome | None:
     if job.kind == "text-like":
         pairs += alterations.text_edits(picture, rng)
     for name, before, after in pairs:
-        one = original if before is picture else marks(alterations.png(before))
-        edits += _judged(name, one, before, after)
+        first = original if before is picture else marks(alterations.png(before))
+        edits += _judged(name, first, before, after)
     return outcome
 
 
-def _judged(name: str, one: Marks, before: Image.Image, after: Image.Image) -> list[tuple[str, dict[str, bool]]]:
+def _judged(name: str, first: Marks, before: Image.Image, after: Image.Image) -> list[tuple[str, dict[str, bool]]]:
     """Return who takes an edited picture for the one before, however it is passed on, and what cannot be seen apart."""
     seen = {
         how: photographed_pages.visible(a, b)
@@ -201,7 +201,7 @@ def _judged(name: str, one: Marks, before: Image.Image, after: Image.Image) -> l
         if a.size == b.size
     }
     return [
-        (name + (how if seen.get(how, True) else UNSEEN), matches(one, marks(saved))) for how, saved in _saved(after)
+        (name + (how if seen.get(how, True) else UNSEEN), matches(first, marks(saved))) for how, saved in _saved(after)
     ]
 
 
@@ -269,25 +269,25 @@ def wrong_merges(outcomes: list[Outcome]) -> tuple[int, dict[str, list[tuple[str
         if a.original.ours.exact[0] == b.original.ours.exact[0]:
             continue
         pairs += 1
-        one, two = a.original, b.original
+        first, two = a.original, b.original
         names = (a.path, b.path)
-        if hamming(one.phash64, two.phash64) <= 10:
+        if hamming(first.phash64, two.phash64) <= 10:
             merged["phash-64"].append(names)
-        if hamming(one.phash256, two.phash256) <= 30:
+        if hamming(first.phash256, two.phash256) <= 30:
             merged["phash-256"].append(names)
-        if one.pdq is not None and two.pdq is not None and hamming(one.pdq, two.pdq) <= 31:
+        if first.pdq is not None and two.pdq is not None and hamming(first.pdq, two.pdq) <= 31:
             merged["pdq"].append(names)
-        if set(one.ours.exact) & set(two.ours.exact):
+        if set(first.ours.exact) & set(two.ours.exact):
             for policy in METHODS[:3]:
                 merged[policy].append(names)
             continue
-        if not (one.ours.phash and two.ours.phash and one.ours.evidence and two.ours.evidence):
+        if not (first.ours.phash and two.ours.phash and first.ours.evidence and two.ours.evidence):
             continue
-        near = _near(one.ours.hashes, two.ours.hashes)
-        if near and same_picture(one.ours.evidence, two.ours.evidence, "strict"):
+        near = _near(first.ours.hashes, two.ours.hashes)
+        if near and same_picture(first.ours.evidence, two.ours.evidence, "strict"):
             merged["strict"].append(names)
-        near = near or _near(one.ours.hashes, probes[id(b)]) or _near(two.ours.hashes, probes[id(a)])
-        if near and same_picture(one.ours.evidence, two.ours.evidence, "loose"):
+        near = near or _near(first.ours.hashes, probes[id(b)]) or _near(two.ours.hashes, probes[id(a)])
+        if near and same_picture(first.ours.evidence, two.ours.evidence, "loose"):
             merged["loose"].append(names)
     return pairs, merged
 
@@ -327,11 +327,11 @@ def _share(hits: Iterable[bool]) -> float | None:
 
 def _recall(rows: list[tuple[str, str, dict[str, bool]]]) -> dict[str, dict[str, object]]:
     grouped: dict[str, list[dict[str, bool]]] = defaultdict(list)
-    for name, change, found in rows:
-        grouped[f"{name}: {change}"].append(found)
+    for name, change, verdicts in rows:
+        grouped[f"{name}: {change}"].append(verdicts)
     return {
-        change: {"pictures": len(found), **{m: _share(f[m] for f in found if m in f) for m in METHODS}}
-        for change, found in grouped.items()
+        change: {"pictures": len(verdicts), **{m: _share(f[m] for f in verdicts if m in f) for m in METHODS}}
+        for change, verdicts in grouped.items()
     }
 
 
@@ -365,7 +365,7 @@ def report(
         "inside confusable groups": inside,
         "ours": {policy: merged[policy] for policy in METHODS[:3]},
     }
-    result["families"] = _recall([(expect, family, found) for family, expect, found in families])
+    result["families"] = _recall([(expect, family, verdicts) for family, expect, verdicts in families])
     sizes = sorted(o.evidence_bytes for o in outcomes if o.evidence_bytes)
     if sizes:
         result["evidence bytes"] = {"median": sizes[len(sizes) // 2], "largest": sizes[-1]}
@@ -374,11 +374,11 @@ def report(
 
 def _merged(edits: list[tuple[str, dict[str, bool]]]) -> dict[str, dict[str, int]]:
     grouped: dict[str, list[dict[str, bool]]] = defaultdict(list)
-    for name, found in edits:
-        grouped[name].append(found)
+    for name, verdicts in edits:
+        grouped[name].append(verdicts)
     return {
-        name: {"pairs": len(found), **{m: sum(f[m] for f in found if m in f) for m in METHODS}}
-        for name, found in sorted(grouped.items())
+        name: {"pairs": len(verdicts), **{m: sum(f[m] for f in verdicts if m in f) for m in METHODS}}
+        for name, verdicts in sorted(grouped.items())
     }
 
 

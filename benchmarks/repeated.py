@@ -69,18 +69,18 @@ def ran(subject: str, state: Path, timeout: float) -> dict[str, Any]:
     seconds = round(time.monotonic() - began, 1)
     (state / "output.txt").write_text(done.stdout + done.stderr)
     try:
-        found = json.loads(figures.read_text() if subject == "pipeline" else done.stdout)
+        facts = json.loads(figures.read_text() if subject == "pipeline" else done.stdout)
     except (OSError, ValueError):
         return {"seconds": seconds, "problem": done.stderr.strip()[-500:] or "it printed no figures"}
     pictures = (
-        found["distinct"] if subject == "pipeline" else len({one["picture"] for one in found["uploads"]} - {None})
+        facts["distinct"] if subject == "pipeline" else len({upload["picture"] for upload in facts["uploads"]} - {None})
     )
-    problem = "; ".join(found.get("problems", ()))
+    problem = "; ".join(facts.get("problems", ()))
     if done.returncode != 0:
         problem = problem or done.stderr.strip()[-500:] or f"it ended with {done.returncode}"
-    if found["paid_calls"] != pictures:
-        problem = f"{found['paid_calls']} paid calls for {pictures} pictures; {problem}"
-    return {"pictures": pictures, "paid_calls": found["paid_calls"], "seconds": seconds, "problem": problem}
+    if facts["paid_calls"] != pictures:
+        problem = f"{facts['paid_calls']} paid calls for {pictures} pictures; {problem}"
+    return {"pictures": pictures, "paid_calls": facts["paid_calls"], "seconds": seconds, "problem": problem}
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Keeps the table of the template's parameters in docs/deployment.md.
 
-python docs/parameters.py            write the table anew
+python docs/parameters.py            write the table again
 python docs/parameters.py --check    exit 1 when it is not what the template says
 """
 

@@ -1,6 +1,6 @@
 """Wraps the messages in s3/, jobs/ and garbage/ into the SQS batches that the functions are invoked with.
 
-python events/batches.py            write dedupe/, caption/ and transcribe/ anew
+python events/batches.py            write dedupe/, caption/ and transcribe/ again
 python events/batches.py --check    say which of their files are not what would be written; exit 1 if any
 """
 
@@ -61,7 +61,7 @@ def body(message: str) -> str:
 def batch(function: str, bodies: Sequence[str]) -> dict[str, Any]:
     """Return the event Lambda hands a function for these bodies (AWS Lambda developer guide, "Using Lambda with SQS").
 
-    Message ids follow from the position and the body, so that the files do not change when they are written anew.
+    Message ids follow from the position and the body, so that the files do not change when they are written again.
     """
     return {
         "Records": [
@@ -106,9 +106,9 @@ def stale() -> list[str]:
 
 def main() -> int:
     if "--check" in sys.argv[1:]:
-        found = stale()
-        print("\n".join(found) or "the batches are what the messages say")
-        return int(bool(found))
+        outdated = stale()
+        print("\n".join(outdated) or "the batches are what the messages say")
+        return int(bool(outdated))
     for path, messages in batches().items():
         (EVENTS / path).parent.mkdir(exist_ok=True)
         (EVENTS / path).write_text(text_of(path, messages), encoding="utf-8")

@@ -27,10 +27,10 @@ def look(stack: Stack) -> Look:
         own = names(stack)
         return Look(len(own), tuple(ringing(stack, own)))
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        explained = explain(error)
+        if explained is None:
             raise
-        return Look(why=told.message)
+        return Look(why=explained.message)
 
 
 def names(stack: Stack) -> list[str]:
@@ -40,11 +40,11 @@ def names(stack: Stack) -> list[str]:
 
 def ringing(stack: Stack, own: Sequence[str]) -> list[str]:
     """Those of the alarms that ring. Raises as CloudWatch does."""
-    cloudwatch, found = stack.client("cloudwatch"), []
+    cloudwatch, standings = stack.client("cloudwatch"), []
     for start in range(0, len(own), ASKED_AT_ONCE):
         answer = cloudwatch.describe_alarms(
             AlarmNames=list(own[start : start + ASKED_AT_ONCE]), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
         )
         listed = [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
-        found += [alarm["AlarmName"] for alarm in listed if alarm.get("StateValue") == "ALARM"]
-    return sorted(found)
+        standings += [alarm["AlarmName"] for alarm in listed if alarm.get("StateValue") == "ALARM"]
+    return sorted(standings)

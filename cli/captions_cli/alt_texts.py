@@ -20,7 +20,7 @@ def items_of(path: Path) -> list[AltTextItem]:
 
     Raises CommandError, with the line's number, for a file that is not like that or names an id twice.
     """
-    found: list[AltTextItem] = []
+    items: list[AltTextItem] = []
     ids: set[str] = set()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -38,9 +38,9 @@ def items_of(path: Path) -> list[AltTextItem]:
         if values["id"] in ids:
             raise CommandError(f"{path}, line {number}: the id {values['id']!r} was there before", ExitCode.USAGE)
         ids.add(values["id"])
-        said = {name: value for name, value in values.items() if name != "id" and isinstance(value, str)}
-        found.append(AltTextItem(id=values["id"], context=said))
-    return found
+        texts = {name: value for name, value in values.items() if name != "id" and isinstance(value, str)}
+        items.append(AltTextItem(id=values["id"], context=texts))
+    return items
 
 
 def written(

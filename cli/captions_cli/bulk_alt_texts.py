@@ -34,6 +34,9 @@ _TOKENS_PER_ENTRY = 100
 ROUNDS = 3
 """How often an item is asked for at most."""
 
+_ITS_CONTENT = frozenset({"truncated", "refused", "too_large", "unfit"})
+"""Outcomes of attempts that a smaller batch may not have."""
+
 Why = Literal["no_metadata", "not_answered", "unusable", "refused", "models_unavailable", "out_of_time", "budget_spent"]
 
 
@@ -47,8 +50,8 @@ class AltTextItem(BaseModel):
     description: str = ""
     context: dict[str, str] = Field(default_factory=dict)
 
-    def said(self) -> dict[str, str]:
-        """Return everything that is said, as it goes into a prompt."""
+    def facts(self) -> dict[str, str]:
+        """Return all that is written about it, as it goes into a prompt."""
         return bounded({"title": self.title, "description": self.description, **self.context})
 
 
@@ -140,12 +143,12 @@ async def generate_alt_texts(
     ordered = list(items)
     ids = [item.id for item in ordered]
     if len(set(ids)) != len(ids):
-        twice = next(one for at, one in enumerate(ids) if one in ids[:at])
+        twice = next(name for at, name in enumerate(ids) if name in ids[:at])
         raise ValueError(f"two items have the id {twice!r}")
     work = _Work(gateway, tuple(chain), deadline, language, budget_scopes, asyncio.Semaphore(concurrency))
     waiting = []
     for item in ordered:
-        if item.said():
+        if item.facts():
             waiting.append(item)
         else:
             work.end(item, why="no_metadata", reason="Nothing is written about the picture.")
@@ -164,7 +167,7 @@ def _batches(items: Sequence[AltTextItem], tokens: int, most: int) -> list[list[
     room = 0
     for item in items:
         # An eighth for the estimate, and what numbers, names and quotes take.
-        size = checks.estimated_tokens(json.dumps(item.said(), ensure_ascii=False)) * 9 // 8 + 8
+        size = checks.estimated_tokens(json.dumps(item.facts(), ensure_ascii=False)) * 9 // 8 + 8
         if not batches or size > room or len(batches[-1]) >= most:
             batches.append([])
             room = tokens
@@ -218,9 +221,8 @@ class _Work:
             except GatewayError as error:
                 self._spent(error.spent)
                 self._fail(batch, error)
-                content = isinstance(error, Refused | Unacceptable) or {one.outcome for one in error.attempts} & {
-                    "truncated", "refused", "too_large", "unfit",
-                }  # fmt: skip
+                outcomes = {attempt.outcome for attempt in error.attempts}
+                content = isinstance(error, Refused | Unacceptable) or bool(outcomes & _ITS_CONTENT)
                 if not content or len(batch) == 1:
                     return
             else:
@@ -257,7 +259,7 @@ class _Work:
             for problem in (self._doubted[item.id].problems if item.id in self._doubted else ())
             if problem.repairable
         ]
-        listed = [{"id": str(number), **item.said()} for number, item in enumerate(batch, start=1)]
+        listed = [{"id": str(number), **item.facts()} for number, item in enumerate(batch, start=1)]
         text = f"Write the alt texts of these {len(batch)} pictures.\n{data_block('items', listed)}"
         if hints:
             text += "\nEarlier alt texts had faults; avoid them:\n" + "\n".join(hints)
@@ -276,18 +278,18 @@ class _Work:
         for entry in entries:
             given.setdefault(entry.id.strip(), []).append(entry)
         for number, item in enumerate(batch, start=1):
-            found = given.get(str(number), [])
-            if len({(entry.alt, entry.decorative) for entry in found}) != 1:
-                reason = "The models gave it several texts at once." if found else "The models left it out."
+            answers = given.get(str(number), [])
+            if len({(entry.alt, entry.decorative) for entry in answers}) != 1:
+                reason = "The models gave it several texts at once." if answers else "The models left it out."
                 self._failures[item.id] = ("not_answered", reason)
                 continue
-            self._take(item, found[0], model)
+            self._take(item, answers[0], model)
 
     def _take(self, item: AltTextItem, entry: _Entry, model: str) -> None:
         if entry.decorative and not entry.alt:
             self.end(item, text="", decorative=True, reason=entry.reason, model=model)
             return
-        said = item.said()
+        texts = item.facts()
         alt, markup = checks.without_markup(" ".join(entry.alt.split()))
         alt, lead_in = checks.without_lead_in(alt)
         alt, too_long = alt_text.fit(alt)
@@ -300,7 +302,7 @@ class _Work:
         if checks.refused(alt):
             self._failures[item.id] = ("refused", "The model declined to answer.")
             return
-        found = (
+        checked = (
             markup,
             lead_in,
             too_long,
@@ -309,11 +311,11 @@ class _Work:
             checks.leaked(alt),
             checks.file_name(alt),
             # An alt text may well repeat words of the metadata; only one that follows an order in it is wrong.
-            checks.obedience(alt, said.values()) if any(map(checks.commands, said.values())) else None,
-            checks.strange_links(alt, " ".join(said.values())),
-            checks.names(alt, self._language, said.values()),
+            checks.obedience(alt, texts.values()) if any(map(checks.commands, texts.values())) else None,
+            checks.strange_links(alt, " ".join(texts.values())),
+            checks.names(alt, self._language, texts.values()),
         )
-        problems = tuple(problem for problem in found if problem is not None)
+        problems = tuple(problem for problem in checked if problem is not None)
         text = AltText(id=item.id, text=alt, model=model, problems=problems)
         if any(problem.repairable for problem in problems):
             known = self._doubted.get(item.id)

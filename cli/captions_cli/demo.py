@@ -62,8 +62,8 @@ class Report:
         return self._amounts("cache", "spared")
 
     def _amounts(self, source: str, field: Literal["spent", "spared"]) -> list[Cost]:
-        found = (outcome.record for outcome in self.outcomes if outcome.record and outcome.record.source == source)
-        return [getattr(record.provenance, field, None) or Cost(uncounted_calls=1) for record in found]
+        records = (outcome.record for outcome in self.outcomes if outcome.record and outcome.record.source == source)
+        return [getattr(record.provenance, field, None) or Cost(uncounted_calls=1) for record in records]
 
 
 class Audience:
@@ -217,8 +217,14 @@ def _judge_calls(outcomes: Iterable[DemoOutcome], paid: Sequence[Mapping[str, An
     outcomes = list(outcomes)
     problems = []
     for kind in ("image", "audio", "video"):
-        wanted = len({one.upload.picture for one in outcomes if one.upload.kind == kind and one.upload.picture})
-        repairs = sum(_repairs(one.record) for one in outcomes if one.upload.kind == kind and one.record is not None)
+        wanted = len(
+            {outcome.upload.picture for outcome in outcomes if outcome.upload.kind == kind and outcome.upload.picture}
+        )
+        repairs = sum(
+            _repairs(outcome.record)
+            for outcome in outcomes
+            if outcome.upload.kind == kind and outcome.record is not None
+        )
         calls = [call for call in paid if call["kind"] == kind]
         if len(calls) != wanted + repairs:
             problems.append(f"the endpoint answered {len(calls)} {kind} calls, not {wanted + repairs}")

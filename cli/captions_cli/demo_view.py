@@ -176,7 +176,9 @@ def totals(report: Report) -> list[str]:
 def _stand_in(outcomes: Sequence[DemoOutcome]) -> list[str]:
     """Who answered in place of the models that were asked, and how often each."""
     records = [outcome.record for outcome in outcomes if outcome.record and outcome.record.source == "model"]
-    names = Counter((one.provenance.reported_model if one.provenance else None) or "unnamed" for one in records)
+    names = Counter(
+        (record.provenance.reported_model if record.provenance else None) or "unnamed" for record in records
+    )
     answered = ", ".join(f"{name.removeprefix(LOCAL_PREFIX)} {number}" for name, number in names.most_common())
     return [
         f"small local models gave these answers ({answered}) at the simulated prices of the models that were asked: "
@@ -216,7 +218,7 @@ def _known(costs: Sequence[Cost], name: str) -> dict[str, Any]:
 
 def _cells(outcome: DemoOutcome) -> list[Text]:
     facts = rendering.upload_facts(outcome.upload.key, outcome.record)
-    key, ended, source, model, took, cost, said = rendering.row(facts)
+    key, ended, source, model, took, cost, words = rendering.row(facts)
     latency = facts["latency_ms"] if facts["source"] == "model" else None
     shown = Text("" if latency is None else f"{latency / 1000:.2f} s")
-    return [key, ended, source, model, shown, took, cost, Text(outcome.upload.what, style="dim"), said]
+    return [key, ended, source, model, shown, took, cost, Text(outcome.upload.what, style="dim"), words]

@@ -51,13 +51,13 @@ def environments(path: Path) -> list[Environment]:
     Raises CommandError (usage) when the file is missing or is none.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}", ExitCode.USAGE) from error
     except ValueError as error:
         raise CommandError(f"{path} is not TOML: {error}", ExitCode.USAGE) from error
     listed = []
-    for name, commands in found.items():
+    for name, commands in config.items():
         if not isinstance(commands, dict) or name == "default":
             continue
         given = {**_parameters(commands, "global"), **_parameters(commands, "deploy")}
@@ -85,8 +85,8 @@ def _check_name(environment: str, stack_name: str) -> None:
 
 
 def _parameters(commands: Mapping[str, Any], command: str) -> dict[str, Any]:
-    found = commands.get(command, {}).get("parameters", {})
-    return dict(found) if isinstance(found, dict) else {}
+    parameters = commands.get(command, {}).get("parameters", {})
+    return dict(parameters) if isinstance(parameters, dict) else {}
 
 
 def _overrides(given: Any) -> tuple[str, ...]:
@@ -143,10 +143,10 @@ def find_sam(root: Path) -> str:
     Raises CommandError when there is none.
     """
     own = root / ".venv" / "sam" / "bin" / "sam"
-    found = str(own) if own.is_file() else shutil.which("sam")
-    if found is None:
+    sam = str(own) if own.is_file() else shutil.which("sam")
+    if sam is None:
         raise CommandError("SAM CLI is not here; `make build` installs it into .venv/sam", ExitCode.USAGE)
-    return found
+    return sam
 
 
 Status = Literal["pending", "deploying", "deployed", "verified", "failed"]
@@ -186,8 +186,8 @@ class Ledger:
 
     def _read(self) -> dict[str, Standing]:
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            return {name: Standing(**it) for name, it in found["environments"].items()}
+            saved = json.loads(self._path.read_text(encoding="utf-8"))
+            return {name: Standing(**it) for name, it in saved["environments"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # none, or one of another version: everything is deployed, which changes nothing that is so
 
@@ -239,11 +239,11 @@ class Deployer:
             if not left:
                 continue
             with ThreadPoolExecutor(len(left)) as pool:
-                if not all(list(pool.map(self._one, left))):
+                if not all(list(pool.map(self._bring_up, left))):
                     return False
         return True
 
-    def _one(self, environment: Environment) -> bool:
+    def _bring_up(self, environment: Environment) -> bool:
         name = environment.name
         try:
             if self._ledger.standing[name].status != "deployed":
@@ -256,13 +256,13 @@ class Deployer:
                 self._say(f"{name}: deployed" if changed else f"{name}: nothing to change")
             self._verify(environment)
         except Exception as error:
-            told = error if isinstance(error, CommandError) else explain(error)
-            if told is None:
+            explained = error if isinstance(error, CommandError) else explain(error)
+            if explained is None:
                 raise
             # Deployed but not as it must be: a second run checks again before it deploys again.
             deployed = self._ledger.standing[name].status == "deployed"
-            self._ledger.note(name, "deployed" if deployed else "failed", told.message)
-            self._say(f"{name}: {'deployed, but ' if deployed else ''}{told.message}")
+            self._ledger.note(name, "deployed" if deployed else "failed", explained.message)
+            self._say(f"{name}: {'deployed, but ' if deployed else ''}{explained.message}")
             return False
         self._ledger.note(name, "verified")
         self._say(f"{name}: verified")
@@ -307,10 +307,10 @@ class Deployer:
         return _NO_CHANGE_SET not in self._sam(environment).stdout
 
     def _show_drift(self, environment: Environment) -> None:
-        found = drift.detect(self.stack(environment))
-        if found.known is False:
+        drifted = drift.detect(self.stack(environment))
+        if drifted.known is False:
             return
-        for resource in found.resources:
+        for resource in drifted.resources:
             self._say(f"{environment.name}: drifted: {resource.logical_id} ({resource.status}): {resource.difference}")
 
     # Checking what was deployed
@@ -347,8 +347,8 @@ class Deployer:
         existed = stack.exists
         before = set(_change_sets(stack)) if existed else set()
         try:
-            said = self._sam(environment, "--no-execute-changeset").stdout
-            if _NO_CHANGE_SET in said:
+            printed = self._sam(environment, "--no-execute-changeset").stdout
+            if _NO_CHANGE_SET in printed:
                 return []
             made = [name for name in _change_sets(stack) if name not in before]
             if not made:
@@ -369,11 +369,11 @@ class Deployer:
 
 def _change_sets(stack: Stack) -> list[str]:
     """Names of the stack's change sets, oldest first."""
-    found = []
+    stacks = []
     pages = stack.client("cloudformation").get_paginator("list_change_sets").paginate(StackName=stack.name)
     for page in pages:
-        found += page.get("Summaries", [])
-    return [summary["ChangeSetName"] for summary in sorted(found, key=lambda it: it["CreationTime"])]
+        stacks += page.get("Summaries", [])
+    return [summary["ChangeSetName"] for summary in sorted(stacks, key=lambda it: it["CreationTime"])]
 
 
 def _changes(stack: Stack, change_set: str) -> list[dict[str, Any]]:
@@ -382,11 +382,11 @@ def _changes(stack: Stack, change_set: str) -> list[dict[str, Any]]:
         .get_paginator("describe_change_set")
         .paginate(StackName=stack.name, ChangeSetName=change_set)
     )
-    found = []
+    regions = []
     for page in pages:
         for change in page.get("Changes", []):
             resource = change["ResourceChange"]
-            found.append(
+            regions.append(
                 {
                     "action": resource["Action"],
                     "resource": resource["LogicalResourceId"],
@@ -397,7 +397,7 @@ def _changes(stack: Stack, change_set: str) -> list[dict[str, Any]]:
                     ),
                 }
             )
-    return found
+    return regions
 
 
 def choose(listed: Sequence[Environment], names: Sequence[str], canary: str | None) -> list[Environment]:

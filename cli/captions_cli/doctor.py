@@ -53,10 +53,10 @@ def examine(stack: Stack) -> Iterator[Finding]:
         try:
             yield from (Finding(name, level, message, remedy) for level, message, remedy in check(stack))
         except Exception as error:
-            told = error if isinstance(error, CommandError) else explain(error)
-            if told is None:
+            explained = error if isinstance(error, CommandError) else explain(error)
+            if explained is None:
                 raise
-            yield Finding(name, "unknown", f"cannot be asked: {told.message}", _permission(told.message))
+            yield Finding(name, "unknown", f"cannot be asked: {explained.message}", _permission(explained.message))
 
 
 def _permission(message: str) -> str:
@@ -68,8 +68,8 @@ _Said = Iterator[tuple[Level, str, str]]
 
 
 def _identity(stack: Stack) -> _Said:
-    found = stack.client("sts").get_caller_identity()
-    yield "ok", f"{found['Arn']} in account {found['Account']}", ""
+    identity = stack.client("sts").get_caller_identity()
+    yield "ok", f"{identity['Arn']} in account {identity['Account']}", ""
 
 
 def _clock(stack: Stack) -> _Said:
@@ -97,19 +97,19 @@ def _stack_status(stack: Stack) -> _Said:
 
 
 def _drift(stack: Stack) -> _Said:
-    found = drift.detect(stack)
-    if not found.known:
-        yield "unknown", f"cannot be asked: {found.why}", _permission(found.why)
-    elif not found.resources:
+    drifted = drift.detect(stack)
+    if not drifted.known:
+        yield "unknown", f"cannot be asked: {drifted.why}", _permission(drifted.why)
+    elif not drifted.resources:
         yield "ok", "the resources are as the template made them", ""
-    for resource in found.resources:
+    for resource in drifted.resources:
         remedy = "put it back by hand, or change the template and deploy"
         yield "problem", f"{resource.logical_id} is {resource.status}: {resource.difference}", remedy
 
 
 def _bucket_events(stack: Stack) -> _Said:
-    found = stack.client("s3").get_bucket_notification_configuration(Bucket=stack.bucket)
-    if "EventBridgeConfiguration" in found:
+    notifications = stack.client("s3").get_bucket_notification_configuration(Bucket=stack.bucket)
+    if "EventBridgeConfiguration" in notifications:
         yield "ok", f"{stack.bucket} tells EventBridge of its events", ""
     else:
         remedy = f"captions bucket connect {stack.bucket}, then captions reconcile for what was uploaded meanwhile"
@@ -143,8 +143,8 @@ def _rule(stack: Stack) -> _Said:
 
 def _attributes(stack: Stack, output: str, *names: str) -> Mapping[str, str]:
     answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack.output(output), AttributeNames=list(names))
-    found: Mapping[str, str] = answer["Attributes"]
-    return found
+    attributes: Mapping[str, str] = answer["Attributes"]
+    return attributes
 
 
 def _listed(value: Any) -> list[Any]:
@@ -173,10 +173,10 @@ def _functions(stack: Stack) -> _Said:
     well = []
     for output in sorted(name for name in stack.outputs if name.endswith("FunctionName")):
         name = stack.output(output)
-        found = client.get_function_configuration(FunctionName=name)
-        state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
+        function = client.get_function_configuration(FunctionName=name)
+        state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
         if state not in {"Active", "Inactive"} or update == "Failed":
-            reason = found.get("StateReason") or found.get("LastUpdateStatusReason") or ""
+            reason = function.get("StateReason") or function.get("LastUpdateStatusReason") or ""
             yield "problem", f"{name} is {state}, its last update {update}: {reason}", "deploy again"
             continue
         sources = client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
@@ -302,7 +302,7 @@ def without_price(stack: Stack, catalogue: Catalogue) -> _Said:
     """Name the models in use whose price is missing, and what to do: take it from the endpoint, or give it."""
     urls = endpoint_models.endpoints(stack, os.environ)
     used = [name for name in _asked_of(stack) if name in catalogue.models and catalogue.models[name].enabled]
-    served = {name: [one for url in urls if (one := catalogue.served(name, url)) is not None] for name in used}
+    served = {name: [entry for url in urls if (entry := catalogue.served(name, url)) is not None] for name in used}
     missing = [name for name, entries in served.items() if any(not model.priced for model, _ in entries)]
     if not missing:
         yield "ok", f"the stack's {len(used)} models have prices", ""
@@ -338,20 +338,20 @@ def _overrides(stack: Stack) -> _Said:
     if not given:
         yield "ok", "neither models nor policy are overridden", ""
         return
-    found: list[str] = []
+    keys: list[str] = []
     catalogue = None
     try:
         catalogue = endpoint_models.catalogue_of(stack)
     except CommandError as error:
-        found.append(f"the models override cannot be used: {error}")
+        keys.append(f"the models override cannot be used: {error}")
     try:
         policies.of(stack, catalogue)
     except CommandError as error:
-        found.append(f"the policy override cannot be used: {error}")
-    for message in found:
+        keys.append(f"the policy override cannot be used: {error}")
+    for message in keys:
         remedy = "mend it (`captions policy check FILE`): until then the last good one holds, or the packaged one"
         yield "problem", message, remedy
-    if not found:
+    if not keys:
         yield "ok", f"{' and '.join(given)} can be read and used", ""
 
 
@@ -378,10 +378,10 @@ def _cache(stack: Stack) -> _Said:
     for pair in twins:
         remedy = 'copies take either caption; see docs/operation.md, "A cache that split"'
         yield "warning", f"{' and '.join(pair.assets)} match each other and were both paid for", remedy
-    for found in versions:
-        at = datetime.fromtimestamp(found.seen_at, UTC)
+    for version in versions:
+        at = datetime.fromtimestamp(version.seen_at, UTC)
         remedy = 'it passes after a deployment; else see docs/operation.md, "A cache that split"'
-        message = f"until {at:%Y-%m-%d %H:%M} UTC {found.ask} was asked with {' and '.join(found.versions)} at once"
+        message = f"until {at:%Y-%m-%d %H:%M} UTC {version.ask} was asked with {' and '.join(version.versions)} at once"
         yield "warning", message, remedy
     if not twins and not versions:
         yield "ok", "no picture was paid for twice, and each ask has one prompt version", ""
@@ -389,8 +389,8 @@ def _cache(stack: Stack) -> _Said:
 
 def _dead_letters(stack: Stack) -> _Said:
     names = [*redriving.DEAD_LETTER_QUEUES.items(), (redriving.RULE_QUEUE, "rule")]
-    found = {name: redriving.depth(stack.client("sqs"), stack.output(output)) for output, name in names}
-    held = {name: sum(depth.values()) for name, depth in found.items() if sum(depth.values())}
+    depths = {name: redriving.depth(stack.client("sqs"), stack.output(output)) for output, name in names}
+    held = {name: sum(depth.values()) for name, depth in depths.items() if sum(depth.values())}
     if not held:
         yield "ok", "no dead letters", ""
     for name, messages in held.items():

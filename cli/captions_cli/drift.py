@@ -50,7 +50,7 @@ def detect(stack: Stack) -> Drift:
     except ClientError as error:
         details: Any = error.response.get("Error", {})
         return Drift(False, why=f"{error.operation_name}: {details.get('Code')}: {details.get('Message')}")
-    return Drift(True, tuple(_drifted(found) for found in pages.get("StackResourceDrifts", [])))
+    return Drift(True, tuple(_drifted(resource) for resource in pages.get("StackResourceDrifts", [])))
 
 
 def _wait(cloudformation: Any, detection: str) -> dict[str, Any]:
@@ -64,15 +64,15 @@ def _wait(cloudformation: Any, detection: str) -> dict[str, Any]:
         time.sleep(POLL_SECONDS)
 
 
-def _drifted(found: dict[str, Any]) -> Drifted:
+def _drifted(resource: dict[str, Any]) -> Drifted:
     differences = [
         f"{it['PropertyPath']}: {it.get('ExpectedValue')} is {it.get('ActualValue')}"
-        for it in found.get("PropertyDifferences", [])
+        for it in resource.get("PropertyDifferences", [])
     ]
     return Drifted(
-        found["LogicalResourceId"],
-        found["ResourceType"],
-        found["StackResourceDriftStatus"],
+        resource["LogicalResourceId"],
+        resource["ResourceType"],
+        resource["StackResourceDriftStatus"],
         "; ".join(differences) or "gone",
     )
 
@@ -80,7 +80,7 @@ def _drifted(found: dict[str, Any]) -> Drifted:
 def resources(stack: Stack, *kinds: str) -> dict[str, str]:
     """Physical ids of the stack's resources of these types, by logical id, those of its nested stacks among them."""
     pages = stack.client("cloudformation").get_paginator("list_stack_resources")
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     stacks = [stack.name]
     while stacks:
         for page in pages.paginate(StackName=stacks.pop()):
@@ -90,5 +90,5 @@ def resources(stack: Stack, *kinds: str) -> dict[str, str]:
                 if resource["ResourceType"] == "AWS::CloudFormation::Stack":
                     stacks.append(resource["PhysicalResourceId"])
                 if resource["ResourceType"] in kinds:
-                    found[resource["LogicalResourceId"]] = resource["PhysicalResourceId"]
-    return found
+                    values[resource["LogicalResourceId"]] = resource["PhysicalResourceId"]
+    return values

@@ -71,10 +71,12 @@ def key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
     try:
         answer = stack.client("secretsmanager").get_secret_value(SecretId=stack.output("EndpointSecretArn"))
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        explained = explain(error)
+        if explained is None:
             raise
-        raise CommandError(f"{told.message}; {KEY_VARIABLE} can give the key instead", told.exit_code) from error
+        raise CommandError(
+            f"{explained.message}; {KEY_VARIABLE} can give the key instead", explained.exit_code
+        ) from error
     keys = parse_secret(answer["SecretString"])
     return keys.get(url, keys.get("default", "")) or NO_KEY
 
@@ -120,8 +122,8 @@ def _listed(url: str, key: str) -> object:
 
 def prices(url: str, key: str, listed: object) -> Mapping[str, Price]:
     """The prices that an endpoint tells: in its list of models, or where LiteLLM's proxy has them."""
-    if found := price_lists.prices(listed):
-        return found
+    if listed_prices := price_lists.prices(listed):
+        return listed_prices
     try:
         return price_lists.prices(ask(f"{url}/model/info", key))
     except (OSError, ValueError, HTTPException):
@@ -161,12 +163,14 @@ def serves(url: str, key: str, catalogue: Catalogue, names: Sequence[str]) -> tu
     and that this endpoint is to serve is asked; None when there is none. It costs a few tokens.
     """
     given = ((name, catalogue.served(name, url)) for name in names)
-    name, wire = next(((name, one[1]) for name, one in given if one and "text" in one[0].modalities), ("", ""))
+    name, wire = next(
+        ((name, served[1]) for name, served in given if served and "text" in served[0].modalities), ("", "")
+    )
     if not name:
         return None
     question = [{"role": "user", "content": "Say yes."}]
     try:
-        said = ask(f"{url}/chat/completions", key, {"model": wire, "messages": question, "max_tokens": 16})
+        answer = ask(f"{url}/chat/completions", key, {"model": wire, "messages": question, "max_tokens": 16})
     except urllib.error.HTTPError as error:
         try:
             body: object = decoded(error)
@@ -175,11 +179,11 @@ def serves(url: str, key: str, catalogue: Catalogue, names: Sequence[str]) -> tu
         return name, False if classify_status(error.code, body) is ErrorClass.UNAVAILABLE else None
     except (OSError, ValueError, HTTPException):
         return name, None
-    if not isinstance(said, Mapping):
+    if not isinstance(answer, Mapping):
         return name, None
-    if failed := said.get("error"):
+    if failed := answer.get("error"):
         return name, False if classify_error_object(failed)[0] is ErrorClass.UNAVAILABLE else None
-    return name, True if said.get("choices") else None
+    return name, True if answer.get("choices") else None
 
 
 def _compared(catalogue: Catalogue, url: str, key: str) -> Comparison:

@@ -48,8 +48,8 @@ def urlopen(request: urllib.request.Request, timeout: float) -> Any:
 
 def no_proxy(*hosts: str, env: Mapping[str, str]) -> str:
     """Return the value of NO_PROXY that keeps what `env` says and leaves this machine, and `hosts`, out."""
-    said = env.get("no_proxy") or env.get("NO_PROXY") or ""
-    names = [name.strip() for name in said.split(",") if name.strip()]
+    direct = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    names = [name.strip() for name in direct.split(",") if name.strip()]
     return ",".join(dict.fromkeys([*names, "127.0.0.1", "localhost", *(host for host in hosts if host)]))
 
 

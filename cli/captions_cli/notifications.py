@@ -30,7 +30,7 @@ def connect(s3: Any, bucket: str, *, dry_run: bool = False) -> Connection:
     Raises CommandError when another writer undid it each time, and ClientError as S3 does.
     """
     before = _read(s3, bucket)
-    others = tuple(_told(before))
+    others = tuple(_targets(before))
     if "EventBridgeConfiguration" in before:
         return Connection(bucket, changed=False, others=others)
     if dry_run:
@@ -44,29 +44,29 @@ def connect(s3: Any, bucket: str, *, dry_run: bool = False) -> Connection:
         )
         after = _read(s3, bucket)
         if "EventBridgeConfiguration" in after:
-            lost = [told for told in _told(before) if told not in _told(after)]
+            lost = [target for target in _targets(before) if target not in _targets(after)]
             if lost:
                 raise CommandError(
                     f"{bucket} no longer has {', '.join(lost)}: another writer took it away at the same moment",
                     ExitCode.AWS,
                 )
-            return Connection(bucket, changed=True, others=tuple(_told(after)))
+            return Connection(bucket, changed=True, others=tuple(_targets(after)))
         before = after
     raise CommandError(f"another writer sets the notifications of {bucket} all the time; try again", ExitCode.AWS)
 
 
 def _read(s3: Any, bucket: str) -> dict[str, Any]:
-    found = s3.get_bucket_notification_configuration(Bucket=bucket)
-    return {name: value for name, value in found.items() if name != "ResponseMetadata"}
+    configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
+    return {name: value for name, value in configuration.items() if name != "ResponseMetadata"}
 
 
-def _told(configuration: Mapping[str, Any]) -> list[str]:
+def _targets(configuration: Mapping[str, Any]) -> list[str]:
     """Each notification in words, in no less than tells it from others."""
-    found = []
+    targets = []
     for name, kind in _KINDS.items():
         for each in configuration.get(name, []):
             arn = next(value for key, value in each.items() if key.endswith("Arn"))
             rules = each.get("Filter", {}).get("Key", {}).get("FilterRules", [])
             about = "".join(f", {rule['Name'].lower()} {rule['Value']}" for rule in rules)
-            found.append(f"{kind} {arn} ({', '.join(sorted(each['Events']))}{about})")
-    return sorted(found)
+            targets.append(f"{kind} {arn} ({', '.join(sorted(each['Events']))}{about})")
+    return sorted(targets)

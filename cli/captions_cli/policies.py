@@ -110,11 +110,11 @@ def checked(
     Raises CommandError naming the place that is wrong.
     """
     try:
-        found = policy.load(text, parameters=parameters, catalogue=catalogue)
-        routes.check(found)
+        checked = policy.load(text, parameters=parameters, catalogue=catalogue)
+        routes.check(checked)
     except PolicyError as error:
         raise CommandError(f"{where}: {error}", ExitCode.USAGE) from error
-    return found
+    return checked
 
 
 def explain(
@@ -139,32 +139,32 @@ def explain(
     except OSError as error:
         raise CommandError(f"{file} cannot be read: {error.strerror}", ExitCode.USAGE) from error
     try:
-        found = media.inspect(data)
+        inspected = media.inspect(data)
     except media.MediaError as error:
         return Explanation("unknown", "unknown", None, rejected=(error.code, error.message))
-    seen = picture_class.classify(found.picture) if found.picture is not None else None
+    seen = picture_class.classify(inspected.picture) if inspected.picture is not None else None
     try:
-        fingerprint = fingerprint_image(found) if found.picture is not None else fingerprint_audio(data)
+        fingerprint = fingerprint_image(inspected) if inspected.picture is not None else fingerprint_audio(data)
         target = routes.route(
-            key, found.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen, fingerprint=fingerprint
+            key, inspected.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen, fingerprint=fingerprint
         )
     except routes.UnroutableError as error:
-        return Explanation(found.kind, found.media_type, seen, rejected=(error.code, error.message))
+        return Explanation(inspected.kind, inspected.media_type, seen, rejected=(error.code, error.message))
     if target is None:
-        message = f"{found.kind} ({found.media_type}) is not captioned"
-        return Explanation(found.kind, found.media_type, seen, rejected=("unsupported_kind", message))
+        message = f"{inspected.kind} ({inspected.media_type}) is not captioned"
+        return Explanation(inspected.kind, inspected.media_type, seen, rejected=("unsupported_kind", message))
     asked = prompt(target.ask)
     text = (len(asked.instructions) + len(asked.text)) // CHARACTERS_PER_TOKEN
-    length = found.duration_s or 0.0
+    length = inspected.duration_s or 0.0
     shown = {
         "audio": round(length * SOUND_TOKENS_PER_SECOND),
         "video": round(length * VIDEO_TOKENS_PER_SECOND),
-    }.get(found.kind, PICTURE_TOKENS)
+    }.get(inspected.kind, PICTURE_TOKENS)
     tokens = text + shown + asked.max_tokens
-    chains = routes.chains(key, found.kind, target.task.name, rules, looks=seen, tokens=tokens, arm=target.arm)
+    chains = routes.chains(key, inspected.kind, target.task.name, rules, looks=seen, tokens=tokens, arm=target.arm)
     return Explanation(
-        found.kind,
-        found.media_type,
+        inspected.kind,
+        inspected.media_type,
         seen,
         task=target.task.name,
         named_by=target.named_by,

@@ -55,8 +55,8 @@ def entries(payload: object) -> dict[str, Mapping[str, Any]] | None:
 
 def prices(payload: object) -> dict[str, Price]:
     """Return the prices that an answer lists, by the endpoint's names of the models."""
-    found = {name: price_of(entry) for name, entry in (entries(payload) or {}).items()}
-    return {name: price for name, price in found.items() if price != Price()}
+    every = {name: price_of(entry) for name, entry in (entries(payload) or {}).items()}
+    return {name: price for name, price in every.items() if price != Price()}
 
 
 def price_of(entry: Mapping[str, Any]) -> Price:

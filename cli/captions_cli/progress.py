@@ -57,15 +57,15 @@ class UploadProgress(CountingBar):
     def seen(self, changed: Sequence[str], seen: Mapping[str, SeenUpload]) -> None:
         """The records were read."""
         for key in changed:
-            found = seen[key]
-            if found.ending is None:
+            known = seen[key]
+            if known.ending is None:
                 continue
             self._bar.advance(self._captioning)
-            if found.record is None:
+            if known.record is None:
                 self._line(Text("superseded", style="yellow"), key, "")
             else:
-                why = found.record.reason.message if found.record.reason else found.record.source or ""
-                self._line(state(found.record.state), key, why)
+                why = known.record.reason.message if known.record.reason else known.record.source or ""
+                self._line(state(known.record.state), key, why)
 
     def _line(self, what: Text, key: str, more: str) -> None:
         line = Text.assemble(what, " ", printable(key))

@@ -1,4 +1,4 @@
-"""Finds captions to be made anew, says what that may cost, and sends their uploads on their way once more.
+"""Finds captions to be made again, says what that may cost, and sends their uploads on their way once more.
 
 What one costs is said twice: as expected, by the model that is asked first and the tokens of the last answer, and at
 the most, where the dearest models answer at full length, one is shown its answer and asked to mend it, and the tier
@@ -44,7 +44,7 @@ ANSWER_TOKENS = 200
 
 @dataclass(frozen=True)
 class Due:
-    """One upload to be captioned anew; `record` is None where there is only an object.
+    """One upload to be captioned again; `record` is None where there is only an object.
 
     `expected` is the expected cost as far as prices are known, `most` the largest one by the models that have a price;
     None: not known. `unpriced` are the models that may be asked and have none.
@@ -92,19 +92,19 @@ class Costs:
     """Models without a price."""
 
 
-def costs(found: Sequence[Due]) -> Costs:
+def costs(due: Sequence[Due]) -> Costs:
     """Add up what uploads may cost."""
     return Costs(
-        sum((one.dollars for one in found if one.dollars is not None), Decimal(0)),
-        Cost.sum(one.expected or Cost(uncounted_calls=1) for one in found),
-        sum((one.most for one in found if one.most is not None), Decimal(0)),
-        sum(one.dollars is None for one in found),
-        sorted({model for one in found for model in one.unpriced}),
+        sum((each.dollars for each in due if each.dollars is not None), Decimal(0)),
+        Cost.sum(each.expected or Cost(uncounted_calls=1) for each in due),
+        sum((each.most for each in due if each.most is not None), Decimal(0)),
+        sum(each.dollars is None for each in due),
+        sorted({model for each in due for model in each.unpriced}),
     )
 
 
 def due(stack: Stack, mode: Mode, prefix: str, rules: Policy, catalogue: Catalogue) -> Iterator[Due]:
-    """Yield what is to be captioned anew: objects without a record, stale captions, or every caption."""
+    """Yield what is to be captioned again: objects without a record, stale captions, or every caption."""
     if mode == "missing":
         yield from _missing(stack, prefix, rules, catalogue)
         return
@@ -125,9 +125,11 @@ def stale(record: Record, rules: Policy) -> str | None:
     if rules.recaption.prompt:
         about = rules.task(result.task)
         # While an experiment runs, its prompt is one of today's.
-        tried = [one.varied(about) for one in rules.experiments.values() if one.task == result.task]
+        tried = [
+            experiment.varied(about) for experiment in rules.experiments.values() if experiment.task == result.task
+        ]
         versions = set()
-        for template in {about.template, *(one.template for one in tried)}:
+        for template in {about.template, *(variant.template for variant in tried)}:
             used = template if result.style == "custom" or result.task != "caption" else ""
             with suppress(ValidationError):
                 versions.add(Ask(task=result.task, style=result.style, template=used).version)
@@ -142,19 +144,19 @@ def stale(record: Record, rules: Policy) -> str | None:
     return None
 
 
-def within(found: Iterable[Due], most: Decimal) -> tuple[list[Due], int]:
+def within(due: Iterable[Due], most: Decimal) -> tuple[list[Due], int]:
     """Return those whose expected costs stay within `most` dollars together, and how many are left out.
 
     What has no known price is left out: nobody could say what it adds.
     """
     chosen: list[Due] = []
     spent, left_out = Decimal(0), 0
-    for one in found:
-        if one.dollars is None or spent + one.dollars > most:
+    for each in due:
+        if each.dollars is None or spent + each.dollars > most:
             left_out += 1
             continue
-        spent += one.dollars
-        chosen.append(one)
+        spent += each.dollars
+        chosen.append(each)
     return chosen, left_out
 
 
@@ -164,42 +166,42 @@ class _Account:
 
     records: Records
     limit: Decimal
-    told: Spent = field(default_factory=Spent)
+    spent: Spent = field(default_factory=Spent)
     pending: dict[str, tuple[Due, Decimal]] = field(default_factory=dict)
     """By asset, with what each has cost so far."""
     ended: Decimal = Decimal(0)
 
-    def fits(self, one: Due) -> bool:
+    def fits(self, due: Due) -> bool:
         """Tell whether an upload can be paid for whatever those before it turn out to cost."""
         reserved = sum((max(_reserve(due), cost) for due, cost in self.pending.values()), Decimal(0))
-        return self.ended + reserved + _reserve(one) <= self.limit
+        return self.ended + reserved + _reserve(due) <= self.limit
 
     def look(self) -> int:
         """Read what is on its way; return how many of them ended."""
         done = 0
         for record in list(self.records.read(list(self.pending))):
-            one, _ = self.pending[record.asset]
-            before = spending([one.record], "day")[1] if one.record is not None else Spending()
+            due, _ = self.pending[record.asset]
+            before = spending([due.record], "day")[1] if due.record is not None else Spending()
             after = spending([record], "day")[1]
             cost = (after.cost - before.cost).dollars
-            self.pending[record.asset] = one, cost
-            if record.terminal and (one.record is None or record.updated_at != one.record.updated_at):
+            self.pending[record.asset] = due, cost
+            if record.terminal and (due.record is None or record.updated_at != due.record.updated_at):
                 del self.pending[record.asset]
                 self.ended += cost
-                self.told.unknown += after.cost_unknown - before.cost_unknown
+                self.spent.unknown += after.cost_unknown - before.cost_unknown
                 done += 1
-        self.told.dollars = self.ended + sum((cost for _, cost in self.pending.values()), Decimal(0))
-        self.told.on_their_way = len(self.pending)
+        self.spent.dollars = self.ended + sum((cost for _, cost in self.pending.values()), Decimal(0))
+        self.spent.on_their_way = len(self.pending)
         return done
 
 
-def _reserve(one: Due) -> Decimal:
-    return max(one.most or Decimal(0), one.dollars or Decimal(0))
+def _reserve(due: Due) -> Decimal:
+    return max(due.most or Decimal(0), due.dollars or Decimal(0))
 
 
 def send_within(
     stack: Stack,
-    found: Sequence[Due],
+    due: Sequence[Due],
     mode: Mode,
     limit: Decimal,
     *,
@@ -212,36 +214,36 @@ def send_within(
     What has no known price, or could go beyond `limit` by itself, is left out.
     """
     account = _Account(Records(stack.client("dynamodb"), stack.captions_table), limit)
-    told, waiting = account.told, deque(found)
+    spent, waiting = account.spent, deque(due)
     last_end = now()
     while waiting:
-        one = waiting[0]
-        if one.dollars is None or _reserve(one) > limit:
-            told.left_out += 1
+        first = waiting[0]
+        if first.dollars is None or _reserve(first) > limit:
+            spent.left_out += 1
             waiting.popleft()
-        elif account.fits(one):
+        elif account.fits(first):
             waiting.popleft()
-            if send(stack, one, mode):
-                told.sent += 1
-                account.pending[f"{stack.bucket}/{one.key}"] = one, Decimal(0)
+            if send(stack, first, mode):
+                spent.sent += 1
+                account.pending[f"{stack.bucket}/{first.key}"] = first, Decimal(0)
         elif not account.pending or now() - last_end > patience_s:
-            told.patience_ended = bool(account.pending)
+            spent.patience_ended = bool(account.pending)
             break
         else:
             pause(LOOK_SECONDS)
             if account.look():
                 last_end = now()
     account.look()
-    told.left_out += len(waiting)
-    return told
+    spent.left_out += len(waiting)
+    return spent
 
 
-def send(stack: Stack, one: Due, mode: Mode) -> bool:
+def send(stack: Stack, due: Due, mode: Mode) -> bool:
     """Put an upload back on the uploads queue; False where its object is gone meanwhile."""
-    upload = one.upload or Objects(stack.client("s3")).current(stack.bucket, one.key)
+    upload = due.upload or Objects(stack.client("s3")).current(stack.bucket, due.key)
     if upload is None:
         return False
-    seen = one.record.updated_at if one.record is not None else None
+    seen = due.record.updated_at if due.record is not None else None
     revisit = Revisit(upload=upload, reason="recaption", seen=seen, mode=mode)
     Queues(stack.client("sqs")).send(stack.output("UploadsQueueUrl"), revisit)
     return True
@@ -281,7 +283,7 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
 
 
 def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
-    """Return a caption to be made anew, with the tokens of its last answer as far as they are known."""
+    """Return a caption to be made again, with the tokens of its last answer as far as they are known."""
     kind, task = record.kind or "image", record.answer.result.task if record.answer else "caption"
     before = record.provenance.tier if record.provenance else None
     chains = routes.chains(record.key, kind, task, rules)

@@ -113,10 +113,10 @@ def _objects(stack: Stack, prefix: str) -> Iterator[Listed]:
                 yield _listed(marker, "", 0, is_marker=True)
 
 
-def _listed(found: dict[str, Any], etag: str, size: int, *, is_marker: bool = False) -> Listed:
-    version = found.get("VersionId")
+def _listed(entry: dict[str, Any], etag: str, size: int, *, is_marker: bool = False) -> Listed:
+    version = entry.get("VersionId")
     return Listed(
-        found["Key"], None if version in (None, "", "null") else version, etag, size, found["LastModified"], is_marker
+        entry["Key"], None if version in (None, "", "null") else version, etag, size, entry["LastModified"], is_marker
     )
 
 
@@ -148,10 +148,10 @@ def successor(sequencer: str) -> str:
     return f"{int(sequencer, 16) + 1:0{SEQUENCER_WIDTH}X}"
 
 
-def send(stack: Stack, found: Iterable[Lost], tally: Tally) -> None:
+def send(stack: Stack, lost_uploads: Iterable[Lost], tally: Tally) -> None:
     """Put the events of what is lost on the uploads queue."""
     sqs, url = stack.client("sqs"), stack.output("UploadsQueueUrl")
-    waiting = iter(found)
+    waiting = iter(lost_uploads)
     while batch := list(islice(waiting, SENT_AT_ONCE)):
         entries = [
             {"Id": str(number), "MessageBody": json.dumps(event(lost, stack.bucket, stack.region))}

@@ -165,10 +165,10 @@ def columns(*names: str, right: Iterable[str] = (), fold: Iterable[str] = (), cl
 RECORD_COLUMNS = ("Upload", "State", "Source", "Model", "Took", "Cost", "Caption or reason")
 
 
-def records(found: Iterable[Record]) -> Table:
+def records(listed: Iterable[Record]) -> Table:
     """A table of records."""
     table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), clip=("Upload", "Caption or reason"))
-    return _facts_table((summary(record) for record in found), table)
+    return _facts_table((summary(record) for record in listed), table)
 
 
 def row(facts: Mapping[str, Any]) -> list[Text]:
@@ -274,42 +274,47 @@ def uploads(rows: Iterable[Mapping[str, Any]]) -> Table:
     return _facts_table(rows, table)
 
 
-def explanation(told: "Explanation") -> dict[str, Any]:
+def explanation(explained: "Explanation") -> dict[str, Any]:
     """What would become of a file, as plain values; what is not known is null, what does not apply is left out."""
-    facts: dict[str, Any] = {"kind": told.kind, "media_type": told.media_type}
-    if told.looks is not None:
-        facts["looks"] = told.looks.model_dump()
-    if told.rejected is not None:
-        return facts | {"rejected": {"code": told.rejected[0], "message": told.rejected[1]}}
-    facts |= {"task": told.task, "because_of": told.named_by, "asked": told.ask, "prompt_version": told.prompt_version}
-    if told.chains is not None and told.chains.arm is not None:
-        facts["experiment"] = told.chains.arm.model_dump()
-    if told.chains is not None:
-        facts["tier"] = told.chains.tier
-        facts["models"] = list(told.chains.models)
-        if told.chains.higher:
+    facts: dict[str, Any] = {"kind": explained.kind, "media_type": explained.media_type}
+    if explained.looks is not None:
+        facts["looks"] = explained.looks.model_dump()
+    if explained.rejected is not None:
+        return facts | {"rejected": {"code": explained.rejected[0], "message": explained.rejected[1]}}
+    facts |= {
+        "task": explained.task,
+        "because_of": explained.named_by,
+        "asked": explained.ask,
+        "prompt_version": explained.prompt_version,
+    }
+    if explained.chains is not None and explained.chains.arm is not None:
+        facts["experiment"] = explained.chains.arm.model_dump()
+    if explained.chains is not None:
+        facts["tier"] = explained.chains.tier
+        facts["models"] = list(explained.chains.models)
+        if explained.chains.higher:
             facts["escalates"] = {
-                "below_confidence": told.chains.threshold,
-                "to": told.chains.higher_tier,
-                "models": list(told.chains.higher),
+                "below_confidence": explained.chains.threshold,
+                "to": explained.chains.higher_tier,
+                "models": list(explained.chains.higher),
             }
-    if told.estimate is not None:
+    if explained.estimate is not None:
         facts["expected"] = {
-            "model": told.estimate.model,
-            "prompt_tokens": told.estimate.prompt_tokens,
-            "answer_tokens": told.estimate.answer_tokens,
+            "model": explained.estimate.model,
+            "prompt_tokens": explained.estimate.prompt_tokens,
+            "answer_tokens": explained.estimate.answer_tokens,
             "dollars": None,
-            **(told.estimate.cost.fields("dollars") if told.estimate.cost is not None else {}),
+            **(explained.estimate.cost.fields("dollars") if explained.estimate.cost is not None else {}),
         }
     return facts
 
 
-def due(found: "Iterable[Due]") -> Table:
-    """A table of what is to be captioned anew."""
+def due(listed: "Iterable[Due]") -> Table:
+    """A table of what is to be captioned again."""
     table = columns("Upload", "Why", "Model", "About", "At most", right=("About", "At most"), clip=("Upload",))
-    for one in found:
-        costs = cost(one.expected, unknown=True), money(one.most, unknown=True)
-        table.add_row(Text(printable(one.key)), Text(one.why), Text(model_name(one.model)), *costs)
+    for each in listed:
+        costs = cost(each.expected, unknown=True), money(each.most, unknown=True)
+        table.add_row(Text(printable(each.key)), Text(each.why), Text(model_name(each.model)), *costs)
     return table
 
 
@@ -330,9 +335,9 @@ def whole(record: Record) -> dict[str, Any]:
     values = record.model_dump()
     if record.provenance is not None:
         values["provenance"] |= _both(record.provenance.spent, "cost")
-    beside, said = record.suggestion, record.human
+    beside, words = record.suggestion, record.human
     # Records of the first version that knew of edits have times alone to tell it by.
-    replaced = beside is not None and (beside.replaced or (said is not None and said.at >= beside.at > ""))
+    replaced = beside is not None and (beside.replaced or (words is not None and words.at >= beside.at > ""))
     shown = beside.model_dump(exclude={"replaced"}) if beside is not None else None
     values["suggestion"] = None if replaced else shown
     values["replaced_answer"] = shown if replaced else None
@@ -358,9 +363,9 @@ def _with_costs_as_text(value: Any) -> Any:
         return [_with_costs_as_text(inner) for inner in value]
     if not isinstance(value, Mapping):
         return value
-    told = {name: _with_costs_as_text(inner) for name, inner in value.items() if not name.endswith("_at_least")}
+    texts = {name: _with_costs_as_text(inner) for name, inner in value.items() if not name.endswith("_at_least")}
     bounds = [name for name in value if name.endswith("_at_least") and value[name] is not None]
-    return told | {name.removesuffix("_at_least"): cost(Cost.model_validate(value[name])) for name in bounds}
+    return texts | {name.removesuffix("_at_least"): cost(Cost.model_validate(value[name])) for name in bounds}
 
 
 def _unread(name: str) -> bool:
@@ -396,10 +401,10 @@ def queue_depths(depths: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
-def changes(found: Sequence[Mapping[str, Any]]) -> Table:
+def changes(listed: Sequence[Mapping[str, Any]]) -> Table:
     """What a change set would do."""
     table = columns("Action", "Resource", "Type", "Properties")
-    for change in found:
+    for change in listed:
         replaced = change["replacement"] in {"True", "Conditional"}
         action = f"{change['action']} (replacement)" if replaced else change["action"]
         risky = replaced or change["action"] == "Remove"
@@ -408,32 +413,32 @@ def changes(found: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def tally(found: Mapping[str, Any]) -> Table:
+def tally(counts: Mapping[str, Any]) -> Table:
     """What a comparison of the bucket with the captions table found."""
     table = columns("Objects", "Count", right=("Count",))
-    table.add_row("listed", str(found["listed"]))
-    table.add_row("in order", str(found["in_order"]))
-    table.add_row("too young to tell", str(found["recent"]))
-    table.add_row("never told of", str(found["lost"]["missing"]))
-    table.add_row("told of in an older version", str(found["lost"]["replaced"]))
-    table.add_row("deleted, and not told of", str(found["lost"]["deleted"]))
+    table.add_row("listed", str(counts["listed"]))
+    table.add_row("in order", str(counts["in_order"]))
+    table.add_row("too young to tell", str(counts["recent"]))
+    table.add_row("never told of", str(counts["lost"]["missing"]))
+    table.add_row("told of in an older version", str(counts["lost"]["replaced"]))
+    table.add_row("deleted, and not told of", str(counts["lost"]["deleted"]))
     return table
 
 
-def findings(found: Sequence[Mapping[str, Any]]) -> Table:
+def findings(listed: Sequence[Mapping[str, Any]]) -> Table:
     """What a check of the stack found, and what to do."""
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
     table = columns("Check", "", "Found", "What to do")
-    for it in found:
+    for it in listed:
         level = Text(it["level"], style=colours[it["level"]])
         table.add_row(it["check"], level, printable(it["message"]), printable(it["remedy"]))
     return table
 
 
-def standings(found: Sequence[Mapping[str, Any]]) -> Table:
+def standings(listed: Sequence[Mapping[str, Any]]) -> Table:
     """How far each environment of a deployment has come."""
     table = columns("Environment", "Status", "Changed", "")
-    for it in found:
+    for it in listed:
         changed = {None: "", True: "yes", False: "no"}[it["changed"]]
         reason = printable(it["reason"].splitlines()[0]) if it["reason"] else ""
         table.add_row(

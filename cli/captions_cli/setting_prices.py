@@ -23,7 +23,7 @@ def parse(given: Iterable[str], catalogue: Catalogue) -> dict[str, Price]:
 
     Raises CommandError when the catalogue has no such model, or a price cannot be one.
     """
-    found: dict[str, Price] = {}
+    prices: dict[str, Price] = {}
     for text in given:
         name, equals, both = text.rpartition("=")
         into, comma, out = both.partition(",")
@@ -31,8 +31,8 @@ def parse(given: Iterable[str], catalogue: Catalogue) -> dict[str, Price]:
             raise CommandError(f"{text!r} is not MODEL=INPUT,OUTPUT in dollars per million tokens", ExitCode.USAGE)
         if name not in catalogue.models:
             raise CommandError(f"the catalogue has no model {name!r}", ExitCode.USAGE)
-        found[name] = Price(_dollars(into), _dollars(out))
-    return found
+        prices[name] = Price(_dollars(into), _dollars(out))
+    return prices
 
 
 def _dollars(text: str) -> Decimal | None:
@@ -49,12 +49,12 @@ def _dollars(text: str) -> Decimal | None:
 
 def offered(offers: Iterable[Offer]) -> dict[str, Price]:
     """Return the prices that endpoints list of models that lack them; the first endpoint's, as it is asked first."""
-    found: dict[str, dict[str, Decimal]] = {}
+    changes: dict[str, dict[str, Decimal]] = {}
     for offer in offers:
         for change in offer.comparison.price_changes:
             if change.catalogue is None:
-                found.setdefault(change.model, {}).setdefault(change.what, change.endpoint)
-    return {name: Price(**sides) for name, sides in found.items()}
+                changes.setdefault(change.model, {}).setdefault(change.what, change.endpoint)
+    return {name: Price(**sides) for name, sides in changes.items()}
 
 
 def write(stack: Stack, prices: Mapping[str, Price], today: date) -> str:
@@ -116,7 +116,12 @@ def _edited(lines: list[str], name: str, fields: Mapping[str, Any]) -> list[str]
         if header and name in header.groups():
             end = next((to for to in range(at + 1, len(lines)) if _ANY_TABLE.match(lines[to])), len(lines))
             old = re.compile(rf"\s*(?:{'|'.join(fields)})\s*=")
-            return [*lines[: at + 1], *new, *(one for one in lines[at + 1 : end] if not old.match(one)), *lines[end:]]
+            return [
+                *lines[: at + 1],
+                *new,
+                *(line for line in lines[at + 1 : end] if not old.match(line)),
+                *lines[end:],
+            ]
     return [*lines, *([""] if lines else []), f'[models."{name}"]', *new]
 
 
@@ -124,10 +129,10 @@ def _put(stack: Stack, where: str, before: str, text: str) -> None:
     if where.startswith("s3://"):
         bucket, _, key = where.removeprefix("s3://").partition("/")
         s3 = stack.client("s3")
-        found = s3.get_object(Bucket=bucket, Key=key)
-        if found["Body"].read().decode() != before:
+        stored = s3.get_object(Bucket=bucket, Key=key)
+        if stored["Body"].read().decode() != before:
             raise CommandError(f"{where} was changed meanwhile; try again", ExitCode.AWS)
-        s3.put_object(Bucket=bucket, Key=key, Body=text.encode(), IfMatch=found["ETag"])
+        s3.put_object(Bucket=bucket, Key=key, Body=text.encode(), IfMatch=stored["ETag"])
         return
     ssm = stack.client("ssm")
     kind = ssm.get_parameter(Name=where)["Parameter"]["Type"]

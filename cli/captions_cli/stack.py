@@ -54,8 +54,8 @@ def read_local_state(directory: Path) -> LocalState | None:
     """
     path = directory / STATE_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return LocalState(**{name: found[name] for name in LocalState.__dataclass_fields__ if name in found})
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return LocalState(**{name: saved[name] for name in LocalState.__dataclass_fields__ if name in saved})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -137,23 +137,23 @@ class Stack:
 
         try:
             answer = self.client("cloudformation").describe_stacks(StackName=self.name)
-            found: list[Mapping[str, Any]] = answer["Stacks"]
+            stacks: list[Mapping[str, Any]] = answer["Stacks"]
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ValidationError":
                 raise
-            found = []
+            stacks = []
         except EndpointConnectionError as error:
             if self.endpoint_url is None:
                 raise
             raise CommandError(
                 f"the {self.where} does not answer; `captions up` starts it", ExitCode.UNREACHABLE
             ) from error
-        if not found:
+        if not stacks:
             raise CommandError(
                 f"there is no stack {self.name} in {self.region}; give --stack-name, --region or --profile",
                 ExitCode.UNREACHABLE,
             )
-        return found[0]
+        return stacks[0]
 
     @property
     def exists(self) -> bool:
@@ -161,18 +161,18 @@ class Stack:
         from botocore.exceptions import ClientError
 
         try:
-            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+            stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ValidationError":
                 raise
             return False
-        return bool(found)
+        return bool(stacks)
 
     @property
     def status(self) -> str:
         """CloudFormation's status of the stack now."""
-        found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
-        return str(found[0]["StackStatus"])
+        stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        return str(stacks[0]["StackStatus"])
 
     @cached_property
     def outputs(self) -> Mapping[str, str]:

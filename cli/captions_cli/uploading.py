@@ -131,7 +131,7 @@ def _send_file(stack: Stack, file: Planned) -> Sent | NotSent:
     except OSError as error:
         return NotSent(file.key, f"cannot be read: {error.strerror or error}")
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        explained = explain(error)
+        if explained is None:
             raise
-        return NotSent(file.key, told.message)
+        return NotSent(file.key, explained.message)

@@ -36,7 +36,7 @@ def batch_handler(subject: str, begin: Callable[[], Take]) -> Handler:
         take = begin()
         deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
-        async def one(record: SQSRecord) -> None:
+        async def handle(record: SQSRecord) -> None:
             try:
                 handled = await take(record.body, deadline)
             except Exception:
@@ -46,7 +46,7 @@ def batch_handler(subject: str, begin: Callable[[], Take]) -> Handler:
                 raise
             logger.info(f"{subject}_handled", **handled)
 
-        return async_process_partial_response(event=event, record_handler=one, processor=processor, context=context)
+        return async_process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
 
     return cast(Handler, handler)
 

@@ -52,8 +52,8 @@ class Notifier:
         """Tell what a person said about a caption; again, with the same `id`, where that is not certain to be told."""
         if record.human is None:
             raise ValueError(f"nobody reviewed {record.asset}")
-        said = f"{record.human.action}\x00{record.human.at}"
-        self._put(self._entry(record, REVIEW_TYPES[record.human.action], said))
+        verdict = f"{record.human.action}\x00{record.human.at}"
+        self._put(self._entry(record, REVIEW_TYPES[record.human.action], verdict))
 
     def undone(self, record: Record) -> None:
         """Tell that a verdict was taken back, and what the caption is since; again as `reviewed` does."""
@@ -66,7 +66,7 @@ class Notifier:
 
     def _entry(self, record: Record, detail_type: str | None = None, what: str | None = None) -> dict[str, Any]:
         if what is None:
-            # A version ends again when it is redriven or captioned anew: its time tells one end from the other.
+            # A version ends again when it is redriven or captioned again: its time tells one end from the other.
             what = f"{record.state}\x00{record.completed_at}"
         at_least = record.provenance.cost_at_least if record.provenance else None
         about = f"{record.asset}\x00{record.sequencer}\x00{what}"

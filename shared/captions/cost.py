@@ -69,8 +69,8 @@ class Cost(BaseModel):
 
         Of one that was written before costs had a lower bound, no token is known to have had a price.
         """
-        if (told := cls.read(attempt)) is not None:
-            return told
+        if (cost := cls.read(attempt)) is not None:
+            return cost
         tokens = sum(int(attempt.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         return cls(unpriced_tokens=tokens, uncounted_calls=0 if tokens else int(attempt.get("calls", 1)))
 

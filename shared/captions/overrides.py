@@ -1,6 +1,6 @@
 """Documents that are kept outside the package and may change at any time: read again every few minutes, never trusted.
 
-A document that is broken, or cannot be read, keeps the last good one, and is told of each time it is looked at; where
+A document that is broken, or cannot be read, keeps the last good one, and is reported each time it is looked at; where
 there is no good one yet, the packaged one holds.
 """
 

@@ -20,11 +20,11 @@ def test_a_minute_of_chaos_loses_nothing_and_pays_for_nothing_twice(tmp_path: Pa
     )
 
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    found = json.loads(figures.read_text())
-    assert set(found["states"]) == {"captioned", "rejected", "deleted"}
+    result = json.loads(figures.read_text())
+    assert set(result["states"]) == {"captioned", "rejected", "deleted"}
     # It was chaos indeed.
-    assert sum(found["killed"].values()) >= 5
-    assert found["killed"]["pump and all workers"] >= 1
-    assert len(found["storms"]) >= 8
-    assert {name.partition(".")[0] for name in found["aws_calls_failed"]} >= {"dynamodb", "sqs"}
-    assert found["messages_sent_twice"] > 0
+    assert sum(result["killed"].values()) >= 5
+    assert result["killed"]["pump and all workers"] >= 1
+    assert len(result["storms"]) >= 8
+    assert {name.partition(".")[0] for name in result["aws_calls_failed"]} >= {"dynamodb", "sqs"}
+    assert result["messages_sent_twice"] > 0

@@ -37,13 +37,13 @@ def asked(stack: LocalStack) -> list[dict[str, Any]]:
 def until_all_ended(stack: LocalStack, count: int, seconds: float) -> list[Record]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = records(stack)
-        if len(found) == count and all(record.terminal for record in found):
-            return found
+        result = records(stack)
+        if len(result) == count and all(record.terminal for record in result):
+            return result
         time.sleep(0.5)
-    found = records(stack)
+    result = records(stack)
     pytest.fail(
-        f"not ended in {seconds} s: {Counter(record.state for record in found)} of {count}, {stack.queue_depths()}"
+        f"not ended in {seconds} s: {Counter(record.state for record in result)} of {count}, {stack.queue_depths()}"
     )
 
 
@@ -54,11 +54,11 @@ def test_a_burst_of_copies_pays_once_for_each_picture(tmp_path: Path) -> None:
         [*burst, "--timeout", "200", "--json", figures], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(figures.read_text())
-    assert found["states"] == {"captioned": 48}
-    assert found["sources"] == {"model": 12, "cache": 36}
-    assert found["paid_calls"] == 12
-    assert found["dead_letters"] == 0
+    result = json.loads(figures.read_text())
+    assert result["states"] == {"captioned": 48}
+    assert result["sources"] == {"model": 12, "cache": 36}
+    assert result["paid_calls"] == 12
+    assert result["dead_letters"] == 0
 
 
 @pytest.mark.timeout(400)

@@ -55,29 +55,29 @@ class Region:
         """All records by key."""
         dynamodb = self._stack.client("dynamodb", self.name)
         pages = dynamodb.get_paginator("scan").paginate(TableName=self.outputs["CaptionsTableName"])
-        found = [Record.from_item(item) for page in pages for item in page["Items"]]
-        return {record.key: record for record in found}
+        result = [Record.from_item(item) for page in pages for item in page["Items"]]
+        return {record.key: record for record in result}
 
     def until_ended(self, keys: set[str]) -> dict[str, Record]:
         """The records of these uploads, once each has ended."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            found = self.records()
-            if all(key in found and found[key].terminal for key in keys):
-                return {key: found[key] for key in keys}
+            result = self.records()
+            if all(key in result and result[key].terminal for key in keys):
+                return {key: result[key] for key in keys}
             time.sleep(0.5)
-        found = self.records()
-        states = Counter(found[key].state if key in found else "no record" for key in keys)
+        result = self.records()
+        states = Counter(result[key].state if key in result else "no record" for key in keys)
         pytest.fail(f"{self.name}: not ended in {PATIENCE_SECONDS} s: {states}")
 
     def dead_letters(self) -> dict[str, int]:
         sqs = self._stack.client("sqs", self.name)
-        found = {}
+        result = {}
         for name, url in self.outputs.items():
             if name.endswith("DeadLetterQueueUrl"):
                 attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
-                found[name] = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
-        return found
+                result[name] = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+        return result
 
     def log(self, function: str) -> str:
         """What a function has written."""
@@ -158,8 +158,8 @@ def test_three_regions_are_deployed_fail_over_and_are_updated_while_uploads_keep
             region: begin_deploy(region, stack.aws_endpoint_url, template, common | {"EndpointUrls": order[region]})
             for region in REGIONS
         }
-        said = {region: finish_deploy(deploying) for region, deploying in begun.items()}
-        assert all(f"Successfully created/updated stack - {STACK} in {name}" in text for name, text in said.items())
+        text = {region: finish_deploy(deploying) for region, deploying in begun.items()}
+        assert all(f"Successfully created/updated stack - {STACK} in {name}" in text for name, text in text.items())
         regions = {name: Region(stack, name) for name in REGIONS}
         assert {region.status for region in regions.values()} == {"CREATE_COMPLETE"}
         assert len({region.bucket for region in regions.values()}) == 3

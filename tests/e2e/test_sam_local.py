@@ -78,9 +78,9 @@ class Bench:
         return version
 
     def record(self, key: str) -> Record:
-        found = self.records.get(f"{BUCKET}/{key}")
-        assert found is not None, f"nothing is recorded of {key}"
-        return found
+        result = self.records.get(f"{BUCKET}/{key}")
+        assert result is not None, f"nothing is recorded of {key}"
+        return result
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
         """Take what stands on one of the test's queues."""
@@ -106,8 +106,8 @@ class Bench:
         """The requests that the model endpoint answered."""
         url = self.stack.endpoint_url.removesuffix("/v1") + "/_local/requests"
         with urllib.request.urlopen(url, timeout=10) as answer:
-            found = json.load(answer)
-        requests = found["requests"] if isinstance(found, dict) else found
+            result = json.load(answer)
+        requests = result["requests"] if isinstance(result, dict) else result
         return [request for request in requests if request["outcome"] == "ok"]
 
 
@@ -127,8 +127,10 @@ def functions_environment(stack: LocalStack) -> dict[str, dict[str, str]]:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    found: dict[str, dict[str, str]] = script.environment(stack.client("lambda"), stack.outputs, stack.aws_endpoint_url)
-    return found
+    result: dict[str, dict[str, str]] = script.environment(
+        stack.client("lambda"), stack.outputs, stack.aws_endpoint_url
+    )
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +143,14 @@ def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> I
     s3, sqs, dynamodb = stack.client("s3"), stack.client("sqs"), stack.client("dynamodb")
     s3.create_bucket(Bucket=BUCKET)
     queues = {name: sqs.create_queue(QueueName=f"containers-{name}")["QueueUrl"] for name in QUEUES}
-    told = {
+    reported = {
         "UPLOADS_QUEUE_URL": queues["uploads"],
         "IMAGE_QUEUE_URL": queues["images"],
         "AUDIO_QUEUE_URL": queues["audio"],
         "RULE_DEAD_LETTER_QUEUE_URL": queues["lost"],
     }
     environment = {
-        function: {name: told.get(name, value) for name, value in variables.items()}
+        function: {name: reported.get(name, value) for name, value in variables.items()}
         for function, variables in functions_environment(stack).items()
     }
     records = Records(dynamodb, stack.outputs["CaptionsTableName"])
@@ -161,8 +163,8 @@ def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> I
     assert not forbidden
     for url in queues.values():
         sqs.delete_queue(QueueUrl=url)
-    found = s3.list_object_versions(Bucket=BUCKET)
-    for version in found.get("Versions", []) + found.get("DeleteMarkers", []):
+    result = s3.list_object_versions(Bucket=BUCKET)
+    for version in result.get("Versions", []) + result.get("DeleteMarkers", []):
         named = {} if version["VersionId"] == "null" else {"VersionId": version["VersionId"]}
         s3.delete_object(Bucket=BUCKET, Key=version["Key"], **named)
     s3.delete_bucket(Bucket=BUCKET)

@@ -16,15 +16,15 @@ FILES = ROOT / "tests" / "media"
 
 def ended(stack: LocalStack, count: int, seconds: float) -> dict[str, Record]:
     deadline = time.monotonic() + seconds
-    found: dict[str, Record] = {}
+    result: dict[str, Record] = {}
     while time.monotonic() < deadline:
         pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["CaptionsTableName"])
         items = [item for page in pages for item in page["Items"]]
-        found = {record.key: record for record in (Record.from_item(item) for item in items)}
-        if len(found) == count and all(record.terminal for record in found.values()):
-            return found
+        result = {record.key: record for record in (Record.from_item(item) for item in items)}
+        if len(result) == count and all(record.terminal for record in result.values()):
+            return result
         time.sleep(0.5)
-    pytest.fail(f"not ended in {seconds} s: { ({key: record.state for key, record in found.items()}) }")
+    pytest.fail(f"not ended in {seconds} s: { ({key: record.state for key, record in result.items()}) }")
 
 
 def test_every_task_is_answered_through_the_stack(tmp_path: Path) -> None:

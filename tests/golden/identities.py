@@ -54,28 +54,28 @@ def identities() -> dict[str, Any]:
 
 def _digest(values: Any) -> str:
     text = json.dumps(
-        values, sort_keys=True, default=lambda one: sorted(one) if isinstance(one, frozenset) else str(one)
+        values, sort_keys=True, default=lambda item: sorted(item) if isinstance(item, frozenset) else str(item)
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def answers(threads: int) -> set[str]:
     """What so many threads say that all come first."""
-    found, barrier = [], threading.Barrier(threads)
+    result, barrier = [], threading.Barrier(threads)
 
     def work() -> None:
         barrier.wait()
         try:
-            found.append(json.dumps(identities(), sort_keys=True))
+            result.append(json.dumps(identities(), sort_keys=True))
         except BaseException as error:
-            found.append(json.dumps(repr(error)))
+            result.append(json.dumps(repr(error)))
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return set(found)
+    return set(result)
 
 
 def main(processes: int, threads: int) -> None:

@@ -91,7 +91,7 @@ def test_what_ends_is_shown_live(api: Api) -> None:
     api.captioned("new.jpg")
     news = api.get(f"/v1/assets?since={live}")
     assert keys(news) == ["new.jpg", "moves.jpg"]
-    assert [one["state"] for one in news["items"]] == ["captioned", on_its_way.state]
+    assert [item["state"] for item in news["items"]] == ["captioned", on_its_way.state]
 
 
 def test_one_asset_is_shown_with_all_that_is_known_of_it(api: Api) -> None:
@@ -105,10 +105,10 @@ def test_one_asset_is_shown_with_all_that_is_known_of_it(api: Api) -> None:
     assert answer.headers["etag"] == shown["etag"]
     assert shown["text"] == shown["model_text"] == "a cat"
     assert shown["cost"] == {"dollars": "0.0001", "unpriced_tokens": 0, "uncounted_calls": 0, "exact": True}
-    assert [(one["model"], one["latency_ms"], one["cost"]["dollars"]) for one in shown["attempts"]] == [
+    assert [(attempt["model"], attempt["latency_ms"], attempt["cost"]["dollars"]) for attempt in shown["attempts"]] == [
         ("GLM-4.6V", 812, "0.0001")
     ]
-    assert {"received", "attempt", "answered", "ended"} == {one["what"] for one in shown["timeline"]}
+    assert {"received", "attempt", "answered", "ended"} == {item["what"] for item in shown["timeline"]}
     assert "X-Amz-Expires=300" in shown["media_url"]
     assert answer.headers["cache-control"] == "no-store"
 
@@ -181,8 +181,8 @@ def test_thumbnails_are_made_once(api: Api) -> None:
 
 
 def test_subtitles_are_served_where_words_have_times(api: Api) -> None:
-    said = [{"start_s": 0.5, "end_s": 2, "text": "Hello <b>", "speaker": None}]
-    record = api.captioned("a.mp3", kind="audio", data={"segments": said}, task="transcribe")
+    text = [{"start_s": 0.5, "end_s": 2, "text": "Hello <b>", "speaker": None}]
+    record = api.captioned("a.mp3", kind="audio", data={"segments": text}, task="transcribe")
     (vtt, srt) = api.get(path_of(record))["tracks"]
     assert "00:00:00.500 --> 00:00:02.000\nHello &lt;b&gt;" in api.call("GET", vtt["url"]).text
     assert api.call("GET", srt["url"]).text.startswith("1\n")

@@ -25,15 +25,15 @@ def version(key: str, number: int = 1) -> ObjectVersion:
 
 
 def waiting(aws: Aws, name: str) -> list[str]:
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     for partition in partitions(name):
-        found += aws.dynamodb.query(
+        result += aws.dynamodb.query(
             TableName="captions",
             IndexName="attention",
             KeyConditionExpression="attention = :partition",
             ExpressionAttributeValues={":partition": {"S": partition}},
         )["Items"]
-    ranked = sorted(found, key=lambda item: item["attention_rank"]["S"])
+    ranked = sorted(result, key=lambda item: item["attention_rank"]["S"])
     return [item["asset"]["S"].partition("/")[2] for item in ranked]
 
 
@@ -110,9 +110,9 @@ def test_a_deleted_upload_waits_for_nobody(aws: Aws) -> None:
 
 
 def test_a_caption_to_be_made_anew_that_was_not_keeps_its_place(aws: Aws) -> None:
-    record = captioned(aws, "anew")
+    record = captioned(aws, "again")
     records = dedupe_on(aws).records
     on_its_way = records.recaption(record, "force", now=NOW + 2, due=NOW + 3)
     assert on_its_way is not None
     records.finish(on_its_way.upload, "failed", now=NOW + 4, reason=Reason(code="x", message="y"))
-    assert anywhere(aws, "anew") == ["unreviewed#photo"]
+    assert anywhere(aws, "again") == ["unreviewed#photo"]

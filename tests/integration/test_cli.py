@@ -103,8 +103,8 @@ class Cloud:
         events.put_targets(Rule="heard", EventBusName=self.name, Targets=[{"Id": "heard", "Arn": arn}])
 
         def heard() -> list[dict[str, Any]]:
-            found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
-            return [json.loads(message["Body"]) for message in found.get("Messages", [])]
+            result = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+            return [json.loads(message["Body"]) for message in result.get("Messages", [])]
 
         return heard
 
@@ -118,10 +118,10 @@ class Cloud:
         return bodies
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
-        found = self.client("sqs").receive_message(
+        result = self.client("sqs").receive_message(
             QueueUrl=self.outputs[f"{queue}QueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
         )
-        return [json.loads(message["Body"]) for message in found.get("Messages", [])]
+        return [json.loads(message["Body"]) for message in result.get("Messages", [])]
 
 
 @pytest.fixture
@@ -502,12 +502,12 @@ def test_status_counts_queues_and_states(captions: Captions, cloud: Cloud) -> No
     cloud.accept("moving.jpg")
     cloud.client("sqs").send_message(QueueUrl=cloud.outputs["ImageDeadLetterQueueUrl"], MessageBody="{}")
 
-    found = json.loads(captions("status", "-o", "json").stdout)
+    result = json.loads(captions("status", "-o", "json").stdout)
     shown = captions("status")
 
-    assert found["bucket"] == cloud.bucket
-    assert found["queues"]["ImageDeadLetter"] == {"visible": 1, "in_flight": 0, "delayed": 0}
-    assert {state: number for state, number in found["uploads"].items() if number} == {"captioned": 1, "received": 1}
+    assert result["bucket"] == cloud.bucket
+    assert result["queues"]["ImageDeadLetter"] == {"visible": 1, "in_flight": 0, "delayed": 0}
+    assert {state: number for state, number in result["uploads"].items() if number} == {"captioned": 1, "received": 1}
     assert shown.exit_code == 0
     assert "ImageDeadLetter" in shown.stdout
 
@@ -572,9 +572,9 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
     pretty = captions("get", "a.jpg").stdout
     assert "replaced_answer.result.text" in pretty
     assert "suggestion" not in pretty
-    told = [(one["detail-type"], one["detail"]["key"], one["detail"]["text"]) for one in heard()]
-    assert told[:2] == [("Caption.Edited", "a.jpg", "My dog Rex"), ("Caption.Accepted", "b.jpg", "a cat")]
-    assert set(told[2:]) <= {told[1]}  # the acceptance that changed nothing is told again, with the same id
+    reported = [(item["detail-type"], item["detail"]["key"], item["detail"]["text"]) for item in heard()]
+    assert reported[:2] == [("Caption.Edited", "a.jpg", "My dog Rex"), ("Caption.Accepted", "b.jpg", "a cat")]
+    assert set(reported[2:]) <= {reported[1]}  # the acceptance that changed nothing is told again, with the same id
     counted = cloud.client("dynamodb").scan(TableName=cloud.outputs["ControlTableName"])["Items"]
     assert [(item["pk"]["S"], item["accepted"]["N"], item["edited"]["N"]) for item in counted] == [
         ("quality#GPT-4o#caption", "1", "1")
@@ -586,7 +586,7 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
     assert captions("undo", "a.jpg").exit_code == 0
     undone = json.loads(captions("get", "a.jpg", "-o", "json").stdout)
     assert (undone["source"], undone["result"]["text"], undone["human"]) == ("model", "a dog", None)
-    assert [(one["detail-type"], one["detail"]["text"]) for one in heard()] == [("Caption.Undone", "a dog")]
+    assert [(item["detail-type"], item["detail"]["text"]) for item in heard()] == [("Caption.Undone", "a dog")]
     assert captions("undo", "a.jpg").exit_code == 1
 
 
@@ -600,7 +600,7 @@ def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud
 
     dry = json.loads(captions("recaption", "--stale", "-o", "json").stdout)
     assert (dry["dry_run"], dry["sent"]) == (True, 0)
-    assert sorted(one["key"] for one in dry["uploads"]) == ["a.jpg", "sub/c.jpg"]
+    assert sorted(upload["key"] for upload in dry["uploads"]) == ["a.jpg", "sub/c.jpg"]
     # GLM-4-Plus, the first model of that tier: 1,000 tokens at $0.20 and 100 at $0.80 a million, twice.
     assert (dry["expected_cost"], dry["without_known_price"]) == ("0.00056", 0)
     # GPT-4o is the dearest of it: 1,000 tokens at $2.50 and an answer of full length at $10 a million, and again where
@@ -627,10 +627,10 @@ def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud
 def test_the_most_counts_the_tier_above(captions: Captions, cloud: Cloud) -> None:
     longest = TASKS["caption"].max_tokens
     cloud.caption("a.jpg", provenance=Provenance(model="GLM-4-Plus", tier="easy", attempts=({"outcome": "ok"},)))
-    (one,) = json.loads(captions("recaption", "--force", "-o", "json").stdout)["uploads"]
+    (item,) = json.loads(captions("recaption", "--force", "-o", "json").stdout)["uploads"]
     # Without an answer's tokens to go by: a picture's, with GPT-4o for all three calls, the second one being a repair.
     tokens, answers = 3 * PICTURE_TOKENS + longest, 3 * longest
-    assert Decimal(one["largest_cost"]) == (Decimal("2.5") * tokens + 10 * answers) / 1_000_000
+    assert Decimal(item["largest_cost"]) == (Decimal("2.5") * tokens + 10 * answers) / 1_000_000
 
 
 @pytest.mark.parametrize("cost", ["0.0005", "0.004"])
@@ -653,24 +653,24 @@ def test_recaption_stops_when_what_was_spent_leaves_no_room_for_another(
             taken = cloud.records.recaption(record, "force", now=now, due=now)
             assert taken is not None
             made = (*taken.attempts, last | {"cost": cost})
-            result = Result(text="anew", language="en", task="caption")
+            result = Result(text="again", language="en", task="caption")
             provenance = Provenance(model="GPT-4o", **paid_fields(made))
             cloud.records.finish(upload, "captioned", now=now, source="model", result=result, provenance=provenance)
             paid[upload.key] = Decimal(cost)
 
     monkeypatch.setattr(recaptioning, "send_within", partial(recaptioning.send_within, pause=worked))
-    told = json.loads(captions("recaption", "--force", "--run", "--max-cost", str(limit), "-o", "json").stdout)
+    reported = json.loads(captions("recaption", "--force", "--run", "--max-cost", str(limit), "-o", "json").stdout)
     worked(0)
-    assert told["sent"] == len(paid)
-    assert told["sent"] + told["left_out"] == 12
+    assert reported["sent"] == len(paid)
+    assert reported["sent"] + reported["left_out"] == 12
     assert sum(paid.values()) <= limit
     if cost == "0.0005":
         assert most > limit  # what they turned out to cost made room for all of them
-        assert told["left_out"] == 0
+        assert reported["left_out"] == 0
     else:
         assert sum(paid.values()) + most / 12 > limit
-        assert told["left_out"] > 0
-        assert Decimal(told["spent"]) == sum(paid.values())
+        assert reported["left_out"] > 0
+        assert Decimal(reported["spent"]) == sum(paid.values())
 
 
 def test_recaption_waits_for_nothing_that_does_not_come(
@@ -708,8 +708,11 @@ def priced(*calls: tuple[str, str | None]) -> Provenance:
 
 
 def spent_by(captions: Captions, by: str, *arguments: str) -> dict[str, Any]:
-    told = json.loads(captions("--output", "json", "costs", "--by", by, *arguments).stdout)
-    return {group[by]: group for group in told["groups"]} | {"total": told["total"], "complete": told["complete"]}
+    reported = json.loads(captions("--output", "json", "costs", "--by", by, *arguments).stdout)
+    return {group[by]: group for group in reported["groups"]} | {
+        "total": reported["total"],
+        "complete": reported["complete"],
+    }
 
 
 def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, captions: Captions) -> None:

@@ -111,10 +111,10 @@ class Project:
     def events(self, region: str) -> list[dict[str, Any]]:
         """What happened to the region's stack, oldest first; nothing where there is none."""
         try:
-            found = self.client("cloudformation", region).describe_stack_events(StackName=self.name)["StackEvents"]
+            result = self.client("cloudformation", region).describe_stack_events(StackName=self.name)["StackEvents"]
         except Exception:
             return []
-        return list(reversed(found))
+        return list(reversed(result))
 
     def seconds(self, region: str) -> str:
         stack = self.client("cloudformation", region).describe_stacks(StackName=self.name)["Stacks"][0]

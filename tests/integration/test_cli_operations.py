@@ -90,8 +90,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 @pytest.fixture
 def stack(local: LocalStack) -> Stack:
-    found = json.loads((local.state_dir / "stack.json").read_text())
-    return connect_local(LocalState(**found))
+    result = json.loads((local.state_dir / "stack.json").read_text())
+    return connect_local(LocalState(**result))
 
 
 @pytest.fixture
@@ -108,18 +108,18 @@ def findings(ran: Ran) -> dict[str, list[dict[str, str]]]:
 
 
 def record(local: LocalStack, key: str) -> Record | None:
-    found = Records(local.client("dynamodb"), local.outputs["CaptionsTableName"])
-    return found.get(f"{local.outputs['MediaBucketName']}/{key}")
+    result = Records(local.client("dynamodb"), local.outputs["CaptionsTableName"])
+    return result.get(f"{local.outputs['MediaBucketName']}/{key}")
 
 
 def until(local: LocalStack, key: str, *states: str) -> Record:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = record(local, key)
-        if found is not None and found.state in states:
-            return found
+        result = record(local, key)
+        if result is not None and result.state in states:
+            return result
         time.sleep(0.1)
-    pytest.fail(f"{key} is {found.state if found else 'unknown'}, not {states}")
+    pytest.fail(f"{key} is {result.state if result else 'unknown'}, not {states}")
 
 
 class Silence:
@@ -140,8 +140,8 @@ class Silence:
 class TestDoctor:
     def test_a_sound_stack_has_no_problems_and_says_what_it_cannot_know(self, captions: Captions) -> None:
         ran = captions("doctor", "--output", "json")
-        found = findings(ran)
-        problems = [it for each in found.values() for it in each if it["level"] == "problem"]
+        result = findings(ran)
+        problems = [it for each in result.values() for it in each if it["level"] == "problem"]
         assert problems == []
         assert ran.exit_code == 0
         sound = (
@@ -157,10 +157,10 @@ class TestDoctor:
             "dead letters",
         )
         for check in sound:
-            assert {it["level"] for it in found[check]} == {"ok"}, found[check]
+            assert {it["level"] for it in result[check]} == {"ok"}, result[check]
         # The AWS stand-in does not simulate policies: that is said, not passed over.
-        assert found["permissions"][0]["level"] == "unknown"
-        assert "cannot be asked" in found["permissions"][0]["message"]
+        assert result["permissions"][0]["level"] == "unknown"
+        assert "cannot be asked" in result["permissions"][0]["message"]
 
     def test_a_cache_that_split_is_told_with_the_pictures_and_the_prompts(
         self, captions: Captions, local: LocalStack
@@ -173,14 +173,14 @@ class TestDoctor:
         for item in (*claims, twins, versions):
             local.client("dynamodb").put_item(TableName=table, Item=to_item(item))
         try:
-            found = findings(captions("doctor", "--output", "json"))["cache"]
+            result = findings(captions("doctor", "--output", "json"))["cache"]
         finally:
             for item in (*claims, twins, versions):
                 key = to_item({name: item[name] for name in ("pk", "sk")})
                 local.client("dynamodb").delete_item(TableName=table, Key=key)
-        assert [it["level"] for it in found] == ["warning", "warning"]
-        assert "bucket/a.jpg and bucket/b.jpg" in found[0]["message"]
-        assert "caption was asked with caption-1 and caption-2" in found[1]["message"]
+        assert [it["level"] for it in result] == ["warning", "warning"]
+        assert "bucket/a.jpg and bucket/b.jpg" in result[0]["message"]
+        assert "caption was asked with caption-1 and caption-2" in result[1]["message"]
 
     def test_a_bucket_that_tells_nobody_and_a_rule_that_is_off_are_found(
         self, captions: Captions, local: LocalStack, stack: Stack
@@ -194,51 +194,51 @@ class TestDoctor:
                 ran = captions("doctor", "--output", "json")
         finally:
             local.client("events").enable_rule(Name=rule)
-        found = findings(ran)
+        result = findings(ran)
         assert ran.exit_code == 1
-        assert found["bucket"][0]["level"] == "problem"
-        assert "captions bucket connect" in found["bucket"][0]["remedy"]
-        assert found["rule"][0]["message"].endswith("is DISABLED")
-        assert {it["level"] for it in found["drift"]} == {"problem"}
-        assert any("UploadsRule" in it["message"] for it in found["drift"])
+        assert result["bucket"][0]["level"] == "problem"
+        assert "captions bucket connect" in result["bucket"][0]["remedy"]
+        assert result["rule"][0]["message"].endswith("is DISABLED")
+        assert {it["level"] for it in result["drift"]} == {"problem"}
+        assert any("UploadsRule" in it["message"] for it in result["drift"])
 
     def test_overrides_that_are_broken_or_gone_are_found_and_the_rest_is_examined(
         self, captions: Captions, local: LocalStack
     ) -> None:
         try:
             put_overrides(local, policy='[tiers.easy]\nmodels = ["GPT-5x"]')
-            (one,) = findings(captions("doctor", "--output", "json"))["overrides"]
-            assert (one["level"], "tiers.easy.models.0" in one["message"]) == ("problem", True)
+            (item,) = findings(captions("doctor", "--output", "json"))["overrides"]
+            assert (item["level"], "tiers.easy.models.0" in item["message"]) == ("problem", True)
             put_overrides(local, policy='[tiers.easy]\nmodels = ["House-VL"]', models=HOUSE)
-            (one,) = findings(captions("doctor", "--output", "json"))["overrides"]
-            assert one["level"] == "ok", one
+            (item,) = findings(captions("doctor", "--output", "json"))["overrides"]
+            assert item["level"] == "ok", item
             local.client("ssm").delete_parameter(Name=POLICY)
             local.client("s3").put_object(Bucket="overrides", Key="models.toml", Body=b"models = [")
             ran = captions("doctor", "--output", "json")
         finally:
             put_overrides(local)
-        found = findings(ran)
+        result = findings(ran)
         assert ran.exit_code == 1
-        assert [it["level"] for it in found["overrides"]] == ["problem", "problem"]
-        assert "s3://overrides/models.toml" in found["overrides"][0]["message"]
-        assert POLICY in found["overrides"][1]["message"]
+        assert [it["level"] for it in result["overrides"]] == ["problem", "problem"]
+        assert "s3://overrides/models.toml" in result["overrides"][0]["message"]
+        assert POLICY in result["overrides"][1]["message"]
         # The others go by what the functions fall back on.
-        assert {it["level"] for it in found["endpoint"]} == {"ok"}
-        assert found["alarms"]
+        assert {it["level"] for it in result["endpoint"]} == {"ok"}
+        assert result["alarms"]
 
     def test_a_new_account_and_a_clock_that_is_off_are_found(
         self, captions: Captions, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ACCOUNT, "concurrency", 10)
         monkeypatch.setattr(ACCOUNT, "ahead_seconds", 400.0)
-        found = findings(captions("doctor", "--output", "json"))
-        assert found["concurrency"][0]["level"] == "problem"
-        assert "request-service-quota-increase" in found["concurrency"][0]["remedy"]
-        assert found["clock"][0]["level"] == "problem"
+        result = findings(captions("doctor", "--output", "json"))
+        assert result["concurrency"][0]["level"] == "problem"
+        assert "request-service-quota-increase" in result["concurrency"][0]["remedy"]
+        assert result["clock"][0]["level"] == "problem"
         monkeypatch.setattr(ACCOUNT, "concurrency", 1000)
         monkeypatch.setattr(ACCOUNT, "ahead_seconds", 60.0)
-        found = findings(captions("doctor", "--output", "json"))
-        assert (found["concurrency"][0]["level"], found["clock"][0]["level"]) == ("ok", "warning")
+        result = findings(captions("doctor", "--output", "json"))
+        assert (result["concurrency"][0]["level"], result["clock"][0]["level"]) == ("ok", "warning")
 
     def test_a_key_that_nobody_put_there_a_dead_letter_and_an_endpoint_that_is_away_are_found(
         self, captions: Captions, local: LocalStack, monkeypatch: pytest.MonkeyPatch
@@ -254,19 +254,19 @@ class TestDoctor:
         finally:
             secrets.put_secret_value(SecretId=arn, SecretString=before)
             sqs.purge_queue(QueueUrl=dead)
-        found = findings(ran)
+        result = findings(ran)
         assert ran.exit_code == 1
-        assert [it["level"] for it in found["endpoint"]] == ["problem", "problem"]
-        assert "put-secret-value" in found["endpoint"][0]["remedy"]
-        assert "cannot be reached" in found["endpoint"][1]["message"]
-        assert "captions redrive" in found["dead letters"][0]["remedy"]
+        assert [it["level"] for it in result["endpoint"]] == ["problem", "problem"]
+        assert "put-secret-value" in result["endpoint"][0]["remedy"]
+        assert "cannot be reached" in result["endpoint"][1]["message"]
+        assert "captions redrive" in result["dead letters"][0]["remedy"]
 
 
 class TestStatus:
     def test_the_alarms_that_ring_are_shown(self, captions: Captions, local: LocalStack, stack: Stack) -> None:
         own = alarms.names(stack)
-        found = json.loads(captions("status", "--output", "json").stdout)["alarms"]
-        assert found == {"all": len(own), "ringing": [], "why": None}
+        result = json.loads(captions("status", "--output", "json").stdout)["alarms"]
+        assert result == {"all": len(own), "ringing": [], "why": None}
         if own:
             cloudwatch = local.client("cloudwatch")
             cloudwatch.set_alarm_state(AlarmName=own[0], StateValue="ALARM", StateReason="as the test wants it")

@@ -64,18 +64,18 @@ def evaluate(endpoint: LocalEndpoint, labelled: Path, *more: str, code: int = 0)
     return json.loads(ran.stdout) if ran.stdout else {}
 
 
-def said() -> str:
+def printed() -> str:
     return str(evaluate.said)  # type: ignore[attr-defined]
 
 
 def test_the_better_model_wins_and_equal_ones_cannot_be_told_apart(endpoint: LocalEndpoint, charts: Path) -> None:
-    found = evaluate(endpoint, charts, "--models", f"{BAD},{GOOD},{TWIN}")
-    best, second, worst = found["contenders"]
+    result = evaluate(endpoint, charts, "--models", f"{BAD},{GOOD},{TWIN}")
+    best, second, worst = result["contenders"]
     assert {best["name"], second["name"]} == {GOOD, TWIN}
     assert worst["name"] == BAD
     assert best["mean"]["value"] > 0.9
     assert worst["mean"]["high"] < best["mean"]["low"]
-    assert [one["verdict"] for one in found["comparisons"]] == ["cannot be told", "better"]
+    assert [comparison["verdict"] for comparison in result["comparisons"]] == ["cannot be told", "better"]
     assert best["tests"]["charts"]["measures"]["relative_error"]["value"] < 0.05
     # Two of the three publish what they charge, and all of it is known.
     assert Decimal(best["dollars_per_1000"]["value"]) > 0
@@ -88,7 +88,7 @@ def test_run_again_it_pays_for_nothing_twice(endpoint: LocalEndpoint, charts: Pa
     again = evaluate(endpoint, charts, "--models", GOOD)
     assert len(endpoint.requests()) == paid == CHARTS
     assert again == first
-    assert f"{CHARTS} answered already" in said()
+    assert f"{CHARTS} answered already" in printed()
 
 
 def test_killed_half_way_it_goes_on_where_it_was(charts: Path, tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_killed_half_way_it_goes_on_where_it_was(charts: Path, tmp_path: Path) -
         victim.wait()
         before = _answers(tmp_path)
         assert 3 <= before < CHARTS
-        found = evaluate(endpoint, charts, "--models", GOOD, "--results", "r.jsonl")
-        assert found["contenders"][0]["states"] == {"answered": CHARTS}
-        asked = Counter(one["media_sha256"] for one in endpoint.requests() if one["status"] == 200)
+        result = evaluate(endpoint, charts, "--models", GOOD, "--results", "r.jsonl")
+        assert result["contenders"][0]["states"] == {"answered": CHARTS}
+        asked = Counter(request["media_sha256"] for request in endpoint.requests() if request["status"] == 200)
         # What was on its way when it died is asked once more; two were.
         assert sum(asked.values()) - CHARTS <= 2
 
@@ -137,30 +137,30 @@ def test_ctrl_c_waits_for_what_is_paid_and_goes_on_later(charts: Path, tmp_path:
 
 def test_the_limit_holds_over_all_runs(endpoint: LocalEndpoint, charts: Path) -> None:
     limit = "0.07"
-    found = evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, "--side-by-side", "3", code=1)
-    paid = [Decimal(one["cost"]) for one in endpoint.requests()]
+    result = evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, "--side-by-side", "3", code=1)
+    paid = [Decimal(request["cost"]) for request in endpoint.requests()]
     assert 0 < sum(paid) <= Decimal(limit)
-    assert found["not_paid_for"] + len(paid) >= CHARTS
-    assert "--max-cost leaves no room" in said()
+    assert result["not_paid_for"] + len(paid) >= CHARTS
+    assert "--max-cost leaves no room" in printed()
     evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, code=1)
-    assert sum(Decimal(one["cost"]) for one in endpoint.requests()) <= Decimal(limit)
+    assert sum(Decimal(request["cost"]) for request in endpoint.requests()) <= Decimal(limit)
 
 
 def test_answers_that_are_cut_short_are_not_asked_again_beyond_the_limit(endpoint: LocalEndpoint, charts: Path) -> None:
     endpoint.set_faults([{"fault": "truncated"}])
     limit = "0.07"
-    found = evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, code=1)
+    result = evaluate(endpoint, charts, "--models", GOOD, "--max-cost", limit, code=1)
     asked = endpoint.requests()
     assert asked
-    assert set(found["contenders"][0]["states"]) <= {"failed", "not_asked"}
-    assert sum(Decimal(one["cost"]) for one in asked) <= Decimal(limit)
+    assert set(result["contenders"][0]["states"]) <= {"failed", "not_asked"}
+    assert sum(Decimal(item["cost"]) for item in asked) <= Decimal(limit)
 
 
 def test_dry_run_says_what_it_would_cost_and_asks_nobody(endpoint: LocalEndpoint, charts: Path) -> None:
-    found = evaluate(endpoint, charts, "--models", f"{GOOD},GLM-4.6V", "--dry-run")
-    assert found["questions"] == 2 * CHARTS
-    assert Decimal(found["expected_cost"]) > 0
-    assert found["models_without_price"] == ["GLM-4.6V"]
+    result = evaluate(endpoint, charts, "--models", f"{GOOD},GLM-4.6V", "--dry-run")
+    assert result["questions"] == 2 * CHARTS
+    assert Decimal(result["expected_cost"]) > 0
+    assert result["models_without_price"] == ["GLM-4.6V"]
     assert endpoint.requests() == []
 
 
@@ -168,14 +168,14 @@ def test_a_model_that_refuses_scores_nothing_and_one_that_cannot_see_is_not_scor
     endpoint: LocalEndpoint, charts: Path
 ) -> None:
     endpoint.set_faults([{"fault": "refusal", "model": GOOD}])
-    found = evaluate(endpoint, charts, "--models", f"{GOOD},{TWIN},{DEAF}")
-    by_name = {one["name"]: one for one in found["contenders"]}
+    result = evaluate(endpoint, charts, "--models", f"{GOOD},{TWIN},{DEAF}")
+    by_name = {contender["name"]: contender for contender in result["contenders"]}
     assert by_name[GOOD]["states"] == {"refused": CHARTS}
     assert by_name[GOOD]["refused_share"] == 1.0
     assert by_name[GOOD]["mean"]["value"] == 0.0
     assert by_name[DEAF]["states"] == {"unable": CHARTS}
     assert by_name[DEAF]["mean"] is None
-    assert [one["verdict"] for one in found["comparisons"]] == ["better", "too few"]
+    assert [comparison["verdict"] for comparison in result["comparisons"]] == ["better", "too few"]
 
 
 def test_what_fails_for_now_is_asked_again_at_the_next_run(
@@ -183,18 +183,18 @@ def test_what_fails_for_now_is_asked_again_at_the_next_run(
 ) -> None:
     monkeypatch.setattr("captions_cli.evaluate.running.TRIES", 1)
     endpoint.set_faults([{"fault": "server_error"}])
-    found = evaluate(endpoint, charts, "--models", GOOD, "--limit", "2", code=1)
-    assert found["contenders"][0]["states"] == {"failed": 2}
-    assert found["contenders"][0]["mean"] is None
+    result = evaluate(endpoint, charts, "--models", GOOD, "--limit", "2", code=1)
+    assert result["contenders"][0]["states"] == {"failed": 2}
+    assert result["contenders"][0]["mean"] is None
     endpoint.clear()
-    found = evaluate(endpoint, charts, "--models", GOOD, "--limit", "2")
-    assert found["contenders"][0]["states"] == {"answered": 2}
+    result = evaluate(endpoint, charts, "--models", GOOD, "--limit", "2")
+    assert result["contenders"][0]["states"] == {"answered": 2}
 
 
 def test_a_rejected_key_ends_it_at_once(charts: Path) -> None:
     with LocalEndpoint(latency_scale=0.0, keys=["sk-other"]) as endpoint:
         evaluate(endpoint, charts, "--models", GOOD, code=3)
-        assert "takes no more calls" in said()
+        assert "takes no more calls" in printed()
         assert len(endpoint.requests()) <= 8
 
 
@@ -209,10 +209,10 @@ def test_two_policies_are_compared_and_what_is_asked_alike_is_paid_once(
     }.items():
         (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
     words = [word for name in ("bad", "good", "same") for word in ("--policy", f"{name}.toml")]
-    found = evaluate(endpoint, charts, *words)
-    assert [one["name"] for one in found["contenders"]] == ["good", "same", "bad"]
-    assert [one["verdict"] for one in found["comparisons"]] == ["cannot be told", "better"]
-    answered = Counter(one["model"] for one in endpoint.requests())
+    result = evaluate(endpoint, charts, *words)
+    assert [contender["name"] for contender in result["contenders"]] == ["good", "same", "bad"]
+    assert [comparison["verdict"] for comparison in result["comparisons"]] == ["cannot be told", "better"]
+    answered = Counter(request["model"] for request in endpoint.requests())
     assert answered[GOOD] == CHARTS
 
 
@@ -224,19 +224,19 @@ def test_captions_are_compared_by_meaning_where_the_endpoint_has_embeddings(
     (tmp_path / "set" / "labels.csv").write_text("path,caption\na.jpg,A colour picture\n", encoding="utf-8")
     by_words = evaluate(endpoint, tmp_path / "set", "--models", GOOD)
     assert by_words["contenders"][0]["tests"]["captions"]["main"] == "cider_d_of_1"
-    assert "by CIDEr-D alone" in said()
-    found = evaluate(endpoint, tmp_path / "set", "--models", GOOD, "--embedding-model", "words")
-    about = found["contenders"][0]["tests"]["captions"]
+    assert "by CIDEr-D alone" in printed()
+    result = evaluate(endpoint, tmp_path / "set", "--models", GOOD, "--embedding-model", "words")
+    about = result["contenders"][0]["tests"]["captions"]
     assert about["main"] == "similarity"
     assert 0 < about["score"]["value"] < 1
-    assert found["contenders"][0]["states"] == {"answered": 1}
+    assert result["contenders"][0]["states"] == {"answered": 1}
 
 
 def test_a_file_that_is_no_media_is_left_out_with_its_reason(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("no picture", encoding="utf-8")
     (tmp_path / "labels.csv").write_text("path,caption\na.jpg,A dog\n", encoding="utf-8")
     evaluate(endpoint, tmp_path, "--models", GOOD, code=2)
-    assert "left out: a.jpg (caption)" in said()
+    assert "left out: a.jpg (caption)" in printed()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_paid(
     more: list[str], why: str, endpoint: LocalEndpoint, charts: Path
 ) -> None:
     evaluate(endpoint, charts, *more, code=2)
-    assert why in said()
+    assert why in printed()
     assert endpoint.requests() == []
 
 
@@ -262,11 +262,11 @@ def test_results_of_another_endpoint_and_a_file_in_use_are_refused(
     evaluate(endpoint, charts, "--models", GOOD, "--limit", "1")
     with LocalEndpoint(latency_scale=0.0) as other:
         evaluate(other, charts, "--models", GOOD, "--limit", "1", code=2)
-        assert "give another --results" in said()
+        assert "give another --results" in printed()
         assert other.requests() == []
     (tmp_path / "notes.jsonl").write_text('{"line": "shopping"}\n', encoding="utf-8")
     evaluate(endpoint, charts, "--models", GOOD, "--results", "notes.jsonl", code=2)
-    assert "line 1, is none that an evaluation writes" in said()
+    assert "line 1, is none that an evaluation writes" in printed()
     assert (tmp_path / "notes.jsonl").read_text(encoding="utf-8") == '{"line": "shopping"}\n'
 
 
@@ -330,22 +330,22 @@ def test_the_proposed_policy_takes_the_cheapest_that_is_good_enough(
     endpoint: LocalEndpoint, charts: Path, tmp_path: Path
 ) -> None:
     names = f"{GOOD},{BAD},{TWIN}"
-    found = evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", "--within", "3")
-    assert found["policy"]["first"] == {"chart": TWIN}  # as good as GPT-4o, and cheaper
+    result = evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", "--within", "3")
+    assert result["policy"]["first"] == {"chart": TWIN}  # as good as GPT-4o, and cheaper
     text = (tmp_path / "p.toml").read_text(encoding="utf-8")
     rules = policy.load(text)
     tier = rules.tier("a.png", "image", "chart", None)
     assert rules.tiers[tier].models[0] == TWIN
     assert set(rules.tiers[tier].models) == {GOOD, BAD, TWIN}
     (tmp_path / "p.toml").unlink()
-    found = evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", "--within", "90")
-    assert found["policy"]["first"] == {"chart": BAD}
+    result = evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", "--within", "90")
+    assert result["policy"]["first"] == {"chart": BAD}
     rules = policy.load((tmp_path / "p.toml").read_text(encoding="utf-8"))
     higher = rules.step_up(rules.tier("a.png", "image", "chart", None))
     assert higher is not None
     assert rules.tiers[higher].models[0] in (GOOD, TWIN)
     evaluate(endpoint, charts, "--models", names, "--write-policy", "p.toml", code=2)
-    assert "is there already" in said()
+    assert "is there already" in printed()
 
 
 def test_no_tier_is_proposed_on_few_answers_or_unknown_prices(

@@ -80,9 +80,9 @@ def paid(shop: Workshop) -> Decimal:
 
 def accounted(*records: Record) -> Decimal:
     """What `captions costs` says was paid."""
-    found = spending(records, "day")[1].cost.exact
-    assert found is not None
-    return found
+    result = spending(records, "day")[1].cost.exact
+    assert result is not None
+    return result
 
 
 def killed_at(shop: Workshop, dies: Any, call: int, photo: bytes) -> Any:
@@ -106,7 +106,7 @@ def test_who_takes_over_between_the_calls_of_a_step_up_goes_on_from_the_first_an
     assert asked(doubtful) == [CHEAP, BETTER]
     record = doubtful.dedupe.record("a.jpg")
     assert record.provenance is not None
-    assert [(one["role"], one["model"]) for one in record.provenance.attempts] == [
+    assert [(attempt["role"], attempt["model"]) for attempt in record.provenance.attempts] == [
         ("first", CHEAP),
         ("escalation", BETTER),
     ]
@@ -137,7 +137,7 @@ def test_a_repair_that_was_made_is_not_made_again(doubtful: Workshop, dies: Any,
     assert asked(doubtful) == [CHEAP, CHEAP, BETTER]
     record = doubtful.dedupe.record("a.jpg")
     assert record.provenance is not None
-    assert [one["role"] for one in record.provenance.attempts] == ["first", "repair", "escalation"]
+    assert [attempt["role"] for attempt in record.provenance.attempts] == ["first", "repair", "escalation"]
     assert accounted(record) == paid(doubtful)
 
 
@@ -247,7 +247,7 @@ def test_the_calls_of_a_dead_worker_are_counted_once_by_who_takes_over(
     doubtful: Workshop, dies: Any, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
-    monkeypatch.setattr(telemetry, "model_call", lambda **told: counted.append(told["model"]))
+    monkeypatch.setattr(telemetry, "model_call", lambda **reported: counted.append(reported["model"]))
     job = killed_at(doubtful, dies, 2, photo)
     assert doubtful.run(job) == "captioned"
     assert counted == [CHEAP, BETTER]

@@ -160,7 +160,7 @@ def test_the_share_is_held_and_a_greater_share_keeps_who_is_in(share: float) -> 
     more = [arm_of("short", share + 0.2, content).arm for content in contents]
     assert all(after == "variant" for before, after in zip(arms, more, strict=True) if before == "variant")
     other = [arm_of("long", share, content).arm for content in contents]
-    both = sum(one == two == "variant" for one, two in zip(arms, other, strict=True))
+    both = sum(item == two == "variant" for item, two in zip(arms, other, strict=True))
     assert abs(both / len(arms) - share**2) < 0.012
 
 

@@ -492,8 +492,8 @@ async def test_the_key_is_in_no_error_no_record_and_no_log(caplog):
             with pytest.raises(AccountProblem) as caught:
                 await client.complete(ask(), CHAIN, deadline=soon())
 
-    told = [str(caught.value), repr(caught.value), repr(caught.value.attempts), repr(seen), caplog.text]
-    assert not any(KEY in text for text in told)
+    reported = [str(caught.value), repr(caught.value), repr(caught.value.attempts), repr(seen), caplog.text]
+    assert not any(KEY in text for text in reported)
     assert not any(KEY in repr(attempt.as_dict()) for attempt in caught.value.attempts)
 
 

@@ -41,12 +41,12 @@ def without_faults(endpoint):
 
 
 def gateway_to(endpoint: LocalEndpoint, *, offered: bool = True) -> Gateway:
-    said = f'structured = "json_schema"\nlogprobs = {str(offered).lower()}\n'
-    named = "".join(f'[models."{name}"]\n{said}' for name in (OMNI, VISION))
+    text = f'structured = "json_schema"\nlogprobs = {str(offered).lower()}\n'
+    named = "".join(f'[models."{name}"]\n{text}' for name in (OMNI, VISION))
     return Gateway(endpoints=[Endpoint(endpoint.url)], keys=lambda fresh: "a key", catalogue=load(named))
 
 
-async def said(
+async def completed(
     endpoint: LocalEndpoint, medium: Media, model: str, *, streamed: bool, offered: bool = True
 ) -> Completion:
     gateway, request = gateway_to(endpoint, offered=offered), Request("", "What is said or seen here?", (medium,))
@@ -62,7 +62,7 @@ async def said(
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_how_sure_the_recogniser_is_of_its_words_comes_through(endpoint, streamed):
-    completion = await said(endpoint, SPEECH, OMNI, streamed=streamed)
+    completion = await completed(endpoint, SPEECH, OMNI, streamed=streamed)
     assert completion.mean_logprob is not None
     assert completion.mean_logprob < 0
     with_fields = Request("", "Transcribe", (SPEECH,), response_format=WITH_CONFIDENCE)
@@ -90,19 +90,19 @@ WITH_CONFIDENCE = {
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_what_is_measured_without_a_certainty_has_none(endpoint, streamed):
-    assert (await said(endpoint, PHOTO, VISION, streamed=streamed)).mean_logprob is None
+    assert (await completed(endpoint, PHOTO, VISION, streamed=streamed)).mean_logprob is None
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_nobody_is_told_who_did_not_ask(endpoint, streamed):
-    assert (await said(endpoint, SPEECH, OMNI, streamed=streamed, offered=False)).mean_logprob is None
+    assert (await completed(endpoint, SPEECH, OMNI, streamed=streamed, offered=False)).mean_logprob is None
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_the_mean_is_that_of_every_token_of_every_chunk(endpoint, streamed):
     text = "A cup of coffee stands on a table of dark wood, beside it a spoon."
     endpoint.set_faults([{"fault": "answer", "text": text, "certainty": 0.25}])
-    completion = await said(endpoint, PHOTO, VISION, streamed=streamed)
+    completion = await completed(endpoint, PHOTO, VISION, streamed=streamed)
     assert completion.text == text
     assert completion.mean_logprob == pytest.approx(math.log(0.25))
 
@@ -123,7 +123,7 @@ async def test_an_answer_whose_tokens_are_doubtful_is_trusted_less(endpoint):
 
 
 def tokens(*logprobs: Any) -> SimpleNamespace:
-    return SimpleNamespace(content=[SimpleNamespace(token="a", logprob=one) for one in logprobs])
+    return SimpleNamespace(content=[SimpleNamespace(token="a", logprob=logprob) for logprob in logprobs])
 
 
 def choice(logprobs: Any, **more: Any) -> list[SimpleNamespace]:
@@ -131,7 +131,7 @@ def choice(logprobs: Any, **more: Any) -> list[SimpleNamespace]:
 
 
 @pytest.mark.parametrize(
-    ("told", "mean"),
+    ("logprobs_given", "mean"),
     [
         (tokens(-0.1, -0.3), -0.2),
         (tokens(0.0), 0.0),
@@ -142,17 +142,23 @@ def choice(logprobs: Any, **more: Any) -> list[SimpleNamespace]:
         (SimpleNamespace(content="-0.1"), None),
     ],
 )
-async def test_what_servers_tell_of_tokens_is_averaged_and_nonsense_passed_over(told, mean):
+async def test_what_servers_tell_of_tokens_is_averaged_and_nonsense_passed_over(logprobs_given, mean):
     whole = SimpleNamespace(
-        choices=choice(told, message=SimpleNamespace(content="a b"), finish_reason="stop"), model="m", usage=None
+        choices=choice(logprobs_given, message=SimpleNamespace(content="a b"), finish_reason="stop"),
+        model="m",
+        usage=None,
     )
     assert answer_of(whole).mean_logprob == (None if mean is None else pytest.approx(mean))
     stream = Collector()
-    for part in (told, tokens(-2.0), None):
+    for part in (logprobs_given, tokens(-2.0), None):
         delta = SimpleNamespace(content="a ")
         stream.add(SimpleNamespace(choices=choice(part, delta=delta, finish_reason="stop"), model="m", usage=None))
     kept = (
-        [one.logprob for one in told.content if isinstance(one.logprob, float) and -9999 < one.logprob <= 0]
+        [
+            item.logprob
+            for item in logprobs_given.content
+            if isinstance(item.logprob, float) and -9999 < item.logprob <= 0
+        ]
         if (mean is not None)
         else []
     )

@@ -96,8 +96,8 @@ class Deployer:
             Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
             Capabilities=self.capabilities,
         )
-        found: dict[str, Any] = self.cloudformation.describe_change_set(ChangeSetName=made["Id"])
-        return found
+        result: dict[str, Any] = self.cloudformation.describe_change_set(ChangeSetName=made["Id"])
+        return result
 
     def deploy(self, name: str, template: dict[str, Any], kind: str = "CREATE", **parameters: str) -> dict[str, str]:
         change_set = self.change_set(name, template, kind, **parameters)
@@ -110,19 +110,19 @@ class Deployer:
         return {o["OutputKey"]: o["OutputValue"] for o in self.described(name).get("Outputs", [])}
 
     def described(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        return found
+        result: dict[str, Any] = self.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        return result
 
     def answers(self, url: str, count: int) -> list[str]:
         """What the function has answered, in no order."""
-        found: list[str] = []
+        result: list[str] = []
         deadline = time.monotonic() + 60
-        while len(found) < count and time.monotonic() < deadline:
+        while len(result) < count and time.monotonic() < deadline:
             received = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
             for message in received.get("Messages", []):
-                found.append(message["Body"])
+                result.append(message["Body"])
                 self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return sorted(found)
+        return sorted(result)
 
 
 @pytest.fixture(scope="module")
@@ -174,11 +174,11 @@ def test_a_change_set_tells_what_it_would_do_and_an_empty_one_fails(deployer: De
     template["Resources"]["Worker"]["Properties"]["Environment"]["Variables"] = {"GREETING": {"Ref": "Greeting"}}
     del template["Outputs"]["Answers"]
     change_set = deployer.change_set("changing", template, "UPDATE", Greeting="hi")
-    told = {c["ResourceChange"]["LogicalResourceId"]: c["ResourceChange"] for c in change_set["Changes"]}
-    assert {name: change["Action"] for name, change in told.items()} == {
+    reported = {c["ResourceChange"]["LogicalResourceId"]: c["ResourceChange"] for c in change_set["Changes"]}
+    assert {name: change["Action"] for name, change in reported.items()} == {
         "Extra": "Add", "Answers": "Remove", "Worker": "Modify",
     }  # fmt: skip
-    assert [detail["Target"]["Name"] for detail in told["Worker"]["Details"]] == ["Environment"]
+    assert [detail["Target"]["Name"] for detail in reported["Worker"]["Details"]] == ["Environment"]
 
     empty = deployer.change_set("changing", changed(Words={"LayerName": "changing"}), "UPDATE", Greeting="hi")
     assert (empty["Status"], empty["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
@@ -256,10 +256,10 @@ def test_drift_is_detected(deployer: Deployer) -> None:
 
     def detected() -> dict[str, Any]:
         started = deployer.cloudformation.detect_stack_drift(StackName="drifting")["StackDriftDetectionId"]
-        found: dict[str, Any] = deployer.cloudformation.describe_stack_drift_detection_status(
+        result: dict[str, Any] = deployer.cloudformation.describe_stack_drift_detection_status(
             StackDriftDetectionId=started
         )
-        return found
+        return result
 
     assert detected()["StackDriftStatus"] == "IN_SYNC"
     deployer.sqs.set_queue_attributes(QueueUrl=outputs["Work"], Attributes={"VisibilityTimeout": "77"})

@@ -266,8 +266,8 @@ def test_pictures_are_fetched_from_this_machine_only(client: openai.OpenAI) -> N
 def test_english_speech_is_transcribed(client: openai.OpenAI) -> None:
     sound = {"data": base64.b64encode(spoken()).decode(), "format": "mp3"}
     heard = text_of(ask(client, model=OMNI, messages=of_part(input_audio=sound))).split()
-    said = {"invention", "letters", "middle", "fifteenth", "century", "considered", "art", "printing"}
-    assert len(said & set(heard)) >= 6
+    text = {"invention", "letters", "middle", "fifteenth", "century", "considered", "art", "printing"}
+    assert len(text & set(heard)) >= 6
     as_url = {"url": data_uri(spoken(), "audio/mpeg")}
     assert text_of(ask(client, model=OMNI, messages=of_part(audio_url=as_url))).split() == heard
 
@@ -674,11 +674,11 @@ def test_a_client_that_keeps_its_connection_is_counted_once(endpoint: LocalEndpo
 
 
 def test_several_run_at_once_and_know_only_their_own_requests() -> None:
-    with LocalEndpoint(latency_scale=0.0) as one, LocalEndpoint(latency_scale=0.0) as other:
-        with client_of(one) as client:
+    with LocalEndpoint(latency_scale=0.0) as item, LocalEndpoint(latency_scale=0.0) as other:
+        with client_of(item) as client:
             ask(client)
-        assert (len(one.requests()), len(other.requests())) == (1, 0)
-        assert one.url != other.url
+        assert (len(item.requests()), len(other.requests())) == (1, 0)
+        assert item.url != other.url
 
 
 def test_stopping_ends_a_hanging_request_and_the_port(endpoint: LocalEndpoint) -> None:

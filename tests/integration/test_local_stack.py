@@ -40,8 +40,8 @@ class TestRecursiveLoops:
         small.send(do="again", name="round and round")
 
         def ended() -> list[Any]:
-            found = small.sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10)
-            return [m for m in found.get("Messages", []) if "round and round" in m["Body"]]
+            result = small.sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10)
+            return [m for m in result.get("Messages", []) if "round and round" in m["Body"]]
 
         (letter,) = eventually(ended)
         small.sqs.delete_message(QueueUrl=dead, ReceiptHandle=letter["ReceiptHandle"])

@@ -72,32 +72,32 @@ def make_tables(dynamodb: Any) -> None:
 
 
 def pages(dynamodb: Any, **query: Any) -> list[Any]:
-    found = []
+    result = []
     while True:
         page = dynamodb.query(**query)
-        found.append((page["Items"], page["Count"], page["ScannedCount"], page.get("LastEvaluatedKey")))
+        result.append((page["Items"], page["Count"], page["ScannedCount"], page.get("LastEvaluatedKey")))
         if "LastEvaluatedKey" not in page:
-            return found
+            return result
         query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def queries(dynamodb: Any) -> list[Any]:
-    found = []
+    result = []
     for table in ("ranged", "plain"):
         for options in ({}, {"Limit": 3}, {"ScanIndexForward": False}, {"ScanIndexForward": False, "Limit": 4}):
             base = {"TableName": table} | options
             for partition in ("p1", "p3", "none"):
                 values = {":p": {"S": partition}}
-                found.append(
+                result.append(
                     pages(dynamodb, **base, KeyConditionExpression="pk = :p", ExpressionAttributeValues=values)
                 )
                 if table == "ranged":
                     values |= {":a": {"N": "5"}, ":b": {"N": "20"}}
                     between = "pk = :p AND sk BETWEEN :a AND :b"
-                    found.append(
+                    result.append(
                         pages(dynamodb, **base, KeyConditionExpression=between, ExpressionAttributeValues=values)
                     )
-            found += [
+            result += [
                 pages(
                     dynamodb,
                     **base,
@@ -108,7 +108,7 @@ def queries(dynamodb: Any) -> list[Any]:
                 )
                 for group in ("g0", "g2", "none")
             ]
-    return found
+    return result
 
 
 def test_queries_find_the_same_items_in_the_same_pages(endpoint: AwsEndpoint, repairs: MotoRepairs) -> None:
@@ -117,7 +117,7 @@ def test_queries_find_the_same_items_in_the_same_pages(endpoint: AwsEndpoint, re
     before = queries(dynamodb)
     repairs.install()
     assert queries(dynamodb) == before
-    assert any(len(found) > 2 for found in before)
+    assert any(len(result) > 2 for result in before)
 
 
 UPDATES: list[dict[str, Any]] = [
@@ -140,7 +140,7 @@ def test_updates_change_and_refuse_the_same(endpoint: AwsEndpoint, repairs: Moto
     before = [update(dynamodb, **each) for each in UPDATES]
     repairs.install()
     assert [update(dynamodb, **each) for each in UPDATES] == before
-    assert {type(found) for found in before} == {dict, str}  # some were refused
+    assert {type(result) for result in before} == {dict, str}  # some were refused
 
 
 def update(
@@ -178,8 +178,8 @@ def update(
         )
     except ClientError as error:
         return str(error)
-    found: dict[str, Any] = answer["Attributes"]
-    return found
+    result: dict[str, Any] = answer["Attributes"]
+    return result
 
 
 def test_queues_behave_the_same(endpoint: AwsEndpoint, repairs: MotoRepairs) -> None:
@@ -204,8 +204,8 @@ def queue_story(sqs: Any, name: str) -> list[Any]:
     def depths() -> list[str]:
         names = ["", "NotVisible", "Delayed"]
         attributes = [f"ApproximateNumberOfMessages{suffix}" for suffix in names]
-        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=attributes)["Attributes"]
-        return [found[attribute] for attribute in attributes]
+        result = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=attributes)["Attributes"]
+        return [result[attribute] for attribute in attributes]
 
     story: list[Any] = []
     for number in range(3):
@@ -271,11 +271,14 @@ def test_versions_are_listed_whatever_characters_their_keys_have(
         s3.delete_object(Bucket="media", Key=key)
     pages = s3.get_paginator("list_object_versions").paginate(Bucket="media", PaginationConfig={"PageSize": size})
     listed = [
-        (found["Key"], kind) for page in pages for kind in ("Versions", "DeleteMarkers") for found in page.get(kind, [])
+        (result["Key"], kind)
+        for page in pages
+        for kind in ("Versions", "DeleteMarkers")
+        for result in page.get(kind, [])
     ]
     assert sorted(listed) == sorted((key, kind) for key in KEYS for kind in ("Versions", "DeleteMarkers"))
     (page,) = s3.get_paginator("list_object_versions").paginate(Bucket="media", Prefix="p+q ")
-    assert [found["Key"] for found in page["Versions"]] == ["p+q r"]
+    assert [result["Key"] for result in page["Versions"]] == ["p+q r"]
 
 
 def test_an_object_under_a_customers_own_key_is_read_with_that_key_alone(

@@ -186,7 +186,7 @@ class TestInterceptors:
             client.sendall(head.encode() + b"x" * 50)
         small.s3.put_object(Bucket=small.bucket, Key="whole", Body=b"")
         time.sleep(0.3)
-        assert [found["Key"] for found in small.s3.list_objects_v2(Bucket=small.bucket)["Contents"]] == ["whole"]
+        assert [result["Key"] for result in small.s3.list_objects_v2(Bucket=small.bucket)["Contents"]] == ["whole"]
 
 
 class TestClocks:
@@ -196,9 +196,9 @@ class TestClocks:
         for number in range(2):
             small.send(do="sleep", seconds=1.0, name=f"at-{number}")
         assert small.stack.wait_idle(30)
-        told = [call["context"] for call in small.traced() if call["event"].get("Records")]
-        assert any(abs(context["clock"] - before) > 60 for context in told)
-        assert all(0 < context["left_ms"] <= 3_000 for context in told)
+        reported = [call["context"] for call in small.traced() if call["event"].get("Records")]
+        assert any(abs(context["clock"] - before) > 60 for context in reported)
+        assert all(0 < context["left_ms"] <= 3_000 for context in reported)
         small.s3.put_object(Bucket=small.bucket, Key="signed", Body=b"")  # and nobody else's is
 
 

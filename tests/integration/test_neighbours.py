@@ -106,7 +106,7 @@ def announced(scope: str, key: str, phash: bytes | None = HASH, exact: tuple[str
     return Announcement(protocol.claim_id(scope, about), scope, about, exact or (f"b:{key}",), phash, evidence)
 
 
-def found(neighbours: Neighbours, me: Announcement, by: Any = "all") -> frozenset[str]:
+def matches(neighbours: Neighbours, me: Announcement, by: Any = "all") -> frozenset[str]:
     ids: frozenset[str] = neighbours.take(protocol.Scan(me, by, consistent=True))
     return ids
 
@@ -142,15 +142,15 @@ def test_a_lookup_finds_what_comparing_with_every_hash_would(client: Any, base: 
         neighbours.take(protocol.Publish(me, 1))
     for phash in (base, *hashes):
         expected = {me.id for me in stored if me.phash is not None and hamming(me.phash, phash) <= RADIUS}
-        assert found(neighbours, announced(scope, "looking", phash), "near") == expected
+        assert matches(neighbours, announced(scope, "looking", phash), "near") == expected
 
 
 def test_exact_keys_are_found_whatever_the_hash(neighbours: Neighbours, scope: str) -> None:
     a = announced(scope, "a", HASH, ("b:1", "x:1"))
     neighbours.take(protocol.Publish(a, 1))
-    assert found(neighbours, announced(scope, "b", None, ("b:2", "x:1")), "exact") == {a.id}
-    assert found(neighbours, announced(scope, "c", flipped(HASH, *range(100)), ("x:1",)), "exact") == {a.id}
-    assert found(neighbours, announced(scope, "d", flipped(HASH, *range(100)), ("x:2",))) == frozenset()
+    assert matches(neighbours, announced(scope, "b", None, ("b:2", "x:1")), "exact") == {a.id}
+    assert matches(neighbours, announced(scope, "c", flipped(HASH, *range(100)), ("x:1",)), "exact") == {a.id}
+    assert matches(neighbours, announced(scope, "d", flipped(HASH, *range(100)), ("x:2",))) == frozenset()
 
 
 # -- loose: crops are found by the hashes the picture would have if it were framed otherwise -----------------------
@@ -196,7 +196,7 @@ def test_probes_that_reach_another_picture_give_it_no_caption(client: Any, clock
 
 def test_nothing_is_shared_between_scopes(neighbours: Neighbours, scope: str) -> None:
     neighbours.take(protocol.Publish(announced(scope, "a", HASH, ("b:1",)), 1))
-    assert found(neighbours, announced(scope + " another", "b", HASH, ("b:1",))) == frozenset()
+    assert matches(neighbours, announced(scope + " another", "b", HASH, ("b:1",))) == frozenset()
 
 
 def test_expired_postings_are_passed_over_though_they_can_still_be_read(
@@ -205,9 +205,9 @@ def test_expired_postings_are_passed_over_though_they_can_still_be_read(
     a, b = announced(scope, "a"), announced(scope, "b")
     neighbours.take(protocol.Publish(a, 1))
     clock.at += 90 * 86_400 - 1
-    assert found(neighbours, b) == {a.id}
+    assert matches(neighbours, b) == {a.id}
     clock.at += 1
-    assert found(neighbours, b) == frozenset()
+    assert matches(neighbours, b) == frozenset()
 
 
 def test_an_expired_claim_is_passed_over_and_can_be_made_anew(neighbours: Neighbours, clock: Clock, scope: str) -> None:
@@ -226,7 +226,7 @@ def test_postings_outlive_the_work_on_their_claim_however_short_exemplars_are_ke
     a = announced(scope, "a")
     neighbours.take(protocol.Publish(a, 1))
     clock.at += 6 * 86_400
-    assert found(neighbours, announced(scope, "b")) == {a.id}
+    assert matches(neighbours, announced(scope, "b")) == {a.id}
 
 
 def two_items_a_page(call: Callable[..., Any], operation: str, arguments: dict[str, Any]) -> Any:
@@ -242,7 +242,7 @@ def test_a_crowded_band_is_read_to_its_end(client: Any, clock: Clock, scope: str
     for me in stored:
         neighbours.take(protocol.Publish(me, 1))
     tamper(client, two_items_a_page)
-    assert found(neighbours, announced(scope, "looking")) == {stored[-1].id}
+    assert matches(neighbours, announced(scope, "looking")) == {stored[-1].id}
     assert capped == []
 
 
@@ -258,10 +258,10 @@ def test_a_band_too_crowded_to_be_read_is_a_miss_that_is_counted(client: Any, cl
     for me in (*crowd[:-1], twin):
         neighbours.take(protocol.Publish(me, 1))
     me = announced(scope, "looking")
-    assert found(neighbours, me) == {twin.id}
+    assert matches(neighbours, me) == {twin.id}
     assert capped == []
     tamper(client, two_items_a_page)
-    assert found(neighbours, me) == frozenset()
+    assert matches(neighbours, me) == frozenset()
     assert len(capped) == 1
     assert f"#h{bands(HASH)[0]}" in capped[0]
 
@@ -311,7 +311,7 @@ def test_postings_that_were_not_processed_are_written_again(client: Any, clock: 
     for band in range(11):
         bits = [bit for bit in range(256) if bands(flipped(HASH, bit))[band] == bands(HASH)[band]]
         near = announced(scope, "near", flipped(HASH, *bits[:: len(bits) // 10][:10]))
-        assert found(other, near) == {a.id}
+        assert matches(other, near) == {a.id}
 
 
 def test_items_that_were_not_read_are_asked_for_again(client: Any, clock: Clock, scope: str) -> None:
@@ -373,7 +373,7 @@ def test_only_one_edition_is_withdrawn(neighbours: Neighbours, scope: str) -> No
     neighbours.take(protocol.Publish(a, 1))
     neighbours.take(protocol.Publish(a, 2))
     neighbours.take(protocol.Withdraw(a, 1))
-    assert found(neighbours, b) == {a.id}
+    assert matches(neighbours, b) == {a.id}
 
 
 def _plain(answer: Any) -> Any:
@@ -412,8 +412,8 @@ def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: li
     ids = tuple(me.id for me in parties)
     world, seen = World(), [neighbours.take(protocol.Create(parties[0], clock.at + 30))]
     world, _ = store.take(world, protocol.Create(parties[0], clock.at + 30), clock.at)
-    for name, one, other, number in commands:
-        me = parties[one]
+    for name, first, other, number in commands:
+        me = parties[first]
         old = seen[-1 - number % len(seen)]
         state = ("OPEN", "YIELD", "LEAD", "READY", "FOLLOW", "DEAD")[number]
         step: Any
@@ -469,7 +469,7 @@ def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
     }
     together = threading.Barrier(len(copies))
     outcomes: dict[str, Any] = {}
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def run(key: str) -> None:
         together.wait()
@@ -480,7 +480,9 @@ def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
         if isinstance(outcomes[key], Lead):
             lead = outcomes[key]
             assert neighbours.renew(lead.claim_id, lead.generation, 9e9)
-            told.update(each.key for each in neighbours.settle(lead.claim_id, lead.generation, "READY", {"by": key}))
+            reported.update(
+                each.key for each in neighbours.settle(lead.claim_id, lead.generation, "READY", {"by": key})
+            )
 
     with ThreadPoolExecutor(len(copies)) as pool:
         list(pool.map(run, copies))
@@ -491,7 +493,7 @@ def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
             case Hit(claim):
                 assert claim.outcome == {"by": leaders[0]}
             case Follow():
-                assert key in told
+                assert key in reported
             case _:
                 assert key == leaders[0]
 
@@ -506,9 +508,9 @@ def test_a_brighter_copy_on_white_ground_is_found_and_its_postings_go_with_it(
     neighbours.take(protocol.Publish(stored, 1))
     for phash in (HASH, shifted):
         looks = announced(scope, f"copy {phash.hex()}", phash=flipped(phash, 100, 150, 200))
-        assert found(neighbours, looks) == {stored.id}
+        assert matches(neighbours, looks) == {stored.id}
     both = replace(announced(scope, "another", phash=flipped(HASH, *range(60, 110))), brightened=shifted)
-    assert found(neighbours, both) == {stored.id}
+    assert matches(neighbours, both) == {stored.id}
     assert claim_of(neighbours, stored).hashes == (HASH, shifted)
     neighbours.take(protocol.Withdraw(stored, 1))
-    assert found(neighbours, both) == frozenset()
+    assert matches(neighbours, both) == frozenset()

@@ -53,13 +53,13 @@ def captioned(shop: Workshop, key: str, data: bytes) -> Record:
 
 
 def wish(shop: Workshop, key: str) -> Revisit:
-    """That a key is to be captioned anew, as `captions recaption --force` says it."""
+    """That a key is to be captioned again, as `captions recaption --force` says it."""
     shop.dedupe.clock.at += 60
     record = shop.dedupe.record(key)
     return Revisit(upload=record.upload, reason="recaption", mode="force", seen=record.updated_at)
 
 
-def told(shop: Workshop) -> list[tuple[str, dict[str, Any]]]:
+def events_of(shop: Workshop) -> list[tuple[str, dict[str, Any]]]:
     """What the event bus carried since last asked: detail types and details."""
     return [(event["detail-type"], event["detail"]) for event in shop.dedupe.aws.receive(shop.dedupe.aws.heard_queue)]
 
@@ -94,9 +94,9 @@ def test_where_the_budget_ends_at_the_step_up_the_first_answer_is_kept(doubtful:
     assert record.result.text == "Something stands on a street."
     assert record.provenance is not None
     assert not record.provenance.escalated
-    assert [(one["role"], one["outcome"]) for one in record.provenance.attempts] == [("first", "ok")]
+    assert [(attempt["role"], attempt["outcome"]) for attempt in record.provenance.attempts] == [("first", "ok")]
     assert models_asked(doubtful) == [EASY]  # and not the tier above, which there was no money for
-    assert [what for what, _ in told(doubtful)] == ["Caption.Completed"]
+    assert [what for what, _ in events_of(doubtful)] == ["Caption.Completed"]
     assert doubtful.jobs() == []
 
 
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_between_the_calls_of_a_step_up_leaves_the_upload_to_
     assert record.result.text == "A house of stone in the sun."
 
 
-# -- captioned anew --------------------------------------------------------------------------------------------------
+# -- captioned again --------------------------------------------------------------------------------------------------
 
 
 def test_a_refused_recaption_keeps_the_caption_and_record_event_and_log_say_the_same(
@@ -138,7 +138,7 @@ def test_a_refused_recaption_keeps_the_caption_and_record_event_and_log_say_the_
     before = captioned(shop, "a.jpg", photo)
     assert shop.dedupe.upload("copy.jpg", photo) == "hit"
     copy = shop.dedupe.record("copy.jpg")
-    first_told = {detail["key"]: detail for _, detail in told(shop)}
+    first_told = {detail["key"]: detail for _, detail in events_of(shop)}
     logged: list[dict[str, Any]] = []
     monkeypatch.setattr(
         telemetry.logger(), "warning", lambda event, **fields: logged.append({"event": event, **fields})
@@ -152,7 +152,7 @@ def test_a_refused_recaption_keeps_the_caption_and_record_event_and_log_say_the_
     record = shop.dedupe.record("a.jpg")
     assert (record.state, record.result, record.recaption) == ("captioned", before.result, None)
     assert record.reason is not None
-    ((what, detail),) = told(shop)
+    ((what, detail),) = events_of(shop)
     assert (what, detail["key"], detail["state"]) == ("Caption.Completed", "a.jpg", record.state)
     assert detail["reason"] == record.reason.model_dump()
     assert detail["text"] == before.result.text if before.result else None
@@ -220,7 +220,7 @@ def test_a_wish_whose_message_is_lost_with_its_dedupe_is_found_by_the_sweep(shop
 
 def test_an_edit_and_an_acceptance_are_told_on_the_event_bus(shop: Workshop, photo: bytes) -> None:
     record = captioned(shop, "a.jpg", photo)
-    told(shop)
+    events_of(shop)
     reviews = Reviews(shop.dedupe.aws.dynamodb, "captions", "control")
     notifier = Notifier(shop.dedupe.aws.events, "captions")
     accepted = reviews.accept(record, now=shop.dedupe.clock() + 1)
@@ -228,14 +228,14 @@ def test_an_edit_and_an_acceptance_are_told_on_the_event_bus(shop: Workshop, pho
     notifier.reviewed(accepted)
     edited = reviews.edit(accepted, "Casa Milà", now=shop.dedupe.clock() + 2)
     notifier.reviewed(edited)
-    (first, one), (_, again), (second, other) = told(shop)
+    (first, item), (_, again), (second, other) = events_of(shop)
     assert (first, second) == ("Caption.Accepted", "Caption.Edited")
     assert record.result is not None
-    assert (one["source"], one["text"]) == ("model", record.result.text)
+    assert (item["source"], item["text"]) == ("model", record.result.text)
     assert (other["source"], other["text"], other["key"], other["state"]) == (
         "human", "Casa Milà", "a.jpg", "captioned",
     )  # fmt: skip
-    assert one["id"] == again["id"] != other["id"]
+    assert item["id"] == again["id"] != other["id"]
 
 
 # -- a result that no record holds -----------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_an_outcome_of_the_first_version_is_a_hit_and_an_unknown_field_of_a_late
     record = captioned(shop, "a.jpg", photo)
     assert record.claim is not None
     table, client = "fingerprints", shop.dedupe.aws.dynamodb
-    (item,) = [one for one in client.scan(TableName=table)["Items"] if "outcome" in one]
+    (item,) = [Item for Item in client.scan(TableName=table)["Items"] if "outcome" in Item]
     for outcome in (
         {"asset": record.asset, "result": {"text": "An old caption.", "language": "en", "task": "caption"}},
         {**later(record), "of_a_later_version": True},
@@ -368,7 +368,9 @@ def test_a_caption_made_anew_hundreds_of_times_still_has_room_in_its_record(shop
     record = shop.dedupe.record("a.jpg")
     assert record.provenance is not None
     assert sum(map(calls, record.provenance.attempts)) == 1_201
-    assert sum(Decimal(one["cost"]) for one in record.provenance.attempts if "cost" in one) == Decimal("1.44")
+    assert sum(Decimal(attempt["cost"]) for attempt in record.provenance.attempts if "cost" in attempt) == Decimal(
+        "1.44"
+    )
 
 
 def test_a_record_has_room_for_everything_at_its_largest(shop: Workshop, photo: bytes) -> None:

@@ -22,9 +22,9 @@ REASON = Reason(code="gave_up", message="no model answered")
 def counted(dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was counted so far; from now on the records are watched."""
     dedupe.records._watch = Objective(SECONDS, dedupe.clock)
-    found: list[str] = []
-    monkeypatch.setattr(telemetry, "count", lambda name, value=1: found.append(name) if "Terminal" in name else None)
-    return found
+    result: list[str] = []
+    monkeypatch.setattr(telemetry, "count", lambda name, value=1: result.append(name) if "Terminal" in name else None)
+    return result
 
 
 def sweep(dedupe: Dedupe) -> None:

@@ -1,4 +1,4 @@
-"""What an upload is asked, how its answer is judged, what people make of it, and how it is captioned anew."""
+"""What an upload is asked, how its answer is judged, what people make of it, and how it is captioned again."""
 
 import io
 import json
@@ -54,11 +54,11 @@ def test_what_an_object_asks_for_is_asked_and_nothing_else_shares_it(shop: Works
 
 
 def test_what_cannot_be_done_is_rejected_with_its_reason(shop: Workshop, photo: bytes) -> None:
-    for key, said in {
+    for key, text in {
         "a.jpg": {"metadata": {"caption-task": "transcribe"}},
         "b.jpg": {"tags": {"caption:language": "klingon language"}},
     }.items():
-        assert shop.dedupe.upload(key, photo, **said) == "rejected"
+        assert shop.dedupe.upload(key, photo, **text) == "rejected"
         record = shop.dedupe.record(key)
         assert record.reason is not None
         assert "caption" in record.reason.message
@@ -126,7 +126,7 @@ def test_a_second_delivery_of_an_escalated_job_pays_nothing(shop: Workshop, phot
     assert len(shop.endpoint.requests()) == 2
 
 
-# -- captioned anew --------------------------------------------------------------------------------------------------
+# -- captioned again --------------------------------------------------------------------------------------------------
 
 
 def test_forced_a_caption_is_asked_for_anew_and_the_next_copy_gets_it(shop: Workshop, photo: bytes) -> None:
@@ -177,7 +177,7 @@ def test_a_recaption_that_fails_keeps_the_caption_and_what_it_cost(shop: Worksho
     assert before.provenance is not None
     assert record.provenance.model == before.provenance.model
     assert len(record.provenance.attempts) > len(before.provenance.attempts)
-    # What is told of the failed try is no answer to whoever waits for one.
+    # What is reported about the failed try is no answer to whoever waits for one.
     shop.endpoint.clear()
     assert shop.dedupe.upload("b.jpg", photo) == "queued"
 
@@ -243,8 +243,8 @@ def test_verdicts_are_counted_once_by_score_and_a_change_of_mind_moves_them(shop
 
     def counts() -> tuple[int, int]:
         assert record.provenance is not None
-        found = read_verdicts(shop.dedupe.aws.dynamodb, "control", str(record.provenance.model), "caption")
-        return found.accepted[index], found.edited[index]
+        result = read_verdicts(shop.dedupe.aws.dynamodb, "control", str(record.provenance.model), "caption")
+        return result.accepted[index], result.edited[index]
 
     accepted = judge.accept(record, now=now)
     assert judge.accept(accepted, now=now + 1) == accepted
@@ -354,7 +354,7 @@ def test_what_was_paid_stays_with_an_upload_that_follows_in_the_end(shop: Worksh
     # Its lease runs out while the queue is long; a twin leads, and it waits.
     shop.dedupe.clock.at += 3 * shop.worker.settings.queue_lease_seconds
     assert shop.dedupe.upload("twin.jpg", photo) == "queued"
-    (twin,) = [one for one in shop.jobs() if one.upload.key == "twin.jpg"]
+    (twin,) = [job for job in shop.jobs() if job.upload.key == "twin.jpg"]
     assert shop.run(again) == "lost"
     (revisit,) = shop.dedupe.aws.receive(shop.dedupe.aws.uploads_queue)
     assert shop.dedupe.deliver(revisit) == "waiting"

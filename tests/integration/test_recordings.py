@@ -60,14 +60,14 @@ def hearing(shop: Workshop, *models: str, override: str = SHORT) -> Workshop:
     return shop
 
 
-def job(shop: Workshop, name: str, data: bytes, **said: Any) -> Job:
-    assert shop.dedupe.upload(name, data, **said) == "queued"
-    (found,) = shop.jobs()
-    return found
+def job(shop: Workshop, name: str, data: bytes, **metadata: Any) -> Job:
+    assert shop.dedupe.upload(name, data, **metadata) == "queued"
+    (result,) = shop.jobs()
+    return result
 
 
-def transcribed(shop: Workshop, name: str, data: bytes, **said: Any) -> Record:
-    assert shop.run(job(shop, name, data, **said)) == "captioned"
+def transcribed(shop: Workshop, name: str, data: bytes, **metadata: Any) -> Record:
+    assert shop.run(job(shop, name, data, **metadata)) == "captioned"
     return shop.dedupe.record(name)
 
 
@@ -87,10 +87,10 @@ def test_a_long_recording_is_one_transcript_with_times_from_its_start(shop: Work
     assert starts == sorted(starts)
     assert starts == pytest.approx([0.0, 5.9, 11.8], abs=0.7)
     for part in data["parts"]:
-        inside = [one for one in data["segments"] if part["start_s"] <= one["start_s"] < part["end_s"]]
+        inside = [segment for segment in data["segments"] if part["start_s"] <= segment["start_s"] < part["end_s"]]
         assert inside
-        assert all(one["end_s"] <= part["end_s"] for one in inside)
-    assert record.result.text.replace("\n", " ") == " ".join(one["text"] for one in data["segments"])
+        assert all(item["end_s"] <= part["end_s"] for item in inside)
+    assert record.result.text.replace("\n", " ") == " ".join(segment["text"] for segment in data["segments"])
     assert record.result.text.count("\n") == len(data["parts"]) - 1
     assert record.result.language == "en"
 
@@ -101,9 +101,9 @@ def test_every_part_is_in_the_provenance_and_its_cost_in_the_sum(shop: Workshop)
     assert provenance is not None
     assert result is not None
     assert [attempt["outcome"] for attempt in provenance.attempts] == ["ok"] * len(result.data["parts"])
-    told = [Decimal(request["cost"]) for request in shop.paid()]
+    reported = [Decimal(request["cost"]) for request in shop.paid()]
     assert provenance.cost is not None
-    assert Decimal(provenance.cost) == sum(told)
+    assert Decimal(provenance.cost) == sum(reported)
     assert provenance.model == WHISPER
     assert kept(shop) == []
 
@@ -111,7 +111,7 @@ def test_every_part_is_in_the_provenance_and_its_cost_in_the_sum(shop: Workshop)
 def test_subtitles_show_words_when_they_are_said(shop: Workshop) -> None:
     record = transcribed(hearing(shop, WHISPER), "talk.wav", TALK)
     assert record.result is not None
-    first, second, third = webvtt(Cue(**one) for one in record.result.data["segments"]).split("\n\n")[1:]
+    first, second, third = webvtt(Cue(**segment) for segment in record.result.data["segments"]).split("\n\n")[1:]
     assert [cue[:9] for cue in (first, second, third)] == ["00:00:00.", "00:00:05.", "00:00:11."]
     assert all(cue.strip().endswith("modern") for cue in (first, second, third))
 

@@ -36,22 +36,22 @@ class Chatterbox:
 
 @pytest.fixture
 def chatterbox() -> Iterator[Chatterbox]:
-    found = Chatterbox()
+    result = Chatterbox()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            found.bodies.append(json.loads(body))
-            said = f"cannot use {self.headers['Authorization']} for {body[-1500:]}"
-            answer = json.dumps({"error": {"message": said, "code": "bad"}}).encode()
-            self.send_response(found.status)
+            result.bodies.append(json.loads(body))
+            text = f"cannot use {self.headers['Authorization']} for {body[-1500:]}"
+            answer = json.dumps({"error": {"message": text, "code": "bad"}}).encode()
+            self.send_response(result.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
 
         def do_GET(self) -> None:
-            found.visits.append(self.path)
+            result.visits.append(self.path)
             self.send_response(404)
             self.end_headers()
 
@@ -61,8 +61,8 @@ def chatterbox() -> Iterator[Chatterbox]:
             pass
 
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        found.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        yield found
+        result.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield result
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def test_neither_key_nor_signature_is_logged_or_stored(
 
     assert SIGNATURE in json.dumps(chatterbox.bodies), "no link was sent: the test shows nothing"
     record = shop.dedupe.record("a.wav").model_dump_json()
-    said = logged.getvalue() + "".join(capfd.readouterr())
-    assert "attempt_failed" in said
+    words = logged.getvalue() + "".join(capfd.readouterr())
+    assert "attempt_failed" in words
     # Of a refused key only the status is told.
-    assert status == 401 or "cannot use" in said, "the endpoint's words are not logged at all: the test shows nothing"
-    for text in (said, record):
+    assert status == 401 or "cannot use" in words, "the endpoint's words are not logged at all: the test shows nothing"
+    for text in (words, record):
         assert KEY not in text
         assert SIGNATURE not in text
         assert "X-Amz-Credential" not in text

@@ -65,30 +65,30 @@ def test_two_exemplars_that_match_each_other_are_counted_and_kept_when_a_third_u
     assert dedupe.upload("c.jpg", smaller(photo, 75)) == "hit"
 
     assert counted.count("TwinExemplars") == 1
-    (found,) = splits(dedupe).twins()
-    assert sorted(found.assets) == ["media/a.jpg", "media/b.jpg"]
+    (result,) = splits(dedupe).twins()
+    assert sorted(result.assets) == ["media/a.jpg", "media/b.jpg"]
     assert dedupe.deliver(dedupe.aws.delete("a.jpg")) == "deleted"
     assert splits(dedupe).twins() == [], "one of the two is no exemplar any more"
 
 
 def test_exemplars_that_only_a_third_upload_matches_are_none(dedupe: Dedupe, photo: bytes, counted: list[str]) -> None:
-    found = fingerprint_image(media.inspect(photo))
-    assert found.phash is not None
-    between = int.from_bytes(found.phash, "big")
+    result = fingerprint_image(media.inspect(photo))
+    assert result.phash is not None
+    between = int.from_bytes(result.phash, "big")
     ends = [(between ^ flipped).to_bytes(32, "big") for flipped in (0b111111, 0b111111 << 20)]
     assert hamming(*ends) > RADIUS
 
-    dedupe.neighbours.evidence = lambda claim: found.evidence
+    dedupe.neighbours.evidence = lambda claim: result.evidence
     for number, phash in enumerate(ends):
         upload = ObjectVersion(
             bucket="media", key=f"{number}.jpg", version_id="1", sequencer=pad_sequencer(f"0{number}"), size=1
         )
-        one = replace(found, exact=(f"b:{number}",), phash=phash)
-        lead = dedupe.neighbours.find_or_claim("scope", upload, one)
+        item = replace(result, exact=(f"b:{number}",), phash=phash)
+        lead = dedupe.neighbours.find_or_claim("scope", upload, item)
         assert isinstance(lead, Lead)
         dedupe.neighbours.settle(lead.claim_id, lead.generation, "READY", {"by": number})
     third = ObjectVersion(bucket="media", key="3.jpg", version_id="1", sequencer=pad_sequencer("03"), size=1)
-    hit = dedupe.neighbours.find_or_claim("scope", third, replace(found, exact=("b:3",)))
+    hit = dedupe.neighbours.find_or_claim("scope", third, replace(result, exact=("b:3",)))
 
     assert isinstance(hit, Hit)
     assert len(hit.also) == 1
@@ -111,8 +111,8 @@ def test_two_prompt_versions_of_one_ask_are_counted_by_whoever_comes_second(
     splits(dedupe).uses(ASK)
 
     assert counted == ["PromptVersionsDiffer"]
-    (found,) = splits(dedupe).versions()
-    assert (found.ask, set(found.versions)) == ("caption", {good, ASK.version})
+    (result,) = splits(dedupe).versions()
+    assert (result.ask, set(result.versions)) == ("caption", {good, ASK.version})
 
 
 def test_a_version_that_followed_another_is_alone_once_that_is_out_of_use(
@@ -138,12 +138,12 @@ def test_a_sandbox_notes_what_it_uses_every_few_minutes_and_no_upload_depends_on
             boto3.client("dynamodb", region_name=REGION, endpoint_url="http://127.0.0.1:9").update_item(**arguments)
 
     table, clock = Table(), Clock()
-    one = Splits(table, "fingerprints", clock)
-    one.uses(ASK)
-    one.uses(ASK)
+    item = Splits(table, "fingerprints", clock)
+    item.uses(ASK)
+    item.uses(ASK)
     assert table.asked == 1
     clock.at += NOTED_EVERY_SECONDS
-    one.uses(ASK)
+    item.uses(ASK)
     assert table.asked == 2
 
 

@@ -163,10 +163,10 @@ async def test_a_transcript_has_what_is_said_with_times(endpoint):
 
 async def test_a_question_is_answered_from_the_recording_or_said_to_be_open(endpoint):
     asked = Ask(task="audio_qa", question='What is comparatively "modern"?')
-    found = await answered(endpoint, asked, speech())
-    assert found.output is not None
-    assert found.output.data["answerable"] is True
-    assert "comparatively" in found.output.text.lower()
+    result = await answered(endpoint, asked, speech())
+    assert result.output is not None
+    assert result.output.data["answerable"] is True
+    assert "comparatively" in result.output.text.lower()
 
     missing = await answered(endpoint, Ask(task="audio_qa", question="Which train leaves at noon?"), speech())
     assert missing.output is not None
@@ -220,8 +220,8 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("spoilt", "told"), HOSTILE)
-async def test_a_spoilt_answer_is_told_and_the_one_repair_round_brings_a_sound_one(endpoint, spoilt, told):
+@pytest.mark.parametrize(("spoilt", "problems"), HOSTILE)
+async def test_a_spoilt_answer_is_told_and_the_one_repair_round_brings_a_sound_one(endpoint, spoilt, problems):
     ask, medium = Ask(task="caption"), picture("photos/chelsea.jpg")
     if spoilt:
         endpoint.set_faults([{"fault": "answer", "text": spoilt, "times": 1}])
@@ -230,7 +230,7 @@ async def test_a_spoilt_answer_is_told_and_the_one_repair_round_brings_a_sound_o
         first = spoilt  # the gateway itself takes an empty answer for a failed attempt
 
     reading = read(ask, first)
-    assert told <= codes(reading)
+    assert problems <= codes(reading)
 
     second = read(ask, await completed(endpoint, repair(ask, first, reading.problems), medium))
     assert second.output is not None
@@ -279,7 +279,7 @@ async def test_alt_texts_in_bulk_are_made_of_what_is_said(endpoint):
     finally:
         await gateway.aclose()
 
-    assert [one.text for one in done.items[:-1]] == [item.title for item in items]
+    assert [item.text for item in done.items[:-1]] == [item.title for item in items]
     assert done.items[-1].why == "no_metadata"
     assert done.calls == 3
     assert done.cost.exact is not None

@@ -75,7 +75,7 @@ class Api:
         """A captioned upload; `about` are fields of its result, its provenance, or of the end itself."""
         record = self.received(key)
         result = {name: about.pop(name) for name in list(about) if name in Result.model_fields}
-        told = {name: about.pop(name) for name in list(about) if name in Provenance.model_fields}
+        reported = {name: about.pop(name) for name in list(about) if name in Provenance.model_fields}
         self.now[0] += 1
         ended = self.records.finish(
             record.upload,
@@ -83,7 +83,7 @@ class Api:
             now=self.now[0],
             **{"source": "model", "kind": "image", "media_type": "image/jpeg", **about},
             result=Result(**{"text": text, "language": "en", "task": "caption", "confidence": 0.5, **result}),
-            provenance=Provenance(**{"model": "GLM-4.6V", "category": "photo", "score": 0.5, **told}),
+            provenance=Provenance(**{"model": "GLM-4.6V", "category": "photo", "score": 0.5, **reported}),
         )
         assert ended is not None
         return ended
@@ -113,7 +113,7 @@ def api_on(aws: Aws, tokens: Mapping[str, Caller] = TOKENS, **settings: Any) -> 
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
         )
-    told = ApiSettings.model_validate(
+    reported = ApiSettings.model_validate(
         {
             "captions_table": "captions", "fingerprints_table": "fingerprints", "control_table": "control",
             "api_table": "api", "uploads_queue_url": aws.uploads_queue, "image_queue_url": aws.image_queue,
@@ -129,7 +129,7 @@ def api_on(aws: Aws, tokens: Mapping[str, Caller] = TOKENS, **settings: Any) -> 
         now[0] += 0.001  # no two writes at one moment
         return now[0]
 
-    services = Services(told, clients=clients.__getitem__, now=tick)
+    services = Services(reported, clients=clients.__getitem__, now=tick)
     app = create(services, tokens=tokens, hosts=frozenset({HOST}))
     with TestClient(app, base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
         yield Api(aws, services, client, now)

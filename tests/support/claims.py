@@ -135,8 +135,8 @@ class Store:
             case protocol.Scan():
                 return frozenset().union(*answers.values())
             case protocol.Read(ids):
-                found = [answers[GetClaim(id_)] for id_ in ids]
-                return tuple(claim for claim in found if claim is not None)
+                result = [answers[GetClaim(id_)] for id_ in ids]
+                return tuple(claim for claim in result if claim is not None)
             case protocol.Evidence():
                 return {part.id: data for part, data in answers.items() if data is not None}
             case _:
@@ -191,9 +191,9 @@ class Store:
                 )
                 return world._replace(postings=left), None
             case Query(key, id_, phash):
-                found = (each for each in world.postings if each.key == key and each.expires_at > int(now))
+                result = (each for each in world.postings if each.key == key and each.expires_at > int(now))
                 near = (
-                    each.id for each in found if each.phash is None or phash is None or self.within(each.phash, phash)
+                    each.id for each in result if each.phash is None or phash is None or self.within(each.phash, phash)
                 )
                 return world, frozenset(near) - {id_}
             case GetClaim(id_):
@@ -211,8 +211,8 @@ class Store:
                 key = (claim_id, f"{follower.asset}#{follower.sequencer}")
                 return world._replace(followers=frozenset(e for e in world.followers if e[:2] != key)), None
             case protocol.Followers(claim_id):
-                found = sorted(e for e in world.followers if e[0] == claim_id and e[3] > int(now))
-                return world, tuple(each[2] for each in found)
+                result = sorted(e for e in world.followers if e[0] == claim_id and e[3] > int(now))
+                return world, tuple(each[2] for each in result)
         raise TypeError(f"unknown part {part!r}")
 
     def take(self, world: World, step: Any, now: float) -> tuple[World, Any]:

@@ -3,7 +3,7 @@
 Around the protocol stands the least of the pipeline that gives its answers a meaning: records that end once, a lease
 before anything is paid, jobs and revisits that are delivered again after a crash, a sweep in the end. Exploration is
 stateless model checking with hashed states: generators cannot be copied, so a process is kept as the answers it was
-given, from which it is run anew when needed, and two are taken for one where their frames are equal, and the step that
+given, from which it is run again when needed, and two are taken for one where their frames are equal, and the step that
 they ask for: where each generator of the chain stands and what its variables hold (a loop's position shows in its
 variable). A state is the store, the clock and where each process stands.
 """
@@ -52,7 +52,7 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class Enter:
-    """From here on, a crash starts `again` anew. Not a step."""
+    """From here on, a crash starts `again` from its beginning. Not a step."""
 
     again: tuple[Hashable, ...]
 
@@ -194,14 +194,14 @@ class Explorer:
             return me.exact, ()
         mine = self._number[me.id]
         bands = sorted("-".join(map(str, sorted(pair))) for pair in self.scenario.near if mine in pair)
-        if any(mine == found for _, found in self.scenario.finds):
+        if any(mine == result for _, result in self.scenario.finds):
             bands.append(f"{mine}")
         return (), tuple(bands)
 
     def _reframed(self, me: Announcement) -> tuple[str, ...]:
         """The band of each picture that this one finds by its probes."""
         mine = self._number[me.id]
-        return tuple(f"{found}" for finding, found in sorted(self.scenario.finds) if finding == mine)
+        return tuple(f"{result}" for finding, result in sorted(self.scenario.finds) if finding == mine)
 
     # -- the pipeline around the protocol --------------------------------------------------------------------------
 

@@ -38,11 +38,11 @@ class Witness:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, call: AwsCall, forward: Forward) -> Any:
-        found = CREDENTIAL.search(str(call.environ.get("HTTP_AUTHORIZATION", "")))
+        result = CREDENTIAL.search(str(call.environ.get("HTTP_AUTHORIZATION", "")))
         # STS is asked by SAM CLI, which hands its credentials on.
-        if found and found[1] in self.functions and call.service != "sts":
+        if result and result[1] in self.functions and call.service != "sts":
             with self._guard:
-                self.asked |= {Asked(found[1], action, self._logical(name)) for action, name in actions(call)}
+                self.asked |= {Asked(result[1], action, self._logical(name)) for action, name in actions(call)}
         return forward(call)
 
     def _logical(self, physical: str) -> str:
@@ -83,13 +83,13 @@ def actions(call: AwsCall) -> Iterator[tuple[str, str]]:
 def allowed(resources: Mapping[str, Any], function: str) -> set[tuple[str, str]]:
     """The actions of a function's role, each with the logical id of a resource, indexes with `/index/NAME`."""
     role = resources[function]["Properties"]["Role"]["Fn::GetAtt"][0]
-    found = set()
+    result = set()
     for statement in statements_of(resources, role):
         names, on = statement["Action"], statement["Resource"]
         for node in on if isinstance(on, list) else [on]:
             for action in names if isinstance(names, list) else [names]:
-                found.add((action, _named(node)))
-    return found
+                result.add((action, _named(node)))
+    return result
 
 
 def _named(node: Any) -> str:

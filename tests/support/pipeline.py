@@ -150,9 +150,9 @@ class Dedupe:
         message = Revisit.model_validate(event) if event.get("type") == "revisit" else from_event(event)
         return self.intake.handle(message)
 
-    def upload(self, key: str, data: bytes, **said: Mapping[str, str]) -> str:
+    def upload(self, key: str, data: bytes, **options: Mapping[str, str]) -> str:
         """Upload, with `metadata` and `tags` where there are any, and deliver the event."""
-        return self.deliver(self.aws.put(key, data, **said))
+        return self.deliver(self.aws.put(key, data, **options))
 
     def record(self, key: str) -> Record:
         record = self.records.get(f"{BUCKET}/{key}")

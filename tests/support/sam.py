@@ -117,9 +117,9 @@ def begin_deploy(
 
 def finish_deploy(deploying: subprocess.Popen[str]) -> str:
     """Wait for a deployment, and return what it said; fails the test when it failed."""
-    said, _ = deploying.communicate(timeout=DEPLOYMENT_SECONDS)
-    assert deploying.returncode == 0, said[-6000:]
-    return said
+    text, _ = deploying.communicate(timeout=DEPLOYMENT_SECONDS)
+    assert deploying.returncode == 0, text[-6000:]
+    return text
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ class SamLocal:
             timeout=INVOCATION_SECONDS,
             check=False,
         )  # fmt: skip
-        said = done.stderr[-6000:]
-        assert done.returncode == 0, said
-        assert done.stdout.strip(), said
+        text = done.stderr[-6000:]
+        assert done.returncode == 0, text
+        assert done.stdout.strip(), text
         answer = json.loads(done.stdout.strip().splitlines()[-1])
-        assert not (isinstance(answer, dict) and "errorMessage" in answer), f"{answer}\n{said}"
+        assert not (isinstance(answer, dict) and "errorMessage" in answer), f"{answer}\n{text}"
         return answer
 
     @contextlib.contextmanager

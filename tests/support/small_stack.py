@@ -150,10 +150,10 @@ def handler(event, context):
 """
 
 
-def eventually(found: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+def eventually(look: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     """Wait until `found` gives something true; returns it."""
     deadline = time.monotonic() + timeout_s
-    while not (value := found()) and time.monotonic() < deadline:
+    while not (value := look()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert value, "it did not happen in time"
     return value
@@ -193,15 +193,15 @@ class Small:
 
     def events(self, count: int) -> list[dict[str, Any]]:
         """The next `count` events that the bucket's rule delivered, and no more than that."""
-        url, found = self.stack.outputs["EventsQueueUrl"], []
-        while len(found) < count:
+        url, result = self.stack.outputs["EventsQueueUrl"], []
+        while len(result) < count:
             messages = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=10)
-            assert messages.get("Messages"), f"{len(found)} of {count} events came"
+            assert messages.get("Messages"), f"{len(result)} of {count} events came"
             for message in messages["Messages"]:
                 self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                found.append(json.loads(message["Body"]))
-        assert len(found) == count
-        return found
+                result.append(json.loads(message["Body"]))
+        assert len(result) == count
+        return result
 
 
 def make_template(directory: Path) -> Path:

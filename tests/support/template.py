@@ -68,8 +68,8 @@ class Template:
                 return str(name)
             case {"Fn::GetAtt": str(path)}:
                 return path.split(".")[0]
-            case {"Fn::Sub": str(text)} if found := re.search(r"\$\{([A-Za-z0-9]+)", text):
-                return found[1]
+            case {"Fn::Sub": str(text)} if result := re.search(r"\$\{([A-Za-z0-9]+)", text):
+                return result[1]
             case {"Fn::If": [_, taken, other]}:
                 return self.target(taken) or self.target(other)
         return ""
@@ -113,7 +113,7 @@ def _filled(node: Any, given: dict[str, Any]) -> Any:
         case {"Ref": str(name)} if name in given and len(node) == 1:
             return given[name]
         case {"Fn::Sub": str(text)}:
-            return {"Fn::Sub": re.sub(r"\$\{(\w+)\}", lambda found: _in_text(found, given), text)}
+            return {"Fn::Sub": re.sub(r"\$\{(\w+)\}", lambda result: _in_text(result, given), text)}
         case dict():
             return {key: _filled(value, given) for key, value in node.items()}
         case list():
@@ -176,8 +176,8 @@ def mutated(mutation: Mutation) -> Template:
 
 def properties(raw: dict[str, Any], name: str) -> dict[str, Any]:
     """A resource's properties."""
-    found: dict[str, Any] = raw["Resources"][name]["Properties"]
-    return found
+    result: dict[str, Any] = raw["Resources"][name]["Properties"]
+    return result
 
 
 def listed(node: Any) -> list[Any]:
@@ -192,8 +192,8 @@ def statements(template: Template, role: str) -> list[dict[str, Any]]:
 
 def statement(raw: dict[str, Any], role: str, sid: str) -> Any:
     """One statement of a role's policies."""
-    (found,) = [entry for entry in statements_of(raw["Resources"], role) if entry["Sid"] == sid]
-    return found
+    (result,) = [entry for entry in statements_of(raw["Resources"], role) if entry["Sid"] == sid]
+    return result
 
 
 def statements_of(resources: Mapping[str, Any], role: str) -> list[dict[str, Any]]:

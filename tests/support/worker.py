@@ -47,9 +47,9 @@ class Workshop:
 
         return asyncio.run(batch())
 
-    def captioned(self, key: str, data: bytes, **said: dict[str, str]) -> Record:
+    def captioned(self, key: str, data: bytes, **options: dict[str, str]) -> Record:
         """Upload something new, caption it, and return its record."""
-        self.dedupe.upload(key, data, **said)
+        self.dedupe.upload(key, data, **options)
         (job,) = self.jobs()
         assert self.run(job) == "captioned"
         return self.dedupe.record(key)

@@ -54,10 +54,10 @@ def every_alarm_is_told_to_the_topic_and_the_topic_to_a_subscriber(template: Tem
         for name in re.findall(r"\$\{(\w+)\}", composite["AlarmRule"]["Fn::Sub"])
     }
     for name, alarm in alarms(template):
-        told = [template.target(action) for action in alarm.get("AlarmActions", ())]
-        if told != ["AlarmTopic"] and name not in halves:
+        reported = [template.target(action) for action in alarm.get("AlarmActions", ())]
+        if reported != ["AlarmTopic"] and name not in halves:
             yield f"{name} is told to nobody"
-        if name in halves and told:
+        if name in halves and reported:
             yield f"{name} is told twice"
     subscriptions = [s for _, s in template.of_type("AWS::SNS::Subscription")]
     if [(template.target(s["TopicArn"]), template.target(s["Endpoint"])) for s in subscriptions] != [
@@ -94,14 +94,14 @@ def every_alarm_has_its_page_and_every_page_its_alarm(template: Template) -> Ite
     }
     named = {}
     for name, alarm in alarms(template):
-        found = re.search(
+        result = re.search(
             r"\$\{RunbookUrl\}/([\w-]+\.md)$",
             str(alarm["AlarmDescription"].get("Fn::Sub")) if isinstance(alarm["AlarmDescription"], dict) else "",
         )
-        if found is None:
+        if result is None:
             yield f"{name} does not lead to a page"
         else:
-            named[name] = found[1]
+            named[name] = result[1]
     for name in sorted({*named, *on_pages}):
         if named.get(name) != on_pages.get(name):
             yield f"{name} leads to {named.get(name)} and stands on {on_pages.get(name)}"
@@ -159,8 +159,8 @@ def every_queue_and_function_is_watched(template: Template) -> Iterator[str]:
 )
 def silence_is_an_alarm_of_the_sweep_alone(template: Template) -> Iterator[str]:
     for name, alarm in template.of_type("AWS::CloudWatch::Alarm"):
-        told = [template.target(action) for action in alarm.get("InsufficientDataActions", ())]
-        silent = (alarm["TreatMissingData"], told)
+        reported = [template.target(action) for action in alarm.get("InsufficientDataActions", ())]
+        silent = (alarm["TreatMissingData"], reported)
         if silent != (("missing", ["AlarmTopic"]) if name == "SweepSilentAlarm" else ("notBreaching", [])):
             yield f"{name} takes no data for {silent}"
 
@@ -254,13 +254,13 @@ def the_dashboard_shows_what_there_is(template: Template) -> Iterator[str]:
                 if f'"{name}"' not in SOURCES:
                     yield f"nobody writes {name}"
     shown = set(re.findall(r"\$\{(\w+)\.Arn\}", body))
-    told = {
+    reported = {
         name
         for name, alarm in alarms(template)
         if "AlarmActions" in alarm and "Condition" not in template.resources[name]
     }
-    if shown != told:
-        yield f"alarms that are told and not shown, or the other way round: {shown ^ told}"
+    if shown != reported:
+        yield f"alarms that are told and not shown, or the other way round: {shown ^ reported}"
 
 
 # ---------------------------------------------------------------- what the metric math says

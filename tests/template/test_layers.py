@@ -76,14 +76,19 @@ def run(function: str, layers: list[str]) -> subprocess.CompletedProcess[str]:
         for name, packages in installed().items()
         if not held & {package.lower().replace("_", "-") for package in packages}
     ]
-    told = {
+    reported = {
         "absent": absent,
         "environment": ENVIRONMENT,
         "handler": str(ROOT / RESOURCES[function]["Properties"]["CodeUri"] / "app.py"),
         "builder": BUILDERS[function],
     }
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=json.dumps(told), text=True, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps(reported),
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
 
 

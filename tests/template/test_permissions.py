@@ -133,9 +133,9 @@ def an_existing_bucket_takes_the_place_of_the_stacks_own(template: Template) -> 
     readers = {"DedupeRole", "CaptionRole", "TranscribeRole"}
     for role in readers:
         for sid, path in (("Media", "/*"), ("GoneOrForbidden", "")):
-            (found,) = [entry for entry in statements(template, role) if entry["Sid"] == sid]
-            one = {"Fn::Sub": own + path} if path else {"Fn::GetAtt": ["MediaBucket", "Arn"]}
-            if found["Resource"] != {"Fn::If": ["MakesBucket", one, {"Fn::Sub": existing + path}]}:
+            (result,) = [entry for entry in statements(template, role) if entry["Sid"] == sid]
+            item = {"Fn::Sub": own + path} if path else {"Fn::GetAtt": ["MediaBucket", "Arn"]}
+            if result["Resource"] != {"Fn::If": ["MakesBucket", item, {"Fn::Sub": existing + path}]}:
                 yield f"{role}: {sid} is not about the bucket that is read"
     policy = template.resources["ExistingBucketKeyPolicy"]["Properties"]
     if {template.target(role) for role in policy["Roles"]} != readers:

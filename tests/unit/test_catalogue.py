@@ -195,28 +195,28 @@ def test_the_comparison_names_what_is_missing_new_and_priced_otherwise():
         ]
     }
 
-    found = compare_with_endpoint(load(), payload)
+    result = compare_with_endpoint(load(), payload)
 
-    assert found.present == ("GPT-4o", VL_8B, "GLM-4.6V")
-    assert "Hunyuan-Vision" in found.missing
-    assert len(found.present) + len(found.missing) == len(load().models)
-    assert found.new == ("brand/new",)
-    changes = {(change.model, change.what): (change.catalogue, change.endpoint) for change in found.price_changes}
+    assert result.present == ("GPT-4o", VL_8B, "GLM-4.6V")
+    assert "Hunyuan-Vision" in result.missing
+    assert len(result.present) + len(result.missing) == len(load().models)
+    assert result.new == ("brand/new",)
+    changes = {(change.model, change.what): (change.catalogue, change.endpoint) for change in result.price_changes}
     assert changes == {
         ("GPT-4o", "input"): (Decimal("2.50"), Decimal(2)),
         ("GLM-4.6V", "input"): (None, Decimal("0.3")),
     }
-    assert found.contexts == {"GPT-4o": 64_000}
+    assert result.contexts == {"GPT-4o": 64_000}
 
 
 def test_the_comparison_respects_the_names_of_an_endpoint():
     changed = load('[endpoints."http://o/v1"]\ndialect = "ollama"\nonly_named = true\nnames = { "GLM-4.6V" = "glm:v" }')
 
-    found = compare_with_endpoint(changed, {"data": [{"id": "glm:v"}]}, "http://o/v1")
+    result = compare_with_endpoint(changed, {"data": [{"id": "glm:v"}]}, "http://o/v1")
 
-    assert found.present == ("GLM-4.6V",)
-    assert found.missing == ()
-    assert found.new == ()
+    assert result.present == ("GLM-4.6V",)
+    assert result.missing == ()
+    assert result.new == ()
 
 
 def test_a_payload_that_is_no_list_of_models_is_refused():

@@ -49,25 +49,25 @@ def paid(at: float, *, claim: str = "claim-1", seconds: float = 1.0, **changes: 
 def judged(chaos: ModuleType, log: list[dict[str, Any]], stored_at: float = 105.0) -> dict[str, Any]:
     stored = chaos.Stored(0)
     stored.ended_at["media/picture-1/original.jpg", "01", "captioned"] = stored_at
-    found: dict[str, Any] = chaos.payments(log, {"picture-1/original.jpg": record()}, stored)
-    return found
+    result: dict[str, Any] = chaos.payments(log, {"picture-1/original.jpg": record()}, stored)
+    return result
 
 
 def test_one_paid_answer_for_a_stored_result_is_as_promised(chaos: ModuleType) -> None:
-    found = judged(chaos, [paid(90.0, outcome="error"), paid(95.0, fault="empty"), paid(100.0)])
+    result = judged(chaos, [paid(90.0, outcome="error"), paid(95.0, fault="empty"), paid(100.0)])
 
-    assert (found["answers_paid"], found["answers_without_a_result"]) == (1, 0)
-    assert not found["paid_after_it_was_stored"]
-    assert not found["paid_twice_at_once"]
-    assert not found["results_that_nobody_paid"]
+    assert (result["answers_paid"], result["answers_without_a_result"]) == (1, 0)
+    assert not result["paid_after_it_was_stored"]
+    assert not result["paid_twice_at_once"]
+    assert not result["results_that_nobody_paid"]
 
 
 def test_an_answer_lost_to_a_kill_is_counted_and_no_broken_promise(chaos: ModuleType) -> None:
-    found = judged(chaos, [paid(50.0), paid(100.0)])
+    result = judged(chaos, [paid(50.0), paid(100.0)])
 
-    assert found["answers_without_a_result"] == 1
-    assert not found["paid_after_it_was_stored"]
-    assert not found["paid_twice_at_once"]
+    assert result["answers_without_a_result"] == 1
+    assert not result["paid_after_it_was_stored"]
+    assert not result["paid_twice_at_once"]
 
 
 def test_a_payment_after_the_result_was_stored_is_found(chaos: ModuleType) -> None:
@@ -80,10 +80,10 @@ def test_a_copy_that_pays_although_its_leaders_result_was_stored_is_found(chaos:
     stored.ended_at["media/picture-1/copy-2.jpg", "01", "captioned"] = 115.0
     records = {"picture-1/original.jpg": record(), copy.key: copy}
 
-    found = chaos.payments([paid(100.0), paid(110.0)], records, stored)
+    result = chaos.payments([paid(100.0), paid(110.0)], records, stored)
 
-    assert (found["results_of_models"], found["answers_without_a_result"]) == (2, 0)
-    assert found["paid_after_it_was_stored"] == ["claim-1"]
+    assert (result["results_of_models"], result["answers_without_a_result"]) == (2, 0)
+    assert result["paid_after_it_was_stored"] == ["claim-1"]
 
 
 def test_two_payments_at_once_for_one_claim_are_found(chaos: ModuleType) -> None:
@@ -100,23 +100,23 @@ def test_a_result_is_not_paid_by_an_answer_of_no_use(chaos: ModuleType, useless:
 
 
 def test_a_result_is_not_paid_by_what_was_paid_for_another(chaos: ModuleType) -> None:
-    found = judged(chaos, [paid(90.0, claim="claim-2"), paid(100.0, claim="claim-2")])
+    result = judged(chaos, [paid(90.0, claim="claim-2"), paid(100.0, claim="claim-2")])
 
-    assert found["results_that_nobody_paid"] == ["claim-1"]
+    assert result["results_that_nobody_paid"] == ["claim-1"]
 
 
 def test_two_results_are_not_paid_by_one_answer(chaos: ModuleType) -> None:
-    records = {one.key: one for one in (record(), record("picture-1/copy-2.jpg"))}
+    records = {item.key: item for item in (record(), record("picture-1/copy-2.jpg"))}
 
-    found = chaos.payments([paid(100.0), paid(100.0, claim="claim-2")], records, chaos.Stored(0))
+    result = chaos.payments([paid(100.0), paid(100.0, claim="claim-2")], records, chaos.Stored(0))
 
-    assert found["results_that_nobody_paid"] == ["claim-1"]
+    assert result["results_that_nobody_paid"] == ["claim-1"]
 
 
 def test_a_result_that_names_no_claim_is_found(chaos: ModuleType) -> None:
-    found = chaos.payments([paid(100.0)], {"picture-1/original.jpg": record(claim=None)}, chaos.Stored(0))
+    result = chaos.payments([paid(100.0)], {"picture-1/original.jpg": record(claim=None)}, chaos.Stored(0))
 
-    assert found["results_that_nobody_paid"] == [""]
+    assert result["results_that_nobody_paid"] == [""]
 
 
 def test_a_call_that_is_accounted_twice_is_found(chaos: ModuleType) -> None:
@@ -124,8 +124,8 @@ def test_a_call_that_is_accounted_twice_is_found(chaos: ModuleType) -> None:
     log = [paid(100.0, cost="0.01"), paid(101.0, cost="0.005"), paid(102.0, cost=None)]
 
     def account(*attempts: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = chaos.accounts(log, {"a": record("a", provenance={"attempts": list(attempts)})})
-        return found
+        result: dict[str, Any] = chaos.accounts(log, {"a": record("a", provenance={"attempts": list(attempts)})})
+        return result
 
     assert account(once) == {"dollars_charged": "0.015", "dollars_accounted": "0.01", "accounted_twice": ""}
     assert account(once, once)["accounted_twice"] == "0.005"
@@ -160,6 +160,6 @@ def test_a_copy_of_another_picture_is_found(chaos: ModuleType) -> None:
     right = copy("picture-1/copy-2.jpg", "picture-1/original.jpg")
     wrong = copy("picture-3/original.jpg", "picture-1/original.jpg")
 
-    found = chaos.foreign_copies({right.key: right, wrong.key: wrong})
+    result = chaos.foreign_copies({right.key: right, wrong.key: wrong})
 
-    assert found == ["picture-3/original.jpg from media/picture-1/original.jpg"]
+    assert result == ["picture-3/original.jpg from media/picture-1/original.jpg"]

@@ -53,12 +53,12 @@ def touch(path: Path) -> Path:
 
 
 def test_a_file_becomes_its_name_and_a_directory_keeps_its_own(tmp_path: Path) -> None:
-    one = touch(tmp_path / "one.jpg")
+    item = touch(tmp_path / "one.jpg")
     touch(tmp_path / "trip" / "b" / "two.jpg")
     touch(tmp_path / "trip" / "a.jpg")
     touch(tmp_path / "trip" / ".hidden" / "x.jpg")
 
-    assert keys([one, tmp_path / "trip"], "p/") == ["p/one.jpg", "p/trip/a.jpg", "p/trip/b/two.jpg"]
+    assert keys([item, tmp_path / "trip"], "p/") == ["p/one.jpg", "p/trip/a.jpg", "p/trip/b/two.jpg"]
 
 
 def test_the_working_directory_has_no_name_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,16 +196,16 @@ def test_errors_of_aws_become_one_line_and_their_exit_code() -> None:
         "PutObject",
     )
 
-    assert [(told.message, told.exit_code) for error in (denied,) if (told := explain(error))] == [
+    assert [(reported.message, reported.exit_code) for error in (denied,) if (reported := explain(error))] == [
         ("AWS refused PutObject: AccessDenied: not allowed", ExitCode.AWS)
     ]
     unreachable = explain(EndpointConnectionError(endpoint_url="https://x"))
     assert unreachable is not None
     assert unreachable.exit_code == ExitCode.UNREACHABLE
     for other in (NoCredentialsError(), ProfileNotFound(profile="x")):
-        told = explain(other)
-        assert told is not None
-        assert told.exit_code == ExitCode.AWS
+        reported = explain(other)
+        assert reported is not None
+        assert reported.exit_code == ExitCode.AWS
     assert explain(ValueError("ours")) is None
 
 
@@ -272,11 +272,11 @@ def test_help_names_the_exit_codes() -> None:
 
 def test_help_does_not_load_what_only_the_work_needs() -> None:
     heavy = "sorted({'boto3', 'botocore', 'PIL', 'numpy', 'pydantic', 'moto', 'openai'} & set(sys.modules))"
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", f"import sys, captions_cli.main; print({heavy})"],
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert told.stdout == "[]\n"
+    assert reported.stdout == "[]\n"

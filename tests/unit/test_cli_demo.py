@@ -167,9 +167,9 @@ def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
         "no money was spent; CAPTIONS_ENDPOINT_URL puts a real endpoint in their place",
         "everything ended as it must",
     ]
-    told = as_json(fine)
-    assert (told["paid"], told["cost"], told["reused"], told["saved"]) == (13, "0.026", 10, "0.020")
-    assert told["problems"] == []
+    reported = as_json(fine)
+    assert (reported["paid"], reported["cost"], reported["reused"], reported["saved"]) == (13, "0.026", 10, "0.020")
+    assert reported["problems"] == []
 
 
 def test_nothing_says_that_a_model_answered_which_did_not() -> None:

@@ -22,7 +22,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     listed: bytes = json.dumps({"data": [{"id": "*"}]}).encode()
     status = 200
-    said: object = WORD
+    answer: object = WORD
     moved_to = ""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         status, body = (
             (200, server.pages.get(self.path, server.listed))
             if not sent
-            else (server.status, json.dumps(server.said).encode())
+            else (server.status, json.dumps(server.answer).encode())
         )
         if server.moved_to:
             status = 307
@@ -70,7 +70,7 @@ def examined(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "level", "words"),
+    ("status", "answer", "level", "words"),
     [
         (200, WORD, "ok", "which it does not list"),
         (404, UNKNOWN_MODEL, "problem", "offers none"),
@@ -82,11 +82,11 @@ def examined(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     ],
 )
 def test_an_endpoint_that_lists_other_names_is_asked_before_it_is_judged(
-    servers: list[Server], monkeypatch: pytest.MonkeyPatch, status: int, said: Any, level: str, words: str
+    servers: list[Server], monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, level: str, words: str
 ) -> None:
-    servers[0].status, servers[0].said = status, said
-    ((found, message),) = examined(servers[0], monkeypatch)
-    assert found == level
+    servers[0].status, servers[0].answer = status, answer
+    ((result, message),) = examined(servers[0], monkeypatch)
+    assert result == level
     assert words in message
     assert len(servers[0].asked) == 2, "the list, and one model"
 

@@ -68,10 +68,10 @@ def test_progress_and_errors_do_the_same(capsys: pytest.CaptureFixture[str]) -> 
     rendering.stderr().print("[/body] :warning:")
     with pytest.raises(main.typer.Exit):
         main._fail(CommandError("[/error]\nnext \x1b[2J line", ExitCode.AWS))
-    said = capsys.readouterr().err
-    assert "not uploaded [/key]\\x9b ([/why] \\u202e)" in said
-    assert "[/body] :warning:" in said
-    assert "captions: [/error]\nnext \\x1b[2J line\n" in said
+    text = capsys.readouterr().err
+    assert "not uploaded [/key]\\x9b ([/why] \\u202e)" in text
+    assert "[/body] :warning:" in text
+    assert "captions: [/error]\nnext \\x1b[2J line\n" in text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "iso-8859-1"])

@@ -56,19 +56,19 @@ def test_a_model_that_a_models_override_adds_is_known(captions: Captions, tmp_pa
     assert captions("policy", "check", rules).exit_code == 2
     assert captions("policy", "check", rules, "--models", models).exit_code == 0
     file = MEDIA / "casa-mila.jpg"
-    told = json.loads(captions("route", file, "--policy", rules, "--models", models, "-o", "json").stdout)
-    assert told["models"] == ["House-VL"]
-    assert float(told["expected"]["dollars"]) > 0
+    reported = json.loads(captions("route", file, "--policy", rules, "--models", models, "-o", "json").stdout)
+    assert reported["models"] == ["House-VL"]
+    assert float(reported["expected"]["dollars"]) > 0
     models.write_text("models = [")
     broken = captions("policy", "check", rules, "--models", models)
     assert (broken.exit_code, "models.toml" in broken.stderr) == (2, True)
 
 
 def test_route_tells_task_tier_models_and_costs(captions: Captions) -> None:
-    told = json.loads(captions("route", MEDIA / "casa-mila.jpg", "-o", "json").stdout)
-    assert (told["kind"], told["task"], told["looks"]["category"]) == ("image", "caption", "photo")
-    assert (told["tier"], told["models"][0], told["escalates"]["to"]) == ("easy", "GLM-4.5V", "hard")
-    assert told["expected"]["dollars"] is None  # no input price is published
+    reported = json.loads(captions("route", MEDIA / "casa-mila.jpg", "-o", "json").stdout)
+    assert (reported["kind"], reported["task"], reported["looks"]["category"]) == ("image", "caption", "photo")
+    assert (reported["tier"], reported["models"][0], reported["escalates"]["to"]) == ("easy", "GLM-4.5V", "hard")
+    assert reported["expected"]["dollars"] is None  # no input price is published
     sound = json.loads(captions("route", MEDIA / "block-books.wav", "-o", "json").stdout)
     assert sound["tier"] == "audio"
     assert "escalates" not in sound  # no tier stands above it
@@ -78,9 +78,13 @@ def test_route_tells_the_side_of_an_experiment_and_what_is_asked_there(captions:
     file, sides = MEDIA / "casa-mila.jpg", {}
     for share in ("0.001", "0.999"):
         text = f'[experiments.short]\ntask = "caption"\nshare = {share}\ntemplate = "Six words."\ntier = "hard"'
-        told = json.loads(captions("route", file, "--policy", override(tmp_path, text), "-o", "json").stdout)
-        assert told["experiment"]["experiment"] == "short"
-        sides[told["experiment"]["arm"]] = (told["tier"], "template" in told["asked"], told["prompt_version"])
+        reported = json.loads(captions("route", file, "--policy", override(tmp_path, text), "-o", "json").stdout)
+        assert reported["experiment"]["experiment"] == "short"
+        sides[reported["experiment"]["arm"]] = (
+            reported["tier"],
+            "template" in reported["asked"],
+            reported["prompt_version"],
+        )
     assert sides["control"][:2] == ("easy", False)
     assert sides["variant"][:2] == ("hard", True)
     assert sides["control"][2] != sides["variant"][2]
@@ -90,12 +94,12 @@ def test_route_tells_the_side_of_an_experiment_and_what_is_asked_there(captions:
 def test_route_goes_by_key_metadata_tags_and_an_override(captions: Captions, tmp_path: Path) -> None:
     rules = override(tmp_path, '[[rules]]\nprefix = "scans/"\ntask = "ocr"\n[tiers.hard]\nmodels = ["GPT-4o"]')
     file = MEDIA / "casa-mila.jpg"
-    told = json.loads(captions("route", file, "--policy", rules, "--key", "scans/1.jpg", "-o", "json").stdout)
-    assert (told["task"], told["models"]) == ("ocr", ["GPT-4o"])
-    assert float(told["expected"]["dollars"]) > 0
+    reported = json.loads(captions("route", file, "--policy", rules, "--key", "scans/1.jpg", "-o", "json").stdout)
+    assert (reported["task"], reported["models"]) == ("ocr", ["GPT-4o"])
+    assert float(reported["expected"]["dollars"]) > 0
     asked = captions("route", file, "--metadata", "caption-task=alt_text", "--tag", "caption:language=de", "-o", "json")
-    told = json.loads(asked.stdout)
-    assert (told["task"], told["because_of"], told["asked"]["language"]) == (
+    reported = json.loads(asked.stdout)
+    assert (reported["task"], reported["because_of"], reported["asked"]["language"]) == (
         "alt_text", "x-amz-meta-caption-task", "de",
     )  # fmt: skip
 
@@ -111,8 +115,8 @@ def test_route_tells_why_a_file_would_be_rejected(captions: Captions, tmp_path: 
 
 def test_a_stacks_parameters_are_its_policys() -> None:
     given = {"ImageModels": "a,b", "Language": "de", "PrefixBudgets": "x/=2", "NearDuplicates": "strict"}
-    found = parameters(given)
-    assert found["tiers"]["easy"]["models"] == ["a", "b"]
-    assert found["languages"] == {"default": "de"}
-    assert {name: str(amount) for name, amount in found["budgets"]["prefixes"].items()} == {"x/": "2"}
+    result = parameters(given)
+    assert result["tiers"]["easy"]["models"] == ["a", "b"]
+    assert result["languages"] == {"default": "de"}
+    assert {name: str(amount) for name, amount in result["budgets"]["prefixes"].items()} == {"x/": "2"}
     assert parameters({}) == {}

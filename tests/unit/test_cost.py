@@ -47,10 +47,10 @@ def test_sums_of_older_calls_keep_what_each_lacked() -> None:
     parts = [BOUND, Cost(uncounted_calls=1), Cost(dollars=Decimal("0.5")), None]
     made = [attempt(number, parts[number % 4], prompt_tokens=10) for number in range(400)]
     record: tuple[dict[str, Any], ...] = ()
-    for one in made:
-        record = kept((*record, one))
+    for item in made:
+        record = kept((*record, item))
 
-    assert any("calls" in one for one in record)
+    assert any("calls" in item for item in record)
     assert paid(record)["cost_at_least"] == paid(made)["cost_at_least"]
     assert totals(record) == totals(made) == (Decimal("50.0054"), 400, 300, 200, 100 * 628 + 100 * 10)
     to_item(Provenance(**paid(record)).model_dump(exclude_none=True))
@@ -99,8 +99,8 @@ def test_a_record_shows_one_cost_for_its_two_fields_also_where_it_is_older_than_
     about = {"asset": "b/a.jpg", "bucket": "b", "key": "a.jpg", "sequencer": "01", "state": "captioned"}
     older = (attempt(0, None, prompt_tokens=600, completion_tokens=28),)
     for attempts, shown in (((attempt(0, BOUND),), "≥ $0.000054 + 628 tokens"), (older, "≥ $0 + 628 tokens")):
-        told = paid(attempts) if attempts is not older else {"attempts": attempts}
-        record = Record.model_validate(about | {"source": "model", "provenance": told})
+        reported = paid(attempts) if attempts is not older else {"attempts": attempts}
+        record = Record.model_validate(about | {"source": "model", "provenance": reported})
         names, values = (list(map(str, column.cells)) for column in rendering.details(record).columns)
         assert dict(zip(names, values, strict=True))["provenance.cost"] == shown
         assert not any("at_least" in name for name in names)

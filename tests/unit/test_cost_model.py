@@ -29,11 +29,11 @@ def test_the_chain_is_the_sequence_without_an_overlap_that_takes_longest() -> No
         call("dynamodb PutItem", 3.2, 4.0),
         call("sqs SendMessage", 2.2, 5.0),  # at the same time, and slow
     ]
-    names = [one.name for one in longest_chain(calls, lambda one: 1.0)]
+    names = [item.name for item in longest_chain(calls, lambda item: 1.0)]
     assert names == ["dynamodb UpdateItem", "s3 GetObject", "dynamodb Query", "dynamodb PutItem"]
-    slow = [one.name for one in longest_chain(calls, lambda one: 9.0 if one.service == "sqs" else 1.0)]
+    slow = [item.name for item in longest_chain(calls, lambda item: 9.0 if item.service == "sqs" else 1.0)]
     assert slow == ["dynamodb UpdateItem", "s3 GetObject", "sqs SendMessage"]
-    assert longest_chain([], lambda one: 1.0) == []
+    assert longest_chain([], lambda item: 1.0) == []
 
 
 def test_calls_side_by_side_are_seen_side_by_side_and_others_one_after_the_other() -> None:
@@ -55,7 +55,7 @@ def test_calls_side_by_side_are_seen_side_by_side_and_others_one_after_the_other
 
     _, taken = taps.taken(work)
     assert len(taken.calls) == 6
-    assert [one.name for one in longest_chain(taken.calls, lambda one: 1.0)] == ["dynamodb First", "dynamodb Query"]
+    assert [item.name for item in longest_chain(taken.calls, lambda item: 1.0)] == ["dynamodb First", "dynamodb Query"]
     assert 0 < taken.cpu_s < cost_model.HELD_S * 6
 
 
@@ -74,16 +74,16 @@ def test_what_the_emulator_takes_does_not_count(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_waits_are_shared_by_the_uploads_of_an_invocation_and_cpu_is_not() -> None:
-    one = Usual.of([Taken(0.1, (call("dynamodb Query", 0, 1), call("s3 GetObject", 2, 3)))] * 3)
-    assert (one.cpu_s, one.calls, one.uploads, len(one.chain)) == (0.1, 2, 3, 2)
+    item = Usual.of([Taken(0.1, (call("dynamodb Query", 0, 1), call("s3 GetObject", 2, 3)))] * 3)
+    assert (item.cpu_s, item.calls, item.uploads, len(item.chain)) == (0.1, 2, 3, 2)
 
     def typical(name: str) -> float:
         return ASSUMED[name].typical
 
-    alone = one.seconds(typical, overlap=1.0)
+    alone = item.seconds(typical, overlap=1.0)
     assert alone == pytest.approx(0.1 * 1.2 + 2 * 0.0003 + 0.005 + 0.060)
-    assert one.seconds(typical, overlap=5.0) == pytest.approx(alone - 0.065 * 4 / 5)
-    assert one.seconds(typical, overlap=1.0, models=1) == pytest.approx(alone + 0.72)
+    assert item.seconds(typical, overlap=5.0) == pytest.approx(alone - 0.065 * 4 / 5)
+    assert item.seconds(typical, overlap=1.0, models=1) == pytest.approx(alone + 0.72)
 
 
 def test_dollars_are_a_range_with_storage_by_share() -> None:
@@ -93,13 +93,13 @@ def test_dollars_are_a_range_with_storage_by_share() -> None:
         ("Caption", "new picture"): dedupe,
         ("Dedupe", "copy in other bytes"): dedupe,
     }
-    found = {"usual": usual, "stored_bytes": {"fingerprints": 20_000.0, "captions": 2_000.0}}
+    result = {"usual": usual, "stored_bytes": {"fingerprints": 20_000.0, "captions": 2_000.0}}
 
     def price(name: str, amount: float) -> float:
         return float(amount * PRICES[name]["dollars"] / PRICES[name]["per"])
 
     shares = {"new picture": 0.5, "copy in other bytes": 0.5}
-    ranges = modelled(found, shares, {"Dedupe": 4.0, "Caption": 4.0}, price)
+    ranges = modelled(result, shares, {"Dedupe": 4.0, "Caption": 4.0}, price)
 
     for name in ("Lambda, Dedupe", "Lambda, Caption"):
         assert 0 < ranges["low"][name] < ranges["typical"][name] < ranges["high"][name]

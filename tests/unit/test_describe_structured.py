@@ -28,7 +28,7 @@ SPEECH = Description(
 
 
 def filled(schema: dict[str, Any], *described: Description, user: str = "") -> Any:
-    text = "\n".join(one.text for one in described) or prose.condense(user)
+    text = "\n".join(item.text for item in described) or prose.condense(user)
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     document = json.loads(shaped(wanted, text, described, user))
     jsonschema.validate(document, schema)

@@ -25,8 +25,8 @@ def test_csv_gathers_the_captions_of_a_file_and_splits_lists(tmp_path: Path) -> 
     text = (
         "path,caption,objects,lang\na.jpg,A dog runs.,dog|puppy; ball,en\na.jpg,A dog plays.,,en\na.jpg,Ein Hund.,,de\n"
     )
-    found = labels.read(folder(tmp_path, text, "labels.csv"))
-    assert [(one.measure, one.language, one.texts, one.objects) for one in found] == [
+    result = labels.read(folder(tmp_path, text, "labels.csv"))
+    assert [(item.measure, item.language, item.texts, item.objects) for item in result] == [
         ("caption", "en", ("A dog runs.", "A dog plays."), ()),
         ("objects", "en", (), (("dog", "puppy"), ("ball",))),
         ("caption", "de", ("Ein Hund.",), ()),
@@ -40,21 +40,21 @@ def test_json_lines_say_what_is_written_drawn_and_said(tmp_path: Path) -> None:
         {"path": "b.jpg", "code": "x = 1", "programming_language": "python"},
         {"file": "a.jpg", "transcript": "Guten Tag", "language": "de"},
     )
-    found = labels.read(folder(tmp_path, given))
-    assert [(one.measure, one.task, one.test) for one in found] == [
+    result = labels.read(folder(tmp_path, given))
+    assert [(item.measure, item.task, item.test) for item in result] == [
         ("text", "ocr", "scans"),
         ("scene_text", "ocr", "scans"),
         ("chart", "chart", "charts"),
         ("code", "code", "code"),
         ("transcript", "transcribe", "transcription"),
     ]
-    assert found[0].texts == ("Rechnung\nNr. 7",)
-    assert found[2].points == (LabelledPoint("", "2019", 4.0), LabelledPoint("", "2020", 5.5))
+    assert result[0].texts == ("Rechnung\nNr. 7",)
+    assert result[2].points == (LabelledPoint("", "2019", 4.0), LabelledPoint("", "2020", 5.5))
 
 
 def test_pages_of_different_scripts_are_different_tests(tmp_path: Path) -> None:
     given = rows({"path": "a.jpg", "text": "Guten Tag"}, {"path": "b.jpg", "text": "今日は世界"})
-    assert [one.test for one in labels.read(folder(tmp_path, given))] == ["OCR LATIN", "OCR CJK"]
+    assert [item.test for item in labels.read(folder(tmp_path, given))] == ["OCR LATIN", "OCR CJK"]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_pages_of_different_scripts_are_different_tests(tmp_path: Path) -> None:
     ],
 )
 def test_chart_data_comes_in_three_forms(chart: object, tmp_path: Path) -> None:
-    (found,) = labels.read(folder(tmp_path, rows({"path": "a.jpg", "chart": chart})))
-    assert found.points == (LabelledPoint("sold", "Q1", 1.0), LabelledPoint("sold", "Q2", 2.0))
+    (result,) = labels.read(folder(tmp_path, rows({"path": "a.jpg", "chart": chart})))
+    assert result.points == (LabelledPoint("sold", "Q1", 1.0), LabelledPoint("sold", "Q2", 2.0))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_chart_data_comes_in_three_forms(chart: object, tmp_path: Path) -> None:
 )
 def test_a_row_that_cannot_be_used_is_named_by_its_line(row: object, why: str, tmp_path: Path) -> None:
     good = {"path": "a.jpg", "caption": "A dog."}
-    with pytest.raises(CommandError, match="line 2") as told:
+    with pytest.raises(CommandError, match="line 2") as reported:
         labels.read(folder(tmp_path, rows(good, row)))
-    assert why in told.value.message
+    assert why in reported.value.message
 
 
 def test_two_truths_about_one_page_are_refused(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_larger_limit_takes_the_same_items_and_more(tmp_path: Path) -> None:
     items = labels.read(folder(tmp_path, given))
     few, more = (labels.chosen(items, limit=limit) for limit in (3, 8))
     assert (len(few), len(more)) == (6, 16)
-    assert {(one.name, one.test) for one in few} < {(one.name, one.test) for one in more}
-    assert {one.task for one in labels.chosen(items, tasks=["ocr"])} == {"ocr"}
+    assert {(item.name, item.test) for item in few} < {(item.name, item.test) for item in more}
+    assert {item.task for item in labels.chosen(items, tasks=["ocr"])} == {"ocr"}
     with pytest.raises(CommandError, match="no label is about 'music'"):
         labels.chosen(items, tasks=["music"])

@@ -97,11 +97,11 @@ def test_weights_of_another_network_are_refused() -> None:
 
 
 def test_a_bird_is_seen_where_it_sits(eye: sight.Sight) -> None:
-    found = objects.Detector().find(Image.open(OSPREY).convert("RGB"))
-    assert {one.name for one in found} == {"bird"}
-    for one in found:
-        assert 0 <= one.left < one.right <= 1
-        assert 0 <= one.top < one.bottom <= 1
+    result = objects.Detector().find(Image.open(OSPREY).convert("RGB"))
+    assert {item.name for item in result} == {"bird"}
+    for item in result:
+        assert 0 <= item.left < item.right <= 1
+        assert 0 <= item.top < item.bottom <= 1
     description = eye.describe(OSPREY.read_bytes(), LIMIT)
     assert "bird" in description.text
     assert "bird" in description.tags
@@ -116,24 +116,24 @@ def test_what_shows_nothing_known_is_described_from_its_pixels(eye: sight.Sight)
         assert eye.describe(data, LIMIT) == pixels.describe(data)
 
 
-def found(name: str, confidence: float, left: float = 0.1, width: float = 0.2) -> Detection:
+def detection(name: str, confidence: float, left: float = 0.1, width: float = 0.2) -> Detection:
     return Detection(name, confidence, left, 0.4, left + width, 0.6)
 
 
-CROWD = [found("person", 0.45, 0.2 * place) for place in range(4)]
+CROWD = [detection("person", 0.45, 0.2 * place) for place in range(4)]
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        ([found("horse", 0.9)], "a horse on the left"),
-        ([found("apple", 0.9)], "an apple on the left"),
-        ([found("horse", 0.9, 0.3), found("horse", 0.8, 0.5)], "two horses in the centre"),
-        ([found("horse", 0.9, 0.3), found("horse", 0.45, 0.5)], "one or two horses in the centre"),
-        ([found("person", 0.9), *CROWD], "at least one person across the frame"),
-        ([found("bench", 0.45, 0.7)], "perhaps a bench on the right"),
-        ([found("person", 0.9, 0.06 * n, 0.05) for n in range(12)], "many people (more than 10) across the frame"),
-        ([found("scissors", 0.9), found("scissors", 0.7)], "scissors on the left"),
+        ([detection("horse", 0.9)], "a horse on the left"),
+        ([detection("apple", 0.9)], "an apple on the left"),
+        ([detection("horse", 0.9, 0.3), detection("horse", 0.8, 0.5)], "two horses in the centre"),
+        ([detection("horse", 0.9, 0.3), detection("horse", 0.45, 0.5)], "one or two horses in the centre"),
+        ([detection("person", 0.9), *CROWD], "at least one person across the frame"),
+        ([detection("bench", 0.45, 0.7)], "perhaps a bench on the right"),
+        ([detection("person", 0.9, 0.06 * n, 0.05) for n in range(12)], "many people (more than 10) across the frame"),
+        ([detection("scissors", 0.9), detection("scissors", 0.7)], "scissors on the left"),
     ],
 )  # fmt: skip
 def test_counts_are_as_sure_as_the_model_is(seen: list[Detection], words: str) -> None:
@@ -142,7 +142,9 @@ def test_counts_are_as_sure_as_the_model_is(seen: list[Detection], words: str) -
 
 
 def test_what_is_certain_comes_before_what_is_large() -> None:
-    groups = sight._grouped([found("dog", 0.45, 0.1, 0.8), found("cup", 0.9, 0.1, 0.05), found("chair", 0.7, 0.1, 0.3)])
+    groups = sight._grouped(
+        [detection("dog", 0.45, 0.1, 0.8), detection("cup", 0.9, 0.1, 0.05), detection("chair", 0.7, 0.1, 0.3)]
+    )
     assert [group.name for group in groups] == ["chair", "cup", "dog"]
 
 
@@ -154,8 +156,13 @@ def test_plurals(name: str) -> None:
 
 
 def test_an_object_is_counted_once_whatever_it_is_called() -> None:
-    boxes = [found("bus", 0.9), found("truck", 0.6, 0.11), found("bus", 0.5, 0.12), found("bus", 0.8, 0.6)]
-    assert [(one.name, one.confidence) for one in objects._distinct(boxes)] == [("bus", 0.9), ("bus", 0.8)]
+    boxes = [
+        detection("bus", 0.9),
+        detection("truck", 0.6, 0.11),
+        detection("bus", 0.5, 0.12),
+        detection("bus", 0.8, 0.6),
+    ]
+    assert [(item.name, item.confidence) for item in objects._distinct(boxes)] == [("bus", 0.9), ("bus", 0.8)]
 
 
 # Text
@@ -274,7 +281,7 @@ def test_words_in_a_photo_are_quoted_beside_what_is_seen(eye: sight.Sight) -> No
     assert 'Written in it: "NO ENTRY".' in description.text
     assert description.text.endswith("(seen and read by small local models: YOLOv3-tiny, PP-OCRv6)")
     assert description.measured["signage"] == ["NO ENTRY"]
-    assert "bird" in [one["name"] for one in description.measured["objects"]]
+    assert "bird" in [object["name"] for object in description.measured["objects"]]
 
 
 def test_text_that_may_be_misread_is_called_so() -> None:
@@ -289,10 +296,10 @@ def test_text_that_may_be_misread_is_called_so() -> None:
 def test_equal_pictures_get_equal_words_from_every_thread(eye: sight.Sight) -> None:
     data = [OSPREY.read_bytes(), encoded(page({(40, 60): PANGRAM, (40, 140): "Total: $12.50"}))] * 3
     with ThreadPoolExecutor(4) as threads:
-        told = list(threads.map(lambda one: eye.describe(one, LIMIT), data))
-    assert told[0] == told[2] == told[4]
-    assert told[1] == told[3] == told[5]
-    assert PANGRAM in told[1].text
+        reported = list(threads.map(lambda item: eye.describe(item, LIMIT), data))
+    assert reported[0] == reported[2] == reported[4]
+    assert reported[1] == reported[3] == reported[5]
+    assert PANGRAM in reported[1].text
 
 
 @pytest.mark.slow

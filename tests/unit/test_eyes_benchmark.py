@@ -31,10 +31,10 @@ def test_people_name_classes_in_their_own_words(caption: str, named: set[str]) -
 
 
 @pytest.mark.parametrize(
-    ("said", "true", "edits"), [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("ab", "", 2)]
+    ("given", "true", "edits"), [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("ab", "", 2)]
 )
-def test_edit_distance(said: str, true: str, edits: int) -> None:
-    assert benchmark.distance(said, true) == edits
+def test_edit_distance(given: str, true: str, edits: int) -> None:
+    assert benchmark.distance(given, true) == edits
 
 
 def test_recall_is_over_what_two_people_name_and_precision_over_what_anyone_does(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_recall_is_over_what_two_people_name_and_precision_over_what_anyone_does
     picture = tmp_path / "a.png"
     picture.write_bytes(b"")
     captions = {picture: ["a man on a horse", "a woman rides a horse past a bus", "a horse"]}
-    found = benchmark.seen(captions, benchmark.Timed(Describer()))
-    assert (found["wanted"], found["found"], found["found_or_possible"]) == (2, 1, 2)
-    assert (found["named"], found["right"], found["possible"], found["possible_right"]) == (3, 2, 1, 1)
-    assert found["not_in_any_caption"] == ["a.png: dog"]
+    result = benchmark.seen(captions, benchmark.Timed(Describer()))
+    assert (result["wanted"], result["found"], result["found_or_possible"]) == (2, 1, 2)
+    assert (result["named"], result["right"], result["possible"], result["possible_right"]) == (3, 2, 1, 1)
+    assert result["not_in_any_caption"] == ["a.png: dog"]

@@ -45,10 +45,10 @@ def imagehash_bytes(picture: Image.Image) -> bytes:
 def test_the_hash_is_imagehash_phash_of_the_decoded_picture(path: Path) -> None:
     inspected = media.inspect(path.read_bytes())
     assert inspected.picture is not None
-    found = fingerprint_image(inspected)
-    assert found.phash == imagehash_bytes(inspected.picture.working)
-    assert found.as_image_hash() == imagehash.phash(inspected.picture.working, hash_size=16)
-    assert found.as_image_hash() - imagehash.phash(inspected.picture.working, hash_size=16) == 0
+    result = fingerprint_image(inspected)
+    assert result.phash == imagehash_bytes(inspected.picture.working)
+    assert result.as_image_hash() == imagehash.phash(inspected.picture.working, hash_size=16)
+    assert result.as_image_hash() - imagehash.phash(inspected.picture.working, hash_size=16) == 0
 
 
 def symmetric_pictures() -> list[Image.Image]:
@@ -77,9 +77,9 @@ def test_the_decoded_size_hardly_moves_the_hash() -> None:
     """A JPEG is decoded at a fraction of its size; imagehash on the full decode is a bit or two away."""
     with Image.open(MEDIA / "photos" / "coffee.jpg") as photo:
         large = photo.convert("RGB").resize((4000, 2800), Image.Resampling.BICUBIC)
-    found = fingerprint_image(encoded(large, "JPEG", quality=90)).phash
-    assert found is not None
-    assert hamming(found, imagehash_bytes(large)) <= 4
+    result = fingerprint_image(encoded(large, "JPEG", quality=90)).phash
+    assert result is not None
+    assert hamming(result, imagehash_bytes(large)) <= 4
 
 
 def test_bits_are_in_row_order_most_significant_first() -> None:
@@ -173,32 +173,32 @@ def test_a_document_packed_anew_without_loss_is_exactly_the_same() -> None:
     ids=["blank", "dark", "gradient", "dark noise", "tiny"],
 )
 def test_a_picture_that_shows_too_little_matches_exactly_or_not_at_all(picture: Image.Image) -> None:
-    found = fingerprint_image(encoded(picture, "PNG"))
-    assert found.exact
-    assert (found.phash, found.evidence, found.probes("loose")) == (None, None, ())
+    result = fingerprint_image(encoded(picture, "PNG"))
+    assert result.exact
+    assert (result.phash, result.evidence, result.probes("loose")) == (None, None, ())
     with pytest.raises(ValueError, match="no perceptual hash"):
-        found.as_image_hash()
+        result.as_image_hash()
 
 
 def test_animations_and_documents_match_exactly_or_not_at_all() -> None:
     with Image.open(MEDIA / "photos" / "coffee.jpg") as photo:
         small = photo.convert("RGB").resize((200, 150))
     for name in ("GIF", "PNG", "WEBP", "TIFF"):
-        found = fingerprint_image(encoded(small, name, save_all=True, append_images=[small.rotate(180)]))
-        assert found.phash is None
-        assert found.evidence is None
+        result = fingerprint_image(encoded(small, name, save_all=True, append_images=[small.rotate(180)]))
+        assert result.phash is None
+        assert result.evidence is None
 
 
 def test_sound_has_no_perceptual_hash() -> None:
-    found = fingerprint_audio((MEDIA / "audio" / "lj_5.ogg").read_bytes())
-    assert [digest[:2] for digest in found.exact] == ["b:", "p:"]
-    assert found.phash is None
+    result = fingerprint_audio((MEDIA / "audio" / "lj_5.ogg").read_bytes())
+    assert [digest[:2] for digest in result.exact] == ["b:", "p:"]
+    assert result.phash is None
 
 
 def test_only_the_loose_policy_asks_for_reframed_hashes() -> None:
-    found = fingerprint_image((MEDIA / "photos" / "coffee.jpg").read_bytes())
-    assert found.probes("exact") == found.probes("strict") == ()
-    probes = found.probes("loose")
+    result = fingerprint_image((MEDIA / "photos" / "coffee.jpg").read_bytes())
+    assert result.probes("exact") == result.probes("strict") == ()
+    probes = result.probes("loose")
     assert 2 <= len(probes) <= 23
     assert all(len(probe) == 32 for probe in probes)
 

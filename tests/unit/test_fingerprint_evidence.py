@@ -51,9 +51,9 @@ def near(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
 def agree(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
     assert a.evidence is not None
     assert b.evidence is not None
-    one, other = (same_picture(x, y, policy) for x, y in ((a.evidence, b.evidence), (b.evidence, a.evidence)))  # type: ignore[arg-type]
-    assert one == other
-    return one
+    item, other = (same_picture(x, y, policy) for x, y in ((a.evidence, b.evidence), (b.evidence, a.evidence)))  # type: ignore[arg-type]
+    assert item == other
+    return item
 
 
 BENIGN: dict[str, Callable[[Image.Image], bytes]] = {
@@ -107,16 +107,16 @@ def marked(photo: Image.Image, opacity: float) -> Image.Image:
 
 
 def test_a_small_pale_mark_is_passed_over_only_under_loose() -> None:
-    found = []
+    result = []
     for path in PHOTOS:
         photo = opened(path)
         original, pale = fingerprint_image(path.read_bytes()), fingerprint_image(encoded(marked(photo, 0.35)))
         assert not agree(original, pale, "exact")
-        found.append((agree(original, pale, "strict"), agree(original, pale, "loose")))
+        result.append((agree(original, pale, "strict"), agree(original, pale, "loose")))
         written = fingerprint_image(encoded(marked(photo, 1.0)))
         assert not agree(original, written, "loose"), "what hides the picture is no mark"
-    assert sum(loose for _, loose in found) >= 0.8 * len(found)
-    assert sum(strict for strict, _ in found) <= 0.2 * len(found)
+    assert sum(loose for _, loose in result) >= 0.8 * len(result)
+    assert sum(strict for strict, _ in result) <= 0.2 * len(result)
 
 
 def test_a_strip_at_the_edge_that_shows_something_else_is_no_mark() -> None:
@@ -265,10 +265,10 @@ def test_a_page_reduced_to_half_is_never_taken_for_the_whole_one() -> None:
 
 
 def test_a_page_too_large_for_the_thumbnail_matches_exactly_or_not_at_all() -> None:
-    found = fingerprint_image(encoded(small_print(36, width=1800), "PNG"))
-    assert found.exact
-    assert found.phash is None
-    assert found.evidence is None
+    result = fingerprint_image(encoded(small_print(36, width=1800), "PNG"))
+    assert result.exact
+    assert result.phash is None
+    assert result.evidence is None
 
 
 def test_small_print_that_the_thumbnail_shows_as_stripes_matches_exactly_or_not_at_all() -> None:
@@ -316,9 +316,9 @@ def test_letters_on_a_blurred_picture_are_no_sharpening(name: str, blur: int, pa
 
 @pytest.mark.slow
 def test_documents_that_look_alike_are_different() -> None:
-    found = [fingerprint_image(path.read_bytes()) for path in sorted((MEDIA / "documents").iterdir())]
-    for number, a in enumerate(found):
-        for b in found[number + 1 :]:
+    result = [fingerprint_image(path.read_bytes()) for path in sorted((MEDIA / "documents").iterdir())]
+    for number, a in enumerate(result):
+        for b in result[number + 1 :]:
             assert not set(a.exact) & set(b.exact)
             assert not agree(a, b, "strict")
             assert not agree(a, b, "loose")
@@ -349,9 +349,9 @@ def test_a_picture_with_detail_everywhere_is_kept_in_fewer_cells() -> None:
 
 
 def test_evidence_of_another_layout_is_never_the_same() -> None:
-    found = fingerprint_image(PHOTOS[0].read_bytes()).evidence
-    assert found is not None
-    assert not same_picture(found, b"\xff" + found[1:], "strict")
+    result = fingerprint_image(PHOTOS[0].read_bytes()).evidence
+    assert result is not None
+    assert not same_picture(result, b"\xff" + result[1:], "strict")
 
 
 # -- small pictures of one thing on plain ground -----------------------------------------------------------------------

@@ -23,8 +23,8 @@ def test_the_gateway_brings_nothing_heavy_and_needs_no_environment():
 
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, env=environment, check=True)
 
-    found = json.loads(done.stdout)
-    packages = {name.partition(".")[0] for name in found["new"]}
+    result = json.loads(done.stdout)
+    packages = {name.partition(".")[0] for name in result["new"]}
     assert not packages & set(_HEAVY)
-    assert found["opened"] == 0
-    assert len(found["new"]) < 60
+    assert result["opened"] == 0
+    assert len(result["new"]) < 60

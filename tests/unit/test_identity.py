@@ -10,7 +10,7 @@ import pytest
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "identities.json"
 """Computed once. A change of it is meant: of a prompt or a shape, which costs every cached answer concerned, of the
-policy, or of a model. `identities.py` beside it writes it anew."""
+policy, or of a model. `identities.py` beside it writes it again."""
 THREADS = 10
 
 

@@ -40,7 +40,7 @@ def attempt(number: int, *, model: str = "GPT-4o", cost: str | None = "0.00123",
 
 
 def added(attempts: tuple[dict[str, Any], ...], name: str) -> int:
-    return sum(int(one.get(name, 0)) for one in attempts)
+    return sum(int(attempt.get(name, 0)) for attempt in attempts)
 
 
 def size(attempts: tuple[dict[str, Any], ...]) -> int:
@@ -61,8 +61,8 @@ def test_few_calls_are_kept_one_by_one() -> None:
 def test_ten_thousand_paid_calls_have_room_and_cost_what_they_cost() -> None:
     made = [attempt(number, model=f"model-{number % 3}", cost=f"0.00{number % 977:03}1") for number in range(10_000)]
     record: tuple[dict[str, Any], ...] = ()
-    for one in made:
-        record = kept((*record, one))
+    for item in made:
+        record = kept((*record, item))
 
     assert sum(map(calls, record)) == 10_000
     assert cost(record) == cost(made) != Cost()
@@ -122,7 +122,7 @@ def test_a_call_that_a_sum_holds_is_not_taken_for_a_new_one(number: int) -> None
         )
         for at in range(number + 1)
     ]
-    record = kept([one.as_dict() for one in made[:number]])
+    record = kept([item.as_dict() for item in made[:number]])
     call = Call(gateway=None, progress=Forgetful(), deadline=0.0, paid=record)  # type: ignore[arg-type]
 
     assert call.unknown(made) == (made[-1],)

@@ -78,8 +78,8 @@ def test_filter_criteria_let_a_message_pass_if_any_pattern_matches() -> None:
 )
 def test_schedules_fire_when_they_should(expression: str, after: str, expected: str | None) -> None:
     moment = datetime.fromisoformat(after).replace(tzinfo=UTC)
-    found = parse_schedule(expression)(moment)
-    assert found == (expected and datetime.fromisoformat(expected).replace(tzinfo=UTC))
+    result = parse_schedule(expression)(moment)
+    assert result == (expected and datetime.fromisoformat(expected).replace(tzinfo=UTC))
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def frames(count: int = 3) -> list[Image.Image]:
     ],
 )
 def test_kind_and_type_come_from_the_bytes(path: str, kind: str, media_type: str) -> None:
-    found = media.inspect((MEDIA / path).read_bytes())
-    assert (found.kind, found.media_type) == (kind, media_type)
+    result = media.inspect((MEDIA / path).read_bytes())
+    assert (result.kind, result.media_type) == (kind, media_type)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_several_pages_make_a_document() -> None:
 
 def test_the_second_view_of_a_stereo_picture_is_no_animation() -> None:
     first, *rest = frames(2)
-    found = media.inspect(encoded(first, "MPO", save_all=True, append_images=rest))
-    assert (found.kind, found.media_type) == ("image", "image/jpeg")
+    result = media.inspect(encoded(first, "MPO", save_all=True, append_images=rest))
+    assert (result.kind, result.media_type) == ("image", "image/jpeg")
 
 
 def test_a_camera_raw_file_is_not_taken_for_a_tiff() -> None:
@@ -303,27 +303,27 @@ def test_damaged_bytes_always_end_in_an_answer(path: Path) -> None:
             media.payload_digest(bytes(damaged))
 
 
-def wave(samples: bytes, told: int) -> bytes:
-    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 16_000, 2, 16) + b"data" + struct.pack("<I", told)
-    return b"RIFF" + struct.pack("<I", min(told + 36, 0xFFFFFFFF)) + head + samples
+def wave(samples: bytes, stated: int) -> bytes:
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 16_000, 2, 16) + b"data" + struct.pack("<I", stated)
+    return b"RIFF" + struct.pack("<I", min(stated + 36, 0xFFFFFFFF)) + head + samples
 
 
-@pytest.mark.parametrize("told", [0, 0xFFFFFFFF, 0x7FFFFFFF, 16_001, 20_000, 3_000_000_000])
-def test_of_a_recording_whose_length_is_not_known_yet_what_is_there_is_taken(told: int) -> None:
-    data = wave(random.Random(3).randbytes(16_000), told)
+@pytest.mark.parametrize("stated", [0, 0xFFFFFFFF, 0x7FFFFFFF, 16_001, 20_000, 3_000_000_000])
+def test_of_a_recording_whose_length_is_not_known_yet_what_is_there_is_taken(stated: int) -> None:
+    data = wave(random.Random(3).randbytes(16_000), stated)
 
     seen, payload = media.inspect(data), media.audio_payload(data)
 
     assert (seen.kind, seen.duration_s) == ("audio", 1.0)
-    assert (seen.note is not None) == (told in (16_001, 20_000, 3_000_000_000))
+    assert (seen.note is not None) == (stated in (16_001, 20_000, 3_000_000_000))
     assert payload.data[40:44] == struct.pack("<I", 16_000)  # decoders of models believe the header
     assert payload.data[44:] == data[44:]
 
 
 def test_a_recording_without_a_sample_is_broken() -> None:
-    for told in (0, 400):
+    for reported in (0, 400):
         with pytest.raises(MediaError):
-            media.inspect(wave(b"", told))
+            media.inspect(wave(b"", reported))
 
 
 @pytest.mark.parametrize("tail", [b"--boundary--\r\n", bytes(4_096), b"TAG" + bytes(125), b"\xff" * 50, b"\n"])

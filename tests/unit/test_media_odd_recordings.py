@@ -204,42 +204,42 @@ def test_what_stands_behind_a_recording_is_passed_over(
 UNKNOWN = [0, 8, 0x7FFFFFFF, 0x7F000008, 0xFFFFFFFF]
 
 
-@pytest.mark.parametrize("told", [*UNKNOWN, 1_000_000])
-def test_of_an_aiff_whose_length_is_not_filled_in_what_is_there_is_taken(told: int) -> None:
+@pytest.mark.parametrize("stated", [*UNKNOWN, 1_000_000])
+def test_of_an_aiff_whose_length_is_not_filled_in_what_is_there_is_taken(stated: int) -> None:
     data = recorded("aiff", "pcm_s16be")
-    streamed = put(data, data.index(b"SSND") + 4, struct.pack(">I", told))
+    streamed = put(data, data.index(b"SSND") + 4, struct.pack(">I", stated))
     streamed = put(streamed, data.index(b"COMM") + 10, bytes(4))
 
     seen = media.inspect(streamed)
 
     assert seen.duration_s == pytest.approx(1.0)
-    assert (seen.note is not None) == (told == 1_000_000)
+    assert (seen.note is not None) == (stated == 1_000_000)
     assert heard_s(streamed) == pytest.approx(1.0)
     assert media.inspect(media.audio_payload(streamed).data).note is None
 
 
-@pytest.mark.parametrize("told", [*UNKNOWN[2:], 0, 1_000_000])
-def test_of_an_au_whose_length_is_not_filled_in_what_is_there_is_taken(told: int) -> None:
+@pytest.mark.parametrize("stated", [*UNKNOWN[2:], 0, 1_000_000])
+def test_of_an_au_whose_length_is_not_filled_in_what_is_there_is_taken(stated: int) -> None:
     data = recorded("au", "pcm_s16be")
-    streamed = put(data, 8, struct.pack(">I", told))
+    streamed = put(data, 8, struct.pack(">I", stated))
 
     assert media.inspect(streamed).duration_s == pytest.approx(1.0)
     assert heard_s(streamed) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("told", [0, 24, 2**63 - 1, 2**64 - 1, 10**9])
-def test_of_a_wave64_whose_length_is_not_filled_in_what_is_there_is_taken(told: int) -> None:
+@pytest.mark.parametrize("stated", [0, 24, 2**63 - 1, 2**64 - 1, 10**9])
+def test_of_a_wave64_whose_length_is_not_filled_in_what_is_there_is_taken(stated: int) -> None:
     data = recorded("w64", "pcm_s16le")
-    streamed = put(data, data.index(b"data", 40) + 16, struct.pack("<Q", told))
+    streamed = put(data, data.index(b"data", 40) + 16, struct.pack("<Q", stated))
 
     assert media.inspect(streamed).duration_s == pytest.approx(1.0)
     assert heard_s(streamed) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("told", [0, 10**12])
-def test_of_an_rf64_whose_lengths_are_not_filled_in_what_is_there_is_taken(told: int) -> None:
+@pytest.mark.parametrize("stated", [0, 10**12])
+def test_of_an_rf64_whose_lengths_are_not_filled_in_what_is_there_is_taken(stated: int) -> None:
     data = recorded("wav", "pcm_s16le", rf64="always")
-    streamed = put(data, data.index(b"ds64") + 8, struct.pack("<QQQ", told, told, told))
+    streamed = put(data, data.index(b"ds64") + 8, struct.pack("<QQQ", stated, stated, stated))
 
     assert media.inspect(streamed).duration_s == pytest.approx(1.0)
     assert heard_s(streamed) == pytest.approx(1.0)

@@ -77,11 +77,11 @@ def test_a_picture_is_no_sound() -> None:
      ("LJ001-0002.flac", "flac"), ("LJ001-0005.mp3", "mp3"), ("LJ001-0002.wav", "wav")],
 )  # fmt: skip
 def test_the_same_sound_with_other_tags_matches(name: str, muxer: str) -> None:
-    one, other = remuxed(read(name), muxer, "first"), remuxed(read(name), muxer, "another and longer title")
-    assert one != other
-    assert media.payload_digest(one) is not None
-    assert media.payload_digest(one) == media.payload_digest(other)
-    assert set(fingerprint_audio(one).exact) & set(fingerprint_audio(other).exact)
+    item, other = remuxed(read(name), muxer, "first"), remuxed(read(name), muxer, "another and longer title")
+    assert item != other
+    assert media.payload_digest(item) is not None
+    assert media.payload_digest(item) == media.payload_digest(other)
+    assert set(fingerprint_audio(item).exact) & set(fingerprint_audio(other).exact)
 
 
 def test_tags_around_mp3_frames_do_not_matter() -> None:
@@ -181,10 +181,10 @@ def test_the_whole_decoder_configuration_of_aac_counts_and_its_bit_rates_do_not(
 
 
 def test_a_second_recording_behind_an_ogg_file_is_no_tag() -> None:
-    one, two = read("lj_5.ogg"), read("lj_5.opus")
-    assert media.payload_digest(one + b"TAG" + bytes(125)) == media.payload_digest(one)
+    item, two = read("lj_5.ogg"), read("lj_5.opus")
+    assert media.payload_digest(item + b"TAG" + bytes(125)) == media.payload_digest(item)
     with pytest.raises(media.MediaError):
-        media.payload_digest(one + b"TAG" + two)
+        media.payload_digest(item + b"TAG" + two)
 
 
 def test_the_chunks_of_an_aiff_may_stand_in_any_order() -> None:

@@ -90,9 +90,11 @@ def caches(tree: ast.AST) -> Iterator[str]:
 
 
 def test_nothing_is_cached_without_a_lock() -> None:
-    found = {str(path.relative_to(ROOT)): list(caches(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    result = {
+        str(path.relative_to(ROOT)): list(caches(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES
+    }
 
-    assert {path: names for path, names in found.items() if names} == {}
+    assert {path: names for path, names in result.items() if names} == {}
 
 
 @pytest.mark.parametrize(
@@ -110,13 +112,13 @@ def test_that_check_can_fail(source: str) -> None:
 
 
 def modules() -> list[str]:
-    return [found.name for found in pkgutil.walk_packages(captions.__path__, "captions.")]
+    return [result.name for result in pkgutil.walk_packages(captions.__path__, "captions.")]
 
 
 def subclasses(model: type) -> Iterator[type]:
-    for one in model.__subclasses__():
-        yield one
-        yield from subclasses(one)
+    for item in model.__subclasses__():
+        yield item
+        yield from subclasses(item)
 
 
 def test_every_model_is_complete_once_it_is_imported() -> None:
@@ -135,20 +137,20 @@ def imports(name: str) -> set[str]:
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
-    found = set()
+    result = set()
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found & set(modules())
+            result |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return result & set(modules())
 
 
 def test_no_two_modules_import_each_other() -> None:
     """Threads that begin such a circle at two ends wait for each other, until one of them is given half of a module."""
     graph = {name: imports(name) - {name} for name in modules()}
     # What a package imports of its own rooms is no circle: they are loaded after it began, by the same thread.
-    graph = {name: {one for one in used if not name.startswith(f"{one}.")} for name, used in graph.items()}
+    graph = {name: {item for item in used if not name.startswith(f"{item}.")} for name, used in graph.items()}
     while ends := [name for name, used in graph.items() if not used & graph.keys()]:
         for name in ends:
             del graph[name]
@@ -200,9 +202,9 @@ def test_threads_import_only_from_packages_that_are_loaded_before_they_start(fun
 
     # What composition imports, it imports for the handler, before there is any thread.
     mine = loaded & set(modules()) - {"captions.composition"}
-    later = {one for name in mine for one in imported_later(name)} - loaded
+    later = {item for name in mine for item in imported_later(name)} - loaded
     assert "captions.tasks.prompts" in later or function != "dedupe"
-    assert {one for one in later if one.rpartition(".")[0] not in loaded or is_package(one)} == set()
+    assert {item for item in later if item.rpartition(".")[0] not in loaded or is_package(item)} == set()
 
 
 def is_package(name: str) -> bool:

@@ -114,9 +114,9 @@ def test_the_first_rule_that_is_about_an_upload_counts_and_the_longest_prefix_of
     routes.check(policy)
 
     def asked(key: str, kind: str = "image") -> tuple[str, str]:
-        found = route(key, kind, policy, SETTINGS)
-        assert found is not None
-        return found.task.name, found.ask.language
+        result = route(key, kind, policy, SETTINGS)
+        assert result is not None
+        return result.task.name, result.ask.language
 
     assert asked("scans/cards/1.jpg") == ("caption", "en")
     assert asked("scans/1.jpg") == ("ocr", "nl")
@@ -134,18 +134,18 @@ def test_metadata_goes_before_tags_and_these_before_rules() -> None:
     tags = {"caption:task": "objects", "caption:language": "de", "caption:context:place": "Bonn"}
 
     def named(metadata: dict[str, str], tags: dict[str, str]) -> str:
-        found = route("a.jpg", "image", policy, SETTINGS, metadata=metadata, tags=tags)
-        assert found is not None
-        return found.task.name
+        result = route("a.jpg", "image", policy, SETTINGS, metadata=metadata, tags=tags)
+        assert result is not None
+        return result.task.name
 
     assert [named(metadata, tags), named({}, tags), named({}, {})] == ["ocr", "objects", "alt_text"]
-    found = route("a.jpg", "image", policy, SETTINGS, metadata=metadata, tags=tags)
-    assert found is not None
-    assert found.ask.language == "de"
-    assert found.ask.context == {"title": "Grüße", "place": "Bonn"}
+    result = route("a.jpg", "image", policy, SETTINGS, metadata=metadata, tags=tags)
+    assert result is not None
+    assert result.ask.language == "de"
+    assert result.ask.context == {"title": "Grüße", "place": "Bonn"}
     deaf = load("overrides = []")
-    assert (told := route("a.jpg", "image", deaf, SETTINGS, metadata=metadata, tags=tags)) is not None
-    assert told.task.name == "caption"
+    assert (reported := route("a.jpg", "image", deaf, SETTINGS, metadata=metadata, tags=tags)) is not None
+    assert reported.task.name == "caption"
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
             server.listed = json.dumps(listed).encode()
             server.pages = {"/v1/model/info": json.dumps(infos).encode()}
             about = {"parameters": {}, "local_model_endpoint_url": server.url, "client": None, "where": "it"}
-            (found,) = doctor.without_price(cast(Stack, SimpleNamespace(**about)), load())
-        return found
+            (result,) = doctor.without_price(cast(Stack, SimpleNamespace(**about)), load())
+        return result
 
     return ask
 
@@ -185,5 +185,5 @@ def test_doctor_is_content_where_every_price_is_known(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CAPTIONS_ENDPOINT_URL", "http://o/v1")
     free = load('[endpoints."http://o/v1"]\nfree = true\n')
     about = {"parameters": {}, "local_model_endpoint_url": "", "client": None, "where": "it"}
-    (found,) = doctor.without_price(cast(Stack, SimpleNamespace(**about)), free)
-    assert found[0] == "ok"
+    (result,) = doctor.without_price(cast(Stack, SimpleNamespace(**about)), free)
+    assert result[0] == "ok"

@@ -46,11 +46,11 @@ def parts(data: bytes, longest_s: float, encoding=WAV, **limits) -> list[Part]:
 @pytest.mark.slow
 @pytest.mark.parametrize("longest_s", [8.0, 13.0, 20.0, 30.0])
 def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
-    found = parts(READING, longest_s)
-    assert len(found) >= 53 / longest_s
+    result = parts(READING, longest_s)
+    assert len(result) >= 53 / longest_s
     wave = samples(READING).astype(np.float64)
     loud = np.sqrt(np.percentile(np.square(wave[: len(wave) // 320 * 320]).reshape(-1, 320).mean(axis=1), 90))
-    for part in found[:-1]:
+    for part in result[:-1]:
         assert part.pause_db is not None
         assert part.pause_db >= NO_SPEECH_HERE
         at = int(part.end_s * RATE)
@@ -63,12 +63,12 @@ def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
 def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding) -> None:
     most = 200_000
     longest_s = longest_part(encoding, max_bytes=most, longest_s=12.0)
-    found = parts(READING, longest_s, encoding)
-    assert found[0].start_s == pytest.approx(0.0, abs=0.05)
-    assert [part.start_s for part in found[1:]] == [part.end_s for part in found[:-1]]
-    assert found[-1].end_s == pytest.approx(53.3, abs=0.2)
-    assert [part.index for part in found] == list(range(len(found)))
-    for part in found:
+    result = parts(READING, longest_s, encoding)
+    assert result[0].start_s == pytest.approx(0.0, abs=0.05)
+    assert [part.start_s for part in result[1:]] == [part.end_s for part in result[:-1]]
+    assert result[-1].end_s == pytest.approx(53.3, abs=0.2)
+    assert [part.index for part in result] == list(range(len(result)))
+    for part in result:
         assert part.end_s - part.start_s <= longest_s
         assert part.data is not None
         assert len(part.data) <= most
@@ -82,21 +82,21 @@ def test_the_parts_together_are_the_recording_sample_by_sample() -> None:
 
 def test_what_stands_apart_is_cut_in_the_middle_of_the_silence() -> None:
     recording = encoded(spoken(SENTENCE, SENTENCE, SENTENCE, pauses=2.0))
-    found = parts(recording, 11.0)
-    assert [round(part.end_s, 1) for part in found] == pytest.approx([9.1, 19.2, 28.3], abs=0.3)
+    result = parts(recording, 11.0)
+    assert [round(part.end_s, 1) for part in result] == pytest.approx([9.1, 19.2, 28.3], abs=0.3)
 
 
 def test_sound_without_any_pause_is_cut_all_the_same() -> None:
     noise = (np.random.default_rng(1).normal(size=30 * RATE) * 3_000).astype(np.int16)
-    found = parts(encoded(noise), 8.0)
-    assert max(part.end_s - part.start_s for part in found) <= 8.0
-    assert all(part.pause_db is None or part.pause_db < 6.0 for part in found)
+    result = parts(encoded(noise), 8.0)
+    assert max(part.end_s - part.start_s for part in result) <= 8.0
+    assert all(part.pause_db is None or part.pause_db < 6.0 for part in result)
 
 
 def test_silence_is_told_from_sound() -> None:
-    found = parts(encoded(np.concatenate([samples(SENTENCE), silence(20.0)])), 10.0)
-    assert not found[0].silent
-    assert found[-1].silent
+    result = parts(encoded(np.concatenate([samples(SENTENCE), silence(20.0)])), 10.0)
+    assert not result[0].silent
+    assert result[-1].silent
 
 
 def test_the_same_bytes_give_the_same_parts_and_only_what_is_wanted_is_encoded() -> None:
@@ -174,10 +174,10 @@ def test_damaged_recordings_end_in_parts_or_a_reason(seed: int) -> None:
         for place in random.integers(0, len(damaged), size=1 + len(damaged) // 400):
             damaged[place] = int(random.integers(0, 256))
         try:
-            found = parts(bytes(damaged), 4.0, total_s=60.0)
+            result = parts(bytes(damaged), 4.0, total_s=60.0)
         except MediaError:
             continue
-        assert found
+        assert result
 
 
 def test_a_header_that_lies_of_its_length_is_not_believed() -> None:
@@ -219,11 +219,11 @@ def test_sound_at_impossible_rates_is_refused() -> None:
 
 
 def test_a_container_tells_what_it_holds() -> None:
-    told = facts(VIDEO)
-    assert (told.sound, told.pictures, told.width, told.height) == (True, True, 320, 240)
-    assert told.duration_s == pytest.approx(2.0, abs=0.1)
-    told = facts(SENTENCE)
-    assert (told.sound, told.pictures) == (True, False)
+    reported = facts(VIDEO)
+    assert (reported.sound, reported.pictures, reported.width, reported.height) == (True, True, 320, 240)
+    assert reported.duration_s == pytest.approx(2.0, abs=0.1)
+    reported = facts(SENTENCE)
+    assert (reported.sound, reported.pictures) == (True, False)
 
 
 COLOURS = [(250, 250, 250), (200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 0)]

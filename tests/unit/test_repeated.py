@@ -67,8 +67,8 @@ def test_the_machine_is_busy_while_it_lasts_and_not_after(repeated: ModuleType) 
     before = set(me.children(recursive=True))
     with repeated.busy(3):
         deadline = time.monotonic() + 20
-        while len(found := set(me.children(recursive=True)) - before) < 3 and time.monotonic() < deadline:
+        while len(result := set(me.children(recursive=True)) - before) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(found) == 3
-    _, alive = psutil.wait_procs(found, timeout=20)
+        assert len(result) == 3
+    _, alive = psutil.wait_procs(result, timeout=20)
     assert not alive

@@ -45,8 +45,8 @@ def test_answers_are_taken_out_of_their_wrapping(answer: str, kept: str) -> None
 
 def test_each_kind_has_its_task_and_queue() -> None:
     policy = load()
-    found = {kind: route("a", kind, policy, SETTINGS) for kind in KINDS}
-    assert {kind: (one.task.name, one.queue_url) for kind, one in found.items() if one} == {
+    result = {kind: route("a", kind, policy, SETTINGS) for kind in KINDS}
+    assert {kind: (item.task.name, item.queue_url) for kind, item in result.items() if item} == {
         "image": ("caption", "i"), "animation": ("caption", "i"), "document": ("caption", "i"),
         "audio": ("transcribe", "a"), "video": ("video", "a"),
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_scopes_cannot_be_forged_by_names() -> None:
 
 
 def test_everything_that_changes_a_caption_changes_the_scope() -> None:
-    one = version("a.jpg")
+    item = version("a.jpg")
     asks = [
         Ask(task="caption"),
         Ask(task="alt_text"),
@@ -81,8 +81,8 @@ def test_everything_that_changes_a_caption_changes_the_scope() -> None:
         Ask(task="audio_qa", question="Who speaks?"),
         Ask(task="audio_qa", question="How many speak?"),
     ]
-    scopes = {scope(one, ask.identity, "p1", SETTINGS) for ask in asks}
-    scopes |= {scope(one, asks[0].identity, "p2", SETTINGS)}
+    scopes = {scope(item, ask.identity, "p1", SETTINGS) for ask in asks}
+    scopes |= {scope(item, asks[0].identity, "p2", SETTINGS)}
     scopes |= {scope(version("a.jpg", bucket="other"), asks[0].identity, "p1", SETTINGS)}
     assert len(scopes) == len(asks) + 2
 

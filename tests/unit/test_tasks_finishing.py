@@ -77,7 +77,7 @@ def chart(**changes):
     return ChartAnswer.taken({**answer, **changes})
 
 
-def told(**changes):
+def contradictions(**changes):
     return {problem.code for problem in problems(chart(**changes))}
 
 
@@ -105,7 +105,7 @@ def told(**changes):
     ],
 )  # fmt: skip
 def test_a_chart_is_held_against_itself(changes, codes) -> None:
-    assert told(**changes) == codes
+    assert contradictions(**changes) == codes
 
 
 def test_a_truncated_axis_that_the_model_did_not_mention_is_called_out() -> None:

@@ -33,9 +33,9 @@ def test_every_task_says_its_shape_in_words_and_as_a_schema_and_both_agree(task:
     assert sent.response_format is not None
     schema = sent.response_format["json_schema"]["schema"]
     jsonschema.Draft202012Validator.check_schema(schema)
-    told = told_in_words(sent.instructions)
-    assert told is not None
-    assert list(told["json_schema"]["schema"]["properties"]) == list(schema["properties"])
+    reported = told_in_words(sent.instructions)
+    assert reported is not None
+    assert list(reported["json_schema"]["schema"]["properties"]) == list(schema["properties"])
     assert schema["required"] == list(schema["properties"])
     assert schema["additionalProperties"] is False
     assert "JSON" in sent.instructions
@@ -46,10 +46,10 @@ def test_a_strict_schema_has_nothing_that_strict_modes_refuse() -> None:
     allowed = {"type", "properties", "required", "additionalProperties", "items", "enum", "description"}
 
     def keys(schema: dict) -> set[str]:
-        found = set(schema)
+        result = set(schema)
         for inner in schema.get("properties", {}).values():
-            found |= keys(inner)
-        return found | (keys(schema["items"]) if "items" in schema else set())
+            result |= keys(inner)
+        return result | (keys(schema["items"]) if "items" in schema else set())
 
     for task in TASKS:
         wanted = prompt(Ask(task=task)).response_format
@@ -164,8 +164,8 @@ def test_a_custom_caption_has_its_wish_in_the_request_not_in_the_instructions() 
 
 
 def test_styles_differ_in_what_they_ask() -> None:
-    said = {style: prompt(Ask(task="caption", style=style)).instructions for style in ("", "concise", "descriptive")}
-    assert len(set(said.values())) == 3
+    text = {style: prompt(Ask(task="caption", style=style)).instructions for style in ("", "concise", "descriptive")}
+    assert len(set(text.values())) == 3
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_the_repair_quotes_the_answer_and_says_what_was_wrong_with_it() -> None:
     assert sent.instructions == prompt(ask).instructions
     assert "BCP-47 tag de" in sent.text
     assert len(re.findall(r"^</?answer", sent.text, re.MULTILINE)) == 2
-    assert "Answer anew" in sent.text
+    assert "Answer again" in sent.text
     assert len(repair(ask, "x" * 500_000, ()).text) < 15_000
 
 
@@ -232,6 +232,6 @@ def test_tasks_whose_letters_count_are_only_shared_between_identical_media() -> 
 
 
 def test_what_was_heard_in_a_video_is_told_whatever_template_there_is() -> None:
-    found = {"frames": "The pictures are frames of the video.", "said 1": "Good evening, ladies and gentlemen."}
-    asked = prompt(Ask(task="video", template="Be brief.", context=found))
+    result = {"frames": "The pictures are frames of the video.", "said 1": "Good evening, ladies and gentlemen."}
+    asked = prompt(Ask(task="video", template="Be brief.", context=result))
     assert "Good evening, ladies and gentlemen." in asked.text

@@ -263,7 +263,7 @@ def test_an_alt_text_never_has_more_than_250_characters(length: int, unit: str) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "text", "purpose", "told"),
+    ("answer", "text", "purpose", "codes_expected"),
     [
         ({"purpose": "decorative", "alt": "", "reason": "a border"}, "", "decorative", set()),
         ({"purpose": "decorative", "alt": "", "reason": ""}, "", "decorative", {"reason"}),
@@ -280,13 +280,13 @@ def test_an_alt_text_never_has_more_than_250_characters(length: int, unit: str) 
          {"markup"}),
     ],
 )  # fmt: skip
-def test_the_alt_decision_tree(answer: dict[str, Any], text: str, purpose: str, told: set[str]) -> None:
+def test_the_alt_decision_tree(answer: dict[str, Any], text: str, purpose: str, codes_expected: set[str]) -> None:
     whole = {"reason": "r", "long_description": "", **answer}
     reading = reading_of("alt_text", good("alt_text", **whole))
 
     assert reading.output is not None
     assert (reading.output.text, reading.output.data["purpose"]) == (text, purpose)
-    assert codes(reading) == told
+    assert codes(reading) == codes_expected
 
 
 def test_an_informative_picture_without_any_text_is_of_no_use() -> None:
@@ -348,15 +348,15 @@ def test_times_that_cannot_be_are_left_out_and_text_is_not() -> None:
     ]
     output = reading_of("transcribe", good("transcribe", segments=segments), Seen(duration_s=20.0)).output
     assert output is not None
-    assert [one["text"] for one in output.data["segments"]] == ["b", "a", "c", "d"]
-    assert [one["start_s"] for one in output.data["segments"]] == [None, 1.5, None, None]
+    assert [segment["text"] for segment in output.data["segments"]] == ["b", "a", "c", "d"]
+    assert [segment["start_s"] for segment in output.data["segments"]] == [None, 1.5, None, None]
 
 
 def test_a_start_alone_lasts_until_the_next() -> None:
     segments = [{"text": "Hello.", "start": 0}, {"text": "Bye.", "start": 2}]
     output = reading_of("transcribe", good("transcribe", segments=segments), Seen(duration_s=3.5)).output
     assert output is not None
-    assert [(one["start_s"], one["end_s"]) for one in output.data["segments"]] == [(0.0, 2.0), (2.0, 3.5)]
+    assert [(segment["start_s"], segment["end_s"]) for segment in output.data["segments"]] == [(0.0, 2.0), (2.0, 3.5)]
 
 
 @pytest.mark.parametrize(
@@ -507,9 +507,9 @@ def test_the_model_s_own_rating_is_a_share_of_one_or_nothing(given: Any, kept: f
     assert output.confidence == kept
 
 
-@pytest.mark.parametrize("said", ["SAFE", "nsfw", None, 3, ["unsafe"], {"verdict": "unsafe"}])
-def test_a_verdict_is_one_of_four(said: Any) -> None:
-    output = reading_of("caption", good("caption", safety=said)).output
+@pytest.mark.parametrize("verdict", ["SAFE", "nsfw", None, 3, ["unsafe"], {"verdict": "unsafe"}])
+def test_a_verdict_is_one_of_four(verdict: Any) -> None:
+    output = reading_of("caption", good("caption", safety=verdict)).output
     assert output is not None
     assert output.safety in ("safe", "sensitive", "unsafe", "unknown")
 
@@ -519,7 +519,7 @@ def test_a_verdict_is_one_of_four(said: Any) -> None:
 def test_any_value_in_any_place_is_read(task: str, value: Any) -> None:
     for name in GOOD[task]:
         reading_of(task, good(task, **{name: value}))
-        missing = {key: one for key, one in good(task).items() if key != name}
+        missing = {key: item for key, item in good(task).items() if key != name}
         reading_of(task, missing)
 
 

@@ -44,15 +44,15 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 def values(blobs: list[dict[str, Any]], name: str, *dimensions: str) -> list[float]:
     """The values of a metric in the blobs that write it under exactly these dimensions, in order."""
-    found: list[float] = []
+    result: list[float] = []
     for blob in blobs:
         for directive in blob["_aws"]["CloudWatchMetrics"]:
             if (
                 name in [metric["Name"] for metric in directive["Metrics"]]
                 and list(dimensions) in directive["Dimensions"]
             ):
-                found += blob[name]
-    return found
+                result += blob[name]
+    return result
 
 
 def test_one_invocation_with_several_models_and_tasks_keeps_their_figures_apart(

@@ -21,7 +21,10 @@ def test_words_times_and_language_are_kept(named: str | None, tag: str) -> None:
     assert reading.output is not None
     assert reading.output.text == text
     assert reading.output.language == tag
-    assert [(one["start_s"], one["end_s"]) for one in reading.output.data["segments"]] == [(0.0, 1.5), (1.5, 3.0)]
+    assert [(segment["start_s"], segment["end_s"]) for segment in reading.output.data["segments"]] == [
+        (0.0, 1.5),
+        (1.5, 3.0),
+    ]
     assert reading.problems == ()
 
 

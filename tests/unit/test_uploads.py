@@ -21,9 +21,9 @@ def event(detail_type: str = "Object Created", **about: object) -> dict[str, obj
 
 
 @given(HEX, HEX)
-def test_sequencers_compare_as_if_the_shorter_were_padded_with_zeros(one: str, other: str) -> None:
-    width = max(len(one), len(other))
-    assert (pad_sequencer(one) < pad_sequencer(other)) == (one.ljust(width, "0") < other.ljust(width, "0"))
+def test_sequencers_compare_as_if_the_shorter_were_padded_with_zeros(shorter: str, other: str) -> None:
+    width = max(len(shorter), len(other))
+    assert (pad_sequencer(shorter) < pad_sequencer(other)) == (shorter.ljust(width, "0") < other.ljust(width, "0"))
 
 
 def test_an_event_without_a_sequencer_is_older_than_any() -> None:

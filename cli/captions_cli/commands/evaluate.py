@@ -122,12 +122,14 @@ def run(
             done = running.run(asked, journal, where, limit=ceiling, side_by_side=side_by_side, ended=progress.ended)
         embeddings = Embeddings(where.urls[0], where.keys[where.urls[0]], embedding_model, journal, ceiling)
         judged = summary.judge(asked, items, journal, embeddings.similarities)
-        found = summary.summarise(judged, measured)
+        summarised = summary.summarise(judged, measured)
         facts = {
             "set": str(labelled),
             "results": str(results),
-            **found,
-            "left_out": [{"path": one.item.name, "task": one.item.task, "why": one.why} for one in left_out],
+            **summarised,
+            "left_out": [
+                {"path": question.item.name, "task": question.item.task, "why": question.why} for question in left_out
+            ],
             "not_paid_for": done.unpaid,
             "spent": journal.spent,
             "calls_of_unknown_cost": journal.unknown,
@@ -143,9 +145,9 @@ def run(
     if given.json:
         rendering.print_json(facts)
     else:
-        rendering.print_table(tables.contenders(found))
-        rendering.print_table(tables.measures(found))
-        for line in tables.verdicts(found):
+        rendering.print_table(tables.contenders(summarised))
+        rendering.print_table(tables.measures(summarised))
+        for line in tables.verdicts(summarised):
             say(line)
     _end(done, facts, embeddings.why)
 
@@ -167,17 +169,18 @@ def _propose(
     from captions_cli.evaluate import proposing
 
     proposals, undecided = proposing.propose(judged, rules, within)
-    for one in undecided:
-        say(f"{one.name}: no tier is proposed, as {one.why}")
+    for group in undecided:
+        say(f"{group.name}: no tier is proposed, as {group.why}")
     if proposals:
         text = proposing.document(proposals, undecided, within)
         policies.checked(text, catalogue=catalogue, where=str(file))
         file.write_text(text, encoding="utf-8")
-        say(f"{file} proposes tiers for {', '.join(one.name for one in proposals)}; `captions policy check` reads it")
+        named = ", ".join(proposal.name for proposal in proposals)
+        say(f"{file} proposes tiers for {named}; `captions policy check` reads it")
     return {
         "file": str(file) if proposals else None,
-        "first": {one.name: one.models[0] for one in proposals},
-        "undecided": {one.name: one.why for one in undecided},
+        "first": {proposal.name: proposal.models[0] for proposal in proposals},
+        "undecided": {group.name: group.why for group in undecided},
     }
 
 
@@ -198,7 +201,7 @@ def _end(done: Run, facts: dict[str, Any], why_no_meaning: str | None) -> None:
 
 
 def _tests(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    return [test for one in facts["contenders"] for test in one["tests"].values()]
+    return [test for contender in facts["contenders"] for test in contender["tests"].values()]
 
 
 def _models(given: Globals, endpoint: str | None, override: Path | None) -> Models:
@@ -209,14 +212,14 @@ def _models(given: Globals, endpoint: str | None, override: Path | None) -> Mode
 
     url = endpoint or os.environ.get(endpoint_models.URL_VARIABLE)
     if url:
-        urls = [one.strip().rstrip("/") for one in url.split(",") if one.strip()]
-        if not urls or not all(one.startswith(("http://", "https://")) for one in urls):
+        urls = [part.strip().rstrip("/") for part in url.split(",") if part.strip()]
+        if not urls or not all(address.startswith(("http://", "https://")) for address in urls):
             raise CommandError(f"{url!r} is no base URL of an endpoint", ExitCode.USAGE)
         key = os.environ.get(endpoint_models.KEY_VARIABLE) or NO_KEY
         return Models(tuple(urls), dict.fromkeys(urls, key), endpoint_models.catalogue_with(override))
     stack = given.stack()
     urls = endpoint_models.endpoints(stack, os.environ)
-    keys = {one: endpoint_models.key(stack, one, os.environ) for one in urls}
+    keys = {address: endpoint_models.key(stack, address, os.environ) for address in urls}
     catalogue = endpoint_models.catalogue_with(override) if override else endpoint_models.catalogue_of(stack)
     return Models(tuple(urls), keys, catalogue)
 
@@ -225,17 +228,17 @@ def _rules(given: Globals, files: list[Path], catalogue: Catalogue, endpoint: st
     from captions_cli import policies
 
     if files:
-        found = {}
+        chosen = {}
         for file in files:
-            name = file.stem if file.stem not in found else str(file)
-            found[name] = policies.checked(text_of(file), catalogue=catalogue, where=str(file))
-        return found
+            name = file.stem if file.stem not in chosen else str(file)
+            chosen[name] = policies.checked(text_of(file), catalogue=catalogue, where=str(file))
+        return chosen
     return {"policy": policies.of(given.stack()) if given.has_stack() and not endpoint else policies.checked(None)}
 
 
 def _tell_left_out(left_out: list[LeftOut]) -> None:
-    for one in left_out[:10]:
-        say(f"left out: {one.item.name} ({one.item.task}): {one.why}")
+    for question in left_out[:10]:
+        say(f"left out: {question.item.name} ({question.item.task}): {question.why}")
     if len(left_out) > 10:
         say(f"left out: {len(left_out) - 10} more, see --output json")
 
@@ -307,7 +310,7 @@ def sample(
     if given.json:
         rendering.print_json({"folder": str(folder), **vars(drawn)})
     else:
-        say(f"{drawn.drawn} of {drawn.found} uploads that people spoke about are in {folder}")
+        say(f"{drawn.drawn} of {drawn.fitting} uploads that people spoke about are in {folder}")
     if drawn.gone:
         say(f"{drawn.gone} could not be read any more")
     if not drawn.drawn:

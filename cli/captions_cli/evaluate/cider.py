@@ -23,7 +23,7 @@ _Grams = list[Counter[tuple[str, ...]]]
 
 def words(text: str) -> list[str]:
     """Return the words of a text in lower case; of scripts that put no spaces between words, the characters."""
-    spaced = _UNSPACED.sub(lambda found: f" {found[0]} ", unicodedata.normalize("NFKC", text).casefold())
+    spaced = _UNSPACED.sub(lambda match: f" {match[0]} ", unicodedata.normalize("NFKC", text).casefold())
     return _WORD.findall(spaced)
 
 
@@ -43,7 +43,11 @@ class CiderD:
             return 0.0
         candidate = _grams(caption)
         length = sum(candidate[0].values())
-        return 10.0 * sum(self._similar(candidate, length, _grams(one)) for one in references) / len(references)
+        return (
+            10.0
+            * sum(self._similar(candidate, length, _grams(reference)) for reference in references)
+            / len(references)
+        )
 
     def _similar(self, candidate: _Grams, length: int, reference: _Grams) -> float:
         delta = length - sum(reference[0].values())
@@ -62,7 +66,8 @@ class CiderD:
 
 
 def _grams(text: str) -> _Grams:
-    said = words(text)
+    counts = words(text)
     return [
-        Counter(tuple(said[at : at + size]) for at in range(len(said) - size + 1)) for size in range(1, _LONGEST + 1)
+        Counter(tuple(counts[at : at + size]) for at in range(len(counts) - size + 1))
+        for size in range(1, _LONGEST + 1)
     ]

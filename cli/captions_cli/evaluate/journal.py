@@ -99,7 +99,7 @@ class Journal:
         if draft is None or draft["identity"] != identity:
             return Noted()
         try:
-            answers = tuple(escalation.restored(one) for one in draft["answers"])
+            answers = tuple(escalation.restored(answer) for answer in draft["answers"])
         except (KeyError, TypeError, ValidationError):
             return Noted()  # another version of the code wrote it
         return Noted(answers, frozenset(draft["asked"]), frozenset(draft["refused"])) if answers else Noted()
@@ -170,7 +170,7 @@ class JournalDrafts:
             identity=self.identity,
             asked=sorted(so_far.asked),
             refused=sorted(so_far.refused),
-            answers=[escalation.stored(one) for one in so_far.candidates],
+            answers=[escalation.stored(candidate) for candidate in so_far.candidates],
             attempts=[attempt.as_dict() for attempt in made],
         )
         return True
@@ -186,4 +186,4 @@ class JournalDrafts:
 def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int]:
     """Return what calls cost as far as it is known, and of how many that is not in full."""
     costs = [Cost.of_call(attempt) for attempt in attempts]
-    return Cost.sum(costs).dollars, sum(one.exact is None for one in costs)
+    return Cost.sum(costs).dollars, sum(cost.exact is None for cost in costs)

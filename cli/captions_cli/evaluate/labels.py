@@ -96,17 +96,17 @@ def read(given: Path, *, root: Path | None = None) -> list[Item]:
     """
     file = _labels_file(given)
     base = (root or file.parent).resolve()
-    found: dict[tuple[str, Measure, str | None], Item] = {}
+    items: dict[tuple[str, Measure, str | None], Item] = {}
     rows = _csv_rows(file) if file.suffix.lower() == ".csv" else _json_rows(file)
     for line, row in rows:
         try:
             for item in _items(row, base):
-                _add(found, item)
+                _add(items, item)
         except ValueError as error:
             raise CommandError(f"{file}, line {line}: {error}", ExitCode.USAGE) from error
-    if not found:
+    if not items:
         raise CommandError(f"{file} holds no labels", ExitCode.USAGE)
-    return list(found.values())
+    return list(items.values())
 
 
 def chosen(items: Sequence[Item], *, tasks: Sequence[str] = (), limit: int | None = None) -> list[Item]:
@@ -124,7 +124,7 @@ def chosen(items: Sequence[Item], *, tasks: Sequence[str] = (), limit: int | Non
         return wanted
     kept: Counter[str] = Counter()
     picked = set()
-    for item in sorted(wanted, key=lambda one: hashlib.sha256(one.name.encode()).digest()):
+    for item in sorted(wanted, key=lambda item: hashlib.sha256(item.name.encode()).digest()):
         if kept[item.test] < limit:
             kept[item.test] += 1
             picked.add(id(item))
@@ -136,8 +136,8 @@ def _labels_file(given: Path) -> Path:
         return given
     if not given.is_dir():
         raise CommandError(f"{given} is neither a folder nor a file", ExitCode.USAGE)
-    found = sorted(path for path in given.iterdir() if path.suffix.lower() in (".csv", ".jsonl") and path.is_file())
-    named = [path for path in found if path.stem == "labels"] or found
+    tables = sorted(path for path in given.iterdir() if path.suffix.lower() in (".csv", ".jsonl") and path.is_file())
+    named = [path for path in tables if path.stem == "labels"] or tables
     if len(named) != 1:
         what = f"{len(named)} of them ({', '.join(path.name for path in named[:5])})" if named else "none"
         raise CommandError(f"{given} should hold one .csv or .jsonl file of labels; it holds {what}", ExitCode.USAGE)
@@ -215,16 +215,16 @@ def _items(given: Mapping[str, Any], base: Path) -> Iterator[Item]:
         )
 
 
-def _add(found: dict[tuple[str, Measure, str | None], Item], item: Item) -> None:
+def _add(items: dict[tuple[str, Measure, str | None], Item], item: Item) -> None:
     key = (item.name, item.measure, item.language)
-    before = found.get(key)
+    before = items.get(key)
     if before is None:
-        found[key] = item
+        items[key] = item
         return
     if item.measure not in _GATHERED:
         raise ValueError(f"{item.name!r} has a {item.measure} already")
     joined = {"texts": (*before.texts, *item.texts), "objects": (*before.objects, *item.objects)}
-    found[key] = Item(**{**vars(before), **joined})
+    items[key] = Item(**{**vars(before), **joined})
 
 
 def _truth(measure: Measure, value: Any) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _truth(measure: Measure, value: Any) -> dict[str, Any]:
     if measure == "scene_text":
         return {"texts": _list(value, measure)}
     if measure in ("caption", "alt_text") and isinstance(value, list):
-        return {"texts": tuple(_text(one, measure) for one in value)}
+        return {"texts": tuple(_text(text, measure) for text in value)}
     return {"texts": (_text(value, measure),)}
 
 
@@ -245,7 +245,9 @@ def _points(value: Any) -> tuple[LabelledPoint, ...]:
     wrong = ValueError("chart data is {x: y}, {series: {x: y}} or a list of {series, x, y}")
     if isinstance(value, dict) and isinstance(value.get("series"), list):
         try:
-            value = [{"series": one.get("name", ""), **point} for one in value["series"] for point in one["points"]]
+            value = [
+                {"series": series.get("name", ""), **point} for series in value["series"] for point in series["points"]
+            ]
         except (AttributeError, KeyError, TypeError):
             raise wrong from None
     if isinstance(value, dict):
@@ -255,8 +257,8 @@ def _points(value: Any) -> tuple[LabelledPoint, ...]:
             for name, inner in nested.items()
             for x, y in inner.items()
         ]
-    elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
-        pairs = [(one.get("series", ""), one.get("x"), one.get("y")) for one in value]
+    elif isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        pairs = [(row.get("series", ""), row.get("x"), row.get("y")) for row in value]
     else:
         raise wrong
     for _, x, y in pairs:
@@ -298,7 +300,7 @@ def _list(value: Any, what: str) -> tuple[str, ...]:
     values = _SEPARATOR.split(value.strip()) if isinstance(value, str) else value
     if not isinstance(values, list):
         raise ValueError(f"{what} is no list")
-    return tuple(text for one in values if (text := _text(one, what).strip()))
+    return tuple(text for value in values if (text := _text(value, what).strip()))
 
 
 def _text(value: Any, what: str) -> str:

@@ -116,7 +116,7 @@ def estimate(asked: Iterable[Question], catalogue: Catalogue) -> Estimate:
     """Return what questions cost by the catalogue's prices."""
     expected, most = Decimal(0), Decimal(0)
     unpriced: set[str] = set()
-    once = {one.key: one for one in asked}
+    once = {question.key: question for question in asked}
     for question in once.values():
         sent = prompt(question.ask)
         text = (len(sent.instructions) + len(sent.text)) // policies.CHARACTERS_PER_TOKEN
@@ -139,23 +139,23 @@ def _file(item: Item) -> File | LeftOut:
 
     try:
         data = item.path.read_bytes()
-        found = media.inspect(data)
+        inspected = media.inspect(data)
     except OSError as error:
         return LeftOut(item, f"it cannot be read: {error.strerror}")
     except media.MediaError as error:
         return LeftOut(item, f"{error.code}: {error.message}")
-    looks = picture_class.classify(found.picture) if found.picture is not None else None
-    return File(hashlib.sha256(data).hexdigest(), found.kind, found.media_type, found.duration_s, looks)
+    looks = picture_class.classify(inspected.picture) if inspected.picture is not None else None
+    return File(hashlib.sha256(data).hexdigest(), inspected.kind, inspected.media_type, inspected.duration_s, looks)
 
 
 def _question(contender: Contender, item: Item, file: File) -> Question:
     # The set decides on the task, whatever the policy lets uploaders decide.
     rules = contender.rules.model_copy(update={"overrides": ("metadata",)})
-    said = {f"caption-context-{name}": value for name, value in item.context.items()}
-    said["caption-task"] = item.task
+    metadata = {f"caption-context-{name}": value for name, value in item.context.items()}
+    metadata["caption-task"] = item.task
     if item.language is not None and item.measure in ("caption", "alt_text", "objects"):
-        said["caption-language"] = item.language
-    route = routes.route(item.name, file.kind, rules, policies.NO_QUEUES, metadata=said, looks=file.looks)
+        metadata["caption-language"] = item.language
+    route = routes.route(item.name, file.kind, rules, policies.NO_QUEUES, metadata=metadata, looks=file.looks)
     if route is None:
         raise routes.UnroutableError("unsupported_kind", f"{file.kind} is not captioned")
     chains = asking.chains(item.name, file.kind, route.ask, file.looks, rules)

@@ -68,8 +68,8 @@ def html(facts: Mapping[str, Any], judged: Sequence[JudgedAnswer]) -> str:
     """Return the page."""
     from jinja2 import Environment
 
-    found = facts["contenders"]
-    tests = list(dict.fromkeys(test for one in found for test in one["tests"]))
+    contenders = facts["contenders"]
+    tests = list(dict.fromkeys(test for contender in contenders for test in contender["tests"]))
     template = files("captions_cli.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, finalize=_shown).from_string(template)
     return page.render(
@@ -78,13 +78,13 @@ def html(facts: Mapping[str, Any], judged: Sequence[JudgedAnswer]) -> str:
         spent=money(facts["spent"]),
         unknown=facts["calls_of_unknown_cost"],
         headings=("Mean", *tests, "Refused", "Repaired", "Escalated", "p50", "p99", "$ per 1,000"),
-        rows=[_row(one, tests) for one in found],
+        rows=[_row(contender, tests) for contender in contenders],
         verdicts=list(tables.verdicts(facts)),
-        costs=_costs(found),
-        unpriced=[one["name"] for one in found if _dollars(one) is None],
-        tests=_tests(found, tests),
+        costs=_costs(contenders),
+        unpriced=[contender["name"] for contender in contenders if _dollars(contender) is None],
+        tests=_tests(contenders, tests),
         measures=list(tables.measure_rows(facts)),
-        worst=[_bad(one) for one in _worst(judged)],
+        worst=[_bad(answer) for answer in _worst(judged)],
     )
 
 
@@ -92,26 +92,30 @@ def _shown(value: object) -> object:
     return printable_lines(value) if isinstance(value, str) else value
 
 
-def _row(one: Mapping[str, Any], tests: Sequence[str]) -> list[str]:
+def _row(contender: Mapping[str, Any], tests: Sequence[str]) -> list[str]:
     return [
-        one["name"],
-        tables.points(one["mean"]),
-        *(tables.points(one["tests"][test]["score"]) if test in one["tests"] else "" for test in tests),
-        *(tables.share(one[name]) for name in ("refused_share", "repaired_share", "escalated_share")),
-        *(tables.seconds(one["latency_ms"][name]) for name in ("p50", "p99")),
-        tables.dollars(one["dollars_per_1000"]),
+        contender["name"],
+        tables.points(contender["mean"]),
+        *(tables.points(contender["tests"][test]["score"]) if test in contender["tests"] else "" for test in tests),
+        *(tables.share(contender[name]) for name in ("refused_share", "repaired_share", "escalated_share")),
+        *(tables.seconds(contender["latency_ms"][name]) for name in ("p50", "p99")),
+        tables.dollars(contender["dollars_per_1000"]),
     ]
 
 
-def _dollars(one: Mapping[str, Any]) -> float | None:
+def _dollars(contender: Mapping[str, Any]) -> float | None:
     """Return what is known in full and can stand on a logarithmic axis."""
-    cost = one["dollars_per_1000"]
+    cost = contender["dollars_per_1000"]
     return float(cost["value"]) if cost["value"] is not None and not cost["at_least"] and float(cost["value"]) else None
 
 
-def _costs(found: Sequence[Mapping[str, Any]]) -> Plot:
+def _costs(contenders: Sequence[Mapping[str, Any]]) -> Plot:
     plot = Plot(760, 400, 50, 600, 20, 340)
-    priced = [(one, cost) for one in found if one["mean"] is not None and (cost := _dollars(one)) is not None]
+    priced = [
+        (contender, cost)
+        for contender in contenders
+        if contender["mean"] is not None and (cost := _dollars(contender)) is not None
+    ]
     if not priced:
         return plot
     first = math.floor(math.log10(min(cost for _, cost in priced)))
@@ -125,15 +129,17 @@ def _costs(found: Sequence[Mapping[str, Any]]) -> Plot:
 
     plot.x_ticks = [Tick(across(10.0**power), f"${10.0**power:g}") for power in range(first, last + 1)]
     plot.y_ticks = [Tick(up(score / 100), str(score)) for score in range(0, 101, 20)]
-    for one, cost in priced:
-        mean = one["mean"]
+    for contender, cost in priced:
+        mean = contender["mean"]
         low, high = (None if mean[side] is None else up(mean[side]) for side in ("low", "high"))
-        plot.marks.append(Mark(across(cost), up(mean["value"]), low, high, _colour(found, one), one["name"]))
+        plot.marks.append(
+            Mark(across(cost), up(mean["value"]), low, high, _colour(contenders, contender), contender["name"])
+        )
     return plot
 
 
-def _tests(found: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> Plot:
-    rows = sum(1 + sum(test in one["tests"] for one in found) for test in tests)
+def _tests(contenders: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> Plot:
+    rows = sum(1 + sum(test in contender["tests"] for contender in contenders) for test in tests)
     plot = Plot(760, 22 * rows + 60, 260, 740, 10, 22 * rows + 20)
 
     def across(share: float) -> float:
@@ -143,40 +149,40 @@ def _tests(found: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> Plot:
     y = plot.top + 11
     for test in tests:
         plot.y_ticks.append(Tick(y, test, strong=True))
-        for one in found:
-            if test not in one["tests"]:
+        for contender in contenders:
+            if test not in contender["tests"]:
                 continue
             y += 22
-            plot.y_ticks.append(Tick(y, one["name"]))
-            score = one["tests"][test]["score"]
+            plot.y_ticks.append(Tick(y, contender["name"]))
+            score = contender["tests"][test]["score"]
             if score is not None:
                 low, high = (None if score[side] is None else across(score[side]) for side in ("low", "high"))
-                plot.marks.append(Mark(across(score["value"]), y, low, high, _colour(found, one)))
+                plot.marks.append(Mark(across(score["value"]), y, low, high, _colour(contenders, contender)))
         y += 22
     return plot
 
 
-def _colour(found: Sequence[Mapping[str, Any]], one: Mapping[str, Any]) -> str:
-    return _COLOURS[found.index(one) % len(_COLOURS)]
+def _colour(contenders: Sequence[Mapping[str, Any]], contender: Mapping[str, Any]) -> str:
+    return _COLOURS[contenders.index(contender) % len(_COLOURS)]
 
 
 def _worst(judged: Sequence[JudgedAnswer]) -> Iterator[JudgedAnswer]:
     """Yield the answers that are worth least, short of those that a model cannot give at all."""
-    counted = [one for one in judged if one.parts is not None and one.state != "unable" and one.score[1]]
-    ranked = sorted(counted, key=lambda one: one.score[0] / one.score[1])
-    yield from (one for one in ranked[:WORST] if one.score[0] < one.score[1])
+    counted = [answer for answer in judged if answer.parts is not None and answer.state != "unable" and answer.score[1]]
+    ranked = sorted(counted, key=lambda answer: answer.score[0] / answer.score[1])
+    yield from (answer for answer in ranked[:WORST] if answer.score[0] < answer.score[1])
 
 
-def _bad(one: JudgedAnswer) -> dict[str, Any]:
-    item = one.question.item
+def _bad(answer: JudgedAnswer) -> dict[str, Any]:
+    item = answer.question.item
     return {
         "name": printable(item.name),
-        "model": one.question.contender.name,
-        "test": one.test,
-        "score": f"{100 * one.score[0] / one.score[1]:.0f} ({one.main})",
-        "why": one.state if one.state != "answered" else ", ".join(one.answer["problems"]),
+        "model": answer.question.contender.name,
+        "test": answer.test,
+        "score": f"{100 * answer.score[0] / answer.score[1]:.0f} ({answer.main})",
+        "why": answer.state if answer.state != "answered" else ", ".join(answer.answer["problems"]),
         "truth": _clipped(_truth(item)),
-        "answer": _clipped(_answer(one)),
+        "answer": _clipped(_answer(answer)),
         "picture": _picture(item),
     }
 
@@ -189,15 +195,15 @@ def _truth(item: Item) -> str:
     return "\n".join(item.texts)
 
 
-def _answer(one: JudgedAnswer) -> str:
-    output = one.answer.get("output")
+def _answer(answer: JudgedAnswer) -> str:
+    output = answer.answer.get("output")
     if output is None:
-        return str(one.answer.get("why", ""))
+        return str(answer.answer.get("why", ""))
     data = output["data"]
-    if one.question.item.measure == "chart":
+    if answer.question.item.measure == "chart":
         points = [(series["name"], point) for series in data.get("series", ()) for point in series["points"]]
         return "\n".join(f"{name} {point['x']}: {point['y']}".strip() for name, point in points)
-    if one.question.item.measure == "objects":
+    if answer.question.item.measure == "objects":
         return "\n".join(thing["name"] for thing in data.get("objects", ()))
     return str(output["text"])
 

@@ -154,7 +154,7 @@ async def _asked(
             state, facts = "answered", _facts(answered)
         except media.MediaError as error:
             attempts = getattr(error, "attempts", ())
-            state, facts = "unable", {"why": error.message, "attempts": [one.as_dict() for one in attempts]}
+            state, facts = "unable", {"why": error.message, "attempts": [attempt.as_dict() for attempt in attempts]}
         except BudgetSpent as error:
             done.unpaid += 1
             if error.attempts:

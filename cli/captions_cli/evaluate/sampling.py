@@ -32,9 +32,9 @@ _LONGEST_SUFFIX = 8
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was drawn: of `found` fitting uploads `drawn`, of which `gone` could not be read any more."""
+    """What was drawn: of `fitting` uploads `drawn`, of which `gone` could not be read any more."""
 
-    found: int
+    fitting: int
     drawn: int
     gone: int
 
@@ -53,7 +53,7 @@ def sample(stack: Stack, folder: Path, number: int, *, seed: int, prefix: str, d
         for record in listing.recent(stack, states=("captioned",), prefix=prefix, days=days)
         if _truth(record, accepted=accepted) is not None
     )
-    drawn, found = _drawn(fitting, number, seed)
+    drawn, count = _drawn(fitting, number, seed)
     objects = Objects(stack.client("s3"))
     media = folder / "media"
     media.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def sample(stack: Stack, folder: Path, number: int, *, seed: int, prefix: str, d
     partial = folder / "labels.jsonl.part"
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     partial.replace(labels)
-    return Sampled(found, len(rows), gone)
+    return Sampled(count, len(rows), gone)
 
 
 def _drawn(records: Iterable[Record], number: int, seed: int) -> tuple[list[Record], int]:
@@ -85,17 +85,17 @@ def _drawn(records: Iterable[Record], number: int, seed: int) -> tuple[list[Reco
     """
     import heapq
 
-    found = 0
+    count = 0
     held: list[tuple[float, str, Record]] = []
     for record in records:
-        found += 1
+        count += 1
         rank = random.Random(f"{seed}/{record.asset}").random()  # noqa: S311 - it draws a sample
         entry = (-rank, record.asset, record)
         if len(held) < number:
             heapq.heappush(held, entry)
         elif entry > held[0]:
             heapq.heapreplace(held, entry)
-    return [record for _, _, record in sorted(held, key=lambda one: one[1])], found
+    return [record for _, _, record in sorted(held, key=lambda entry: entry[1])], count
 
 
 def _truth(record: Record, *, accepted: bool) -> str | None:

@@ -64,7 +64,9 @@ def parts(item: Item, output: Mapping[str, Any] | None, corpus: cider.CiderD, si
             value = corpus.score(text, item.texts)
             return {"cider_d": (value, 1.0), "cider_d_of_1": (min(1.0, value), 1.0), **known}
         case "objects":
-            return _objects([str(one["name"]) for one in data.get("objects", ())], item.objects, item.language or "en")
+            return _objects(
+                [str(thing["name"]) for thing in data.get("objects", ())], item.objects, item.language or "en"
+            )
         case "text":
             return _letters(item.texts[0], text)
         case "scene_text":
@@ -92,12 +94,12 @@ def _letters(expected: str, given: str) -> ScoreParts:
 def _speech(expected: str, given: str) -> ScoreParts:
     """Case and punctuation are the writer's choice, not the speaker's."""
     expected, given = (_spaced(_MARKS.sub(" ", text).casefold()) for text in (expected, given))
-    found = dict(_errors(expected, given))
+    errors = dict(_errors(expected, given))
     if _unspaced(expected):
         # Between whose words no spaces are, letters are counted.
-        found["word_accuracy"] = found["character_accuracy"]
-        del found["wer"]
-    return found
+        errors["word_accuracy"] = errors["character_accuracy"]
+        del errors["wer"]
+    return errors
 
 
 def _errors(expected: str, given: str) -> ScoreParts:
@@ -113,15 +115,15 @@ def _errors(expected: str, given: str) -> ScoreParts:
             "word_accuracy": right,
             "character_accuracy": right,
         }
-    found: dict[str, tuple[float, float]] = {}
+    measures: dict[str, tuple[float, float]] = {}
     for name, accuracy, count in (
         ("wer", "word_accuracy", jiwer.process_words(expected, given)),
         ("cer", "character_accuracy", jiwer.process_characters(expected, given)),
     ):
         length = float(count.hits + count.substitutions + count.deletions)
         wrong = float(count.substitutions + count.deletions + count.insertions)
-        found |= {name: (wrong, length), accuracy: (max(0.0, length - wrong), length)}
-    return found
+        measures |= {name: (wrong, length), accuracy: (max(0.0, length - wrong), length)}
+    return measures
 
 
 def _anls(expected: str, given: str) -> float:
@@ -135,7 +137,7 @@ def _anls(expected: str, given: str) -> float:
     if _unspaced(phrase):
         joined = "".join(given_words)
         stretches = [joined[at : at + len(phrase)] for at in range(max(1, len(joined) - len(phrase) + 1))]
-    best = max((Levenshtein.normalized_similarity(phrase, one) for one in stretches), default=0.0)
+    best = max((Levenshtein.normalized_similarity(phrase, stretch) for stretch in stretches), default=0.0)
     return best if best >= ANLS_FROM else 0.0
 
 
@@ -148,7 +150,13 @@ def _objects(named: Sequence[str], expected: Sequence[Sequence[str]], language: 
     for exact in (True, False):
         for names in list(wanted):
             match = next(
-                (one for one in open_names for name in names if _names(one, name, language, exact=exact)), None
+                (
+                    open_name
+                    for open_name in open_names
+                    for name in names
+                    if _names(open_name, name, language, exact=exact)
+                ),
+                None,
             )
             if match is not None:
                 open_names.remove(match)
@@ -189,9 +197,9 @@ def _values(expected: Sequence[LabelledPoint], series: Sequence[Mapping[str, Any
     in DePlot's RMS (Liu et al., ACL Findings 2023).
     """
     given = [
-        LabelledPoint(str(one.get("name", "")), str(point["x"]), float(point["y"]))
-        for one in series
-        for point in one.get("points", ())
+        LabelledPoint(str(series_given.get("name", "")), str(point["x"]), float(point["y"]))
+        for series_given in series
+        for point in series_given.get("points", ())
         if point.get("y") is not None
     ]
     names = _paired_series(expected, given)
@@ -219,13 +227,13 @@ def _paired_series(expected: Sequence[LabelledPoint], given: Sequence[LabelledPo
     if len(ours) == len(theirs) == 1:
         return {ours[0]: theirs[0]}
     alike = sorted(
-        ((fuzz.ratio(one.casefold(), other.casefold()) / 100, one, other) for one in ours for other in theirs),
-        key=lambda found: -found[0],
+        ((fuzz.ratio(mine.casefold(), other.casefold()) / 100, mine, other) for mine in ours for other in theirs),
+        key=lambda pair: -pair[0],
     )
     pairs: dict[str, str] = {}
-    for ratio, one, other in alike:
-        if ratio >= _NAMES_ALIKE and one not in pairs and other not in pairs.values():
-            pairs[one] = other
+    for ratio, mine, other in alike:
+        if ratio >= _NAMES_ALIKE and mine not in pairs and other not in pairs.values():
+            pairs[mine] = other
     return pairs
 
 
@@ -236,8 +244,8 @@ def _points_of(points: Mapping[tuple[str, str], list[float]], series: str, x: st
     if values := points.get((series, label)):
         return values
     labels = {key[1]: values for key, values in points.items() if key[0] == series and values and not _number(key[1])}
-    found = process.extractOne(label, list(labels), scorer=fuzz.ratio, score_cutoff=100 * _LABELS_ALIKE)
-    return labels[found[0]] if found is not None and not _number(label) else []
+    closest = process.extractOne(label, list(labels), scorer=fuzz.ratio, score_cutoff=100 * _LABELS_ALIKE)
+    return labels[closest[0]] if closest is not None and not _number(label) else []
 
 
 def _label(x: str) -> str:
@@ -262,10 +270,10 @@ def _code(expected: str, given: str, parsed: bool | None, language: str, *, answ
     from captions.tasks.kinds import code
 
     ours = code.processed(expected, language)
-    found = {"edit_similarity": (Levenshtein.normalized_similarity(ours.text, given) if answered else 0.0, 1.0)}
+    measures = {"edit_similarity": (Levenshtein.normalized_similarity(ours.text, given) if answered else 0.0, 1.0)}
     if parsed is not None or (not answered and ours.parsed):
-        found["parse_rate"] = (float(bool(parsed)), 1.0)
-    return found
+        measures["parse_rate"] = (float(bool(parsed)), 1.0)
+    return measures
 
 
 def _spaced(text: str) -> str:
@@ -273,5 +281,5 @@ def _spaced(text: str) -> str:
 
 
 def _unspaced(text: str) -> bool:
-    found = languages.scripts(text)
-    return bool(found) and found.most_common(1)[0][0] in _UNSPACED
+    counts = languages.scripts(text)
+    return bool(counts) and counts.most_common(1)[0][0] in _UNSPACED

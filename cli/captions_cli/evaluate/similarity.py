@@ -53,17 +53,21 @@ class Embeddings:
             vectors |= self._vectors(texts[start : start + BATCH])
         for pair in missing:
             if pair.text in vectors and any(text in vectors for text in pair.references):
-                nearest = max(_cosine(vectors[pair.text], vectors[one]) for one in pair.references if one in vectors)
+                nearest = max(
+                    _cosine(vectors[pair.text], vectors[reference])
+                    for reference in pair.references
+                    if reference in vectors
+                )
                 self._journal.similar(pair.id(self.model), nearest)
         return {pair: known[pair.id(self.model)] for pair in wanted if pair.id(self.model) in known}
 
     def _listed(self) -> str | None:
         """Return the first model that the endpoint lists and whose name says what it is for."""
         try:
-            found = endpoint_models.ask(f"{self._url}/models", self._key)
+            listed = endpoint_models.ask(f"{self._url}/models", self._key)
         except (OSError, ValueError, HTTPException):
-            found = None
-        cards = found.get("data") if isinstance(found, Mapping) else None
+            listed = None
+        cards = listed.get("data") if isinstance(listed, Mapping) else None
         names = [card.get("id") for card in cards if isinstance(card, Mapping)] if isinstance(cards, list) else []
         model = next((name for name in names if isinstance(name, str) and "embed" in name.lower()), None)
         if model is None:
@@ -87,11 +91,11 @@ class Embeddings:
             self.why = f"{self._url} gave no embeddings: {getattr(error, 'reason', error)}"
             return {}
         self._journal.settle(name, most, known=False)
-        found = _read(answer, len(texts))
-        if found is None:
+        read = _read(answer, len(texts))
+        if read is None:
             self.why = f"{self._url} gave embeddings that cannot be read"
             return {}
-        return dict(zip(texts, found, strict=True))
+        return dict(zip(texts, read, strict=True))
 
 
 def _read(answer: Any, number: int) -> list[Sequence[float]] | None:
@@ -99,19 +103,19 @@ def _read(answer: Any, number: int) -> list[Sequence[float]] | None:
     data = answer.get("data") if isinstance(answer, Mapping) else None
     if not isinstance(data, list) or len(data) != number:
         return None
-    found: list[Sequence[float]] = [()] * number
-    for place, one in enumerate(data):
-        vector = one.get("embedding") if isinstance(one, Mapping) else None
-        at = one.get("index", place) if isinstance(one, Mapping) else None
+    vectors: list[Sequence[float]] = [()] * number
+    for place, entry in enumerate(data):
+        vector = entry.get("embedding") if isinstance(entry, Mapping) else None
+        at = entry.get("index", place) if isinstance(entry, Mapping) else None
         if not isinstance(vector, list) or not all(type(value) in (int, float) for value in vector):
             return None
         if type(at) is not int or not 0 <= at < number:
             return None
-        found[at] = vector
-    sizes = {len(vector) for vector in found}
-    return found if len(sizes) == 1 and 0 not in sizes else None
+        vectors[at] = vector
+    sizes = {len(vector) for vector in vectors}
+    return vectors if len(sizes) == 1 and 0 not in sizes else None
 
 
 def _cosine(first: Sequence[float], second: Sequence[float]) -> float:
     norms = math.hypot(*first) * math.hypot(*second)
-    return math.fsum(map(lambda one, other: one * other, first, second)) / norms if norms else 0.0
+    return math.fsum(map(lambda a, other: a * other, first, second)) / norms if norms else 0.0

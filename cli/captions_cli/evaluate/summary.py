@@ -67,7 +67,7 @@ def judge(
     }
     similarity = similar(list(texts.values())) if texts else {}
     by_meaning = bool(texts) and all(pair in similarity for pair in texts.values())
-    found = []
+    answers = []
     for question in questions:
         answer = journal.answers.get(question.key, {})
         parts = None
@@ -76,42 +76,47 @@ def judge(
             near = similarity.get(texts[question]) if by_meaning and question in texts else None
             parts = scores.parts(question.item, answer.get("output"), ciders[test], near)
         main = scores.main(question.item.measure, similarity=by_meaning)
-        found.append(JudgedAnswer(question, test, answer, journal.attempts(question.key), parts, main))
-    return found
+        answers.append(JudgedAnswer(question, test, answer, journal.attempts(question.key), parts, main))
+    return answers
 
 
 def summarise(judged: Sequence[JudgedAnswer], measured: Sequence[Contender]) -> dict[str, Any]:
     """Return the figures of each contender, the best first, and whether the others are worse for certain."""
-    contenders = [_contender(one, [each for each in judged if each.question.contender is one]) for one in measured]
-    contenders.sort(key=lambda one: (-one["tests_scored"], -(one["mean"]["value"] if one["mean"] else -1.0)))
-    return {"contenders": contenders, "comparisons": _comparisons(judged, [one["name"] for one in contenders])}
+    contenders = [
+        _contender(contender, [each for each in judged if each.question.contender is contender])
+        for contender in measured
+    ]
+    contenders.sort(
+        key=lambda contender: (-contender["tests_scored"], -(contender["mean"]["value"] if contender["mean"] else -1.0))
+    )
+    return {"contenders": contenders, "comparisons": _comparisons(judged, [answer["name"] for answer in contenders])}
 
 
 def scored(judged: Sequence[JudgedAnswer]) -> dict[str, list[JudgedAnswer]]:
     """Return by test what counts: without what is not answered yet, and without tests that a model cannot do at all."""
     tests: dict[str, list[JudgedAnswer]] = defaultdict(list)
-    for one in judged:
-        if one.parts is not None:
-            tests[one.test].append(one)
-    return {name: test for name, test in tests.items() if any(one.state != "unable" for one in test)}
+    for answer in judged:
+        if answer.parts is not None:
+            tests[answer.test].append(answer)
+    return {name: test for name, test in tests.items() if any(answer.state != "unable" for answer in test)}
 
 
 def _contender(contender: Contender, judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
     counted = scored(judged)
-    answered = [one for one in judged if one.state == "answered"]
-    ended = [one for test in counted.values() for one in test]
-    times = [float(one.answer["latency_ms"]) for one in answered]
+    answered = [answer for answer in judged if answer.state == "answered"]
+    ended = [answer for test in counted.values() for answer in test]
+    times = [float(answer.answer["latency_ms"]) for answer in answered]
     return {
         "name": contender.name,
         "model": contender.model,
-        "mean": _shown(intervals.of({name: [one.score for one in test] for name, test in counted.items()})),
+        "mean": _shown(intervals.of({name: [answer.score for answer in test] for name, test in counted.items()})),
         "tests_scored": len(counted),
-        "tests": {test: _test([one for one in judged if one.test == test]) for test in _tests(judged)},
+        "tests": {test: _test([answer for answer in judged if answer.test == test]) for test in _tests(judged)},
         "questions": len(judged),
-        "states": dict(Counter(one.state for one in judged)),
-        "refused_share": _share(one.state == "refused" or _outcomes(one) & _NOT_TAKEN for one in ended),
-        "repaired_share": _share(_roles(one) & {"repair"} for one in ended),
-        "escalated_share": _share(_escalated(one) for one in ended),
+        "states": dict(Counter(answer.state for answer in judged)),
+        "refused_share": _share(answer.state == "refused" or _outcomes(answer) & _NOT_TAKEN for answer in ended),
+        "repaired_share": _share(_roles(answer) & {"repair"} for answer in ended),
+        "escalated_share": _share(_escalated(answer) for answer in ended),
         "latency_ms": {
             "p50": intervals.quantile(times, 0.5),
             "p99": intervals.quantile(times, 0.99),
@@ -119,16 +124,18 @@ def _contender(contender: Contender, judged: Sequence[JudgedAnswer]) -> dict[str
         },
         "dollars_per_1000": _dollars(ended),
         "reported_models": sorted(
-            {str(one.answer["reported_model"]) for one in answered if one.answer["reported_model"]}
+            {str(answer.answer["reported_model"]) for answer in answered if answer.answer["reported_model"]}
         ),
     }
 
 
 def _test(judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
     counted = next(iter(scored(judged).values()), [])
-    names = list(dict.fromkeys(name for one in counted for name in one.parts or {}))
+    names = list(dict.fromkeys(name for answer in counted for name in answer.parts or {}))
     measures = {
-        name: intervals.of({judged[0].test: [one.parts[name] for one in counted if one.parts and name in one.parts]})
+        name: intervals.of(
+            {judged[0].test: [answer.parts[name] for answer in counted if answer.parts and name in answer.parts]}
+        )
         for name in names
     }
     return {
@@ -136,15 +143,15 @@ def _test(judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
         "score": _shown(measures.get(judged[0].main)),
         "measures": {name: _shown(value) for name, value in measures.items()},
         "questions": len(judged),
-        "states": dict(Counter(one.state for one in judged)),
+        "states": dict(Counter(answer.state for answer in judged)),
     }
 
 
 def _comparisons(judged: Sequence[JudgedAnswer], names: Sequence[str]) -> list[dict[str, Any]]:
     by_name: dict[str, dict[tuple[str, str, str | None], JudgedAnswer]] = defaultdict(dict)
-    for one in judged:
-        if one.parts is not None:
-            by_name[one.question.contender.name][one.about] = one
+    for answer in judged:
+        if answer.parts is not None:
+            by_name[answer.question.contender.name][answer.about] = answer
     best, others = names[0], names[1:]
     return [_comparison(best, other, by_name[best], by_name[other]) for other in others]
 
@@ -162,61 +169,64 @@ def _comparison(
         if ours[about].test in able:
             tests[0][ours[about].test].append(ours[about].score)
             tests[1][ours[about].test].append(theirs[about].score)
-    found = intervals.difference(*tests)
+    interval = intervals.difference(*tests)
     items = sum(map(len, tests[0].values()))
-    if found is None or found.low is None or found.high is None:
+    if interval is None or interval.low is None or interval.high is None:
         verdict = "too few"
-    elif found.low > 0:
+    elif interval.low > 0:
         verdict = "better"
     else:
-        verdict = "worse" if found.high < 0 else "cannot be told"
-    return {"first": first, "second": second, "items": items, "difference": _shown(found), "verdict": verdict}
+        verdict = "worse" if interval.high < 0 else "cannot be told"
+    return {"first": first, "second": second, "items": items, "difference": _shown(interval), "verdict": verdict}
 
 
 def _dollars(judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
     """Return dollars per 1,000 questions; where calls of unknown cost are among them, the sum is a lower bound."""
-    costs = [totals(one.attempts) for one in judged]
+    costs = [totals(answer.attempts) for answer in judged]
     unknown = sum(number for _, number in costs)
     known = sum((dollars for dollars, _ in costs), Decimal(0))
     if not judged or (unknown and not known):
         return {"value": None, "low": None, "high": None, "at_least": False, "unknown_calls": unknown}
-    found = intervals.of({"cost": [(float(dollars), 1.0) for dollars, _ in costs]})
-    assert found is not None
+    interval = intervals.of({"cost": [(float(dollars), 1.0) for dollars, _ in costs]})
+    assert interval is not None
     return {
         "value": format((1000 * known / len(judged)).normalize(), "f"),
-        "low": None if found.low is None else f"{1000 * found.low:.6f}",
-        "high": None if found.high is None else f"{1000 * found.high:.6f}",
+        "low": None if interval.low is None else f"{1000 * interval.low:.6f}",
+        "high": None if interval.high is None else f"{1000 * interval.high:.6f}",
         "at_least": bool(unknown),
         "unknown_calls": unknown,
     }
 
 
-def _escalated(one: JudgedAnswer) -> bool:
+def _escalated(answer: JudgedAnswer) -> bool:
     """A model alone has nobody above it: then, whether the policy would have asked further."""
-    if one.question.contender.model is None:
-        return "escalation" in _roles(one)
-    return one.state in ("refused", "unusable") or one.answer.get("confidence", 1.0) < one.question.chains.threshold
+    if answer.question.contender.model is None:
+        return "escalation" in _roles(answer)
+    return (
+        answer.state in ("refused", "unusable")
+        or answer.answer.get("confidence", 1.0) < answer.question.chains.threshold
+    )
 
 
-def _roles(one: JudgedAnswer) -> set[str]:
-    return {str(attempt.get("role")) for attempt in one.attempts}
+def _roles(answer: JudgedAnswer) -> set[str]:
+    return {str(attempt.get("role")) for attempt in answer.attempts}
 
 
-def _outcomes(one: JudgedAnswer) -> set[str]:
-    return {str(attempt["outcome"]) for attempt in one.attempts}
+def _outcomes(answer: JudgedAnswer) -> set[str]:
+    return {str(attempt["outcome"]) for attempt in answer.attempts}
 
 
-def _share(found: Iterator[Any]) -> float | None:
-    known = [bool(one) for one in found]
+def _share(flags: Iterator[Any]) -> float | None:
+    known = [bool(flag) for flag in flags]
     return sum(known) / len(known) if known else None
 
 
-def _shown(found: Interval | None) -> dict[str, float | None] | None:
-    return None if found is None else vars(found)
+def _shown(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else vars(interval)
 
 
 def _tests(judged: Sequence[JudgedAnswer]) -> list[str]:
-    return list(dict.fromkeys(one.test for one in judged))
+    return list(dict.fromkeys(answer.test for answer in judged))
 
 
 def _about(item: Item) -> tuple[str, str, str | None]:

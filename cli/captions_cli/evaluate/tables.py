@@ -10,54 +10,56 @@ from rich.table import Table
 from captions_cli import rendering
 
 
-def contenders(found: Mapping[str, Any]) -> Table:
+def contenders(facts: Mapping[str, Any]) -> Table:
     """A table of models or policies by test, 0 to 100, with what they cost and how long they take."""
-    tests = list(dict.fromkeys(test for one in found["contenders"] for test in one["tests"]))
+    tests = list(dict.fromkeys(test for contender in facts["contenders"] for test in contender["tests"]))
     numbers = ("Mean", *tests, "Refused", "Repaired", "Escalated", "p50", "p99", "$ per 1,000")
     table = rendering.columns("Model", *numbers, right=numbers)
-    for one in found["contenders"]:
+    for contender in facts["contenders"]:
         table.add_row(
-            one["name"],
-            _mean(one, len(tests)),
-            *(points(one["tests"][test]["score"]) if test in one["tests"] else "" for test in tests),
-            *(share(one[name]) for name in ("refused_share", "repaired_share", "escalated_share")),
-            *(seconds(one["latency_ms"][name]) for name in ("p50", "p99")),
-            dollars(one["dollars_per_1000"]),
+            contender["name"],
+            _mean(contender, len(tests)),
+            *(points(contender["tests"][test]["score"]) if test in contender["tests"] else "" for test in tests),
+            *(share(contender[name]) for name in ("refused_share", "repaired_share", "escalated_share")),
+            *(seconds(contender["latency_ms"][name]) for name in ("p50", "p99")),
+            dollars(contender["dollars_per_1000"]),
         )
     return table
 
 
-def measures(found: Mapping[str, Any]) -> Table:
+def measures(facts: Mapping[str, Any]) -> Table:
     """A table of every measure of every test."""
     table = rendering.columns("Test", "Measure", "Model", "Value", "Answered", right=("Value", "Answered"))
-    for row in measure_rows(found):
+    for row in measure_rows(facts):
         table.add_row(*row)
     return table
 
 
-def measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+def measure_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
     """Yield test, measure, model, value and how many questions were answered."""
-    for one in found["contenders"]:
-        for test, about in one["tests"].items():
+    for contender in facts["contenders"]:
+        for test, about in contender["tests"].items():
             for name, value in about["measures"].items():
                 answered = f"{about['states'].get('answered', 0)} of {about['questions']}"
-                yield test, name, one["name"], _figure(value), answered
+                yield test, name, contender["name"], _figure(value), answered
 
 
-def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
+def verdicts(facts: Mapping[str, Any]) -> Iterator[str]:
     """Whether the first is better than the others, in words."""
-    for one in found["comparisons"]:
-        gap = one["difference"]
-        about = f"{one['first']} and {one['second']}, {one['items']} answers each"
-        if one["verdict"] == "too few":
+    for comparison in facts["comparisons"]:
+        gap = comparison["difference"]
+        about = f"{comparison['first']} and {comparison['second']}, {comparison['items']} answers each"
+        if comparison["verdict"] == "too few":
             yield f"{about}: too few to tell them apart"
             continue
         by = f"{100 * gap['value']:+.1f} points ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
-        if one["verdict"] == "cannot be told":
+        if comparison["verdict"] == "cannot be told":
             yield f"{about}: {by}, which of them is better cannot be told"
         else:
-            better, worse = (one["first"], one["second"])[:: 1 if one["verdict"] == "better" else -1]
-            yield f"{better} is better than {worse}: {by} over {one['items']} answers each"
+            better, worse = (comparison["first"], comparison["second"])[
+                :: 1 if comparison["verdict"] == "better" else -1
+            ]
+            yield f"{better} is better than {worse}: {by} over {comparison['items']} answers each"
 
 
 def points(value: Mapping[str, Any] | None) -> str:
@@ -88,9 +90,9 @@ def dollars(cost: Mapping[str, Any]) -> str:
     return f"at least {dollars}" if cost["at_least"] else dollars
 
 
-def _mean(one: Mapping[str, Any], tests: int) -> str:
-    mean = points(one["mean"])
-    return mean if one["tests_scored"] in (0, tests) else f"{mean}, {one['tests_scored']} of {tests} tests"
+def _mean(contender: Mapping[str, Any], tests: int) -> str:
+    mean = points(contender["mean"])
+    return mean if contender["tests_scored"] in (0, tests) else f"{mean}, {contender['tests_scored']} of {tests} tests"
 
 
 def _figure(value: Mapping[str, Any] | None) -> str:

@@ -196,9 +196,9 @@ class LocalStack:
 
     def invoke(self, function: str, event: Any) -> InvocationOutcome:
         """Invoke a function by logical id or name, synchronously."""
-        deployment, found = self._function(function)
+        deployment, function_resource = self._function(function)
         assert deployment.pump is not None
-        return deployment.pump.invoke(found, event)
+        return deployment.pump.invoke(function_resource, event)
 
     def queue_depths(self) -> dict[str, dict[str, int]]:
         """Messages of each queue of the template by its logical id: visible, in flight, delayed."""
@@ -345,8 +345,8 @@ class LocalStack:
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
         )
         assert self._sandboxes is not None
-        told = {name: self._sandboxes.environment(self._function(name)[1]) for name in _API_BESIDE}
-        variables = web_server.environment(told, self.outputs, table)
+        environments = {name: self._sandboxes.environment(self._function(name)[1]) for name in _API_BESIDE}
+        variables = web_server.environment(environments, self.outputs, table)
         self.api = web_server.WebServer(self._python, variables, self.state_dir / "logs", self._bind)
         self._ending.callback(self.api.stop)
         self.api.wait()
@@ -414,21 +414,21 @@ class LocalStack:
 
     def _function(self, name: str, region: str | None = None) -> tuple[Deployment, Function]:
         assert self._deployments is not None
-        found = self._deployments.find(name, region)
-        if found is None:
+        resource = self._deployments.find(name, region)
+        if resource is None:
             raise StackError(f"the stack has no function {name}")
-        return found
+        return resource
 
     def _depth(self, queue: str, region: str) -> dict[str, int]:
         from moto.sqs.models import sqs_backends
 
         assert self._aws is not None
         with self._aws.locks.of("sqs"):
-            found = sqs_backends[ACCOUNT_ID][region].get_queue(queue)
+            backend = sqs_backends[ACCOUNT_ID][region].get_queue(queue)
             return {
-                "visible": found.approximate_number_of_messages,
-                "in_flight": found.approximate_number_of_messages_not_visible,
-                "delayed": found.approximate_number_of_messages_delayed,
+                "visible": backend.approximate_number_of_messages,
+                "in_flight": backend.approximate_number_of_messages_not_visible,
+                "delayed": backend.approximate_number_of_messages_delayed,
             }
 
     def _new_client(self, service: str, region: str) -> Any:
@@ -473,8 +473,8 @@ class _ModelEndpoint:
         try:
             url = str(json.loads(line)["url"])
         except (ValueError, KeyError) as error:
-            said = self._log_file.read_text(errors="replace")[-2000:]
-            raise StackError(f"the local model endpoint does not start: {said or 'it says nothing'}") from error
+            log = self._log_file.read_text(errors="replace")[-2000:]
+            raise StackError(f"the local model endpoint does not start: {log or 'it says nothing'}") from error
         return url.replace("//0.0.0.0:", "//127.0.0.1:")
 
     def stop(self) -> None:

@@ -46,8 +46,8 @@ class WebServer:
         try:
             self.url = str(json.loads(line)["url"])
         except (ValueError, KeyError) as error:
-            told = self._log_file.read_text(errors="replace")[-2000:]
-            raise StackError(f"the API does not start: {told or 'it says nothing'}") from error
+            log = self._log_file.read_text(errors="replace")[-2000:]
+            raise StackError(f"the API does not start: {log or 'it says nothing'}") from error
         return self.url
 
     def stop(self) -> None:

@@ -88,8 +88,8 @@ _REFRAMED_DETAIL = 0.7  # moving a picture by fractions of a cell blurs its fine
 
 def may_be_reframed(evidence: bytes) -> bool:
     """Return whether `loose` could ever find this picture the same as a crop of it, or with a mark on it."""
-    found = unpacked(evidence)
-    return found is not None and found.writing != WRITING and min(found.width, found.height) >= _LOOSE_SMALLEST_SIDE
+    parts = unpacked(evidence)
+    return parts is not None and parts.writing != WRITING and min(parts.width, parts.height) >= _LOOSE_SMALLEST_SIDE
 
 
 def same_picture(a: bytes, b: bytes, policy: Strictness) -> bool:
@@ -187,21 +187,21 @@ class _Difference:
     chroma_area: float
 
 
-def _within(found: _Difference, limits: _Limits) -> bool:
+def _within(difference: _Difference, limits: _Limits) -> bool:
     # Sharpening that is found all over the picture leaves more at its edges than two bands of detail can follow.
     if limits.wide:
-        more = 1 + _SHARPENED * found.sharpness
+        more = 1 + _SHARPENED * difference.sharpness
         limits = replace(limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more)
     return (
-        1 / limits.gain <= found.gain <= limits.gain
-        and abs(found.offset) <= limits.offset
-        and found.sharpness <= limits.sharpness
-        and found.peak <= limits.peak
-        and found.region <= limits.region
-        and found.outlier <= limits.outlier
-        and found.chroma_peak <= limits.chroma_peak
-        and found.chroma_region <= limits.chroma_region
-        and found.chroma_area <= limits.chroma_area
+        1 / limits.gain <= difference.gain <= limits.gain
+        and abs(difference.offset) <= limits.offset
+        and difference.sharpness <= limits.sharpness
+        and difference.peak <= limits.peak
+        and difference.region <= limits.region
+        and difference.outlier <= limits.outlier
+        and difference.chroma_peak <= limits.chroma_peak
+        and difference.chroma_region <= limits.chroma_region
+        and difference.chroma_area <= limits.chroma_area
     )
 
 
@@ -246,15 +246,15 @@ def _follows(
     return _finest_outlier(finest if box is None else _without(finest, box)) <= limit
 
 
-def _mark(found: "Residual", limits: _Limits, aspect: float) -> tuple[float, float, float, float] | None:
+def _mark(residual: "Residual", limits: _Limits, aspect: float) -> tuple[float, float, float, float] | None:
     """Return where (left, top, right, bottom as shares of the side) one of two pictures bears a small pale mark.
 
     A mark is a line of writing that is blended in: it moves what is beneath towards white, or towards black, by less
     than half of what there is, and nothing the other way. It stands at the upper or lower edge and covers little.
     """
-    side = len(found.luma)
-    stands_out = (np.abs(found.luma) > _MARK_SHARE * limits.peak) | (
-        np.sqrt(mean_around(found.luma**2, 5)) > _MARK_SHARE * limits.region
+    side = len(residual.luma)
+    stands_out = (np.abs(residual.luma) > _MARK_SHARE * limits.peak) | (
+        np.sqrt(mean_around(residual.luma**2, 5)) > _MARK_SHARE * limits.region
     )
     rows, columns = np.flatnonzero(stands_out.any(axis=1)), np.flatnonzero(stands_out.any(axis=0))
     if not rows.size:
@@ -266,7 +266,7 @@ def _mark(found: "Residual", limits: _Limits, aspect: float) -> tuple[float, flo
     if min(top, side - bottom) > _MARK_EDGE * side or (right - left) * aspect < _MARK_WIDTH * (bottom - top):
         return None
     inside = slice(top, bottom), slice(left, right)
-    change, clean, other = found.luma[inside], found.expected[inside], (found.expected + found.luma)[inside]
+    change, clean, other = residual.luma[inside], residual.expected[inside], (residual.expected + residual.luma)[inside]
     if abs(change.min()) > change.max():
         change, clean, other = -change, other, clean
     against = np.minimum(change, 0)
@@ -281,30 +281,30 @@ def _mark(found: "Residual", limits: _Limits, aspect: float) -> tuple[float, flo
     return left / side, top / side, right / side, bottom / side
 
 
-def _without(found: "Residual", box: tuple[float, float, float, float]) -> "Residual":
+def _without(residual: "Residual", box: tuple[float, float, float, float]) -> "Residual":
     """Return the residual with nothing left of luma in `box`."""
-    side, luma = len(found.luma), found.luma.copy()
+    side, luma = len(residual.luma), residual.luma.copy()
     left, top, right, bottom = box
     luma[int(top * side) : math.ceil(bottom * side), int(left * side) : math.ceil(right * side)] = 0
-    return replace(found, luma=luma)
+    return replace(residual, luma=luma)
 
 
-def _difference(found: Residual) -> _Difference:
-    noise = 1 + expected_noise(found.luma, Detail.of(found))
-    region = np.sqrt(mean_around(found.luma**2, 5))
-    chroma_side = min(CHROMA_SIDE, max(16, len(found.luma) // 2))
-    off_blue, off_red = resampled(found.blue, chroma_side), resampled(found.red, chroma_side)
-    open_chroma: Plane = (resampled(found.clipped, chroma_side) / 2).astype(np.float32)
+def _difference(residual: Residual) -> _Difference:
+    noise = 1 + expected_noise(residual.luma, Detail.of(residual))
+    region = np.sqrt(mean_around(residual.luma**2, 5))
+    chroma_side = min(CHROMA_SIDE, max(16, len(residual.luma) // 2))
+    off_blue, off_red = resampled(residual.blue, chroma_side), resampled(residual.red, chroma_side)
+    open_chroma: Plane = (resampled(residual.clipped, chroma_side) / 2).astype(np.float32)
 
     def around(size: int) -> Plane:
         colour: Plane = np.hypot(mean_around(off_blue, size), mean_around(off_red, size))
         return colour
 
     return _Difference(
-        gain=found.fit.gain,
-        offset=found.fit.offset,
-        sharpness=found.fit.sharpness,
-        peak=float(np.abs(found.luma).max()),
+        gain=residual.fit.gain,
+        offset=residual.fit.offset,
+        sharpness=residual.fit.sharpness,
+        peak=float(np.abs(residual.luma).max()),
         region=float(region.max()),
         outlier=float((region / np.sqrt(mean_around(noise**2, 5))).max()),
         chroma_peak=float((np.hypot(off_blue, off_red) - open_chroma).max()),
@@ -313,18 +313,18 @@ def _difference(found: Residual) -> _Difference:
     )
 
 
-def _finest_outlier(found: Residual) -> float:
+def _finest_outlier(residual: Residual) -> float:
     """Return the largest root mean square residual of 3 x 3 cells, in units of the noise expected there.
 
     Unlike in `_difference`, the noise is fitted to the cells that differ, and scaled by how heavy its tail is: a JPEG
     saved twice at one quality is the same in most places and noisy in the rest, all over the picture.
     """
-    size = np.abs(found.luma)
+    size = np.abs(residual.luma)
     differs = size > min(_DIFFERS, float(np.quantile(size, 0.9)))
-    detail = Detail.of(found)
-    relative = size / expected_noise(found.luma, detail)
+    detail = Detail.of(residual)
+    relative = size / expected_noise(residual.luma, detail)
     relative = np.minimum(relative, np.quantile(relative, 0.98))  # what stands out in a small part is not noise
     tail = float(np.sqrt((relative**2).mean()) / max(float(relative.mean()), 1e-6)) / _EVEN_TAIL
-    noise = _FINEST_NOISE + expected_noise(found.luma, detail, differs) * max(1.0, tail)
-    outlier = float((np.sqrt(mean_around(found.luma**2, 3)) / np.sqrt(mean_around(noise**2, 3))).max())
-    return outlier / (1 + _FINEST_SHARPENED * max(0.0, found.fit.sharpness - _UNSHARPENED))
+    noise = _FINEST_NOISE + expected_noise(residual.luma, detail, differs) * max(1.0, tail)
+    outlier = float((np.sqrt(mean_around(residual.luma**2, 3)) / np.sqrt(mean_around(noise**2, 3))).max())
+    return outlier / (1 + _FINEST_SHARPENED * max(0.0, residual.fit.sharpness - _UNSHARPENED))

@@ -94,7 +94,7 @@ def _fit(first: list[Plane], second: list[Plane]) -> Fit:
         return fit
     wanted = rgb_of(second)
     fits = (fit, _fitted(first, second, 1.0))
-    return min(fits, key=lambda found: float(np.abs(np.clip(found.of(first), 0, 255) - wanted).mean()))
+    return min(fits, key=lambda fit: float(np.abs(np.clip(fit.of(first), 0, 255) - wanted).mean()))
 
 
 def _clipped_in_part(brightest: Plane, luma: Plane, fit: Fit) -> Plane:
@@ -177,8 +177,8 @@ class Detail:
     around: Plane
 
     @classmethod
-    def of(cls, found: Residual) -> "Detail":
-        a, b = found.first, found.second
+    def of(cls, residual: Residual) -> "Detail":
+        a, b = residual.first, residual.second
         return cls(np.maximum(value_range(a, 1), value_range(b, 1)), np.maximum(value_range(a, 3), value_range(b, 3)))
 
 

@@ -91,7 +91,7 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     else:  # fur and grass take more room than there is for so many cells: fewer then
         sides = range(_photo_side(pixels_a_side(picture.width, picture.height)), COARSE_SIDE - 1, -2 * _SIDE_STEP)
         tries = (_fitting(_thumbnail(grey, side), _FINE_QUALITIES, _FINE_METHOD, room) for side in sides)
-        packed = next((found for found in tries if found is not None), None)
+        packed = next((attempt for attempt in tries if attempt is not None), None)
     if packed is None:
         return None
     header = _HEADER.pack(_LAYOUT, picture.width, picture.height, writing, len(palette), len(packed_chroma))

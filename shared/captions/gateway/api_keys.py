@@ -1,4 +1,4 @@
-"""The endpoints' keys: fetched when needed, cached, fetched anew once when an endpoint rejects one."""
+"""The endpoints' keys: fetched when needed, cached, fetched again, once, when an endpoint rejects one."""
 
 from __future__ import annotations
 

@@ -491,11 +491,11 @@ class Breakers:
 
     async def _read(self, started: float) -> None:
         assert self._store is not None
-        found = await self._in_thread(self._store.read)
-        if found is None:
+        circuits = await self._in_thread(self._store.read)
+        if circuits is None:
             return
         now = self._clock()
-        current = {shared.circuit: shared for shared in found}
+        current = {shared.circuit: shared for shared in circuits}
         for shared in current.values():
             endpoint, _, model = shared.circuit.partition("#")
             circuit = self.circuit(endpoint, model or None)

@@ -89,7 +89,7 @@ class Gateway:
         budgets: spending limits, if there are any.
         retries: how often and how soon a model is called again.
         retry_budget: how many retries there may be in relation to calls.
-        observe: is told of events (`attempt_failed`, `circuit_opened`, `circuit_closed`, `account_problem`,
+        observe: is called with events (`attempt_failed`, `circuit_opened`, `circuit_closed`, `account_problem`,
             `key_renewed`, `unknown_model`, `breaker_store_failed`, `settlement_failed`) with their fields, for logs,
             metrics and alarms.
     """
@@ -187,13 +187,13 @@ class Gateway:
 
     def able(self, kind: Modality, chain: Sequence[str]) -> list[Model]:
         """Return the models of the chain that understand this kind of media, as their first endpoint takes them."""
-        found = []
+        able = []
         for name in dict.fromkeys(chain):
             served = (self._serve(name, endpoint.base_url) for endpoint in self._endpoints)
-            model = next((one[0] for one in served if one is not None and kind in one[0].modalities), None)
+            model = next((entry[0] for entry in served if entry is not None and kind in entry[0].modalities), None)
             if model is not None:
-                found.append(model)
-        return found
+                able.append(model)
+        return able
 
     async def flush(self) -> None:
         """Wait until what the sandboxes share is written; worth calling before a sandbox is frozen."""
@@ -377,7 +377,7 @@ class Gateway:
         limit = turn.left()
         return {
             "extra_headers": headers,
-            # The client's time-out holds for each read anew; the one around this call is the one that counts.
+            # The client's time-out holds for each read by itself; the one around this call is the one that counts.
             "timeout": openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit * _CONNECT_SHARE)),
         }
 

@@ -175,8 +175,8 @@ def _response_format(request: Request, model: Model) -> dict[str, Any] | None:
     if wanted.get("type") != "json_schema" or model.structured == "json_schema":
         return dict(wanted)
     # Any JSON object may only be asked for where the prompt speaks of JSON; servers refuse it otherwise.
-    said = "json" in request.instructions.lower() or "json" in request.text.lower()
-    return {"type": "json_object"} if said else None
+    mentioned = "json" in request.instructions.lower() or "json" in request.text.lower()
+    return {"type": "json_object"} if mentioned else None
 
 
 def fits(request: Request, model: Model) -> bool:

@@ -99,8 +99,8 @@ def transcript_of(response: object, wire_name: str) -> ModelAnswer:
 def _segments(given: object) -> tuple[Segment, ...]:
     """Return the segments whose times and words make sense, in order of their start."""
     segments = []
-    for one in given if isinstance(given, list) else ():
-        start, end, text = (getattr(one, name, None) for name in ("start", "end", "text"))
+    for entry in given if isinstance(given, list) else ():
+        start, end, text = (getattr(entry, name, None) for name in ("start", "end", "text"))
         if not (isinstance(start, int | float) and isinstance(end, int | float) and isinstance(text, str)):
             continue
         if math.isfinite(start) and math.isfinite(end) and 0 <= start <= end and text.strip():
@@ -167,9 +167,9 @@ class Collector:
 def _logprobs(choice: object) -> list[float]:
     """Return the logarithms of the probabilities that a choice tells of its tokens; none where it tells nonsense."""
     tokens = getattr(getattr(choice, "logprobs", None), "content", None)
-    told = [getattr(token, "logprob", None) for token in tokens] if isinstance(tokens, list) else []
+    values = [getattr(token, "logprob", None) for token in tokens] if isinstance(tokens, list) else []
     # -9999 stands for a token that is not among the likeliest (OpenAI API reference).
-    return [float(one) for one in told if isinstance(one, int | float) and -9999 < one <= 0]
+    return [float(value) for value in values if isinstance(value, int | float) and -9999 < value <= 0]
 
 
 def _judged(

@@ -24,7 +24,7 @@ class ControlTable:
 
     def read(self) -> Iterable[SharedCircuit]:
         """Return every circuit that is not closed (strongly consistent: a probe's result must be seen)."""
-        found: list[SharedCircuit] = []
+        circuits: list[SharedCircuit] = []
         start: dict[str, Any] = {}
         while True:
             page = self._client.query(
@@ -34,7 +34,7 @@ class ControlTable:
                 ConsistentRead=True,
                 **start,
             )
-            found.extend(
+            circuits.extend(
                 SharedCircuit(
                     circuit=item["sk"]["S"],
                     open_until=float(item["open_until"]["N"]),
@@ -44,7 +44,7 @@ class ControlTable:
                 for item in page["Items"]
             )
             if "LastEvaluatedKey" not in page:
-                return found
+                return circuits
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def open(self, circuit: SharedCircuit, now: float) -> None:
@@ -57,7 +57,7 @@ class ControlTable:
                     "SET open_until = :until, #level = :level, reason = :reason, expires_at = :expires"
                     " REMOVE probe_owner, probe_until"
                 ),
-                # An open circuit is written anew only for a longer time; sandboxes that trip together write once.
+                # An open circuit is written again only for a longer time; sandboxes that trip together write once.
                 ConditionExpression="attribute_not_exists(sk) OR open_until <= :now OR open_until < :much",
                 ExpressionAttributeNames={"#level": "level"},
                 ExpressionAttributeValues={

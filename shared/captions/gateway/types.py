@@ -188,7 +188,7 @@ class StreamEvent:
     """One event of a stream.
 
     * `delta`: `text` continues what came before it.
-    * `restart`: the model broke off; everything since the start is void and `model` begins anew.
+    * `restart`: the model broke off; everything since the start is void and `model` begins again.
     * `done`: `completion` holds the whole text, the usage and the cost. It is the last event.
     """
 

@@ -36,7 +36,7 @@ Role = Literal["first", "repair", "escalation", "fallback"]
 LEAST_SECONDS = 5.0
 """With less time left than this, no further call is made."""
 WORTH_REPAIR = 0.2
-"""From which sum of the repairable problems' weights an answer that is of use is asked for anew; a cut at the end of a
+"""From which sum of the repairable problems' weights an answer that is of use is asked for again; a cut at the end of a
 sentence or a tag too many is mended without a model."""
 _LATER = (AccountProblem, BudgetSpent, CircuitsOpen, DeadlineExceeded)
 
@@ -101,7 +101,7 @@ def restored(values: Mapping[str, Any]) -> Candidate:
         ),
         reading=Reading(
             Output.model_validate(output) if output is not None else None,
-            tuple(Problem.model_validate(one) for one in problems),
+            tuple(Problem.model_validate(problem) for problem in problems),
             values["repaired"],
         ),
         score=values["score"],
@@ -251,9 +251,13 @@ class _Asking:
     def _best_so_far(self) -> Candidate:
         """Return which of the noted answers counts, by the rules that the calls themselves follow."""
         best, *later = self._candidates
-        for one in later:
-            better = _worth(one) >= _worth(best) if one.role == "escalation" else _worth(one) > _worth(best)
-            best = one if better else best
+        for candidate in later:
+            better = (
+                _worth(candidate) >= _worth(best)
+                if candidate.role == "escalation"
+                else _worth(candidate) > _worth(best)
+            )
+            best = candidate if better else best
         return best
 
     async def _note(self) -> None:

@@ -62,10 +62,10 @@ class ProgressTable:
 
     def read(self, recording: str, plan: str) -> dict[int, dict[str, Any]]:
         """Return what was kept of a recording under this plan, by the number of the part (strongly consistent)."""
-        found: dict[int, dict[str, Any]] = {}
+        parts: dict[int, dict[str, Any]] = {}
         for item in self._items(recording, f"{plan}#"):
-            found[int(item["sk"]["S"].rpartition("#")[2])] = json.loads(item["part"]["S"])
-        return found
+            parts[int(item["sk"]["S"].rpartition("#")[2])] = json.loads(item["part"]["S"])
+        return parts
 
     def write(self, recording: str, plan: str, index: int, part: Mapping[str, Any]) -> None:
         """Keep one part; written again it is the same, or what a later delivery paid for."""

@@ -130,7 +130,7 @@ class Call:
     def unknown(self, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
         """Return the attempts that the record does not hold yet, in order."""
         held = call_ids(self.paid)
-        return tuple(one for one in attempts if call_id(one.as_dict()) not in held)
+        return tuple(attempt for attempt in attempts if call_id(attempt.as_dict()) not in held)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ async def answer(
 def _after(refused: GatewayError | None, error: GatewayError, attempts: tuple[Attempt, ...]) -> GatewayError:
     """Return the error to raise, with the attempts of a first try in front of its own."""
     if refused is not None:
-        error.attempts = (*refused.attempts, *(one for one in attempts if one not in refused.attempts))
+        error.attempts = (*refused.attempts, *(attempt for attempt in attempts if attempt not in refused.attempts))
     return error
 
 
@@ -311,7 +311,7 @@ async def _parts(
         output = joined(ask.task, [only.heard])
         return replace(only.answered, output=output, attempts=call.unknown(only.answered.attempts))
     whole_of_it = sorted([*(part.heard for part in answers), *run.silent], key=lambda part: part.start_s)
-    return _one(ask, whole_of_it, answers, call, run.began)
+    return _merged(ask, whole_of_it, answers, call, run.began)
 
 
 class NothingHeard(Exception):
@@ -355,8 +355,8 @@ class _Run:
 
     async def _ask_about_parts(self, decoder: sounds.Decoder, asked: set[asyncio.Task[None]]) -> None:
         plan, until = self._plan, self._call.deadline
-        told = await asyncio.to_thread(partial(decoder.facts, until=until))
-        if told.duration_s is not None and told.duration_s > 1.05 * sounds.TOTAL_S:
+        facts = await asyncio.to_thread(partial(decoder.facts, until=until))
+        if facts.duration_s is not None and facts.duration_s > 1.05 * sounds.TOTAL_S:
             raise media.MediaError("too_large", f"the recording plays for more than {sounds.TOTAL_S / 3_600:g} h")
         parts = decoder.cut(
             plan.encoding, longest_s=plan.longest_s, wanted=lambda index: index not in self._known, until=until
@@ -395,7 +395,7 @@ class _Run:
                 self._failed.append(error)
                 await self._call.hold(error.attempts)
                 return
-        self.silent = [one for one in self.silent if one.start_s != part.start_s]
+        self.silent = [heard for heard in self.silent if heard.start_s != part.start_s]
         heard = Heard(part.start_s, part.end_s, answered.output, answered.completion.model)
         kept = self.answers[part.index] = _Part(heard, answered)
         if not await self._call.hold(answered.attempts):
@@ -410,8 +410,8 @@ class _Run:
             return
         # Parts that are known but were not come to in this pass were paid as well.
         answered = {**self._known, **self.answers}
-        attempts = [one for index in sorted(answered) for one in answered[index].answered.attempts]
-        attempts += [one for error in self._failed for one in error.attempts]
+        attempts = [attempt for index in sorted(answered) for attempt in answered[index].answered.attempts]
+        attempts += [attempt for error in self._failed for attempt in error.attempts]
         if self._spoilt is not None:
             raise Spoilt(self._spoilt, self._call.unknown(attempts))
         worst = next((error for kind in _WORST for error in self._failed if isinstance(error, kind)), self._failed[0])
@@ -425,12 +425,13 @@ def _next(parts: Iterator[sounds.Part]) -> sounds.Part | None:
     return next(parts, None)
 
 
-def _one(ask: Ask, parts: Sequence[Heard], answers: Sequence[_Part], call: Call, began: float) -> Answered:
+def _merged(ask: Ask, parts: Sequence[Heard], answers: Sequence[_Part], call: Call, began: float) -> Answered:
     """Return the answers to all parts as one."""
     output = joined(ask.task, parts)
-    attempts = tuple(one for part in answers for one in part.answered.attempts)
+    attempts = tuple(attempt for part in answers for attempt in part.answered.attempts)
     most = max(
-        answers, key=lambda part: sum(one.heard.seconds for one in answers if one.heard.model == part.heard.model)
+        answers,
+        key=lambda part: sum(answer.heard.seconds for answer in answers if answer.heard.model == part.heard.model),
     )
     seconds = sum(part.heard.seconds for part in answers) or 1.0
     candidates = [part.answered.kept for part in answers]
@@ -483,8 +484,8 @@ def _stored(values: Mapping[str, Any]) -> _Part:
     from captions.tasks import Problem
 
     output = Output.model_validate(values["output"])
-    problems = tuple(Problem.model_validate(one) for one in values["problems"])
-    attempts = tuple(_attempt(one) for one in values["attempts"])
+    problems = tuple(Problem.model_validate(problem) for problem in values["problems"])
+    attempts = tuple(_attempt(attempt) for attempt in values["attempts"])
     candidate = Candidate(
         role=values["role"],
         tier=values["tier"],
@@ -510,8 +511,8 @@ def _stored(values: Mapping[str, Any]) -> _Part:
 
 
 def _attempt(values: Mapping[str, Any]) -> Attempt:
-    told = {name: value for name, value in values.items() if name not in ("cost", "cost_at_least")}
-    given = {"status": None, "prompt_tokens": None, "completion_tokens": None, "detail": None, **told}
+    fields = {name: value for name, value in values.items() if name not in ("cost", "cost_at_least")}
+    given = {"status": None, "prompt_tokens": None, "completion_tokens": None, "detail": None, **fields}
     return Attempt(**given, spent=Cost.of_call(values))
 
 
@@ -522,30 +523,30 @@ async def _film(
     call: Call, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     """Ask about a video by its key frames and the words of its soundtrack, in one request."""
-    told, frames = await _looked_at(call, recording)
+    film, frames = await _looked_at(call, recording)
     models = call.gateway.able("image", (*chains.models, *seeing.models))
     if not models:
         raise NoCapableModel("no model of the chain takes a video, or the pictures of one")
-    said: Output | None = None
+    speech: Output | None = None
     before: tuple[Attempt, ...] = ()
-    if told.sound:
-        said, before = await _soundtrack(call, ask, recording, hearing, seen)
-    facts = _told(told, frames, said)
+    if film.sound:
+        speech, before = await _soundtrack(call, ask, recording, hearing, seen)
+    facts = _context_of(film, frames, speech)
     # First, as a prompt has room for so many values: what is known of the video itself is not crowded out.
     others = {name: value for name, value in ask.context.items() if name not in facts}
     asked = ask.model_copy(update={"context": {**facts, **others}})
     pictures = tuple(Media("image", "image/jpeg", frame.data) for frame in frames)
     chain = replace(chains, models=tuple(model.name for model in models), higher=seeing.higher)
-    about = seen.model_copy(update={"duration_s": told.duration_s or seen.duration_s})
+    about = seen.model_copy(update={"duration_s": film.duration_s or seen.duration_s})
     try:
         answered = await call.answer(asked, pictures, chain, about)
     except GatewayError as error:
         error.attempts = (*before, *error.attempts)
         raise
     data = {**answered.output.data, "frames": [frame.at_s for frame in frames]}
-    if said is not None:
+    if speech is not None:
         # What was heard with its times, rather than what a model of pictures repeats of it.
-        data["segments"] = said.data.get("segments", [])
+        data["segments"] = speech.data.get("segments", [])
     output = answered.output.model_copy(update={"data": data})
     return replace(answered, output=output, attempts=(*before, *answered.attempts))
 
@@ -577,17 +578,17 @@ async def _soundtrack(
     return heard.output, heard.attempts
 
 
-def _told(told: sounds.Facts, frames: Sequence[sounds.KeyFrame], said: Output | None) -> dict[str, str]:
-    """Return what a model of pictures is told of the video beside its frames: data, quoted as such by the prompt."""
-    length = f" of {told.duration_s:.1f} s" if told.duration_s else ""
+def _context_of(facts: sounds.Facts, frames: Sequence[sounds.KeyFrame], speech: Output | None) -> dict[str, str]:
+    """Return what a model of pictures gets of the video beside its frames: data, quoted as such by the prompt."""
+    length = f" of {facts.duration_s:.1f} s" if facts.duration_s else ""
     moments = ", ".join(f"{frame.at_s:.1f}" for frame in frames)
     context = {"frames": f"The pictures are frames of the video{length}, in order, shown at second {moments}."}
-    if said is None or not said.text:
+    if speech is None or not speech.text:
         return context | {"sound": "No sound of the video is known."}
-    if not said.data.get("speech"):
-        return context | {"sound": f"Nobody speaks. {said.text}"}
+    if not speech.data.get("speech"):
+        return context | {"sound": f"Nobody speaks. {speech.text}"}
     pieces: list[str] = [""]
-    for segment in said.data.get("segments") or [{"text": said.text}]:
+    for segment in speech.data.get("segments") or [{"text": speech.text}]:
         start = segment.get("start_s")
         words = f"[{start:.1f}] {segment['text']}" if start is not None else str(segment["text"])
         for at in range(0, len(words), _CONTEXT_CHARACTERS):

@@ -103,13 +103,13 @@ def _riff_chunks(data: bytes) -> Iterator[int]:
 
 def _jpeg(data: bytes) -> None:
     position, parts, scans, components, progressive = 2, 0, 0, 0, False
-    while found := (_MARKER_IN_SCAN if scans else _MARKER).search(data, position):
-        if not scans and found.end() - position > _MOST_JUNK:
+    while match := (_MARKER_IN_SCAN if scans else _MARKER).search(data, position):
+        if not scans and match.end() - position > _MOST_JUNK:
             raise MediaError("broken", "the JPEG file has no marker where a segment begins")
         parts += 1
         if parts > _MOST_PARTS:
             raise MediaError("bomb", f"the JPEG file is made of more than {_MOST_PARTS:,} parts")
-        marker, position = found[1][0], found.end()
+        marker, position = match[1][0], match.end()
         if marker == 0xD9:
             return
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:

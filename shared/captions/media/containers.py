@@ -91,8 +91,8 @@ _STREAMED = 0x7F000000
 """A length from here on says that it is not known: what SoX, GStreamer and others write."""
 
 
-def _heard(told: int, there: int) -> str:
-    return f"the file tells of {told} bytes of sound and holds {there}; what is there was heard"
+def _heard(stated: int, there: int) -> str:
+    return f"the file tells of {stated} bytes of sound and holds {there}; what is there was heard"
 
 
 def _wave(data: bytes) -> Container:
@@ -117,8 +117,8 @@ def _wave(data: bytes) -> Container:
                 raise MediaError("broken", "the WAV file has no format header before its samples")
             if size in (0, *_UNKNOWN_SIZES) or data[:4] != b"RIFF" or body + size > len(data):
                 # Recorders that stream cannot go back to tell the length, or tell what they meant to record.
-                told, size = size, len(data) - body
-                note = _heard(told, size) if told not in (0, *_UNKNOWN_SIZES, size) else None
+                stated, size = size, len(data) - body
+                note = _heard(stated, size) if stated not in (0, *_UNKNOWN_SIZES, size) else None
             size -= size % max(struct.unpack_from("<H", fmt, 12)[0], 1)  # whole samples of all channels
             if size == 0:
                 raise MediaError("broken", "the WAV file holds no samples")
@@ -143,8 +143,8 @@ def with_lengths(data: bytes) -> bytes:
             return _told_aiff(data)
         case b".snd" if len(data) >= 24 and (length := _basic_end(data) - int.from_bytes(data[4:8], "big")) > 0:
             return data[:8] + struct.pack(">I", length) + data[12:]
-        case b"riff" if (found := _w64_chunk(data, b"data")) is not None and found[1] > len(data):
-            return data[: found[0] - 8] + struct.pack("<Q", len(data) - found[0] + 24) + data[found[0] :]
+        case b"riff" if (chunk := _w64_chunk(data, b"data")) is not None and chunk[1] > len(data):
+            return data[: chunk[0] - 8] + struct.pack("<Q", len(data) - chunk[0] + 24) + data[chunk[0] :]
     return data
 
 
@@ -380,10 +380,10 @@ def _walk(data: bytes, position: int, end: int) -> tuple[int, bool]:
         frame = _frame(data, position)
         if frame is None:
             lost += 1
-            found = data.find(b"\xff", position + 1, min(position + _JUNK_LIMIT, end))
-            if found < 0:
+            following = data.find(b"\xff", position + 1, min(position + _JUNK_LIMIT, end))
+            if following < 0:
                 break
-            position = found
+            position = following
             continue
         if position + frame.length > end:
             return frames, True
@@ -1023,16 +1023,16 @@ def _aiff(data: bytes) -> Container:
     chunks = _aiff_chunks(data)
     if len(chunks) < 2:
         raise MediaError("truncated", "the AIFF file ends before its samples")
-    view, (common, common_end, _), (start, end, told) = memoryview(data), chunks[b"COMM"], chunks[b"SSND"]
+    view, (common, common_end, _), (start, end, stated) = memoryview(data), chunks[b"COMM"], chunks[b"SSND"]
     if end - start <= _LEAST_SOUND:
         raise MediaError("truncated", "the AIFF file ends before its samples")
     frames, _, exponent, mantissa = struct.unpack_from(">IHHQ", data, common + 2)
     rate = mantissa * 2.0 ** (max(min((exponent & 0x7FFF) - 16383, 64), -64) - 63)
     note = None
-    if end - start != told:
+    if end - start != stated:
         width = _aiff_frame_bytes(data, common)
         frames = (end - start - _LEAST_SOUND) // width if width else 0
-        note = _heard(told, end - start) if _LEAST_SOUND < told < _STREAMED else None
+        note = _heard(stated, end - start) if _LEAST_SOUND < stated < _STREAMED else None
     essence = _chunks(struct.pack("<I", common_end - common), view[common:common_end], view[start:end])
     return Container("audio", "audio/aiff", "aiff", frames / rate if rate and frames else None, essence, note)
 

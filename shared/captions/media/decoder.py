@@ -203,9 +203,9 @@ def _log(event: str, **fields: Any) -> None:
 
 
 def _environment() -> dict[str, str]:
-    told = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    told["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    return told | _SETTINGS | _bytecode()
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    passed_on["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return passed_on | _SETTINGS | _bytecode()
 
 
 def _bytecode() -> dict[str, str]:

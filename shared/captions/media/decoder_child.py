@@ -75,8 +75,8 @@ class Served:
 
     def _key_frames(self, **limits: Any) -> Reply:
         frames = decoding.key_frames(self._file, **limits)
-        told = [{**asdict(frame), "data": len(frame.data)} for frame in frames]
-        return {"frames": told}, b"".join(frame.data for frame in frames)
+        described = [{**asdict(frame), "data": len(frame.data)} for frame in frames]
+        return {"frames": described}, b"".join(frame.data for frame in frames)
 
     def _cut(self, encoding: dict[str, Any], **limits: Any) -> Reply:
         self._parts = decoding.cut(self._file, Encoding(**encoding), wanted=lambda index: self._wanted, **limits)
@@ -151,8 +151,8 @@ def main() -> None:
         except MemoryError:
             fields, data = {"failed": _TOO_MUCH}, b""
         except MediaError as error:
-            said = {"code": error.code, "message": error.message}
-            fields, data = {"failed": _TOO_MUCH if error.code == "broken" and served.filled_memory() else said}, b""
+            failure = {"code": error.code, "message": error.message}
+            fields, data = {"failed": _TOO_MUCH if error.code == "broken" and served.filled_memory() else failure}, b""
         except TimeoutError:
             fields, data = {"late": True}, b""
         except Exception:

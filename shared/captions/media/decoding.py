@@ -377,7 +377,7 @@ def _most_different(candidates: Sequence[tuple[float, Image.Image]], count: int)
     while len(taken) < count:
         farthest, distance = max(
             ((place, min(float(np.abs(looks[place] - looks[other]).mean()) for other in taken)) for place in telling),
-            key=lambda found: found[1],
+            key=lambda interval: interval[1],
         )
         if distance < _SAME:
             break

@@ -85,10 +85,10 @@ def _units(scans: _Scans) -> int:
 def _scans(data: bytes) -> _Scans | None:
     """Read the markers; None for what is arithmetically coded, lossless or makes no sense: libjpeg judges it alone."""
     scans, position = _Scans(), 2
-    while (found := _MARKER.search(data, position)) is not None:
-        marker, position = found[1][0], found.end()
+    while (match := _MARKER.search(data, position)) is not None:
+        marker, position = match[1][0], match.end()
         if scans.scans and scans.scans[-1][1] < 0:
-            scans.scans[-1] = (scans.scans[-1][0], found.start())
+            scans.scans[-1] = (scans.scans[-1][0], match.start())
         if marker == 0xD9:
             return scans
         if marker in (0x01, 0xD8):

@@ -66,7 +66,9 @@ def media_type(data: bytes) -> str | None:
     first = directories[0] if directories else {}
     if _DNG_VERSION in first:
         return "image/x-adobe-dng"
-    sensor = any(one.get(_PHOTOMETRIC) in _SENSOR or one.get(_COMPRESSION) in _PACKED for one in directories)
+    sensor = any(
+        directory.get(_PHOTOMETRIC) in _SENSOR or directory.get(_COMPRESSION) in _PACKED for directory in directories
+    )
     # NEF, ARW, PEF, SRW and their like: a thumbnail first, the rest below it or behind it.
     thumbnail = _MAKE in first and bool(first.get(_SUBFILE, 0) & 1 or first.get(_WIDTH, 0) <= _LEAST_SIDE)
     if sensor or (thumbnail and (_SUB_DIRECTORIES in first or _larger(data, first))):
@@ -101,13 +103,13 @@ def preview(data: bytes) -> Preview:
         MediaError: `unsupported`, it holds none that is more than a thumbnail.
     """
     pieces = _pieces(data)
-    shown = (found for found in _pictures(data) if found[0] not in pieces)
-    largest = max(shown, key=lambda found: found[2] * found[3], default=None)
+    shown = (picture for picture in _pictures(data) if picture[0] not in pieces)
+    largest = max(shown, key=lambda picture: picture[2] * picture[3], default=None)
     if largest is None or max(largest[2], largest[3]) < _LEAST_SIDE:
         raise MediaError("unsupported", "camera raw pictures without a preview of their own size are not captioned")
     start, end, width, height = largest
-    found = next(_directories(data), {}).get(_ORIENTATION, 1)
-    return Preview(data[start:end], width, height, found if 1 <= found <= 8 else 1)
+    orientation = next(_directories(data), {}).get(_ORIENTATION, 1)
+    return Preview(data[start:end], width, height, orientation if 1 <= orientation <= 8 else 1)
 
 
 def _pictures(data: bytes) -> Iterator[tuple[int, int, int, int]]:
@@ -148,12 +150,12 @@ def _size(data: bytes, start: int) -> tuple[int, int, int] | None:
 
 def _pieces(data: bytes) -> frozenset[int]:
     """Return where JPEG pictures begin that are no preview: what a sensor saw, and parts of a picture."""
-    found: set[int] = set()
+    offsets: set[int] = set()
     for tags in _directories(data):
         several = tags.get(-_STRIPS, 1) > 1 or tags.get(-_TILES, 1) > 1
         if several or tags.get(_PHOTOMETRIC) in _SENSOR or tags.get(_COMPRESSION) in _PACKED:
-            found.update(_places(data, tags, _STRIPS), _places(data, tags, _TILES))
-    return frozenset(found)
+            offsets.update(_places(data, tags, _STRIPS), _places(data, tags, _TILES))
+    return frozenset(offsets)
 
 
 def _places(data: bytes, tags: Tags, tag: int) -> Iterator[int]:
@@ -174,8 +176,8 @@ def _directories(data: bytes) -> Iterator[Tags]:
     """
     base = 0
     if data[:2] not in (b"II", b"MM") or data[6:10] == b"HEAP":
-        found = _TIFF.search(data, 0, 65_536)  # the EXIF block of the file or of its preview
-        base = found.start() if found else 0
+        header = _TIFF.search(data, 0, 65_536)  # the EXIF block of the file or of its preview
+        base = header.start() if header else 0
     order = "<" if data[base : base + 2] == b"II" else ">"
     waiting, seen = [4], {0}
     while waiting and len(seen) < _MOST_DIRECTORIES:

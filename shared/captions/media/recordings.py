@@ -1,4 +1,4 @@
-"""Long and odd recordings: cut where nobody speaks, encoded anew for models that do not take them as they are, and the
+"""Long and odd recordings: cut where nobody speaks, encoded again for models that do not take them as they are, and the
 key frames of video.
 
 FFmpeg does the work (`captions.media.decoding`) in a process of its own with limits of memory and processor time

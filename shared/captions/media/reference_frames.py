@@ -61,11 +61,11 @@ def _bits(unit: bytes) -> _Bits:
 
 
 def _starts(data: bytes) -> list[int]:
-    found, at = [], data.find(b"\0\0\1")
+    units, at = [], data.find(b"\0\0\1")
     while 0 <= at < len(data) - 3:
-        found.append(at + 3)
+        units.append(at + 3)
         at = data.find(b"\0\0\1", at + 3)
-    return found
+    return units
 
 
 class _Bits:
@@ -132,10 +132,10 @@ def _h265_frames(bits: _Bits) -> int:
     layers = bits.take(3)
     bits.take(1)
     bits.take(96)  # profile, tier, level
-    told = [(bits.take(1), bits.take(1)) for _ in range(layers)]
+    present = [(bits.take(1), bits.take(1)) for _ in range(layers)]
     if layers:
         bits.take(2 * (8 - layers))
-    for profile, level in told:
+    for profile, level in present:
         bits.take(88 * profile + 8 * level)
     bits.golomb()  # its number
     if bits.golomb() == 3:  # chroma

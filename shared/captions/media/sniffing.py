@@ -153,10 +153,10 @@ def _picture(data: bytes) -> Sniffed | None:
 
 
 def _container(data: bytes) -> Sniffed | None:
-    found = containers.identify(data)
-    if found is None:
+    container = containers.identify(data)
+    if container is None:
         return None
-    return Sniffed(found.kind, found.media_type, duration_s=found.duration_s, note=found.note)
+    return Sniffed(container.kind, container.media_type, duration_s=container.duration_s, note=container.note)
 
 
 def _looks_like_svg(data: bytes) -> bool:

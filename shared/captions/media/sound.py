@@ -28,10 +28,10 @@ def audio_payload(data: bytes) -> AudioPayload:
     """
     if not data:
         raise MediaError("empty", "the file is empty (0 bytes)")
-    found = containers.identify(data)
-    if found is None or found.kind != "audio":
+    container = containers.identify(data)
+    if container is None or container.kind != "audio":
         raise MediaError("unsupported", "the file is no sound file")
-    return AudioPayload(containers.with_lengths(data), found.media_type, found.format, found.duration_s)
+    return AudioPayload(containers.with_lengths(data), container.media_type, container.format, container.duration_s)
 
 
 def payload_digest(data: bytes) -> str | None:
@@ -39,10 +39,10 @@ def payload_digest(data: bytes) -> str | None:
 
     Two files with one digest hold the same encoded sound, whatever their tags say and wherever they are placed.
     """
-    found = containers.identify(data)
-    if found is None or found.essence is None:
+    container = containers.identify(data)
+    if container is None or container.essence is None:
         return None
-    digest = hashlib.sha256(f"{found.kind}\0".encode())
-    for chunk in found.essence():
+    digest = hashlib.sha256(f"{container.kind}\0".encode())
+    for chunk in container.essence():
         digest.update(chunk)
     return digest.hexdigest()

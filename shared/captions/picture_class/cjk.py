@@ -34,7 +34,7 @@ def measured_lines(working: Image.Image, box: Box) -> dict[str, float] | None:
         return None
     lines = [line for line in (ink[top:bottom] for top, bottom in _lines(ink)) if line.mean() < _DENSEST]
     stacked = [_stacked(line) for line in lines]
-    columns = sum(len(one) for one in stacked)
+    columns = sum(len(rows) for rows in stacked)
     if columns < _LEAST_COLUMNS:
         return None
     runs = np.concatenate(stacked)
@@ -57,19 +57,19 @@ def _ink(luma: Bytes) -> Mask | None:
     strongest = int(np.searchsorted(np.bincount(off.reshape(-1), minlength=256).cumsum(), 0.985 * off.size))
     if strongest < _CONTRAST:
         return None
-    found: Mask = off > strongest / 2
-    return found
+    dark: Mask = off > strongest / 2
+    return dark
 
 
 def _lines(ink: Mask) -> list[tuple[int, int]]:
     """Return (top, bottom) of the lines: rows with ink between rows with none or hardly any."""
     filled = ink.mean(axis=1) > 0.008
     edges = np.flatnonzero(np.diff(np.concatenate(([False], filled, [False])).astype(np.int8)))
-    found = list(zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True))
+    bands = list(zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True))
     # what touches the edge is cut off
     return [
         (top, bottom)
-        for top, bottom in found
+        for top, bottom in bands
         if _SMALLEST_LINE <= bottom - top <= _TALLEST_LINE and top > 0 and bottom < len(ink)
     ]
 

@@ -58,8 +58,8 @@ def measured(working: Image.Image, width: int, height: int) -> Measured:
     values |= _colours(rgb)
     values |= _edges(luma)
     values |= _ground(rgb, luma)
-    strokes, found = _strokes(luma, rgb)
-    values |= found
+    strokes, lines = _strokes(luma, rgb)
+    values |= lines
     values |= _lines(luma)
     values |= _rows(strokes.text)
     values["clear_text"] = strokes.clear_share

@@ -98,18 +98,18 @@ def packaged() -> Forest:
 
 def judged(picture: media.Picture, forest: Forest | None = None) -> Looks:
     """Return what `picture` looks like, by the packaged forest unless another is given."""
-    found = measured(picture.working, picture.width, picture.height)
+    features = measured(picture.working, picture.width, picture.height)
     forest = forest or packaged()
-    likelihoods = forest.likelihoods(found.values)
+    likelihoods = forest.likelihoods(features.values)
     best = int(likelihoods.argmax())
     return Looks(
         category=CATEGORIES[best],
         confidence=round(float(likelihoods[best]), 3),
-        text_share=round(found.text_share, 3),
-        cjk=_cjk(picture, found, forest.script) if CATEGORIES[best] in _WRITTEN else None,
+        text_share=round(features.text_share, 3),
+        cjk=_cjk(picture, features, forest.script) if CATEGORIES[best] in _WRITTEN else None,
     )
 
 
-def _cjk(picture: media.Picture, found: Measured, model: ScriptModel) -> float | None:
-    lines = measured_lines(picture.working, found.written) if found.written is not None else None
+def _cjk(picture: media.Picture, features: Measured, model: ScriptModel) -> float | None:
+    lines = measured_lines(picture.working, features.written) if features.written is not None else None
     return None if lines is None else round(model.likelihood(lines), 3)

@@ -64,12 +64,12 @@ def fuse(reading: Reading, mean_logprob: float | None = None) -> float:
     if reading.output is None:
         return 0.0
     checks = max(0.0, 1.0 - sum(problem.weight for problem in reading.problems))
-    said = []
+    pairs = []
     if reading.output.confidence is not None:
-        said.append(reading.output.confidence)
+        pairs.append(reading.output.confidence)
     if mean_logprob is not None:
-        said.append(math.exp(min(0.0, mean_logprob)))
-    return checks * (0.5 + 0.5 * sum(said) / len(said)) if said else checks
+        pairs.append(math.exp(min(0.0, mean_logprob)))
+    return checks * (0.5 + 0.5 * sum(pairs) / len(pairs)) if pairs else checks
 
 
 def bin_of(score: float) -> int:

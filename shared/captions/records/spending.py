@@ -89,15 +89,15 @@ def _by_model(record: Record, whole: Spending) -> Iterator[tuple[str, Spending]]
 
 
 def _whole(record: Record) -> Spending:
-    found = Spending(uploads=1)
+    spending = Spending(uploads=1)
     for call in _calls(record):
-        _add_call(found, call)
-    _add_superseded(found, record)
+        _add_call(spending, call)
+    _add_superseded(spending, record)
     if record.source == "cache" and record.provenance is not None:
-        found.copied = 1
-        found.saved = record.provenance.spared or Cost(uncounted_calls=1)
-        found.saved_unknown = int(found.saved.exact is None)
-    return found
+        spending.copied = 1
+        spending.saved = record.provenance.spared or Cost(uncounted_calls=1)
+        spending.saved_unknown = int(spending.saved.exact is None)
+    return spending
 
 
 def _add_superseded(to: Spending, record: Record) -> None:
@@ -110,15 +110,15 @@ def _add_superseded(to: Spending, record: Record) -> None:
 def _add_call(to: Spending, call: Mapping[str, Any]) -> None:
     number = calls(call)
     to.calls += number
-    told = Cost.of_call(call)
-    to.cost += told
-    to.cost_unknown += number if told.exact is None else 0
+    cost = Cost.of_call(call)
+    to.cost += cost
+    to.cost_unknown += number if cost.exact is None else 0
 
 
 def _calls(record: Record) -> Sequence[Mapping[str, Any]]:
     """Every call that is written down, whether it answered or not; one that was refused cost zero, and says so."""
     provenance = record.provenance
-    # Where there are attempts beside a provenance, they begin with its own: it is captioned anew, or was when it ended.
+    # Where there are attempts beside a provenance, they begin with its own: it is captioned again, or was.
     made: Sequence[Mapping[str, Any]] = record.attempts or (provenance.attempts if provenance else ())
     if provenance and provenance.cost is not None and not any("cost" in call for call in made):
         # Written by hand, or before attempts carried what they cost.

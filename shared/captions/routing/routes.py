@@ -77,7 +77,7 @@ def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy)
     Raises:
         UnroutableError: a name that begins as ours do is none that is known.
     """
-    said: dict[str, str] = {}
+    given: dict[str, str] = {}
     named_by: dict[str, str] = {}
     context: dict[str, str] = {}
     sources = {
@@ -95,12 +95,12 @@ def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy)
                 context[name[len(CONTEXT) :]] = value
             elif name in _FIELDS:
                 if value.strip():
-                    said[name] = value.strip()
+                    given[name] = value.strip()
                     named_by[name] = place
             else:
                 known = ", ".join((*_FIELDS, f"{CONTEXT}*"))
                 raise UnroutableError("unknown_option", f"{_printable(place)} is none of {known}")
-    return Wishes(**said, context=context, named_by=named_by)
+    return Wishes(**given, context=context, named_by=named_by)
 
 
 def route(
@@ -121,11 +121,11 @@ def route(
     Raises:
         UnroutableError: what its metadata, tags or rule ask for is unknown, disabled or not for this kind.
     """
-    said = wishes(metadata or {}, tags or {}, policy)
+    wished = wishes(metadata or {}, tags or {}, policy)
     rule = policy.rule(key, kind)
     automatic = False
-    if said.task is not None:
-        name, named_by = said.task, said.named_by["task"]
+    if wished.task is not None:
+        name, named_by = wished.task, wished.named_by["task"]
     elif rule is not None and rule.task is not None and (rule.kinds or _takes(rule.task, kind)):
         name, named_by = rule.task, f"the policy's rule for {rule.prefix!r}"
     else:
@@ -145,27 +145,28 @@ def route(
         )
     if not policy.task(name).enabled:
         raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
-    language = said.language or (rule.language if rule else None) or policy.language(key)
+    language = wished.language or (rule.language if rule else None) or policy.language(key)
     if not is_language(language):
-        place = said.named_by.get("language", "the policy")
+        place = wished.named_by.get("language", "the policy")
         raise UnroutableError("bad_language", f"{place} asks for {language[:80]!r}, which is no BCP-47 language tag")
-    question = said.question or (rule.question if rule else None) or ""
+    question = wished.question or (rule.question if rule else None) or ""
     if task.needs_question and not question:
         raise UnroutableError("question_missing", f"{named_by} asks for {name!r} without a question")
-    if said.question is not None and not task.needs_question:
+    if wished.question is not None and not task.needs_question:
         raise UnroutableError(
-            "question_for_another_task", f"{said.named_by['question']} asks a question, which {name!r} does not answer"
+            "question_for_another_task",
+            f"{wished.named_by['question']} asks a question, which {name!r} does not answer",
         )
 
     def asked(task_name: str) -> tuple[Ask, Arm | None]:
         about, style = policy.task(task_name), rule.style if rule else None
-        ask = _ask(task_name, language, question, said, style, about, policy)
+        ask = _ask(task_name, language, question, wished, style, about, policy)
         experiment = policy.experiment(key, kind, task_name) if fingerprint is not None else None
         if experiment is None or fingerprint is None:
             return ask, None
         trial = policy.experiments[experiment]
         # Of an upload whose style its owner names, both arms may ask the same.
-        varied = _ask(task_name, language, question, said, trial.ruled(style), trial.varied(about), policy)
+        varied = _ask(task_name, language, question, wished, trial.ruled(style), trial.varied(about), policy)
         if varied == ask and trial.tier is None:
             return ask, None
         arm = arm_of(experiment, trial.share, fingerprint.content_key(near=not TASKS[task_name].exact_only))
@@ -192,21 +193,21 @@ def _ask(
     name: str,
     language: str,
     question: str,
-    said: Wishes,
+    asked: Wishes,
     ruled_style: str | None,
     about: TaskPolicy,
     policy: Policy,
 ) -> Ask:
-    style = said.style or ruled_style or about.style or ("custom" if about.template else "")
+    style = asked.style or ruled_style or about.style or ("custom" if about.template else "")
     if style == "custom" and not about.template:
-        place = said.named_by.get("style", "the policy")
+        place = asked.named_by.get("style", "the policy")
         raise UnroutableError("bad_style", f"{place} asks for the style 'custom', but the policy has no template")
     try:
         return Ask(
             task=name,
             language=language,
             style=style,
-            context=dict(said.context),
+            context=dict(asked.context),
             question=question,
             template=about.template if style == "custom" or not TASKS[name].styles else "",
             vocabulary=dict(policy.vocabulary),
@@ -214,7 +215,7 @@ def _ask(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = str(first["loc"][0]) if first["loc"] else "task"
-        place = said.named_by.get(where, f"the policy's {where}")
+        place = asked.named_by.get(where, f"the policy's {where}")
         raise UnroutableError(f"bad_{where}", f"{place} cannot be asked for: {first['msg']}") from error
 
 
@@ -293,11 +294,11 @@ def check(policy: Policy) -> None:
         raise PolicyError(f"the policy is wrong at vocabulary: {error.errors()[0]['msg']}") from error
 
 
-def _covers(one: Experiment, other: Experiment) -> bool:
+def _covers(first: Experiment, other: Experiment) -> bool:
     """Tell whether each upload that an experiment is about takes part in another one."""
-    kinds = TASKS[one.task].kinds & frozenset(one.kinds or TASKS[one.task].kinds)
-    others = TASKS[one.task].kinds & frozenset(other.kinds or TASKS[one.task].kinds)
-    return one.task == other.task and other.prefix.startswith(one.prefix) and others <= kinds
+    kinds = TASKS[first.task].kinds & frozenset(first.kinds or TASKS[first.task].kinds)
+    others = TASKS[first.task].kinds & frozenset(other.kinds or TASKS[first.task].kinds)
+    return first.task == other.task and other.prefix.startswith(first.prefix) and others <= kinds
 
 
 def _takes(task: str, kind: str) -> bool:

@@ -58,7 +58,7 @@ _LEAD_INS = tuple(
         r"^(?:この|本)?(?:画像|写真|イメージ)(?:に)?は[、,]?\s*",
     )
 )
-# German's objects are declined, so that what is left would not be right; the model is to say it anew.
+# German's objects are declined, so that what is left would not be right; the model is asked again.
 _LEAD_IN_KEPT = re.compile(
     r"^(?:das|dieses|auf dem|in dem|im)\s+(?:bild|foto)\s+(?:zeigt|ist|sind|sieht|stellt|werden|wird)\b", re.IGNORECASE
 )
@@ -110,7 +110,7 @@ def estimated_tokens(text: str) -> int:
 
 def sentences(text: str) -> list[str]:
     """Return a text's sentences."""
-    return [one.strip() for one in _SENTENCE_END.split(text) if one.strip()]
+    return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
 
 
 def cut(text: str, characters: int) -> str:
@@ -217,9 +217,9 @@ def repetition(text: str) -> Problem | None:
     if _run(tokens) is not None:
         message = "The same words stood again and again in the text."
         return Problem(code="repetition", message=message, repairable=True, weight=0.5)
-    said = Counter(" ".join(one.lower().split()) for one in sentences(text) if len(one) > 12)
-    total = sum(said.values())
-    if total >= 5 and len(said) * 2 <= total:
+    counts = Counter(" ".join(sentence.lower().split()) for sentence in sentences(text) if len(sentence) > 12)
+    total = sum(counts.values())
+    if total >= 5 and len(counts) * 2 <= total:
         message = "Most sentences of the text stood in it more than once."
         return Problem(code="repetition", message=message, repairable=True, weight=0.4)
     return None
@@ -272,11 +272,11 @@ def obedience(text: str, sources: Iterable[str]) -> Problem | None:
     without quoting the instruction itself, has followed them.
     """
     # What an order dictates stands behind it; what stands before it may well be said.
-    orders = [source[found.start() :] for source in sources if (found := _INJECTION.search(source))]
+    orders = [source[order.start() :] for source in sources if (order := _INJECTION.search(source))]
     if not orders:
         return None
-    said = _bare(text)
-    if len(said) >= 2 and not commands(text) and any(said in _bare(order) for order in orders):
+    bare = _bare(text)
+    if len(bare) >= 2 and not commands(text) and any(bare in _bare(order) for order in orders):
         message = "The text says what words in the media or its metadata demand; describe the media instead."
         return Problem(code="obeyed", message=message, repairable=True, weight=0.7)
     message = "The media or its metadata hold instructions to a model."
@@ -308,7 +308,7 @@ def names(text: str, language: str, given: Iterable[str]) -> Problem | None:
     capitals = sum(word[0].isupper() for word in words)
     if not words or (len(words) > 4 and capitals > 0.6 * len(words)):
         return None  # written in title case throughout
-    known = {word.casefold().removesuffix("'s").removesuffix("’s") for one in given for word in _TOKEN.findall(one)}
+    known = {word.casefold().removesuffix("'s").removesuffix("’s") for text in given for word in _TOKEN.findall(text)}
     doubt = 0.0
     for sentence in sentences(text):
         run = 0

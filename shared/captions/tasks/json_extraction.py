@@ -37,10 +37,10 @@ def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] 
     best: Mapping[Any, Any] | None = None
     most = 0
     start = text.find("{")
-    for at, found in _objects(text):
-        said = _score(found, known)
-        if said >= max(1, most):
-            best, most = found, said
+    for at, candidate in _objects(text):
+        score = _score(candidate, known)
+        if score >= max(1, most):
+            best, most = candidate, score
         if at == start:
             start = -1  # the first object is whole, so that none of the others is a part of a broken one
     if best is not None and start < 0:
@@ -71,7 +71,7 @@ def broken(text: str) -> bool:
 def _objects(text: str) -> list[tuple[int, Mapping[Any, Any]]]:
     """Return the objects that stand in a text, with where each begins."""
     decoder = json.JSONDecoder(strict=False)
-    found: list[tuple[int, Mapping[Any, Any]]] = []
+    objects: list[tuple[int, Mapping[Any, Any]]] = []
     at = text.find("{")
     for _ in range(_MAX_STARTS):
         if at < 0:
@@ -84,9 +84,9 @@ def _objects(text: str) -> list[tuple[int, Mapping[Any, Any]]]:
             break  # so are the many that begin within it
         else:
             if isinstance(value, Mapping):
-                found.append((at, value))
+                objects.append((at, value))
         at = text.find("{", end)
-    return found
+    return objects
 
 
 def _repaired(text: str) -> Any:
@@ -122,13 +122,13 @@ def _unwrapped(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
     """Return the object with the answer's keys, out of lists and objects that hold nothing else."""
     for _ in range(4):
         if isinstance(value, list):
-            objects = [one for one in value if isinstance(one, Mapping)]
-            value = max(objects, key=lambda one: _score(one, known), default=None)
+            objects = [item for item in value if isinstance(item, Mapping)]
+            value = max(objects, key=lambda item: _score(item, known), default=None)
         if not isinstance(value, Mapping):
             return None
         if _score(value, known):
             return value
-        inner = [one for one in value.values() if isinstance(one, Mapping | list)]
+        inner = [item for item in value.values() if isinstance(item, Mapping | list)]
         if len(inner) != 1:
             return value
         value = inner[0]

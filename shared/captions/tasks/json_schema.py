@@ -35,17 +35,17 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _simple(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    said = {"description": schema["description"]} if "description" in schema else {}
+    described = {"description": schema["description"]} if "description" in schema else {}
     if "$ref" in schema:
         target = definitions[schema["$ref"].rpartition("/")[2]]
-        return _object({name: _simple(one, definitions) for name, one in target["properties"].items()})
+        return _object({name: _simple(inner, definitions) for name, inner in target["properties"].items()})
     if "anyOf" in schema:
-        kinds = [one["type"] for one in schema["anyOf"]]
-        return {"type": kinds, **said}
+        kinds = [kind["type"] for kind in schema["anyOf"]]
+        return {"type": kinds, **described}
     if schema.get("type") == "array":
         items = _simple(schema["items"], definitions)
         if items.get("type") == "string":
-            items |= said
+            items |= described
         return {"type": "array", "items": items}
     return {name: schema[name] for name in _KEPT if name in schema}
 
@@ -53,15 +53,15 @@ def _simple(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
 @once
 def skeleton(shape: type[Shape]) -> str:
     """Return the shape as a JSON object whose values say what stands in their place."""
-    return json.dumps(_told(schema(shape)), ensure_ascii=False)
+    return json.dumps(_in_words(schema(shape)), ensure_ascii=False)
 
 
-def _told(schema: Mapping[str, Any]) -> Any:
+def _in_words(schema: Mapping[str, Any]) -> Any:
     kind = schema["type"]
     if kind == "object":
-        return {name: _told(one) for name, one in schema["properties"].items()}
+        return {name: _in_words(inner) for name, inner in schema["properties"].items()}
     if kind == "array":
-        return [_told(schema["items"])]
+        return [_in_words(schema["items"])]
     if "enum" in schema:
         return "one of: " + " | ".join(schema["enum"])
     described = schema.get("description", "")

@@ -112,10 +112,10 @@ def _likely_script(language: str) -> str | None:
     from langcodes import Language
 
     try:
-        found = Language.get(language).maximize().script
+        script = Language.get(language).maximize().script
     except ValueError:  # LanguageTagError is one
         return None
-    return str(found) if found else None
+    return str(script) if script else None
 
 
 @lru_cache(maxsize=8_192)
@@ -153,21 +153,21 @@ def contradiction(text: str, language: str) -> str | None:
 
     Names and quotations in another script are no contradiction: more than half of the letters must be out of place.
     """
-    found = scripts(text)
-    letters = sum(found.values())
+    counts = scripts(text)
+    letters = sum(counts.values())
     if letters < 4 or primary(language) == UNDETERMINED:
         return None
     code = _likely_script(language)
     expected = _SCRIPTS.get(code or "")
     if expected is None:
         return None
-    strange = {script: count for script, count in found.items() if script not in expected}
+    strange = {script: count for script, count in counts.items() if script not in expected}
     if 2 * sum(strange.values()) > letters:
         return f"most letters are {max(strange, key=lambda name: strange[name])}, not {code}"
-    kana = sum(found[name] for name in _KANA)
+    kana = sum(counts[name] for name in _KANA)
     if code in ("Hans", "Hant") and 10 * kana > letters:
         return "the text holds kana, which Chinese is not written in"
-    if code == "Jpan" and not kana and found["CJK"] >= 20:
+    if code == "Jpan" and not kana and counts["CJK"] >= 20:
         return "the text holds no kana, which every Japanese sentence does"
     return _latin_contradiction(text, language) if code == "Latn" else None
 
@@ -196,16 +196,16 @@ def _hits(words: Counter[str]) -> dict[str, int]:
 
 def guess(text: str) -> str | None:
     """Return the language of a text where script or frequent words tell it for certain, else None."""
-    found = scripts(text)
-    letters = sum(found.values())
+    counts = scripts(text)
+    letters = sum(counts.values())
     if letters < 4:
         return None
-    if 10 * sum(found[name] for name in _KANA) > letters:
+    if 10 * sum(counts[name] for name in _KANA) > letters:
         return "ja"
     for script, language in (("HANGUL", "ko"), ("CJK", "zh"), ("THAI", "th"), ("GREEK", "el"), ("HEBREW", "he")):
-        if 2 * found[script] > letters:
+        if 2 * counts[script] > letters:
             return language
-    if 2 * found["LATIN"] <= letters:
+    if 2 * counts["LATIN"] <= letters:
         return None
     ordered = sorted(_hits(_words(text)).items(), key=lambda item: -item[1])
     (best, most), (_, next_most) = ordered[0], ordered[1]

@@ -64,7 +64,7 @@ def repair(ask: Ask, answer_text: str, problems: Sequence[Problem]) -> Prompt:
     spoilt = data_block("answer", answer_text[:_REPAIRED_CHARACTERS].encode("utf-8", "replace").decode())
     text = (
         f"{first.text}\n\nAn earlier answer to this stands below as data. What was wrong with it:\n{faults}\n{spoilt}\n"
-        "Answer anew and in full, keeping what was right in it."
+        "Answer again and in full, keeping what was right in it."
     )
     return Prompt(first.instructions, text, first.max_tokens, first.response_format)
 

@@ -10,8 +10,8 @@ _MAX_CHARACTERS = 40
 
 def tidy(tags: Iterable[str]) -> tuple[str, ...]:
     """Return tags in lower case without marks around them, each once, at most twenty; sentences are no tags."""
-    found = (" ".join(tag.strip(" #.,;:'\"").replace("_", " ").lower().split()) for tag in tags)
-    return tuple(dict.fromkeys(tag for tag in found if tag and len(tag) <= _MAX_CHARACTERS))[:MAX_TAGS]
+    tidied = (" ".join(tag.strip(" #.,;:'\"").replace("_", " ").lower().split()) for tag in tags)
+    return tuple(dict.fromkeys(tag for tag in tidied if tag and len(tag) <= _MAX_CHARACTERS))[:MAX_TAGS]
 
 
 def mapped(tags: Iterable[str], vocabulary: Mapping[str, Iterable[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -30,11 +30,11 @@ def mapped(tags: Iterable[str], vocabulary: Mapping[str, Iterable[str]]) -> tupl
     unknown: list[str] = []
     for tag in tidy(tags):
         key = _key(tag)
-        found = known.get(key) or known.get(f"{key}s") or (known.get(key[:-1]) if key.endswith("s") else None)
-        if found is None:
+        meant = known.get(key) or known.get(f"{key}s") or (known.get(key[:-1]) if key.endswith("s") else None)
+        if meant is None:
             unknown.append(tag)
         else:
-            kept[found] = None
+            kept[meant] = None
     return tuple(kept), tuple(unknown)
 
 

@@ -47,18 +47,18 @@ _PASSING = frozenset(
 def _unreadable(error: Any, upload: str) -> UnreadableError | None:
     """Return what an answer of S3 means for an object that is there; None where another try may be answered better."""
     details = error.response.get("Error", {})
-    code, said = str(details.get("Code", "")), str(details.get("Message") or "no reason given")
+    code, message = str(details.get("Code", "")), str(details.get("Message") or "no reason given")
     if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (400, 403) or code in _PASSING:
         return None
     if code == _ARCHIVED:
         tier = details.get("StorageClass") or details.get("AccessTier") or "an archive tier"
         return UnreadableError("archived", f"{upload} is archived ({tier}) and must be restored before it can be read")
-    if code == "InvalidRequest" and "encryption" in said.lower():
-        code, said = "SSE-C", "encrypted with a key that its owner gives with each request (SSE-C)"
+    if code == "InvalidRequest" and "encryption" in message.lower():
+        code, message = "SSE-C", "encrypted with a key that its owner gives with each request (SSE-C)"
     kind = "key_unusable" if code == "SSE-C" or code.startswith("KMS") else "unreadable"
     if code in ("AccessDenied", "403"):  # a HEAD request is answered without a body, so with the number alone
         kind = "access_denied"
-    return UnreadableError(kind, f"S3 does not let the pipeline read it: {code}: {said}")
+    return UnreadableError(kind, f"S3 does not let the pipeline read it: {code}: {message}")
 
 
 @dataclass(frozen=True)

@@ -107,15 +107,15 @@ def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:
         return Ignored(reason="s3:TestEvent")
     try:
         parsed = _S3Event.model_validate(event)
-        found = parsed.detail.object
+        stored = parsed.detail.object
         version = {
             "bucket": parsed.detail.bucket.name,
-            "key": found.key,
+            "key": stored.key,
             # Buckets that were never versioned give no id, or the literal "null".
-            "version_id": None if found.version_id in (None, "", "null") else found.version_id,
-            "sequencer": pad_sequencer(found.sequencer),
-            "etag": found.etag.strip('"'),
-            "size": found.size,
+            "version_id": None if stored.version_id in (None, "", "null") else stored.version_id,
+            "sequencer": pad_sequencer(stored.sequencer),
+            "etag": stored.etag.strip('"'),
+            "size": stored.size,
         }
         if parsed.detail_type == "Object Created":
             return Upload.model_validate(version)

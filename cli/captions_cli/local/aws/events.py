@@ -280,21 +280,21 @@ def target_input(target: Mapping[str, Any], event: Mapping[str, Any]) -> str:
 def _fill(template: str, values: Mapping[str, Any]) -> str:
     # A placeholder within quotes stands for text, one outside of them for JSON.
     def value(match: re.Match[str]) -> str:
-        found = values.get(match.group(1), "")
+        value = values.get(match.group(1), "")
         quoted = template[: match.start()].count('"') % 2 == 1
         if not quoted:
-            return _compact(found)
-        return _compact(found)[1:-1] if isinstance(found, str) else _compact(found).replace('"', '\\"')
+            return _compact(value)
+        return _compact(value)[1:-1] if isinstance(value, str) else _compact(value).replace('"', '\\"')
 
     return re.sub(r"<([^<>]+)>", value, template)
 
 
 def _at(event: Any, path: str) -> Any:
-    found = event
+    value = event
     for name in path.removeprefix("$").split("."):
         if name:
-            found = found.get(name) if isinstance(found, Mapping) else None
-    return found
+            value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _compact(value: Any) -> str:

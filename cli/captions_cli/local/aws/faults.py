@@ -45,7 +45,7 @@ class AwsFault:
     status: int = 0
     """The HTTP status; 0: that of the service's throttling."""
     lost_answer: bool = False
-    """The call has its effect, and its caller is told of an error inside the service (500)."""
+    """The call has its effect, and its caller gets an error inside the service (500)."""
 
     def __post_init__(self) -> None:
         if not self.code and self.service not in _THROTTLED:

@@ -225,14 +225,14 @@ class MotoRepairs:
             with condition:
                 while True:
                     if self.get_queue(queue_name).fifo_queue:
-                        found = original(self, queue_name, count, 0, visibility_timeout, message_attribute_names)
+                        messages = original(self, queue_name, count, 0, visibility_timeout, message_attribute_names)
                     else:
-                        found = _receive(
+                        messages = _receive(
                             self.get_queue(queue_name), int(count), int(visibility_timeout), message_attribute_names
                         )
                     left_s = deadline - time.monotonic()
-                    if found or left_s <= 0:
-                        return list(found)
+                    if messages or left_s <= 0:
+                        return list(messages)
                     condition.wait(min(left_s, _LONG_POLL_STEP_S))  # gives up the lock, however often it is held
 
         return receive_message
@@ -253,8 +253,10 @@ def _telling_eventbridge(original: Any) -> Any:
         text = body.decode() if isinstance(body, bytes) else str(body)
         opened = re.sub(r"<NotificationConfiguration([^>]*)/>", r"<NotificationConfiguration\1>", text)
         closed = opened if "</NotificationConfiguration>" in opened else f"{opened}</NotificationConfiguration>"
-        told = closed.replace("</NotificationConfiguration>", "<EventBridgeConfiguration/></NotificationConfiguration>")
-        return status, headers, told
+        extended = closed.replace(
+            "</NotificationConfiguration>", "<EventBridgeConfiguration/></NotificationConfiguration>"
+        )
+        return status, headers, extended
 
     return get_bucket_notification
 
@@ -275,8 +277,8 @@ def _listing_encoded(original: Any) -> Any:
             for name in ("Prefix", "Delimiter", "KeyMarker", "NextKeyMarker"):
                 if name in listed:
                     listed[name] = quoted(listed[name])
-            for found in (*listed["Versions"], *listed["DeleteMarkers"]):
-                found["Key"] = quoted(found["Key"])
+            for version in (*listed["Versions"], *listed["DeleteMarkers"]):
+                version["Key"] = quoted(version["Key"])
             for common in listed.get("CommonPrefixes", ()):
                 common["Prefix"] = quoted(common["Prefix"])
             listed["EncodingType"] = "url"

@@ -93,12 +93,12 @@ def _querying(original: Any) -> Any:
         index_name = arguments_of.bind(self, hash_key, *arguments, **named).arguments.get("index_name")
         if index_name is None:
             partition = self.items.get(hash_key, {})
-            found = list(partition.values()) if self.range_key_attr else [partition] if partition else []
+            items = list(partition.values()) if self.range_key_attr else [partition] if partition else []
         else:
-            found = [
+            items = [
                 item for entry in self.items.values() for item in (entry.values() if self.range_key_attr else (entry,))
             ]
-        self.queried_items = found  # what all_items gives meanwhile; DynamoDB's lock is held
+        self.queried_items = items  # what all_items gives meanwhile; DynamoDB's lock is held
         try:
             return original(self, hash_key, *arguments, **named)
         finally:

@@ -78,7 +78,7 @@ def _numbers(field: str, low: int, high: int, expression: str, names: dict[str, 
             raise ValueError(text)
         return value
 
-    found: set[int] = set()
+    values: set[int] = set()
     try:
         for part in field.split(","):
             span, _, step = part.partition("/")
@@ -90,7 +90,7 @@ def _numbers(field: str, low: int, high: int, expression: str, names: dict[str, 
             else:
                 start = number(first)
                 end = high if step else start
-            found.update(range(start, end + 1, int(step or 1)))
+            values.update(range(start, end + 1, int(step or 1)))
     except ValueError as error:
         raise StackError(f"not a schedule expression: {expression}") from error
-    return frozenset(found)
+    return frozenset(values)

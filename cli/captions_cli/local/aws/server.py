@@ -172,11 +172,11 @@ def _failure(call: AwsCall, error: Exception) -> Response:
     if call.environ.get("HTTP_X_AMZ_TARGET"):
         return Response(json.dumps({"__type": code, "message": message}), status, content_type="application/json")
     if call.service == "s3" or call.action:
-        told = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
+        fields = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
         body = (
-            f"<Error>{told}</Error>"
+            f"<Error>{fields}</Error>"
             if call.service == "s3"
-            else f"<ErrorResponse><Error>{told}</Error></ErrorResponse>"
+            else f"<ErrorResponse><Error>{fields}</Error></ErrorResponse>"
         )
         return Response(body, status, content_type="text/xml")
     headers = {"x-amzn-ErrorType": code}

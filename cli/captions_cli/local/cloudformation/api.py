@@ -66,9 +66,9 @@ class Change:
     @property
     def resource(self) -> Resource:
         """What it is about."""
-        found = self.after or self.before
-        assert found is not None
-        return found
+        resource = self.after or self.before
+        assert resource is not None
+        return resource
 
     @property
     def action(self) -> Literal["Add", "Modify", "Remove"]:
@@ -81,15 +81,15 @@ class Change:
 def changes_between(before: Translation | None, after: Translation) -> list[Change]:
     """What turns one state of a stack into another, in the order in which it is done: removals last."""
     old = before.resources if before else {}
-    found = []
+    changes = []
     for logical_id, resource in after.resources.items():
         was = old.get(logical_id)
         if was == resource:
             continue
         replaced = was is not None and (was.type, was.name) != (resource.type, resource.name)
-        found.append(Change(was, resource, replaced))
+        changes.append(Change(was, resource, replaced))
     gone = [Change(resource, None) for logical_id, resource in old.items() if logical_id not in after.resources]
-    return [*found, *reversed(gone)]
+    return [*changes, *reversed(gone)]
 
 
 @dataclass
@@ -299,19 +299,19 @@ class CloudFormation:
         self, request: Mapping[str, Any], stack: StackRecord | None, declared: Mapping[str, Any]
     ) -> dict[str, str]:
         before = stack.translation.parameters if stack and stack.translation else {}
-        found: dict[str, str] = {}
+        tags: dict[str, str] = {}
         for given in request.get("Parameters", []):
             name = given["ParameterKey"]
             if not given.get("UsePreviousValue"):
-                found[name] = given.get("ParameterValue", "")
+                tags[name] = given.get("ParameterValue", "")
             elif name in before:
-                found[name] = before[name]
+                tags[name] = before[name]
             elif name in declared:
                 raise CloudFormationError(
                     "ValidationError", f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as "
                     "true for a parameter key not in the previous template"
                 )  # fmt: skip
-        return found
+        return tags
 
     def _translated(self, stack: StackRecord, text: str, parameters: Mapping[str, str]) -> Translation:
         return translate_document(
@@ -614,8 +614,10 @@ class CloudFormation:
 
     def _describe_resources(self, request: dict[str, Any], region: str) -> dict[str, Any]:
         wanted = request.get("LogicalResourceId")
-        found = [r for r in self._resources(request["StackName"], region) if wanted in {None, r["LogicalResourceId"]}]
-        return {"StackResources": found}
+        resources = [
+            r for r in self._resources(request["StackName"], region) if wanted in {None, r["LogicalResourceId"]}
+        ]
+        return {"StackResources": resources}
 
     def _describe_resource(self, request: dict[str, Any], region: str) -> dict[str, Any]:
         wanted = request["LogicalResourceId"]
@@ -823,16 +825,16 @@ class CloudFormation:
         return described
 
     def _describe_detection(self, request: dict[str, Any], _: str) -> dict[str, Any]:
-        found = self._detections.get(request["StackDriftDetectionId"])
-        if found is None:
+        detection = self._detections.get(request["StackDriftDetectionId"])
+        if detection is None:
             raise CloudFormationError("ValidationError", "there was no such drift detection")
-        return found
+        return detection
 
     def _describe_drifts(self, request: dict[str, Any], region: str) -> dict[str, Any]:
         stack = self._get(request["StackName"], region)
         wanted = set(request.get("StackResourceDriftStatusFilters") or [])
-        found = [d for d in (stack.drift or {}).get("drifts", []) if d["StackResourceDriftStatus"] != "NOT_CHECKED"]
-        return {"StackResourceDrifts": [d for d in found if not wanted or d["StackResourceDriftStatus"] in wanted]}
+        drifts = [d for d in (stack.drift or {}).get("drifts", []) if d["StackResourceDriftStatus"] != "NOT_CHECKED"]
+        return {"StackResourceDrifts": [d for d in drifts if not wanted or d["StackResourceDriftStatus"] in wanted]}
 
 
 def _check_ready(stack: StackRecord) -> None:

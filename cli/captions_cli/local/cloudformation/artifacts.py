@@ -68,8 +68,8 @@ class Artifacts:
                     if spec is None or spec.origin is None:
                         raise StackError(f"this Python has no {name}, which Lambda's has")
                     origin = Path(spec.origin)
-                    found = origin.parent if origin.name == "__init__.py" else origin
-                    (draft / found.name).symlink_to(found)
+                    folder = origin.parent if origin.name == "__init__.py" else origin
+                    (draft / folder.name).symlink_to(folder)
                 draft.rename(directory)
         return directory
 
@@ -100,7 +100,7 @@ def lambda_python() -> str | None:
     """An interpreter of Lambda's version on this machine: this one, one on the path, pyenv's, or uv's; None without."""
     if sys.version_info[:2] == LAMBDA_PYTHON:
         return sys.executable
-    return next((found for found in _candidates() if _answers(found)), None)
+    return next((candidate for candidate in _candidates() if _answers(candidate)), None)
 
 
 def _candidates() -> Iterator[str]:
@@ -119,7 +119,7 @@ def _candidates() -> Iterator[str]:
 def _answers(python: str) -> bool:
     """Whether an interpreter is one: a version manager's stand-in fails unless that version is chosen."""
     try:
-        said = subprocess.run(  # noqa: S603 - an interpreter found on this machine
+        done = subprocess.run(  # noqa: S603 - an interpreter found on this machine
             [python, "-c", "import ssl, sys; print(*sys.version_info[:2])"],
             capture_output=True,
             text=True,
@@ -128,4 +128,4 @@ def _answers(python: str) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return said.returncode == 0 and said.stdout.split() == [str(number) for number in LAMBDA_PYTHON]
+    return done.returncode == 0 and done.stdout.split() == [str(number) for number in LAMBDA_PYTHON]

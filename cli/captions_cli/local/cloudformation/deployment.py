@@ -104,11 +104,11 @@ class Deployments:
     def remove(self, translation: Translation) -> None:
         """Stop what a stack runs."""
         with self._guard:
-            found = self._by_stack.pop(translation.stack_id, None)
-        if found is not None:
-            if found.pump is not None:
-                found.pump.retire()
-            for function in found.functions.values():
+            resources = self._by_stack.pop(translation.stack_id, None)
+        if resources is not None:
+            if resources.pump is not None:
+                resources.pump.retire()
+            for function in resources.functions.values():
                 self._sandboxes.retire(function)
 
     def stop(self) -> None:
@@ -153,16 +153,16 @@ class Deployments:
             return self._by_stack.get(stack_id)
 
     def _read(self, translation: Translation, before: Mapping[str, Function], layers: Sequence[Resource]) -> Deployment:
-        found = {}
+        functions = {}
         for resource in translation.of_type("AWS::Lambda::Function"):
             function = self._function(translation, resource, layers)
             old = before.get(resource.logical_id)
-            found[resource.logical_id] = old if old is not None and old.same_as(function) else function
+            functions[resource.logical_id] = old if old is not None and old.same_as(function) else function
         return Deployment(
             translation,
-            found,
-            event_sources(translation, found),
-            schedules(translation, found) if self._run_schedules else [],
+            functions,
+            event_sources(translation, functions),
+            schedules(translation, functions) if self._run_schedules else [],
         )
 
     def _function(self, translation: Translation, resource: Resource, layers: Sequence[Resource]) -> Function:
@@ -243,7 +243,7 @@ def event_sources(translation: Translation, by_id: Mapping[str, Function]) -> li
 def schedules(translation: Translation, by_id: Mapping[str, Function]) -> list[Schedule]:
     """The stack's schedules: rules with a ScheduleExpression, and EventBridge Scheduler's."""
     by_name = {function.name: function for function in by_id.values()}
-    found = []
+    deployed = []
     for resource in translation.of_type("AWS::Events::Rule", "AWS::Scheduler::Schedule"):
         properties = resource.properties
         expression = properties.get("ScheduleExpression")
@@ -255,7 +255,7 @@ def schedules(translation: Translation, by_id: Mapping[str, Function]) -> list[S
                 raise StackError(
                     f"{resource.logical_id}: the local stack schedules functions only, not {target['Arn']}"
                 )
-            found.append(
+            deployed.append(
                 Schedule(
                     arn=_schedule_arn(translation.region, resource),
                     function=by_name[parse_function_name(target["Arn"])],
@@ -264,7 +264,7 @@ def schedules(translation: Translation, by_id: Mapping[str, Function]) -> list[S
                     source="aws.events" if is_rule else "aws.scheduler",
                 )
             )
-    return found
+    return deployed
 
 
 def coverage(translation: Translation) -> list[tuple[str, str, str, str]]:

@@ -164,11 +164,11 @@ def _read_bucket(bucket: Resource, clients: Clients) -> Mapping[str, Any]:
     status = s3.get_bucket_versioning(Bucket=bucket.name).get("Status")
     notifications = s3.get_bucket_notification_configuration(Bucket=bucket.name)
     enabled = "EventBridgeConfiguration" in notifications
-    found: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "NotificationConfiguration": {"EventBridgeConfiguration": {"EventBridgeEnabled": enabled}},
         "VersioningConfiguration": {"Status": status or "Suspended"},
     }
-    return found
+    return attributes
 
 
 def _put_bucket_policy(policy: Resource, before: Resource | None, clients: Clients) -> None:
@@ -225,10 +225,10 @@ def _delete_queue(queue: Resource, clients: Clients) -> None:
 
 def _read_queue(queue: Resource, clients: Clients) -> Mapping[str, Any]:
     url = _queue_url(clients, queue.name)
-    found = clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    attributes = clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     numbers = ("VisibilityTimeout", "MessageRetentionPeriod", "ReceiveMessageWaitTimeSeconds")
-    read = {name: int(found[name]) for name in numbers if name in found}
-    return read | {name: json.loads(found[name]) for name in _QUEUE_JSON if name in found}
+    read = {name: int(attributes[name]) for name in numbers if name in attributes}
+    return read | {name: json.loads(attributes[name]) for name in _QUEUE_JSON if name in attributes}
 
 
 def _put_queue_policy(policy: Resource, before: Resource | None, clients: Clients) -> None:
@@ -292,8 +292,8 @@ def _delete_table(table: Resource, clients: Clients) -> None:
 
 
 def _read_table(table: Resource, clients: Clients) -> Mapping[str, Any]:
-    found = clients("dynamodb").describe_table(TableName=table.name)["Table"]
-    return {"DeletionProtectionEnabled": found.get("DeletionProtectionEnabled", False)}
+    described = clients("dynamodb").describe_table(TableName=table.name)["Table"]
+    return {"DeletionProtectionEnabled": described.get("DeletionProtectionEnabled", False)}
 
 
 # Secrets Manager, SSM, KMS
@@ -302,7 +302,7 @@ def _read_table(table: Resource, clients: Clients) -> Mapping[str, Any]:
 def _put_secret(secret: Resource, before: Resource | None, clients: Clients) -> None:
     client, properties = clients("secretsmanager"), secret.properties
     if before is not None:
-        # As in AWS, the value is written anew only where the template's own has changed: a person may have put another.
+        # As in AWS the value is only written again where the template's own has changed: a person may have put another.
         if properties.get("SecretString") not in {None, before.properties.get("SecretString")}:
             client.put_secret_value(SecretId=secret.name, SecretString=properties["SecretString"])
         return
@@ -374,16 +374,16 @@ _FUNCTION_CONFIGURATION = ("Role", "Handler", "Description", "Runtime")
 
 def _function_configuration(function: Resource) -> dict[str, Any]:
     properties = function.properties
-    found = {name: properties[name] for name in _FUNCTION_CONFIGURATION if properties.get(name)}
-    found |= {name: int(properties[name]) for name in ("Timeout", "MemorySize") if name in properties}
-    found["Layers"] = list(properties.get("Layers", []))
+    configuration = {name: properties[name] for name in _FUNCTION_CONFIGURATION if properties.get(name)}
+    configuration |= {name: int(properties[name]) for name in ("Timeout", "MemorySize") if name in properties}
+    configuration["Layers"] = list(properties.get("Layers", []))
     variables = properties.get("Environment", {}).get("Variables", {})
-    found["Environment"] = {"Variables": {name: str(value) for name, value in variables.items()}}
+    configuration["Environment"] = {"Variables": {name: str(value) for name, value in variables.items()}}
     if "TracingConfig" in properties:
-        found["TracingConfig"] = properties["TracingConfig"]
+        configuration["TracingConfig"] = properties["TracingConfig"]
     if properties.get("KmsKeyArn"):
-        found["KMSKeyArn"] = properties["KmsKeyArn"]
-    return found
+        configuration["KMSKeyArn"] = properties["KmsKeyArn"]
+    return configuration
 
 
 def _function_code(function: Resource) -> dict[str, Any]:
@@ -419,12 +419,12 @@ def _delete_function(function: Resource, clients: Clients) -> None:
 
 
 def _read_function(function: Resource, clients: Clients) -> Mapping[str, Any]:
-    found = clients("lambda").get_function_configuration(FunctionName=function.name)
+    configuration = clients("lambda").get_function_configuration(FunctionName=function.name)
     return {
-        "Timeout": found["Timeout"],
-        "MemorySize": found["MemorySize"],
-        "Handler": found["Handler"],
-        "Environment": {"Variables": found.get("Environment", {}).get("Variables", {})},
+        "Timeout": configuration["Timeout"],
+        "MemorySize": configuration["MemorySize"],
+        "Handler": configuration["Handler"],
+        "Environment": {"Variables": configuration.get("Environment", {}).get("Variables", {})},
     }
 
 
@@ -475,10 +475,12 @@ _SOURCE_CHANGES = (
 
 def _source_uuid(source: Resource, clients: Clients) -> str:
     arn, name = source.properties["EventSourceArn"], _function_name(source.properties["FunctionName"])
-    found = clients("lambda").list_event_source_mappings(FunctionName=name, EventSourceArn=arn)["EventSourceMappings"]
-    if not found:
+    mappings = clients("lambda").list_event_source_mappings(FunctionName=name, EventSourceArn=arn)[
+        "EventSourceMappings"
+    ]
+    if not mappings:
         raise StackError(f"{source.logical_id}: {name} does not read {arn}")
-    return str(found[0]["UUID"])
+    return str(mappings[0]["UUID"])
 
 
 def _put_event_source(source: Resource, before: Resource | None, clients: Clients) -> None:
@@ -529,10 +531,10 @@ def _put_rule(rule: Resource, before: Resource | None, clients: Clients) -> None
 
 def _with_retries(target: Mapping[str, Any]) -> dict[str, Any]:
     """A target with its numbers as numbers."""
-    found = dict(target)
-    if "RetryPolicy" in found:
-        found["RetryPolicy"] = {name: int(value) for name, value in found["RetryPolicy"].items()}
-    return found
+    translated = dict(target)
+    if "RetryPolicy" in translated:
+        translated["RetryPolicy"] = {name: int(value) for name, value in translated["RetryPolicy"].items()}
+    return translated
 
 
 def _delete_rule(rule: Resource, clients: Clients) -> None:
@@ -543,10 +545,10 @@ def _delete_rule(rule: Resource, clients: Clients) -> None:
 
 
 def _read_rule(rule: Resource, clients: Clients) -> Mapping[str, Any]:
-    found = clients("events").describe_rule(Name=rule.name, **_bus(rule))
-    read: dict[str, Any] = {"State": found["State"]}
-    if found.get("EventPattern"):
-        read["EventPattern"] = json.loads(found["EventPattern"])
+    described = clients("events").describe_rule(Name=rule.name, **_bus(rule))
+    read: dict[str, Any] = {"State": described["State"]}
+    if described.get("EventPattern"):
+        read["EventPattern"] = json.loads(described["EventPattern"])
     return read
 
 
@@ -693,9 +695,9 @@ def _put_subscription(subscription: Resource, before: Resource | None, clients: 
 
 def _delete_subscription(subscription: Resource, clients: Clients) -> None:
     sns, properties = clients("sns"), subscription.properties
-    for found in sns.list_subscriptions_by_topic(TopicArn=properties["TopicArn"])["Subscriptions"]:
-        if found["Endpoint"] == properties["Endpoint"] and found["SubscriptionArn"].startswith("arn:"):
-            sns.unsubscribe(SubscriptionArn=found["SubscriptionArn"])
+    for listed in sns.list_subscriptions_by_topic(TopicArn=properties["TopicArn"])["Subscriptions"]:
+        if listed["Endpoint"] == properties["Endpoint"] and listed["SubscriptionArn"].startswith("arn:"):
+            sns.unsubscribe(SubscriptionArn=listed["SubscriptionArn"])
 
 
 def _nothing(resource: Resource, clients: Clients) -> None:

@@ -501,14 +501,14 @@ class _Resolver:
 
     def _find_in_map(self, argument: Any, at: str) -> Any:
         keys = [self.value(key, at) for key in argument[:3]]
-        found: Any = self._mappings
+        value: Any = self._mappings
         for key in keys:
-            if not isinstance(found, Mapping) or str(key) not in found:
+            if not isinstance(value, Mapping) or str(key) not in value:
                 if len(argument) > 3 and "DefaultValue" in argument[3]:
                     return self.value(argument[3]["DefaultValue"], at)
                 raise StackError(f"{at}: no {'.'.join(map(str, keys))} in Mappings")
-            found = found[str(key)]
-        return found
+            value = value[str(key)]
+        return value
 
     def _sub(self, argument: Any, at: str) -> str:
         text, own = (argument, {}) if isinstance(argument, str) else (argument[0], argument[1])
@@ -522,8 +522,8 @@ class _Resolver:
                 return str(self.value(own[name], at))
             if "." in name:
                 return str(self._get_att(name, at))
-            found = self._ref(name, at)
-            return ",".join(found) if isinstance(found, list) else str(found)
+            resolved = self._ref(name, at)
+            return ",".join(resolved) if isinstance(resolved, list) else str(resolved)
 
         return re.sub(r"\$\{([^}]+)\}", substitute, text)
 

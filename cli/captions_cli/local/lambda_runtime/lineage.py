@@ -17,12 +17,12 @@ _LINEAGE = re.compile(r"(?:^|;)\s*lineage=([^;]*)", re.IGNORECASE)
 def counts(trace_header: str) -> dict[str, int]:
     """Read how often which function (by its short hash) was invoked in the chain that the header is of."""
     written = _LINEAGE.search(trace_header)
-    found: dict[str, int] = {}
+    hops: dict[str, int] = {}
     for part in written[1].split("|") if written else ():
         name, _, number = part.partition(":")
         if number.isdigit():
-            found[name] = int(number)
-    return found
+            hops[name] = int(number)
+    return hops
 
 
 def ended(trace_header: str, function_arn: str) -> bool:
@@ -40,8 +40,8 @@ def advanced(trace_headers: Iterable[str], function_arn: str) -> str:
     return _written(highest | {own: highest.get(own, 0) + 1})
 
 
-def _written(found: Mapping[str, int]) -> str:
-    return "|".join(f"{name}:{number}" for name, number in sorted(found.items()))
+def _written(hops: Mapping[str, int]) -> str:
+    return "|".join(f"{name}:{number}" for name, number in sorted(hops.items()))
 
 
 def _short(function_arn: str) -> str:

@@ -275,8 +275,8 @@ class Sandboxes:
             self._waiting[function] += 1
             try:
                 while not self._stopped:
-                    if (found := self._take_idle(function)) is not None:
-                        return found
+                    if (idle := self._take_idle(function)) is not None:
+                        return idle
                     if self._may_start(function):
                         self._spawn(function)
                     left_s = deadline - time.monotonic()

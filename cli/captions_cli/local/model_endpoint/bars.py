@@ -26,7 +26,7 @@ class Bar:
     rgb: tuple[int, int, int]
 
 
-def found(image: Image.Image) -> tuple[Bar, ...]:
+def bars_of(image: Image.Image) -> tuple[Bar, ...]:
     """Return the bars of a picture from left to right; none if it does not look like a bar chart."""
     copy = image.convert("RGB")
     copy.thumbnail((_SIDE, _SIDE), Image.Resampling.NEAREST)
@@ -47,11 +47,13 @@ def found(image: Image.Image) -> tuple[Bar, ...]:
             rectangles += _rectangles(codes == colour, drawn)
     best: list[tuple[int, int, int, int]] = []
     for base in {rectangle[3] for rectangle in rectangles}:
-        standing = [one for one in rectangles if abs(one[3] - base) <= 2]
+        standing = [rectangle for rectangle in rectangles if abs(rectangle[3] - base) <= 2]
         if not standing:
             continue
         usual = float(np.median([right - left for left, right, _, _ in standing]))
-        alike = _joined([one for one in standing if 0.7 * usual <= one[1] - one[0] <= 1.4 * usual])
+        alike = _joined(
+            [rectangle for rectangle in standing if 0.7 * usual <= rectangle[1] - rectangle[0] <= 1.4 * usual]
+        )
         best = max(best, alike, key=_area)
     tall = [bottom - top for _, _, top, bottom in best]
     if not _LEAST <= len(best) <= _MOST or max(tall) - min(tall) < 0.05 * max(tall) or max(tall) < height / 6:

@@ -135,7 +135,7 @@ def description_of(image: Image.Image, facts: PixelFacts) -> Description:
     """Return the description of a decoded picture by its facts."""
     short, more = phrase(facts)
     # Photos have no even ground for bars to stand on, and need not be searched for any.
-    standing = bars.found(on_white(image)[0]) if facts.flatness > _DRAWN_FLATNESS else ()
+    standing = bars.bars_of(on_white(image)[0]) if facts.flatness > _DRAWN_FLATNESS else ()
     return Description(
         text=" ".join(part for part in (short, more, CLOSING) if part),
         tokens=max(4, -(-facts.width * facts.height // _PIXELS_PER_TOKEN)),
@@ -152,7 +152,7 @@ def answers(facts: PixelFacts, standing: tuple[bars.Bar, ...] = ()) -> dict[str,
     unread = []
     if facts.text_lines:
         unread.append(f"About {facts.text_lines} rows look like lines of text, which the local model cannot read.")
-    said: dict[str, Any] = {
+    measures: dict[str, Any] = {
         "objects": [
             {
                 "name": f"{region.colour} area",
@@ -171,11 +171,11 @@ def answers(facts: PixelFacts, standing: tuple[bars.Bar, ...] = ()) -> dict[str,
         "reason": "",
     }
     if standing:
-        said |= _chart(standing)
+        measures |= _chart(standing)
     if is_plain(facts):
         reason = "It is a plain field of one colour without visible content."
-        said |= {"purpose": "decorative", "reason": reason, "alt": "", "long_description": ""}
-    return said
+        measures |= {"purpose": "decorative", "reason": reason, "alt": "", "long_description": ""}
+    return measures
 
 
 def _chart(standing: tuple[bars.Bar, ...]) -> dict[str, Any]:
@@ -575,19 +575,19 @@ def phrase(facts: PixelFacts) -> tuple[str, str]:
 
 def tags(facts: PixelFacts) -> tuple[str, ...]:
     """Return single words for what was measured, for indexes and tag fields."""
-    found = [format_name(facts), *(name for name, share in facts.colours[:3] if share >= 0.1)]
-    found.append("dark" if facts.lightness < 38 else "bright" if facts.lightness > 80 else "mid-toned")
+    words = [format_name(facts), *(name for name, share in facts.colours[:3] if share >= 0.1)]
+    words.append("dark" if facts.lightness < 38 else "bright" if facts.lightness > 80 else "mid-toned")
     if facts.chroma < 5:
-        found.append("monochrome")
+        words.append("monochrome")
     elif facts.chroma > 38:
-        found.append("vivid")
+        words.append("vivid")
     if facts.text_lines:
-        found.append("text")
+        words.append("text")
     if facts.horizon is not None:
-        found.append("horizon")
+        words.append("horizon")
     if is_plain(facts):
-        found.append("plain")
-    return tuple(dict.fromkeys(found))
+        words.append("plain")
+    return tuple(dict.fromkeys(words))
 
 
 def is_plain(facts: PixelFacts) -> bool:
@@ -735,5 +735,5 @@ def _exif_words(facts: PixelFacts) -> str:
         words.append(f"on {facts.taken}")
     if not words and not facts.located:
         return ""
-    said = f"Its metadata says it was taken {' '.join(words)}" if words else "Its metadata holds a location"
-    return f"{said}{', with a location' if words and facts.located else ''}."
+    sentence = f"Its metadata says it was taken {' '.join(words)}" if words else "Its metadata holds a location"
+    return f"{sentence}{', with a location' if words and facts.located else ''}."

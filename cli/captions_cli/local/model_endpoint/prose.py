@@ -23,19 +23,19 @@ def condense(text: str, kept: int = _KEPT_SENTENCES) -> str:
     The measure is Luhn's (The automatic creation of literature abstracts, 1958): a sentence weighs as much as the
     words that the text repeats.
     """
-    found = sentences(text)
-    if not found:
+    parts = sentences(text)
+    if not parts:
         return "The request holds no text to answer."
-    if len(found) <= kept:
-        return " ".join(found)
+    if len(parts) <= kept:
+        return " ".join(parts)
     frequency = Counter(word.lower() for word in _WORD.findall(text))
 
     def weight(sentence: str) -> float:
         words = {word.lower() for word in _WORD.findall(sentence)}
         return sum(frequency[word] - 1 for word in words) / (len(words) + 4) if words else -1.0
 
-    best = sorted(range(len(found)), key=lambda at: (-weight(found[at]), at))[:kept]
-    return " ".join(found[at] for at in sorted(best))
+    best = sorted(range(len(parts)), key=lambda at: (-weight(parts[at]), at))[:kept]
+    return " ".join(parts[at] for at in sorted(best))
 
 
 _ASKING = frozenset(
@@ -43,15 +43,15 @@ _ASKING = frozenset(
 )
 
 
-def answer(question: str, said: Sequence[str]) -> str | None:
+def answer(question: str, sentences_heard: Sequence[str]) -> str | None:
     """Return what was said that shares the most words of four letters and more with a question, None if nothing does.
 
     The measure is Luhn's again; it finds where the matter is spoken of, and understands neither question nor answer.
     """
     wanted = _long_words(question) - _ASKING
-    shared = [len(wanted & _long_words(text)) for text in said]
+    shared = [len(wanted & _long_words(text)) for text in sentences_heard]
     most = max(shared, default=0)
-    return said[shared.index(most)] if most else None
+    return sentences_heard[shared.index(most)] if most else None
 
 
 def _long_words(text: str) -> set[str]:

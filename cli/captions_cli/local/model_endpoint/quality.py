@@ -38,9 +38,9 @@ def worsened(text: str, quality: float, seed: str) -> str:
 
 def _worse(value: Any, lack: float, chance: random.Random) -> Any:
     if isinstance(value, Mapping):
-        return {name: one if name in _KEPT else _worse(one, lack, chance) for name, one in value.items()}
+        return {name: inner if name in _KEPT else _worse(inner, lack, chance) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_worse(one, lack, chance) for one in value if chance.random() >= _LEFT_OUT * lack]
+        return [_worse(inner, lack, chance) for inner in value if chance.random() >= _LEFT_OUT * lack]
     if isinstance(value, str):
         return _misread(value, lack, chance)
     if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):

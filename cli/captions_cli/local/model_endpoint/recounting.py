@@ -40,25 +40,25 @@ def sound(heard: Mapping[str, Any]) -> Description:
 def _answers(heard: Mapping[str, Any], segments: tuple[SpokenSegment, ...], duration: float) -> dict[str, Any]:
     """Return what was measured by the names that the shapes of answers use for it."""
     loudness = f"{heard['loudness_dbfs']:.0f} dB below full scale".replace("-", "")
-    said = [{"start": one.start, "end": one.end, "text": one.text} for one in segments]
+    times = [{"start": segment.start, "end": segment.end, "text": segment.text} for segment in segments]
     if not segments:
         without = _without_speech(heard)
         return {
             "language": "und",
-            "segments": said,
+            "segments": times,
             "sounds": without,
             "emotion": "none",
             "summary/voices": without,
             "summary/music": f"{without} Its loudness is {loudness}; whether it is music is not known.",
         }
-    words = sum(len(one.text.split()) for one in segments)
-    pace = words / max(0.5, sum(one.end - one.start for one in segments))
+    words = sum(len(segment.text.split()) for segment in segments)
+    pace = words / max(0.5, sum(segment.end - segment.start for segment in segments))
     speech = "English speech" if heard["language"] == "en" else f"Speech (language {heard['language']})"
     manner = f"about {pace:.1f} words a second, {loudness}"
     return {
         "language": heard["language"],
-        "segments": said,
-        "speech": said,
+        "segments": times,
+        "speech": times,
         "sounds": "",
         "confidence": heard["confidence"],
         "emotion": "unknown",
@@ -74,24 +74,24 @@ def film(seen: Mapping[str, Any], heard: Mapping[str, Any] | None) -> Descriptio
     first = frames[0][1]
     length = f"A video of {_seconds(duration)}" if duration else "A video"
     sentences = [f"{length}, {first.width}x{first.height}."]
-    told = ""
+    summary = ""
     scenes: list[dict[str, Any]] = []
     for at, facts in frames:
         words = pixels.phrase(facts)[0]
-        if words != told:
+        if words != summary:
             if scenes:
                 scenes[-1]["end"] = at
             scenes.append({"start": at, "end": duration, "text": words})
             sentences.append(f"At {_seconds(at)}: {words[0].lower()}{words[1:]}")
-            told = words
+            summary = words
     short = " ".join(sentences[:2])
     measured: dict[str, Any] = {"scenes": scenes}
     if heard is not None:
         listened = sound(heard)
         # What a film's sound answers stands beside what its frames do; how sure the ear was is no measure of the film.
         measured |= {name: value for name, value in listened.measured.items() if name != "confidence"}
-        said = f'It says: "{listened.short}"' if listened.segments else "No speech was recognised in it."
-        sentences.append(said)
+        sentence = f'It says: "{listened.short}"' if listened.segments else "No speech was recognised in it."
+        sentences.append(sentence)
     tokens = sum(max(4, -(-facts.width * facts.height // 1024)) for _, facts in frames)
     return Description(
         text=" ".join([*sentences, pixels.CLOSING]),

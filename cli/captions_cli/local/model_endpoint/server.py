@@ -424,9 +424,9 @@ class EndpointServer:
         wanted_form = _wanted_form(call)
         if wanted_form is not None:
             text = structured.shaped(wanted_form, text, described, call.user)
-        told = "/".join(part.sha256 for part in call.media if part.data is not None)
+        digests = "/".join(part.sha256 for part in call.media if part.data is not None)
         good = self.options.quality.get(call.model, 1.0)
-        text = quality.worsened(text, good, f"{self.options.seed}/{call.model}/{told or call.user}")
+        text = quality.worsened(text, good, f"{self.options.seed}/{call.model}/{digests or call.user}")
         finish = "stop"
         clipped = clip_tokens(text, wanted)
         if clipped != text:
@@ -832,7 +832,7 @@ def _certainty(described: Sequence[Description]) -> float | None:
     measures have no probability: of them, and of a text that is only condensed, it is not known.
     """
     known = [description.measured.get("confidence") for description in described]
-    heard = [float(one) for one in known if isinstance(one, int | float)]
+    heard = [float(value) for value in known if isinstance(value, int | float)]
     return min(heard) if heard and len(heard) == len(known) else None
 
 

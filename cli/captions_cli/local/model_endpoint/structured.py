@@ -46,12 +46,12 @@ def told_in_words(instructions: str) -> dict[str, Any] | None:
     return None
 
 
-def _schema_of(told: Any) -> dict[str, Any]:
-    if isinstance(told, Mapping):
-        return {"type": "object", "properties": {name: _schema_of(one) for name, one in told.items()}}
-    if isinstance(told, list):
-        return {"type": "array", "items": _schema_of(told[0]) if told else {"type": "string"}}
-    words = told if isinstance(told, str) else ""
+def _schema_of(described: Any) -> dict[str, Any]:
+    if isinstance(described, Mapping):
+        return {"type": "object", "properties": {name: _schema_of(inner) for name, inner in described.items()}}
+    if isinstance(described, list):
+        return {"type": "array", "items": _schema_of(described[0]) if described else {"type": "string"}}
+    words = described if isinstance(described, str) else ""
     if words.startswith("one of: "):
         return {"type": "string", "enum": [name.strip() for name in words.removeprefix("one of: ").split("|")]}
     kind = next((kind for prefix, kind in _KINDS.items() if words.startswith(prefix)), "string")
@@ -84,20 +84,20 @@ def _records(text: str) -> list[Mapping[str, Any]]:
     decoder = json.JSONDecoder()
     for match in re.finditer(r"\[\s*\{", text):
         try:
-            found, _ = decoder.raw_decode(text, match.start())
+            document, _ = decoder.raw_decode(text, match.start())
         except ValueError:
             continue
-        if all(isinstance(entry, Mapping) for entry in found):
-            return list(found)
+        if all(isinstance(entry, Mapping) for entry in document):
+            return list(document)
     return []
 
 
 def _answered(user_text: str, segments: Sequence[SpokenSegment]) -> dict[str, Any]:
     """Return the answer to the question in the user's text: what was heard that shares the most words with it."""
     quoted = _QUESTION.search(user_text)
-    found = prose.answer(json.loads(quoted[1]), [segment.text for segment in segments]) if quoted else None
-    if found is not None:
-        return {"answerable": True, "answer": found, "evidence": found}
+    reply = prose.answer(json.loads(quoted[1]), [segment.text for segment in segments]) if quoted else None
+    if reply is not None:
+        return {"answerable": True, "answer": reply, "evidence": reply}
     heard = "speech that has none of its words" if segments else "no speech"
     return {"answerable": False, "answer": f"The question is not answered: {heard} was recognised.", "evidence": ""}
 
@@ -124,7 +124,7 @@ class _Filler:
         if "answerable" in self._names:
             self._measured |= _answered(user_text, self._segments)
         # Where some name asks for the text itself, no other gets it; the first string gets it where none does.
-        asked = (_WHOLE.match(name) or _SHORT.search(name) or self._found(name) for name in self._names)
+        asked = (_WHOLE.match(name) or _SHORT.search(name) or self._keyed(name) for name in self._names)
         self._unsaid = not any(asked)
 
     def document(self) -> Any:
@@ -137,8 +137,8 @@ class _Filler:
             return None
         kind = schema.get("type")
         nullable = isinstance(kind, list) and "null" in kind
-        kind = next((one for one in kind if one != "null"), "null") if isinstance(kind, list) else kind
-        if depth == 1 and (key := self._found(name)) is not None:
+        kind = next((name for name in kind if name != "null"), "null") if isinstance(kind, list) else kind
+        if depth == 1 and (key := self._keyed(name)) is not None:
             return self._known(schema, self._measured[key], depth)
         if nullable and kind != "string" and name not in given:
             return None
@@ -164,7 +164,7 @@ class _Filler:
                 return False
         return None
 
-    def _found(self, name: str) -> str | None:
+    def _keyed(self, name: str) -> str | None:
         """Return the key of what was measured for a property: its name, if need be with the name of one beside it."""
         beside = (key for key in self._measured if key.startswith(f"{name}/") and key.partition("/")[2] in self._names)
         return next(beside, name if name in self._measured else None)
@@ -175,7 +175,7 @@ class _Filler:
         if depth > _MAX_DEPTH:
             return None
         if isinstance(value, list | tuple):
-            return [self._known(schema.get("items"), one, depth + 1) for one in value]
+            return [self._known(schema.get("items"), inner, depth + 1) for inner in value]
         if isinstance(value, Mapping):
             properties = schema.get("properties") or {}
             return {
@@ -221,7 +221,12 @@ class _Filler:
             alternatives = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
             if isinstance(alternatives, list) and alternatives:
                 schema = next(
-                    (one for one in alternatives if isinstance(one, Mapping) and one.get("type") != "null"), None
+                    (
+                        alternative
+                        for alternative in alternatives
+                        if isinstance(alternative, Mapping) and alternative.get("type") != "null"
+                    ),
+                    None,
                 )
                 continue
             return schema
@@ -231,11 +236,11 @@ class _Filler:
         items = self._resolved(schema.get("items")) or {}
         least, most = int(schema.get("minItems", 0)), int(schema.get("maxItems", 1000))
         if items.get("type") == "object" and _SEGMENTS.match(name) and self._segments:
-            told = [
-                self._value(items, name, {"start": one.start, "end": one.end, "text": one.text}, depth + 1)
-                for one in self._segments
+            spoken = [
+                self._value(items, name, {"start": segment.start, "end": segment.end, "text": segment.text}, depth + 1)
+                for segment in self._segments
             ]
-            return told[:most]
+            return spoken[:most]
         if items.get("type") == "object" and self._records and not given:
             return [self._value(items, name, record, depth + 1) for record in self._records][:most]
         if items.get("type") == "string" and "enum" not in items:
@@ -257,8 +262,8 @@ class _Filler:
             if not (_SHORT.search(name) or _WHOLE.match(name)):
                 return ""
             # An input record that has no such property: an extract of what it says otherwise.
-            said = [str(value) for value in given.values() if isinstance(value, str) and " " in value]
-            return prose.condense(". ".join(said), 1) if said else ""
+            texts = [str(value) for value in given.values() if isinstance(value, str) and " " in value]
+            return prose.condense(". ".join(texts), 1) if texts else ""
         if _LANGUAGE.match(name):
             return "" if "programming" in schema.get("description", "") else "en"
         if self._unsaid or _WHOLE.match(name):

@@ -18,14 +18,14 @@ def formatted(heard: Description, response_format: str, usage: Mapping[str, obje
 
     Without recognised speech the transcript is empty, as Whisper's is. Raises `ApiError` 400 for another format.
     """
-    said = " ".join(segment.text for segment in heard.segments)
+    words = " ".join(segment.text for segment in heard.segments)
     match response_format:
         case "json":
-            return json.dumps({"text": said, "usage": dict(usage)}).encode(), "application/json"
+            return json.dumps({"text": words, "usage": dict(usage)}).encode(), "application/json"
         case "text":
-            return f"{said}\n".encode(), "text/plain"
+            return f"{words}\n".encode(), "text/plain"
         case "verbose_json":
-            return json.dumps({**_verbose(heard, said), "usage": dict(usage)}).encode(), "application/json"
+            return json.dumps({**_verbose(heard, words), "usage": dict(usage)}).encode(), "application/json"
         case "srt":
             return _subtitles(heard.segments, "", ",").encode(), "text/plain"
         case "vtt":
@@ -40,31 +40,33 @@ def spoiled(heard: Description, fault: Fault) -> Description:
             return replace(heard, text="", segments=())
         case "truncated":
             kept = heard.segments[: max(1, len(heard.segments) // 2)]
-            return replace(heard, segments=tuple(replace(one, text=one.text[: len(one.text) // 2]) for one in kept))
+            return replace(
+                heard, segments=tuple(replace(segment, text=segment.text[: len(segment.text) // 2]) for segment in kept)
+            )
         case "answer":
             end = heard.duration_s or 0.0
             return replace(heard, text=fault.text or "", segments=(SpokenSegment(0.0, end, fault.text or ""),))
     return heard
 
 
-def _verbose(heard: Description, said: str) -> dict[str, object]:
+def _verbose(heard: Description, words: str) -> dict[str, object]:
     return {
         "task": "transcribe",
         # OpenAI names the language where others give its tag; only English has a name here.
         "language": "english" if (language := heard.measured.get("language", "en")) == "en" else language,
         "duration": heard.duration_s,
-        "text": said,
+        "text": words,
         "segments": [
-            {"id": number, "start": one.start, "end": one.end, "text": one.text}
-            for number, one in enumerate(heard.segments)
+            {"id": number, "start": segment.start, "end": segment.end, "text": segment.text}
+            for number, segment in enumerate(heard.segments)
         ],
     }
 
 
 def _subtitles(segments: tuple[SpokenSegment, ...], head: str, point: str) -> str:
     cues = [
-        f"{number}\n{_clock(one.start, point)} --> {_clock(one.end, point)}\n{one.text}\n"
-        for number, one in enumerate(segments, start=1)
+        f"{number}\n{_clock(segment.start, point)} --> {_clock(segment.end, point)}\n{segment.text}\n"
+        for number, segment in enumerate(segments, start=1)
     ]
     return head + "\n".join(cues)
 

@@ -52,29 +52,29 @@ class Whisper:
         import numpy as np
 
         sound = np.frombuffer(samples, dtype=np.int16).astype(np.float32) / 32768
-        found, told = self._model.transcribe(
+        segments, info = self._model.transcribe(
             sound, beam_size=1, temperature=0.0, vad_filter=True, condition_on_previous_text=False
         )
         end = len(sound) / _RATE
         heard = []
-        for one in found:  # recognised as it is asked for, half a minute at a time
+        for segment in segments:  # recognised as it is asked for, half a minute at a time
             if parent is not None and os.getppid() != parent:
                 sys.exit(0)  # Nobody waits any more.
-            if one.text.strip():
-                heard.append(one)
-        confidence = statistics.fmean(math.exp(one.avg_logprob) for one in heard) if heard else None
+            if segment.text.strip():
+                heard.append(segment)
+        confidence = statistics.fmean(math.exp(segment.avg_logprob) for segment in heard) if heard else None
         return {
             "model": NAME,
             "only_english": False,
-            "language": told.language if heard else "und",
+            "language": info.language if heard else "und",
             "confidence": None if confidence is None else round(confidence, 3),
-            "sure": confidence is not None and confidence >= _SURE and told.language_probability >= _LANGUAGE_SURE,
+            "sure": confidence is not None and confidence >= _SURE and info.language_probability >= _LANGUAGE_SURE,
             "segments": [
                 {
-                    "start": round(one.start, 2),
-                    "end": round(min(one.end, end), 2),
-                    "text": one.text.strip(),
+                    "start": round(segment.start, 2),
+                    "end": round(min(segment.end, end), 2),
+                    "text": segment.text.strip(),
                 }
-                for one in heard
+                for segment in heard
             ],
         }

@@ -371,7 +371,7 @@ class ServerAnswer:
         return {**self._head(), "choices": [choice]}
 
     def _logprobs(self, text: str) -> dict[str, Any] | None:
-        """Return what is told of the tokens of a text, which are its words here."""
+        """Return what is reported about the tokens of a text, which are its words here."""
         if not self.logprobs or not self.certainty or not text:
             return None
         logprob = math.log(self.certainty)

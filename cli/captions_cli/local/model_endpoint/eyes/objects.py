@@ -117,7 +117,7 @@ class Detector:
 def _distinct(boxes: list[Detection]) -> tuple[Detection, ...]:
     """Return one box for each object: of those that overlap, whatever they are called, the most certain."""
     kept: list[Detection] = []
-    for box in sorted(boxes, key=lambda one: (-one.confidence, one.name, one.left, one.top)):
+    for box in sorted(boxes, key=lambda box: (-box.confidence, box.name, box.left, box.top)):
         if all(box.overlap(other) < _SAME_OBJECT for other in kept):
             kept.append(box)
     return tuple(kept)

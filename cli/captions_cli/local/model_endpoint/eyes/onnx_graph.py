@@ -47,7 +47,7 @@ class Graph:
     def model(self, inputs: Mapping[str, Sequence[int]], outputs: Mapping[str, Sequence[int]]) -> bytes:
         """Return the serialised model; the mappings give each value's shape."""
         graph = b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")
-        graph += b"".join(_field(5, one) for one in self._constants)
+        graph += b"".join(_field(5, constant) for constant in self._constants)
         graph += b"".join(_field(11, _value(name, shape)) for name, shape in inputs.items())
         graph += b"".join(_field(12, _value(name, shape)) for name, shape in outputs.items())
         opset = _field(1, "") + _field(2, _OPSET)
@@ -62,7 +62,7 @@ def _attribute(name: str, value: Attribute) -> bytes:
         return start + _field(3, value) + _field(20, 2)
     if isinstance(value, str):
         return start + _field(4, value) + _field(20, 3)
-    return start + b"".join(_field(8, one) for one in value) + _field(20, 7)
+    return start + b"".join(_field(8, number) for number in value) + _field(20, 7)
 
 
 def _value(name: str, shape: Sequence[int]) -> bytes:

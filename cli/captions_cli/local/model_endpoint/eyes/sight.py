@@ -58,8 +58,8 @@ class Sight:
         lines = self._reader.read(seen)
         if kind in _WRITTEN and lines:
             return _page(measured, facts, kind, lines, seen.width / seen.height)
-        found = self._detector.find(seen) if kind not in _WRITTEN else ()
-        return _scene(measured, facts, found, lines, seen)
+        detections = self._detector.find(seen) if kind not in _WRITTEN else ()
+        return _scene(measured, facts, detections, lines, seen)
 
 
 def _kind(data: bytes) -> str:
@@ -89,7 +89,7 @@ class _Group:
 
     @property
     def area(self) -> float:
-        return sum(one.area for one in self.all)
+        return sum(detection.area for detection in self.all)
 
     def words(self) -> str:
         """Return how many of what: "two or three horses", "perhaps a dog"."""
@@ -106,10 +106,10 @@ class _Group:
         return f"{_number(least)} {between} {_number(most)} {plural(self.name)}"
 
     def place(self) -> str:
-        left, right = min(one.left for one in self.all), max(one.right for one in self.all)
+        left, right = min(detection.left for detection in self.all), max(detection.right for detection in self.all)
         if len(self.all) > 1 and right - left > 2 / 3:
             return "across the frame"
-        top, bottom = min(one.top for one in self.all), max(one.bottom for one in self.all)
+        top, bottom = min(detection.top for detection in self.all), max(detection.bottom for detection in self.all)
         return pixels.place_words((left + right) / 2, (top + bottom) / 2)
 
 
@@ -132,38 +132,40 @@ def _counted(count: int, name: str) -> str:
     return f"{_number(count)} {plural(name)}"
 
 
-def _grouped(found: Sequence[Detection]) -> list[_Group]:
+def _grouped(detections: Sequence[Detection]) -> list[_Group]:
     """Return the objects by name, what is certain first and then what takes up most of the frame."""
     groups = []
-    for name in dict.fromkeys(one.name for one in found):
-        of_it = [one for one in found if one.name == name]
-        sure = tuple(one for one in of_it if one.confidence >= objects.SURE_FROM)
-        groups.append(_Group(name, sure, tuple(one for one in of_it if one.confidence < objects.SURE_FROM)))
+    for name in dict.fromkeys(detection.name for detection in detections):
+        of_it = [detection for detection in detections if detection.name == name]
+        sure = tuple(detection for detection in of_it if detection.confidence >= objects.SURE_FROM)
+        groups.append(
+            _Group(name, sure, tuple(detection for detection in of_it if detection.confidence < objects.SURE_FROM))
+        )
     return sorted(groups, key=lambda group: (not group.sure, -round(group.area, 3), group.name))
 
 
 def _scene(
     measured: Description,
     facts: pixels.PixelFacts,
-    found: Sequence[Detection],
+    detections: Sequence[Detection],
     lines: Sequence[Line],
     image: Image.Image,
 ) -> Description:
-    groups = _grouped(found)[:_KINDS_OF_OBJECTS]
+    groups = _grouped(detections)[:_KINDS_OF_OBJECTS]
     signs = [line for line in lines if line.confidence >= writing.SURE_FROM and len(line.text) > 1]
     if not groups and not signs:
         return measured
     short, more = pixels.phrase(facts)
     if groups and groups[0].sure:
-        short = f"{_listed(groups)}; {_surroundings(image, found)}."
+        short = f"{_listed(groups)}; {_surroundings(image, detections)}."
     elif groups:
         short = f"{short[:-1]}; {_listed(groups, capital=False)}."
     written = f"Written in it: {_quoted_lines(signs)}." if signs else ""
     used = [name for name, used in ((objects.NAME, groups), (writing.NAME, signs)) if used]
-    sure = [one.confidence for group in groups for one in group.all] + [line.confidence for line in signs]
+    sure = [detection.confidence for group in groups for detection in group.all] + [line.confidence for line in signs]
     texts = [line.text for line in signs]
     names = [group.name for group in groups if group.sure]
-    said: dict[str, Any] = {
+    measures: dict[str, Any] = {
         "visible_text": texts,
         "signage": texts,
         "blocks": _blocks(signs),
@@ -171,7 +173,7 @@ def _scene(
         "confidence": round(statistics.fmean(sure), 3),
     }
     if groups:
-        said["objects"] = [
+        measures["objects"] = [
             {
                 "name": group.name if group.sure else f"perhaps {group.name}",
                 "count": len(group.sure) or len(group.possible),
@@ -185,7 +187,7 @@ def _scene(
         text=" ".join(part for part in (short, written, more, _closing(used)) if part),
         short=" ".join(part for part in (short, written) if part),
         tags=tuple(dict.fromkeys([*names, *(("text",) if signs else ()), *measured.tags])),
-        measured={**measured.measured, **said},
+        measured={**measured.measured, **measures},
         model="+".join(used),
     )
 
@@ -196,7 +198,7 @@ def _listed(groups: Sequence[_Group], *, capital: bool = True) -> str:
     return listed[0].upper() + listed[1:] if capital else listed
 
 
-def _surroundings(image: Image.Image, found: Sequence[Detection]) -> str:
+def _surroundings(image: Image.Image, detections: Sequence[Detection]) -> str:
     """Return the colours above and below, or around, the objects."""
     cells = pixels.colour_grid(image)
     rows, columns = len(cells), len(cells[0])
@@ -204,7 +206,10 @@ def _surroundings(image: Image.Image, found: Sequence[Detection]) -> str:
     lower: list[str] = []
     for (row, names), column in itertools.product(enumerate(cells), range(columns)):
         x, y = (column + 0.5) / columns, (row + 0.5) / rows
-        if not any(one.left <= x <= one.right and one.top <= y <= one.bottom for one in found):
+        if not any(
+            detection.left <= x <= detection.right and detection.top <= y <= detection.bottom
+            for detection in detections
+        ):
             (upper if row < rows // 2 else lower).append(names[column])
     above, below = _common(upper), _common(lower)
     if not above or not below:
@@ -230,7 +235,7 @@ def _page(
     frame = pixels.format_name(facts)
     start = f"{'An' if frame[0] in 'aeiou' else 'A'} {frame}"
     flowing = " ".join(text.split())
-    said: dict[str, Any] = {
+    measures: dict[str, Any] = {
         "visible_text": [line.text for line in lines][:40],
         "blocks": _blocks(lines, aspect),
         "unclear": unclear,
@@ -242,15 +247,17 @@ def _page(
     many = f"{_number(len(rows))} {'line' if len(rows) == 1 else 'lines'}"
     if kind == "code":
         code = _indented(lines)
-        said |= {"code": code, "summary/code": "What the code does is not known to the local model."}
+        measures |= {"code": code, "summary/code": "What the code does is not known to the local model."}
         lead = f"{start} screenshot with {many} of code"
     elif kind == "chart":
-        found = _chart(rows, aspect)
-        said |= found
-        title = found.get("title")
+        chart = _chart(rows, aspect)
+        measures |= chart
+        title = chart.get("title")
         lead = f'{start} chart titled "{title}"' if title else f"{start} chart without a title that could be read"
         summary = measured.measured.get("summary/series")
-        said["summary/series"] = f"{lead}. {summary}" if summary else f"{lead}. Its labels: {_cut(flowing, _QUOTED)}."
+        measures["summary/series"] = (
+            f"{lead}. {summary}" if summary else f"{lead}. Its labels: {_cut(flowing, _QUOTED)}."
+        )
     else:
         lead = f"{start} {kind if kind == 'screenshot' else 'page'} with {many} of text"
     doubt = " Perhaps not all of it was read right." if certainty < writing.SURE_FROM else ""
@@ -259,7 +266,7 @@ def _page(
         text=f'{lead}: "{_cut(flowing, _QUOTED)}".{doubt} {_closing([writing.NAME])}',
         short=f'{lead}: "{_cut(flowing, _QUOTED_SHORT)}".',
         tags=tuple(dict.fromkeys([kind, "text", *measured.tags])),
-        measured={**measured.measured, **said},
+        measured={**measured.measured, **measures},
         model=writing.NAME,
     )
 
@@ -268,8 +275,8 @@ def _blocks(lines: Sequence[Line], aspect: float = 1.0) -> list[dict[str, str]]:
     """Return the text in blocks: rows that stand closer together than they are high."""
     blocks: list[list[list[Line]]] = []
     for row in writing.rows(lines):
-        top, height = min(one.top for one in row), max(one.height for one in row)
-        if blocks and top - max(one.bottom for one in blocks[-1][-1]) < 0.8 * height:
+        top, height = min(line.top for line in row), max(line.height for line in row)
+        if blocks and top - max(block.bottom for block in blocks[-1][-1]) < 0.8 * height:
             blocks[-1].append(row)
         else:
             blocks.append([row])
@@ -299,16 +306,16 @@ def _indented(lines: Sequence[Line]) -> str:
 
 def _chart(rows: Sequence[Sequence[Line]], aspect: float) -> dict[str, Any]:
     """Return the title and the axes' names of a chart, where the lines stand that such things are written in."""
-    found: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
     first, last = rows[0], rows[-1]
     if first[0].top < 0.15 and any(letter.isalpha() for letter in first[0].text):
-        found["title"] = " ".join(line.text for line in first)
+        measures["title"] = " ".join(line.text for line in first)
     if len(rows) > 1 and len(last) == 1 and last[0].bottom > 0.85 and any(map(str.isalpha, last[0].text)):
-        found["x_axis"] = {"label": last[0].text}
+        measures["x_axis"] = {"label": last[0].text}
     upright = [line for row in rows for line in row if line.height > 1.5 * aspect * (line.right - line.left)]
     if upright and upright[0].left < 0.15:
-        found["y_axis"] = {"label": upright[0].text}
-    return found
+        measures["y_axis"] = {"label": upright[0].text}
+    return measures
 
 
 # Words

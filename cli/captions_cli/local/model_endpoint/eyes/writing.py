@@ -117,13 +117,13 @@ class Reader:
 def rows(lines: Sequence[Line]) -> list[list[Line]]:
     """Group lines into the rows they stand in, from top to bottom and each from left to right."""
     grouped: list[list[Line]] = []
-    for line in sorted(lines, key=lambda one: (one.top + one.bottom, one.left)):
+    for line in sorted(lines, key=lambda box: (box.top + box.bottom, box.left)):
         middle = (line.top + line.bottom) / 2
         if grouped and abs(middle - _middle(grouped[-1])) < 0.5 * min(line.height, grouped[-1][0].height):
             grouped[-1].append(line)
         else:
             grouped.append([line])
-    return [sorted(row, key=lambda one: one.left) for row in grouped]
+    return [sorted(row, key=lambda line: line.left) for row in grouped]
 
 
 def as_text(lines: Sequence[Line], aspect: float) -> str:
@@ -142,7 +142,7 @@ def as_text(lines: Sequence[Line], aspect: float) -> str:
 
 
 def _middle(row: Sequence[Line]) -> float:
-    return sum(one.top + one.bottom for one in row) / (2 * len(row))
+    return sum(line.top + line.bottom for line in row) / (2 * len(row))
 
 
 def _normalised(image: Image.Image) -> Float32s:
