@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from captions.quality.cells import LINE, WINDOW_DAYS, Quality
 from captions.records.record import Record
 
 SOURCE = "media-captions"
@@ -21,6 +22,7 @@ DETAIL_TYPES = {
 }
 REVIEW_TYPES = {"edited": "Caption.Edited", "accepted": "Caption.Accepted"}
 UNDONE_TYPE = "Caption.Undone"
+FLAGGED_TYPE = "Quality.Flagged"
 MAX_ENTRIES = 10
 """Entries of one PutEvents call (Amazon EventBridge, quotas)."""
 MAX_TEXT_CHARACTERS = 20_000
@@ -58,6 +60,23 @@ class Notifier:
     def undone(self, record: Record) -> None:
         """Tell that a verdict was taken back, and what the caption is since; again as `reviewed` does."""
         self._put(self._entry(record, UNDONE_TYPE, f"undone\x00{record.updated_at}"))
+
+    def flagged(self, cell: Quality) -> None:
+        """Tell that a cell is edited too often; again, with the same `id`, where that is not certain to be told."""
+        told = cell.as_dict()
+        named = hashlib.sha256(f"{cell.cell.id}\x00{cell.flagged_since}".encode()).hexdigest()[:32]
+        # In whole percent too, for messages that a rule makes of the event, which cannot calculate.
+        percent = {f"{name}_percent": round(100 * (told[name] or 0)) for name in ("share", "low", "high")}
+        detail = {**told, "id": named, "cell": cell.cell.id, "judged": cell.tally.judged, **percent}
+        detail |= {"line_percent": round(100 * LINE), "days": WINDOW_DAYS}
+        self._put(
+            {
+                "EventBusName": self._bus,
+                "Source": SOURCE,
+                "DetailType": FLAGGED_TYPE,
+                "Detail": json.dumps(detail, ensure_ascii=False),
+            }
+        )
 
     def _put(self, entry: dict[str, Any]) -> None:
         answer = self._events.put_events(Entries=[entry])

@@ -58,15 +58,20 @@ def intake() -> Intake:
 def sweeper() -> Sweeper:
     """The sweep function's logic."""
     from captions.control_table import read_control
+    from captions.pipeline.quality_watch import Mail, QualityWatch
     from captions.pipeline.sweep import Sweeper
 
     settings = SweepSettings.from_env()
+    table, notifier = settings.control_table, Notifier(client("events"), settings.event_bus_name)
+    topic = settings.alarm_topic_arn
+    mail = Mail(client("sns"), topic, settings.runbook_url) if topic is not None else None
     return Sweeper(
         settings=settings,
         records=_records(settings),
         queues=Queues(client("sqs")),
         sqs=client("sqs"),
-        control=partial(read_control, client("dynamodb"), settings.control_table) if settings.control_table else None,
+        control=partial(read_control, client("dynamodb"), table) if table else None,
+        quality=QualityWatch(client("dynamodb"), table, notifier, mail).look if table else None,
     )
 
 

@@ -8,6 +8,9 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
 * `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day, UTC (gateway.shared_state).
 * `recording#<version>`, `<plan>#<number>`: what a part of a recording was answered with (inference.part_store).
 * `quality#<model>#<task>`, `counts`: what people did with a model's captions; it stays (records.reviews).
+* `verdicts`, `<YYYY-MM-DD>#<category>`: what people did on a day, UTC, with captions of a category, a count for each
+  cell and verdict (quality.cells); written with the verdict (records.reviews).
+* `flags`, `<cell>`: a cell that is edited too often (pipeline.quality_watch).
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from captions.timestamps import timestamp
 EVERYTHING = "*"
 """The budget scope that every call counts against."""
 _QUALITY = "quality#"
+VERDICTS = "verdicts"
+"""The `pk` of what people did on each day."""
 
 ControlKey = dict[str, dict[str, str]]
 
@@ -52,6 +57,16 @@ def verdicts(model: str, task: str) -> ControlKey:
     return _key(f"{_QUALITY}{model}#{task}", "counts")
 
 
+def verdicts_of_day(day: str, category: str = "") -> ControlKey:
+    """The key of what people did on a day, YYYY-MM-DD, with captions of a category; without one, before all of them."""
+    return _key(VERDICTS, f"{day}#{category}")
+
+
+def flag(cell: str = "") -> ControlKey:
+    """The key of a cell that is edited too often; its `pk` alone is that of all of them."""
+    return _key("flags", cell)
+
+
 @dataclass(frozen=True)
 class ControlState:
     """What the control table tells of the whole product at one moment.
@@ -67,7 +82,7 @@ class ControlState:
 
 
 def read_control(dynamodb: Any, table: str, now: float) -> ControlState:
-    """Read the whole control table, a few hundred items at most."""
+    """Read the whole control table: a few hundred items, and one for each category on each of a hundred days."""
     edited = accepted = open_circuits = 0
     spent: Decimal | None = None
     today = budget(EVERYTHING, timestamp(now)[:10])

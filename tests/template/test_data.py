@@ -148,7 +148,7 @@ def the_key_may_be_used_by_those_who_need_it(template: Template) -> Iterator[str
     if not {"kms:Decrypt", "kms:GenerateDataKey"} <= set(allowed["Action"]):
         yield "functions may not use the key"
     via = {entry["Fn::Sub"].split(".")[0] for entry in allowed["Condition"]["StringLike"]["kms:ViaService"]}
-    if via != {"dynamodb", "events", "lambda", "s3", "secretsmanager", "sqs"}:
+    if via != {"dynamodb", "events", "lambda", "s3", "secretsmanager", "sns", "sqs"}:
         yield f"functions may use the key through {via}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from captions import control_table
 from support.template import (
     Check,
     Invariants,
@@ -161,6 +162,36 @@ def nobody_may_make_what_only_dedupe_makes_nor_remove_a_record_nor_write_media(t
                 yield f"{name} may {written}"
             if "CaptionsTable" in on and (removing := {a for a in actions if "Delete" in a}):
                 yield f"{name} may {removing}"
+
+
+@caught(
+    lambda raw: statement(raw, "SweepRole", "Flags").pop("Condition"),
+    lambda raw: statement(raw, "SweepRole", "Flags")["Condition"]["ForAllValues:StringEquals"].update(
+        {"dynamodb:LeadingKeys": ["flags", "quality#GPT-4o#caption"]}
+    ),
+    lambda raw: statement(raw, "SweepRole", "FlagMails").update(Resource={"Fn::GetAtt": ["EventBus", "Arn"]}),
+    lambda raw: statement(raw, "SweepRole", "FlagEvents").update(Action="events:PutRule"),
+    lambda raw: statement(raw, "CaptionRole", "Logs")["Action"].append("sns:Publish"),
+    lambda raw: properties(raw, "SweepFunction")["Environment"]["Variables"].pop("ALARM_TOPIC_ARN"),
+)
+def the_sweep_alone_writes_flags_and_mails_and_nothing_else_of_verdicts(template: Template) -> Iterator[str]:
+    sweep = {entry["Sid"]: entry for entry in statements(template, "SweepRole")}
+    flags = {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [control_table.flag()["pk"]["S"]]}}
+    if sweep["Flags"].get("Condition") != flags:
+        yield "the sweep may write more of the control table than its flags"
+    for sid, action, resource in (
+        ("FlagEvents", "events:PutEvents", "EventBus"), ("FlagMails", "sns:Publish", "AlarmTopic"),
+    ):  # fmt: skip
+        if (sweep[sid]["Action"], template.target(sweep[sid]["Resource"])) != (action, resource):
+            yield f"the sweep may not {action} on {resource}"
+    for name, _ in template.of_type("AWS::IAM::Role"):
+        if name != "SweepRole" and any(
+            "sns:Publish" in listed(entry["Action"]) for entry in statements(template, name)
+        ):
+            yield f"{name} may send mails"
+    variables = template.resources["SweepFunction"]["Properties"]["Environment"]["Variables"]
+    if template.target(variables.get("ALARM_TOPIC_ARN")) != "AlarmTopic":
+        yield "the sweep does not know the topic"
 
 
 @caught(

@@ -110,6 +110,10 @@ class SweepSettings(Settings):
 
     rule_dead_letter_queue_url: str | None = None
     """Events that EventBridge could not deliver; the sweep puts them back on the uploads queue."""
+    alarm_topic_arn: str | None = None
+    """Where mails go that name what people edit too often; None: nowhere."""
+    runbook_url: str = "docs/runbooks"
+    """Where the pages of docs/runbooks are found."""
 
 
 class ApiSettings(WorkerSettings, IntakeSettings):

@@ -45,6 +45,8 @@ class Sweeper:
     now: Callable[[], float] = time.time
     control: Callable[[float], ControlState] | None = None
     """Reads what the control table tells at a moment."""
+    quality: Callable[[float], int] | None = None
+    """Flags what people edit too often, and returns how many cells are flagged."""
 
     def run(self, *, deadline: float) -> Swept:
         """Look at every upload that is due, until `deadline` (time.monotonic); the next sweep goes on from there.
@@ -85,6 +87,11 @@ class Sweeper:
             telemetry.gauge("OpenCircuits", state.open_circuits)
             if state.spent is not None:
                 telemetry.gauge("SpentTodayDollars", float(state.spent), MetricUnit.NoUnit)
+        if self.quality is not None:
+            try:
+                telemetry.gauge("FlaggedCells", self.quality(self.now()))
+            except Exception as error:
+                problems.append(error)
         if problems:
             raise ExceptionGroup("a part of the sweep could not be done", problems)
         return Swept(revisited, ended, restored)

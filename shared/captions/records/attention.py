@@ -1,14 +1,17 @@
-"""The `attention` index: what waits for a person, and nothing else, so that reading it costs what it shows.
+"""The `attention` index: what waits for a person, and what people judged, so that reading it costs what it shows.
 
     attention                         attention_rank
     unreviewed#<category>#<shard>     <confidence>#<when it ended>   a caption that nobody has judged yet
     <state>#<shard>                   <when it ended>                a failed, blocked or rejected upload
+    judged#<shard>                    <cell>#<verdict>#<when>        a verdict, by what it is counted in (quality.cells)
 
-A verdict, another version and another end take an entry out again (docs/decisions/0007-attention-index.md).
+An upload has one entry: a verdict, another version and another end replace it
+(docs/decisions/0007-attention-index.md).
 """
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 from captions.picture_class import CATEGORIES
 
@@ -21,6 +24,7 @@ OTHER = "other"
 """The category of pictures that were not looked at."""
 GROUPS: tuple[str, ...] = (*CATEGORIES, "audio", "video", OTHER)
 """What unreviewed captions are grouped by: a picture's category, or what else it is."""
+JUDGED = "judged"
 ENDED_WITHOUT = ("failed", "blocked", "rejected")
 """The states without a caption that a person may do something about."""
 
@@ -47,11 +51,35 @@ def without_caption(asset: str, state: str, at: str) -> Mapping[str, str]:
     return {"attention": f"{state}#{shard_of(asset)}", "attention_rank": at}
 
 
+def judged_in(asset: str, cell: str, verdict: str, at: str) -> dict[str, str]:
+    """Return the place of a caption that a person judged at `at`, by the id of what the verdict is counted in."""
+    return {"attention": f"{JUDGED}#{shard_of(asset)}", "attention_rank": f"{cell}#{verdict}#{at}"}
+
+
 def partitions(name: str) -> tuple[str, ...]:
-    """Return the partitions of a state, or of `unreviewed#<category>`."""
+    """Return the partitions of a state, of JUDGED, or of `unreviewed#<category>`."""
     return tuple(f"{name}#{shard}" for shard in range(SHARDS))
 
 
 def shard_of(asset: str) -> int:
     """Return the shard an asset belongs to."""
     return hashlib.sha256(asset.encode()).digest()[1] % SHARDS
+
+
+def judged_assets(dynamodb: Any, captions_table: str, cell: str, verdict: str, limit: int) -> list[str]:
+    """Return up to `limit` assets with a verdict that is counted in a cell, given by its id; the newest verdict first.
+
+    `dynamodb` is a boto3 client. The index is eventually consistent: what the record says counts.
+    """
+    found: list[tuple[str, str]] = []
+    for partition in partitions(JUDGED):
+        pages = dynamodb.get_paginator("query").paginate(
+            TableName=captions_table,
+            IndexName="attention",
+            KeyConditionExpression="attention = :partition AND begins_with(attention_rank, :begin)",
+            ExpressionAttributeValues={":partition": {"S": partition}, ":begin": {"S": f"{cell}#{verdict}#"}},
+            ScanIndexForward=False,
+            PaginationConfig={"MaxItems": limit},
+        )
+        found += [(item["attention_rank"]["S"], item["asset"]["S"]) for page in pages for item in page["Items"]]
+    return [asset for _, asset in sorted(found, reverse=True)[:limit]]

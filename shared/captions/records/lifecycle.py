@@ -158,9 +158,9 @@ SUGGEST = Transition(
     ends=("captioned",),
     needs=("words about this version",),
     sets=_END | _WHAT_IT_IS | {"provenance", "suggestion"},
-    clears=_WORK | ATTENTION,
+    clears=_WORK,
 )
-"""A person's words stay the result, and a model's answer stands beside them."""
+"""A person's words stay the result, and a model's answer stands beside them; the verdict stays where it is counted."""
 STALL = Transition(
     name="stall",
     ends=("failed", "captioned"),
@@ -174,7 +174,7 @@ EDIT = Transition(
     name="edit",
     starts=_WITH_A_RESULT,
     needs=("unchanged since it was read",),
-    sets=_names("updated_at", "source", "result", "suggestion", "human"),
+    sets=_names("updated_at", "source", "result", "suggestion", "human") | ATTENTION,
     clears=ATTENTION,
 )
 WRITE = Transition(
@@ -182,7 +182,7 @@ WRITE = Transition(
     starts=("failed", "blocked"),
     ends=("captioned",),
     needs=("unchanged since it was read",),
-    sets=_END | {"source", "result", "suggestion", "human"},
+    sets=_END | {"source", "result", "suggestion", "human"} | ATTENTION,
     clears=ATTENTION | {"reason"},
 )
 """A person captions what no model would."""
@@ -190,14 +190,14 @@ AGREE = Transition(
     name="agree",
     starts=_WITH_A_RESULT,
     needs=("unchanged since it was read",),
-    sets=_names("updated_at", "human"),
+    sets=_names("updated_at", "human") | ATTENTION,
     clears=ATTENTION,
 )
 PREFER = Transition(
     name="prefer",
     starts=_WITH_A_RESULT,
     needs=("unchanged since it was read",),
-    sets=_names("updated_at", "human", "source", "result"),
+    sets=_names("updated_at", "human", "source", "result") | ATTENTION,
     clears=ATTENTION | {"suggestion"},
 )
 """A person finds a newer answer right that stood beside their words."""
@@ -213,7 +213,7 @@ UNDO_TO_ANSWER = Transition(
     name="undo to answer",
     starts=_WITH_A_RESULT,
     needs=("unchanged since it was read",),
-    sets=PREFER.sets | ATTENTION,
+    sets=PREFER.sets,
     clears=ATTENTION | {"suggestion", "human"},
 )
 UNDO_TO_NONE = Transition(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from captions.aws.dynamodb import from_item
 from captions.cost import Cost
+from captions.quality.cells import Cell
 from captions.uploads.version import ObjectVersion
 
 
@@ -90,7 +91,7 @@ class Result(BaseModel):
 
 
 class Judged(BaseModel):
-    """The model's answer that a verdict is about, as far as verdicts are counted by it."""
+    """The model's answer that a verdict is about, as far as verdicts are counted by it (captions.quality.cells)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -108,6 +109,13 @@ class Judged(BaseModel):
     @classmethod
     def _plain_number(cls, value: Any) -> Any:
         return _floats(value)
+
+    @property
+    def cell(self) -> Cell | None:
+        """What it is counted in; None for verdicts from before cells."""
+        if self.category is None:
+            return None
+        return Cell(self.category, self.model, self.task, self.prompt_version, self.experiment, self.arm)
 
 
 class BeforeVerdict(BaseModel):

@@ -1,23 +1,24 @@
 """What people make of captions: their own words in a model's place, or their consent; and what that says of models.
 
 A verdict is written in one transaction with the counts it changes (captions.control_table), so that neither a
-second try nor a crash counts it twice. Counts are kept by the answer's score, which is what its confidence is
-calibrated from.
+second try nor a crash counts it twice. Those by model, task and the answer's score are what its confidence is
+calibrated from; those by day and cell (captions.quality.cells) show where people edit too often.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from captions import control_table, telemetry
 from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
+from captions.quality.cells import Verdict, expires_at
 from captions.records import lifecycle
-from captions.records.attention import ATTENTION, group_of, unreviewed, without_caption
+from captions.records.attention import ATTENTION, group_of, judged_in, unreviewed, without_caption
 from captions.records.lifecycle import Transition
 from captions.records.record import BeforeVerdict, Human, Judged, Record, Result
 from captions.records.table import ChangedMeanwhileError as ChangedMeanwhileError
@@ -29,8 +30,6 @@ COUNTS_MAX_AGE_SECONDS = 300.0
 MAX_TEXT_BYTES = 40_000
 """Of a person's words, which stand in a record twice, beside an answer of up to 250 KB and what it took; an item holds
 400 KB in all (Amazon DynamoDB, quotas)."""
-
-Verdict = Literal["edited", "accepted"]
 
 
 class NotReviewableError(Exception):
@@ -102,7 +101,7 @@ class Reviews:
         values: dict[str, Any] = {}
         changes: _Changes = Counter()
         if (judged := _judged_before(record)) is not None:
-            _count(changes, judged, human.action, -1)
+            _count(changes, judged, human.action, -1, human.at)
         if earlier is not None and earlier.sequencer == record.sequencer and earlier.action == "edited":
             way = lifecycle.UNDO_TO_WORDS
             restored = before.result or Result(text="", language=earlier.language, task="caption")
@@ -134,8 +133,9 @@ class Reviews:
         values["human"] = earlier
         if earlier is not None and earlier.sequencer == record.sequencer:
             values = {name: value for name, value in values.items() if name not in ATTENTION}
+            values |= _place(record, earlier)
             if before.counted_out and earlier.judged is not None:
-                _count(changes, earlier.judged, earlier.action, 1)
+                _count(changes, earlier.judged, earlier.action, 1, earlier.at)
         return self._write(record, way, values, changes, now=now)
 
     def _give(
@@ -154,9 +154,9 @@ class Reviews:
         was_judged = _judged_before(record) if replaced is not None else None
         changes: _Changes = Counter()
         if judged is not None:
-            _count(changes, judged, verdict, 1)
+            _count(changes, judged, verdict, 1, timestamp(now))
         if replaced is not None and was_judged is not None:
-            _count(changes, was_judged, replaced.action, -1)
+            _count(changes, was_judged, replaced.action, -1, replaced.at)
         human = Human(
             sequencer=record.sequencer,
             action=verdict,
@@ -167,7 +167,7 @@ class Reviews:
             judged=judged,
             before=_before(record, counted_out=was_judged is not None),
         )
-        return self._write(record, way, {**values, "human": human}, changes, now=now)
+        return self._write(record, way, {**values, "human": human, **_place(record, human)}, changes, now=now)
 
     def _write(
         self, record: Record, way: Transition, values: Mapping[str, Any], changes: "_Changes", *, now: float
@@ -180,20 +180,26 @@ class Reviews:
     def _counted(self, changes: "_Changes") -> Iterator[dict[str, Any]]:
         """Yield the update of each item of counts that changes."""
         items: dict[tuple[str, str], dict[str, int]] = {}
-        for (model, task, name), by in changes.items():
+        for (pk, sk, name), by in changes.items():
             if by:
-                items.setdefault((model, task), {})[name] = by
-        for (model, task), added in items.items():
+                items.setdefault((pk, sk), {})[name] = by
+        for (pk, sk), added in items.items():
+            expression = "ADD " + ", ".join(f"#{place} :{place}" for place, _ in enumerate(added))
+            values: dict[str, Any] = {f":{place}": by for place, by in enumerate(added.values())}
+            if pk == control_table.VERDICTS:
+                expression += " SET expires_at = if_not_exists(expires_at, :until)"
+                values[":until"] = expires_at(sk.partition("#")[0])
             yield {
                 "TableName": self._counts_table,
-                "Key": control_table.verdicts(model, task),
-                "UpdateExpression": "ADD " + ", ".join(f"{name} :{name}" for name in added),
-                "ExpressionAttributeValues": to_item({f":{name}": by for name, by in added.items()}),
+                "Key": {"pk": {"S": pk}, "sk": {"S": sk}},
+                "UpdateExpression": expression,
+                "ExpressionAttributeNames": {f"#{place}": name for place, name in enumerate(added)},
+                "ExpressionAttributeValues": to_item(values),
             }
 
 
 _Changes = Counter[tuple[str, str, str]]
-"""By how much counts change: by model, task and the name of the count."""
+"""By how much counts change: by the two keys of the item and the name of the count."""
 
 
 def _newer(record: Record) -> bool:
@@ -226,10 +232,21 @@ def _judged_before(record: Record) -> Judged | None:
     return told.model_copy(update={"category": None}) if told is not None else None
 
 
-def _count(changes: _Changes, judged: Judged, verdict: Verdict, by: int) -> None:
-    changes[judged.model, judged.task, verdict] += by
+def _count(changes: _Changes, judged: Judged, verdict: Verdict, by: int, at: str) -> None:
+    """Note what a verdict given at `at` (ISO 8601) adds to the counts, or takes from them."""
+    pk, sk = (value["S"] for value in control_table.verdicts(judged.model, judged.task).values())
+    changes[pk, sk, verdict] += by
     if judged.score is not None:
-        changes[judged.model, judged.task, f"{verdict}_{bin_of(judged.score)}"] += by
+        changes[pk, sk, f"{verdict}_{bin_of(judged.score)}"] += by
+    if (cell := judged.cell) is not None:
+        pk, sk = (value["S"] for value in control_table.verdicts_of_day(at[:10], cell.category).values())
+        changes[pk, sk, cell.count(verdict)] += by
+
+
+def _place(record: Record, human: Human) -> Mapping[str, str]:
+    """Return where a judged caption stands in the index, so that the pictures behind a cell are found."""
+    cell = human.judged.cell if human.judged is not None else None
+    return judged_in(record.asset, cell.id, human.action, human.at) if cell is not None else {}
 
 
 def _before(record: Record, *, counted_out: bool) -> BeforeVerdict:
