@@ -119,24 +119,62 @@ export async function blobUrl(path) {
   return URL.createObjectURL(await response.blob());
 }
 
+/** From here on a file goes in parts, of which each can be sent again. */
+const IN_PARTS_FROM = 64 * 1024 * 1024;
+const TRIES = 3;
+
 /**
- * Upload a file as the API's presigned form says. Resolves once S3 has it.
+ * Upload a file to the bucket with what the API signs for it. Resolves once S3 has it.
  * @param {File} file @param {(share: number) => void} progress 0 to 1
  * @returns {Promise<{id: string, key: string}>}
  */
 export async function upload(file, progress) {
-  const form = await post('v1/uploads', { name: file.name, size: file.size, media_type: file.type || 'application/octet-stream' });
+  const wanted = { name: file.name, size: file.size, media_type: /^[\w.+-]+\/[\w.+-]+$/.test(file.type) ? file.type : 'application/octet-stream' };
+  if (file.size >= IN_PARTS_FROM) return uploadParts(file, wanted, progress);
+  const form = await post('v1/uploads', wanted);
   const data = new FormData();
   for (const [name, value] of Object.entries(form.fields)) data.append(name, /** @type {string} */ (value));
   data.append('file', file);
-  await new Promise((resolve, reject) => {
-    // fetch does not tell how much of a body was sent.
-    const sending = new XMLHttpRequest();
-    sending.open('POST', form.url);
-    sending.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
-    sending.onload = () => (sending.status < 300 ? resolve(undefined) : reject(new Error(`the bucket answered ${sending.status}`)));
-    sending.onerror = () => reject(new Error('the bucket could not be reached'));
-    sending.send(data);
-  });
+  await sent('POST', form.url, data, progress);
   return { id: form.id, key: form.key };
 }
+
+/** @param {File} file @param {object} wanted @param {(share: number) => void} progress @returns {Promise<{id: string, key: string}>} */
+async function uploadParts(file, wanted, progress) {
+  const begun = await post('v1/uploads/multipart', wanted);
+  const parts = [];
+  try {
+    for (let number = 1; number <= begun.parts; number += 1) {
+      const part = file.slice((number - 1) * begun.part_size, number * begun.part_size);
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          // A link for each part and try: none outlives five minutes, and a slow line takes longer for all of them.
+          const { urls } = await post('v1/uploads/multipart/parts', { upload: begun.upload, numbers: [number] });
+          const answer = await sent('PUT', urls[number], part, (share) => progress((number - 1 + share) / begun.parts));
+          parts.push({ number, etag: answer.getResponseHeader('ETag') ?? '' });
+          break;
+        } catch (error) {
+          if (attempt === TRIES) throw error;
+        }
+      }
+    }
+    return await post('v1/uploads/multipart/complete', { upload: begun.upload, parts });
+  } catch (error) {
+    post('v1/uploads/multipart/abort', { upload: begun.upload }).catch(() => {});
+    throw error;
+  }
+}
+
+/**
+ * fetch does not tell how much of a body was sent.
+ * @param {string} method @param {string} url @param {FormData | Blob} body @param {(share: number) => void} progress
+ * @returns {Promise<XMLHttpRequest>}
+ */
+const sent = (method, url, body, progress) => new Promise((resolve, reject) => {
+  const sending = new XMLHttpRequest();
+  sending.open(method, url);
+  sending.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+  sending.onload = () => (sending.status < 300 ? resolve(sending) : reject(new Error(`the bucket answered ${sending.status}`)));
+  sending.onerror = () => reject(new Error('the bucket could not be reached'));
+  sending.send(body);
+});

@@ -4,16 +4,16 @@ import { get, query } from './api.js';
 import { useInterval } from './loading.js';
 
 /** @typedef {import('./types').AssetSummary} AssetSummary */
-/** @typedef {{items: AssetSummary[], cursor: string | null, live: string | null, error: Error | null, loaded: boolean}} List */
+/** `path` is what was asked: a cursor belongs to that. @typedef {{path: string, items: AssetSummary[], cursor: string | null, live: string | null, error: Error | null, loaded: boolean}} List */
 
 export const LIVE_MS = 2000;
 const PER_PAGE = 48;
 
-/** The list that was shown last, so that coming back to it is immediate. @type {{path: string, list: List} | null} */
-let remembered = null;
-
 /** @type {List} */
-const NOTHING = { items: [], cursor: null, live: null, error: null, loaded: false };
+const NOTHING = { path: '', items: [], cursor: null, live: null, error: null, loaded: false };
+
+/** The list that was shown last, so that coming back to it is immediate. */
+let remembered = NOTHING;
 
 /**
  * Newer states of uploads take their places; what is new goes in front.
@@ -39,60 +39,58 @@ export function merged(items, changed, front) {
  */
 export function useAssets(filters, arrived) {
   const path = `v1/assets${query({ order: 'newest', limit: PER_PAGE, ...filters })}`;
-  const [list, setList] = useState(() => (remembered?.path === path ? remembered.list : NOTHING));
+  const [kept, setList] = useState(() => (remembered.path === path ? remembered : NOTHING));
+  const list = kept.path === path ? kept : NOTHING;
   const latest = useRef(list);
   latest.current = list;
-  const busy = useRef(false);
+  const busy = useRef('');
   useEffect(() => {
-    remembered = list.loaded ? { path, list } : remembered;
+    if (list.loaded) remembered = list;
   }, [list]);
   useEffect(() => {
+    if (latest.current.loaded) return undefined;
     const stop = new AbortController();
-    if (remembered?.path === path) setList(remembered.list);
-    else {
-      setList(NOTHING);
-      get(path, { signal: stop.signal }).then(
-        (page) => setList({ items: page.items, cursor: page.cursor ?? null, live: page.live ?? null, error: null, loaded: true }),
-        (error) => !stop.signal.aborted && setList({ ...NOTHING, error, loaded: true }),
-      );
-    }
+    get(path, { signal: stop.signal }).then(
+      (page) => setList({ path, items: page.items, cursor: page.cursor ?? null, live: page.live ?? null, error: null, loaded: true }),
+      (error) => !stop.signal.aborted && setList({ ...NOTHING, path, error, loaded: true }),
+    );
     return () => stop.abort();
   }, [path]);
 
-  const more = useCallback(async () => {
-    const { cursor } = latest.current;
-    if (!cursor || busy.current) return;
-    busy.current = true;
+  /** One look at a time; what another list answers is of no use. @param {string} asked @param {(page: any, before: List) => List} take */
+  const look = async (asked, take) => {
+    if (busy.current === path) return null;
+    busy.current = path;
     try {
-      const page = await get(`v1/assets${query({ order: 'newest', limit: PER_PAGE, ...filters, cursor })}`);
-      setList((before) => {
-        const known = new Set(before.items.map((item) => item.id));
-        const added = page.items.filter((/** @type {AssetSummary} */ item) => !known.has(item.id));
-        return { ...before, items: [...before.items, ...added], cursor: page.cursor ?? null, error: null };
-      });
-    } catch (error) {
-      setList((before) => ({ ...before, error: /** @type {Error} */ (error) }));
+      const page = await get(asked);
+      setList((before) => (before.path === path ? take(page, before) : before));
+      return page;
     } finally {
-      busy.current = false;
+      busy.current = '';
     }
+  };
+
+  const more = useCallback(async () => {
+    const { cursor, path: asked } = latest.current;
+    if (!cursor || asked !== path) return;
+    await look(`v1/assets${query({ order: 'newest', limit: PER_PAGE, ...filters, cursor })}`, (page, before) => {
+      const known = new Set(before.items.map((item) => item.id));
+      const added = page.items.filter((/** @type {AssetSummary} */ item) => !known.has(item.id));
+      return { ...before, items: [...before.items, ...added], cursor: page.cursor ?? null, error: null };
+    }).catch((error) => setList((before) => ({ ...before, error })));
   }, [path]);
 
   const refresh = useCallback(async () => {
-    if (!latest.current.loaded || busy.current) return;
-    busy.current = true;
-    try {
-      const { live } = latest.current;
-      const page = await get(live ? `v1/assets${query({ order: 'newest', limit: PER_PAGE, ...filters, since: live })}` : path);
-      if (remembered?.path !== path) return;
-      const before = new Map(latest.current.items.map((item) => [item.id, item]));
-      const ended = page.items.filter((/** @type {AssetSummary} */ item) => item.completed_at && before.get(item.id)?.completed_at !== item.completed_at);
-      setList((now) => ({ ...now, items: merged(now.items, page.items, true), live: page.live ?? now.live, error: null }));
-      if (ended.length) arrived(ended);
-    } catch {
-      // The next time may be luckier; what is shown stays.
-    } finally {
-      busy.current = false;
-    }
+    const { live, loaded, items } = latest.current;
+    if (!loaded) return;
+    const before = new Map(items.map((item) => [item.id, item]));
+    // The next time may be luckier; until then, what is shown stays.
+    const page = await look(
+      live ? `v1/assets${query({ order: 'newest', limit: PER_PAGE, ...filters, since: live })}` : path,
+      (page, now) => ({ ...now, items: merged(now.items, page.items, true), live: page.live ?? now.live, error: null }),
+    ).catch(() => null);
+    const ended = (page?.items ?? []).filter((/** @type {AssetSummary} */ item) => item.completed_at && before.get(item.id)?.completed_at !== item.completed_at);
+    if (ended.length && latest.current.path === path) arrived(ended);
   }, [path, arrived]);
   useInterval(refresh, LIVE_MS);
   return { ...list, more, refresh };

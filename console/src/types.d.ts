@@ -30,9 +30,7 @@ export interface Attempt {
   started_at?: string; reported_model?: string; [more: string]: any;
 }
 
-export interface Comparison {
-  kind: string; hash_distance?: number | null; residual?: number | null; why?: string; [more: string]: any;
-}
+export interface Comparison { kind: string; hash_distance?: number | null; why?: string }
 
 export interface Copy {
   id: string; key: string; thumbnail?: string | null; comparison?: Comparison | null; at?: string;
@@ -43,7 +41,7 @@ export interface Asset extends AssetSummary {
   suggestion: { result: Result; source: string; at: string; replaced?: boolean } | null;
   human: { action: string; text: string; at: string; language?: string } | null;
   media_url: string | null; tracks: { kind: string; format: string; url: string }[];
-  timeline: { at: string; what: string; detail?: string }[];
+  timeline: { at: string; what: string; detail?: string; call?: Attempt | null }[];
   copies: Copy[]; copied_from: Copy | null; model_text: string | null;
 }
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from captions_cli import loopback
 from captions_cli.local import web_server
+from captions_cli.local.aws.cross_origin import CrossOrigin
 from captions_cli.local.aws.events import EventRouter, Unreliability, parse_function_name
 from captions_cli.local.aws.limits import ServiceLimits, partition_key
 from captions_cli.local.aws.moto_repairs import MessageMoveTasks, MotoRepairs
@@ -118,6 +119,7 @@ class LocalStack:
         self._run_schedules = schedules
         self._endpoint_arguments = list(endpoint_arguments)
         self._interceptors = list(interceptors)
+        self._cross_origin = CrossOrigin()
         self._serve_api = serve_api
         self.api: web_server.WebServer | None = None
         self._ending = contextlib.ExitStack()
@@ -268,6 +270,7 @@ class LocalStack:
         self._aws = AwsEndpoint(
             interceptors=[
                 *self._interceptors,
+                self._cross_origin,
                 self._cloudformation,
                 moves,
                 self._lambda_invocations,
@@ -349,7 +352,8 @@ class LocalStack:
         variables = web_server.environment(environments, self.outputs, table)
         self.api = web_server.WebServer(self._python, variables, self.state_dir / "logs", self._bind)
         self._ending.callback(self.api.stop)
-        self.api.wait()
+        # Uploads go from the console's page to the bucket itself.
+        self._cross_origin.origins.add(self.api.wait())
 
     def _upload_stand_in(self) -> None:
         """Lambda wants an archive to point at; the code itself runs from the source tree."""

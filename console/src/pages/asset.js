@@ -48,7 +48,7 @@ export function AssetPage({ argument: id }) {
     <${Failure} error=${error} again=${read} />
     <div class="columns">
       <div class="shown"><${Media} asset=${asset} renew=${read} />
-        <${Facts} items=${[['Kind', [asset.media_type, asset.category && words(asset.category)].filter(Boolean).join(', ')], ['Size', size(asset.size)], ['Received', moment(asset.received_at)], ['Cost', html`<${Money} cost=${asset.cost} />`]]} /></div>
+        <${Facts} items=${[['Kind', [asset.media_type, asset.category && words(asset.category)].filter(Boolean).join(', ')], ['Size', size(asset.size)], ['Received', moment(asset.received_at)], ['Cost', asset.cost || asset.attempts?.length ? html`<${Money} cost=${asset.cost} />` : 'no model was asked']]} /></div>
       <div class="told"><${Caption} asset=${asset} verdicts=${verdicts} />
         ${result && html`<${Parts} asset=${asset} result=${result} />`}
         <${Copies} asset=${asset} />
@@ -67,8 +67,8 @@ function Caption({ asset, verdicts }) {
     <h2>${result?.task ? words(result.task === 'caption' ? 'caption' : result.task) : 'Caption'}</h2>
     ${verdicts.editing ? html`<${Editor} asset=${asset} conflict=${verdicts.conflict} busy=${verdicts.busy} save=${verdicts.save} leave=${verdicts.leave} take=${verdicts.take} />`
     : html`${result ? (result.text ? (result.task === 'code' ? html`<${Highlighted} text=${result.text} language=${result.data?.programming_language ?? ''} />` : html`<${Words} text=${result.text} lang=${result.language} class="big" />`) : html`<p class="muted">${result.task === 'alt_text' ? 'Decorative: the alt text is empty.' : 'No text.'}</p>`)
-      : html`<p class="muted">${asset.reason?.message ?? 'No caption yet; it appears here as it ends.'}</p>`}
-      <p class="about">${result && html`<${Confidence} value=${asset.confidence} /><span>${result.language}</span>${result.style && html`<span>${words(result.style)}</span>`}${result.safety && html`<span class="safety ${result.safety}">${result.safety}</span>`}`}</p>
+      : html`<p class="muted reason">${asset.reason?.message ?? 'No caption yet; it appears here as it ends.'}</p>`}
+      <p class="about">${result && html`<${Confidence} value=${asset.confidence} /><span>${result.language}</span>${result.style && html`<span>${words(result.style)}</span>`}${result.safety && result.safety !== 'unknown' && html`<span class="safety ${result.safety}">${result.safety}</span>`}`}</p>
       ${result?.tags?.length ? html`<ul class="tags" aria-label="Tags">${result.tags.map((tag) => html`<li key=${tag}><a href=${link('', '', { q: tag })}><${Inline} text=${tag} most=${60} /></a></li>`)}</ul>` : null}
       <p class="actions">
         ${result && html`<button class=${reviewed ? '' : 'primary'} disabled=${verdicts.busy || asset.reviewed === 'accepted'} onClick=${verdicts.accept}><${Icon} name="check" />Accept <kbd>a</kbd></button>`}
@@ -85,7 +85,7 @@ function Caption({ asset, verdicts }) {
 
 /** @param {{asset: Asset}} props */
 const Way = ({ asset }) => !asset.timeline?.length ? null : html`<${Part} title="Its way"><ol class="timeline">${asset.timeline.map((step, index) => html`<li key=${index}>
-  <time datetime=${step.at}>${moment(step.at)}</time><b>${words(step.what)}</b>${step.detail && html`<span><${Inline} text=${step.detail} most=${400} /></span>`}</li>`)}</ol><//>`;
+  <time datetime=${step.at}>${moment(step.at)}</time><b>${words(step.what)}</b><span><${Inline} text=${step.call ? `${step.call.model}: ${words(step.call.outcome ?? '')}` : step.what === 'received' ? size(asset.size) : step.detail ?? ''} most=${400} />${step.call && html`, ${duration(step.call.latency_ms)}, <${Money} cost=${step.call.cost} />`}</span></li>`)}</ol><//>`;
 
 /** @param {{attempts: Attempt[]}} props */
 function Attempts({ attempts }) {

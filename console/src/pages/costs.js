@@ -4,11 +4,12 @@ import { html } from '../html.js';
 import { query as search } from '../api.js';
 import { useGet } from '../loading.js';
 import { link } from '../route.js';
+import { plain } from '../text.js';
 import { Bars } from '../views/bars.js';
 import { Choice, Empty, Failure, Loading, Money, Segmented } from '../views/pieces.js';
 import { Inline } from '../views/words.js';
 
-const BY = /** @type {[string, string][]} */ ([['day', 'Day'], ['model', 'Model'], ['tier', 'Tier'], ['prefix', 'Folder']]);
+const BY = /** @type {[string, string][]} */ ([['day', 'Day'], ['model', 'Model'], ['tier', 'Tier'], ['task', 'Task'], ['prefix', 'Folder']]);
 const DAYS = /** @type {[string, string][]} */ ([['1', 'today'], ['7', '7 days'], ['30', '30 days'], ['90', '90 days']]);
 
 /** @param {{query: URLSearchParams}} props */
@@ -32,19 +33,19 @@ export function Costs({ query }) {
       <dl class="cards">
         <${Card} name="Paid" cost=${totals.paid} />
         <${Card} name="Saved by copies" cost=${totals.saved_by_cache} good />
-        <${Card} name="Saved by tiers" cost=${totals.saved_by_tiers} good hint="against the dearest model of each chain" />
-        <${Card} name="Cost of falling back" cost=${totals.cost_of_fallback} />
-        ${chosen.baseline && html`<${Card} name="${chosen.baseline} alone" cost=${totals.baseline} />`}
+        ${totals.saved_by_tiers && html`<${Card} name="Saved by tiers" cost=${totals.saved_by_tiers} good hint="against the dearest model of each chain" />`}
+        ${totals.cost_of_fallback && html`<${Card} name="Cost of falling back" cost=${totals.cost_of_fallback} />`}
+        ${chosen.baseline && totals.baseline && html`<${Card} name="${plain(chosen.baseline, 60)} alone" cost=${totals.baseline} />`}
       </dl>
-      <p class="note">Where a model's price is not published, a cost is the part that is known, and the tokens that have no price beside it.</p>
+      <p class="note">Where a model's price is not published, a cost is the part that is known, and the tokens that have no price beside it.${value.complete === false ? ' Only the newest uploads of this time are counted: there are too many.' : ''}</p>
       ${rows.length === 0 && html`<${Empty} title="Nothing was paid in this time">Costs are shown as soon as a model was asked.<//>`}
-      ${rows.length > 0 && html`<${Bars} rows=${rows.map((/** @type {any} */ row) => ({ name: label(row, chosen.by), value: Number(row.cost?.dollars ?? row.paid?.dollars ?? 0), text: money(row.cost ?? row.paid) }))} over=${chosen.by === 'day'} label="Paid by ${chosen.by}" />
+      ${rows.length > 0 && html`<${Bars} rows=${rows.map((/** @type {any} */ row) => ({ name: label(row, chosen.by), value: Number(row.paid.dollars), text: money(row.paid) }))} over=${chosen.by === 'day'} label="Paid by ${chosen.by}" />
         <div class="scroll" tabindex="0" role="region" aria-label="Costs by ${chosen.by}"><table><thead><tr><th scope="col">${(BY.find(([id]) => id === chosen.by) ?? BY[0])[1]}</th><th scope="col" class="number">Uploads</th><th scope="col" class="number">Copies</th><th scope="col" class="number">Calls</th><th scope="col" class="number">Paid</th><th scope="col" class="number">Saved by copies</th></tr></thead>
-          <tbody>${rows.map((/** @type {any} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row"><${Inline} text=${label(row, chosen.by)} most=${120} /></th><td class="number">${whole(row.uploads)}</td><td class="number">${whole(row.copies)}</td><td class="number">${whole(row.calls)}</td><td class="number"><${Money} cost=${row.cost ?? row.paid} /></td><td class="number"><${Money} cost=${row.saved ?? row.saved_by_cache} /></td></tr>`)}</tbody></table></div>`}`}`;
+          <tbody>${rows.map((/** @type {any} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row"><${Inline} text=${label(row, chosen.by)} most=${120} /></th><td class="number">${whole(row.uploads)}</td><td class="number">${whole(row.copied)}</td><td class="number">${whole(row.calls)}</td><td class="number"><${Money} cost=${row.paid} /></td><td class="number"><${Money} cost=${row.saved_by_cache} /></td></tr>`)}</tbody></table></div>`}`}`;
 }
 
 /** @param {any} row @param {string} by @returns {string} */
-const label = (row, by) => String(row.name ?? row[by] ?? row.key ?? '–') || 'none';
+const label = (row, by) => (row.name === '-' ? (by === 'model' ? 'no model: copies, and what was not captioned' : 'none') : row.name || (by === 'prefix' ? 'no folder' : 'none'));
 
 /** @param {number | undefined} value */
 const whole = (value) => (value === undefined || value === null ? '–' : count(value));

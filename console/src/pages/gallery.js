@@ -68,7 +68,7 @@ export function Gallery({ query }) {
 function Filters({ filters, filter, search }) {
   const models = useGet('v1/models').value?.models ?? [];
   const [text, setText] = useState(filters.q ?? '');
-  const [open, setOpen] = useState(Object.keys(filters).some((name) => name !== 'q'));
+  const [open, setOpen] = useState(false);
   const typed = useRef(0);
   useEffect(() => setText(filters.q ?? ''), [filters.q]);
   useEffect(() => () => clearTimeout(typed.current), []);
@@ -79,6 +79,7 @@ function Filters({ filters, filter, search }) {
     typed.current = setTimeout(() => filter({ q: value.trim() }), SEARCH_AFTER_MS);
   };
   const used = Object.keys(filters).filter((name) => name !== 'q').length;
+  useEffect(() => { if (used) setOpen(true); }, [used > 0]);
   return html`<form class="filters" role="search" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
     <div class="search"><${Icon} name="search" />
       <input ref=${search} type="search" aria-label="Search captions, tags and names" placeholder="Search captions, tags and names" value=${text} onInput=${(/** @type {any} */ event) => type(event.target.value)} />

@@ -1,6 +1,6 @@
 /** What shares a caption with an upload, the two pictures beside each other, and why they were held for the same. */
 import { html } from '../html.js';
-import { count, counted, moment, percent } from '../format.js';
+import { count, counted, moment } from '../format.js';
 import { link } from '../route.js';
 import { plain } from '../text.js';
 import { Part } from './parts.js';
@@ -18,13 +18,11 @@ const AT_ONCE = 24;
 /** @param {Comparison | null | undefined} comparison @returns {string} */
 export function why(comparison) {
   if (!comparison) return 'How they were compared was not kept.';
-  if (comparison.why) return comparison.why;
-  if (comparison.kind === 'same_bytes') return 'The same bytes.';
-  if (comparison.kind === 'same_content') return 'The same content in another file: only metadata or container differ.';
-  const distance = comparison.hash_distance;
-  const parts = [distance === null || distance === undefined ? '' : `${count(distance)} of ${HASH_BITS} bits of their perceptual hashes differ`,
-    comparison.residual === null || comparison.residual === undefined ? '' : `region by region they differ by ${percent(comparison.residual, 1)} at most`];
-  return `${parts.filter(Boolean).join('; ') || 'They look alike'}.`;
+  if (comparison.why) {
+    const bits = comparison.hash_distance === null || comparison.hash_distance === undefined ? '' : ` (${count(comparison.hash_distance)} of ${HASH_BITS} bits of their perceptual hashes differ)`;
+    return `${comparison.why[0].toUpperCase()}${comparison.why.slice(1)}${bits}.`;
+  }
+  return comparison.kind === 'near' ? 'They look alike in every part that is compared.' : 'They hold the same.';
 }
 
 /** @param {{asset: Asset}} props */

@@ -90,7 +90,7 @@ function Sound({ data }) {
     ['Speakers', data.speakers?.length ? html`<${Inline} text=${data.speakers.map((/** @type {any} */ one) => `${one.speaker}${one.emotion ? ` (${one.emotion})` : ''}`).join(', ')} />` : null],
   ];
   if (items.every(([, value]) => !value) && !data.voices?.length) return null;
-  return html`<${Part} title="Sound"><${Facts} items=${items} />
+  return html`<${Part} title="Sound"><${Facts} items=${items} long />
     ${data.voices?.length > 0 && html`<ul class="lines">${data.voices.slice(0, AT_ONCE).map((/** @type {any} */ voice, /** @type {number} */ index) => html`<li key=${index}><${Inline} text=${voice.speaker} />: <${Inline} text=${voice.emotion} /> ${voice.intensity === null || voice.intensity === undefined ? '' : percent(voice.intensity)}</li>`)}</ul>`}<//>`;
 }
 

@@ -115,6 +115,6 @@ export function Dialog({ title, onClose, children, wide = false }) {
 /** @param {{value: number, most?: number, noun?: string}} props */
 export const Tally = ({ value, noun }) => html`<span class="tally"><b>${count(value)}</b> ${noun}</span>`;
 
-/** A line of facts. @param {{items: [string, any][]}} props */
-export const Facts = ({ items }) => html`<dl class="facts">${items.filter(([, value]) => value !== null && value !== undefined && value !== '').map(([name, value]) =>
+/** @param {{items: [string, any][], long?: boolean}} props `long`: one below the other */
+export const Facts = ({ items, long = false }) => html`<dl class="facts ${long ? 'long' : ''}">${items.filter(([, value]) => value !== null && value !== undefined && value !== '').map(([name, value]) =>
   html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;

@@ -1,0 +1,335 @@
+"""The console in a real browser, on the local stack with its real API and functions."""
+
+import base64
+import io
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captions_cli.demo_uploads import media
+from captions_cli.local import LocalStack
+from support.browser import SITE, WAIT_MS, browsing, chromium, complaints, findings, keep_screenshot
+from support.small_stack import eventually
+
+pytestmark = pytest.mark.timeout(400)
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ("roman-colosseum.jpg", "tea-gardens.jpg", "singaporean-cityscape.jpg", "casa-mila.jpg")
+HOSTILE_KEY = "evil/<img src=x onerror=alert(1)>\u202egpj.jpg"
+HOSTILE_TEXT = "<script>alert(1)</script><b>bold</b> \u202edesrever\u202c \u0007 &amp; \u200bend"
+LONG_KEY = "long/" + "k" * 1000 + ".jpg"
+
+
+def id_of(stack: LocalStack, key: str) -> str:
+    named = f"{stack.outputs['MediaBucketName']}/{key}".encode()
+    return base64.urlsafe_b64encode(named).decode().rstrip("=")
+
+
+def pictures(count: int) -> Iterator[bytes]:
+    """Different pictures: parts of the demo's photos."""
+    for index in range(count):
+        with Image.open(io.BytesIO(media(PHOTOS[index % len(PHOTOS)]))) as photo:
+            width, height = photo.width // 2, photo.height // 2
+            left, top = [(0, 0), (width, 0), (0, height), (width, height)][index // len(PHOTOS)]
+            part = photo.convert("RGB").crop((left, top, left + width, top + height))
+        out = io.BytesIO()
+        part.save(out, "JPEG", quality=90)
+        yield out.getvalue()
+
+
+class Site:
+    """The stack and its API, as a program uses it."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        assert stack.api is not None
+        self.stack = stack
+        self.url, self.token = stack.api.url, stack.api.token
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Ask the API; returns what it answers."""
+        told = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/v1/{path}", data, told, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def asset(self, key: str) -> Any:
+        """What is known of an upload."""
+        return self.call("GET", f"assets/{id_of(self.stack, key)}")
+
+    def edit(self, key: str, text: str) -> Any:
+        """Put words in a caption's place."""
+        etag = self.asset(key)["etag"]
+        return self.call("PATCH", f"assets/{id_of(self.stack, key)}", {"text": text}, **{"If-Match": etag})
+
+    def put(self, files: dict[str, bytes]) -> None:
+        """Upload files and wait until each has ended."""
+        s3, bucket = self.stack.client("s3"), self.stack.outputs["MediaBucketName"]
+        for key, body in files.items():
+            s3.put_object(Bucket=bucket, Key=key, Body=body)
+
+        def ended() -> bool:
+            items = self.call("GET", "assets?limit=200")["items"]
+            return set(files) <= {item["key"] for item in items if item["completed_at"]}
+
+        eventually(ended, 120)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    chromium()
+    directory = tmp_path_factory.mktemp("console")
+    with LocalStack(ROOT / "template.yaml", state_dir=directory, latency_scale=0.02, serve_api=True) as stack:
+        site = Site(stack)
+        files = {f"photos/{index:02}.jpg": body for index, body in enumerate(pictures(14))}
+        whole = media("perched-osprey.jpg")
+        site.put({**files, HOSTILE_KEY: whole, LONG_KEY: media("code-screenshot.png")})
+        site.put({"speech.wav": media("block-books.wav"), "clip.webm": media("rabbit.webm"), "cut.jpg": whole[:20_000]})
+        site.put({"copies/osprey.jpg": whole})
+        site.edit(HOSTILE_KEY, HOSTILE_TEXT)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with browsing() as browser:
+        yield browser
+
+
+def enter(browser: Any, site: Site, **options: Any) -> Any:
+    """A person's own window, signed in with the address that `captions up` prints."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light", **options)
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.complaints = complaints(page)
+    page.goto(f"{site.url}/?token={site.token}")
+    page.wait_for_selector("main h1")
+    assert "token" not in page.url
+    return page
+
+
+@pytest.fixture
+def page(browser: Any, site: Site) -> Iterator[Any]:
+    page = enter(browser, site)
+    yield page
+    assert page.complaints == []
+    page.context.close()
+
+
+def go(page: Any, hash: str, ready: str) -> None:
+    """Follow a link within the console, and wait for what shows that it is there."""
+    page.evaluate("hash => { location.hash = hash }", hash)
+    page.wait_for_selector(ready)
+
+
+def until(page: Any, holds: str) -> None:
+    """Wait until an expression holds (the page's policy forbids Playwright's own way to do that)."""
+    eventually(lambda: page.evaluate(holds), WAIT_MS / 1000)
+
+
+def drop(page: Any, name: str, body: bytes, media_type: str = "image/jpeg") -> None:
+    """Drag a file onto the page and let it go."""
+    carried = page.evaluate_handle(
+        """([name, text, type]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, {type}));
+            return data;
+        }""",
+        [name, base64.b64encode(body).decode(), media_type],
+    )
+    page.dispatch_event("main", "dragenter", {"dataTransfer": carried})
+    page.wait_for_selector(".drop")
+    page.dispatch_event("main", "drop", {"dataTransfer": carried})
+
+
+def test_a_dropped_picture_goes_up_and_its_caption_arrives_by_itself(page: Any, site: Site) -> None:
+    page.evaluate("window.same = true")
+    body = next(iter(pictures(1)))
+    with Image.open(io.BytesIO(body)) as part:
+        out = io.BytesIO()
+        part.rotate(31, expand=True).save(out, "JPEG")
+    drop(page, "dropped ☂.jpg", out.getvalue())
+    card = page.locator("a.card", has_text="dropped ☂")
+    card.wait_for()
+    card.locator(".confidence").wait_for()
+    assert page.evaluate("window.same"), "the page was loaded again"
+    page.locator("main [role=status]", has_text="1 upload ended").wait_for(state="attached")
+    key = card.locator(".name").text_content()
+    asset = site.asset(key)
+    assert asset["text"].startswith(card.locator(".said").text_content().rstrip("…")[:80])
+    assert asset["media_type"] == "image/jpeg"
+    keep_screenshot(page, "gallery")
+
+
+def test_what_cannot_be_uploaded_says_so(page: Any) -> None:
+    drop(page, "empty.jpg", b"")
+    page.locator(".toast.bad", has_text="empty.jpg was not uploaded").wait_for()
+    # The API said no, which the browser notes; nothing else went wrong.
+    page.complaints[:] = [text for text in page.complaints if "status of 422" not in text]
+
+
+def test_a_search_and_filters_narrow_the_gallery(page: Any) -> None:
+    page.wait_for_selector("a.card")
+    page.keyboard.press("/")
+    page.keyboard.type("speech.wav")
+    until(page, "document.querySelectorAll('a.card').length === 1")
+    assert "q=speech.wav" in page.url
+    go(page, "#/?state=rejected", "a.card >> text=cut.jpg")
+    assert page.locator("a.card").count() == 1
+    go(page, "#/?q=nothing+has+this", "text=Nothing matches")
+
+
+def test_the_gallery_is_walked_through_with_the_keyboard(page: Any) -> None:
+    page.wait_for_selector("a.card")
+    page.locator("a.card").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    focused = "document.activeElement.dataset.id"
+    chosen = page.evaluate(focused)
+    assert chosen
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".asset h1")
+    assert chosen in page.url
+    page.keyboard.press("Escape")
+    until(page, f"{focused} === '{chosen}'")
+
+
+def test_a_recording_plays_and_its_transcript_follows(page: Any, site: Site) -> None:
+    go(page, f"#/asset/{id_of(site.stack, 'speech.wav')}", "audio")
+    until(page, "document.querySelector('audio').readyState >= 1")
+    line = page.locator(".transcript li").first
+    page.locator(".transcript button.time").first.press("Enter")
+    until(page, "document.querySelector('.transcript li[aria-current=true]') !== null")
+    assert line.get_attribute("aria-current") == "true"
+
+
+def test_a_copy_is_shown_beside_what_it_was_copied_from(page: Any, site: Site) -> None:
+    go(page, f"#/asset/{id_of(site.stack, 'copies/osprey.jpg')}", ".pair")
+    assert "byte for byte" in page.locator(".pair").text_content()
+    until(page, "[...document.querySelectorAll('.pair img')].filter((one) => one.naturalWidth > 0).length === 2")
+    keep_screenshot(page, "asset")
+
+
+def test_two_editors_never_overwrite_each_other(browser: Any, page: Any, site: Site) -> None:
+    key = "photos/13.jpg"
+    other = enter(browser, site)
+    for window in (page, other):
+        go(window, f"#/asset/{id_of(site.stack, key)}", ".caption .big")
+        window.keyboard.press("e")
+        window.wait_for_selector(".editor textarea")
+    page.locator("textarea").fill("Ada wrote this of the picture.")
+    page.keyboard.press("Control+Enter")
+    page.locator(".toast.good", has_text="Saved").wait_for()
+    other.locator("textarea").fill("Ben wrote that of the picture.")
+    other.keyboard.press("Control+Enter")
+    conflict = other.locator(".conflict")
+    conflict.wait_for()
+    assert conflict.locator(".theirs").text_content() == "Ada wrote this of the picture."
+    assert {one.text_content() for one in conflict.locator("ins").all()} >= {"Ben", "that"}
+    assert other.locator("textarea").input_value() == "Ben wrote that of the picture."
+    assert site.asset(key)["text"] == "Ada wrote this of the picture."
+    assert findings(other) == []
+    keep_screenshot(other, "conflict")
+    other.keyboard.press("Control+Enter")
+    other.locator(".toast.good", has_text="Saved").wait_for()
+    assert site.asset(key)["text"] == "Ben wrote that of the picture."
+    assert len(other.complaints) == 1
+    assert "412" in other.complaints[0]
+    other.context.close()
+
+
+def test_hostile_names_and_texts_are_shown_for_what_they_are(page: Any, site: Site) -> None:
+    go(page, f"#/asset/{id_of(site.stack, HOSTILE_KEY)}", ".caption .big")
+    assert page.locator("h1").text_content() == "evil/<img src=x onerror=alert(1)>RLOgpj.jpg"
+    shown = page.locator(".caption .big").text_content()
+    assert shown == "<script>alert(1)</script><b>bold</b> RLOdesreverPDF U+0007 &amp; ZWSPend"
+    assert page.locator("main script, main b >> text=bold").count() == 0
+    assert {one.text_content() for one in page.locator(".caption .control").all()} >= {"RLO", "PDF", "U+0007", "ZWSP"}
+    keep_screenshot(page, "hostile")
+    go(page, f"#/asset/{id_of(site.stack, LONG_KEY)}", ".caption .big")
+    assert page.locator("h1").text_content() == LONG_KEY
+    for width in (1440, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_transcript_of_a_million_characters_leaves_the_page_responsive(page: Any, site: Site) -> None:
+    asset = site.asset("speech.wav")
+    words = "word " * 200_000
+    asset["result"]["text"] = asset["text"] = words
+    asset["result"]["data"]["segments"] = [
+        {"start_s": 2.0 * index, "end_s": 2.0 * index + 2, "text": words[:100], "speaker": "Speaker 1"}
+        for index in range(10_000)
+    ]
+    page.route(re.compile(r"/v1/assets/[\w-]+$"), lambda route: route.fulfill(json=asset))
+    go(page, f"#/asset/{asset['id']}", ".transcript li")
+    # A key's answer is not kept waiting by what is drawn.
+    took = page.evaluate(
+        """async () => {
+            const began = performance.now();
+            document.dispatchEvent(new KeyboardEvent('keydown', {key: '?', bubbles: true}));
+            await new Promise((shown) => {
+                const look = () => document.querySelector('dialog[open]') ? shown() : requestAnimationFrame(look);
+                look();
+            });
+            return performance.now() - began;
+        }"""
+    )
+    assert took < 2_000, f"{took:.0f} ms"
+    page.keyboard.press("Escape")
+    shown = page.evaluate("document.querySelector('main').textContent.length")
+    assert shown < 200_000
+    page.get_by_role("button", name=re.compile("characters are left")).wait_for()
+
+
+PAGES = {
+    "gallery": ("#/", "a.card img"),
+    "filters": ("#/?state=captioned", "#filters"),
+    "asset": ("#/asset/{photos/02.jpg}", ".caption .big"),
+    "copy": ("#/asset/{copies/osprey.jpg}", ".pair"),
+    "speech": ("#/asset/{speech.wav}", ".transcript"),
+    "video": ("#/asset/{clip.webm}", "video"),
+    "rejected": ("#/asset/{cut.jpg}", ".reason"),
+    "costs": ("#/costs", ".cards"),
+    "costs-by-model": ("#/costs?by=model", ".cards"),
+    "live": ("#/live", ".tiles"),
+    "now": ("#/now", ".place"),
+    "keys": ("#/now", ".place"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(page: Any, site: Site, name: str) -> None:
+    hash, ready = PAGES[name]
+    go(page, re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), hash), ready)
+    for scheme, width in (("light", 1440), ("dark", 360)):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": 900})
+        page.reload()
+        page.wait_for_selector(ready)
+        if name == "keys":
+            page.keyboard.press("?")
+            page.wait_for_selector("dialog[open]")
+        assert findings(page) == [], f"{scheme}, {width} pixels wide"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} pixels are too few"
+        keep_screenshot(page, f"{name}-{scheme}-{width}")
+
+
+def test_the_page_allows_nothing_that_its_policy_need_not(site: Site) -> None:
+    request = urllib.request.Request(f"{site.url}/", headers={"Authorization": f"Bearer {site.token}"})
+    with urllib.request.urlopen(request) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+        page = answer.read().decode()
+    assert page == SITE.read_text()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert "unsafe" not in policy
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == rules["style-src"] == "'self'"
+    assert rules["base-uri"] == rules["form-action"] == rules["frame-ancestors"] == "'none'"
