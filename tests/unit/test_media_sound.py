@@ -12,7 +12,7 @@ from PIL import Image
 
 from captions import media
 from captions.fingerprint import fingerprint_audio
-from captions.media import containers
+from captions.media.containers import container
 
 AUDIO = Path(__file__).parents[1] / "media" / "audio"
 FILES = sorted(AUDIO.iterdir())
@@ -212,7 +212,7 @@ def test_sound_made_of_countless_empty_parts_is_refused(
     data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Walking through three millions takes seconds; here fifty thousand stand for them."""
-    monkeypatch.setattr(containers, "_MOST_PARTS", 50_000)
+    monkeypatch.setattr(container, "MOST_PARTS", 50_000)
     with pytest.raises(media.MediaError) as caught:
         media.sniff(data())
     assert caught.value.code == "bomb"

@@ -1,0 +1,53 @@
+"""What every reader of a container returns, and the bounds that all of them keep to."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from captions.media.errors import MediaError
+
+Chunks = Iterable[bytes | memoryview]
+
+# Frames, packets, boxes, blocks. Four hours of 20 ms frames are 720,000; a file made of empty ones would be walked for
+# minutes.
+MOST_PARTS = 3_000_000
+MOST_STREAMS = 1_000
+MOST_TAGS = 100
+
+
+def check_parts(parts: int) -> None:
+    """Refuse a file of more parts than any recording has, whose reading would take minutes."""
+    if parts > MOST_PARTS:
+        raise MediaError("bomb", f"the file is made of more than {MOST_PARTS:,} parts")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container: `format` is its short name ("wav", "mp3", "mp4"...), `duration_s` None where no header tells it.
+
+    `essence()` yields what is heard or seen, in order, without tags: equal essence means equal content. It is None
+    where the format is not taken apart.
+    """
+
+    kind: Literal["audio", "video"]
+    media_type: str
+    format: str
+    duration_s: float | None = None
+    essence: Callable[[], Chunks] | None = None
+    note: str | None = None
+    """What a reader of the caption should know of the file; None: nothing."""
+
+
+def essence_of(*chunks: bytes | memoryview) -> Callable[[], Chunks]:
+    """Return the essence that these chunks are."""
+    return lambda: chunks
+
+
+CUT_OFF = "the recording was cut off; what is there was heard and seen"
+STREAMED = 0x7F000000
+"""A length from here on says that it is not known: what SoX, GStreamer and others write."""
+
+
+def partly_there(stated: int, there: int) -> str:
+    """Return the note about a file that states more bytes of sound than it holds."""
+    return f"the file tells of {stated} bytes of sound and holds {there}; what is there was heard"
