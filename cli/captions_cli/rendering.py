@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
+from captions.quality.cells import Quality, VerdictCounts, grouped
 from captions.records.record import Record
 from captions.records.spending import Spending
 from captions_cli.catalogue_comparison import Comparison
@@ -169,6 +170,59 @@ def records(listed: Iterable[Record]) -> Table:
     """A table of records."""
     table = columns(*RECORD_COLUMNS, right=("Took", "Cost"), clip=("Upload", "Caption or reason"))
     return _facts_table((summary(record) for record in listed), table)
+
+
+QUALITY_COLUMNS = ("Edited", "Of", "Share", "95 % interval")
+
+
+def quality(found: Iterable[Quality]) -> Table:
+    """A table of cells, flagged ones first."""
+    names = ("Category", "Model", "Prompt", "Experiment", *QUALITY_COLUMNS, "", "Id")
+    table = columns(*names, right=QUALITY_COLUMNS, clip=("Model", "Prompt", "Experiment"))
+    for one in found:
+        cell = one.cell
+        tried = f"{cell.experiment} {cell.arm}" if cell.experiment is not None else ""
+        flagged = Text("too often", style="bold red") if one.flagged else Text("")
+        table.add_row(
+            Text(cell.category),
+            Text(model_name(cell.model)),
+            Text(printable(cell.prompt_version or "-")),
+            Text(printable(tried)),
+            *_edited(one.counts),
+            flagged,
+            Text(cell.id),
+        )
+    return table
+
+
+def quality_by(by: Literal["category", "model", "prompt", "experiment"], found: Iterable[Quality]) -> Table:
+    """A table of cells that are added up."""
+    table = columns(by.capitalize(), *QUALITY_COLUMNS, right=QUALITY_COLUMNS)
+    for name, counts in grouped(found, by).items():
+        table.add_row(Text(printable(" ".join(dict.fromkeys(name)))), *_edited(counts))
+    return table
+
+
+def _edited(counts: VerdictCounts) -> list[Text]:
+    (low, high), share = counts.interval, counts.share
+    told = ("-", "-") if share is None else (f"{share:.0%}", f"{low:.0%} to {high:.0%}")
+    return [Text(str(counts.edited)), Text(str(counts.judged)), *map(Text, told)]
+
+
+def judged(found: Iterable[Record]) -> Table:
+    """A table of what people said of captions, beside the model's words."""
+    table = columns("Upload", "Verdict", "When", "Model's words", "Theirs", clip=("Upload", "Model's words", "Theirs"))
+    for one in found:
+        answer, human = one.answer, one.human
+        if human is not None:
+            table.add_row(
+                Text(printable(one.key)),
+                Text(human.action),
+                Text(human.at[:16].replace("T", " ")),
+                Text(one_line(answer.result.text if answer is not None else "")),
+                Text(one_line(human.text)),
+            )
+    return table
 
 
 def row(facts: Mapping[str, Any]) -> list[Text]:

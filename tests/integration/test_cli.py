@@ -134,7 +134,8 @@ def cloud(aws_url: str, request: pytest.FixtureRequest) -> Cloud:
         TableName=f"captions-{name}",
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[
-            {"AttributeName": attribute, "AttributeType": "S"} for attribute in ("asset", "activity", "activity_at")
+            {"AttributeName": attribute, "AttributeType": "S"}
+            for attribute in ("asset", "activity", "activity_at", "attention", "attention_rank")
         ],
         KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
         GlobalSecondaryIndexes=[
@@ -145,7 +146,15 @@ def cloud(aws_url: str, request: pytest.FixtureRequest) -> Cloud:
                     {"AttributeName": "activity_at", "KeyType": "RANGE"},
                 ],
                 "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
+            },
+            {
+                "IndexName": "attention",
+                "KeySchema": [
+                    {"AttributeName": "attention", "KeyType": "HASH"},
+                    {"AttributeName": "attention_rank", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            },
         ],
     )
     made.client("dynamodb").create_table(
@@ -575,7 +584,8 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
     reported = [(item["detail-type"], item["detail"]["key"], item["detail"]["text"]) for item in heard()]
     assert reported[:2] == [("Caption.Edited", "a.jpg", "My dog Rex"), ("Caption.Accepted", "b.jpg", "a cat")]
     assert set(reported[2:]) <= {reported[1]}  # the acceptance that changed nothing is told again, with the same id
-    counted = cloud.client("dynamodb").scan(TableName=cloud.outputs["ControlTableName"])["Items"]
+    items = cloud.client("dynamodb").scan(TableName=cloud.outputs["ControlTableName"])["Items"]
+    counted = [item for item in items if item["pk"]["S"].startswith("quality#")]
     assert [(item["pk"]["S"], item["accepted"]["N"], item["edited"]["N"]) for item in counted] == [
         ("quality#GPT-4o#caption", "1", "1")
     ]
@@ -588,6 +598,40 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
     assert (undone["source"], undone["result"]["text"], undone["human"]) == ("model", "a dog", None)
     assert [(item["detail-type"], item["detail"]["text"]) for item in heard()] == [("Caption.Undone", "a dog")]
     assert captions("undo", "a.jpg").exit_code == 1
+
+
+def test_quality_tells_what_people_edit_and_opens_the_pictures_behind_it(captions: Captions, cloud: Cloud) -> None:
+    assert captions("quality").exit_code == 0
+    tried = {"experiment": "short", "category": "photo", "prompt_version": "caption-1"}
+    for number in range(6):
+        arm = {"arm": "variant" if number % 2 else "control"}
+        cloud.caption(f"{number}.jpg", provenance=Provenance(model="GPT-4o", **tried, **arm))
+    for key in ("1.jpg", "3.jpg", "5.jpg"):
+        assert captions("edit", key, "My dog\x1b[2J Rex").exit_code == 0
+    assert captions("accept", "0.jpg").exit_code == 0
+    told = json.loads(captions("quality", "-o", "json").stdout)
+    assert (told["minimum"], told["line"]) == (20, 0.3)
+    variant, control = told["cells"]
+    assert (variant["category"], variant["model"], variant["arm"]) == ("photo", "GPT-4o", "variant")
+    assert (variant["edited"], variant["share"], variant["flagged"]) == (3, 1.0, False)
+    assert 0 < variant["low"] < 1 == variant["high"]
+    assert control["accepted"] == 1
+    shown = captions("quality").stdout
+    assert "short variant" in shown
+    assert variant["id"] in shown
+    behind = json.loads(captions("quality", variant["id"][:6], "-o", "json").stdout)
+    assert [upload["key"] for upload in behind["uploads"]] == ["5.jpg", "3.jpg", "1.jpg"]
+    assert "\x1b" not in captions("quality", variant["id"]).stdout
+    assert captions("quality", "nothing").exit_code == 1
+    sides = captions("quality", "--by", "experiment")
+    assert "cannot be told" in sides.stderr
+    grouped = json.loads(captions("quality", "--by", "experiment", "-o", "json").stdout)
+    assert [group["experiment"] for group in grouped["groups"]] == ["short control", "short variant"]
+    assert grouped["differences"][0]["by"] == 1.0
+    assert json.loads(captions("quality", "--category", "chart", "-o", "json").stdout)["cells"] == []
+    for by in ("category", "model", "prompt"):
+        (group,) = json.loads(captions("quality", "--by", by, "-o", "json").stdout)["groups"]
+        assert (group["edited"], group["accepted"]) == (3, 1)
 
 
 def test_recaption_only_counts_until_it_is_told_to_run(captions: Captions, cloud: Cloud) -> None:

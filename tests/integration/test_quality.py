@@ -62,8 +62,8 @@ class Desk:
         given = [self.reviews.edit(self.captioned(cell, now), "a dog", now=now + 1) for _ in range(edited)]
         return given + [self.reviews.accept(self.captioned(cell, now), now=now + 1) for _ in range(accepted)]
 
-    def tallies(self, days: int = WINDOW_DAYS, now: float = NOW) -> dict[Cell, VerdictCounts]:
-        return cells.tallies(self.aws.dynamodb, "control", days=days, now=now)
+    def counts_by_cell(self, days: int = WINDOW_DAYS, now: float = NOW) -> dict[Cell, VerdictCounts]:
+        return cells.counts_by_cell(self.aws.dynamodb, "control", days=days, now=now)
 
     def report(self, days: int = WINDOW_DAYS, now: float = NOW) -> list[Quality]:
         return cells.report(self.aws.dynamodb, "control", days=days, now=now)
@@ -83,8 +83,8 @@ def desk() -> Iterator[Desk]:
 def test_a_verdict_counts_where_its_answer_came_from(desk: Desk) -> None:
     desk.judge(2, 1)
     desk.judge(0, 1, CHARTS)
-    assert desk.tallies() == {PHOTOS: VerdictCounts(2, 1), CHARTS: VerdictCounts(0, 1)}
-    assert {name: tally.judged for name, tally in cells.grouped(desk.report(), "experiment").items()} == {
+    assert desk.counts_by_cell() == {PHOTOS: VerdictCounts(2, 1), CHARTS: VerdictCounts(0, 1)}
+    assert {name: counts.judged for name, counts in cells.grouped(desk.report(), "experiment").items()} == {
         ("-", "-"): 3, ("short", "variant"): 1,
     }  # fmt: skip
 
@@ -93,13 +93,13 @@ def test_a_change_of_mind_and_an_undo_count_on_the_day_of_the_verdict(desk: Desk
     accepted = desk.reviews.accept(desk.captioned(), now=NOW)
     edited = desk.reviews.edit(accepted, "a dog", now=NOW + 3 * DAY)
     later = NOW + 3 * DAY
-    assert desk.tallies(now=later) == {PHOTOS: VerdictCounts(1, 0)}
-    assert desk.tallies(days=3, now=later) == {PHOTOS: VerdictCounts(1, 0)}
+    assert desk.counts_by_cell(now=later) == {PHOTOS: VerdictCounts(1, 0)}
+    assert desk.counts_by_cell(days=3, now=later) == {PHOTOS: VerdictCounts(1, 0)}
     again = desk.reviews.undo(edited, now=NOW + 5 * DAY)
-    assert desk.tallies(now=NOW + 5 * DAY) == {PHOTOS: VerdictCounts(0, 1)}
-    assert desk.tallies(days=5, now=NOW + 5 * DAY) == {}
+    assert desk.counts_by_cell(now=NOW + 5 * DAY) == {PHOTOS: VerdictCounts(0, 1)}
+    assert desk.counts_by_cell(days=5, now=NOW + 5 * DAY) == {}
     desk.reviews.undo(again, now=NOW + 6 * DAY)
-    assert desk.tallies(now=NOW + 6 * DAY) == {}
+    assert desk.counts_by_cell(now=NOW + 6 * DAY) == {}
 
 
 def test_a_verdict_that_is_not_stored_counts_nowhere(desk: Desk) -> None:
@@ -107,7 +107,7 @@ def test_a_verdict_that_is_not_stored_counts_nowhere(desk: Desk) -> None:
     desk.reviews.accept(seen, now=NOW + 1)
     with pytest.raises(Exception, match="meanwhile"):
         desk.reviews.edit(seen, "a dog", now=NOW + 2)
-    assert desk.tallies() == {PHOTOS: VerdictCounts(0, 1)}
+    assert desk.counts_by_cell() == {PHOTOS: VerdictCounts(0, 1)}
 
 
 def test_there_is_one_item_for_each_day_and_category_and_it_expires(desk: Desk) -> None:
@@ -124,7 +124,7 @@ def test_there_is_one_item_for_each_day_and_category_and_it_expires(desk: Desk) 
     assert len(items) == 3 * 2
     for item in items:
         assert KEPT_DAYS - 1 < (int(item["expires_at"]["N"]) - NOW) / DAY < KEPT_DAYS + 3
-    assert len(desk.tallies(now=NOW + 2 * DAY)) == 8
+    assert len(desk.counts_by_cell(now=NOW + 2 * DAY)) == 8
 
 
 def test_a_cell_is_flagged_once_and_lowered_at_the_line_and_may_be_flagged_again(desk: Desk) -> None:

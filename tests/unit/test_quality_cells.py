@@ -27,7 +27,7 @@ def test_the_difference_is_newcombes() -> None:
 
 def test_a_flag_is_raised_when_it_is_certain_and_lowered_at_the_line() -> None:
     below = [VerdictCounts(edited, judged - edited) for judged in range(MINIMUM) for edited in range(judged + 1)]
-    assert not any(tally.too_often(flagged=flagged) for tally in below for flagged in (False, True))
+    assert not any(counts.too_often(flagged=flagged) for counts in below for flagged in (False, True))
     assert VerdictCounts(12, 8).too_often(flagged=False)
     above_but_not_certain = VerdictCounts(32, 68)
     assert above_but_not_certain.share is not None

@@ -1,10 +1,10 @@
-"""What people say of captions: `edit`, `accept` and `undo`."""
+"""What people say of captions: `edit`, `accept` and `undo`; and what that says of models: `quality`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from captions_cli.commands.options import Globals, Key, say
+from captions_cli.commands.options import Days, Globals, Key, say
 from captions_cli.errors import CommandError, ExitCode
 
 app = typer.Typer()
@@ -55,3 +55,47 @@ def undo(ctx: typer.Context, key: Key) -> None:
         rendering.print_json(rendering.summary(record))
     else:
         say(f"the last verdict on {rendering.one_line(record.key)} is taken back")
+
+
+@app.command()
+def quality(
+    ctx: typer.Context,
+    cell: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Id of a row, to list the pictures behind it.")
+    ] = None,
+    days: Days = 28,
+    by: Annotated[
+        Literal["cell", "category", "model", "prompt", "experiment"],
+        typer.Option(help="What to add up by; a cell is a category, model, prompt and side of an experiment."),
+    ] = "cell",
+    category: Annotated[str | None, typer.Option(help="Only this category.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Pictures at most, where an id is given.")] = 50,
+) -> None:
+    """Show how often people edit captions, with what is certain of it, and which are edited too often."""
+    from captions_cli import quality as qualities
+    from captions_cli import rendering
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    found = [
+        one
+        for one in qualities.report(stack, days=days)
+        if category in (None, one.cell.category) and model in (None, one.cell.model)
+    ]
+    if cell is not None:
+        behind, records = qualities.behind(stack, found, cell, limit=limit)
+        if given.json:
+            rendering.print_json(behind.as_dict() | {"uploads": [rendering.summary(record) for record in records]})
+        else:
+            rendering.print_table(rendering.judged(records))
+    elif given.json:
+        rendering.print_json(qualities.as_json(found, by, days))
+    elif not found:
+        say(f"nobody judged {'such ' if category or model else ''}captions in the last {days} days")
+    else:
+        rendering.print_table(rendering.quality(found) if by == "cell" else rendering.quality_by(by, found))
+        for one in qualities.differences(found) if by == "experiment" else ():
+            told = ("better" if one.by < 0 else "worse") if one.certain else "which is better cannot be told"
+            points = f"{100 * one.by:+.0f} points ({100 * one.low:+.0f} to {100 * one.high:+.0f})"
+            say(f"{one.experiment}: the variant's share of edited captions is {points}: {told}")

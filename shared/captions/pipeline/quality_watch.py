@@ -30,14 +30,14 @@ class Mail:
 
     def send(self, quality: Quality) -> None:
         """Send one mail about a flagged cell."""
-        cell, tally, (low, high) = quality.cell, quality.tally, quality.tally.interval
+        cell, counts, (low, high) = quality.cell, quality.counts, quality.counts.interval
         subject = f"Captions of {cell.category} by {cell.model} are edited too often"
         tried = f"Experiment: {cell.experiment}, {cell.arm}\n" if cell.experiment is not None else ""
         self.sns.publish(
             TopicArn=self.topic,
             Subject=subject.encode("ascii", "replace").decode()[:MAX_SUBJECT],
-            Message=f"People edited {tally.edited} of {tally.judged} captions that they looked at in the last "
-            f"{cells.WINDOW_DAYS} days: {tally.share or 0:.0%}, between {low:.0%} and {high:.0%} for certain, where "
+            Message=f"People edited {counts.edited} of {counts.judged} captions that they looked at in the last "
+            f"{cells.WINDOW_DAYS} days: {counts.share or 0:.0%}, between {low:.0%} and {high:.0%} for certain, where "
             f"{cells.LINE:.0%} is the line.\n\n"
             f"Category: {cell.category}\nModel: {cell.model}\nTask: {cell.task}\nPrompt: {cell.prompt_version}\n{tried}"
             f"\nThe pictures behind it: captions quality {cell.id}\nWhat to do: {self.runbooks}/quality-flagged.md\n",
@@ -59,24 +59,24 @@ class QualityWatch:
         `now` is in epoch seconds. Raises NotDeliveredError where the bus does not take an event; the next look tells.
         """
         flags = cells.flags(self.dynamodb, self.table)
-        tallies = cells.tallies(self.dynamodb, self.table, days=cells.WINDOW_DAYS, now=now)
-        for cell, tally in tallies.items():
-            if cell not in flags and tally.too_often(flagged=False) and (flag := self._raised(cell, now)) is not None:
+        counted = cells.counts_by_cell(self.dynamodb, self.table, days=cells.WINDOW_DAYS, now=now)
+        for cell, counts in counted.items():
+            if cell not in flags and counts.too_often(flagged=False) and (flag := self._raised(cell, now)) is not None:
                 flags[cell] = flag
         standing = 0
         for cell, flag in flags.items():
-            tally = tallies.get(cell, VerdictCounts())
-            if not tally.too_often(flagged=True):
+            counts = counted.get(cell, VerdictCounts())
+            if not counts.too_often(flagged=True):
                 self._lower(flag)
                 continue
             standing += 1
             if not flag.told:
-                quality = Quality(cell, tally, flag.since)
+                quality = Quality(cell, counts, flag.since)
                 self.notifier.flagged(quality)
                 if self.mail is not None:
                     self.mail.send(quality)
                 self._mark_told(flag)
-                telemetry.logger().warning("quality_flagged", **asdict(cell), **asdict(tally))
+                telemetry.logger().warning("quality_flagged", **asdict(cell), **asdict(counts))
         return standing
 
     def _raised(self, cell: Cell, now: float) -> QualityFlag | None:

@@ -88,7 +88,7 @@ class VerdictCounts:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     def too_often(self, *, flagged: bool) -> bool:
-        """Tell whether a cell with this tally is to be flagged, or to stay so."""
+        """Tell whether a cell with these counts is to be flagged, or to stay so."""
         if self.judged < MINIMUM or self.share is None:
             return False
         return self.share > LINE if flagged else self.interval[0] > LINE
@@ -117,7 +117,7 @@ class Quality:
     """A cell and what people did with its captions; `flagged_since` is ISO 8601, None where it is not flagged."""
 
     cell: Cell
-    tally: VerdictCounts
+    counts: VerdictCounts
     flagged_since: str | None = None
 
     @property
@@ -127,11 +127,11 @@ class Quality:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values; shares are 0 to 1."""
-        (low, high), share = self.tally.interval, self.tally.share
+        (low, high), share = self.counts.interval, self.counts.share
         return {
             "id": self.cell.id,
             **asdict(self.cell),
-            **asdict(self.tally),
+            **asdict(self.counts),
             "share": None if share is None else round(share, 4),
             "low": round(low, 4),
             "high": round(high, 4),
@@ -162,7 +162,7 @@ def expires_at(day: str) -> int:
     return int((datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=KEPT_DAYS)).timestamp())
 
 
-def tallies(dynamodb: Any, table: str, *, days: int, now: float) -> dict[Cell, VerdictCounts]:
+def counts_by_cell(dynamodb: Any, table: str, *, days: int, now: float) -> dict[Cell, VerdictCounts]:
     """Add up the last `days` days by cell, this day (UTC) included; one query of some kilobytes a day."""
     first = (datetime.fromtimestamp(now, UTC) - timedelta(days=days - 1)).date().isoformat()
     start = control_table.verdicts_of_day(first)
@@ -180,7 +180,7 @@ def tallies(dynamodb: Any, table: str, *, days: int, now: float) -> dict[Cell, V
                 found[Cell(category, *cell)] += VerdictCounts(**{verdict: int(value["N"])})
     # Of a verdict taken back whose day has expired meanwhile, less than nothing may be left.
     held = {cell: VerdictCounts(max(0, one.edited), max(0, one.accepted)) for cell, one in found.items()}
-    return {cell: tally for cell, tally in held.items() if tally.judged}
+    return {cell: counts for cell, counts in held.items() if counts.judged}
 
 
 def flags(dynamodb: Any, table: str) -> dict[Cell, QualityFlag]:
@@ -202,14 +202,12 @@ def report(dynamodb: Any, table: str, *, days: int, now: float) -> list[Quality]
     WINDOW_DAYS, whatever `days` says.
     """
     flagged = flags(dynamodb, table)
-    counted = tallies(dynamodb, table, days=days, now=now)
+    counted = counts_by_cell(dynamodb, table, days=days, now=now)
     found = [
         Quality(cell, counted.get(cell, VerdictCounts()), flagged[cell].since if cell in flagged else None)
         for cell in {*counted, *flagged}
     ]
-    return sorted(
-        found, key=lambda one: (not one.flagged, -one.tally.interval[0], asdict(one.cell).values().__repr__())
-    )
+    return sorted(found, key=lambda one: (not one.flagged, -one.counts.interval[0], one.cell.id))
 
 
 def grouped(
@@ -228,5 +226,5 @@ def grouped(
                 name = (cell.prompt_version,)
             case "experiment":
                 name = (cell.experiment or "-", cell.arm or "-")
-        sums[name] += one.tally
+        sums[name] += one.counts
     return dict(sorted(sums.items()))
