@@ -25,16 +25,14 @@ class Job(BaseModel):
     upload: ObjectVersion
     kind: str
     media_type: str
-    task: str
-    language: str
+    ask: Ask
+    """All that is asked."""
     prompt_version: str | None = None
-    """The prompt the claim was made for; an answer to another one is not shared."""
-    ask: Ask | None = None
-    """All that is asked; None in jobs of versions that knew tasks and languages only."""
+    """The prompt the claim was made for; an answer to another one is not shared. None: whichever."""
     shared_as: str | None = None
     """What the claim was made for where copies may be asked otherwise, as they look otherwise; None: the ask alone."""
     looks: Looks | None = None
-    """What the picture looks like; None for other media, and in jobs of versions that did not look."""
+    """What the picture looks like; None for other media."""
     arm: Arm | None = None
     """Its side of an experiment; None: it takes part in none."""
     note: str | None = None
@@ -47,11 +45,6 @@ class Job(BaseModel):
     deferrals: int = Field(default=0, ge=0)
     unusable: int = Field(default=0, ge=0)
     """How many of the last deferrals in a row were for answers that the task cannot use, from every model."""
-
-    @property
-    def asked(self) -> Ask:
-        """What is asked, whichever version queued the job."""
-        return self.ask or Ask(task=self.task, language=self.language)
 
 
 class Revisit(BaseModel):

@@ -19,7 +19,7 @@ def test_a_new_picture_becomes_a_job(dedupe: Dedupe, photo: bytes) -> None:
     assert dedupe.upload("a.jpg", photo) == "queued"
     (job,) = dedupe.jobs()
     assert job.upload.key == "a.jpg"
-    assert (job.kind, job.media_type, job.task) == ("image", "image/jpeg", "caption")
+    assert (job.kind, job.media_type, job.ask.task) == ("image", "image/jpeg", "caption")
     record = dedupe.record("a.jpg")
     assert record.state == "queued"
     assert record.claim == job.claim
@@ -47,7 +47,7 @@ def test_what_waits_too_long_for_a_decoder_is_not_started(places: str, dedupe: D
 def test_speech_goes_to_the_audio_queue(dedupe: Dedupe, speech: bytes) -> None:
     assert dedupe.upload("a.wav", speech) == "queued"
     (job,) = dedupe.jobs(dedupe.aws.audio_queue)
-    assert (job.kind, job.task) == ("audio", "transcribe")
+    assert (job.kind, job.ask.task) == ("audio", "transcribe")
     assert dedupe.jobs() == []
 
 
@@ -84,7 +84,7 @@ def test_video_goes_to_the_pool_of_the_slow(dedupe: Dedupe) -> None:
     film = (MEDIA / "rabbit.webm").read_bytes()
     assert dedupe.upload("film.webm", film) == "queued"
     (job,) = dedupe.jobs(dedupe.aws.audio_queue)
-    assert (job.kind, job.task) == ("video", "video")
+    assert (job.kind, job.ask.task) == ("video", "video")
     assert dedupe.upload("copy.webm", film) == "waiting"
 
 

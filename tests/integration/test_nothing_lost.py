@@ -334,18 +334,6 @@ def later(record: Record) -> dict[str, Any]:
     return outcome.stored()
 
 
-def test_a_follower_of_the_first_version_is_given_its_leaders_end(shop: Workshop, photo: bytes) -> None:
-    """A job without `ask`, `looks` and `since`, of a claim that followers stand behind."""
-    shop.dedupe.upload("a.jpg", photo)
-    assert shop.dedupe.upload("b.jpg", photo) == "waiting"
-    (job,) = shop.jobs()
-    old = job.model_copy(update={"ask": None, "looks": None, "since": None, "prompt_version": None})
-    assert shop.run(old) == "captioned"
-    follower = shop.dedupe.record("b.jpg")
-    assert (follower.state, follower.source) == ("captioned", "cache")
-    assert len(shop.paid()) == 1
-
-
 def test_a_caption_made_anew_hundreds_of_times_still_has_room_in_its_record(shop: Workshop, photo: bytes) -> None:
     record = captioned(shop, "a.jpg", photo)
     assert record.provenance is not None

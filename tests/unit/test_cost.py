@@ -67,9 +67,9 @@ def test_what_was_paid_before_a_recaption_is_not_the_new_captions() -> None:
 def test_copies_tell_what_they_saved_as_far_as_it_is_known() -> None:
     about = {"asset": "b/a.jpg", "bucket": "b", "key": "a.jpg", "sequencer": "01", "state": "captioned"}
     result = {"text": "A roof.", "language": "en", "task": "caption"}
-    provenance = Provenance(model="GLM-4.6V", **paid((attempt(0, BOUND),)))
+    provenance = Provenance(model="GLM-4.6V", identity="i", **paid((attempt(0, BOUND),)))
     record = Record.model_validate(about | {"source": "model", "result": result, "provenance": provenance})
-    outcome = Outcome.of(record, Asked("en"))
+    outcome = Outcome.of(record, Asked("i"))
     assert outcome is not None
 
     copied = Outcome.read(from_item(to_item(outcome.stored()))).copied()

@@ -8,13 +8,12 @@ import pytest
 
 from captions.cost import Cost
 from captions.gateway import Attempt
-from captions.inference.part_store import Forgetful
-from captions.inference.recording import Call
 from captions.records.attempts import (
     MAX_ATTEMPTS_BYTES,
     MAX_ATTEMPTS_KEPT,
     MAX_CALL_IDS,
     MAX_SUMS,
+    CallLedger,
     call_ids,
     calls,
     cost,
@@ -123,9 +122,10 @@ def test_a_call_that_a_sum_holds_is_not_taken_for_a_new_one(number: int) -> None
         for at in range(number + 1)
     ]
     record = kept([item.as_dict() for item in made[:number]])
-    call = Call(gateway=None, progress=Forgetful(), deadline=0.0, paid=record)  # type: ignore[arg-type]
+    ledger = CallLedger(record)
+    ledger.add(item.as_dict() for item in made)
 
-    assert call.unknown(made) == (made[-1],)
+    assert ledger.made == (made[-1].as_dict(),)
 
 
 def test_the_newest_calls_of_sums_are_known_and_the_oldest_forgotten() -> None:

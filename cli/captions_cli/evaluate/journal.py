@@ -16,13 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import ValidationError
-
 from captions.cost import Cost
-from captions.gateway import Attempt
-from captions.inference import escalation
-from captions.inference.escalation import Noted
-from captions.records.attempts import call_id
+from captions.inference.candidate import Noted
+from captions.records.attempts import CallLedger, call_id
 from captions.tasks import Ask
 from captions_cli.errors import CommandError, ExitCode
 
@@ -98,11 +94,7 @@ class Journal:
         draft = self._drafts.get(key)
         if draft is None or draft["identity"] != identity:
             return Noted()
-        try:
-            answers = tuple(escalation.restored(answer) for answer in draft["answers"])
-        except (KeyError, TypeError, ValidationError):
-            return Noted()  # another version of the code wrote it
-        return Noted(answers, frozenset(draft["asked"]), frozenset(draft["refused"])) if answers else Noted()
+        return Noted.read(draft["answers"], draft["asked"], draft["refused"])
 
     def _write(self, line: dict[str, Any]) -> None:
         self._take(line)
@@ -151,35 +143,33 @@ class Journal:
             raise CommandError(message, ExitCode.USAGE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class JournalDrafts:
     """What `inference.escalation` notes of one question before it pays for a second call."""
 
     journal: Journal
     key: str
     identity: str
+    ledger: CallLedger
+    _written: int = 0
+    """Calls of the ledger that the journal has."""
 
     def before(self, ask: Ask) -> Noted:
         """Return what a process before this one noted."""
         return self.journal.noted(self.key, self.identity) if ask.identity == self.identity else Noted()
 
-    async def note(self, ask: Ask, so_far: Noted, made: Sequence[Attempt]) -> bool:
+    async def note(self, ask: Ask, so_far: Noted) -> bool:
         """Keep it."""
-        self.journal.draft(
-            self.key,
-            identity=self.identity,
-            asked=sorted(so_far.asked),
-            refused=sorted(so_far.refused),
-            answers=[escalation.stored(candidate) for candidate in so_far.candidates],
-            attempts=[attempt.as_dict() for attempt in made],
-        )
-        return True
+        return self._draft(self.identity, so_far)
 
-    async def paid(self, made: Sequence[Attempt]) -> bool:
+    async def hold(self) -> bool:
         """Keep what the parts of a recording cost."""
-        self.journal.draft(
-            self.key, identity="", asked=[], refused=[], answers=[], attempts=[attempt.as_dict() for attempt in made]
-        )
+        return self._draft("", Noted())
+
+    def _draft(self, identity: str, so_far: Noted) -> bool:
+        made = self.ledger.made
+        self.journal.draft(self.key, identity=identity, **so_far.values(), attempts=made[self._written :])
+        self._written = len(made)
         return True
 
 

@@ -26,10 +26,10 @@ from captions.gateway import (
 )
 from captions.gateway.catalogue import Catalogue
 from captions.inference import asking
-from captions.inference.escalation import Answered
-from captions.inference.part_store import Forgetful
-from captions.inference.recording import Call, Recording
+from captions.inference.escalation import Answered, Call
+from captions.inference.recording import Recording
 from captions.pipeline.caption import UNUSABLE
+from captions.records.attempts import CallLedger
 from captions.timestamps import timestamp
 from captions_cli.evaluate.journal import Journal, JournalDrafts
 from captions_cli.evaluate.purse import Purse
@@ -146,42 +146,43 @@ async def _asked(
     question: Question, gateway: Gateway, journal: Journal, decoding: asyncio.Semaphore, done: Run, purse: Purse
 ) -> None:
     for number in range(1, TRIES + 1):
-        began = time.monotonic()
+        began, ledger = time.monotonic(), CallLedger()
         state: AnswerState
         facts: dict[str, Any]
         try:
-            answered = await _answer(question, gateway, journal, decoding)
+            answered = await _answer(question, gateway, journal, decoding, ledger)
             state, facts = "answered", _facts(answered)
         except media.MediaError as error:
-            attempts = getattr(error, "attempts", ())
-            state, facts = "unable", {"why": error.message, "attempts": [attempt.as_dict() for attempt in attempts]}
+            state, facts = "unable", {"why": error.message}
         except BudgetSpent as error:
             done.unpaid += 1
-            if error.attempts:
-                journal.answer(question.key, state="failed", **_failure(error))
+            if ledger.made:
+                journal.answer(question.key, state="failed", why=str(error), attempts=ledger.made)
             return
         except AccountProblem as error:
             done.account = str(error)
-            journal.answer(question.key, state="failed", **_failure(error))
+            journal.answer(question.key, state="failed", why=str(error), attempts=ledger.made)
             return
         except GatewayError as error:
-            state, facts = _state(error), _failure(error)
+            state, facts = _state(error, ledger), {"why": str(error)}
             if state == "unusable" and purse.short:
                 # With what the limit did not leave, there might have been an answer.
                 done.unpaid += 1
-                journal.answer(question.key, state="failed", **facts)
+                journal.answer(question.key, state="failed", **facts, attempts=ledger.made)
                 return
             if state == "failed" and number < TRIES and not done.stopped:
-                journal.draft(question.key, identity="", asked=[], refused=[], answers=[], attempts=facts["attempts"])
+                journal.draft(question.key, identity="", asked=[], refused=[], answers=[], attempts=ledger.made)
                 await asyncio.sleep(min(LONGEST_WAIT_S, error.retry_after_s or 2.0**number))
                 continue
         facts.setdefault("latency_ms", round((time.monotonic() - began) * 1000))
-        journal.answer(question.key, state=state, at=timestamp(time.time()), **facts)
+        journal.answer(question.key, state=state, at=timestamp(time.time()), **facts, attempts=ledger.made)
         done.states[state] += 1
         return
 
 
-async def _answer(question: Question, gateway: Gateway, journal: Journal, decoding: asyncio.Semaphore) -> Answered:
+async def _answer(
+    question: Question, gateway: Gateway, journal: Journal, decoding: asyncio.Semaphore, ledger: CallLedger
+) -> Answered:
     file, ask = question.file, question.ask
     async with decoding:
         data = await asyncio.to_thread(question.item.path.read_bytes)
@@ -192,27 +193,23 @@ async def _answer(question: Question, gateway: Gateway, journal: Journal, decodi
     recorded = file.kind in ("audio", "video")
     call = Call(
         gateway,
-        Forgetful(),
         time.monotonic() + (RECORDING_SECONDS if recorded else PICTURE_SECONDS),
+        ledger,
+        drafts=JournalDrafts(journal, question.key, ask.identity, ledger),
         request_id=f"evaluate-{question.key}-{os.getpid()}",
-        drafts=JournalDrafts(journal, question.key, ask.identity),
     )
     about = asking.seen(file.kind, file.looks, item, rules)
     upload = Recording(question.key, item, data)
     return await asking.answer(call, question.item.name, file.kind, ask, upload, question.chains, about, rules)
 
 
-def _state(error: GatewayError) -> AnswerState:
+def _state(error: GatewayError, ledger: CallLedger) -> AnswerState:
     if isinstance(error, Refused):
         return "refused"
     if isinstance(error, NoCapableModel | Unacceptable):
         return "unable"
-    outcomes = {attempt.outcome for attempt in error.attempts} - {"ok"}
+    outcomes = {call["outcome"] for call in ledger.made} - {"ok"}
     return "unusable" if outcomes and outcomes <= UNUSABLE else "failed"
-
-
-def _failure(error: GatewayError) -> dict[str, Any]:
-    return {"why": str(error), "attempts": [attempt.as_dict() for attempt in error.attempts]}
 
 
 def _facts(answered: Answered) -> dict[str, Any]:
@@ -227,5 +224,4 @@ def _facts(answered: Answered) -> dict[str, Any]:
         "repaired": answered.repaired,
         "escalated": answered.escalated,
         "latency_ms": answered.latency_ms,
-        "attempts": [attempt.as_dict() for attempt in answered.attempts],
     }

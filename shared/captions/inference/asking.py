@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from captions import media
 from captions.config.policy import Policy
 from captions.gateway import Media
-from captions.inference import recording
-from captions.inference.escalation import Answered
-from captions.inference.recording import Call, Recording
+from captions.inference import escalation, recording
+from captions.inference.escalation import Answered, Call
+from captions.inference.recording import Recording
 from captions.routing import routes
 from captions.routing.experiments import Arm
 from captions.routing.routes import Chains
@@ -78,7 +78,7 @@ async def answer(
         GatewayError, MediaError: as `recording.answer` does.
     """
     if kind not in ("audio", "video"):
-        return await call.answer(ask, (upload.whole,), chain, about)
+        return await escalation.answer(call, ask, (upload.whole,), chain, about)
     return await recording.answer(
         call,
         ask,

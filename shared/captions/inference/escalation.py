@@ -1,17 +1,15 @@
 """One answer to one ask: a call, one repair round, one step up where the answer cannot be trusted; the better is kept.
 
-Whatever was paid stands among the attempts with its role (`first`, `repair`, `escalation`, `fallback`) and its tier,
-also where a later call fails: it never takes an answer away that is already there.
+Whatever was paid stands in the call's ledger with its role (`first`, `repair`, `escalation`, `fallback`) and its tier.
+Where a later call fails, it never takes an answer away that is already there.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
 
-from captions.cost import Cost
 from captions.gateway import (
     AccountProblem,
     Attempt,
@@ -25,13 +23,13 @@ from captions.gateway import (
     GatewayError,
     Media,
     Request,
-    Usage,
 )
+from captions.inference.candidate import Candidate, Drafts, Noted, Role
+from captions.inference.part_store import Forgetful, Progress
 from captions.quality.calibration import Platt, fuse
+from captions.records.attempts import CallLedger
 from captions.routing.routes import Chains
 from captions.tasks import TASKS, Ask, Output, Problem, Prompt, Reading, Seen, prompt, read, repair
-
-Role = Literal["first", "repair", "escalation", "fallback"]
 
 LEAST_SECONDS = 5.0
 """With less time left than this, no further call is made."""
@@ -42,105 +40,55 @@ _LATER = (AccountProblem, BudgetSpent, CircuitsOpen, DeadlineExceeded)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One model's answer, and what it is worth."""
+class Call:
+    """What all calls about one upload share."""
 
-    role: Role
-    tier: str
-    completion: Completion
-    reading: Reading
-    score: float
-    """0 to 1, before calibration."""
-    confidence: float
+    gateway: Gateway
+    deadline: float
+    """A value of time.monotonic()."""
+    ledger: CallLedger = field(default_factory=CallLedger)
+    """Takes every call, with its role and its tier, also those that fail."""
+    drafts: Drafts | None = None
+    """Where answers about the whole are noted, and what every call cost; the parts' answers are kept in `progress`."""
+    progress: Progress = field(default_factory=Forgetful)
+    calibrations: Mapping[tuple[str, str], Platt] = field(default_factory=dict)
+    """What people made of models' answers, by model and task."""
+    request_id: str = ""
+    budget_scopes: tuple[str, ...] = ()
 
-    @property
-    def usable(self) -> bool:
-        """Whether anything of it can be kept."""
-        return self.reading.output is not None
+    async def hold(self) -> bool:
+        """Have the record hold what was paid before anything else is asked; False: another delivery took over."""
+        return self.drafts is None or await self.drafts.hold()
 
-
-def stored(candidate: Candidate) -> dict[str, Any]:
-    """Return an answer as plain JSON values, for a record's draft."""
-    completion, reading = candidate.completion, candidate.reading
-    return {
-        "role": candidate.role,
-        "tier": candidate.tier,
-        "text": completion.text,
-        "model": completion.model,
-        "reported_model": completion.reported_model,
-        "endpoint": completion.endpoint,
-        "cost_source": completion.cost_source,
-        "transcribed": completion.transcribed,
-        "output": reading.output.model_dump(mode="json") if reading.output is not None else None,
-        "problems": [problem.model_dump(mode="json") for problem in reading.problems],
-        "repaired": reading.repaired,
-        "score": candidate.score,
-        "confidence": candidate.confidence,
-    }
-
-
-def restored(values: Mapping[str, Any]) -> Candidate:
-    """Read what `stored` wrote; its completion has no attempts, as the record holds them."""
-    output, problems = values["output"], values["problems"]
-    return Candidate(
-        role=values["role"],
-        tier=values["tier"],
-        completion=Completion(
-            text=values["text"],
-            model=values["model"],
-            reported_model=values["reported_model"],
-            endpoint=values["endpoint"],
-            finish_reason="stop",
-            usage=Usage(),
-            cost=None,
-            spent=Cost(uncounted_calls=1),  # what it took stands in the record's attempts
-            cost_source=values["cost_source"],
-            latency_ms=0,
-            attempts=(),
-            transcribed=values["transcribed"],
-        ),
-        reading=Reading(
-            Output.model_validate(output) if output is not None else None,
-            tuple(Problem.model_validate(problem) for problem in problems),
-            values["repaired"],
-        ),
-        score=values["score"],
-        confidence=values["confidence"],
-    )
+    def part(self) -> Call:
+        """Return what the calls about a part of the upload share: its answers are not noted, only its calls."""
+        return replace(self, ledger=CallLedger(above=self.ledger), drafts=_PartDrafts(self))
 
 
 @dataclass(frozen=True)
-class Noted:
-    """How far an ask has come: its answers in order, the roles of the calls made, the models that refused."""
+class _PartDrafts:
+    """Drafts of one part's ask: a record has a draft for the whole alone."""
 
-    candidates: tuple[Candidate, ...] = ()
-    asked: frozenset[str] = frozenset()
-    refused: frozenset[str] = frozenset()
-
-
-class Drafts(Protocol):
-    """Where it is noted how far an ask has come before another call is made for it."""
+    call: Call
 
     def before(self, ask: Ask) -> Noted:
-        """Return what a delivery before this one noted."""
+        return Noted()
 
-    async def note(self, ask: Ask, so_far: Noted, made: Sequence[Attempt]) -> bool:
-        """Keep it, with every attempt made for this ask; False: another delivery took over."""
+    async def note(self, ask: Ask, so_far: Noted) -> bool:
+        return await self.call.hold()
 
-    async def paid(self, made: Sequence[Attempt]) -> bool:
-        """Keep attempts alone; False: another delivery took over."""
+    async def hold(self) -> bool:
+        return await self.call.hold()
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer that is kept, and the calls that were made for it."""
+    """The answer that is kept, and those it was chosen from."""
 
     output: Output
     kept: Candidate
     candidates: tuple[Candidate, ...]
     """In the order they were given; `kept` is one of them."""
-    attempts: tuple[Attempt, ...]
-    """Without those of an earlier delivery."""
     latency_ms: int
 
     @property
@@ -169,59 +117,26 @@ class Answered:
         return any(candidate.role == "repair" for candidate in self.candidates)
 
 
-async def answer(
-    gateway: Gateway,
-    ask: Ask,
-    media: tuple[Media, ...],
-    chains: Chains,
-    *,
-    deadline: float,
-    seen: Seen | None = None,
-    calibrations: Mapping[tuple[str, str], Platt] | None = None,
-    request_id: str = "",
-    budget_scopes: tuple[str, ...] = (),
-    drafts: Drafts | None = None,
-) -> Answered:
-    """Return the best answer that one call, one repair and one step up give before `deadline` (time.monotonic).
+async def answer(call: Call, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen | None = None) -> Answered:
+    """Return the best answer that one call, one repair and one step up give before the deadline.
 
-    What was paid is noted in `drafts` before a second call is made, and what is noted there is not asked again.
+    What was paid is noted in the drafts before a second call is made, and what is noted there is not asked again.
 
     Raises:
-        GatewayError: there is no answer of use; its `attempts` are those of every call made.
+        GatewayError: there is no answer of use.
     """
-    asking = _Asking(
-        gateway, ask, media, chains, deadline, seen or Seen(), calibrations or {}, request_id, budget_scopes, drafts
-    )
-    return await asking.answer()
+    return await _Asking(call, ask, media, chains, seen or Seen()).answer()
 
 
 class _Asking:
-    def __init__(
-        self,
-        gateway: Gateway,
-        ask: Ask,
-        media: tuple[Media, ...],
-        chains: Chains,
-        deadline: float,
-        seen: Seen,
-        calibrations: Mapping[tuple[str, str], Platt],
-        request_id: str,
-        budget_scopes: tuple[str, ...],
-        drafts: Drafts | None,
-    ) -> None:
-        self._gateway = gateway
+    def __init__(self, call: Call, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen) -> None:
+        self._context = call
         self._ask = ask
         self._media = media
         self._chains = chains
-        self._deadline = deadline
         self._seen = seen
-        self._calibrations = calibrations
-        self._request_id = request_id
-        self._budget_scopes = budget_scopes
-        self._drafts = drafts
-        self._attempts: list[Attempt] = []
         self._noted = 0
-        before = drafts.before(ask) if drafts is not None else Noted()
+        before = call.drafts.before(ask) if call.drafts is not None else Noted()
         self._candidates = list(before.candidates)
         self._asked = set(before.asked)
         self._refused = set(before.refused)
@@ -244,7 +159,6 @@ class _Asking:
             output=best.reading.output,
             kept=best,
             candidates=tuple(self._candidates),
-            attempts=tuple(self._attempts),
             latency_ms=round((time.monotonic() - self._began) * 1000),
         )
 
@@ -266,12 +180,13 @@ class _Asking:
         Raises:
             DeadlineExceeded: another delivery has the upload now, so that nothing more is to be paid for it here.
         """
-        if self._drafts is None or len(self._attempts) == self._noted:
+        drafts, made = self._context.drafts, len(self._context.ledger.made)
+        if drafts is None or made == self._noted:
             return
         so_far = Noted(tuple(self._candidates), frozenset(self._asked), frozenset(self._refused))
-        if not await self._drafts.note(self._ask, so_far, self._attempts):
-            raise DeadlineExceeded("another delivery took the upload over", attempts=tuple(self._attempts))
-        self._noted = len(self._attempts)
+        if not await drafts.note(self._ask, so_far):
+            raise DeadlineExceeded("another delivery took the upload over")
+        self._noted = made
 
     async def _call(self, asked: Prompt, models: Sequence[str], role: Role, tier: str) -> Candidate:
         await self._note()
@@ -288,16 +203,15 @@ class _Asking:
             media=self._media,
             max_tokens=asked.max_tokens,
             response_format=asked.response_format,
-            request_id=self._request_id,
+            request_id=self._context.request_id,
             judge=judge,
-            budget_scopes=self._budget_scopes,
+            budget_scopes=self._context.budget_scopes,
             transcription=TASKS[self._ask.task].transcribes,
         )
         try:
-            completion = await self._gateway.complete(request, models, deadline=self._deadline)
+            completion = await self._context.gateway.complete(request, models, deadline=self._context.deadline)
         except GatewayError as error:
             self._made(_marked(error.attempts, role, tier))
-            error.attempts = tuple(self._attempts)
             raise
         if completion.transcribed:
             from captions.tasks.kinds.transcribe import transcript
@@ -310,14 +224,14 @@ class _Asking:
             made[-1] = replace(made[-1], outcome=ErrorClass.UNFIT.value)
         self._made(made)
         score = fuse(reading, completion.mean_logprob)
-        calibration = self._calibrations.get((completion.model, self._ask.task))
+        calibration = self._context.calibrations.get((completion.model, self._ask.task))
         confidence = calibration(score) if calibration is not None and reading.output is not None else score
         candidate = Candidate(role, tier, completion, reading, score, confidence)
         self._candidates.append(candidate)
         return candidate
 
     def _made(self, attempts: Sequence[Attempt]) -> None:
-        self._attempts += attempts
+        self._context.ledger.add(attempt.as_dict() for attempt in attempts)
         self._refused |= {attempt.model for attempt in attempts if attempt.outcome == ErrorClass.REFUSED.value}
 
     async def _repaired(self, first: Candidate) -> Candidate:
@@ -364,9 +278,7 @@ class _Asking:
         """Return what to raise where models answered, if not usably: not all of them refused, or cannot take it."""
         if isinstance(error, _LATER):
             return error
-        unusable = Exhausted("no model gave an answer that the task can use")
-        unusable.attempts = tuple(self._attempts)
-        return unusable
+        return Exhausted("no model gave an answer that the task can use")
 
     def _unasked(self, models: Sequence[str]) -> tuple[str, ...]:
         """Return the models that did not answer yet; one that refused would be paid to refuse again."""
@@ -374,7 +286,7 @@ class _Asking:
         return tuple(model for model in models if model not in asked)
 
     def _left(self) -> float:
-        return self._deadline - time.monotonic()
+        return self._context.deadline - time.monotonic()
 
 
 def _marked(attempts: Sequence[Attempt], role: Role, tier: str) -> list[Attempt]:

@@ -4,9 +4,8 @@ What the first model of the chain takes as it is goes to it in one call. Otherwi
 (`captions.media.recordings`), each part is asked about by itself, several side by side, and the answers are joined with
 their times moved; video becomes key frames and the words of its soundtrack, in one request to a model of pictures.
 
-A part that was answered is kept at once (`inference.part_store`). If another one fails, or time is up, the whole fails
-with that error, and the next delivery asks for what is missing only. Errors and answers alike carry every attempt that
-the upload's record does not hold yet.
+A part that was answered is kept at once (`inference.part_store`), with its calls. If another one fails, or time is up,
+the whole fails with that error, and the next delivery asks for what is missing only.
 """
 
 from __future__ import annotations
@@ -21,10 +20,7 @@ from functools import partial
 from typing import Any
 
 from captions import media
-from captions.cost import Cost
 from captions.gateway import (
-    Attempt,
-    Completion,
     DeadlineExceeded,
     Gateway,
     GatewayError,
@@ -33,17 +29,14 @@ from captions.gateway import (
     Refused,
     Request,
     Unacceptable,
-    Usage,
     fits,
 )
 from captions.gateway.catalogue import Model
 from captions.inference import escalation
-from captions.inference.escalation import Answered, Candidate
+from captions.inference.candidate import Candidate, restored, stored
+from captions.inference.escalation import Answered, Call
 from captions.inference.merging import joined
-from captions.inference.part_store import Progress
 from captions.media import recordings as sounds
-from captions.quality.calibration import Platt
-from captions.records.attempts import call_id, call_ids
 from captions.routing.routes import Chains
 from captions.tasks import TASKS, Ask, Heard, Output, Reading, Seen, prompt
 
@@ -75,80 +68,6 @@ class Recording:
     data: bytes = field(repr=False)
 
 
-class Spoilt(media.MediaError):
-    """The recording turned out to be of no use after some of it had been paid for."""
-
-    def __init__(self, error: media.MediaError, attempts: tuple[Attempt, ...]) -> None:
-        super().__init__(error.code, error.message)
-        self.attempts = attempts
-
-
-@dataclass(frozen=True)
-class Call:
-    """What every call about one recording shares.
-
-    `paid` are the attempts the upload's record already holds, as it holds them. `deadline` is a value of
-    time.monotonic(). `calibrations` and `budget_scopes` are those of `answering.answer`.
-    """
-
-    gateway: Gateway
-    progress: Progress
-    deadline: float
-    calibrations: Mapping[tuple[str, str], Platt] | None = None
-    request_id: str = ""
-    budget_scopes: tuple[str, ...] = ()
-    paid: Sequence[Mapping[str, Any]] = ()
-    drafts: escalation.Drafts | None = None
-    """Where answers about the whole are noted, and what every call cost; the parts' answers are kept in `progress`."""
-
-    async def answer(
-        self, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen, *, part: bool = False
-    ) -> Answered:
-        """Ask about media that go into one request."""
-        return await escalation.answer(
-            self.gateway,
-            ask,
-            media,
-            chains,
-            deadline=self.deadline,
-            seen=seen,
-            calibrations=self.calibrations,
-            request_id=self.request_id,
-            budget_scopes=self.budget_scopes,
-            drafts=_Paid(self) if part else self.drafts,
-        )
-
-    async def hold(self, made: Sequence[Attempt]) -> bool:
-        """Have the record hold attempts before anything else is asked; False: another delivery has the upload now.
-
-        Those that cost nothing can wait for the end.
-        """
-        if self.drafts is None or all(attempt.cost == 0 for attempt in made):
-            return True
-        return await self.drafts.paid(made)
-
-    def unknown(self, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-        """Return the attempts that the record does not hold yet, in order."""
-        held = call_ids(self.paid)
-        return tuple(attempt for attempt in attempts if call_id(attempt.as_dict()) not in held)
-
-
-@dataclass(frozen=True)
-class _Paid:
-    """Drafts of one part's ask: what it cost is noted, its answers are not, as a record has one draft alone."""
-
-    call: Call
-
-    def before(self, ask: Ask) -> escalation.Noted:
-        return escalation.Noted()
-
-    async def note(self, ask: Ask, so_far: escalation.Noted, made: Sequence[Attempt]) -> bool:
-        return await self.call.hold(made)
-
-    async def paid(self, made: Sequence[Attempt]) -> bool:
-        return await self.call.hold(made)
-
-
 async def answer(
     call: Call, ask: Ask, recording: Recording, chains: Chains, *, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
@@ -164,34 +83,21 @@ async def answer(
         seen: what is known of the recording.
 
     Raises:
-        GatewayError: there is no answer; its `attempts` are those of every call that the record does not hold.
+        GatewayError: there is no answer.
         MediaError: the recording cannot be decoded, or plays for too long.
     """
     refused: GatewayError | None = None
     if whole(call.gateway, ask, recording, chains):
         try:
-            return await call.answer(ask, (recording.whole,), chains, seen)
+            return await escalation.answer(call, ask, (recording.whole,), chains, seen)
         except (Unacceptable, NoCapableModel) as error:
             refused = error  # in another form it may be taken
     try:
         if TASKS[ask.task].needs == "video":
-            answered = await _film(call, ask, recording, chains, hearing, seeing, seen)
-        else:
-            answered = await _parts(call, ask, recording, chains, seen)
+            return await _film(call, ask, recording, chains, hearing, seeing, seen)
+        return await _parts(call, ask, recording, chains, seen)
     except NoCapableModel as error:
-        raise _after(refused, refused or error, error.attempts) from error
-    except GatewayError as error:
-        raise _after(refused, error, error.attempts) from error
-    if refused is not None:
-        answered = replace(answered, attempts=(*refused.attempts, *answered.attempts))
-    return answered
-
-
-def _after(refused: GatewayError | None, error: GatewayError, attempts: tuple[Attempt, ...]) -> GatewayError:
-    """Return the error to raise, with the attempts of a first try in front of its own."""
-    if refused is not None:
-        error.attempts = (*refused.attempts, *(attempt for attempt in attempts if attempt not in refused.attempts))
-    return error
+        raise refused or error from error
 
 
 def whole(gateway: Gateway, ask: Ask, recording: Recording, chains: Chains) -> bool:
@@ -242,10 +148,11 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Part:
-    """One answered part: when it plays, what it was answered, by whom, at which attempts."""
+    """One answered part: when it plays, what it was answered, and the calls that took."""
 
     heard: Heard
     answered: Answered
+    calls: tuple[Mapping[str, Any], ...]
 
     @classmethod
     def silent(cls, part: sounds.Part, ask: Ask) -> Output:
@@ -298,7 +205,7 @@ async def _parts(
     """Ask about the parts of a recording; `silence_too` asks about one part where nothing at all can be heard."""
     plan = _planned(call, ask, chains)
     known = await asyncio.to_thread(call.progress.read, recording.id, plan.key)
-    run = _Run(call, ask, recording, plan, {index: _stored(values) for index, values in known.items()}, seen)
+    run = _Run(call, ask, recording, plan, {index: _restored(values) for index, values in known.items()}, seen)
     await run.go()
     if not run.answers and run.quiet is not None and silence_too:
         await run.ask_about(run.quiet)
@@ -309,9 +216,9 @@ async def _parts(
     if len(answers) == 1 and not run.silent:
         only = answers[0]
         output = joined(ask.task, [only.heard])
-        return replace(only.answered, output=output, attempts=call.unknown(only.answered.attempts))
+        return replace(only.answered, output=output)
     whole_of_it = sorted([*(part.heard for part in answers), *run.silent], key=lambda part: part.start_s)
-    return _merged(ask, whole_of_it, answers, call, run.began)
+    return _merged(ask, whole_of_it, answers, run.began)
 
 
 class NothingHeard(Exception):
@@ -330,6 +237,8 @@ class _Run:
         self.began = time.monotonic()
         self._call, self._ask, self._recording, self._plan, self._seen = call, ask, recording, plan, seen
         self._known = known
+        for part in known.values():
+            call.ledger.add(part.calls)  # paid for by a delivery that may have crashed before its record held them
         self._failed: list[GatewayError] = []
         self._spoilt: media.MediaError | None = None
         self._slots = asyncio.Semaphore(PARTS_AT_ONCE)
@@ -382,40 +291,31 @@ class _Run:
         """Ask about one part and keep its answer."""
         seconds = part.end_s - part.start_s
         item = Media("audio", part.media_type, part.data, duration_s=seconds)
+        call = self._call.part()
         async with self._slots:
             try:
-                answered = await self._call.answer(
-                    self._ask,
-                    (item,),
-                    self._plan.chains,
-                    self._seen.model_copy(update={"kind": "audio", "duration_s": seconds}),
-                    part=True,
-                )
+                about = self._seen.model_copy(update={"kind": "audio", "duration_s": seconds})
+                answered = await escalation.answer(call, self._ask, (item,), self._plan.chains, about)
             except GatewayError as error:
                 self._failed.append(error)
-                await self._call.hold(error.attempts)
+                await call.hold()
                 return
         self.silent = [heard for heard in self.silent if heard.start_s != part.start_s]
         heard = Heard(part.start_s, part.end_s, answered.output, answered.completion.model)
-        kept = self.answers[part.index] = _Part(heard, answered)
-        if not await self._call.hold(answered.attempts):
+        kept = self.answers[part.index] = _Part(heard, answered, call.ledger.made)
+        if not await call.hold():
             self._failed.append(DeadlineExceeded("another delivery took the upload over"))
         await asyncio.to_thread(
             self._call.progress.write, self._recording.id, self._plan.key, part.index, _storable(kept)
         )
 
     def settle(self) -> None:
-        """Raise what kept the recording from being answered, with every attempt."""
-        if not self._failed and self._spoilt is None:
-            return
-        # Parts that are known but were not come to in this pass were paid as well.
-        answered = {**self._known, **self.answers}
-        attempts = [attempt for index in sorted(answered) for attempt in answered[index].answered.attempts]
-        attempts += [attempt for error in self._failed for attempt in error.attempts]
+        """Raise what kept the recording from being answered."""
         if self._spoilt is not None:
-            raise Spoilt(self._spoilt, self._call.unknown(attempts))
+            raise self._spoilt
+        if not self._failed:
+            return
         worst = next((error for kind in _WORST for error in self._failed if isinstance(error, kind)), self._failed[0])
-        worst.attempts = self._call.unknown(attempts)
         waits = [error.retry_after_s for error in self._failed if error.retry_after_s is not None]
         worst.retry_after_s = max(waits, default=worst.retry_after_s)
         raise worst
@@ -425,10 +325,9 @@ def _next(parts: Iterator[sounds.Part]) -> sounds.Part | None:
     return next(parts, None)
 
 
-def _merged(ask: Ask, parts: Sequence[Heard], answers: Sequence[_Part], call: Call, began: float) -> Answered:
+def _merged(ask: Ask, parts: Sequence[Heard], answers: Sequence[_Part], began: float) -> Answered:
     """Return the answers to all parts as one."""
     output = joined(ask.task, parts)
-    attempts = tuple(attempt for part in answers for attempt in part.answered.attempts)
     most = max(
         answers,
         key=lambda part: sum(answer.heard.seconds for answer in answers if answer.heard.model == part.heard.model),
@@ -455,65 +354,23 @@ def _merged(ask: Ask, parts: Sequence[Heard], answers: Sequence[_Part], call: Ca
         output=output,
         kept=kept,
         candidates=(*candidates, kept),
-        attempts=call.unknown(attempts),
         latency_ms=round((time.monotonic() - began) * 1000),
     )
 
 
 def _storable(part: _Part) -> dict[str, Any]:
-    kept, completion = part.answered.kept, part.answered.completion
-    return {
-        "start_s": part.heard.start_s,
-        "end_s": part.heard.end_s,
-        "output": part.answered.output.model_dump(mode="json"),
-        "problems": [problem.model_dump(mode="json") for problem in kept.reading.problems],
-        "repaired": kept.reading.repaired,
-        "model": completion.model,
-        "reported_model": completion.reported_model,
-        "endpoint": completion.endpoint,
-        "cost_source": completion.cost_source,
-        "role": kept.role,
-        "tier": kept.tier,
-        "score": kept.score,
-        "confidence": kept.confidence,
-        "attempts": [attempt.as_dict() for attempt in part.answered.attempts],
-    }
+    kept = part.answered.kept
+    # What a model said to the letter was read, and takes as much room again.
+    answer = stored(replace(kept, completion=replace(kept.completion, text="")))
+    return {"start_s": part.heard.start_s, "end_s": part.heard.end_s, "answer": answer, "calls": list(part.calls)}
 
 
-def _stored(values: Mapping[str, Any]) -> _Part:
-    from captions.tasks import Problem
-
-    output = Output.model_validate(values["output"])
-    problems = tuple(Problem.model_validate(problem) for problem in values["problems"])
-    attempts = tuple(_attempt(attempt) for attempt in values["attempts"])
-    candidate = Candidate(
-        role=values["role"],
-        tier=values["tier"],
-        completion=Completion(
-            text=output.text,
-            model=values["model"],
-            reported_model=values["reported_model"],
-            endpoint=values["endpoint"],
-            finish_reason="stop",
-            usage=Usage(),
-            cost=None,
-            spent=Cost.sum(attempt.spent for attempt in attempts),
-            cost_source=values["cost_source"],
-            latency_ms=0,
-            attempts=attempts,
-        ),
-        reading=Reading(output, problems, values["repaired"]),
-        score=values["score"],
-        confidence=values["confidence"],
-    )
-    heard = Heard(values["start_s"], values["end_s"], output, values["model"])
-    return _Part(heard, Answered(output, candidate, (candidate,), attempts, 0))
-
-
-def _attempt(values: Mapping[str, Any]) -> Attempt:
-    fields = {name: value for name, value in values.items() if name not in ("cost", "cost_at_least")}
-    given = {"status": None, "prompt_tokens": None, "completion_tokens": None, "detail": None, **fields}
-    return Attempt(**given, spent=Cost.of_call(values))
+def _restored(values: Mapping[str, Any]) -> _Part:
+    candidate = restored(values["answer"])
+    output = candidate.reading.output
+    assert output is not None
+    heard = Heard(values["start_s"], values["end_s"], output, candidate.completion.model)
+    return _Part(heard, Answered(output, candidate, (candidate,), 0), tuple(values["calls"]))
 
 
 # --- video ----------------------------------------------------------------------------------------------------------
@@ -527,10 +384,7 @@ async def _film(
     models = call.gateway.able("image", (*chains.models, *seeing.models))
     if not models:
         raise NoCapableModel("no model of the chain takes a video, or the pictures of one")
-    speech: Output | None = None
-    before: tuple[Attempt, ...] = ()
-    if film.sound:
-        speech, before = await _soundtrack(call, ask, recording, hearing, seen)
+    speech = await _soundtrack(call, ask, recording, hearing, seen) if film.sound else None
     facts = _context_of(film, frames, speech)
     # First, as a prompt has room for so many values: what is known of the video itself is not crowded out.
     others = {name: value for name, value in ask.context.items() if name not in facts}
@@ -538,17 +392,13 @@ async def _film(
     pictures = tuple(Media("image", "image/jpeg", frame.data) for frame in frames)
     chain = replace(chains, models=tuple(model.name for model in models), higher=seeing.higher)
     about = seen.model_copy(update={"duration_s": film.duration_s or seen.duration_s})
-    try:
-        answered = await call.answer(asked, pictures, chain, about)
-    except GatewayError as error:
-        error.attempts = (*before, *error.attempts)
-        raise
+    answered = await escalation.answer(call, asked, pictures, chain, about)
     data = {**answered.output.data, "frames": [frame.at_s for frame in frames]}
     if speech is not None:
         # What was heard with its times, rather than what a model of pictures repeats of it.
         data["segments"] = speech.data.get("segments", [])
     output = answered.output.model_copy(update={"data": data})
-    return replace(answered, output=output, attempts=(*before, *answered.attempts))
+    return replace(answered, output=output)
 
 
 async def _looked_at(call: Call, recording: Recording) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
@@ -563,19 +413,15 @@ async def _looked_at(call: Call, recording: Recording) -> tuple[sounds.Facts, li
         raise DeadlineExceeded("the time given to the call ran out while pictures were decoded") from None
 
 
-async def _soundtrack(
-    call: Call, ask: Ask, recording: Recording, hearing: Chains, seen: Seen
-) -> tuple[Output | None, tuple[Attempt, ...]]:
-    """Return what is said in a video, None where nothing is or nobody can hear it, and what finding out took."""
+async def _soundtrack(call: Call, ask: Ask, recording: Recording, hearing: Chains, seen: Seen) -> Output | None:
+    """Return what is said in a video, None where nothing is or nobody can hear it."""
     try:
         heard = await _parts(
             call, Ask(task="transcribe", language=ask.language), recording, hearing, seen, silence_too=False
         )
-    except (NothingHeard, NoCapableModel):
-        return None, ()
-    except Spoilt as error:
-        return None, error.attempts  # the pictures can be told all the same
-    return heard.output, heard.attempts
+    except (NothingHeard, NoCapableModel, media.MediaError):
+        return None  # the pictures can be told all the same
+    return heard.output
 
 
 def _context_of(facts: sounds.Facts, frames: Sequence[sounds.KeyFrame], speech: Output | None) -> dict[str, str]:

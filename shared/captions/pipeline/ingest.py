@@ -164,8 +164,7 @@ class Intake:
         telemetry.count("Stalled")
         if ended.claim is not None and ended.claim.generation > 0:
             # What it still has from before is no answer to what its followers wait for.
-            asked = Asked(language="", since=record.recaption.at if record.recaption else None)
-            self._handover.settle(ended.claim, ended, asked)
+            self._handover.settle(ended.claim, ended, Asked(identity=""))
         else:
             self.notifier.ended([ended])
         return "failed"
@@ -214,7 +213,7 @@ class Intake:
         scope = routes.scope(claim.upload, provenance.shared_as or identity, HASH_VERSION, self.settings)
         if claim_id(scope, claim.upload) != claim.id:
             return None  # what the claim is for is not what it was captioned with
-        outcome = Outcome.of(record, Asked(language="", identity=identity))
+        outcome = Outcome.of(record, Asked(identity=identity))
         return outcome.stored() if outcome else None
 
     def _place(self, record: Record, until: float, revisit: Revisit | None = None) -> Ending:
@@ -287,10 +286,8 @@ class Intake:
                     upload=upload,
                     kind=found.kind,
                     media_type=found.media_type,
-                    task=target.task.name,
-                    language=target.ask.language,
-                    prompt_version=target.ask.version,
                     ask=target.ask,
+                    prompt_version=target.ask.version,
                     shared_as=target.shared_as if target.shared_as != target.ask.identity else None,
                     looks=looks,
                     arm=target.arm,

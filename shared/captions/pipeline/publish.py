@@ -25,29 +25,26 @@ TELLERS = 16
 
 @dataclass(frozen=True)
 class Asked:
-    """What a claim was made for; an answer to anything else is not shared. None: not known, by older versions."""
+    """What a claim was made for; an answer to anything else is not shared."""
 
-    language: str
+    identity: str
     prompt_version: str | None = None
-    identity: str | None = None
+    """None: whichever."""
     since: str | None = None
     """ISO 8601; an answer from before is not what was asked for."""
 
     @classmethod
     def by(cls, job: Job) -> "Asked":
         """What a job's claim was made for."""
-        identity = job.ask.identity if job.ask is not None else None
-        return cls(job.asked.language, job.prompt_version, identity, job.since)
+        return cls(job.ask.identity, job.prompt_version, job.since)
 
-    def answered_by(self, result: Result, provenance: Provenance) -> bool:
+    def answered_by(self, provenance: Provenance) -> bool:
         """Tell whether an answer is one to this."""
         if self.since is not None and (provenance.answered_at or "") < self.since:
             return False
         if self.prompt_version not in (None, provenance.prompt_version):
             return False
-        if self.identity is not None and provenance.identity is not None:
-            return self.identity == provenance.identity
-        return result.language == self.language
+        return self.identity == provenance.identity
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class Outcome:
         chain. Those who wait go through dedupe again and find the exemplar, if it is theirs.
         """
         answer, provenance = record.answer, record.provenance or Provenance()
-        if answer is None or answer.source == "cache" or not asked.answered_by(answer.result, provenance):
+        if answer is None or answer.source == "cache" or not asked.answered_by(provenance):
             return None
         told = provenance.answer_spent
         return cls(

@@ -30,6 +30,37 @@ SEVERAL_MODELS = "-"
 _CALL_ID_CHARACTERS = 8
 
 
+class CallLedger:
+    """The calls made for one upload: those that its record held when a delivery began, and those made since, each once.
+
+    It is passed down to whoever calls a model and takes a call as soon as that ends, so that neither an answer nor an
+    error has to carry what was paid. `above` is the ledger of the whole that this one is about a part of.
+    """
+
+    def __init__(self, held: Iterable[Mapping[str, Any]] = (), *, above: "CallLedger | None" = None) -> None:
+        self._held = tuple(map(dict, held))
+        self._known = call_ids(self._held)
+        self._made: dict[str, dict[str, Any]] = {}
+        self._above = above
+
+    def add(self, calls: Iterable[Mapping[str, Any]]) -> None:
+        """Take calls; one that is known already is not another one."""
+        new = [dict(call) for call in calls]
+        self._made |= {name: call for call in new if (name := call_id(call)) not in self._known}
+        if self._above is not None:
+            self._above.add(new)
+
+    @property
+    def made(self) -> tuple[dict[str, Any], ...]:
+        """The calls that the record did not hold, in the order they ended."""
+        return tuple(self._made.values())
+
+    @property
+    def kept(self) -> tuple[dict[str, Any], ...]:
+        """All calls, as far as a record has room for them one by one."""
+        return kept((*self._held, *self._made.values()))
+
+
 def cost(attempts: Iterable[Mapping[str, Any]]) -> Cost:
     """Add up what attempts cost; zero for no attempts."""
     return Cost.sum(map(Cost.of_call, attempts))
