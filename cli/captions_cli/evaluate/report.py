@@ -10,7 +10,7 @@ import base64
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -24,8 +24,10 @@ from captions_cli.rendering import money
 WORST = 20
 _LONGEST = 3_000
 _SIDE = 320
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b")
-"""Told apart also by those who see few colours (Okabe and Ito, 2008)."""
+_COLOURS = 8
+"""In the template, told apart also by those who see few colours (Okabe and Ito, 2008), lighter on dark ground."""
+_LINE = 18.0
+"""Pixels from one label to the next."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ class Mark:
     y: float
     low: float | None
     high: float | None
-    colour: str
+    colour: int
     label: str = ""
+    at_least: bool = False
+    """Whether it may lie further right."""
+    label_x: float = 0.0
+    label_y: float = 0.0
 
 
 @dataclass
@@ -104,13 +110,13 @@ def _row(contender: Mapping[str, Any], tests: Sequence[str]) -> list[str]:
 
 
 def _dollars(contender: Mapping[str, Any]) -> float | None:
-    """Return what is known in full and can stand on a logarithmic axis."""
+    """Return what is known and can stand on a logarithmic axis."""
     cost = contender["dollars_per_1000"]
-    return float(cost["value"]) if cost["value"] is not None and not cost["at_least"] and float(cost["value"]) else None
+    return float(cost["value"]) if cost["value"] is not None and float(cost["value"]) else None
 
 
 def _costs(contenders: Sequence[Mapping[str, Any]]) -> Plot:
-    plot = Plot(760, 400, 50, 600, 20, 340)
+    plot = Plot(900, 400, 50, 620, 20, 340)
     priced = [
         (contender, cost)
         for contender in contenders
@@ -132,10 +138,22 @@ def _costs(contenders: Sequence[Mapping[str, Any]]) -> Plot:
     for contender, cost in priced:
         mean = contender["mean"]
         low, high = (None if mean[side] is None else up(mean[side]) for side in ("low", "high"))
-        plot.marks.append(
-            Mark(across(cost), up(mean["value"]), low, high, _colour(contenders, contender), contender["name"])
-        )
+        at_least = bool(contender["dollars_per_1000"]["at_least"])
+        colour, name = _colour(contenders, contender), contender["name"]
+        plot.marks.append(Mark(across(cost), up(mean["value"]), low, high, colour, name, at_least))
+    plot.marks = _labelled(plot)
     return plot
+
+
+def _labelled(plot: Plot) -> list[Mark]:
+    """Stand the labels beside the plot, each as near to the height of its mark as those above it let it."""
+    ordered = sorted(plot.marks, key=lambda mark: (mark.y, -mark.x))
+    lowest = plot.bottom - _LINE * len(ordered)
+    placed: list[Mark] = []
+    for place, mark in enumerate(ordered):
+        y = max(min(mark.y, lowest + _LINE * (place + 1)), placed[-1].label_y + _LINE if placed else plot.top)
+        placed.append(replace(mark, label_x=plot.right + 40, label_y=round(y, 1)))
+    return placed
 
 
 def _tests(contenders: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> Plot:
@@ -162,8 +180,8 @@ def _tests(contenders: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> Plo
     return plot
 
 
-def _colour(contenders: Sequence[Mapping[str, Any]], contender: Mapping[str, Any]) -> str:
-    return _COLOURS[contenders.index(contender) % len(_COLOURS)]
+def _colour(contenders: Sequence[Mapping[str, Any]], contender: Mapping[str, Any]) -> int:
+    return contenders.index(contender) % _COLOURS
 
 
 def _worst(judged: Sequence[JudgedAnswer]) -> Iterator[JudgedAnswer]:

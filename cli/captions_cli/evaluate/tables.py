@@ -68,7 +68,7 @@ def points(value: Mapping[str, Any] | None) -> str:
         return "-"
     if value["low"] is None:
         return f"{100 * value['value']:.1f}"
-    return f"{100 * value['value']:.1f} ({100 * value['low']:.0f} to {100 * value['high']:.0f})"
+    return f"{100 * value['value']:.1f} ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
 
 def share(value: float | None) -> str:
