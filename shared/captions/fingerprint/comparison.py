@@ -67,8 +67,9 @@ _LEAST_CHROMA = 0.65  # of the limits of chroma, which shrink in proportion
 _FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the two has a palette
 # The same of 3 x 3 cells of the finest grid, for all that is not writing: what a word changed on a photographed page
 # exceeds. Resampling blurs, and thereby leaves less of both.
-_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.7, 1.6, 2.3
+_FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.6, 1.5, 2.3
 _FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
+_FINEST_GAIN, _GAIN = 1.2, 0.12  # and by this for each unit of the gain's logarithm, as far as that; for what clipped
 _DIFFERS = 1.5  # of 255
 _EVEN_TAIL = 1.1  # root mean square by mean of a noise that is spread evenly
 _FINEST_NOISE = 2  # of 255: what the thumbnails' own compression leaves
@@ -129,7 +130,7 @@ def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
     scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
     shortest = min(a.width, a.height, b.width, b.height)
     if NO_WRITING in (a.writing, b.writing) and WRITING not in (a.writing, b.writing):
-        return _unscaled_limits(a, b, shortest)
+        return _unscaled_limits(a, b, shortest, resized=scale > _RESIZED)
     page = max(_plain(a), _plain(b)) >= _PLAIN
     # What fills little of a large page may be small print.
     page_like = page or a.writing == b.writing == PERHAPS_WRITING  # a form crowded with faint lines has no plain ground
@@ -140,15 +141,14 @@ def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
         return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
     if fine and WRITING not in (a.writing, b.writing):
         return _shrunk(_TEXT, _FINE_SHARE)
-    return _unscaled_limits(a, b, shortest)
+    return _unscaled_limits(a, b, shortest, resized=scale > _RESIZED)
 
 
-def _unscaled_limits(a: PictureEvidence, b: PictureEvidence, shortest: int) -> _Limits:
+def _unscaled_limits(a: PictureEvidence, b: PictureEvidence, shortest: int, *, resized: bool) -> _Limits:
     limits = _shrunk(_full_sized_limits(a, b), shortest / _FULL_SIDE)
     colour = min(1.0, max(_LEAST_CHROMA, shortest / _FULL_SIDE))
     limits = replace(limits, chroma_peak=limits.chroma_peak * colour, chroma_region=limits.chroma_region * colour)
-    resampled = len(a.luma) != len(b.luma) or a.writing == b.writing == WRITING
-    if resampled and bool(a.palette) == bool(b.palette):
+    if (resized or a.writing == b.writing == WRITING) and bool(a.palette) == bool(b.palette):
         return replace(limits, outlier=min(limits.outlier, _FURTHEST_OUTLIER))
     return limits
 
@@ -327,4 +327,6 @@ def _finest_outlier(residual: Residual) -> float:
     tail = float(np.sqrt((relative**2).mean()) / max(float(relative.mean()), 1e-6)) / _EVEN_TAIL
     noise = _FINEST_NOISE + expected_noise(residual.luma, detail, differs) * max(1.0, tail)
     outlier = float((np.sqrt(mean_around(residual.luma**2, 3)) / np.sqrt(mean_around(noise**2, 3))).max())
-    return outlier / (1 + _FINEST_SHARPENED * max(0.0, residual.fit.sharpness - _UNSHARPENED))
+    sharpened = _FINEST_SHARPENED * max(0.0, residual.fit.sharpness - _UNSHARPENED)
+    brightened = _FINEST_GAIN * min(_GAIN, abs(math.log(max(residual.fit.gain, 1e-3))))
+    return outlier / (1 + sharpened + brightened)

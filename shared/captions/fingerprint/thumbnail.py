@@ -24,9 +24,10 @@ _FINE_SIDE, _SIDE_STEP, _FINE_QUALITIES = 512, 64, (88, 80, 70, 60, 50, 40, 30, 
 TEXT_SIDE, _TEXT_QUALITIES = 384, (88, 76)
 _FINE_METHOD, _TEXT_METHOD = 1, 2  # WebP's effort: with less, even ground is not kept even, by which pages are told
 CHROMA_SIDE, _CHROMA_QUALITY = 64, 92
-_LARGEST = 31_000  # bytes
+_LARGEST = 64_000  # bytes
 _GUESS = 12  # of quality: by how much more than in proportion to the size it may be
 CELLS_PER_PIXEL = 0.6  # of the smaller picture's shorter side: at this or less resampling hardly shows
+_KEPT_PER_PIXEL = 1.0  # of the picture's own side: a grid made from more cells than it has shows less of their raster
 
 # How much of a picture is thin strokes on plain ground: this share makes it one of writing (a form, a receipt on a
 # table), less than half of it a possible one if besides one tone fills much of it (a slide, a chart, a drawing).
@@ -68,7 +69,7 @@ class PictureEvidence:
 
 
 def evidence_of(picture: media.Picture) -> bytes | None:
-    """Return what `same_picture` compares, 10 to 30 KB; None for pictures that show too little to be told apart."""
+    """Return what `same_picture` compares, 10 to 64 KB; None for pictures that show too little to be told apart."""
     shorter = min(picture.width, picture.height)
     if shorter < _SMALLEST_SIDE:
         return None
@@ -107,11 +108,8 @@ def pixels_a_side(width: int, height: int) -> float:
 
 
 def _photo_side(pixels: float) -> int:
-    """Return how many cells a side are kept of a photo of so many pixels a side: what it can show, in a few steps.
-
-    Between two steps lies a third: what is resampled by less loses more of its detail than copies may.
-    """
-    return min(_FINE_SIDE, max(COARSE_SIDE, int(CELLS_PER_PIXEL * pixels) // _SIDE_STEP * _SIDE_STEP))
+    """Return how many cells a side are kept of a photo of so many pixels a side: what it can show, in steps."""
+    return min(_FINE_SIDE, max(COARSE_SIDE, int(_KEPT_PER_PIXEL * pixels) // _SIDE_STEP * _SIDE_STEP))
 
 
 def _thumbnail(picture: Image.Image, side: int) -> Image.Image:
