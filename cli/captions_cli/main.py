@@ -6,7 +6,19 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from captions_cli.commands import backfill, deploy, evaluate, health, local, models, policy, records, review, uploads
+from captions_cli.commands import (
+    backfill,
+    deploy,
+    evaluate,
+    health,
+    local,
+    models,
+    policy,
+    records,
+    review,
+    uploads,
+    webhooks,
+)
 from captions_cli.commands.options import Globals, say
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.stack import Choice
@@ -104,6 +116,7 @@ def _globals(
 for _group in (local, health, uploads, records, review, backfill, models, policy, deploy):
     app.add_typer(_group.app)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 if __name__ == "__main__":

@@ -198,6 +198,27 @@ class Stack:
                 ExitCode.UNREACHABLE,
             ) from None
 
+    def nested(self, logical_id: str, name: str) -> str:
+        """One output of a stack nested in this one.
+
+        Raises CommandError when there is no such stack, or it has no output of that name.
+        """
+        from botocore.exceptions import ClientError
+
+        cloudformation = self.client("cloudformation")
+        try:
+            resource = cloudformation.describe_stack_resource(StackName=self.name, LogicalResourceId=logical_id)
+            inner = resource["StackResourceDetail"]["PhysicalResourceId"]
+            outputs = cloudformation.describe_stacks(StackName=inner)["Stacks"][0].get("Outputs", [])
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ValidationError":
+                raise
+            outputs = []
+        for output in outputs:
+            if output["OutputKey"] == name:
+                return str(output["OutputValue"])
+        raise CommandError(f"{self.where} has no {name}: that part of it is not switched on", ExitCode.UNREACHABLE)
+
     @property
     def bucket(self) -> str:
         """The bucket media is uploaded to."""

@@ -6,7 +6,7 @@ same `id`, when its message is delivered again.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captions.quality.cells import LINE, WINDOW_DAYS, Quality
@@ -44,7 +44,7 @@ class Notifier:
         """Send one event for each record, which must be terminal. Raises NotDeliveredError."""
         for start in range(0, len(records), MAX_ENTRIES):
             answer = self._events.put_events(
-                Entries=[self._entry(record) for record in records[start : start + MAX_ENTRIES]]
+                Entries=[self._entry(*end_event(record)) for record in records[start : start + MAX_ENTRIES]]
             )
             if answer.get("FailedEntryCount"):
                 codes = sorted({entry["ErrorCode"] for entry in answer["Entries"] if "ErrorCode" in entry})
@@ -52,14 +52,11 @@ class Notifier:
 
     def reviewed(self, record: Record) -> None:
         """Tell what a person said about a caption; again, with the same `id`, where that is not certain to be told."""
-        if record.human is None:
-            raise ValueError(f"nobody reviewed {record.asset}")
-        verdict = f"{record.human.action}\x00{record.human.at}"
-        self._put(self._entry(record, REVIEW_TYPES[record.human.action], verdict))
+        self._put(self._entry(*review_event(record)))
 
     def undone(self, record: Record) -> None:
         """Tell that a verdict was taken back, and what the caption is since; again as `reviewed` does."""
-        self._put(self._entry(record, UNDONE_TYPE, f"undone\x00{record.updated_at}"))
+        self._put(self._entry(UNDONE_TYPE, _detail(record, f"undone\x00{record.updated_at}")))
 
     def flagged(self, cell: Quality) -> None:
         """Tell that a cell is edited too often; again, with the same `id`, where that is not certain to be told."""
@@ -83,34 +80,48 @@ class Notifier:
         if answer.get("FailedEntryCount"):
             raise NotDeliveredError(f"the event was not taken: {answer['Entries'][0].get('ErrorCode')}")
 
-    def _entry(self, record: Record, detail_type: str | None = None, what: str | None = None) -> dict[str, Any]:
-        if what is None:
-            # A version ends again when it is redriven or captioned again: its time tells one end from the other.
-            what = f"{record.state}\x00{record.completed_at}"
-        at_least = record.provenance.cost_at_least if record.provenance else None
-        about = f"{record.asset}\x00{record.sequencer}\x00{what}"
-        detail = {
-            "id": hashlib.sha256(about.encode()).hexdigest()[:32],
-            "asset": record.asset,
-            "bucket": record.bucket,
-            "key": record.key,
-            "version_id": record.version_id,
-            # Events come in any order: of one object's, the greater sequencer is the later, then the later end.
-            "sequencer": record.sequencer,
-            "ended_at": record.completed_at or record.updated_at,
-            "state": record.state,
-            "source": record.source,
-            "kind": record.kind,
-            "language": record.result.language if record.result else None,
-            "text": record.result.text[:MAX_TEXT_CHARACTERS] if record.result else None,
-            "model": record.provenance.model if record.provenance else None,
-            "cost": record.provenance.cost if record.provenance else None,
-            "cost_at_least": at_least.model_dump() if at_least is not None else None,
-            "reason": record.reason.model_dump() if record.reason else None,
-        }
+    def _entry(self, detail_type: str, detail: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "EventBusName": self._bus,
             "Source": SOURCE,
-            "DetailType": detail_type or DETAIL_TYPES[record.state],
+            "DetailType": detail_type,
             "Detail": json.dumps(detail, ensure_ascii=False),
         }
+
+
+def end_event(record: Record) -> tuple[str, dict[str, Any]]:
+    """The type and the detail of the event that tells how an upload ended; the record must be terminal."""
+    # A version ends again when it is redriven or captioned again: its time tells one end from the other.
+    return DETAIL_TYPES[record.state], _detail(record, f"{record.state}\x00{record.completed_at}")
+
+
+def review_event(record: Record) -> tuple[str, dict[str, Any]]:
+    """The type and the detail of the event that tells what a person said. Raises ValueError if nobody did."""
+    if record.human is None:
+        raise ValueError(f"nobody reviewed {record.asset}")
+    return REVIEW_TYPES[record.human.action], _detail(record, f"{record.human.action}\x00{record.human.at}")
+
+
+def _detail(record: Record, what: str) -> dict[str, Any]:
+    at_least = record.provenance.cost_at_least if record.provenance else None
+    about = f"{record.asset}\x00{record.sequencer}\x00{what}"
+    return {
+        "id": hashlib.sha256(about.encode()).hexdigest()[:32],
+        "asset": record.asset,
+        "bucket": record.bucket,
+        "key": record.key,
+        "version_id": record.version_id,
+        # Events come in any order: of one object's, the greater sequencer is the later, then the later update.
+        "sequencer": record.sequencer,
+        "ended_at": record.completed_at or record.updated_at,
+        "updated_at": record.updated_at,
+        "state": record.state,
+        "source": record.source,
+        "kind": record.kind,
+        "language": record.result.language if record.result else None,
+        "text": record.result.text[:MAX_TEXT_CHARACTERS] if record.result else None,
+        "model": record.provenance.model if record.provenance else None,
+        "cost": record.provenance.cost if record.provenance else None,
+        "cost_at_least": at_least.model_dump() if at_least is not None else None,
+        "reason": record.reason.model_dump() if record.reason else None,
+    }

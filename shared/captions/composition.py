@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from captions import telemetry
 from captions.aws.clients import client
 from captions.completion_events import Notifier
-from captions.config.environment import IntakeSettings, Settings, Strictness, SweepSettings, WorkerSettings
+from captions.config.environment import (
+    IntakeSettings,
+    Settings,
+    Strictness,
+    SweepSettings,
+    WebhookSettings,
+    WorkerSettings,
+)
 from captions.once import once
 from captions.overrides import Overridden, read
 from captions.queues import Queues
@@ -26,10 +33,14 @@ if TYPE_CHECKING:
     from captions.pipeline.caption import Worker
     from captions.pipeline.ingest import Intake
     from captions.pipeline.sweep import Sweeper
+    from captions.webhooks.deliveries import Deliveries
+    from captions.webhooks.endpoints import Webhooks
 
 T = TypeVar("T")
 
 DAY_SECONDS = 86_400.0
+SECRETS_MAX_AGE_SECONDS = 60
+"""How long the webhooks' secrets are kept: a new one is in use everywhere so soon after it was put there."""
 KEY_MAX_AGE_SECONDS = 10
 """How long Powertools keeps the endpoint's key; the gateway itself asks every 300 s, and then means a new one."""
 
@@ -52,6 +63,39 @@ def intake() -> Intake:
         splits=Splits(client("dynamodb"), settings.fingerprints_table),
         policies=policies(settings.policy_override, from_parameters(language=settings.language)).current,
     )
+
+
+@once
+def _webhooks() -> tuple[Deliveries, Overridden[Webhooks]]:
+    from aws_lambda_powertools.utilities.parameters import SecretsProvider
+
+    from captions.webhooks.deliveries import Deliveries
+    from captions.webhooks.endpoints import WebhooksError, load, secrets_of
+    from captions.webhooks.health import HealthTable
+
+    settings = WebhookSettings.from_env()
+    configured = _overridden(
+        settings.webhooks, load, WebhooksError, "WebhooksConfigurationBroken", "webhooks_configuration_unusable"
+    )
+    secrets = _provider(SecretsProvider, "secretsmanager")
+    deliveries = Deliveries(
+        queue_url=settings.webhooks_queue_url,
+        dead_letter_queue_url=settings.webhooks_dead_letter_queue_url,
+        sqs=client("sqs"),
+        health=HealthTable(client("dynamodb"), settings.control_table),
+        configured=configured.current,
+        secrets=lambda: secrets_of(secrets.get(settings.webhook_secrets_arn, max_age=SECRETS_MAX_AGE_SECONDS)),
+        loopback=settings.loopback,
+    )
+    return deliveries, configured
+
+
+def webhooks(*, fresh: bool = False) -> Deliveries:
+    """The webhooks function's logic; `fresh`: on the configuration as it stands this moment."""
+    deliveries, configured = _webhooks()
+    if fresh:
+        configured.forget()
+    return deliveries
 
 
 @once

@@ -11,6 +11,7 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
 * `verdicts`, `<YYYY-MM-DD>#<category>`: what people did on a day, UTC, with captions of a category, a count for each
   cell and verdict (quality.cells); written with the verdict (records.reviews).
 * `flags`, `<cell>`: a cell that is edited too often (pipeline.quality_watch).
+* `webhooks`, `<endpoint>`: an endpoint that fails or is paused; one that answers has no item (webhooks.health).
 """
 
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ def verdicts_of_day(day: str, category: str = "") -> ControlKey:
 def flag(cell: str = "") -> ControlKey:
     """The key of a cell that is edited too often; its `pk` alone is that of all of them."""
     return _key("flags", cell)
+
+
+def webhook(endpoint: str = "") -> ControlKey:
+    """The key of what is known of an endpoint; its `pk` alone is that of all of them."""
+    return _key("webhooks", endpoint)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ class Overridden(Generic[T]):
                 self._refresh()
             return self._current
 
+    def forget(self) -> None:
+        """Read the document again when it is asked for next, however lately that was."""
+        with self._lock:
+            self._read_at = None
+
     def _refresh(self) -> None:
         try:
             text = self._read()

@@ -44,6 +44,8 @@ PIPELINE_METRICS = frozenset(
         "PolicyOverrideBroken",
         "TerminalInTime",
         "TerminalLate",
+        "WebhookEndpointFailing",
+        "WebhooksConfigurationBroken",
     }
 )
 """Counts that belong to the product as a whole, whichever function tells of them."""

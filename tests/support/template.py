@@ -82,10 +82,20 @@ class Template:
         return name
 
 
+DOORS = "Doors"
+"""The nested stack of functions beside the way of an upload: a SAM template with globals of its own."""
+
+
 @cache
 def current() -> Template:
-    """The template of the working copy, with the resources of its nested stack among its own."""
+    """The template of the working copy, with the resources of its nested stack of alarms among its own."""
     return Template(flattened(load_template(ROOT / "template.yaml")))
+
+
+@cache
+def doors() -> Template:
+    """The template of what is nested beside the way of an upload, by itself."""
+    return Template(load_template(ROOT / "doors.yaml"))
 
 
 def flattened(raw: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +103,8 @@ def flattened(raw: dict[str, Any]) -> dict[str, Any]:
     resources: dict[str, Any] = {}
     conditions = dict(raw["Conditions"])
     for name, resource in raw["Resources"].items():
+        if name == DOORS:
+            continue
         if resource["Type"] != "AWS::CloudFormation::Stack":
             resources[name] = resource
             continue
@@ -143,19 +155,26 @@ class Invariants:
 
     def __init__(self) -> None:
         self._mutations: dict[Check, list[Mutation]] = {}
+        self._of_doors: list[Check] = []
 
-    def caught(self, *mutations: Mutation) -> Callable[[Check], Check]:
-        """Decorate an invariant with the changes that it catches."""
+    def caught(self, *mutations: Mutation, of_doors: bool = False) -> Callable[[Check], Check]:
+        """Decorate an invariant with the changes that it catches; `of_doors`: it must hold of doors.yaml as well."""
 
         def register(check: Check) -> Check:
             self._mutations[check] = list(mutations)
+            if of_doors:
+                self._of_doors.append(check)
             return check
 
         return register
 
     def holding(self) -> list[Any]:
-        """One case for each invariant."""
-        return [pytest.param(check, id=check.__name__) for check in self._mutations]
+        """One case for each invariant, and one more where it is about the doors too."""
+        of_doors = [
+            pytest.param(lambda _, check=check: check(doors()), id=f"{check.__name__}-doors")
+            for check in self._of_doors
+        ]
+        return [pytest.param(check, id=check.__name__) for check in self._mutations] + of_doors
 
     def failing(self) -> list[Any]:
         """One case for each invariant and each of its mutations."""
@@ -166,11 +185,12 @@ class Invariants:
         ]
 
 
-def mutated(mutation: Mutation) -> Template:
+def mutated(mutation: Mutation, template: Template | None = None) -> Template:
     """The template after a change, which must have changed something."""
-    raw = copy.deepcopy(current().raw)
+    before = (template or current()).raw
+    raw = copy.deepcopy(before)
     mutation(raw)
-    assert raw != current().raw
+    assert raw != before
     return Template(raw)
 
 

@@ -52,6 +52,7 @@ def buckets_are_private_versioned_encrypted_and_tell_eventbridge(template: Templ
     lambda raw: properties(raw, "MediaBucketPolicy")["PolicyDocument"]["Statement"][0]["Resource"].pop(1),
     lambda raw: properties(raw, "QueuesTlsPolicy")["Queues"].pop(),
     lambda raw: properties(raw, "RuleTargetsPolicy")["PolicyDocument"]["Statement"].pop(1),
+    of_doors=True,
 )
 def buckets_and_queues_refuse_plain_http(template: Template) -> Iterator[str]:
     guarded: list[str] = []
@@ -87,21 +88,25 @@ def buckets_and_queues_refuse_plain_http(template: Template) -> Iterator[str]:
     lambda raw: properties(raw, "MediaBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"][0][
         "ServerSideEncryptionByDefault"
     ].pop("KMSMasterKeyID"),
+    of_doors=True,
 )
 def everything_that_is_kept_is_encrypted_with_a_key_of_ones_own_if_there_is_one(template: Template) -> Iterator[str]:
     chosen = {"Fn::If": ["MakesKey", {"Fn::GetAtt": ["DataKey", "Arn"]}, {"Ref": "KmsKeyArn"}]}
-    own = {"Fn::If": ["HasKey", chosen, {"Ref": "AWS::NoValue"}]}
+    condition = "HasKey"
+    if "KeyArn" in template.raw["Parameters"]:  # of a nested template, which is given the chosen key
+        condition, chosen = "HasOwnKey", {"Ref": "KeyArn"}
+    own = {"Fn::If": [condition, chosen, {"Ref": "AWS::NoValue"}]}
     for name, table in template.of_type("AWS::DynamoDB::Table"):
         if table.get("SSESpecification") != {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": own}:
             yield f"{name} is not encrypted"
     for name, queue in template.of_type("AWS::SQS::Queue"):
-        managed = {"Fn::If": ["HasKey", {"Ref": "AWS::NoValue"}, True]}
+        managed = {"Fn::If": [condition, {"Ref": "AWS::NoValue"}, True]}
         if (queue.get("SqsManagedSseEnabled"), queue.get("KmsMasterKeyId")) != (managed, own):
             yield f"{name} is not encrypted"
     for name, bucket in template.of_type("AWS::S3::Bucket"):
         (rule,) = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [{}])
         default = rule.get("ServerSideEncryptionByDefault", {})
-        algorithm = {"Fn::If": ["HasKey", "aws:kms", "AES256"]}
+        algorithm = {"Fn::If": [condition, "aws:kms", "AES256"]}
         if default != {"SSEAlgorithm": algorithm, "KMSMasterKeyID": own}:
             yield f"{name} is not encrypted"
     for type_, attribute in KEYED.items():

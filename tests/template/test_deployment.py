@@ -30,6 +30,7 @@ def versions(resources: dict[str, Any]) -> dict[str, str]:
     lambda raw: properties(raw, "SweepFunction")["Events"]["Schedule"].update(
         Type="EventBridgeRule", Properties={"Pattern": {"source": ["x"]}}
     ),
+    of_doors=True,
 )
 def events_and_schedules_go_to_the_alias(template: Template) -> Iterator[str]:
     functions = {name for name, _ in template.of_type("AWS::Lambda::Function")}
@@ -51,7 +52,8 @@ def events_and_schedules_go_to_the_alias(template: Template) -> Iterator[str]:
     for node in reached:
         if template.target(node) not in aliases.values():
             yield f"{template.target(node)} is called past its alias"
-    if len(reached) != len(functions) + 1:  # one source each; the schedule's permission comes on top
+    schedules = len(list(template.of_type("AWS::Lambda::Permission")))
+    if len(reached) != len(functions) + schedules:  # one source each; a schedule's permission comes on top
         yield f"{len(reached)} events and permissions for {len(functions)} functions"
 
 
@@ -60,6 +62,7 @@ def events_and_schedules_go_to_the_alias(template: Template) -> Iterator[str]:
     lambda raw: raw["Globals"]["Function"]["DeploymentPreference"].update(Enabled=False),
     lambda raw: raw["Globals"]["Function"]["DeploymentPreference"].update(Type="AllAtOnce"),
     lambda raw: raw["Globals"]["Function"]["DeploymentPreference"].pop("Role"),
+    of_doors=True,
 )
 def updates_shift_traffic_as_the_parameter_says_and_roll_back_on_failure(template: Template) -> Iterator[str]:
     chosen = "Linear10PercentEvery1Minute"
@@ -78,7 +81,7 @@ def updates_shift_traffic_as_the_parameter_says_and_roll_back_on_failure(templat
         events = group["AutoRollbackConfiguration"]["Events"]
         if not {"DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"} <= set(events):
             yield f"{name} is not rolled back"
-        if template.target(group["ServiceRoleArn"]) != "DeploymentRole":
+        if template.target(group["ServiceRoleArn"]) not in ("DeploymentRole", "DeploymentRoleArn"):
             yield f"{name} is shifted with a role of AWS's own making"
 
 
@@ -105,6 +108,7 @@ def a_changed_layer_reaches_the_alias_of_every_function_that_has_it(template: Te
 
 @caught(
     lambda raw: properties(raw, "CaptionFunction").pop("AutoPublishAliasAllProperties"),
+    of_doors=True,
 )
 def a_changed_function_gets_a_new_version(template: Template) -> Iterator[str]:
     before = versions(template.resources)

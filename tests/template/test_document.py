@@ -65,6 +65,7 @@ def outputs_are_those_that_are_read(template: Template) -> Iterator[str]:
     lambda raw: raw["Resources"]["MediaBucket"]["Metadata"]["checkov"]["skip"][0].pop("comment"),
     lambda raw: raw["Resources"]["MediaBucket"]["Metadata"]["checkov"]["skip"][0].update(comment="no"),
     lambda raw: raw["Resources"]["MediaBucket"]["Metadata"].update({"cfn-lint": {"config": {"ignore_checks": ["W"]}}}),
+    of_doors=True,
 )
 def what_a_linter_is_told_to_pass_over_has_its_reason(template: Template) -> Iterator[str]:
     for name, resource in template.raw["Resources"].items():
@@ -81,6 +82,7 @@ def what_a_linter_is_told_to_pass_over_has_its_reason(template: Template) -> Ite
     lambda raw: properties(raw, "EventBus").update(Name="bus-eu-west-1"),
     lambda raw: properties(raw, "EventBus").update(Name="bus-123456789012"),
     lambda raw: properties(raw, "EventBus").update(Name="https://sqs.amazonaws.com/"),
+    of_doors=True,
 )
 def no_partition_region_or_account_is_named(template: Template) -> Iterator[str]:
     for text in texts(template.raw):

@@ -5,15 +5,22 @@ from typing import Any
 
 import pytest
 
-from captions.config.environment import IntakeSettings, Settings, SweepSettings, WorkerSettings
+from captions.config.environment import (
+    FunctionEnvironment,
+    IntakeSettings,
+    SweepSettings,
+    WebhookSettings,
+    WorkerSettings,
+)
 from captions_cli import deploying
 from support.template import Check, Invariants, Mutation, Template, current, mutated, properties
 
-SETTINGS: dict[str, type[Settings]] = {
+SETTINGS: dict[str, type[FunctionEnvironment]] = {
     "DedupeFunction": IntakeSettings,
     "CaptionFunction": WorkerSettings,
     "TranscribeFunction": WorkerSettings,
     "SweepFunction": SweepSettings,
+    "WebhooksFunction": WebhookSettings,
 }
 ANYWHERE = {
     "POWERTOOLS_SERVICE_NAME",
@@ -34,6 +41,7 @@ caught = INVARIANTS.caught
     lambda raw: properties(raw, "SweepFunction").update(Architectures=["arm64"]),
     lambda raw: properties(raw, "SweepFunction").update(Handler="main.handler"),
     lambda raw: properties(raw, "SweepFunction").update(Layers=[{"Ref": "ProductLayer"}]),
+    of_doors=True,
 )
 def functions_share_runtime_architecture_tracing_and_layers(template: Template) -> Iterator[str]:
     for name, function in template.of_type("AWS::Lambda::Function"):
@@ -75,6 +83,7 @@ def concurrency_is_set_aside_only_where_that_is_wanted_and_then_what_the_pool_ma
     lambda raw: properties(raw, "SweepLogGroup").pop("RetentionInDays"),
     lambda raw: properties(raw, "SweepFunction").pop("LoggingConfig"),
     lambda raw: properties(raw, "SweepFunction")["LoggingConfig"].update(LogGroup={"Ref": "DedupeLogGroup"}),
+    of_doors=True,
 )
 def every_function_logs_to_a_group_of_its_own_that_forgets(template: Template) -> Iterator[str]:
     groups = dict(template.of_type("AWS::Logs::LogGroup"))
@@ -96,6 +105,7 @@ def every_function_logs_to_a_group_of_its_own_that_forgets(template: Template) -
     lambda raw: properties(raw, "SweepFunction")["Environment"]["Variables"].update(IMAGE_MODELS="x"),
     lambda raw: properties(raw, "CaptionFunction")["Environment"]["Variables"].update(ENDPOINT_URLS=""),
     lambda raw: properties(raw, "SweepFunction")["Environment"]["Variables"].pop("POWERTOOLS_SERVICE_NAME"),
+    of_doors=True,
 )
 def every_function_is_told_what_its_settings_ask_and_no_more(template: Template) -> Iterator[str]:
     for name, function in template.of_type("AWS::Lambda::Function"):
@@ -125,6 +135,7 @@ def environment_value(template: Template, node: Any) -> str:
     lambda raw: properties(raw, "DedupeFunction").pop("RecursiveLoop"),
     lambda raw: properties(raw, "TranscribeFunction").update(RecursiveLoop="Terminate"),
     lambda raw: properties(raw, "SweepFunction").update(RecursiveLoop="Allow"),
+    of_doors=True,
 )
 def chains_of_requests_are_allowed_just_where_a_function_reads_a_queue(template: Template) -> Iterator[str]:
     # Jobs and revisits go back to the queues that these functions read; nothing leads back to the others (AWS Lambda

@@ -22,9 +22,14 @@ BUILDERS = {
     "CaptionFunction": "worker",
     "TranscribeFunction": "worker",
     "SweepFunction": "sweeper",
+    "WebhooksFunction": "webhooks",
 }
 PACKAGED = ("FoundationLayer", "ImagingLayer", "InferenceLayer", "RecordingLayer")
-RESOURCES = load_template(ROOT / "template.yaml")["Resources"]
+RESOURCES = {
+    name: resource
+    for template in ("template.yaml", "doors.yaml")
+    for name, resource in load_template(ROOT / template)["Resources"].items()
+}
 
 PROGRAM = """
 import importlib.util, json, os, sys
@@ -50,7 +55,8 @@ ENVIRONMENT = {
     "ENDPOINT_URLS": "http://127.0.0.1:9/v1", "ENDPOINT_SECRET_ARN": "arn", "IMAGE_MODELS": "GLM-4.6V",
     "AUDIO_MODELS": "Qwen/Qwen3-Omni-30B-A3B-Instruct", "AWS_DEFAULT_REGION": "eu-central-1",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
-    "POWERTOOLS_SERVICE_NAME": "x", "POWERTOOLS_METRICS_NAMESPACE": "x",
+    "POWERTOOLS_SERVICE_NAME": "x", "POWERTOOLS_METRICS_NAMESPACE": "x", "WEBHOOKS": "/webhooks",
+    "WEBHOOKS_QUEUE_URL": "webhooks", "WEBHOOKS_DEAD_LETTER_QUEUE_URL": "dead", "WEBHOOK_SECRETS_ARN": "arn",
 }  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def the_endpoints_key_stands_in_its_secret_alone(template: Template) -> Iterator
     lambda raw: properties(raw, "SweepFunction").pop("Role"),
     lambda raw: properties(raw, "ModelsOverridePolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
     lambda raw: properties(raw, "ModelsObjectPolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
+    of_doors=True,
 )
 def every_function_may_do_little_and_that_to_named_resources(template: Template) -> Iterator[str]:
     roles = [template.target(function["Role"]) for _, function in template.of_type("AWS::Lambda::Function")]
@@ -198,6 +199,7 @@ def the_sweep_alone_writes_flags_and_mails_and_nothing_else_of_verdicts(template
     lambda raw: statement(raw, "DedupeRole", "OwnQueue").update(Resource={"Fn::GetAtt": ["ImageQueue", "Arn"]}),
     lambda raw: statement(raw, "CaptionRole", "OwnQueue")["Action"].remove("sqs:DeleteMessage"),
     lambda raw: statement(raw, "CaptionRole", "Logs").update(Resource={"Fn::GetAtt": ["SweepLogGroup", "Arn"]}),
+    of_doors=True,
 )
 def every_function_may_read_its_queue_and_write_its_log(template: Template) -> Iterator[str]:
     def may(function: str, action: str, resource: str) -> bool:

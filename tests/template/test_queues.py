@@ -22,6 +22,7 @@ caught = INVARIANTS.caught
     lambda raw: properties(raw, "DedupeFunction")["Events"]["Uploads"]["Properties"].update(
         MaximumBatchingWindowInSeconds=1
     ),
+    of_doors=True,
 )
 def messages_stay_hidden_for_six_timeouts(template: Template) -> Iterator[str]:
     for name, mapping in template.of_type("AWS::Lambda::EventSourceMapping"):
@@ -40,6 +41,7 @@ def messages_stay_hidden_for_six_timeouts(template: Template) -> Iterator[str]:
         deadLetterTargetArn={"Fn::GetAtt": ["ImageDeadLetterQueue", "Arn"]}
     ),
     lambda raw: properties(raw, "ImageDeadLetterQueue").update(MessageRetentionPeriod=345600),
+    of_doors=True,
 )
 def every_queue_has_dead_letters_of_its_own(template: Template) -> Iterator[str]:
     queues = dict(template.of_type("AWS::SQS::Queue"))
@@ -72,6 +74,7 @@ def every_queue_has_dead_letters_of_its_own(template: Template) -> Iterator[str]
     lambda raw: properties(raw, "CaptionFunction")["Events"]["Images"]["Properties"].update(
         ScalingConfig={"MaximumConcurrency": 12}
     ),
+    of_doors=True,
 )
 def batches_fail_in_parts_and_pools_are_bounded_by_parameters(template: Template) -> Iterator[str]:
     for name, mapping in template.of_type("AWS::Lambda::EventSourceMapping"):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -26,10 +27,23 @@ def _pairs(value: object) -> object:
 CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
-class Settings(BaseModel):
-    """What every function is told; field names are the environment's names in lower case."""
+class FunctionEnvironment(BaseModel):
+    """A function's environment; field names are the environment's names in lower case."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from an environment, by default the process's own; empty values count as not given.
+
+        Raises pydantic.ValidationError naming every variable that is missing or wrong.
+        """
+        values = {name.lower(): value for name, value in (os.environ if env is None else env).items() if value != ""}
+        return cls.model_validate({name: values[name] for name in cls.model_fields if name in values})
+
+
+class Settings(FunctionEnvironment):
+    """What every function on the way of an upload is told."""
 
     captions_table: str
     fingerprints_table: str
@@ -46,15 +60,6 @@ class Settings(BaseModel):
 
     terminal_seconds: float = Field(default=900, gt=0)
     """Within how long an upload should have ended: the service level objective that alarms watch."""
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Read the settings from an environment, by default the process's own; empty values count as not given.
-
-        Raises pydantic.ValidationError naming every variable that is missing or wrong.
-        """
-        values = {name.lower(): value for name, value in (os.environ if env is None else env).items() if value != ""}
-        return cls.model_validate({name: values[name] for name in cls.model_fields if name in values})
 
 
 class RoutingSettings(Settings):
@@ -134,3 +139,22 @@ class ApiSettings(WorkerSettings, IntakeSettings):
     """What the names of the stack's alarms begin with."""
     aws_endpoint_url: str | None = None
     """Another endpoint for every AWS service, which browsers must be let to as well."""
+
+
+class WebhookSettings(FunctionEnvironment):
+    """The webhooks function."""
+
+    control_table: str
+    webhooks_queue_url: str
+    webhooks_dead_letter_queue_url: str
+    webhooks: str
+    """An SSM parameter's name, or s3://BUCKET/KEY: TOML of the endpoints."""
+    webhook_secrets_arn: str
+    """Secrets Manager: JSON of an endpoint's name to its secret, or to two."""
+    aws_endpoint_url: str = ""
+    """A stand-in for AWS."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether endpoints may be on this machine: where AWS itself is played by it."""
+        return (urlsplit(self.aws_endpoint_url).hostname or "") in ("127.0.0.1", "::1", "localhost")

@@ -407,7 +407,7 @@ class Sandboxes:
                 "LANG": "C.UTF-8",
                 "TZ": ":UTC",
                 "PYTHONUNBUFFERED": "1",
-                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_ACCESS_KEY_ID": function.logical_id,  # whoever sees a call knows whose it is
                 "AWS_SECRET_ACCESS_KEY": "local",
                 "AWS_REGION": function.region,
                 "AWS_DEFAULT_REGION": function.region,

@@ -1,0 +1,150 @@
+"""The doors of the real template on one machine: programs are notified of captions as people would see it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from captions_cli.local import LocalStack
+from captions_cli.local.cloudformation.translate import load_template
+from captions_cli.main import app
+from captions_cli.stack import LocalState
+from support.permissions import Witness, allowed
+from support.pipeline import MEDIA
+from support.serving import serving
+
+ROOT = Path(__file__).parents[2]
+DOORS = load_template(ROOT / "doors.yaml")["Resources"]
+FUNCTIONS = frozenset(name for name, it in DOORS.items() if it["Type"] == "AWS::Serverless::Function")
+WEBHOOKS = "/captions/webhooks"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("webhook_receiver", ROOT / "examples" / "webhook_receiver.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := look():
+            return result
+        time.sleep(0.1)
+    pytest.fail("it did not happen in time")
+
+
+@pytest.fixture(scope="module")
+def witness() -> Witness:
+    return Witness(FUNCTIONS)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("doors")
+    with LocalStack(
+        ROOT / "template.yaml",
+        state_dir=home,
+        latency_scale=0,
+        parameters={"Webhooks": WEBHOOKS},
+        interceptors=[witness],
+    ) as running:
+        state = LocalState(
+            pid=1,
+            aws_endpoint_url=running.aws_endpoint_url,
+            model_endpoint_url=running.endpoint_url,
+            stack_name=running.stack_name,
+            region=running.region,
+            bucket=running.outputs["MediaBucketName"],
+            started_at="",
+        )
+        (home / "stack.json").write_text(json.dumps(vars(state)))
+        yield running
+
+
+@pytest.fixture
+def captions(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("CAPTIONS_HOME", str(stack.state_dir))
+
+    def run(*words: str) -> Any:
+        done = CliRunner().invoke(app, [*words, "--output", "json"])
+        assert done.exit_code in (0, 1), done.output
+        return json.loads(done.stdout) if done.stdout.strip() else done.exit_code
+
+    return run
+
+
+def nested(stack: LocalStack) -> dict[str, str]:
+    """The physical ids of what is in the nested stack, by logical id."""
+    cloudformation = stack.client("cloudformation")
+    inner = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId="Doors")
+    result = cloudformation.describe_stack_resources(StackName=inner["StackResourceDetail"]["PhysicalResourceId"])[
+        "StackResources"
+    ]
+    return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in result}
+
+
+def test_a_caption_and_what_a_person_makes_of_it_reach_an_endpoint_that_verifies(
+    stack: LocalStack, captions: Callable[..., Any], witness: Witness, tmp_path: Path
+) -> None:
+    receiving = example()
+    store = receiving.Store(str(tmp_path / "captions.sqlite"))
+    inner = nested(stack)
+    with serving(receiving.receiver(SECRET, store)) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        text = f'[endpoints.shop]\nurl = "{url}"\nprefixes = ["shop/"]\n[endpoints.off]\nurl = "{url}"\npaused = true\n'
+        stack.client("ssm").put_parameter(Name=WEBHOOKS, Value=text, Type="String")
+        stack.client("secretsmanager").put_secret_value(
+            SecretId=inner["WebhookSecrets"], SecretString=json.dumps({"shop": [SECRET]})
+        )
+        assert [(it["name"], it["state"]) for it in captions("webhooks", "list")] == [
+            ("shop", "ok"), ("off", "switched off"),
+        ]  # fmt: skip
+        assert captions("webhooks", "test", "shop")["ok"]
+
+        bucket = stack.outputs["MediaBucketName"]
+        for key, name in (("shop/casa.jpg", "casa-mila.jpg"), ("private/osprey.jpg", "perched-osprey.jpg")):
+            stack.client("s3").put_object(Bucket=bucket, Key=key, Body=(MEDIA / name).read_bytes())
+        asset = f"{bucket}/shop/casa.jpg"
+        state, words_of_it = eventually(lambda: store.caption(asset))
+        assert (state, bool(words_of_it)) == ("captioned", True)
+
+        captions("edit", "shop/casa.jpg", "A house of stone waves")
+        eventually(lambda: store.caption(asset) == ("captioned", "A house of stone waves"))
+        assert store.caption(f"{bucket}/private/osprey.jpg") is None
+
+        # A receiver that lost everything gets it again.
+        store = receiving.Store(str(tmp_path / "again.sqlite"))
+        server.RequestHandlerClass = receiving.receiver(SECRET, store).RequestHandlerClass
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        assert captions("webhooks", "replay", "shop", "--since", today, "--dry-run")["events"] == 2
+        captions("webhooks", "replay", "shop", "--since", today)
+        eventually(lambda: store.caption(asset) == ("captioned", "A house of stone waves"))
+
+        stack.client("s3").delete_object(Bucket=bucket, Key="shop/casa.jpg")
+        eventually(lambda: (store.caption(asset) or ("",))[0] == "deleted")
+    assert stack.wait_idle(30)
+
+    control = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${ControlTableName}"
+    witness.names |= {stack.outputs["ControlTableName"]: control}
+    asked = {
+        (call.action, {**witness.names, **{v.rpartition("/")[2]: k for k, v in inner.items()},
+                       inner["WebhookSecrets"]: "WebhookSecrets"}.get(call.resource, call.resource))
+        for call in witness.asked
+        if call.function == "WebhooksFunction"
+    }  # fmt: skip
+    # The parameter's name is a parameter of the template; WebhooksParameterPolicy allows it alone (tests/template).
+    assert asked - allowed(DOORS, "WebhooksFunction") == {("ssm:GetParameter", "?")}
+    assert {"dynamodb:Query", "secretsmanager:GetSecretValue", "sqs:SendMessage"} <= {action for action, _ in asked}
