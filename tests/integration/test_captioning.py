@@ -10,7 +10,7 @@ from PIL import Image
 from captions.config.environment import SweepSettings
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
 from captions.gateway.catalogue import load
-from captions.pipeline.caption import NotStartedError
+from captions.pipeline.caption import JobNotStartedError
 from captions.pipeline.sweep import Sweeper
 from captions.records.table import Begun
 from captions.uploads.version import Upload, from_event
@@ -302,7 +302,7 @@ def test_a_job_is_not_started_without_time_to_end_it(shop: Workshop, photo: byte
     shop.dedupe.upload("a.jpg", photo)
     (job,) = shop.jobs()
     (ending,) = shop.run_all([job], seconds=5.0)
-    assert isinstance(ending, NotStartedError)
+    assert isinstance(ending, JobNotStartedError)
     assert shop.dedupe.record("a.jpg").lease_until is None
     assert shop.paid() == []
 

@@ -70,10 +70,12 @@ _WAITS_FOR: Mapping[type[GatewayError], str] = {
     DeadlineExceeded: "out_of_time",
 }
 
-Ending = Literal["captioned", "settled", "deferred", "superseded", "rejected", "blocked", "failed", "deleted", "lost"]
+JobEnding = Literal[
+    "captioned", "settled", "deferred", "superseded", "rejected", "blocked", "failed", "deleted", "lost"
+]
 
 
-class NotStartedError(Exception):
+class JobNotStartedError(Exception):
     """There was not enough time left to start the job; its message is to be delivered again."""
 
 
@@ -109,10 +111,10 @@ class Worker:
             return self.policies()
         return policy.load(parameters=parameters(self.settings))
 
-    async def run(self, job: Job, *, deadline: float) -> Ending:
+    async def run(self, job: Job, *, deadline: float) -> JobEnding:
         """Take one job as far as it goes before `deadline` (time.monotonic), and say how far that was.
 
-        Raises NotStartedError, or whatever AWS raised, when the job's message is to be delivered again.
+        Raises JobNotStartedError, or whatever AWS raised, when the job's message is to be delivered again.
         """
         begun = await self._begin(job, deadline)
         if not isinstance(begun, Delivery):
@@ -128,11 +130,11 @@ class Worker:
             return await self._defer(begun, error)
         return await self._store(begun, answered, chains)
 
-    async def _begin(self, job: Job, deadline: float) -> Delivery | Ending:
+    async def _begin(self, job: Job, deadline: float) -> Delivery | JobEnding:
         """Take the lease on the upload, or say what became of it where there is nothing to do."""
         left = deadline - time.monotonic()
         if left < STORING_SECONDS + MIN_CALL_SECONDS:
-            raise NotStartedError(f"{left:.1f} s are too few to start a job")
+            raise JobNotStartedError(f"{left:.1f} s are too few to start a job")
         lease_until = round(self.now() + left + STORING_SECONDS, 3)
         begun = await asyncio.to_thread(self.records.begin, job.upload, now=self.now(), lease_until=lease_until)
         match begun:
@@ -208,7 +210,7 @@ class Worker:
         telemetry.model_calls(job.ask.task, delivery.ledger.made)
         return answered, chains
 
-    async def _store(self, delivery: Delivery, answered: Answered, chains: Chains) -> Ending:
+    async def _store(self, delivery: Delivery, answered: Answered, chains: Chains) -> JobEnding:
         """Store the answer, then hand it to everyone who waits for it."""
         job = delivery.job
         result, provenance = _result(job, answered), self._provenance(delivery, answered, chains)
@@ -278,7 +280,7 @@ class Worker:
             latency_ms=answered.latency_ms,
         )
 
-    async def _give_up(self, delivery: Delivery, state: Ended, reason: Reason) -> Ending:
+    async def _give_up(self, delivery: Delivery, state: Ended, reason: Reason) -> JobEnding:
         """End an upload without an answer, and everyone who waits for one."""
         job = delivery.job
         ended = await asyncio.to_thread(
@@ -304,7 +306,7 @@ class Worker:
             await self._forget(job)
         return state
 
-    async def _defer(self, delivery: Delivery, error: GatewayError) -> Ending:
+    async def _defer(self, delivery: Delivery, error: GatewayError) -> JobEnding:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
         job = delivery.job
         # Parts of a recording that were answered are kept, and say nothing of those that were not.
@@ -361,7 +363,7 @@ class Worker:
     async def _settle(self, job: Job, record: Record) -> None:
         await asyncio.to_thread(self._handover.settle, job.claim, record, Asked.by(job))
 
-    async def _pass_on(self, job: Job) -> Ending:
+    async def _pass_on(self, job: Job) -> JobEnding:
         await asyncio.to_thread(self._handover.pass_on, job.claim, job.upload)
         return "superseded"
 

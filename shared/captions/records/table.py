@@ -400,7 +400,13 @@ class Records:
 
     def due(self, shard: int, now: float) -> Iterator[Record]:
         """Yield one shard's pending uploads whose time to be looked at has come, longest overdue first."""
-        yield from self.read(self._index(f"pending#{shard}", until=timestamp(now), newest_first=False))
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName="activity",
+            KeyConditionExpression="activity = :partition AND activity_at <= :until",
+            ExpressionAttributeValues=to_item({":partition": f"pending#{shard}", ":until": timestamp(now)}),
+        )
+        yield from self.read(item["asset"]["S"] for page in pages for item in page["Items"])
 
     def pending_count(self) -> int:
         """Count the uploads on their way, eventually consistent, and no further than COUNTED_PAGES in each shard."""
@@ -415,16 +421,6 @@ class Records:
             )
             total += sum(page["Count"] for page in islice(pages, COUNTED_PAGES))
         return total
-
-    def recent(self, *, days: Iterable[str] = (), pending: bool = True) -> Iterator[Record]:
-        """Yield records newest first within each shard: the pending ones, then those that ended on the given days.
-
-        `days` are UTC dates as YYYY-MM-DD.
-        """
-        partitions = [f"pending#{shard}" for shard in range(SHARDS)] if pending else []
-        partitions += [f"{day}#{shard}" for day in days for shard in range(SHARDS)]
-        for partition in partitions:
-            yield from self.read(self._index(partition, newest_first=True))
 
     def read(self, assets: Iterable[str]) -> Iterator[Record]:
         """Yield the records of the given assets that exist, reading a hundred at a time."""
@@ -447,22 +443,6 @@ class Records:
                 found[record.asset] = record
             request = answer.get("UnprocessedKeys") or {}
         yield from (found[asset] for asset in assets if asset in found)
-
-    def _index(self, partition: str, *, until: str | None = None, newest_first: bool) -> Iterator[str]:
-        condition, names = "activity = :partition", {":partition": partition}
-        if until is not None:
-            condition += " AND activity_at <= :until"
-            names[":until"] = until
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            IndexName="activity",
-            KeyConditionExpression=condition,
-            ExpressionAttributeValues=to_item(names),
-            ScanIndexForward=not newest_first,
-        )
-        for page in pages:
-            for item in page["Items"]:
-                yield item["asset"]["S"]
 
     def _change(
         self, way: lifecycle.Transition, upload: ObjectVersion, values: Mapping[str, Any], **facts: Any
