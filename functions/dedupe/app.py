@@ -4,11 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from batches import Take, batch_handler
 from captions import cold_start, composition
-from captions.pipeline.ingest import LEAST_SECONDS, NotStartedError
+from captions.pipeline.looking import LEAST_SECONDS, SIDE_BY_SIDE, NotStartedError
 from captions.queues import Revisit
 from captions.uploads.version import Deletion, Ignored, Restored, Upload, from_event
 
@@ -50,4 +51,6 @@ def begin() -> Take:
 
 
 handler = batch_handler("upload", begin)
+# A thread for each message: asyncio's own are five or six on Lambda's processors, and mostly wait for AWS.
+asyncio.get_event_loop().set_default_executor(ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="uploads"))
 cold_start.over()

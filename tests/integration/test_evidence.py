@@ -15,8 +15,8 @@ from captions import media
 from captions.fingerprint import fingerprint_image
 from captions.near_duplicates.evidence import KEPT, ObjectEvidence
 from captions.near_duplicates.protocol import Claim, claim_id
-from captions.pipeline import ingest
-from captions.pipeline.ingest import NotStartedError
+from captions.pipeline import looking
+from captions.pipeline.looking import NotStartedError
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion, from_event
 from support.pipeline import BUCKET, Aws, Dedupe, captioned, dedupe_on, half_size
@@ -161,11 +161,11 @@ def test_who_finds_no_decoder_for_a_comparison_is_delivered_again(
     captioned(dedupe, "a.jpg")
     other = restarted(dedupe)
     event = dedupe.aws.put("small.jpg", half_size(photo))
-    evidence = other.intake._evidence
+    evidence = other.intake.looker.evidence
     decoding, taken = evidence._decoding, threading.BoundedSemaphore(1)
     taken.acquire()
-    monkeypatch.setattr(ingest, "FREE_WITHIN_SECONDS", 0.1)
-    evidence._decoding = lambda: ingest._soon(taken)
+    monkeypatch.setattr(looking, "FREE_WITHIN_SECONDS", 0.1)
+    evidence._decoding = lambda: looking._soon(taken)
     with pytest.raises(NotStartedError):
         other.deliver(event)
     evidence._decoding = decoding

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from captions import composition, telemetry
+from captions.pipeline.looking import SIDE_BY_SIDE
 from support.pipeline import Dedupe
+from support.template import current, properties
 from support.worker import Workshop
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
@@ -118,3 +121,20 @@ def test_jobs_that_cannot_be_started_or_read_come_back(
     assert shop.paid() == []
     assert failures(app.handler(batch("garbage", job.model_dump_json()), context(60_000))) == ["0"]
     assert shop.dedupe.record("a.jpg").state == "captioned"
+
+
+def test_all_messages_of_a_batch_are_handled_side_by_side(dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = properties(current().raw, "DedupeFunction")["Events"]
+    assert events["Uploads"]["Properties"]["BatchSize"] == SIDE_BY_SIDE
+    monkeypatch.setenv("LAMBDA_TASK_ROOT", str(FUNCTIONS))  # elsewhere Powertools runs each batch on a loop of its own
+    together = threading.Barrier(SIDE_BY_SIDE, timeout=30)
+
+    def wait_for_the_others(message: Any, *, until: float) -> str:
+        together.wait()
+        return "ignored"
+
+    monkeypatch.setattr(dedupe.intake, "handle", wait_for_the_others)
+    monkeypatch.setattr(composition, "intake", lambda: dedupe.intake)
+    bodies = [json.dumps(dedupe.aws.event("Object Created", f"{n}.jpg", "1", size=1)) for n in range(SIDE_BY_SIDE)]
+    answer = load("dedupe").handler(batch(*bodies), context(60_000))
+    assert answer == {"batchItemFailures": []}

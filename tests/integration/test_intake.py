@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from captions import telemetry
-from captions.pipeline.ingest import DECODERS, LEAST_SECONDS, NotStartedError
+from captions.pipeline.looking import DECODERS, LEAST_SECONDS, NotStartedError
 from captions.records.record import Human, Reason
 from captions.uploads.version import UnreadableEventError, from_event
 from support.pipeline import MEDIA, RESULT, Dedupe, captioned, half_size
@@ -25,12 +25,12 @@ def test_a_new_picture_becomes_a_job(dedupe: Dedupe, photo: bytes) -> None:
     assert record.claim == job.claim
 
 
-@pytest.mark.parametrize("places", ["_decoders", "_one_large"])
+@pytest.mark.parametrize("places", ["decoders", "one_large"])
 def test_what_waits_too_long_for_a_decoder_is_not_started(places: str, dedupe: Dedupe) -> None:
     large = io.BytesIO()
     Image.new("L", (4_200, 3_000), 90).save(large, "PNG")
     event = dedupe.aws.put("large.png", large.getvalue())
-    held = getattr(dedupe.intake, places)
+    held = getattr(dedupe.intake.looker, places)
     free = held._value
     for _ in range(free):
         held.acquire()
@@ -39,7 +39,7 @@ def test_what_waits_too_long_for_a_decoder_is_not_started(places: str, dedupe: D
         dedupe.intake.handle(from_event(event), until=time.monotonic() + LEAST_SECONDS + 2)
 
     assert dedupe.record("large.png").state == "received"
-    assert dedupe.intake._decoders._value == (0 if places == "_decoders" else DECODERS)
+    assert dedupe.intake.looker.decoders._value == (0 if places == "decoders" else DECODERS)
     held.release(free)
     assert dedupe.deliver(event) == "queued"
 
