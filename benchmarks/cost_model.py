@@ -239,6 +239,29 @@ def _stored(aws: Aws, pictures: int) -> dict[str, float]:
     return sizes
 
 
+def by_memory(
+    found: Mapping[str, Any],
+    shares: Mapping[str, float],
+    prices: Callable[[str, float], float],
+    *,
+    megabytes: int,
+    overlap: float,
+) -> float:
+    """Return what a million uploads cost of the dedupe function with so much memory, by typical values.
+
+    Lambda gives CPU in proportion to memory (Lambda developer guide, "Configure Lambda function memory"): it takes as
+    much longer as there is less, and costs the same; only waiting is cheaper. What `cpu` assumes is of MEMORY_GB.
+    """
+    slower = MEMORY_GB["Dedupe"] * 1024 / megabytes
+    seconds = 0.0
+    for kind, share in shares.items():
+        usual: Usual = found["usual"]["Dedupe", kind]
+        waits = sum(ASSUMED[name.partition(" ")[0]].typical for name in usual.chain)
+        cpu = usual.cpu_s * ASSUMED["cpu"].typical + usual.calls * ASSUMED["call_cpu"].typical
+        seconds += share * (slower * cpu + waits / overlap)
+    return prices("lambda_gb_second", 1e6 * seconds * megabytes / 1024)
+
+
 def modelled(
     measured_facts: Mapping[str, Any],
     shares: Mapping[str, float],

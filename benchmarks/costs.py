@@ -251,6 +251,7 @@ def model_tables(rows: dict[str, Row], facts: dict[str, Any], run: dict[str, Any
     lines += ["", "| assumed | low | typical | high | what it is |", "| --- | ---: | ---: | ---: | --- |"]
     for name, it in cost_model.ASSUMED.items():
         lines.append(f"| {name} | {it.low:g} | {it.typical:g} | {it.high:g} | {it.why} |")
+    lines += memory_table(facts, {"new picture": 0.5, "copy in other bytes": 0.25, "same bytes": 0.25}, overlaps(run))
     handled = ", ".join(f"{name} {count:.1f}" for name, count in overlaps(run).items())
     stored = facts["stored_bytes"]
     lines += [
@@ -260,6 +261,19 @@ def model_tables(rows: dict[str, Row], facts: dict[str, Any], run: dict[str, Any
         "record and its index an upload.",
     ]
     return "\n".join(lines)
+
+
+def memory_table(found: dict[str, Any], shares: dict[str, float], measured: dict[str, float]) -> list[str]:
+    """What dedupe costs by its memory, with the uploads overlapping as measured, and one at a time."""
+    lines = ["", "| memory of dedupe, MB | $ a million uploads, overlapping as measured | one at a time |"]
+    lines.append("| ---: | ---: | ---: |")
+    for megabytes in (1_024, 1_536, 2_048):
+        each = [
+            cost_model.by_memory(found, shares, price, megabytes=megabytes, overlap=overlap)
+            for overlap in (max(1.0, measured["Dedupe"]), 1.0)
+        ]
+        lines.append(f"| {megabytes:,} | {each[0]:.2f} | {each[1]:.2f} |")
+    return lines
 
 
 def steps(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -363,13 +377,18 @@ def main() -> int:
     parts = {"model": model_tables(rows, facts, run), "tables": tables(run, grown), "prices": price_table()}
     print("\n\n".join(parts.values()))
     if options.markdown:
-        page = options.markdown.read_text()
-        for name, text in parts.items():
-            before, _, rest = page.partition(f"<!-- {name} -->\n")
-            _, _, after = rest.partition(f"<!-- end of {name} -->\n")
-            page = f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->\n{after}"
-        options.markdown.write_text(page)
+        rewrite(options.markdown, parts)
     return 0
+
+
+def rewrite(page: Path, parts: dict[str, str]) -> None:
+    """Put texts between their marks in a page."""
+    text = page.read_text()
+    for name, part in parts.items():
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, _, after = rest.partition(f"<!-- end of {name} -->\n")
+        text = f"{before}<!-- {name} -->\n{part}\n<!-- end of {name} -->\n{after}"
+    page.write_text(text)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Meter:
                 bill.read += _read_units(size, arguments.get("ConsistentRead", False))
                 return self._call(operation, arguments)
             case "PutItem" | "UpdateItem" | "DeleteItem" | "BatchWriteItem":
-                keys = list(_written(operation, arguments))
+                keys = list(written(operation, arguments))
                 before = [self._size(table, key) for table, key in keys]
                 try:
                     return self._call(operation, arguments)
@@ -123,7 +123,8 @@ class Meter:
         return _read_units(sum(map(item_size, items)), arguments.get("ConsistentRead", False))
 
 
-def _written(operation: str, arguments: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def written(operation: str, arguments: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the table and the key of each item that a call writes to."""
     if operation == "BatchWriteItem":
         for table, requests in arguments["RequestItems"].items():
             for request in requests:

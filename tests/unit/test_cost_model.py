@@ -108,6 +108,20 @@ def test_dollars_are_a_range_with_storage_by_share() -> None:
     assert ranges["low"]["storage of the records, 90 days"] == pytest.approx(2 * 0.25 * 3)
 
 
+def test_less_memory_saves_what_is_waited_and_nothing_of_the_cpu() -> None:
+    working = Usual(cpu_s=0.1, calls=0, chain=(), uploads=1)
+    waiting = Usual(cpu_s=0.0, calls=0, chain=("s3 GetObject",), uploads=1)
+
+    def cost(usual: Usual, megabytes: int, overlap: float = 1.0) -> float:
+        found = {"usual": {("Dedupe", "new picture"): usual}}
+        shares = {"new picture": 1.0}
+        return cost_model.by_memory(found, shares, lambda _, amount: amount, megabytes=megabytes, overlap=overlap)
+
+    assert cost(working, 1_024) == pytest.approx(cost(working, 2_048))
+    assert cost(waiting, 1_024) == pytest.approx(cost(waiting, 2_048) / 2)
+    assert cost(waiting, 2_048, overlap=8.0) == pytest.approx(cost(waiting, 2_048) / 8)
+
+
 def test_every_assumption_is_a_range_with_its_reason_and_every_price_has_its_date() -> None:
     for it in ASSUMED.values():
         assert it.low < it.typical < it.high
