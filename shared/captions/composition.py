@@ -198,6 +198,7 @@ class _Workers:
         self._policies = policies(settings.policy_override, parameters(settings), self._catalogues.current)
         self._limits = self._policies.current().budgets
         self._store = ControlTable(client("dynamodb"), settings.control_table)
+        self._closing: asyncio.Task[None] | None = None
         self._breakers = Breakers(store=self._store, observe=_observed)
         self._worker = Worker(
             settings=settings,
@@ -218,7 +219,10 @@ class _Workers:
         if catalogue is not self._catalogue or limits != self._limits:
             self._catalogue, self._limits = catalogue, limits
             outdated, self._worker.gateway = self._worker.gateway, self._gateway()
-            asyncio.get_event_loop().run_until_complete(outdated.aclose())
+            try:
+                self._closing = asyncio.get_running_loop().create_task(outdated.aclose())
+            except RuntimeError:  # between two batches
+                asyncio.get_event_loop().run_until_complete(outdated.aclose())
         return self._worker
 
     def _gateway(self) -> Gateway:

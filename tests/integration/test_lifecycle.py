@@ -14,7 +14,7 @@ from captions.records.lifecycle import TRANSITIONS, Need, Transition
 from captions.records.record import PENDING, ClaimRef, Draft, Human, Provenance, Reason, Record, Result, State
 from captions.records.table import ChangedMeanwhileError, Records
 from captions.timestamps import timestamp
-from captions.uploads.version import ObjectVersion, pad_sequencer
+from captions.uploads.version import ObjectVersion, pad_sequencer, taken_before_its_event
 from support.pipeline import REGION, aws_in_this_process
 
 ASSET, NOW, MINE = "media/a.jpg", 1_800_000_000.0, 1_800_000_100.0
@@ -165,6 +165,7 @@ def test_a_transition_starts_sets_and_clears_what_the_table_says(dynamodb: Any, 
 
 BREAKS: Mapping[Need, dict[str, Any]] = {
     "newer version": {"sequencer": NEWER.sequencer},
+    "no version taken before its event": {"sequencer": taken_before_its_event(), "version_id": ""},
     "unchanged since it was read": {"updated_at": timestamp(NOW)},
     "no worker at it": {"lease_until": NOW + 1},
     "this worker at it": {"lease_until": MINE + 1},

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from captions_api import console, problems
 from captions_api.access import Authorizer, Caller, Door, Tokens, gateway_authorizer
-from captions_api.routes import assets, operation, uploads
+from captions_api.routes import assets, operation, streaming, uploads
 from captions_api.services import Services
 
 VERSION = "1.0.0"
@@ -28,7 +28,7 @@ def api(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for subject in (assets, uploads, operation):
+    for subject in (assets, uploads, streaming, operation):
         app.include_router(subject.router, prefix="/v1")
 
     console.install(app, services.settings)

@@ -61,16 +61,19 @@ class Problem(Exception):
         self.headers = headers or {}
         self.more = more
 
-    def response(self) -> JSONResponse:
-        """Return the answer."""
-        body = {
+    def body(self) -> dict[str, Any]:
+        """Return what is told of it."""
+        return {
             "type": f"/problems/{self.code}",
             "title": _TITLES.get(self.status, "Error"),
             "status": self.status,
             "detail": self.detail,
             **self.more,
         }
-        return JSONResponse(body, self.status, self.headers, media_type=MEDIA_TYPE)
+
+    def response(self) -> JSONResponse:
+        """Return the answer."""
+        return JSONResponse(self.body(), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
 def not_there() -> Problem:

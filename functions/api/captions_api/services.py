@@ -29,6 +29,9 @@ from captions_api.views import etag_of
 
 if TYPE_CHECKING:
     from captions.gateway.catalogue import Catalogue
+    from captions.pipeline.caption import Worker
+    from captions.pipeline.ingest import Intake
+    from captions.pipeline.streaming import Streaming
 
 LINK_SECONDS = 300
 """How long a presigned URL is good for: five minutes, and no longer."""
@@ -41,6 +44,8 @@ class Services:
     settings: ApiSettings
     clients: Callable[[str], Any] = client
     now: Callable[[], float] = time.time
+    intake: Callable[[], Intake] = composition.intake
+    worker: Callable[[], Worker] = composition.worker
     _seal: Once[[], Seal] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +58,7 @@ class Services:
         self.notifier = Notifier(self.clients("events"), self.settings.event_bus_name)
         self.objects = Objects(self.clients("s3"))
         self._seal = Once(lambda: Seal(self.own.secret()))
+        self._streaming = Once(self._new_streaming)
         settings = self.settings
         self._catalogues = composition.catalogues(settings.models_override)
         parameters = from_parameters(
@@ -78,6 +84,16 @@ class Services:
     def seal(self) -> Seal:
         """What cursors are sealed with."""
         return self._seal()
+
+    def streaming(self) -> Streaming:
+        """What captions pictures while somebody watches; building it loads the models' side, and takes a moment."""
+        return self._streaming()
+
+    def _new_streaming(self) -> Streaming:
+        from captions.pipeline.streaming import Streaming
+
+        self.worker()
+        return Streaming(self.intake(), self.worker, self.clients("s3"), self.clients("sqs"))
 
     @cached_property
     def bucket(self) -> str:

@@ -20,6 +20,7 @@ SUPERSEDED = (
 
 Need = Literal[
     "newer version",
+    "no version taken before its event",
     "unchanged since it was read",
     "no worker at it",
     "this worker at it",
@@ -77,7 +78,7 @@ ACCEPT = Transition(
     name="accept",
     starts=(),
     ends=("received",),
-    needs=("newer version",),
+    needs=("newer version", "no version taken before its event"),
     sets=_OBJECT | _MOVE | {"etag", "size", "received_at"},
     clears=_WORK | _ANSWERS | {"kind", "media_type", "claim", "source", "provenance", "completed_at", "version_id"}
     | ATTENTION | {*PAID},

@@ -36,7 +36,7 @@ from captions.records.record import (
     shard_of,
 )
 from captions.timestamps import timestamp
-from captions.uploads.version import ObjectVersion
+from captions.uploads.version import BEFORE_ITS_EVENT, ObjectVersion
 
 COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
@@ -50,6 +50,7 @@ MAX_DRAFT_BYTES = 12_000
 
 _CONDITIONS: Mapping[Need, str] = {
     "newer version": "(attribute_not_exists(#asset) OR #sequencer < :sequencer)",
+    "no version taken before its event": "NOT (begins_with(#sequencer, :unheard) AND #version_id = :version)",
     "unchanged since it was read": "#updated_at = :seen",
     "no worker at it": "(attribute_not_exists(#lease_until) OR #lease_until < :now)",
     "this worker at it": "#lease_until = :mine",
@@ -128,11 +129,13 @@ class Records:
         """Note a new upload, unless this or a newer event of the object was noted before.
 
         What a person wrote about an earlier version stays beside the record, and what such a version cost in its
-        `superseded` sums. `due` is when the sweep shall look.
+        `superseded` sums. `due` is when the sweep shall look. A version that was taken before its event came
+        (`taken_before_its_event`) is no new one to that.
         """
         values = {name: getattr(upload, name) for name in ObjectVersion.model_fields}
         values |= _received(upload.asset, now, due)
-        changed, item = self._change(lifecycle.ACCEPT, upload, values)
+        facts = {"unheard": BEFORE_ITS_EVENT, "version": upload.version_id or ""}
+        changed, item = self._change(lifecycle.ACCEPT, upload, values, **facts)
         record = Record.from_item(item) if item else None
         if changed and record is not None:
             return Accepted(record)

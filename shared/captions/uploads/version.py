@@ -4,6 +4,7 @@ S3 gives each change of a key a sequencer: hexadecimal text that grows, of diffe
 padding the shorter with zeros on the right (Amazon S3 user guide, "Event message structure").
 """
 
+import secrets
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,16 @@ SEQUENCER_WIDTH = 64
 """Digits a stored sequencer is padded to; S3's own have 16 to 18."""
 
 Sequencer = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{64}$")]
+
+
+BEFORE_ITS_EVENT = "0" * 24
+"""What a sequencer begins with that is none of S3's: of a version that was taken before its event came. S3's own are
+shorter, and older than every one of them."""
+
+
+def taken_before_its_event() -> Sequencer:
+    """Return a sequencer for a version whose event has not come yet; every event of the object is later."""
+    return BEFORE_ITS_EVENT + secrets.token_hex(20).upper()
 
 
 def pad_sequencer(sequencer: str | None) -> str:

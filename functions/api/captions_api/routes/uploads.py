@@ -113,7 +113,7 @@ class Stored(Shape):
 @router.post("/uploads", status_code=201, summary="Upload a file")
 def new_upload(stack: Stack, who: Who, wanted: NewUpload) -> Form:
     """Return a form, good for five minutes, with which a file of this size and type can be sent to the bucket."""
-    key, metadata = _key(who, wanted), _metadata(wanted)
+    key, metadata = key_of(who, wanted), metadata_of(wanted)
     _sized(stack, wanted, MOST_FORM_BYTES)
     fields = {"Content-Type": wanted.media_type, **{f"x-amz-meta-{name}": text for name, text in metadata.items()}}
     form = stack.clients("s3").generate_presigned_post(
@@ -132,7 +132,7 @@ def new_upload(stack: Stack, who: Who, wanted: NewUpload) -> Form:
 @router.post("/uploads/multipart", status_code=201, summary="Begin a large upload")
 def begin_parts(stack: Stack, who: Who, wanted: NewUpload) -> Parts:
     """Begin an upload in parts; what is neither ended nor aborted is removed after three days."""
-    key, metadata = _key(who, wanted), _metadata(wanted)
+    key, metadata = key_of(who, wanted), metadata_of(wanted)
     _sized(stack, wanted, PART_BYTES * MOST_PARTS)
     begun = stack.clients("s3").create_multipart_upload(
         Bucket=stack.bucket, Key=key, ContentType=wanted.media_type, Metadata=metadata
@@ -198,7 +198,8 @@ def _not_as_said(error: ClientError) -> Exception:
     return Problem(409, "parts", f"S3 does not have these parts: {error.response.get('Error', {}).get('Code', '')}")
 
 
-def _key(caller: Caller, wanted: NewUpload) -> str:
+def key_of(caller: Caller, wanted: NewUpload) -> str:
+    """Return the key of an upload; raises Problem (403, 422)."""
     if wanted.key is not None:
         key = wanted.key
         if not caller.may(key):
@@ -220,7 +221,8 @@ def _key(caller: Caller, wanted: NewUpload) -> str:
     return key
 
 
-def _metadata(wanted: NewUpload) -> dict[str, str]:
+def metadata_of(wanted: NewUpload) -> dict[str, str]:
+    """Return what is asked about an upload, as its user metadata; raises Problem (422)."""
     if wanted.task is not None and wanted.task not in TASKS:
         raise Problem(422, "invalid", f"task: tasks are {', '.join(TASKS)}")
     if wanted.language is not None and not is_language(wanted.language):

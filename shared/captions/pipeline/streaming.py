@@ -1,0 +1,261 @@
+"""One picture captioned while somebody watches: through cache and claims like an upload, its words as they come.
+
+It is an upload like any other: its object is in the bucket, its record is taken before S3's event comes, dedupe decides
+on it, and the worker asks, stores and hands over. Only that its job does not go through a queue, and that the gateway's
+stream is read by whoever watches. Should they, or this process, go away, the job ends all the same, or the sweep puts
+the upload back.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, Literal
+
+from pydantic_core import from_json
+
+from captions import telemetry
+from captions.gateway import Completion, Gateway, Request
+from captions.pipeline.caption import Worker
+from captions.pipeline.ingest import Intake
+from captions.queues import Job, Queues, Revisit
+from captions.records.record import Record
+from captions.tasks import TASKS
+from captions.uploads.s3_objects import Fetched, Objects
+from captions.uploads.version import ObjectVersion, Upload
+
+SECONDS = 90.0
+"""How long one may take, storing included."""
+LOOK_SECONDS, MOST_LOOK_SECONDS = 0.1, 1.0
+"""How often the record is read of an upload that somebody else captions; rarer the longer it takes."""
+CONTENDED_SECONDS = 0.5
+_PROSE_FROM = 200
+"""Characters without a brace after which an answer is taken for prose rather than JSON."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What has become of it so far.
+
+    * `waiting`: another upload of the same picture is being captioned, and this one will get its answer.
+    * `delta`: `text` continues the caption; `restart`: what was shown is void, another answer begins.
+    * `hit`: `record` has a caption that was paid for before; `done`: it has the one that was waited for.
+    * `ended`: `record` has none, and says why; `deferred`: no model can be had now, the upload goes on by itself.
+    """
+
+    kind: Literal["waiting", "delta", "restart", "hit", "done", "ended", "deferred"]
+    text: str = ""
+    model: str = ""
+    record: Record | None = None
+    usage: Mapping[str, int | None] | None = None
+
+
+class Words:
+    """Reads the main text of a task's answer while its JSON is written."""
+
+    def __init__(self, task: str) -> None:
+        self._main = TASKS[task].shape.main if task in TASKS else ""
+        self._written = ""
+        self._shown = ""
+
+    def add(self, piece: str) -> str:
+        """Return what this piece of the answer adds to the text."""
+        self._written += piece
+        text = self._text()
+        if not text.startswith(self._shown):
+            return ""
+        added, self._shown = text[len(self._shown) :], text
+        return added
+
+    def _text(self) -> str:
+        begin = self._written.find("{")
+        if begin < 0:
+            return self._written if len(self._written) > _PROSE_FROM else ""
+        try:
+            value = from_json(self._written[begin:], allow_partial="trailing-strings")
+        except ValueError:
+            return self._shown
+        text = value.get(self._main) if isinstance(value, dict) else None
+        return text if isinstance(text, str) else self._shown
+
+
+class _Spoken:
+    """A gateway whose answers are streamed to whoever watches; to its callers it is like any other."""
+
+    def __init__(self, gateway: Gateway, task: str, tell: Callable[[Event], None]) -> None:
+        self._gateway = gateway
+        self._task = task
+        self._tell = tell
+        self._spoken = False
+        self.usage: dict[str, int | None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gateway, name)
+
+    async def complete(self, request: Request, chain: Sequence[str], *, deadline: float) -> Completion:
+        """Return the first complete answer of the chain's models, as the gateway does."""
+        self._begin(chain[0] if chain else "")
+        words, completion = Words(self._task), None
+        async for event in self._gateway.stream(request, chain, deadline=deadline):
+            if event.kind == "restart":
+                words = Words(self._task)
+                self._begin(event.model)
+            elif event.kind == "delta" and (text := words.add(event.text)):
+                self._spoken = True
+                self._tell(Event("delta", text=text, model=event.model))
+            elif event.kind == "done":
+                completion = event.completion
+        assert completion is not None  # a stream ends with it, or raises
+        self.usage = {"prompt_tokens": completion.usage.prompt, "completion_tokens": completion.usage.completion}
+        return completion
+
+    def _begin(self, model: str) -> None:
+        if self._spoken:
+            self._spoken = False
+            self._tell(Event("restart", model=model))
+
+
+class HeldObjects(Objects):
+    """Objects of which some need not be read again, as they have just been sent; `s3` is a boto3 S3 client."""
+
+    def __init__(self, s3: Any) -> None:
+        super().__init__(s3)
+        self._held: dict[tuple[str, str | None], Fetched] = {}
+
+    def hold(self, upload: ObjectVersion, data: bytes, metadata: Mapping[str, str]) -> None:
+        """Keep an object's bytes until `drop`."""
+        self._held[upload.asset, upload.version_id] = Fetched(data, metadata)
+
+    def drop(self, upload: ObjectVersion) -> None:
+        """Forget an object's bytes."""
+        self._held.pop((upload.asset, upload.version_id), None)
+
+    def fetch(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> Fetched:
+        """Return what `Objects.fetch` does."""
+        held = self._held.get((upload.asset, upload.version_id))
+        return held if held is not None else super().fetch(upload, first=first, replicas=replicas)
+
+
+class _KeptJobs(Queues):
+    """Queues that keep the jobs of uploads which are captioned here; everything else is sent."""
+
+    def __init__(self, sqs: Any) -> None:
+        super().__init__(sqs)
+        self._guard = Lock()
+        self._kept: dict[str, Job | None] = {}
+
+    def keep(self, sequencer: str) -> None:
+        """Keep the next job of a version."""
+        with self._guard:
+            self._kept[sequencer] = None
+
+    def take(self, sequencer: str) -> Job | None:
+        """Return the job of a version, and keep none any more."""
+        with self._guard:
+            return self._kept.pop(sequencer, None)
+
+    def send(self, queue_url: str, message: Job | Revisit, *, delay: float = 0) -> None:
+        """Put a message on a queue, or keep it."""
+        if isinstance(message, Job):
+            with self._guard:
+                if message.upload.sequencer in self._kept:
+                    self._kept[message.upload.sequencer] = message
+                    return
+        super().send(queue_url, message, delay=delay)
+
+
+class Streaming:
+    """Captions uploads while somebody watches, with a dedupe and a worker of this process.
+
+    `worker` is asked for each, as its gateway changes with the catalogue; `s3` and `sqs` are boto3 clients.
+    """
+
+    def __init__(self, intake: Intake, worker: Callable[[], Worker], s3: Any, sqs: Any) -> None:
+        self._jobs = _KeptJobs(sqs)
+        self.objects = HeldObjects(s3)
+        self._intake = replace(intake, queues=self._jobs, objects=self.objects)
+        self._worker = worker
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def caption(self, upload: Upload, data: bytes, metadata: Mapping[str, str]) -> AsyncIterator[Event]:
+        """Yield what becomes of an upload whose object has just been stored; the last event tells its end.
+
+        Whoever stops reading does not stop it: what is under way is paid for, and is stored.
+        """
+        told: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        self.objects.hold(upload, data, metadata)
+        self._jobs.keep(upload.sequencer)
+
+        async def run() -> None:
+            try:
+                await self._run(upload, told.put_nowait)
+                told.put_nowait(None)
+            except BaseException as error:
+                telemetry.logger().exception("streamed_upload_failed", asset=upload.asset)
+                told.put_nowait(error)
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                self._jobs.take(upload.sequencer)
+                self.objects.drop(upload)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        while (event := await told.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    async def flush(self) -> None:
+        """Wait until what is under way has ended."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    async def watch(self, asset: str, sequencer: str) -> AsyncIterator[Event]:
+        """Yield what becomes of an upload that the pipeline, or another request, is at."""
+        until = time.monotonic() + SECONDS
+        pause = LOOK_SECONDS
+        yield Event("waiting")
+        while True:
+            record = await asyncio.to_thread(self._intake.records.get, asset)
+            if record is None or record.sequencer != sequencer or record.terminal:
+                yield _ended(record, "done")
+                return
+            if time.monotonic() > until:
+                yield Event("deferred", record=record)
+                return
+            await asyncio.sleep(pause)
+            pause = min(MOST_LOOK_SECONDS, pause * 1.2)
+
+    async def _run(self, upload: Upload, tell: Callable[[Event], None]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while True:
+            ending = await asyncio.to_thread(self._intake.handle, upload, until=deadline)
+            if ending != "contended" or time.monotonic() > deadline - SECONDS / 2:
+                break
+            await asyncio.sleep(CONTENDED_SECONDS)
+        if ending == "queued" and (job := self._jobs.take(upload.sequencer)) is not None:
+            await self._ask(job, deadline, tell)
+            return
+        if ending in ("waiting", "contended"):
+            async for event in self.watch(upload.asset, upload.sequencer):
+                tell(event)
+            return
+        tell(_ended(await asyncio.to_thread(self._intake.records.get, upload.asset), "hit"))
+
+    async def _ask(self, job: Job, deadline: float, tell: Callable[[Event], None]) -> None:
+        worker = self._worker()
+        spoken: Any = _Spoken(worker.gateway, job.task, tell)
+        ending = await replace(worker, gateway=spoken, objects=self.objects).run(job, deadline=deadline)
+        record = await asyncio.to_thread(self._intake.records.get, job.upload.asset)
+        if ending in ("deferred", "lost"):
+            tell(Event("deferred", record=record))
+        else:
+            tell(replace(_ended(record, "done"), usage=spoken.usage))
+
+
+def _ended(record: Record | None, kind: Literal["hit", "done"]) -> Event:
+    captioned = record is not None and record.state == "captioned"
+    return Event(kind if captioned else "ended", record=record)

@@ -1,0 +1,210 @@
+"""A picture in, its caption out as it is written: paid for once, stored like an upload's, whoever goes away."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from captions.pipeline.streaming import Event, Streaming, Words
+from captions.records.record import Record
+from captions.uploads.version import Upload, taken_before_its_event
+from support.api import Api, api_on, path_of
+from support.pipeline import BUCKET
+from support.worker import Workshop
+
+
+@pytest.fixture
+def api(shop: Workshop) -> Iterator[Api]:
+    with api_on(shop.dedupe.aws) as made:
+        made.services.intake = lambda: shop.dedupe.intake
+        made.services.worker = lambda: shop.worker
+        yield made
+
+
+def stream(api: Api, **body: Any) -> list[tuple[str, Any]]:
+    """The events of a stream, in order."""
+    answer = api.call("POST", "/v1/captions:stream", **body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = []
+    for block in answer.text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return events
+
+
+def stored(shop: Workshop, key: str, photo: bytes) -> Upload:
+    answer = shop.dedupe.aws.s3.put_object(Bucket=BUCKET, Key=key, Body=photo)
+    return Upload(
+        bucket=BUCKET,
+        key=key,
+        version_id=answer["VersionId"],
+        sequencer=taken_before_its_event(),
+        etag=answer["ETag"].strip('"'),
+        size=len(photo),
+    )
+
+
+def run(shop: Workshop, act: Callable[[Streaming], Any]) -> Any:
+    """Run something with a Streaming on a loop of its own, to its end."""
+    aws = shop.dedupe.aws
+
+    async def whole() -> Any:
+        streaming = Streaming(shop.dedupe.intake, lambda: shop.worker, aws.s3, aws.sqs)
+        try:
+            return await act(streaming)
+        finally:
+            await streaming.flush()
+            await shop.worker.gateway.aclose()
+
+    return asyncio.run(whole())
+
+
+async def every(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
+def said(events: list[Event]) -> str:
+    return "".join(event.text for event in events if event.kind == "delta")
+
+
+def test_a_new_picture_is_captioned_word_by_word_and_stored_like_an_upload(
+    api: Api, shop: Workshop, photo: bytes
+) -> None:
+    events = stream(api, files={"file": ("garden.jpg", photo)}, data={"language": "en"})
+    names = [name for name, _ in events]
+    assert names[0] == "delta"
+    assert names[-1] == "done"
+    done = events[-1][1]
+    text = "".join(data["text"] for name, data in events if name == "delta")
+    assert len(names) > 3
+    assert done["asset"]["text"].startswith(text.strip()[:40])
+    assert done["usage"]["completion_tokens"] > 0
+    assert done["cost"] == done["asset"]["cost"]
+    shown = api.get(f"/v1/assets/{done['asset']['id']}")
+    assert (shown["state"], shown["source"]) == ("captioned", "model")
+    assert shown["key"].endswith("garden.jpg")
+    assert shop.dedupe.aws.heard() == [("Caption.Completed", shown["key"])]
+    assert len(shop.paid()) == 1
+    assert shop.jobs() == []
+
+
+def test_the_event_of_a_streamed_picture_changes_nothing(shop: Workshop, photo: bytes) -> None:
+    upload = stored(shop, "a.jpg", photo)
+    run(shop, lambda streaming: every(streaming.caption(upload, photo, {})))
+    before = shop.dedupe.record("a.jpg")
+    assert before.state == "captioned"
+    event = shop.dedupe.aws.event("Object Created", "a.jpg", upload.version_id or "", size=upload.size)
+    assert shop.dedupe.deliver(event) == "superseded"
+    assert shop.dedupe.record("a.jpg") == before
+    assert shop.dedupe.upload("a.jpg", b"another") != "superseded"
+
+
+def test_what_was_captioned_before_is_a_hit(api: Api, shop: Workshop, photo: bytes) -> None:
+    first = shop.captioned("first.jpg", photo)
+    ((name, data),) = stream(api, files={"file": ("again.jpg", photo)})
+    assert name == "hit"
+    assert first.result is not None
+    assert (data["asset"]["text"], data["asset"]["source"]) == (first.result.text, "cache")
+    assert data["cost"]["dollars"] == "0"
+    assert len(shop.paid()) == 1
+
+
+def test_two_who_show_one_picture_pay_once(shop: Workshop, photo: bytes) -> None:
+    uploads = [stored(shop, f"{number}.jpg", photo) for number in range(3)]
+
+    async def all_at_once(streaming: Streaming) -> list[list[Event]]:
+        return list(await asyncio.gather(*(every(streaming.caption(one, photo, {})) for one in uploads)))
+
+    told = run(shop, all_at_once)
+    ends = sorted(events[-1].kind for events in told)
+    assert set(ends) <= {"done", "hit"}
+    texts = {events[-1].record.result.text for events in told}
+    assert len(texts) == 1
+    assert len(shop.paid()) == 1
+    sources = sorted(str(shop.dedupe.record(f"{number}.jpg").source) for number in range(3))
+    assert sources == ["cache", "cache", "model"]
+
+
+def test_who_goes_away_in_the_middle_has_paid_for_an_answer_that_is_stored(shop: Workshop, photo: bytes) -> None:
+    upload = stored(shop, "a.jpg", photo)
+
+    async def leave(streaming: Streaming) -> Event:
+        events = streaming.caption(upload, photo, {})
+        first = await anext(events)
+        await events.aclose()  # type: ignore[attr-defined] # it is a generator
+        return first
+
+    first = run(shop, leave)
+    assert first.kind == "delta"
+    record: Record = shop.dedupe.record("a.jpg")
+    assert (record.state, record.source) == ("captioned", "model")
+    assert len(shop.paid()) == 1
+    told = run(shop, lambda streaming: every(streaming.caption(stored(shop, "b.jpg", photo), photo, {})))
+    assert [event.kind for event in told] == ["hit"]
+
+
+def test_a_model_that_breaks_off_is_replaced_and_what_it_said_is_void(shop: Workshop, photo: bytes) -> None:
+    shop.endpoint.set_faults(
+        [{"fault": "cut_stream", "model": shop.worker.settings.image_models[0], "after_pieces": 9}]
+    )
+    upload = stored(shop, "a.jpg", photo)
+    told = run(shop, lambda streaming: every(streaming.caption(upload, photo, {})))
+    assert told[-1].kind == "done"
+    assert told[-1].record is not None
+    assert told[-1].record.provenance is not None
+    assert told[-1].record.provenance.model == shop.worker.settings.image_models[1]
+    after = [index for index, event in enumerate(told) if event.kind == "restart"]
+    words = said(told[after[-1] + 1 :] if after else told)
+    assert told[-1].record.result is not None
+    assert told[-1].record.result.text.startswith(words.strip()[:30])
+
+
+def test_an_asset_that_was_uploaded_is_streamed_by_its_name(
+    api: Api, shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    record = shop.captioned("a.jpg", photo)
+    assert [name for name, _ in stream(api, json={"key": "a.jpg"})] == ["hit"]
+    assert [name for name, _ in stream(api, json={"id": path_of(record).rpartition("/")[2]})] == ["hit"]
+    shop.dedupe.upload("b.jpg", other_photo)  # on its way, and then captioned by the pipeline
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(stream, api, json={"key": "b.jpg"})
+        for job in shop.jobs():
+            shop.run(job)
+        events = watching.result(timeout=60)
+    assert events[-1][0] in ("done", "hit")
+    assert api.call("POST", "/v1/captions:stream", json={"key": "a.jpg"}, token="photos").status_code == 404
+
+
+def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes) -> None:
+    for status, body in (
+        (415, {"files": {"file": ("a.wav", speech)}}),
+        (422, {"files": {"file": ("a.txt", b"hello")}}),
+        (422, {"files": {"other": ("a.jpg", photo)}}),
+        (422, {"files": {"file": ("a.jpg", photo)}, "data": {"task": "juggle"}}),
+        (413, {"files": {"file": ("a.jpg", photo + bytes(5_000_000))}}),
+        (415, {"content": b"<xml/>", "headers": {"Content-Type": "text/xml"}}),
+        (422, {"content": b"{", "headers": {"Content-Type": "application/json"}}),
+        (422, {"json": {}}),
+        (404, {"json": {"key": "nothing.jpg"}}),
+        (400, {"content": b"--x", "headers": {"Content-Type": "multipart/form-data"}}),
+    ):
+        assert api.call("POST", "/v1/captions:stream", **body).status_code == status, body.keys()
+    ((name, data),) = stream(api, files={"file": ("a.jpg", photo[:3000])})
+    assert (name, data["status"], data["state"]) == ("error", 409, "rejected")
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ('{"caption": "A \\"red\\" barn\\nby a lake.", "tags": ["x"]}', 'A "red" barn\nby a lake.'),
+        ('```json\n{"tags": [], "caption": "A barn"}\n```', "A barn"),
+        ("A barn stands by a lake. " * 10, "A barn stands by a lake. " * 10),
+    ],
+)
+def test_the_main_text_is_read_while_its_json_is_written(answer: str, shown: str) -> None:
+    words = Words("caption")
+    assert "".join(words.add(letter) for letter in answer) == shown
