@@ -13,7 +13,7 @@ export UV_LINK_MODE ?= copy
 export UV_NATIVE_TLS ?= true
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help install console demo test lint map format bench looks build validate deploy requirements clean
+.PHONY: help openapi install console demo test lint map format bench looks build validate deploy requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ lint: install $(VENV)/.console-checked ## ruff, mypy --strict, import-linter, cf
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml cli/captions_cli/results.yaml
+
+openapi: install ## write what the API says of itself into docs/openapi.json
+	@$(BIN)/python -m captions_api --openapi > docs/openapi.json
 
 map: install ## the rooms of the code: lines, arrows, circles, what each function imports
 	@$(BIN)/python tools/house_map.py

@@ -2,47 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captions.config import policy
 from captions.config.environment import IntakeSettings, WorkerSettings
 from captions.config.policy import Policy, PolicyError
-from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
-from captions.gateway.pricing import cost_of
-from captions.gateway.types import Usage
 from captions.overrides import UnreadableOverrideError, read
 from captions.routing import routes
+from captions.routing.estimates import PICTURE_TOKENS, CallEstimate, estimate
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 
 if TYPE_CHECKING:
     from captions.picture_class import Looks
 
-PICTURE_TOKENS = 1_200
-"""A picture of middling size at a vision model; the largest copy that is sent takes about 2,400."""
 SOUND_TOKENS_PER_SECOND = 12.5
 VIDEO_TOKENS_PER_SECOND = 64.0
 CHARACTERS_PER_TOKEN = 4
 ANSWERED_SHARE = 0.5
 """Of the tokens an answer may have, how many it is reckoned to have."""
-
-
-@dataclass(frozen=True)
-class CallEstimate:
-    """What one call is expected to take, and to cost as far as prices are known; None for a model that nobody knows."""
-
-    model: str
-    prompt_tokens: int
-    answer_tokens: int
-    cost: Cost | None
-
-    @property
-    def dollars(self) -> Decimal | None:
-        """What it costs, None where a price is not known."""
-        return self.cost.exact if self.cost is not None else None
 
 
 @dataclass(frozen=True)
@@ -173,15 +153,6 @@ def explain(
         chains=chains,
         estimate=estimate(chains.models[0], text + shown, round(asked.max_tokens * ANSWERED_SHARE), catalogue),
     )
-
-
-def estimate(model: str, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue) -> CallEstimate:
-    """Return what a call is expected to cost by the catalogue's prices."""
-    entry = catalogue.models.get(model)
-    if entry is None or entry.minute_price is not None:
-        return CallEstimate(model, prompt_tokens, answer_tokens, None)
-    cost, _ = cost_of(Usage(prompt=prompt_tokens, completion=answer_tokens), None, entry)
-    return CallEstimate(model, prompt_tokens, answer_tokens, cost)
 
 
 NO_QUEUES = IntakeSettings(

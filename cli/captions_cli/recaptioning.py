@@ -10,9 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -20,16 +20,15 @@ from captions.config.policy import Policy
 from captions.cost import Cost
 from captions.gateway.catalogue import Catalogue
 from captions.queues import Queues, Revisit
-from captions.records.attempts import calls
+from captions.records.recaption_costs import ANSWER_TOKENS, most_of, recaption_cost
 from captions.records.record import Record
 from captions.records.spending import Spending, spending
 from captions.records.table import Records
 from captions.routing import routes
-from captions.routing.routes import Chains
+from captions.routing.estimates import PICTURE_TOKENS, estimate
 from captions.tasks import TASKS, Ask
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion
-from captions_cli.policies import PICTURE_TOKENS, estimate
 from captions_cli.stack import Stack
 
 Mode = Literal["missing", "stale", "force"]
@@ -38,8 +37,6 @@ PATIENCE_SECONDS = 600.0
 LOOK_SECONDS = 2.0
 READ_AT_ONCE = 100
 """The most that BatchGetItem takes."""
-ANSWER_TOKENS = 200
-"""Of an answer, where the record does not tell how many its last one had."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +267,7 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
     pages = stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.bucket, Prefix=prefix)
     chains = routes.chains("", "image", "caption", rules)
     model = chains.models[0]
-    most, unpriced = _most(chains, PICTURE_TOKENS, TASKS["caption"].max_tokens, catalogue)
+    most, unpriced = most_of(chains, PICTURE_TOKENS, TASKS["caption"].max_tokens, catalogue)
     for page in pages:
         keys = [entry["Key"] for entry in page.get("Contents", []) if entry["Size"] > 0]
         for start in range(0, len(keys), READ_AT_ONCE):
@@ -283,58 +280,6 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
 
 
 def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
-    """Return a caption to be made again, with the tokens of its last answer as far as they are known."""
-    kind, task = record.kind or "image", record.answer.result.task if record.answer else "caption"
-    before = record.provenance.tier if record.provenance else None
-    chains = routes.chains(record.key, kind, task, rules)
-    if before is not None and before in rules.tiers and before != chains.tier:
-        higher = rules.step_up(before)
-        chains = replace(
-            chains,
-            tier=before,
-            models=rules.tiers[before].models,
-            higher_tier=higher,
-            higher=rules.tiers[higher].models if higher is not None else (),
-        )
-    last: dict[str, Any] = {}
-    for attempt in record.provenance.attempts if record.provenance else ():
-        last = attempt if attempt.get("completion_tokens") and calls(attempt) == 1 else last
-    prompt_tokens = int(last.get("prompt_tokens") or PICTURE_TOKENS)
-    answer_tokens = int(last.get("completion_tokens") or ANSWER_TOKENS)
-    # Each part of a recording is asked about by itself.
-    parts = max(1, len(record.answer.result.data.get("parts") or ())) if record.answer else 1
-    longest = max(answer_tokens, TASKS[task].max_tokens if task in TASKS else answer_tokens)
-    expected = estimate(chains.models[0], prompt_tokens, answer_tokens, catalogue).cost
-    most, unpriced = _most(chains, prompt_tokens, longest, catalogue)
-    return Due(
-        record.key,
-        why,
-        record.upload,
-        record,
-        chains.models[0],
-        Cost.sum([expected] * parts) if expected is not None else None,
-        most * parts if most is not None else None,
-        unpriced,
-    )
-
-
-def _most(
-    chains: Chains, prompt_tokens: int, answer_tokens: int, catalogue: Catalogue
-) -> tuple[Decimal | None, tuple[str, ...]]:
-    """Return what an answer, a repair and a step up cost at the most, and the models that have no price."""
-
-    def dearest(models: Sequence[str], prompt: int) -> Decimal | None:
-        costs = [estimate(model, prompt, answer_tokens, catalogue).dollars for model in models]
-        return max((cost for cost in costs if cost is not None), default=None)
-
-    parts = (
-        dearest(chains.models, prompt_tokens),
-        dearest(chains.models, prompt_tokens + answer_tokens),  # a repair shows the model its answer
-        dearest(chains.higher, prompt_tokens),
-    )
-    known = [part for part in parts if part is not None]
-    names = (*chains.models, *chains.higher)
-    unpriced = tuple(
-        dict.fromkeys(name for name in names if estimate(name, prompt_tokens, answer_tokens, catalogue).dollars is None)
-    )
-    return (sum(known, Decimal(0)) if known else None), unpriced
+    """Return a caption to be made anew, with the tokens of its last answer as far as they are known."""
+    cost = recaption_cost(record, rules, catalogue)
+    return Due(record.key, why, record.upload, record, cost.model, cost.expected, cost.most, cost.unpriced)

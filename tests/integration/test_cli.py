@@ -21,13 +21,13 @@ from captions.queues import Revisit
 from captions.records.attempts import paid as paid_fields
 from captions.records.record import Provenance, Reason, Record, Result, fitted
 from captions.records.table import Records
+from captions.routing.estimates import PICTURE_TOKENS
 from captions.tasks import TASKS, Ask
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from captions_cli import recaptioning
 from captions_cli.local.aws.moto_repairs import MessageMoveTasks
 from captions_cli.local.aws.server import AwsEndpoint
 from captions_cli.main import app
-from captions_cli.policies import PICTURE_TOKENS
 
 REGION = "us-east-1"
 QUEUES = ("Uploads", "Image", "Audio", "UploadsDeadLetter", "ImageDeadLetter", "AudioDeadLetter", "RuleDeadLetter")

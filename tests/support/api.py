@@ -1,5 +1,6 @@
 """The API on moto, in this process, and records for it to show."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ TOKENS = {
     "all": Caller("all"),
     "other": Caller("other"),
     "photos": Caller("photos", ("photos/",)),
+    "two": Caller("two", ("a/", "b/")),
     "nothing": Caller("nothing", ()),
 }
-NOW = 1_800_000_000.0
+NOW = float(int(time.time()))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from captions.config.policy import Policy
 from captions.gateway.catalogue import Catalogue
 from captions.inference import asking
-from captions.routing import routes
+from captions.routing import estimates, routes
 from captions.routing.routes import Chains
 from captions.tasks import Ask, prompt
 from captions_cli import policies
@@ -120,12 +120,12 @@ def estimate(asked: Iterable[Question], catalogue: Catalogue) -> Estimate:
     for question in once.values():
         sent = prompt(question.ask)
         text = (len(sent.instructions) + len(sent.text)) // policies.CHARACTERS_PER_TOKEN
-        shown = policies.PICTURE_TOKENS
+        shown = estimates.PICTURE_TOKENS
         if question.file.kind in ("audio", "video"):
             shown = round((question.file.duration_s or 0.0) * policies.SOUND_TOKENS_PER_SECOND)
         model = question.chains.models[0]
-        usual = policies.estimate(model, text + shown, round(sent.max_tokens * policies.ANSWERED_SHARE), catalogue)
-        longest = policies.estimate(model, text + shown, sent.max_tokens, catalogue)
+        usual = estimates.estimate(model, text + shown, round(sent.max_tokens * policies.ANSWERED_SHARE), catalogue)
+        longest = estimates.estimate(model, text + shown, sent.max_tokens, catalogue)
         if usual.dollars is None or longest.dollars is None:
             unpriced.add(model)
         else:

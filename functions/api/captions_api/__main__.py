@@ -17,7 +17,7 @@ import uvicorn
 
 from captions.config.environment import ApiSettings
 from captions_api.access import Caller
-from captions_api.application import create
+from captions_api.application import create, document
 from captions_api.services import Services
 
 LOCAL_NAME = "local"
@@ -29,7 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=int(os.environ.get("AWS_LWA_PORT", "8080")))
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input does")
+    parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document, and serve nothing")
     options = parser.parse_args(arguments)
+    if options.openapi:
+        print(json.dumps(document(), indent=1, ensure_ascii=False))
+        return 0
     settings = ApiSettings.from_env()
     listener = socket.create_server((options.host, options.port), backlog=128)
     port = listener.getsockname()[1]

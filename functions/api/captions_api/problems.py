@@ -130,7 +130,6 @@ def _unavailable(error: Exception) -> JSONResponse:
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
-        "model": ProblemDetails,
         "description": _TITLES[status],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
     }

@@ -6,16 +6,18 @@ what a record says counts, not the entry that led to it.
 """
 
 import heapq
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby, islice
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from captions import telemetry
+from captions.once import Once
 from captions.records import attention
 from captions.records.record import PENDING, SHARDS, Record, State
 
@@ -29,6 +31,13 @@ MOST_AHEAD = 8
 """Stages asked for at once."""
 COUNTED_PAGES = 2
 """Pages of 1 MB read of a partition to count what stands in it: some ten thousand entries."""
+SEGMENT_ITEMS = 250
+"""About so many items has a part of the table from which a sample is drawn, and as many parts are read as it takes."""
+MOST_SEGMENTS = 1_000_000
+"""Of a parallel scan (Amazon DynamoDB, API reference, Scan)."""
+MOST_SAMPLED_SEGMENTS = 200
+READ_FOR_EACH = 4
+"""Records read for each that is wanted, at the most."""
 READ_AT_ONCE = 100
 """The most that BatchGetItem takes."""
 
@@ -44,7 +53,8 @@ class Filters:
     states: frozenset[State] = frozenset()
     """Empty: every state but `deleted`."""
     kind: str | None = None
-    category: str | None = None
+    group: str | None = None
+    """A picture's category, or what else it is (`attention.GROUPS`)."""
     model: str | None = None
     task: str | None = None
     reviewed: bool | None = None
@@ -69,7 +79,7 @@ class Filters:
                 return False
         asked = (
             (self.kind, record.kind),
-            (self.category, provenance.category if provenance else None),
+            (self.group, attention.group_of(provenance.category if provenance else None, record.kind)),
             (self.model, provenance.model if provenance else None),
             (self.task, result.task if result else None),
         )
@@ -102,6 +112,14 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Records drawn at random, and about how many there are that might have been; None: not known."""
+
+    records: tuple[Record, ...]
+    population: int | None
+
+
+@dataclass(frozen=True)
 class Stage:
     """Partitions of one index that are read as one list."""
 
@@ -115,10 +133,13 @@ class Stage:
         return "activity_at" if self.index == "activity" else "attention_rank"
 
 
-def stages(order: Order, filters: Filters, *, today: date, days: int) -> tuple[Stage, ...]:
-    """Return what is read for a list, in order: the days back from `today` (UTC), or the partitions of what waits."""
+def stages(order: Order, filters: Filters, *, today: date, first: date | None, days: int) -> tuple[Stage, ...]:
+    """Return what is read for a list, in order: days back from `today` (UTC), or the partitions of what waits.
+
+    Before `first` there is nothing; None: that is not known.
+    """
     if order != "newest":
-        groups = (filters.category,) if filters.category in attention.GROUPS else attention.GROUPS
+        groups = (filters.group,) if filters.group in attention.GROUPS else attention.GROUPS
         each = tuple(attention.partitions(f"unreviewed#{group}") for group in groups)
         joined = (tuple(one for group in each for one in group),)
         return tuple(
@@ -133,7 +154,8 @@ def stages(order: Order, filters: Filters, *, today: date, days: int) -> tuple[S
         found.append(_activity("pending"))
     if states - set(PENDING):
         # Clocks differ by seconds: what has just ended may already carry tomorrow's date.
-        found += [_activity((today + timedelta(days=1 - back)).isoformat()) for back in range(days + 1)]
+        back = days if first is None else min(days, max(0, (today - first).days + 1))
+        found += [_activity((today + timedelta(days=1 - number)).isoformat()) for number in range(back + 1)]
     return tuple(found)
 
 
@@ -148,6 +170,16 @@ class Listing:
         self._dynamodb = dynamodb
         self._table = table
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="listing")
+        self.first_day = Once(self._first_day)
+        """Before which day (UTC) no upload can have ended; None: that is not known."""
+
+    def _first_day(self) -> date | None:
+        table = self._dynamodb.describe_table(TableName=self._table)["Table"]
+        # A table that was restored holds what is older than it.
+        if "RestoreSummary" in table or "CreationDateTime" not in table:
+            return None
+        created: datetime = table["CreationDateTime"]
+        return created.astimezone(UTC).date()
 
     def page(self, order: Sequence[Stage], filters: Filters, *, limit: int, after: Position | None = None) -> Page:
         """Return up to `limit` records from `after` on."""
@@ -172,6 +204,39 @@ class Listing:
         wanted = dict.fromkeys(asset for _, asset in (*newest, *moving) if filters.names(asset))
         read = self.read(list(wanted))
         return tuple(one for one in read if filters.show(one) and (one.terminal or one.updated_at > at))
+
+    def sample(self, filters: Filters, wanted: int, draw: random.Random) -> Sample:
+        """Draw up to `wanted` records that are to be shown; reads a few times as many, however large the table is.
+
+        The table's own order is that of a hash of the names, so that a stretch of it is as good as a draw: what a
+        record says has no part in where it stands. How many items there are DynamoDB counts every six hours.
+        """
+        items = int(self._dynamodb.describe_table(TableName=self._table)["Table"].get("ItemCount", 0))
+        total = min(max(1, items // SEGMENT_ITEMS), MOST_SEGMENTS)
+        read = 0
+        found: list[Record] = []
+        for segment in draw.sample(range(total), min(total, MOST_SAMPLED_SEGMENTS)):
+            for record in self._segment(segment, total, wanted * READ_FOR_EACH - read):
+                read += 1
+                if record is not None and filters.show(record):
+                    found.append(record)
+            if len(found) >= wanted or read >= wanted * READ_FOR_EACH:
+                break
+        population = round(max(items, read) * len(found) / read) if read else 0
+        draw.shuffle(found)
+        return Sample(tuple(found[:wanted]), population)
+
+    def _segment(self, segment: int, total: int, most: int) -> Iterator[Record | None]:
+        """Yield up to `most` records of a part of the table; None for an item that cannot be read."""
+        request: dict[str, Any] = {"TableName": self._table, "Segment": segment, "TotalSegments": total}
+        while most > 0:
+            answer = self._dynamodb.scan(**request, Limit=most)
+            for item in answer["Items"]:
+                most -= 1
+                yield _record(item)
+            if "LastEvaluatedKey" not in answer:
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def count(self, index: str, partitions: Sequence[str], prefixes: Sequence[str]) -> tuple[int, bool]:
         """Count entries whose names begin so, and say whether all were looked at: COUNTED_PAGES of each partition."""
@@ -215,13 +280,8 @@ class Listing:
         while request:
             answer = self._dynamodb.batch_get_item(RequestItems=request)
             for item in answer["Responses"].get(self._table, []):
-                try:
-                    record = Record.from_item(item)
-                except ValidationError as error:
-                    # One item that something else wrote must not keep all others from being shown.
-                    telemetry.logger().warning("record_unreadable", errors=error.error_count())
-                    continue
-                read[record.asset] = record
+                if (record := _record(item)) is not None:
+                    read[record.asset] = record
             request = answer.get("UnprocessedKeys") or {}
         return read
 
@@ -360,3 +420,12 @@ class _Reading:
 
 def _entries(page: Mapping[str, Any], rank: str) -> list[tuple[str, str]]:
     return [(item[rank]["S"], item["asset"]["S"]) for item in page["Items"]]
+
+
+def _record(item: Mapping[str, Any]) -> Record | None:
+    """Read a record; None for what something else wrote, which must not keep all others from being shown."""
+    try:
+        return Record.from_item(item)
+    except ValidationError as error:
+        telemetry.logger().warning("record_unreadable", errors=error.error_count())
+        return None

@@ -40,7 +40,7 @@ class Assets(Shape):
 
 
 @dataclass(frozen=True)
-class _Asked:
+class ListQuery:
     """What a list is asked for, as one value that its cursor is bound to."""
 
     caller: Caller
@@ -54,15 +54,14 @@ class _Asked:
         return json.dumps(["assets", self.caller.name, self.caller.prefixes, told], sort_keys=True)
 
 
-def page(stack: Services, asked: _Asked, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
+def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
     """Read a page; raises Problem (400) for a cursor of another list."""
     today, after = datetime.fromtimestamp(stack.now(), UTC).date(), None
     if cursor is not None:
         said = stack.seal.unseal(cursor, asked.purpose)
         today, after = datetime.fromisoformat(said["today"]).date(), Position(**said["after"])
-    read = stack.listing.page(
-        stages(asked.order, asked.filters, today=today, days=asked.days), asked.filters, limit=limit, after=after
-    )
+    order = stages(asked.order, asked.filters, today=today, first=stack.listing.first_day(), days=asked.days)
+    read = stack.listing.page(order, asked.filters, limit=limit, after=after)
     following = None
     if read.next is not None:
         following = stack.seal.seal({"today": today.isoformat(), "after": vars(read.next)}, asked.purpose)
@@ -109,7 +108,7 @@ def list_assets(
         prefixes=prefixes(stack, who, prefix),
         states=frozenset(state or ()),
         kind=kind,
-        category=category,
+        group=category,
         model=model,
         task=task,
         reviewed=False if order == "confidence" else reviewed,
@@ -124,7 +123,7 @@ def list_assets(
         begun: str = stack.seal.unseal(since, f"live {who.name}")
         news = list(stack.listing.since(begun, filters, now=timestamp(now), limit=limit))
         return Assets(items=summaries(stack, news), cursor=None, live=live)
-    records, following = page(stack, _Asked(who, order, filters, days), limit, cursor)
+    records, following = page(stack, ListQuery(who, order, filters, days), limit, cursor)
     return Assets(items=summaries(stack, records), cursor=following, live=live)
 
 

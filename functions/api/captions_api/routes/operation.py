@@ -271,7 +271,8 @@ def _ended(stack: Services, prefixes: tuple[str, ...], days: int) -> tuple[list[
     if not prefixes:
         return [], True
     filters = Filters(prefixes, states=frozenset({"captioned", "rejected", "blocked", "failed", "deleted"}))
-    order = stages("newest", filters, today=datetime.fromtimestamp(stack.now(), UTC).date(), days=days)
+    today = datetime.fromtimestamp(stack.now(), UTC).date()
+    order = stages("newest", filters, today=today, first=stack.listing.first_day(), days=days)
     records: list[Record] = []
     after = None
     while len(records) < MOST_RECORDS:
