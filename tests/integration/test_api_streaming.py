@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captions.pipeline.streaming import Event, Streaming, Words
+from captions.pipeline.streaming import Event, MainText, Streaming
 from captions.records.record import Record
 from captions.uploads.version import Upload, taken_before_its_event
 from support.api import Api, api_on, path_of
@@ -206,5 +206,5 @@ def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes)
     ],
 )
 def test_the_main_text_is_read_while_its_json_is_written(answer: str, shown: str) -> None:
-    words = Words("caption")
+    words = MainText("caption")
     assert "".join(words.add(letter) for letter in answer) == shown

@@ -51,7 +51,7 @@ class Event:
     usage: Mapping[str, int | None] | None = None
 
 
-class Words:
+class MainText:
     """Reads the main text of a task's answer while its JSON is written."""
 
     def __init__(self, task: str) -> None:
@@ -96,10 +96,10 @@ class _Spoken:
     async def complete(self, request: Request, chain: Sequence[str], *, deadline: float) -> Completion:
         """Return the first complete answer of the chain's models, as the gateway does."""
         self._begin(chain[0] if chain else "")
-        words, completion = Words(self._task), None
+        words, completion = MainText(self._task), None
         async for event in self._gateway.stream(request, chain, deadline=deadline):
             if event.kind == "restart":
-                words = Words(self._task)
+                words = MainText(self._task)
                 self._begin(event.model)
             elif event.kind == "delta" and (text := words.add(event.text)):
                 self._spoken = True
@@ -247,7 +247,7 @@ class Streaming:
 
     async def _ask(self, job: Job, deadline: float, tell: Callable[[Event], None]) -> None:
         worker = self._worker()
-        spoken: Any = _Spoken(worker.gateway, job.task, tell)
+        spoken: Any = _Spoken(worker.gateway, job.ask.task, tell)
         ending = await replace(worker, gateway=spoken, objects=self.objects).run(job, deadline=deadline)
         record = await asyncio.to_thread(self._intake.records.get, job.upload.asset)
         if ending in ("deferred", "lost"):

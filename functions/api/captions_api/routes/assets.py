@@ -167,7 +167,7 @@ def get_asset(stack: Stack, who: Who, id: str, response: Response) -> Asset:
     return shown(stack, who, stack.record(who, id), response)
 
 
-class Words(BaseModel):
+class EditedCaption(BaseModel):
     """A person's words in a caption's place."""
 
     text: str = Field(min_length=1, max_length=MAX_TEXT_BYTES)
@@ -191,7 +191,9 @@ def _judged(stack: Services, caller: Caller, record: Record, judge: Callable[[],
 
 
 @router.patch("/assets/{id}", summary="Write a caption in place of the model's")
-def edit_asset(stack: Stack, who: Who, id: str, words: Words, response: Response, if_match: IfMatch = None) -> Asset:
+def edit_asset(
+    stack: Stack, who: Who, id: str, words: EditedCaption, response: Response, if_match: IfMatch = None
+) -> Asset:
     """Put a person's words in a caption's place; no model ever overwrites them."""
     record = stack.matched(who, id, if_match)
     if words.language is not None and not is_language(words.language):

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from captions.quality import cells
 from captions.records import attention
 from captions.records.listing import Filters, stages
 from captions.records.record import Record
 from captions.records.spending import By, Spending, spending
 from captions_api.dependencies import Stack, Who
+from captions_api.problems import Problem
 from captions_api.services import Services
 from captions_api.views import Money, Shape
 
@@ -282,3 +284,43 @@ def _ended(stack: Services, prefixes: tuple[str, ...], days: int) -> tuple[list[
         if after is None:
             return records, True
     return records, False
+
+
+class QualityCell(Shape):
+    """What people did with the captions of one category, model, task and prompt; shares are 0 to 1."""
+
+    id: str
+    category: str
+    model: str
+    task: str
+    prompt_version: str
+    experiment: str | None
+    arm: str | None
+    edited: int
+    accepted: int
+    share: float | None = Field(description="Edited among edited and accepted; null: none was judged.")
+    low: float = Field(description="Where the 95 % interval of the share begins.")
+    high: float
+    flagged: bool = Field(description="Whether people edit too many of them, for certain.")
+    flagged_since: str | None
+
+
+class QualityReport(Shape):
+    """What people make of captions; flagged cells first."""
+
+    cells: tuple[QualityCell, ...]
+    minimum: int = Field(description="Verdicts in a cell, below which nothing is said about it.")
+    line: float = Field(description="The share of edited captions that is too large.")
+
+
+@router.get("/quality", summary="See what people edit")
+def quality(stack: Stack, who: Who, days: Annotated[int, Query(ge=1, le=cells.KEPT_DAYS)] = 28) -> QualityReport:
+    """Return how often people edit captions, by category, model, task and prompt version."""
+    if who.limited:
+        # Verdicts are counted over all prefixes.
+        raise Problem(403, "not-yours", "what people edit is counted over all keys, not only those of yours")
+    dynamodb, table = stack.clients("dynamodb"), stack.settings.control_table
+    told = cells.report(dynamodb, table, days=days, now=stack.now())
+    return QualityReport(
+        cells=tuple(QualityCell(**one.as_dict()) for one in told), minimum=cells.MINIMUM, line=cells.LINE
+    )
