@@ -1,5 +1,7 @@
 """Takes the uploads queue: events of S3, and uploads that are to be looked at again."""
 
+from captions import cold_start  # isort: skip
+
 import asyncio
 import json
 import time
@@ -8,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from batches import Take, batch_handler
-from captions import cold_start, composition
+from captions import composition
 from captions.pipeline.looking import LEAST_SECONDS, SIDE_BY_SIDE, NotStartedError
 from captions.queues import Revisit
 from captions.uploads.version import Deletion, Ignored, Restored, Upload, from_event

@@ -1,12 +1,14 @@
 """Runs on a schedule: finds uploads that stopped on the way."""
 
+from captions import cold_start  # isort: skip
+
 import time
 from dataclasses import asdict
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from captions import cold_start, composition, telemetry
+from captions import composition, telemetry
 
 STOPPING_SECONDS = 5.0
 """Kept back from the time the function has, so that a sweep ends by itself and the next goes on."""

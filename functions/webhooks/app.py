@@ -1,5 +1,7 @@
 """Takes the webhooks queue: tells other programs' endpoints about completion events."""
 
+from captions import cold_start  # isort: skip
+
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,7 +10,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from batches import Take, batch_handler
-from captions import cold_start, composition
+from captions import composition
 from captions.webhooks.deliveries import parse
 from captions.webhooks.endpoints import WebhooksError
 

@@ -1,7 +1,6 @@
 """What functions that take batches from a queue share: messages side by side, those that fail reported one by one.
 
-The first import of such a function's module, and Powertools the first import here: where it sees pydantic it loads what
-parses events with it.
+Powertools is imported before pydantic: where it sees that, it loads what parses events with it.
 """
 
 import asyncio

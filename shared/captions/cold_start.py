@@ -3,7 +3,7 @@
 Loading makes many thousand objects that stay. Collecting garbage meanwhile looks through all of them several times, for
 a tenth of the time that loading takes, and finds next to nothing.
 
-    from captions import cold_start  # the first import
+    from captions import cold_start  # isort: skip
     ...
     cold_start.over()  # the last statement of the module
 """
