@@ -13,7 +13,7 @@ export UV_LINK_MODE ?= copy
 export UV_NATIVE_TLS ?= true
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help openapi install console demo test lint map format bench looks build validate deploy requirements clean
+.PHONY: help openapi install console screenshots demo test lint map format bench looks build validate deploy requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,7 @@ $(VENV)/.eyes-all: requirements/eyes-all.txt $(VENV)/.eyes
 	@touch $@
 
 EYES ?=
+KEEP ?=
 
 install: $(VENV)/.installed $(VENV)/.eyes $(if $(filter all,$(EYES)),$(VENV)/.eyes-all) ## everything the other targets need, into .venv
 
@@ -82,13 +83,16 @@ $(VENV)/.browser: requirements/browser.txt $(VENV)/.installed $(CONSOLE)
 	@$(BIN)/python console/build.py --fetch
 	@touch $@
 
+screenshots: install $(VENV)/.browser ## the README's pictures of the console, anew (needs Chromium)
+	@$(BIN)/python docs/screenshots.py
+
 $(VENV)/.console-checked: $(VENV)/.node $(CONSOLE_SOURCES)
 	@$(BIN)/python console/build.py --check
 	@touch $@
 
-demo: install ## upload real media to the whole stack on this machine and watch it being captioned
+demo: install ## upload real media to the whole stack on this machine and watch it being captioned; KEEP=1 leaves it up
 	@$(MAKE) --silent console || echo "the demo goes on without the web console" >&2
-	@$(BIN)/captions demo
+	@$(BIN)/captions demo $(if $(KEEP),--keep)
 
 # As many workers as cores: more starve the stacks that some of the tests start. A file's tests share what it starts. The
 # longest files come first as they are named (e2e, integration), so that no worker is left alone with one of them at the end.

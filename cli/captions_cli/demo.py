@@ -45,6 +45,8 @@ class Report:
     paid: Sequence[Mapping[str, Any]] | None
     seconds: float
     starting_seconds: float
+    console_url: str | None = None
+    """Where the uploads can be looked at, if the stack was kept."""
 
     @property
     def problems(self) -> list[str]:
@@ -79,8 +81,15 @@ class Audience:
         """The records were read."""
 
 
-def run(settings: background.LocalSettings, directory: Path, audience: Audience, *, real_endpoint: bool) -> Report:
-    """Start a local stack of the demo's own, upload every wave to it, wait, and end it.
+def run(
+    settings: background.LocalSettings,
+    directory: Path,
+    audience: Audience,
+    *,
+    real_endpoint: bool,
+    keep: bool = False,
+) -> Report:
+    """Start a local stack of the demo's own, upload every wave to it, wait, and end it unless it is to be kept.
 
     Its state and logs are in `directory`. `real_endpoint` tells that a model endpoint of the user's answers instead of
     the local one, whose request log is then no witness. Raises CommandError when the stack does not start, or another
@@ -91,15 +100,23 @@ def run(settings: background.LocalSettings, directory: Path, audience: Audience,
             f"another demo is running here (process {other.pid}); `CAPTIONS_HOME={directory} captions down` ends it",
             ExitCode.USAGE,
         )
-    began = time.monotonic()
+    began, ended = time.monotonic(), False
     try:
         state = background.start(directory, settings, progress=audience.say)
         started = time.monotonic()
         outcomes = upload_and_wait(connect_local(state), uploads(), audience)
         paid = None if real_endpoint else paid_calls(state.model_endpoint_url)
+        ended = True
     finally:
-        background.stop(directory)
-    return Report(outcomes, paid, seconds=time.monotonic() - began, starting_seconds=started - began)
+        if not (keep and ended):
+            background.stop(directory)
+    return Report(
+        outcomes,
+        paid,
+        seconds=time.monotonic() - began,
+        starting_seconds=started - began,
+        console_url=state.console_url if keep else None,
+    )
 
 
 def upload_and_wait(

@@ -45,11 +45,13 @@ export interface Asset extends AssetSummary {
   copies: Copy[]; copied_from: Copy | null; model_text: string | null;
 }
 
+export interface Offer { id: string; model: string; cost: Money | null; most: string | null; unpriced: string[] }
+
 export interface Page { items: AssetSummary[]; cursor: string | null; live?: string | null }
 export interface ReviewPage extends Page { population: number | null; margin_of_error: number | null }
 
 export interface QualityCell {
-  category: string; model: string; prompt_version: string; task?: string; accepted: number; edited: number; share: number | null;
+  category: string; model: string; prompt_version: string; task?: string; experiment?: string | null; arm?: string | null; accepted: number; edited: number; share: number | null;
   low: number | null; high: number | null; flagged: boolean;
 }
 export interface Quality { cells: QualityCell[]; minimum: number; line: number; days?: number }

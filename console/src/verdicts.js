@@ -14,7 +14,7 @@ export function useVerdicts(asset, put) {
   const [editing, setEditing] = useState(false);
   const [conflict, setConflict] = useState(/** @type {Asset | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const [offer, setOffer] = useState(/** @type {{id: string, cost: import('./types').Money | null} | null} */ (null));
+  const [offer, setOffer] = useState(/** @type {import('./types').Offer | null} */ (null));
   const during = useCallback(async (/** @type {() => Promise<void>} */ act) => {
     setBusy(true);
     try {
@@ -58,7 +58,7 @@ export function useVerdicts(asset, put) {
     if (!asset) return;
     const dry = offer?.id !== asset.id;
     const answer = await post(assetPath(asset.id, '/recaption'), { dry_run: dry });
-    setOffer(dry ? { id: asset.id, cost: answer.cost ?? null } : null);
+    setOffer(dry ? { ...answer, id: asset.id } : null);
     if (!dry) notices.say('It is captioned again; the present caption stays until then.', 'good');
   });
 

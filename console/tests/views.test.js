@@ -31,10 +31,11 @@ test('a route is what its link says', () => {
 });
 
 test('a stream is told word by word, and begins again where the model does', () => {
-  const events = [['delta', { text: 'A ' }], ['delta', { text: 'cat' }], ['restart', {}], ['delta', { text: 'A dog' }], ['done', { text: 'A dog.', id: 'x' }]];
+  const events = [['delta', { text: 'A ' }], ['delta', { text: 'cat' }], ['restart', {}], ['delta', { text: 'A dog' }], ['done', { asset: { id: 'x', result: { text: 'A dog.' } }, cost: null }]];
   const answer = events.reduce((before, [event, data], index) => taken(before, event, data, index), { state: 'asked', text: '' });
   assert.equal(answer.state, 'done');
   assert.equal(answer.text, 'A dog.');
+  assert.equal(answer.id, 'x');
   assert.equal(answer.firstMs, 0);
   assert.equal(taken({ state: 'asked', text: '' }, 'error', { detail: 'no model' }, 5).why, 'no model');
 });

@@ -66,7 +66,12 @@ def down() -> None:
 
 
 @app.command()
-def demo(ctx: typer.Context, latency_scale: LatencyScale = 0.1, parameter: Parameters = None) -> None:
+def demo(
+    ctx: typer.Context,
+    latency_scale: LatencyScale = 0.1,
+    parameter: Parameters = None,
+    keep: Annotated[bool, typer.Option(help="Leave the stack up, and print its console's address.")] = False,
+) -> None:
     """Upload real media to a stack of the demo's own on this machine, watch it, and check how each upload ended."""
     from captions_cli import demo as demonstration
     from captions_cli import rendering
@@ -80,11 +85,14 @@ def demo(ctx: typer.Context, latency_scale: LatencyScale = 0.1, parameter: Param
         settings = replace(settings, parameters={**demonstration.PRICED_MODELS, **settings.parameters})
     directory = home() / "demo"
     with _ending_in_order(), LiveAudience() as audience:
-        report = demonstration.run(settings, directory, audience, real_endpoint=real)
+        report = demonstration.run(settings, directory, audience, real_endpoint=real, keep=keep)
     if given.json:
         rendering.print_json(as_json(report))
     else:
         print_report(report)
+    if report.console_url is not None:
+        say(f"the stack stays up; its console is {report.console_url}")
+        say(f"`CAPTIONS_HOME={directory} captions down` ends it")
     for problem in report.problems:
         say(f"captions: {problem}")
     if report.problems:

@@ -19,7 +19,7 @@ const STATES = ['captioned', 'received', 'queued', 'waiting', 'failed', 'blocked
 const KINDS = ['image', 'animation', 'document', 'audio', 'video'];
 const CATEGORIES = ['photo', 'product', 'busy', 'document', 'chart', 'screenshot', 'code', 'drawing', 'little'];
 const TASKS = ['caption', 'alt_text', 'objects', 'ocr', 'chart', 'code', 'transcribe', 'audio_qa', 'emotion', 'music', 'video'];
-const FILTERS = ['q', 'state', 'kind', 'category', 'task', 'model', 'prompt_version', 'reviewed', 'max_confidence', 'prefix'];
+const FILTERS = ['q', 'state', 'kind', 'category', 'task', 'model', 'reviewed', 'max_confidence', 'prefix'];
 const SEARCH_AFTER_MS = 250;
 
 /** @param {string[]} names @returns {[string, string][]} */

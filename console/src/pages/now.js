@@ -8,7 +8,7 @@ import { plain } from '../text.js';
 import { Icon } from '../views/icons.js';
 import { Words } from '../views/words.js';
 
-/** @typedef {{state: 'idle' | 'asked' | 'writing' | 'done' | 'failed', text: string, from?: string, why?: string, id?: string, cost?: any, model?: string, firstMs?: number, doneMs?: number}} Answer */
+/** @typedef {{state: 'idle' | 'asked' | 'writing' | 'done' | 'failed', text: string, waits?: boolean, from?: string, why?: string, id?: string, cost?: any, model?: string, firstMs?: number, doneMs?: number}} Answer */
 
 /** @type {Answer} */
 const IDLE = { state: 'idle', text: '' };
@@ -67,9 +67,9 @@ export function Now() {
         <input ref=${chooser} type="file" accept="image/*" hidden aria-label="Picture" onChange=${(/** @type {any} */ event) => { ask(event.target.files[0]); event.target.value = ''; }} />
       </div>
       <section class="answer ${answer.state}" aria-label="Caption" aria-busy=${answer.state === 'asked' || answer.state === 'writing'}>
-        ${answer.state === 'asked' && html`<p class="loading" role="status"><span class="spinner" aria-hidden="true"></span>Asking …</p>`}
+        ${answer.state === 'asked' && html`<p class="loading" role="status"><span class="spinner" aria-hidden="true"></span>${answer.waits ? 'Somebody else has asked about this picture: waiting for that answer' : 'Asking'} …</p>`}
         ${answer.text && html`<${Words} text=${answer.text} class="big" />`}
-        ${answer.state === 'failed' && html`<p class="failure" role="alert">${answer.why}</p>`}
+        ${answer.state === 'failed' && html`<p class="failure" role="alert">${answer.why}</p>${answer.id && html`<p><a href=${link('asset', answer.id)}>Open</a></p>`}`}
         ${answer.state === 'done' && html`<p class="about" role="status">${answer.from === 'hit' ? 'Copied from a picture captioned before' : `Written by ${plain(answer.model ?? 'a model', 60)}`}, first words after ${duration(answer.firstMs)}, done after ${duration(answer.doneMs)}${answer.cost ? `, ${money(answer.cost)}` : ''}.</p>
           ${answer.id && html`<p><a href=${link('asset', answer.id)}>Open</a></p>`}`}
       </section></div>`;
@@ -81,10 +81,10 @@ export function taken(before, event, data, ms) {
   if (event === 'delta') return { ...before, state: 'writing', text: before.text + (data.text ?? ''), firstMs };
   if (event === 'restart') return { ...before, state: 'writing', text: '' };
   if (event === 'hit' || event === 'done') {
-    const whole = data.text ?? data.result?.text ?? before.text;
-    const ended = event === 'done' || data.final !== false;
-    return { ...before, state: ended ? 'done' : 'writing', text: whole, from: before.from ?? event, id: data.id ?? before.id, cost: data.cost ?? before.cost, model: data.reported_model ?? data.model ?? before.model, firstMs, doneMs: ms };
+    const asset = /** @type {import('../types').Asset} */ (data.asset);
+    return { state: 'done', text: asset.result?.text ?? '', from: event, id: asset.id, cost: data.cost, model: asset.reported_model ?? asset.model ?? undefined, firstMs, doneMs: ms };
   }
-  if (event === 'error') return { ...before, state: 'failed', why: data.detail ?? data.title ?? data.message ?? 'No model could be had.' };
+  if (event === 'waiting') return { ...before, state: 'asked', waits: true };
+  if (event === 'error') return { ...before, state: 'failed', why: data.detail ?? data.title, id: data.id };
   return before;
 }

@@ -32,12 +32,12 @@ export function QualityPage({ query }) {
         <label class="check"><input type="checkbox" checked=${enough} onChange=${() => setEnough(!enough)} /> only cells with enough verdicts</label></p>
       <div class="scroll" tabindex="0" role="region" aria-label="Edited share by category, model and prompt version"><table class="quality">
         <thead><tr><th scope="col">Category</th><th scope="col">Model</th><th scope="col">Prompt</th><th scope="col" class="number">Edited</th><th scope="col" class="number">Judged</th><th scope="col">Share edited</th><th scope="col"><span class="unseen">Pictures</span></th></tr></thead>
-        <tbody>${[...cells].sort(worst(value.minimum)).map((cell) => html`<tr key=${`${cell.category} ${cell.task} ${cell.model} ${cell.prompt_version}`} class="${cell.flagged ? 'flagged' : ''} ${total(cell) < value.minimum ? 'few' : ''}">
+        <tbody>${[...cells].sort(worst(value.minimum)).map((cell) => html`<tr key=${[cell.category, cell.task, cell.model, cell.prompt_version, cell.experiment, cell.arm].join(' ')} class="${cell.flagged ? 'flagged' : ''} ${total(cell) < value.minimum ? 'few' : ''}">
           <th scope="row">${cell.flagged && html`<span class="flag"><${Icon} name="flag" /><span class="unseen">flagged: </span></span>`}${words(cell.category || 'none')}${cell.task ? html`<small>${words(cell.task)}</small>` : ''}</th>
-          <td><${Inline} text=${cell.model} most=${80} /></td><td><code><${Inline} text=${cell.prompt_version} most=${24} /></code></td>
+          <td><${Inline} text=${cell.model} most=${80} /></td><td><code><${Inline} text=${cell.prompt_version} most=${24} /></code>${cell.experiment && html`<small><${Inline} text=${`${cell.experiment}: ${cell.arm ?? ''}`} most=${80} /></small>`}</td>
           <td class="number">${count(cell.edited)}</td><td class="number">${count(total(cell))}</td>
           <td><${Interval} cell=${cell} line=${value.line} /></td>
-          <td><a href=${link('', '', { category: cell.category, model: cell.model, prompt_version: cell.prompt_version, reviewed: 'edited' })}>Pictures<span class="unseen"> that people edited: ${cell.category}, ${cell.model}</span></a></td></tr>`)}</tbody></table></div>`}`;
+          <td><a href=${link('', '', { category: cell.category, model: cell.model, task: cell.task, reviewed: 'true' })}>Pictures<span class="unseen"> that people judged: ${cell.category}, ${cell.model}</span></a></td></tr>`)}</tbody></table></div>`}`;
 }
 
 /** @param {Cell} cell */

@@ -28,14 +28,14 @@ const OPEN_AGAIN_MS = 20_000;
 const SAMPLE = 500;
 const SHOWN_BEFORE = 3;
 const SHOWN_AFTER = 8;
-const CATEGORIES = ['photo', 'product', 'busy', 'document', 'chart', 'screenshot', 'code', 'drawing', 'little'];
+const CATEGORIES = ['photo', 'product', 'busy', 'document', 'chart', 'screenshot', 'code', 'drawing', 'little', 'audio', 'video', 'other'];
 
 /** @param {{query: URLSearchParams}} props */
 export function Review({ query: search }) {
   const order = search.get('order') ?? 'confidence';
   const category = search.get('category') ?? '';
   const seed = search.get('seed') ?? '';
-  const filters = useMemo(() => (order === 'random' ? { order, n: SAMPLE, seed } : order === 'category' ? { order, category } : { order }), [order, category, seed]);
+  const filters = useMemo(() => (order === 'random' ? { order, n: SAMPLE, seed } : order === 'category' ? { order, category, n: PER_PAGE } : { order, n: PER_PAGE }), [order, category, seed]);
   const queue = useQueue(filters);
   /** @param {string} next */
   const choose = (next) => location.replace(link('review', '', next === 'random' ? { order: next, seed: Math.floor(Math.random() * 1e9) } : { order: next, category: next === 'category' ? CATEGORIES[0] : '' }));
@@ -60,7 +60,7 @@ function useQueue(filters) {
   const read = async (cursor, signal) => {
     busy.current = true;
     try {
-      const page = await get(`v1/review${query({ ...filters, cursor, limit: PER_PAGE })}`, { signal });
+      const page = await get(`v1/review${query({ ...filters, cursor })}`, { signal });
       setState((before) => {
         const known = new Set(cursor ? before.items.map((item) => item.id) : []);
         const items = [...(cursor ? before.items : []), ...page.items.filter((/** @type {AssetSummary} */ item) => !known.has(item.id))];
@@ -105,6 +105,12 @@ function Desk({ queue }) {
       return after;
     });
   }, []);
+  // A sample is of all captions: some were judged before.
+  useEffect(() => setJudged((before) => {
+    const after = new Map(before);
+    for (const one of items) if ((one.reviewed === 'accepted' || one.reviewed === 'edited') && !after.has(one.id)) after.set(one.id, one.reviewed);
+    return after.size === before.size ? before : after;
+  }), [items]);
   const verdicts = useVerdicts(asset, put);
   const read = useCallback((/** @type {string} */ id) => readAsset(id).then((found) => {
     setRecords((before) => new Map(before).set(id, found));
