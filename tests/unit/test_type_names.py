@@ -10,8 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("shared", "cli") for path in (ROOT / folder).rglob("*.py"))
-MOVING = {"Outcome"}
-"""Names that two modules of `pipeline` and `records` still share."""
 
 
 def public_types(module: Path) -> Iterator[tuple[str, str]]:
@@ -33,6 +31,5 @@ def test_no_name_means_two_types() -> None:
     for module in SOURCES:
         for name, meaning in public_types(module):
             meanings[name].add(meaning)
-    shared = {name: sorted(held) for name, held in meanings.items() if len(held) > 1}
-    assert {name: held for name, held in shared.items() if name not in MOVING} == {}
+    assert {name: sorted(held) for name, held in meanings.items() if len(held) > 1} == {}
     assert len(meanings) > 300

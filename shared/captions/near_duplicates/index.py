@@ -26,7 +26,7 @@ from captions.aws.dynamodb import from_item, to_item
 from captions.config.environment import Strictness
 from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
 from captions.near_duplicates import protocol
-from captions.near_duplicates.protocol import Announcement, Claim, Clock, Follow, Hit, Outcome, Step
+from captions.near_duplicates.protocol import Announcement, Claim, Clock, Decision, Follow, Hit, Step
 from captions.uploads.version import ObjectVersion
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Neighbours:
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="bands")
         self._makers = ThreadPoolExecutor(EVIDENCE_AT_ONCE, thread_name_prefix="evidence")
 
-    def find_or_claim(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Outcome:
+    def find_or_claim(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Decision:
         """Answer who captions this picture: a ready result, a leader to follow, or this upload itself.
 
         `scope` holds everything that must be equal for a caption to be shared. Blocks up to PATIENCE_SECONDS.

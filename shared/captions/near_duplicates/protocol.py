@@ -236,7 +236,7 @@ class Contended:
     """Others did not decide in time; try again later."""
 
 
-Outcome = Lead | Hit | Follow | Contended
+Decision = Lead | Hit | Follow | Contended
 Same = Callable[[Claim], bool]
 """Whether the picture of a claim, its evidence at hand, is the announced one; must be symmetric."""
 
@@ -276,7 +276,7 @@ def probe(
     return None
 
 
-def decide(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, Outcome]:
+def decide(me: Announcement, same: Same, clock: Clock) -> Generator[Step, Any, Decision]:
     """Claim the picture: lead, follow, take a ready result, or give up for now."""
     waited = 0.0
     published: int | None = None

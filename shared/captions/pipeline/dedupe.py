@@ -20,8 +20,7 @@ from captions.config.environment import IntakeSettings
 from captions.config.policy import Policy
 from captions.fingerprint import HASH_VERSION, Fingerprint
 from captions.near_duplicates import Claim, Contended, Follow, Hit, Lead, Neighbours, Splits
-from captions.near_duplicates import Outcome as Answer
-from captions.near_duplicates.protocol import claim_id
+from captions.near_duplicates.protocol import Decision, claim_id
 from captions.pipeline.looking import Looker, Subject
 from captions.pipeline.publish import Outcome
 from captions.pipeline.sweep import LONGEST_REST_SECONDS
@@ -109,7 +108,7 @@ class Dedupe:
             case Contended():
                 return self._contended(record, revisit)
 
-    def _claim(self, record: Record, subject: Subject, target: routes.Route, rules: Policy) -> Answer:
+    def _claim(self, record: Record, subject: Subject, target: routes.Route, rules: Policy) -> Decision:
         """Ask the index who captions the upload, and note what the answer shows of the index."""
         fingerprint = subject.fingerprint
         if target.task.exact_only:
@@ -126,7 +125,7 @@ class Dedupe:
             self.splits.met_twins(answer.claim, self.neighbours.twins(answer))
         return answer
 
-    def _find_or_claim(self, scope: str, record: Record, fingerprint: Fingerprint, rules: Policy) -> Answer:
+    def _find_or_claim(self, scope: str, record: Record, fingerprint: Fingerprint, rules: Policy) -> Decision:
         """Claim the upload; where it is to be captioned once more, answers that are outdated leave the index first."""
         for _ in range(MOST_RETIRED):
             answer = self.neighbours.find_or_claim(scope, record.upload, fingerprint)
@@ -274,7 +273,7 @@ def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
     return words if not set(words.content).isdisjoint(content) else None
 
 
-def _log_decision(record: Record, scope: str, fingerprint: Fingerprint, answer: Answer) -> None:
+def _log_decision(record: Record, scope: str, fingerprint: Fingerprint, answer: Decision) -> None:
     """Say under which claim and scope an upload was decided on: two exemplars of one picture are told apart by it."""
     telemetry.logger().debug(
         "claim_decided",

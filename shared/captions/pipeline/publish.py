@@ -83,7 +83,7 @@ class Outcome:
         answer, provenance = record.answer, record.provenance or Provenance()
         if answer is None or answer.source == "cache" or not asked.answered_by(provenance):
             return None
-        told = provenance.answer_spent
+        spent = provenance.answer_spent
         return cls(
             asset=record.asset,
             result=answer.result,
@@ -91,7 +91,7 @@ class Outcome:
             reported_model=provenance.reported_model,
             endpoint=provenance.endpoint,
             prompt_version=provenance.prompt_version,
-            **(told.pair() if told is not None else {}),
+            **(spent.pair() if spent is not None else {}),
             identity=provenance.identity,
             score=provenance.score,
             at=provenance.answered_at,
@@ -117,7 +117,7 @@ class Outcome:
 
     @property
     def spent(self) -> Cost | None:
-        """What the answer had cost as far as it is known; None: nothing is told of it."""
+        """What the answer had cost as far as it is known; None: unknown."""
         return Cost.read(self.__dict__)
 
     def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:

@@ -83,10 +83,10 @@ def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int, in
     """Add up attempts: dollars as far as known, calls, those of unknown cost, of these the counted, unpriced tokens."""
     sums, made, unknown = Cost(), 0, 0
     for attempt in attempts:
-        told = Cost.of_call(attempt)
-        sums += told
+        spent = Cost.of_call(attempt)
+        sums += spent
         made += calls(attempt)
-        unknown += calls(attempt) if told.exact is None else 0
+        unknown += calls(attempt) if spent.exact is None else 0
     return sums.dollars, made, unknown, unknown - sums.uncounted_calls, sums.unpriced_tokens
 
 
@@ -128,7 +128,7 @@ def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[st
         outcomes.update(attempt.get("outcomes") or {str(attempt.get("outcome") or "unknown"): 1})
     known = "".join(attempt["ids"] if "calls" in attempt else call_id(attempt) for attempt in attempts)
     begun = [str(attempt["started_at"]) for attempt in attempts if attempt.get("started_at")]
-    told: dict[str, Any] = {
+    folded: dict[str, Any] = {
         "model": model,
         "calls": sum(calls(attempt) for attempt in attempts),
         "outcomes": dict(outcomes),
@@ -139,8 +139,8 @@ def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[st
     }
     for name in ("prompt_tokens", "completion_tokens"):
         tokens = [int(attempt[name]) for attempt in attempts if attempt.get(name) is not None]
-        told[name] = sum(tokens) if tokens else None
-    return {name: value for name, value in told.items() if value is not None}
+        folded[name] = sum(tokens) if tokens else None
+    return {name: value for name, value in folded.items() if value is not None}
 
 
 def calls(attempt: Mapping[str, Any]) -> int:
@@ -156,8 +156,8 @@ def call_id(attempt: Mapping[str, Any]) -> str:
 
 def call_ids(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     """Return the ids of all calls that attempts stand for, of sums those of the newest calls (MAX_CALL_IDS)."""
-    found: set[str] = set()
+    ids_of: set[str] = set()
     for attempt in attempts:
         ids = attempt["ids"] if "calls" in attempt else call_id(attempt)
-        found.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
-    return frozenset(found)
+        ids_of.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
+    return frozenset(ids_of)

@@ -245,22 +245,22 @@ class Provenance(BaseModel):
 
     @property
     def spent(self) -> Cost | None:
-        """What the upload cost as far as it is known; None: nothing is told of it."""
-        told = _told(self.cost, self.cost_at_least)
-        return Cost.sum(map(Cost.of_call, self.attempts)) if told is None and self.attempts else told
+        """What the upload cost as far as it is known; None: unknown."""
+        noted = _cost(self.cost, self.cost_at_least)
+        return Cost.sum(map(Cost.of_call, self.attempts)) if noted is None and self.attempts else noted
 
     @property
     def answer_spent(self) -> Cost | None:
-        """What this caption alone took as far as it is known; None: nothing is told of it."""
-        return _told(self.answer_cost, self.answer_cost_at_least) or self.spent
+        """What this caption alone took as far as it is known; None: unknown."""
+        return _cost(self.answer_cost, self.answer_cost_at_least) or self.spent
 
     @property
     def spared(self) -> Cost | None:
-        """What the copied caption had cost as far as it is known; None: nothing is told of it."""
-        return _told(self.saved, self.saved_at_least)
+        """What the copied caption had cost as far as it is known; None: unknown."""
+        return _cost(self.saved, self.saved_at_least)
 
 
-def _told(exact: str | None, at_least: Cost | None) -> Cost | None:
+def _cost(exact: str | None, at_least: Cost | None) -> Cost | None:
     return at_least if exact is None else Cost(dollars=Decimal(exact))
 
 

@@ -228,8 +228,8 @@ def _judged_before(record: Record) -> Judged | None:
     human = record.human
     if human is None or human.judged is not None or _newer(record):
         return human.judged if human is not None else None
-    told = _judged(record)
-    return told.model_copy(update={"category": None}) if told is not None else None
+    judged = _judged(record)
+    return judged.model_copy(update={"category": None}) if judged is not None else None
 
 
 def _count(changes: _Changes, judged: Judged, verdict: Verdict, by: int, at: str) -> None:
@@ -279,12 +279,12 @@ class Calibrations:
 
     def __call__(self, models: Sequence[str], task: str, least: int) -> dict[tuple[str, str], Platt]:
         """Return the calibrations of these models for a task, of those that at least `least` answers were judged of."""
-        found = {}
+        known = {}
         for model in models:
             calibration = fit(self._verdicts(model, task), least=least)
             if calibration is not None:
-                found[model, task] = calibration
-        return found
+                known[model, task] = calibration
+        return known
 
     def _verdicts(self, model: str, task: str) -> Verdicts:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -112,7 +112,7 @@ class Watch(Protocol):
 class Records:
     """Reads and writes the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads.
 
-    `watch` is told of each change that was stored; it must not fail because of what it does with it.
+    `watch` is called with each change that was stored; it must not fail because of what it does with it.
     """
 
     def __init__(self, dynamodb: Any, table: str, watch: Watch | None = None) -> None:
@@ -239,10 +239,10 @@ class Records:
 
         `attempts` are all model calls made for the upload so far. Answers that are too long are left out of the draft.
         """
-        told = draft.model_dump_json()
-        if len(told.encode()) > MAX_DRAFT_BYTES:
-            told = draft.model_copy(update={"answers": ()}).model_dump_json()
-        values = {"updated_at": timestamp(now), "attempts": list(attempts), "draft": told}
+        text = draft.model_dump_json()
+        if len(text.encode()) > MAX_DRAFT_BYTES:
+            text = draft.model_copy(update={"answers": ()}).model_dump_json()
+        values = {"updated_at": timestamp(now), "attempts": list(attempts), "draft": text}
         changed, _ = self._change(lifecycle.NOTE, upload, values, mine=lease_until)
         return changed
 
@@ -360,7 +360,7 @@ class Records:
         Raises ChangedMeanwhileError when it is not as `record` tells any more, or others write to these items.
         """
         update = self._written(way, record.upload, values, seen=record.updated_at)
-        writes = [{"Update": one} for one in (update, *beside)]
+        writes = [{"Update": write} for write in (update, *beside)]
         for tries_left in reversed(range(TRANSACTION_TRIES)):
             try:
                 self._dynamodb.transact_write_items(TransactItems=writes)
@@ -438,14 +438,14 @@ class Records:
 
     def _read_batch(self, assets: Sequence[str]) -> Iterator[Record]:
         request: dict[str, Any] = {self._table: {"Keys": [_key(asset) for asset in assets], "ConsistentRead": True}}
-        found: dict[str, Record] = {}
+        read: dict[str, Record] = {}
         while request:
             answer = self._dynamodb.batch_get_item(RequestItems=request)
             for item in answer["Responses"].get(self._table, []):
                 record = Record.from_item(item)
-                found[record.asset] = record
+                read[record.asset] = record
             request = answer.get("UnprocessedKeys") or {}
-        yield from (found[asset] for asset in assets if asset in found)
+        yield from (read[asset] for asset in assets if asset in read)
 
     def _change(
         self, way: lifecycle.Transition, upload: ObjectVersion, values: Mapping[str, Any], **facts: Any
