@@ -63,7 +63,7 @@ def test_peoples_words_are_the_truth_of_the_set(reviewed: Workshop, photo: bytes
 
 def test_captions_that_were_accepted_are_taken_where_that_is_wanted(reviewed: Workshop, tmp_path: Path) -> None:
     ran = sample(str(tmp_path / "set"), "--accepted", "-o", "json")
-    assert json.loads(ran.stdout) | {"folder": ""} == {"folder": "", "found": 2, "drawn": 2, "gone": 0}
+    assert json.loads(ran.stdout) | {"folder": ""} == {"folder": "", "fitting": 2, "drawn": 2, "gone": 0}
     texts = {item.texts[0] for item in labels.read(tmp_path / "set")}
     record: Record = reviewed.dedupe.record("b.jpg")
     assert record.result is not None
