@@ -10,7 +10,7 @@ import argparse
 import ast
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def _imported(syntax: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _used_of_shared(syntax: list[ast.AST]) -> list[str]:
+def _used_of_shared(syntax: Sequence[ast.AST]) -> list[str]:
     """Return what the shared modules import for what a handler uses of them, and not for the other handlers."""
     imported: list[str] = []
     for shared in SHARED:

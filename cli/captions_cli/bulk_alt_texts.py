@@ -130,11 +130,13 @@ async def generate_alt_texts(
 
     Args:
         items: the pictures; ids are their owner's and go to no model.
-        gateway: makes the calls; `chain` names models with a long context in order of preference.
+        gateway: makes the calls.
+        chain: models with a long context, in order of preference.
         deadline: a value of `time.monotonic()`; items that have no text by then end with `out_of_time`.
         language: of the alt texts (BCP-47).
         budget_scopes: spending limits the calls count against.
-        prompt_tokens: of one batch's items, estimated; `batch_items` bounds their number.
+        prompt_tokens: of one batch's items, estimated.
+        batch_items: of one batch at the most.
         concurrency: batches under way at the same time.
 
     Raises:

@@ -10,7 +10,7 @@ from captions.config.environment import IntakeSettings, WorkerSettings
 from captions.config.policy import Policy, PolicyError
 from captions.gateway.catalogue import Catalogue
 from captions.overrides import UnreadableOverrideError, read
-from captions.routing import routes
+from captions.routing import policy_check, routes
 from captions.routing.estimates import PICTURE_TOKENS, CallEstimate, estimate
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
@@ -91,7 +91,7 @@ def checked(
     """
     try:
         checked = policy.load(text, parameters=parameters, catalogue=catalogue)
-        routes.check(checked)
+        policy_check.check(checked)
     except PolicyError as error:
         raise CommandError(f"{where}: {error}", ExitCode.USAGE) from error
     return checked

@@ -155,6 +155,7 @@ def _overridden(
 
 
 def catalogues(where: str | None) -> Overridden[Catalogue]:
+    """Return the catalogue of models, with the override that stands at `where`."""
     from captions.gateway.catalogue import CatalogueError, load
 
     return _overridden(where, load, CatalogueError, "BrokenModelsOverride", "models_override_unusable")
@@ -165,13 +166,13 @@ def policies(
 ) -> Overridden[Policy]:
     """The policy; where no catalogue is given, the names of its models are left to those who call them."""
     from captions.config.policy import PolicyError, load
-    from captions.routing import routes
+    from captions.routing import policy_check
 
     def parse(text: str | None) -> Policy:
         # The packaged policy and the template's parameters must hold even where the catalogue has lost a model.
         models = catalogue() if catalogue is not None and text is not None else None
         policy = load(text, parameters=parameters, catalogue=models)
-        routes.check(policy)
+        policy_check.check(policy)
         return policy
 
     return _overridden(where, parse, PolicyError, "PolicyOverrideBroken", "policy_override_unusable")

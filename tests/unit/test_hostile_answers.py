@@ -9,7 +9,7 @@ from captions.aws.dynamodb import from_item, to_item
 from captions.config import policy
 from captions.config.environment import RoutingSettings
 from captions.records.record import Result, fitted
-from captions.routing import routes
+from captions.routing import policy_check, routes
 from captions.subtitles import Cue, srt
 from captions.tasks import Ask, Seen, prompt, read, repair
 from captions.tasks.kinds.code import unfenced
@@ -126,7 +126,7 @@ def test_what_of_a_language_tag_tells_how_to_write_is_said(tag: str, spoken_tag:
 def test_a_vocabulary_that_no_job_could_carry_is_no_policy() -> None:
     words = "\n".join(f'"tag{number}" = ["{"x" * 60}"]' for number in range(3_000))
     with pytest.raises(policy.PolicyError, match="vocabulary"):
-        routes.check(policy.load(f"[vocabulary]\n{words}"))
+        policy_check.check(policy.load(f"[vocabulary]\n{words}"))
 
 
 def test_a_speaker_cannot_begin_a_cue_of_their_own() -> None:

@@ -9,7 +9,7 @@ from captions.config.policy import PolicyError, from_parameters, is_language, lo
 from captions.gateway.catalogue import load as load_catalogue
 from captions.overrides import MAX_AGE_SECONDS, Overridden, UnreadableOverrideError
 from captions.picture_class import Looks
-from captions.routing import routes
+from captions.routing import policy_check
 from captions.routing.routes import UnroutableError, route
 from captions.tasks import TASKS
 
@@ -22,7 +22,7 @@ PHOTO = Looks(category="photo", confidence=0.9)
 
 def test_the_packaged_policy_is_one_and_its_models_and_tasks_exist() -> None:
     policy = load(tasks=TASKS, catalogue=load_catalogue())
-    routes.check(policy)
+    policy_check.check(policy)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_packaged_policy_is_one_and_its_models_and_tasks_exist() -> None:
 )
 def test_what_is_wrong_with_an_override_is_named(override: str, named: str) -> None:
     with pytest.raises(PolicyError, match=named):
-        routes.check(load(override, catalogue=load_catalogue()))
+        policy_check.check(load(override, catalogue=load_catalogue()))
 
 
 def test_an_override_goes_before_the_parameters_and_these_before_what_is_packaged() -> None:
@@ -111,7 +111,7 @@ def test_the_first_rule_that_is_about_an_upload_counts_and_the_longest_prefix_of
         '[[rules]]\nprefix = "scans/"\ntask = "ocr"\nlanguage = "nl"\n'
         '[languages.prefixes]\n"a/" = "de"\n"a/b/" = "pt-BR"'
     )
-    routes.check(policy)
+    policy_check.check(policy)
 
     def asked(key: str, kind: str = "image") -> tuple[str, str]:
         result = route(key, kind, policy, SETTINGS)

@@ -11,7 +11,7 @@ import pytest
 from captions.config.environment import IntakeSettings
 from captions.config.policy import load
 from captions.inference.merging import joined
-from captions.routing import routes
+from captions.routing import policy_check, routes
 from captions.tasks import TASKS, Ask, Heard, kinds, prompt, read, registry, repair
 
 PALETTE = """
@@ -68,7 +68,7 @@ def _palette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_palette")
 def test_a_task_that_is_one_file_is_routed_asked_read_checked_and_merged() -> None:
     policy = load("[tasks.palette]\ntier = 'hard'", tasks=TASKS)
-    routes.check(policy)
+    policy_check.check(policy)
     route = routes.route("a.jpg", "image", policy, SETTINGS, metadata={"caption-task": "palette"})
     assert route is not None
     assert policy.tier("a.jpg", "image", "palette", None) == "hard"

@@ -1,1 +1,1 @@
-""""""
+"""Clients, and DynamoDB's items."""

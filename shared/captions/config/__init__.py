@@ -1,1 +1,1 @@
-""""""
+"""The policy, and the functions' environment."""

@@ -8,6 +8,7 @@ Plane = npt.NDArray[np.float32]
 
 
 def resampled(plane: Plane, side: int) -> Plane:
+    """Return a plane of `side` by `side` cells."""
     if plane.shape == (side, side):
         return plane
     picture = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
@@ -15,6 +16,7 @@ def resampled(plane: Plane, side: int) -> Plane:
 
 
 def rgb_of(planes: list[Plane]) -> Plane:
+    """Return red, green and blue of luma and the two chroma planes (ITU-T T.871, JFIF)."""
     luma, blue, red = planes
     side = len(luma)
     blue, red = resampled(blue, side), resampled(red, side)
@@ -22,6 +24,7 @@ def rgb_of(planes: list[Plane]) -> Plane:
 
 
 def smoothed(plane: Plane) -> Plane:
+    """Return a plane whose cells are averaged with their neighbours, 1:2:1 along both sides."""
     padded = np.pad(plane, 1, mode="edge")
     rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     return ((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4).astype(np.float32)
@@ -36,6 +39,7 @@ def value_range(plane: Plane, radius: int) -> Plane:
 
 
 def grown(plane: Plane, extreme: np.ufunc) -> Plane:
+    """Return of each cell and its eight neighbours the extreme value."""
     padded = np.pad(plane, 1, mode="edge")
     rows = extreme(extreme(padded[:-2], padded[1:-1]), padded[2:])
     grown: Plane = extreme(extreme(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

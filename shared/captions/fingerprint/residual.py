@@ -178,6 +178,7 @@ class Detail:
 
     @classmethod
     def of(cls, residual: Residual) -> "Detail":
+        """Measure the detail of both pictures of a comparison."""
         a, b = residual.first, residual.second
         return cls(np.maximum(value_range(a, 1), value_range(b, 1)), np.maximum(value_range(a, 3), value_range(b, 3)))
 

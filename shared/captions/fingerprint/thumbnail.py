@@ -173,6 +173,7 @@ def _decoded(packed: bytes) -> Image.Image:
 
 
 def unpacked(evidence: bytes) -> PictureEvidence | None:
+    """Read packed evidence; None for that of another layout."""
     if evidence[0] != _LAYOUT:
         return None
     _, width, height, writing, palette_size, chroma_size = _HEADER.unpack_from(evidence)

@@ -1,1 +1,1 @@
-""""""
+"""From an ask to the answer that is kept."""

@@ -38,6 +38,7 @@ class MediaFile(io.FileIO):
     """A file in which one can seek as far as a damaged header says, as in memory: it ends there all the same."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place in the file, at most to its end."""
         return super().seek(min(offset, os.fstat(self.fileno()).st_size) if whence == os.SEEK_SET else offset, whence)
 
 

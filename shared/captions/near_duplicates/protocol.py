@@ -121,7 +121,8 @@ class Publish:
 @dataclass(frozen=True)
 class Scan:
     """Answer the ids of other claims whose postings share an exact key, or lie within the radius, of the hash (near) or
-    of one of the probes (reframed); or any of these."""
+    of one of the probes (reframed); or any of these.
+    """
 
     announcement: Announcement
     by: Literal["exact", "near", "reframed", "all"]
@@ -207,7 +208,7 @@ Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Di
 
 @dataclass(frozen=True)
 class Lead:
-    """This upload is to be captioned; its result will serve the others."""
+    """The upload is to be captioned; its result will serve the others."""
 
     claim_id: str
     generation: int

@@ -36,7 +36,8 @@ _CELL = 12  # pixels: the squares in which writing is looked for
 @dataclass(frozen=True)
 class Measured:
     """The features by name, the share of the picture's area (0..1) that looks like lines of writing, and the part of
-    the picture with most of it (left, top, right, bottom as shares of width and height; None: there is hardly any)."""
+    the picture with most of it (left, top, right, bottom as shares of width and height; None: there is hardly any).
+    """
 
     values: dict[str, float]
     text_share: float

@@ -1,1 +1,1 @@
-""""""
+"""One message, from end to end."""

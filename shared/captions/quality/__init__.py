@@ -1,1 +1,1 @@
-""""""
+"""How far a model's answers can be trusted."""

@@ -1,1 +1,1 @@
-""""""
+"""The captions table."""

@@ -30,6 +30,7 @@ class Spending:
     """Copied captions of which it is not known in full what they had cost."""
 
     def add(self, other: "Spending") -> None:
+        """Add another's sums to these."""
         for name in vars(self):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 

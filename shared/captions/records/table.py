@@ -106,7 +106,9 @@ class Watch(Protocol):
     `mark_late` answers whether this is the first to do so since the record was received.
     """
 
-    def __call__(self, item: Mapping[str, Any], *, ended: bool, mark_late: Callable[[], bool]) -> None: ...
+    def __call__(self, item: Mapping[str, Any], *, ended: bool, mark_late: Callable[[], bool]) -> None:
+        """Take note of an item that is written, and of whether its upload ended with it."""
+        ...
 
 
 class Records:

@@ -1,1 +1,1 @@
-""""""
+"""Which task, models and queue an upload gets."""

@@ -7,7 +7,6 @@ out.
 
 import email.errors
 import email.header
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from captions.config.environment import IntakeSettings, RoutingSettings
-from captions.config.policy import Experiment, Policy, TaskPolicy, is_language
+from captions.config.policy import Policy, TaskPolicy, is_language
 from captions.routing.experiments import Arm, arm_of
 from captions.tasks import TASKS, Ask, Task
 from captions.uploads.version import ObjectVersion
@@ -29,8 +28,6 @@ METADATA_PREFIX = "caption-"
 """Begins the names of user metadata that are meant for this pipeline (`x-amz-meta-caption-task`)."""
 TAG_PREFIX = "caption:"
 CONTEXT = "context-"
-LONGEST_VOCABULARY = 100_000
-"""Bytes of a policy's vocabulary as JSON: it travels in every job, and a message holds 256 KB (Amazon SQS, quotas)."""
 _FIELDS = ("task", "style", "language", "question")
 
 
@@ -103,7 +100,7 @@ def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy)
     return Wishes(**given, context=context, named_by=named_by)
 
 
-def route(
+def route(  # noqa: C901 - each branch is a way in which an upload cannot be asked about
     key: str,
     kind: str,
     policy: Policy,
@@ -227,78 +224,6 @@ def queue_url(kind: str, settings: RoutingSettings) -> str:
 def captioned_at_all(kind: str, policy: Policy) -> bool:
     """Tell whether any task is meant for a kind, so that its bytes are worth reading."""
     return policy.automatic(kind, None) in TASKS
-
-
-def check(policy: Policy) -> None:
-    """Find what could only fail on uploads: rules and defaults that ask tasks for what they do not take.
-
-    Raises:
-        PolicyError: the message names the place.
-    """
-    from captions.config.policy import KINDS, PolicyError
-    from captions.tasks import TemplateError, check_template
-
-    def kinds_fit(place: str, name: str, kinds: Iterable[str]) -> None:
-        if name not in TASKS:
-            raise PolicyError(f"the policy is wrong at {place}: there is no task {name!r}")
-        for kind in kinds:
-            if kind not in TASKS[name].kinds:
-                takes = ", ".join(sorted(TASKS[name].kinds))
-                raise PolicyError(f"the policy is wrong at {place}: {name!r} is for {takes}, not for {kind}")
-
-    for kind in KINDS:
-        kinds_fit(f"auto.{kind}", getattr(policy.auto, kind), (kind,))
-    for category, name in policy.auto.categories.items():
-        kinds_fit(f"auto.categories.{category}", name, ("image",))
-    for index, rule in enumerate(policy.rules):
-        if rule.task is not None:
-            kinds_fit(f"rules.{index}.task", rule.task, rule.kinds)
-    for name in (*policy.tasks, *policy.escalation.tasks):
-        kinds_fit(f"tasks.{name}", name, ())
-    asked = [(f"tasks.{name}", name, about.style, about.template, "") for name, about in policy.tasks.items()]
-    asked += [
-        (f"rules.{index}", rule.task or "caption", rule.style or "", policy.task(rule.task or "caption").template,
-         rule.question or "") for index, rule in enumerate(policy.rules)
-    ]  # fmt: skip
-    for number, (trial, experiment) in enumerate(policy.experiments.items()):
-        place, about = f"experiments.{trial}", policy.task(experiment.task)
-        kinds_fit(f"{place}.task", experiment.task, experiment.kinds)
-        if experiment.varied(about) == about and experiment.tier is None:
-            raise PolicyError(f"the policy is wrong at {place}: its variant is what holds without it")
-        for earlier, other in list(policy.experiments.items())[:number]:
-            if _covers(other, experiment):
-                raise PolicyError(f"the policy is wrong at {place}: experiments.{earlier} is about all of its uploads")
-        varied = experiment.varied(about)
-        asked.append((place, experiment.task, varied.style, varied.template, ""))
-    for place, name, style, template, question in asked:
-        if template:
-            where = f"{place}.template" if place.startswith("experiments.") else f"tasks.{name}.template"
-            try:
-                check_template(template)
-            except TemplateError as error:
-                raise PolicyError(f"the policy is wrong at {where}: {error}") from error
-        if style == "custom" and not template:
-            raise PolicyError(f"the policy is wrong at {place}: the style 'custom' needs tasks.{name}.template")
-        try:
-            Ask(task=name, style=style, template=template, question=question)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(step) for step in (place, *first["loc"]))
-            raise PolicyError(f"the policy is wrong at {where}: {first['msg']}") from error
-    vocabulary = json.dumps({tag: list(words) for tag, words in policy.vocabulary.items()})
-    if len(vocabulary) > LONGEST_VOCABULARY:
-        raise PolicyError(f"the policy is wrong at vocabulary: it takes more than {LONGEST_VOCABULARY:,} bytes")
-    try:
-        Ask(task="caption", vocabulary=dict(policy.vocabulary))
-    except ValidationError as error:
-        raise PolicyError(f"the policy is wrong at vocabulary: {error.errors()[0]['msg']}") from error
-
-
-def _covers(first: Experiment, other: Experiment) -> bool:
-    """Tell whether each upload that an experiment is about takes part in another one."""
-    kinds = TASKS[first.task].kinds & frozenset(first.kinds or TASKS[first.task].kinds)
-    others = TASKS[first.task].kinds & frozenset(other.kinds or TASKS[first.task].kinds)
-    return first.task == other.task and other.prefix.startswith(first.prefix) and others <= kinds
 
 
 def _takes(task: str, kind: str) -> bool:

@@ -27,7 +27,8 @@ class Problem(BaseModel):
 
 class Seen(BaseModel):
     """What is known of the media without a model: its kind, what it looks like, the share of it that looks like writing
-    (0 to 1), and how many seconds it plays. What is not known is None."""
+    (0 to 1), and how many seconds it plays. What is not known is None.
+    """
 
     model_config = ConfigDict(frozen=True)
 

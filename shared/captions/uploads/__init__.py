@@ -1,1 +1,1 @@
-""""""
+"""Object versions, S3's events, and reading objects."""

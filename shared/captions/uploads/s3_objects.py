@@ -9,7 +9,7 @@ from captions.uploads.version import ObjectVersion
 
 
 class GoneError(Exception):
-    """This version is not there any more: deleted, or overwritten in a bucket without versions."""
+    """The version is not there any more: deleted, or overwritten in a bucket without versions."""
 
 
 class ReplicaError(Exception):

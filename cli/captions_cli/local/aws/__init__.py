@@ -1,1 +1,1 @@
-""""""
+"""AWS on one port: moto, its repairs, events and schedules."""

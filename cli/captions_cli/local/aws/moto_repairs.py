@@ -347,7 +347,7 @@ def _delayed_count(queue: Any) -> int:
 
 
 def _receive(queue: Any, count: int, visibility_timeout: int, attribute_names: list[str] | None) -> list[Any]:
-    """moto's receive for standard queues in one pass over the messages."""
+    """Moto's receive for standard queues in one pass over the messages."""
     from moto.sqs.models import _filter_message_attributes
 
     now = time.time() * 1000
@@ -388,7 +388,7 @@ def _receive(queue: Any, count: int, visibility_timeout: int, attribute_names: l
 
 
 def _delete_message(queue: Any, receipt_handle: str) -> None:
-    """moto's delete, which finds the message by its handle in an index instead of walking the queue."""
+    """Moto's delete, which finds the message by its handle in an index instead of walking the queue."""
     from moto.sqs.exceptions import ReceiptHandleIsInvalid
 
     if receipt_handle in queue.deleted_messages:

@@ -53,7 +53,7 @@ def make_moto_fast(replace: Callable[[Any, str, Any], None]) -> None:
 
 
 def _writing_attributes(original: Any) -> Any:
-    """moto's serialisation of JSON structures, with a short way for DynamoDB's attribute values."""
+    """Moto's serialisation of JSON structures, with a short way for DynamoDB's attribute values."""
 
     def serialize_type_structure(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
         if shape.name == "AttributeValue" and key and _is_plain_attribute(value):
@@ -85,8 +85,7 @@ def _is_plain_attribute(value: Any) -> bool:
 
 
 def _querying(original: Any) -> Any:
-    """moto's query, which looks at one partition instead of sorting all items of the table to find it."""
-
+    """Moto's query, which looks at one partition instead of sorting all items of the table to find it."""
     arguments_of = inspect.signature(original)
 
     def query(self: Any, hash_key: Any, *arguments: Any, **named: Any) -> Any:
@@ -116,7 +115,7 @@ def _listing(original: Any) -> Any:
 
 
 def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
-    """moto's traversal of an update expression, with what to do with each type of node looked up once."""
+    """Moto's traversal of an update expression, with what to do with each type of node looked up once."""
     known = vars(self).setdefault("known_types", {})
     if type(node) not in known:
         known[type(node)] = _treatment(self, type(node))

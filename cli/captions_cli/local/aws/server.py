@@ -68,7 +68,9 @@ Forward = Callable[[AwsCall], "Response"]
 class Interceptor(Protocol):
     """Answers a call itself, or passes it on."""
 
-    def __call__(self, call: AwsCall, forward: Forward, /) -> Response: ...
+    def __call__(self, call: AwsCall, forward: Forward, /) -> Response:
+        """Return the answer to a call; `forward` is whoever would answer it otherwise."""
+        ...
 
 
 class ServiceLocks:

@@ -1,1 +1,1 @@
-""""""
+"""CloudFormation on moto: what deployments and drift need."""

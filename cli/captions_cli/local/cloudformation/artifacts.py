@@ -88,7 +88,7 @@ def has_third_parties(path: Path) -> bool:
 
 
 def machine() -> str:
-    """This machine's processor as Lambda names it. Raises StackError if Lambda knows none such."""
+    """The machine's processor as Lambda names it. Raises StackError if Lambda knows none such."""
     try:
         return _MACHINES[platform.machine().lower()]
     except KeyError:

@@ -553,7 +553,7 @@ class _Resolver:
             case _:
                 return physical
 
-    def _get_att(self, argument: Any, at: str) -> Any:
+    def _get_att(self, argument: Any, at: str) -> Any:  # noqa: C901 - a table of types and their attributes
         name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
         if name not in self._types:
             raise StackError(f"{at}: reference to {name}, which the template does not have")

@@ -1,1 +1,1 @@
-""""""
+"""Functions in processes of their own, and the pump that feeds them."""

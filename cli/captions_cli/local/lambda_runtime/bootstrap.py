@@ -23,7 +23,7 @@ _true_time, _true_time_ns = time.time, time.time_ns
 
 
 class LambdaContext:
-    """The context object a handler gets. https://docs.aws.amazon.com/lambda/latest/dg/python-context.html"""
+    """The context object a handler gets (https://docs.aws.amazon.com/lambda/latest/dg/python-context.html)."""
 
     def __init__(self, request_id: str, function_arn: str, deadline_ms: int) -> None:
         self.aws_request_id = request_id
