@@ -175,48 +175,48 @@ def records(listed: Iterable[Record]) -> Table:
 QUALITY_COLUMNS = ("Edited", "Of", "Share", "95 % interval")
 
 
-def quality(found: Iterable[Quality]) -> Table:
+def quality(listed: Iterable[Quality]) -> Table:
     """A table of cells, flagged ones first."""
     names = ("Category", "Model", "Prompt", "Experiment", *QUALITY_COLUMNS, "", "Id")
     table = columns(*names, right=QUALITY_COLUMNS, clip=("Model", "Prompt", "Experiment"))
-    for one in found:
-        cell = one.cell
+    for each in listed:
+        cell = each.cell
         tried = f"{cell.experiment} {cell.arm}" if cell.experiment is not None else ""
-        flagged = Text("too often", style="bold red") if one.flagged else Text("")
+        flagged = Text("too often", style="bold red") if each.flagged else Text("")
         table.add_row(
             Text(cell.category),
             Text(model_name(cell.model)),
             Text(printable(cell.prompt_version or "-")),
             Text(printable(tried)),
-            *_edited(one.counts),
+            *_edited(each.counts),
             flagged,
             Text(cell.id),
         )
     return table
 
 
-def quality_by(by: Literal["category", "model", "prompt", "experiment"], found: Iterable[Quality]) -> Table:
+def quality_by(by: Literal["category", "model", "prompt", "experiment"], listed: Iterable[Quality]) -> Table:
     """A table of cells that are added up."""
     table = columns(by.capitalize(), *QUALITY_COLUMNS, right=QUALITY_COLUMNS)
-    for name, counts in grouped(found, by).items():
+    for name, counts in grouped(listed, by).items():
         table.add_row(Text(printable(" ".join(dict.fromkeys(name)))), *_edited(counts))
     return table
 
 
 def _edited(counts: VerdictCounts) -> list[Text]:
     (low, high), share = counts.interval, counts.share
-    told = ("-", "-") if share is None else (f"{share:.0%}", f"{low:.0%} to {high:.0%}")
-    return [Text(str(counts.edited)), Text(str(counts.judged)), *map(Text, told)]
+    shares = ("-", "-") if share is None else (f"{share:.0%}", f"{low:.0%} to {high:.0%}")
+    return [Text(str(counts.edited)), Text(str(counts.judged)), *map(Text, shares)]
 
 
-def judged(found: Iterable[Record]) -> Table:
+def judged(listed: Iterable[Record]) -> Table:
     """A table of what people said of captions, beside the model's words."""
     table = columns("Upload", "Verdict", "When", "Model's words", "Theirs", clip=("Upload", "Model's words", "Theirs"))
-    for one in found:
-        answer, human = one.answer, one.human
+    for each in listed:
+        answer, human = each.answer, each.human
         if human is not None:
             table.add_row(
-                Text(printable(one.key)),
+                Text(printable(each.key)),
                 Text(human.action),
                 Text(human.at[:16].replace("T", " ")),
                 Text(one_line(answer.result.text if answer is not None else "")),
