@@ -609,9 +609,9 @@ def test_quality_tells_what_people_edit_and_opens_the_pictures_behind_it(caption
     for key in ("1.jpg", "3.jpg", "5.jpg"):
         assert captions("edit", key, "My dog\x1b[2J Rex").exit_code == 0
     assert captions("accept", "0.jpg").exit_code == 0
-    told = json.loads(captions("quality", "-o", "json").stdout)
-    assert (told["minimum"], told["line"]) == (20, 0.3)
-    variant, control = told["cells"]
+    report = json.loads(captions("quality", "-o", "json").stdout)
+    assert (report["minimum"], report["line"]) == (20, 0.3)
+    variant, control = report["cells"]
     assert (variant["category"], variant["model"], variant["arm"]) == ("photo", "GPT-4o", "variant")
     assert (variant["edited"], variant["share"], variant["flagged"]) == (3, 1.0, False)
     assert 0 < variant["low"] < 1 == variant["high"]
