@@ -25,7 +25,7 @@ from captions.routing.estimates import PICTURE_TOKENS
 from captions.tasks import TASKS, Ask
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from captions_cli import recaptioning
-from captions_cli.local.aws.moto_repairs import MessageMoveTasks
+from captions_cli.local.aws.repairs.message_moves import MessageMoveTasks
 from captions_cli.local.aws.server import AwsEndpoint
 from captions_cli.main import app
 

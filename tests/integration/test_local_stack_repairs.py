@@ -1,16 +1,23 @@
-"""The repairs of moto change how fast it answers, not what: the same requests with and without them."""
+"""The repairs of moto: each is needed, and those that make it fast change nothing of what it answers."""
 
+import json
 import random
-from collections.abc import Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from captions_cli.local.aws.events import EventRouter, Unreliability
-from captions_cli.local.aws.moto_repairs import MotoRepairs
-from captions_cli.local.aws.server import AwsEndpoint
+from captions_cli.local.aws.repairs import MotoRepairs
+from captions_cli.local.aws.server import AwsEndpoint, ServiceLocks
 
 
 @pytest.fixture
@@ -296,3 +303,262 @@ def test_an_object_under_a_customers_own_key_is_read_with_that_key_alone(
         s3.get_object(Bucket="media", Key="a", SSECustomerAlgorithm="AES256", SSECustomerKey="1" * 32)
     s3.put_object(Bucket="media", Key="a", Body=b"open")
     assert s3.get_object(Bucket="media", Key="a")["Body"].read() == b"open"
+
+
+# Each repair by itself: what is wrong without it, and right with all of them. Where a scenario holds without its
+# repair, moto no longer needs it.
+
+
+class Router(EventRouter):
+    """Keeps what it is given."""
+
+    def __init__(self, locks: ServiceLocks) -> None:
+        super().__init__(locks, lambda *_: None, Unreliability())
+        self.published: list[Mapping[str, Any]] = []
+        self.offered: list[Mapping[str, Any]] = []
+
+    def publish(self, bus: str, region: str, event: Mapping[str, Any]) -> None:
+        self.published.append(event)
+
+    def offer(self, rule: Any, event: Mapping[str, Any]) -> None:
+        self.offered.append(event)
+
+
+@dataclass
+class Bench:
+    """moto on a port, with repairs in place."""
+
+    endpoint: AwsEndpoint
+    router: Router
+    changed: list[int]
+    count: Callable[[str], int]
+    """How often a property of moto's messages was read since it was asked for first."""
+
+    def client(self, service: str) -> Any:
+        return client(self.endpoint, service)
+
+    def bucket(self, *, versioned: bool = False) -> Any:
+        s3 = self.client("s3")
+        s3.create_bucket(Bucket="media", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        configuration: Any = {"EventBridgeConfiguration": {}}
+        s3.put_bucket_notification_configuration(Bucket="media", NotificationConfiguration=configuration)
+        if versioned:
+            s3.put_bucket_versioning(Bucket="media", VersioningConfiguration={"Status": "Enabled"})
+        return s3
+
+    def queue(self, messages: int = 0) -> tuple[Any, str]:
+        sqs = self.client("sqs")
+        url = sqs.create_queue(QueueName="jobs")["QueueUrl"]
+        for number in range(messages):
+            sqs.send_message(QueueUrl=url, MessageBody=f"m{number}")
+        return sqs, url
+
+
+def path_style(bench: Bench) -> None:
+    s3 = bench.bucket()
+    s3.put_object(Bucket="media", Key="a", Body=b"1")
+    s3.meta.events.register("before-send.s3.GetObject", named_host)
+    assert s3.get_object(Bucket="media", Key="a")["Body"].read() == b"1"
+
+
+def named_host(request: Any, **_: Any) -> None:
+    request.headers["Host"] = "stack.example.com"
+
+
+def created(bench: Bench) -> None:
+    s3 = bench.bucket()
+    for body in (b"1", b"2"):
+        s3.put_object(Bucket="media", Key="a", Body=body)
+    upload = s3.create_multipart_upload(Bucket="media", Key="b")["UploadId"]
+    part = s3.upload_part(Bucket="media", Key="b", UploadId=upload, PartNumber=1, Body=b"1")
+    parts: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    s3.complete_multipart_upload(Bucket="media", Key="b", UploadId=upload, MultipartUpload=parts)
+    assert [event["detail"]["object"]["key"] for event in bench.router.published] == ["a", "a", "b"]
+    sequencers = [event["detail"]["object"]["sequencer"] for event in bench.router.published]
+    assert sequencers == sorted(set(sequencers))
+
+
+def deleted(bench: Bench) -> None:
+    s3 = bench.bucket(versioned=True)
+    s3.put_object(Bucket="media", Key="a", Body=b"1")
+    s3.delete_object(Bucket="media", Key="a")
+    assert [event["detail-type"] for event in bench.router.published] == ["Object Created", "Object Deleted"]
+
+
+def policies(bench: Bench) -> None:
+    s3 = bench.bucket()
+    plain = {"Bool": {"aws:SecureTransport": "false"}, "StringEquals": {"aws:PrincipalAccount": "999999999999"}}
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "*", "Condition": plain}
+    s3.put_bucket_policy(Bucket="media", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    s3.put_object(Bucket="media", Key="a", Body=b"1")
+    assert s3.get_object(Bucket="media", Key="a")["Body"].read() == b"1"
+
+
+def notifications(bench: Bench) -> None:
+    s3 = bench.bucket()
+    assert "EventBridgeConfiguration" in s3.get_bucket_notification_configuration(Bucket="media")
+
+
+def listed_keys(bench: Bench) -> None:
+    s3 = bench.bucket(versioned=True)
+    s3.put_object(Bucket="media", Key="a\x01b", Body=b"")
+    assert [version["Key"] for version in s3.list_object_versions(Bucket="media")["Versions"]] == ["a\x01b"]
+
+
+def customer_keys(bench: Bench) -> None:
+    s3 = bench.bucket()
+    s3.put_object(Bucket="media", Key="a", Body=b"1", SSECustomerAlgorithm="AES256", SSECustomerKey="0" * 32)
+    with pytest.raises(ClientError, match="InvalidRequest"):
+        s3.get_object(Bucket="media", Key="a")
+
+
+def rules(bench: Bench) -> None:
+    sqs, url = bench.queue()
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events = bench.client("events")
+    events.put_rule(Name="off", EventPattern='{"source": ["test"]}', State="DISABLED")
+    events.put_targets(Rule="off", Targets=[{"Id": "queue", "Arn": arn}])
+    events.put_events(Entries=[{"Source": "test", "DetailType": "a", "Detail": "{}"}])
+    assert not sqs.receive_message(QueueUrl=url).get("Messages"), "a disabled rule's target got an event"
+
+
+def mappings(bench: Bench) -> None:
+    from moto.sqs.models import sqs_backends
+
+    sqs, url = bench.queue()
+    invoked: list[str] = []
+    mapping = SimpleNamespace(batch_size=1, enabled=True, function_arn="a:function:b")
+    queue = sqs_backends["123456789012"]["eu-west-1"].queues["jobs"]
+    queue.lambda_event_source_mappings = {"b": mapping}
+    assert not queue.lambda_event_source_mappings, "sending would invoke the function in Docker"
+    sqs.send_message(QueueUrl=url, MessageBody="m")
+    assert invoked == []
+
+
+def depths(bench: Bench) -> None:
+    sqs, url = bench.queue(messages=20)
+    bench.count("visible")
+    names = [
+        "ApproximateNumberOfMessages",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateNumberOfMessagesDelayed",
+    ]
+    sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+    assert bench.count("visible") == 0
+
+
+def traced(request: Any, **_: Any) -> None:
+    request.headers["X-Amzn-Trace-Id"] = "Root=1-2"
+
+
+def sent(bench: Bench) -> None:
+    sqs, url = bench.queue()
+    sqs.meta.events.register("before-send.sqs.SendMessage", traced)
+    sqs.send_message(QueueUrl=url, MessageBody="m")
+    (message,) = sqs.receive_message(QueueUrl=url, AttributeNames=["AWSTraceHeader"])["Messages"]
+    assert message.get("Attributes", {}).get("AWSTraceHeader") == "Root=1-2"
+    assert bench.changed
+
+
+def received(bench: Bench) -> None:
+    sqs, url = bench.queue()
+    waiting = threading.Thread(target=sqs.receive_message, kwargs={"QueueUrl": url, "WaitTimeSeconds": 6})
+    waiting.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    sqs.send_message(QueueUrl=url, MessageBody="m")
+    took_s = time.monotonic() - began
+    waiting.join()
+    assert took_s < 3.0, "a long poll held the lock"
+
+
+def deleted_messages(bench: Bench) -> None:
+    sqs, url = bench.queue(messages=20)
+    (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    bench.count("had_receipt_handle")
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert bench.count("had_receipt_handle") == 0
+
+
+def shown(bench: Bench) -> None:
+    sqs, url = bench.queue(messages=1)
+    (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    bench.changed.clear()
+    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    assert bench.changed
+
+
+def speed(bench: Bench) -> None:
+    dynamodb = bench.client("dynamodb")
+    make_tables(dynamodb)
+    bench.count("getmembers")
+    queries(dynamodb)
+    assert bench.count("getmembers") <= 1, "the methods of a class are listed for each request"
+
+
+SCENARIOS: dict[str, Callable[[Bench], None]] = {
+    "path-style": path_style, "created": created, "deleted": deleted, "policies": policies,
+    "notifications": notifications, "listed-keys": listed_keys, "customer-keys": customer_keys, "rules": rules,
+    "mappings": mappings, "depths": depths, "sent": sent, "received": received,
+    "deleted-messages": deleted_messages, "shown": shown, "speed": speed,
+}  # fmt: skip
+
+
+@pytest.fixture
+def bench(endpoint: AwsEndpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], Bench]]:
+    made: list[MotoRepairs] = []
+
+    def repaired(without: str | None) -> Bench:
+        router = Router(endpoint.locks)
+        repairs = MotoRepairs(endpoint.locks, router)
+        changed: list[int] = []
+        repairs.queue_changed = lambda: changed.append(1)
+        repairs.install(without=() if without is None else (without,))
+        made.append(repairs)
+        return Bench(endpoint, router, changed, counter(monkeypatch))
+
+    yield repaired
+    for repairs in made:
+        repairs.remove()
+
+
+def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Count reads and calls of what walks all messages, or all methods, from the first question on."""
+    import inspect
+
+    from moto.sqs.models import Message
+
+    counts: Counter[str] = Counter()
+
+    def count(name: str) -> int:
+        if name in counts:
+            return counts[name]
+        counts[name] = 0
+        if name == "getmembers":
+            original: Any = inspect.getmembers
+            monkeypatch.setattr(inspect, name, lambda *args: (counts.update([name]), original(*args))[1])
+        elif isinstance(vars(Message)[name], property):
+            getter: Any = vars(Message)[name].fget
+            monkeypatch.setattr(Message, name, property(lambda self: (counts.update([name]), getter(self))[1]))
+        else:
+            method: Any = vars(Message)[name]
+            monkeypatch.setattr(Message, name, lambda self, *args: (counts.update([name]), method(self, *args))[1])
+        return 0
+
+    return count
+
+
+def test_every_repair_has_a_scenario(repairs: MotoRepairs) -> None:
+    assert [repair.name for repair in repairs.all] == list(SCENARIOS)
+    assert {repair.moto for repair in repairs.all} == {version("moto")}, "try them without on that version"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_with_the_repairs_it_is_as_in_aws(bench: Callable[[str | None], Bench], name: str) -> None:
+    SCENARIOS[name](bench(None))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_without_a_repair_moto_is_still_wrong(bench: Callable[[str | None], Bench], name: str) -> None:
+    with pytest.raises((AssertionError, ClientError, BotoCoreError, pytest.fail.Exception)):
+        SCENARIOS[name](bench(name))

@@ -23,7 +23,8 @@ from captions.records.record import Record, Result
 from captions.records.table import Records
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import from_event
-from captions_cli.local.aws.moto_speed import Replacements, make_moto_fast
+from captions_cli.local.aws.repairs.replacements import Replacements
+from captions_cli.local.aws.repairs.speed import SPEED
 
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
 BUCKET = "media"
@@ -39,7 +40,8 @@ def aws_in_this_process() -> Iterator[None]:
     """
     replacements = Replacements()
     with mock_aws():
-        make_moto_fast(replacements)
+        for repair in SPEED:
+            repair.put(replacements)
         try:
             yield
         finally:

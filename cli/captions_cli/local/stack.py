@@ -26,7 +26,8 @@ from captions_cli.local import web_server
 from captions_cli.local.aws.cross_origin import CrossOrigin
 from captions_cli.local.aws.events import EventRouter, Unreliability, parse_function_name
 from captions_cli.local.aws.limits import ServiceLimits, partition_key
-from captions_cli.local.aws.moto_repairs import MessageMoveTasks, MotoRepairs
+from captions_cli.local.aws.repairs import MotoRepairs
+from captions_cli.local.aws.repairs.message_moves import MessageMoveTasks
 from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward, Interceptor
 from captions_cli.local.cloudformation.api import CloudFormation
 from captions_cli.local.cloudformation.artifacts import Artifacts

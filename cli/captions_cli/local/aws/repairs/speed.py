@@ -8,36 +8,13 @@ node: most of its time went there. A query sorts the whole table first.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from captions.once import once
-
-_ABSENT = object()
-
-
-class Replacements:
-    """Functions of other people's classes and modules that are replaced for a while."""
-
-    def __init__(self) -> None:
-        self._originals: list[tuple[Any, str, Any]] = []
-
-    def __call__(self, owner: Any, name: str, replacement: Any) -> None:
-        """Replace `owner.name`."""
-        self._originals.append((owner, name, vars(owner).get(name, _ABSENT)))
-        setattr(owner, name, replacement)
-
-    def undo(self) -> None:
-        """Give every owner its own back."""
-        while self._originals:
-            owner, name, original = self._originals.pop()
-            if original is _ABSENT:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, original)
+from captions_cli.local.aws.repairs.replacements import Repair, Replace
 
 
-def make_moto_fast(replace: Callable[[Any, str, Any], None]) -> None:
+def _make_fast(replace: Replace) -> None:
     """Put the faster functions in place. As in a stack, one call at a time may be under way."""
     import moto.core.responses
     from moto.core.serialize import JSONSerializer
@@ -160,3 +137,6 @@ def _finding_clauses() -> Any:
         return clauses
 
     return find_clauses
+
+
+SPEED = (Repair("speed", "It is slow, DynamoDB above all.", _make_fast),)

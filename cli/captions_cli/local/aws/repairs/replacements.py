@@ -1,0 +1,46 @@
+"""Repairs of moto: each replaces functions of its classes while a stack is up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Replace = Callable[[Any, str, Any], None]
+"""Replaces `owner.name`."""
+_ABSENT = object()
+
+
+class Replacements:
+    """Functions of other people's classes and modules that are replaced for a while."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[Any, str, Any]] = []
+
+    def __call__(self, owner: Any, name: str, replacement: Any) -> None:
+        """Replace `owner.name`."""
+        self._originals.append((owner, name, vars(owner).get(name, _ABSENT)))
+        setattr(owner, name, replacement)
+
+    def undo(self) -> None:
+        """Give every owner its own back."""
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            if original is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What moto gets wrong, and what puts it right.
+
+    `moto` is the newest version that was tried without it and is still wrong. A test takes each repair away and fails
+    where nothing is wrong without it (tests/integration/test_local_stack_repairs.py): then it goes.
+    """
+
+    name: str
+    why: str
+    put: Callable[[Replace], None]
+    moto: str = "5.2.5"
