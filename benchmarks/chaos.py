@@ -45,7 +45,9 @@ from pipeline import FORMS, collages, encoded, sources
 from captions.records.record import Record
 from captions.records.spending import spending
 from captions_cli.local import LocalStack, StackError
+from captions_cli.local.aws.events import Unreliability
 from captions_cli.local.aws.faults import AwsFault, AwsFaults
+from captions_cli.local.options import ModelOptions, WorkerOptions
 
 ROOT = Path(__file__).parents[1]
 CHAIN = ("GLM-4-Plus", "GPT-4o", "Qwen/Qwen3-VL-32B-Instruct")
@@ -412,15 +414,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         LocalStack(
             ROOT / "template.yaml",
             state_dir=options.state or Path(temporary),
-            warm=0,
-            latency_scale=options.latency_scale,
-            visibility_scale=VISIBILITY_SCALE,
             parameters={"ImageModels": ",".join(CHAIN)} | SWEEP,
-            deliver_twice=True,
-            shuffle=True,
-            clock_skew_s=CLOCK_SKEW_S,
-            seed=options.seed,
             interceptors=[faults, stored],
+            workers=WorkerOptions(warm=0, visibility_scale=VISIBILITY_SCALE, clock_skew_s=CLOCK_SKEW_S),
+            model=ModelOptions(latency_scale=options.latency_scale),
+            unreliability=Unreliability(deliver_twice=True, shuffle=True, seed=options.seed),
         ) as stack,
     ):
         bus_queue = listen(stack)

@@ -33,6 +33,7 @@ import pipeline
 from captions.records.record import Record
 from captions_cli.local import LocalStack
 from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward
+from captions_cli.local.options import ModelOptions
 from support.capacity import Meter
 
 ROOT = Path(__file__).parents[1]
@@ -115,8 +116,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         stack = LocalStack(
             ROOT / "template.yaml",
             state_dir=Path(state),
-            latency_scale=options.latency_scale,
-            parameters={"ImageModels": "GLM-4-Plus,GPT-4o"},  # of these the prices are published
+            parameters={"ImageModels": "GLM-4-Plus,GPT-4o"},
+            model=ModelOptions(latency_scale=options.latency_scale),
         )
         stacks.append(stack)
         with stack:

@@ -26,6 +26,8 @@ from PIL import Image
 
 from captions.records.record import Record
 from captions_cli.local import LocalStack
+from captions_cli.local.aws.events import Unreliability
+from captions_cli.local.options import ModelOptions, WorkerOptions
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "cli" / "captions_cli" / "demo_media"
@@ -99,13 +101,10 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         LocalStack(
             ROOT / "template.yaml",
             state_dir=options.state or Path(temporary),
-            warm=0,
-            latency_scale=options.latency_scale,
-            # Models whose prices are published on both sides, so that the cost is known.
             parameters={"ImageModels": "GLM-4-Plus,GPT-4o"},
-            deliver_twice=True,
-            shuffle=True,
-            seed=options.seed,
+            workers=WorkerOptions(warm=0),
+            model=ModelOptions(latency_scale=options.latency_scale),
+            unreliability=Unreliability(deliver_twice=True, shuffle=True, seed=options.seed),
         ) as stack,
     ):
         s3, bucket = stack.client("s3"), stack.outputs["MediaBucketName"]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from captions_cli.demo_uploads import media
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions
 from support.browser import SITE, WAIT_MS, browsing, chromium, complaints, findings, keep_screenshot
 from support.small_stack import eventually
 
@@ -85,7 +86,9 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     chromium()
     directory = tmp_path_factory.mktemp("console")
-    with LocalStack(ROOT / "template.yaml", state_dir=directory, latency_scale=0.02, serve_api=True) as stack:
+    with LocalStack(
+        ROOT / "template.yaml", state_dir=directory, serve_api=True, model=ModelOptions(latency_scale=0.02)
+    ) as stack:
         site = Site(stack)
         files = {f"photos/{index:02}.jpg": body for index, body in enumerate(pictures(14))}
         whole = media("perched-osprey.jpg")

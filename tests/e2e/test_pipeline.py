@@ -17,6 +17,7 @@ from PIL import Image
 
 from captions.records.record import Record
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.pipeline import MEDIA
 
 ROOT = Path(__file__).parents[2]
@@ -68,11 +69,9 @@ def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(
     with LocalStack(
         ROOT / "template.yaml",
         state_dir=tmp_path,
-        warm=0,
-        latency_scale=1.0,
-        # What a killed worker held comes back in half a minute instead of six.
-        visibility_scale=0.08,
         parameters={"SweepAfterSeconds": "30", "SweepSchedule": "rate(1 minute)"},
+        workers=WorkerOptions(warm=0, visibility_scale=0.08),
+        model=ModelOptions(latency_scale=1.0),
     ) as stack:
         assert stack.workers() == [], "a sandbox was started before there was work"
         bucket, s3 = stack.outputs["MediaBucketName"], stack.client("s3")

@@ -9,6 +9,7 @@ import pytest
 
 from captions.records.record import Record
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions
 from captions_cli.subtitles import words
 from support.recordings import PHRASE, encoded, film, samples
 
@@ -23,7 +24,7 @@ UPLOADS = {
 
 @pytest.mark.timeout(280)
 def test_a_converted_recording_a_video_by_link_and_one_by_its_frames(tmp_path: Path) -> None:
-    with LocalStack(ROOT / "template.yaml", state_dir=tmp_path, latency_scale=0.0) as stack:
+    with LocalStack(ROOT / "template.yaml", state_dir=tmp_path, model=ModelOptions(latency_scale=0.0)) as stack:
         bucket, table = stack.outputs["MediaBucketName"], stack.outputs["CaptionsTableName"]
         for name, make in UPLOADS.items():
             stack.client("s3").put_object(Bucket=bucket, Key=name, Body=make())

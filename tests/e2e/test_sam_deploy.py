@@ -23,6 +23,7 @@ from captions.records.record import Record
 from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.artifacts import lambda_python
 from captions_cli.local.model_endpoint.running import LocalEndpoint
+from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.sam import ARCHITECTURE, ROOT, begin_deploy, built_template, finish_deploy
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(1500)]
@@ -133,7 +134,12 @@ def template() -> Path:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[LocalStack]:
-    with LocalStack(None, state_dir=tmp_path / "state", latency_scale=0.05, schedules=False) as running:
+    with LocalStack(
+        None,
+        state_dir=tmp_path / "state",
+        model=ModelOptions(latency_scale=0.05),
+        workers=WorkerOptions(schedules=False),
+    ) as running:
         yield running
 
 

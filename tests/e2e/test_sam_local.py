@@ -24,6 +24,7 @@ from captions.records.record import Record
 from captions.records.table import Records
 from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.translate import load_template
+from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 from support.permissions import Witness, allowed
 from support.sam import ROOT, SamLocal, bridge_address, container_template, docker
 
@@ -51,7 +52,11 @@ def witness() -> Witness:
 @pytest.fixture(scope="module")
 def stack(witness: Witness) -> Iterator[LocalStack]:
     with LocalStack(
-        ROOT / "template.yaml", bind=bridge_address(), schedules=False, latency_scale=0, interceptors=[witness]
+        ROOT / "template.yaml",
+        interceptors=[witness],
+        address=Address(bind=bridge_address()),
+        workers=WorkerOptions(schedules=False),
+        model=ModelOptions(latency_scale=0),
     ) as running:
         outputs = running.outputs
         witness.names |= {

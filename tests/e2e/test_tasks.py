@@ -8,6 +8,7 @@ import pytest
 from captions.records.record import Record
 from captions.tasks import TASKS
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions
 from support.drawn import ORDERS, bar_chart, film, page, png
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def test_every_task_is_answered_through_the_stack(tmp_path: Path) -> None:
         "video.mp4": (film(), {}),
     }
     assert {Path(key).stem for key in uploads} == set(TASKS)
-    with LocalStack(ROOT / "template.yaml", state_dir=tmp_path, latency_scale=0.0) as stack:
+    with LocalStack(ROOT / "template.yaml", state_dir=tmp_path, model=ModelOptions(latency_scale=0.0)) as stack:
         for key, (data, asked) in uploads.items():
             metadata = {"caption-task": Path(key).stem} | {f"caption-{name}": value for name, value in asked.items()}
             stack.client("s3").put_object(

@@ -22,6 +22,7 @@ from typer.testing import Result as Ran
 from captions_cli import deploying
 from captions_cli.errors import CommandError
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions
 from captions_cli.main import app
 from captions_cli.stack import Stack
 
@@ -134,7 +135,7 @@ class Project:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     directory = tmp_path_factory.mktemp("regions")
-    with LocalStack(None, endpoint="http://127.0.0.1:9/v1", state_dir=directory) as running:
+    with LocalStack(None, state_dir=directory, model=ModelOptions(url="http://127.0.0.1:9/v1")) as running:
         yield running
 
 

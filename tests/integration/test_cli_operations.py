@@ -23,6 +23,7 @@ from captions_cli.demo import PRICED_MODELS
 from captions_cli.errors import CommandError
 from captions_cli.local import LocalStack
 from captions_cli.local.aws.server import AwsCall, Forward
+from captions_cli.local.options import ModelOptions, WorkerOptions
 from captions_cli.main import app
 from captions_cli.stack import LocalState, Stack, connect_local
 from support.pipeline import MEDIA
@@ -69,10 +70,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with LocalStack(
         ROOT / "template.yaml",
         state_dir=directory,
-        latency_scale=0,
-        schedules=False,
         parameters={**PRICED_MODELS, "PolicyOverride": POLICY, "ModelsOverride": "s3://overrides/models.toml"},
         interceptors=[ACCOUNT],
+        model=ModelOptions(latency_scale=0),
+        workers=WorkerOptions(schedules=False),
     ) as running:
         put_overrides(running)
         state = {

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions
 
 REGION = "eu-west-1"
 BUCKET = "artifacts-of-the-test"
@@ -128,7 +129,7 @@ class Deployer:
 @pytest.fixture(scope="module")
 def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
     directory = tmp_path_factory.mktemp("bare")
-    with LocalStack(None, endpoint="http://127.0.0.1:9/v1", state_dir=directory) as stack:
+    with LocalStack(None, state_dir=directory, model=ModelOptions(url="http://127.0.0.1:9/v1")) as stack:
         yield Deployer(stack)
 
 

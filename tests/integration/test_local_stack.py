@@ -14,6 +14,7 @@ import pytest
 
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.lambda_runtime import lineage
+from captions_cli.local.options import ModelOptions
 from support.small_stack import Small, eventually, make_template
 
 
@@ -24,9 +25,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         make_template(directory),
         stack_name="small",
         region="eu-west-1",
-        endpoint="http://127.0.0.1:9/v1",
         state_dir=directory / "state",
         parameters={"Trace": str(directory / "trace")},
+        model=ModelOptions(url="http://127.0.0.1:9/v1"),
     )
     with stack:
         yield Small(stack, directory / "trace")

@@ -20,8 +20,10 @@ from botocore.exceptions import ClientError
 from werkzeug import Response
 
 from captions_cli.local import LocalStack, StackError
+from captions_cli.local.aws.events import Unreliability
 from captions_cli.local.aws.faults import AwsFault, AwsFaults
 from captions_cli.local.aws.server import AwsCall, Forward
+from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 from support.small_stack import TEMPLATE, Small, eventually, make_template
 
 Start = Callable[..., Small]
@@ -38,10 +40,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         stack = LocalStack(
             template if template.exists() else make_template(tmp_path),
             stack_name="small",
-            endpoint="http://127.0.0.1:9/v1",
             state_dir=tmp_path / "state",
             parameters={"Trace": str(tmp_path / "trace")},
             **options,
+            model=ModelOptions(url="http://127.0.0.1:9/v1"),
         )
         stack.start()
         running.append(stack)
@@ -91,7 +93,7 @@ class TestKills:
 
 class TestDeliveries:
     def test_every_event_twice_and_in_another_order(self, start: Start) -> None:
-        small = start(deliver_twice=True, shuffle=True, seed=1)
+        small = start(unreliability=Unreliability(deliver_twice=True, shuffle=True, seed=1))
         keys = [f"key-{number:02}" for number in range(10)]
         for key in keys:
             small.s3.put_object(Bucket=small.bucket, Key=key, Body=b"")
@@ -102,7 +104,7 @@ class TestDeliveries:
         assert len({event["id"] for event in events}) == 10
 
     def test_visibility_can_be_scaled_for_trials(self, start: Start) -> None:
-        small = start(visibility_scale=500)
+        small = start(workers=WorkerOptions(visibility_scale=500))
         small.send(do="fail", times=1, name="hidden")
         eventually(lambda: small.receive_counts("hidden"))
         time.sleep(2.5)  # longer than the queue's own two seconds
@@ -191,7 +193,7 @@ class TestInterceptors:
 
 class TestClocks:
     def test_each_workers_clock_is_wrong_but_its_remaining_time_is_right(self, start: Start) -> None:
-        small = start(clock_skew_s=3_000.0, warm=2)
+        small = start(workers=WorkerOptions(clock_skew_s=3_000.0, warm=2))
         before = time.time()
         for number in range(2):
             small.send(do="sleep", seconds=1.0, name=f"at-{number}")
@@ -214,7 +216,7 @@ class TestStarting:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(StackError, match=f"cannot listen on 127.0.0.1:{port}"):
-                start(port=port)
+                start(address=Address(port=port))
 
     def test_stacks_can_follow_one_another_and_share_nothing(self, start: Start) -> None:
         first = start()

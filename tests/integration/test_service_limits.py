@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from captions_cli.local.aws.limits import ServiceLimits, partition_key
 from captions_cli.local.aws.server import AwsEndpoint
+from captions_cli.local.options import ModelOptions
 from captions_cli.local.stack import LocalStack
 from support.small_stack import make_template
 
@@ -172,9 +173,9 @@ def test_the_local_stack_has_them(tmp_path: Path) -> None:
     with LocalStack(
         make_template(tmp_path),
         stack_name="small",
-        endpoint="http://127.0.0.1:9/v1",
         state_dir=tmp_path / "state",
         parameters={"Trace": str(tmp_path / "trace")},
+        model=ModelOptions(url="http://127.0.0.1:9/v1"),
     ) as stack:
         sqs, url = stack.client("sqs"), stack.outputs["EventsQueueUrl"]
         assert refused(lambda: sqs.send_message(QueueUrl=url, MessageBody="\x01")) == "InvalidMessageContents"

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from captions_cli.local.errors import StackError
+from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 
 STATE_FILE = "stack.json"
 
@@ -50,17 +51,17 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         None if options.empty else options.template,
         stack_name=options.stack_name,
         region=options.region,
-        endpoint=options.endpoint or environ.get("CAPTIONS_ENDPOINT_URL") or "local",
-        endpoint_key=environ.get("CAPTIONS_ENDPOINT_KEY"),
         state_dir=options.state_dir,
-        latency_scale=options.latency_scale,
         parameters=dict(options.parameter),
-        bind=options.bind,
-        port=options.port,
-        maximum_workers=options.maximum_workers,
-        visibility_scale=options.visibility_scale,
-        endpoint_arguments=("--eyes",) if options.eyes else (),
         serve_api=True,
+        model=ModelOptions(
+            url=options.endpoint or environ.get("CAPTIONS_ENDPOINT_URL") or None,
+            key=environ.get("CAPTIONS_ENDPOINT_KEY"),
+            latency_scale=options.latency_scale,
+            arguments=("--eyes",) if options.eyes else (),
+        ),
+        address=Address(bind=options.bind, port=options.port),
+        workers=WorkerOptions(maximum=options.maximum_workers, visibility_scale=options.visibility_scale),
     )
     with stack:
         gc.freeze()  # moto's modules need no second look at every collection

@@ -11,7 +11,6 @@ import os
 import re
 import select
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -42,13 +41,12 @@ from captions_cli.local.cloudformation.translate import (
 )
 from captions_cli.local.errors import StackError
 from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome, Sandboxes
+from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 
 LOGGER = logging.getLogger(__name__)
 
 MODEL_ENDPOINT_START_S = 30.0
 LOCAL_KEY = "local-endpoint-needs-no-key"
-DEFAULT_WORKERS_PER_CORE = 4  # workers mostly wait: for models, and for the AWS stand-in
-MINIMUM_WORKERS = 8
 # What a function needs of the surroundings to reach a real model endpoint: certificates and proxies.
 _NETWORK_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
 
@@ -62,13 +60,9 @@ class LocalStack:
     """The template's resources in an AWS stand-in, its functions in processes, and a model endpoint.
 
     Without a template there is nothing at first but the AWS APIs, for `sam deploy` in any region, and the endpoint.
-    `endpoint` is "local" (a child process), or the base URL of a real one. `parameters` overrides the template's.
-    `warm` sandboxes of each function that reads a queue are started before; with 0 all start cold, when there is work.
-    `visibility_scale` multiplies the visibility timeout of the queues that functions read, so that what a killed worker
-    held comes back sooner. `deliver_twice` and `shuffle` make EventBridge do what it may: deliver every event twice, in
-    another order; `clock_skew_s` sets the clock of each worker wrong by up to so many seconds, fast or slow.
-    `interceptors` see every call to the AWS APIs first, and may answer it (`aws_faults`). `serve_api` serves the API,
-    whose address is then `api.url`. Usable as a context manager.
+    `parameters` overrides the template's. `unreliability` makes EventBridge do what it may: deliver every event twice,
+    in another order. `interceptors` see every call to the AWS APIs first, and may answer it (`aws/faults.py`).
+    `serve_api` serves the API, whose address is then `api.url`. Usable as a context manager.
 
     Raises StackError from `start` when the template cannot be brought up, the port is taken, or another stack is up.
     """
@@ -79,46 +73,24 @@ class LocalStack:
         *,
         stack_name: str = "media-captions",
         region: str = "us-east-1",
-        endpoint: str = "local",
-        endpoint_key: str | None = None,
         state_dir: Path | None = None,
-        latency_scale: float = 0.1,
         parameters: Mapping[str, str] | None = None,
-        python: str = sys.executable,
-        bind: str = "127.0.0.1",
-        port: int = 0,
-        maximum_workers: int | None = None,
-        warm: int = 1,
-        visibility_scale: float = 1.0,
-        deliver_twice: bool = False,
-        shuffle: bool = False,
-        clock_skew_s: float = 0.0,
-        seed: int | None = None,
-        schedules: bool = True,
-        endpoint_arguments: Sequence[str] = (),
+        model: ModelOptions = ModelOptions(),  # noqa: B008 - frozen, as are the others
+        workers: WorkerOptions = WorkerOptions(),  # noqa: B008
+        address: Address = Address(),  # noqa: B008
+        unreliability: Unreliability = Unreliability(),  # noqa: B008
         interceptors: Sequence[Interceptor] = (),
         serve_api: bool = False,
     ) -> None:
         self._template = None if template is None else Path(template)
         self.stack_name = stack_name
         self.region = region
-        self._endpoint = endpoint
-        self._endpoint_key = endpoint_key
         self._state_dir = state_dir
-        self._latency_scale = latency_scale
         self._parameters = dict(parameters or {})
-        self._python = python
-        self._bind = bind
-        self._port = port
-        self._maximum_workers = maximum_workers or max(
-            MINIMUM_WORKERS, DEFAULT_WORKERS_PER_CORE * (os.cpu_count() or 1)
-        )
-        self._warm = warm
-        self._visibility_scale = visibility_scale
-        self._unreliability = Unreliability(deliver_twice, shuffle, seed)
-        self._clock_skew_s = clock_skew_s
-        self._run_schedules = schedules
-        self._endpoint_arguments = list(endpoint_arguments)
+        self._model = model
+        self._workers = workers
+        self._address = address
+        self._unreliability = unreliability
         self._interceptors = list(interceptors)
         self._cross_origin = CrossOrigin()
         self._serve_api = serve_api
@@ -232,9 +204,9 @@ class LocalStack:
 
     def _start(self) -> None:
         self._lock()
-        model = self._start_model_endpoint() if self._endpoint == "local" else None
+        model = self._start_model_endpoint() if self._model.url is None else None
         self._start_aws()
-        self.endpoint_url = model.wait() if model else self._endpoint
+        self.endpoint_url = model.wait() if model else self._model.url or ""
         self._start_deployments()
         if self._template is not None:
             self._create(self._template)
@@ -257,9 +229,7 @@ class LocalStack:
         lock.flush()
 
     def _start_model_endpoint(self) -> _ModelEndpoint:
-        endpoint = _ModelEndpoint(
-            self._python, self._bind, self._latency_scale, self.state_dir / "logs", self._endpoint_arguments
-        )
+        endpoint = _ModelEndpoint(self._workers.python, self._address.bind, self._model, self.state_dir / "logs")
         self._ending.callback(endpoint.stop)
         return endpoint
 
@@ -286,7 +256,7 @@ class LocalStack:
         self._ending.callback(repairs.remove)
         _forget_everything()
         self._ending.callback(_forget_everything)
-        self._aws.start(self._bind, self._port)
+        self._aws.start(self._address.bind, self._address.port)
         self._ending.callback(self._aws.stop)
         self._router.start()
         self._ending.callback(self._router.stop)
@@ -296,9 +266,9 @@ class LocalStack:
         self._sandboxes = Sandboxes(
             aws_endpoint_url=self._aws.url,
             log_dir=self.state_dir / "logs",
-            maximum=self._maximum_workers,
+            maximum=self._workers.most,
             surroundings=self._surroundings(),
-            clock_skew_s=self._clock_skew_s,
+            clock_skew_s=self._workers.clock_skew_s,
         )
         self._sandboxes.start()
         self._ending.callback(self._sandboxes.stop)
@@ -308,10 +278,10 @@ class LocalStack:
             self._aws.locks,
             uploaded=Artifacts(Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="captions-code-")))),
             s3=lambda region: self.client("s3", region),
-            python=self._python,
+            python=self._workers.python,
             product=product if product is not None and product.is_dir() else None,
-            run_schedules=self._run_schedules,
-            visibility_scale=self._visibility_scale,
+            run_schedules=self._workers.schedules,
+            visibility_scale=self._workers.visibility_scale,
         )
         self._ending.callback(self._deployments.stop)
         assert self._cloudformation is not None
@@ -322,15 +292,15 @@ class LocalStack:
         assert self._deployments is not None
         assert self._cloudformation is not None
         declared = load_template(template).get("Parameters", {})
-        own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._endpoint_key or LOCAL_KEY, "LogLevel": "DEBUG"}
+        own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._model.key or LOCAL_KEY, "LogLevel": "DEBUG"}
         parameters = {name: value for name, value in own.items() if name in declared} | self._parameters
         translation = translate(template, stack_name=self.stack_name, region=self.region, parameters=parameters)
         self._translation = translation
         prepared = self._deployments.prepare(translation)
         read = {source.function for source in prepared.sources}
-        early = [function for function in prepared.functions.values() if self._warm]
+        early = [function for function in prepared.functions.values() if self._workers.warm]
         for function in early:  # they import their packages while the resources are made
-            self._sandboxes.warm(function, self._warm if function in read else 1)
+            self._sandboxes.warm(function, self._workers.warm if function in read else 1)
         self._upload_stand_in()
         self._cloudformation.create(translation)
         self.outputs = dict(translation.outputs)
@@ -351,7 +321,7 @@ class LocalStack:
         assert self._sandboxes is not None
         environments = {name: self._sandboxes.environment(self._function(name)[1]) for name in _API_BESIDE}
         variables = web_server.environment(environments, self.outputs, table)
-        self.api = web_server.WebServer(self._python, variables, self.state_dir / "logs", self._bind)
+        self.api = web_server.WebServer(self._workers.python, variables, self.state_dir / "logs", self._address.bind)
         self._ending.callback(self.api.stop)
         # Uploads go from the console's page to the bucket itself.
         self._cross_origin.origins.add(self.api.wait())
@@ -367,8 +337,8 @@ class LocalStack:
     def _surroundings(self) -> dict[str, str]:
         """What every function gets besides its own environment."""
         # Said even where no proxy is: without it, some systems have proxies of their own that clients would take.
-        extra = {"NO_PROXY": loopback.no_proxy(self._bind, env=os.environ)}
-        if self._endpoint != "local":
+        extra = {"NO_PROXY": loopback.no_proxy(self._address.bind, env=os.environ)}
+        if self._model.url is not None:
             extra |= {name: os.environ[name] for name in _NETWORK_VARIABLES if name in os.environ}
         return extra
 
@@ -453,15 +423,15 @@ class LocalStack:
 class _ModelEndpoint:
     """The local model endpoint as a child process, which ends with this process."""
 
-    def __init__(self, python: str, bind: str, latency_scale: float, log_dir: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, python: str, bind: str, options: ModelOptions, log_dir: Path) -> None:
         self._log_file = log_dir / "endpoint.log"
         self._log: IO[bytes] = self._log_file.open("ab")
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 *(python, "-m", "captions_cli.local.model_endpoint", "--host", bind, "--port", "0"),
-                *("--latency-scale", str(latency_scale), "--exit-with-parent"),
+                *("--latency-scale", str(options.latency_scale), "--exit-with-parent"),
                 *("--log", str(log_dir / "endpoint-requests.jsonl")),
-                *arguments,
+                *options.arguments,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
