@@ -240,7 +240,7 @@ def _stored(aws: Aws, pictures: int) -> dict[str, float]:
 
 
 def by_memory(
-    found: Mapping[str, Any],
+    facts: Mapping[str, Any],
     shares: Mapping[str, float],
     prices: Callable[[str, float], float],
     *,
@@ -255,7 +255,7 @@ def by_memory(
     slower = MEMORY_GB["Dedupe"] * 1024 / megabytes
     seconds = 0.0
     for kind, share in shares.items():
-        usual: Usual = found["usual"]["Dedupe", kind]
+        usual: Usual = facts["usual"]["Dedupe", kind]
         waits = sum(ASSUMED[name.partition(" ")[0]].typical for name in usual.chain)
         cpu = usual.cpu_s * ASSUMED["cpu"].typical + usual.calls * ASSUMED["call_cpu"].typical
         seconds += share * (slower * cpu + waits / overlap)

@@ -264,13 +264,13 @@ def model_tables(rows: dict[str, Row], facts: dict[str, Any], run: dict[str, Any
     return "\n".join(lines)
 
 
-def memory_table(found: dict[str, Any], shares: dict[str, float], measured: dict[str, float]) -> list[str]:
+def memory_table(facts: dict[str, Any], shares: dict[str, float], measured: dict[str, float]) -> list[str]:
     """What dedupe costs by its memory, with the uploads overlapping as measured, and one at a time."""
     lines = ["", "| memory of dedupe, MB | $ a million uploads, overlapping as measured | one at a time |"]
     lines.append("| ---: | ---: | ---: |")
     for megabytes in (1_024, 1_536, 2_048):
         each = [
-            cost_model.by_memory(found, shares, price, megabytes=megabytes, overlap=overlap)
+            cost_model.by_memory(facts, shares, price, megabytes=megabytes, overlap=overlap)
             for overlap in (max(1.0, measured["Dedupe"]), 1.0)
         ]
         lines.append(f"| {megabytes:,} | {each[0]:.2f} | {each[1]:.2f} |")

@@ -126,8 +126,8 @@ class Keys:
                         self.written[sort_of(index, partition)] += 1
 
     def _item(self, table: str, key: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = self._call("GetItem", {"TableName": table, "Key": key, "ConsistentRead": True})
-        return dict(found.get("Item", {}))
+        result: dict[str, Any] = self._call("GetItem", {"TableName": table, "Key": key, "ConsistentRead": True})
+        return dict(result.get("Item", {}))
 
 
 _RANK = {"activity": "activity_at", "attention": "attention_rank"}
@@ -143,7 +143,7 @@ def _read(size: int, consistent: bool) -> float:
 
 def loads(pictures: list[tuple[bytes, bytes]]) -> dict[str, tuple[Load, int]]:
     """Caption pictures and copies of them under a budget; answer the units of each kind, and how many there were."""
-    found: dict[str, tuple[Load, int]] = {}
+    result: dict[str, tuple[Load, int]] = {}
     with aws_for_the_pipeline() as aws, cost_model._endpoint() as url:
         dedupe = dedupe_on(aws)
         shop = workshop(aws, dedupe, cast(LocalEndpoint, SimpleNamespace(url=url)))
@@ -160,11 +160,11 @@ def loads(pictures: list[tuple[bytes, bytes]]) -> dict[str, tuple[Load, int]]:
                 dedupe.deliver(aws.put(f"{number}-{kind}", data))
                 for job in dedupe.jobs():
                     shop.run(job)
-                load_, count = found.setdefault(kind, ({"write": Counter(), "read": Counter()}, 0))
+                load_, count = result.setdefault(kind, ({"write": Counter(), "read": Counter()}, 0))
                 load_["write"].update(keys.written)
                 load_["read"].update(keys.read)
-                found[kind] = (load_, count + 1)
-    return found
+                result[kind] = (load_, count + 1)
+    return result
 
 
 def shares(largest: float) -> dict[str, float]:
@@ -187,12 +187,14 @@ def shares(largest: float) -> dict[str, float]:
     }
 
 
-def rows(found: Mapping[str, tuple[Load, int]], share: Mapping[str, float], per_second: float) -> list[dict[str, Any]]:
+def rows(
+    measured: Mapping[str, tuple[Load, int]], share: Mapping[str, float], per_second: float
+) -> list[dict[str, Any]]:
     """Of each sort of key: units an upload costs, and units a second of its busiest key."""
     copies = ASSUMED["copies"][0]
     mix = {"new": 1 - copies, "near copy": copies / 2, "same bytes": copies / 2}
     units: dict[str, dict[str, float]] = defaultdict(lambda: {"write": 0.0, "read": 0.0})
-    for kind, (load_, count) in found.items():
+    for kind, (load_, count) in measured.items():
         for way, each in load_.items():
             for sort, total in each.items():
                 units[sort][way] += mix[kind] * total / count
@@ -257,8 +259,8 @@ def main() -> int:
     options = parser.parse_args()
     os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing")
     share = shares(json.loads(options.skew.read_text())["largest"]["share_of_hashes"])
-    found = loads(costs.pairs(argparse.Namespace(seed=options.seed, pictures=options.pictures, media=None)))
-    table = rows(found, share, options.per_second)
+    result = loads(costs.pairs(argparse.Namespace(seed=options.seed, pictures=options.pictures, media=None)))
+    table = rows(result, share, options.per_second)
     options.json.write_text(json.dumps({"keys": table, "assumed": ASSUMED}, indent=2) + "\n")
     text = page(table, options.per_second)
     print(text)

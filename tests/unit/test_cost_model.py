@@ -113,9 +113,9 @@ def test_less_memory_saves_what_is_waited_and_nothing_of_the_cpu() -> None:
     waiting = Usual(cpu_s=0.0, calls=0, chain=("s3 GetObject",), uploads=1)
 
     def cost(usual: Usual, megabytes: int, overlap: float = 1.0) -> float:
-        found = {"usual": {("Dedupe", "new picture"): usual}}
+        result = {"usual": {("Dedupe", "new picture"): usual}}
         shares = {"new picture": 1.0}
-        return cost_model.by_memory(found, shares, lambda _, amount: amount, megabytes=megabytes, overlap=overlap)
+        return cost_model.by_memory(result, shares, lambda _, amount: amount, megabytes=megabytes, overlap=overlap)
 
     assert cost(working, 1_024) == pytest.approx(cost(working, 2_048))
     assert cost(waiting, 1_024) == pytest.approx(cost(waiting, 2_048) / 2)

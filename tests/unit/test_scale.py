@@ -34,8 +34,8 @@ def test_the_busiest_key_gets_its_share_of_what_uploads_write() -> None:
     pending = "activity: `pending#<shard>`"
     load = {"write": Counter({pending: 6.0, "control: `breakers`": 2.0}), "read": Counter({"control: `breakers`": 1.0})}
     nothing: scale.Load = {"write": Counter(), "read": Counter()}
-    found = {"new": (load, 2), "near copy": (nothing, 1), "same bytes": (nothing, 1)}
-    table = {row["key"]: row for row in scale.rows(found, {pending: 0.125}, 1_000.0)}
+    result = {"new": (load, 2), "near copy": (nothing, 1), "same bytes": (nothing, 1)}
+    table = {row["key"]: row for row in scale.rows(result, {pending: 0.125}, 1_000.0)}
     assert table[pending]["writes"] == pytest.approx(0.6 * 3)
     assert table[pending]["writes_a_second"] == pytest.approx(0.6 * 3 * 125)
     assert table[pending]["used"] == pytest.approx(0.6 * 3 * 125 / scale.WRITE_UNITS)
