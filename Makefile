@@ -83,7 +83,7 @@ $(VENV)/.browser: requirements/browser.txt $(VENV)/.installed $(CONSOLE)
 	@$(BIN)/python console/build.py --fetch
 	@touch $@
 
-screenshots: install $(VENV)/.browser ## the README's pictures of the console, anew (needs Chromium)
+screenshots: install $(VENV)/.browser ## the README's pictures of the console, again (needs Chromium)
 	@$(BIN)/python docs/screenshots.py
 
 $(VENV)/.console-checked: $(VENV)/.node $(CONSOLE_SOURCES)

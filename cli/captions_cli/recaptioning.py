@@ -280,6 +280,6 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
 
 
 def _due(record: Record, why: str, rules: Policy, catalogue: Catalogue) -> Due:
-    """Return a caption to be made anew, with the tokens of its last answer as far as they are known."""
+    """Return a caption to be made again, with the tokens of its last answer as far as they are known."""
     cost = recaption_cost(record, rules, catalogue)
     return Due(record.key, why, record.upload, record, cost.model, cost.expected, cost.most, cost.unpriced)
