@@ -140,7 +140,8 @@ class Intake(Dedupe):
 
     def _forget(self, deleted: Record) -> None:
         """Take what is known of a deleted picture out of the index; copies that have its caption are uploads of their
-        own and keep it. The next copy is captioned again."""
+        own and keep it. The next copy is captioned again.
+        """
         if deleted.source in ("model", "human") and deleted.claim is not None:
             self.neighbours.retire(deleted.claim.id, deleted.claim.generation)
 
