@@ -37,12 +37,12 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.timeout(SECONDS + 30)
 def test_the_demo_ends_with_every_upload_as_it_must_be(env: dict[str, str]) -> None:
     ran = captions(env, "demo", "--output", "json", "--latency-scale", "0.02", "--keep")
-    ended_as = re.search(r"console is (http://127\.0\.0\.1:\d+)/\?token=(\S+)$", ran.stderr, re.MULTILINE)
+    console = re.search(r"console is (http://127\.0\.0\.1:\d+)/\?token=(\S+)$", ran.stderr, re.MULTILINE)
     try:
         assert ran.returncode == 0, ran.stderr
-        assert ended_as is not None, ran.stderr
+        assert console is not None, ran.stderr
         request = urllib.request.Request(
-            f"{ended_as[1]}/v1/assets?limit=200", headers={"Authorization": f"Bearer {ended_as[2]}"}
+            f"{console[1]}/v1/assets?limit=200", headers={"Authorization": f"Bearer {console[2]}"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             shown = {item["key"] for item in json.load(answer)["items"]}

@@ -84,11 +84,11 @@ class Neighbours:
         """
         me = self._announcement(scope, upload, fingerprint)
         same = self._same(me, me.evidence)
-        found = self._run(protocol.probe(me, same, self._clock, ("exact",) if me.phash is None else _FIRST))
-        if found is None and (probes := fingerprint.probes(self._policy)):
+        matches = self._run(protocol.probe(me, same, self._clock, ("exact",) if me.phash is None else _FIRST))
+        if matches is None and (probes := fingerprint.probes(self._policy)):
             me, same = replace(me, probes=probes), self._same(me, me.evidence, probes)
-            found = self._run(protocol.probe(me, same, self._clock, ("reframed",)))
-        return found or self._run(protocol.decide(me, same, self._clock))
+            matches = self._run(protocol.probe(me, same, self._clock, ("reframed",)))
+        return matches or self._run(protocol.decide(me, same, self._clock))
 
     def twins(self, hit: Hit) -> list[Claim]:
         """Return the exemplars that match the one that was hit, so that a picture was paid for more than once.
@@ -259,7 +259,7 @@ class Neighbours:
         return frozenset(id_ for lookup in lookups for id_ in lookup.result() if id_ != me.id)
 
     def _query(self, pk: str, hashes: tuple[bytes, ...], consistent: bool) -> list[str]:
-        found: list[str] = []
+        ids: list[str] = []
         start: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
             answer = self._dynamodb.query(
@@ -274,16 +274,16 @@ class Neighbours:
             for item in answer["Items"]:
                 posted = tuple(bytes(item[name]["B"]) for name in _HASHES if name in item)
                 if not posted or _near(posted, hashes):
-                    found.append(item["sk"]["S"].partition("#")[0])
+                    ids.append(item["sk"]["S"].partition("#")[0])
             if "LastEvaluatedKey" not in answer:
-                return found
+                return ids
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         self._on_capped(pk)
-        return found
+        return ids
 
     def _read(self, ids: tuple[str, ...]) -> list[Claim]:
-        found = {item["pk"]["S"]: item for item in self._get(_key(id_, "claim") for id_ in ids)}
-        return [_claim(found[pk]) for pk in (f"c#{id_}" for id_ in ids) if pk in found]
+        items = {item["pk"]["S"]: item for item in self._get(_key(id_, "claim") for id_ in ids)}
+        return [_claim(items[pk]) for pk in (f"c#{id_}" for id_ in ids) if pk in items]
 
     def _evidence(self, of: tuple[Claim, ...]) -> dict[str, bytes]:
         made = zip(of, self._makers.map(self.evidence, of), strict=True)
@@ -291,18 +291,18 @@ class Neighbours:
 
     def _get(self, keys: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Read items, strongly consistent, in any order."""
-        waiting, found, rounds = list(keys), [], 0
+        waiting, fetched, rounds = list(keys), [], 0
         while waiting:
             request = {self._table: {"Keys": waiting[:BATCH_GET], "ConsistentRead": True}}
             answer = self._dynamodb.batch_get_item(RequestItems=request)
-            found += answer["Responses"].get(self._table, [])
+            fetched += answer["Responses"].get(self._table, [])
             # DynamoDB leaves out items it had no room or capacity for, and says which.
             unprocessed = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             waiting = unprocessed + waiting[BATCH_GET:]
             if unprocessed:
                 rounds += 1
                 self._sleep(_pause(rounds))
-        return found
+        return fetched
 
     def _move(self, step: protocol.Move) -> bool:
         seen = step.seen

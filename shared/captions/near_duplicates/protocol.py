@@ -5,7 +5,7 @@ with strong consistency. Whoever announces before reading sees the other, or is 
 
 * READY or LEAD: followed;
 * OPEN with a smaller id: waited for;
-* OPEN with a larger id: made to YIELD by a conditional write, after which its owner starts anew.
+* OPEN with a larger id: made to YIELD by a conditional write, after which its owner starts again.
 
 Then OPEN becomes LEAD by a conditional write, and only a LEAD may pay. A leader that died is found by its lease, and a
 generation number keeps what it may still write from being taken for its successor's.
@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 8.0
 """How long one call waits for others to decide before its upload goes back to the queue."""
 POLL_SECONDS = 0.1
 MAX_ROUNDS = 12
-"""How often a claim starts anew after yielding before its upload goes back to the queue."""
+"""How often a claim starts again after yielding before its upload goes back to the queue."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def _open(own: Claim, clock: Clock) -> Generator[Step, Any, Claim | None]:
 
 
 def _live(claim: Claim, clock: Clock) -> bool:
-    """Whether a claim has to be reckoned with. Any other must scan anew before it may lead, and finds this one then."""
+    """Whether a claim has to be reckoned with. Any other must scan again before it may lead, and finds it then."""
     return claim.state in ("OPEN", "LEAD", "READY") and claim.expires_at > clock.now()
 
 

@@ -82,9 +82,9 @@ class Splits:
             ExpressionAttributeValues=to_item({":now": now, ":until": int(now + KEPT_SECONDS)}),
             ReturnValues="ALL_NEW",
         )
-        if answer is not None and (found := _together(from_item(answer["Attributes"]))) is not None:
+        if answer is not None and (together := _together(from_item(answer["Attributes"]))) is not None:
             telemetry.count("PromptVersionsDiffer")
-            telemetry.logger().warning("prompt_versions_differ", ask=found.ask, versions=found.versions)
+            telemetry.logger().warning("prompt_versions_differ", ask=together.ask, versions=together.versions)
 
     def twins(self) -> list[Twins]:
         """Return pairs of exemplars that are both in service still; at most PAIRS_READ of them."""
@@ -103,7 +103,7 @@ class Splits:
 
     def versions(self) -> list[Versions]:
         """Return the asks of which several prompt versions were in use at the last."""
-        return [found for item in self._query(VERSIONS) if (found := _together(from_item(item))) is not None]
+        return [together for item in self._query(VERSIONS) if (together := _together(from_item(item))) is not None]
 
     def _query(self, pk: str, **limit: int) -> Iterator[dict[str, Any]]:
         answer = self._dynamodb.query(

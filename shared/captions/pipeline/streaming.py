@@ -183,17 +183,17 @@ class Streaming:
 
         Whoever stops reading does not stop it: what is under way is paid for, and is stored.
         """
-        told: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self.objects.hold(upload, data, metadata)
         self._jobs.keep(upload.sequencer)
 
         async def run() -> None:
             try:
-                await self._run(upload, told.put_nowait)
-                told.put_nowait(None)
+                await self._run(upload, events.put_nowait)
+                events.put_nowait(None)
             except BaseException as error:
                 telemetry.logger().exception("streamed_upload_failed", asset=upload.asset)
-                told.put_nowait(error)
+                events.put_nowait(error)
                 if not isinstance(error, Exception):
                     raise
             finally:
@@ -203,7 +203,7 @@ class Streaming:
         task = asyncio.get_running_loop().create_task(run())
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        while (event := await told.get()) is not None:
+        while (event := await events.get()) is not None:
             if isinstance(event, BaseException):
                 raise event
             yield event

@@ -71,7 +71,7 @@ def judged_assets(dynamodb: Any, captions_table: str, cell: str, verdict: str, l
 
     `dynamodb` is a boto3 client. The index is eventually consistent: what the record says counts.
     """
-    found: list[tuple[str, str]] = []
+    ranked: list[tuple[str, str]] = []
     for partition in partitions(JUDGED):
         pages = dynamodb.get_paginator("query").paginate(
             TableName=captions_table,
@@ -81,5 +81,5 @@ def judged_assets(dynamodb: Any, captions_table: str, cell: str, verdict: str, l
             ScanIndexForward=False,
             PaginationConfig={"MaxItems": limit},
         )
-        found += [(item["attention_rank"]["S"], item["asset"]["S"]) for page in pages for item in page["Items"]]
-    return [asset for _, asset in sorted(found, reverse=True)[:limit]]
+        ranked += [(item["attention_rank"]["S"], item["asset"]["S"]) for page in pages for item in page["Items"]]
+    return [asset for _, asset in sorted(ranked, reverse=True)[:limit]]

@@ -87,8 +87,8 @@ class Filters:
             return False
         if not self.words:
             return True
-        told = (record.key, result.text, *result.tags) if result else (record.key,)
-        return self.words.casefold() in "\n".join(told).casefold()
+        texts = (record.key, result.text, *result.tags) if result else (record.key,)
+        return self.words.casefold() in "\n".join(texts).casefold()
 
 
 _LIVING: frozenset[State] = frozenset({*PENDING, "captioned", "rejected", "blocked", "failed"})
@@ -141,22 +141,22 @@ def stages(order: Order, filters: Filters, *, today: date, first: date | None, d
     if order != "newest":
         groups = (filters.group,) if filters.group in attention.GROUPS else attention.GROUPS
         each = tuple(attention.partitions(f"unreviewed#{group}") for group in groups)
-        joined = (tuple(one for group in each for one in group),)
+        joined = (tuple(name for group in each for name in group),)
         return tuple(
             Stage("attention", names, newest_first=False) for names in (each if order == "category" else joined)
         )
     if filters.states and filters.states <= set(attention.ENDED_WITHOUT):
-        names = tuple(one for state in sorted(filters.states) for one in attention.partitions(state))
+        names = tuple(partition for state in sorted(filters.states) for partition in attention.partitions(state))
         return (Stage("attention", names, newest_first=True),)
-    found: list[Stage] = []
+    stages: list[Stage] = []
     states = filters.states or _LIVING
     if states & set(PENDING):
-        found.append(_activity("pending"))
+        stages.append(_activity("pending"))
     if states - set(PENDING):
         # Clocks differ by seconds: what has just ended may already carry tomorrow's date.
         back = days if first is None else min(days, max(0, (today - first).days + 1))
-        found += [_activity((today + timedelta(days=1 - number)).isoformat()) for number in range(back + 1)]
-    return tuple(found)
+        stages += [_activity((today + timedelta(days=1 - number)).isoformat()) for number in range(back + 1)]
+    return tuple(stages)
 
 
 def _activity(name: str) -> Stage:
@@ -193,7 +193,7 @@ class Listing:
         """
         day, last = date.fromisoformat(at[:10]), date.fromisoformat(now[:10]) + timedelta(days=1)
         days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
-        names = [f"{one.isoformat()}#{shard}" for one in reversed(days) for shard in range(SHARDS)]
+        names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
         ended = [self._readers.submit(self._query, "activity", name, False, limit, ("> :edge", at)) for name in names]
         pending = [
             self._readers.submit(self._query, "activity", f"pending#{shard}", True, limit, None)
@@ -203,7 +203,7 @@ class Listing:
         moving = sorted((e for f in pending for e in _entries(f.result(), "activity_at")), reverse=True)[:limit]
         wanted = dict.fromkeys(asset for _, asset in (*newest, *moving) if filters.names(asset))
         read = self.read(list(wanted))
-        return tuple(one for one in read if filters.show(one) and (one.terminal or one.updated_at > at))
+        return tuple(record for record in read if filters.show(record) and (record.terminal or record.updated_at > at))
 
     def sample(self, filters: Filters, wanted: int, draw: random.Random) -> Sample:
         """Draw up to `wanted` records that are to be shown; reads a few times as many, however large the table is.
@@ -214,17 +214,17 @@ class Listing:
         items = int(self._dynamodb.describe_table(TableName=self._table)["Table"].get("ItemCount", 0))
         total = min(max(1, items // SEGMENT_ITEMS), MOST_SEGMENTS)
         read = 0
-        found: list[Record] = []
+        records: list[Record] = []
         for segment in draw.sample(range(total), min(total, MOST_SAMPLED_SEGMENTS)):
             for record in self._segment(segment, total, wanted * READ_FOR_EACH - read):
                 read += 1
                 if record is not None and filters.show(record):
-                    found.append(record)
-            if len(found) >= wanted or read >= wanted * READ_FOR_EACH:
+                    records.append(record)
+            if len(records) >= wanted or read >= wanted * READ_FOR_EACH:
                 break
-        population = round(max(items, read) * len(found) / read) if read else 0
-        draw.shuffle(found)
-        return Sample(tuple(found[:wanted]), population)
+        population = round(max(items, read) * len(records) / read) if read else 0
+        draw.shuffle(records)
+        return Sample(tuple(records[:wanted]), population)
 
     def _segment(self, segment: int, total: int, most: int) -> Iterator[Record | None]:
         """Yield up to `most` records of a part of the table; None for an item that cannot be read."""
@@ -240,7 +240,7 @@ class Listing:
 
     def count(self, index: str, partitions: Sequence[str], prefixes: Sequence[str]) -> tuple[int, bool]:
         """Count entries whose names begin so, and say whether all were looked at: COUNTED_PAGES of each partition."""
-        counted = list(self._readers.map(lambda one: self._count(index, one, prefixes), partitions))
+        counted = list(self._readers.map(lambda partition: self._count(index, partition, prefixes), partitions))
         return sum(number for number, _ in counted), all(whole for _, whole in counted)
 
     def _count(self, index: str, partition: str, prefixes: Sequence[str]) -> tuple[int, bool]:
@@ -349,7 +349,7 @@ class Listing:
             yield from merged
             return
         behind = (after.at, after.asset)
-        yield from (one for one in merged if (one < behind if stage.newest_first else one > behind))
+        yield from (entry for entry in merged if (entry < behind if stage.newest_first else entry > behind))
 
 
 class _Reading:
@@ -386,9 +386,9 @@ class _Reading:
         """Ask for a stage, and for ever more of those behind it: uploads may be weeks apart."""
         if number in self._opened:
             return
-        for one in range(number, min(number + self._ahead, len(self._order))):
-            after = self._after if one == self._after.stage else None
-            self._opened[one] = self._listing.open(self._order[one], after, self._limit)
+        for place in range(number, min(number + self._ahead, len(self._order))):
+            after = self._after if place == self._after.stage else None
+            self._opened[place] = self._listing.open(self._order[place], after, self._limit)
         self._ahead = min(2 * self._ahead, MOST_AHEAD)
 
     def _read(self, entries: Iterator[tuple[str, str]], number: int) -> Position | None:
