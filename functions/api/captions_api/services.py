@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from captions import composition
@@ -95,7 +94,7 @@ class Services:
         self.worker()
         return Streaming(self.intake(), self.worker, self.clients("s3"), self.clients("sqs"))
 
-    @cached_property
+    @property
     def bucket(self) -> str:
         """The bucket media is uploaded to."""
         return self.settings.media_bucket
