@@ -40,7 +40,7 @@ from captions.gateway.catalogue import Catalogue
 from captions.gateway.catalogue import load as load_catalogue
 from captions.gateway.pricing import cost_of
 from captions.gateway.types import Usage
-from captions.inference.escalation import Answered, answer
+from captions.inference.escalation import Answered, Call, answer
 from captions.picture_class import Looks, classify
 from captions.routing.routes import Chains, chains
 from captions.tasks import Ask, Seen
@@ -250,13 +250,14 @@ async def asked(
             else chains(f"photos/{upload.name}", "image", "caption", policy, looks=upload.looks)
         )
         seen = Seen(kind="image", category=upload.looks.category, text_share=upload.looks.text_share)
-        answers.append(
-            await answer(
-                gateway, Ask(task="caption"), (upload.copy,), chosen, deadline=time.monotonic() + DEADLINE_S, seen=seen,
-                request_id=f"{upload.name}.{run}",
-            )
-        )  # fmt: skip
+        call = Call(gateway, time.monotonic() + DEADLINE_S, request_id=f"{upload.name}.{run}")
+        answers.append(await answer(call, Ask(task="caption"), (upload.copy,), chosen, seen))
     return answers
+
+
+def attempts_of(answered: Answered) -> list[Attempt]:
+    """Return every attempt of the calls that were answered, those before the answer too."""
+    return [attempt for candidate in answered.candidates for attempt in candidate.completion.attempts]
 
 
 def doubtful(
@@ -279,8 +280,8 @@ def doubtful(
 
 def escalated_share(answers: Sequence[Answered], tiers: Sequence[str]) -> float:
     """Return the share of the answers first given in these tiers that went a step up."""
-    cheap = [answer for answer in answers if answer.candidates[0].tier in tiers]
-    return sum(answer_given.escalated for answer_given in cheap) / max(1, len(cheap))
+    cheap = [answered for answered in answers if answered.candidates[0].tier in tiers]
+    return sum(answered.escalated for answered in cheap) / max(1, len(cheap))
 
 
 def bills(
@@ -291,7 +292,7 @@ def bills(
     for tokens in (None, REFERENCE_TOKENS):
         bill = Bill()
         for given in answers:
-            bill.add(given.attempts, tokens)
+            bill.add(attempts_of(given), tokens)
         rows.append(bill.row(name, catalogue, total / count) | {"output_tokens_an_answer": tokens or "as measured"})
     return rows
 
@@ -310,8 +311,8 @@ async def analyses(
         answers = await asked(gateway, uploads, moved, run=f"a{threshold}")
         bill, at_reference, scale = Bill(), Bill(), ANALYSES / len(uploads)
         for given in answers:
-            bill.add(given.attempts, None)
-            at_reference.add(given.attempts, REFERENCE_TOKENS)
+            bill.add(attempts_of(given), None)
+            at_reference.add(attempts_of(given), REFERENCE_TOKENS)
         sweep.append({
             "threshold": threshold,
             "escalated_of_cheap": round(escalated_share(answers, ("easy",)), 4),
