@@ -4,14 +4,20 @@ import base64
 import io
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from captions import control_table
+from captions.aws.dynamodb import to_item
+from captions.quality.cells import Cell
+from captions.timestamps import timestamp
 from captions_cli.demo_uploads import media
 from captions_cli.local import LocalStack
 from captions_cli.local.options import ModelOptions
@@ -59,6 +65,22 @@ class Site:
         request = urllib.request.Request(f"{self.url}/v1/{path}", data, told, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or b"null")
+
+    @contextmanager
+    def faults(self, faults: list[dict[str, Any]]) -> Iterator[None]:
+        """Have the model endpoint do as faults say, until the block ends."""
+        url = self.stack.endpoint_url.removesuffix("/v1") + "/_local/faults"
+
+        def put(value: Any) -> None:
+            data = json.dumps(value).encode()
+            headers = {"Content-Type": "application/json"}
+            urllib.request.urlopen(urllib.request.Request(url, data, headers, method="PUT")).close()
+
+        put(faults)
+        try:
+            yield
+        finally:
+            put([])
 
     def asset(self, key: str) -> Any:
         """What is known of an upload."""
@@ -248,6 +270,127 @@ def test_two_editors_never_overwrite_each_other(browser: Any, page: Any, site: S
     other.context.close()
 
 
+def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> None:
+    go(page, "#/review", ".judging .big")
+    seen: list[str] = []
+    shown = "document.querySelector('.judging .name a').getAttribute('href').split('/').at(-1)"
+
+    def next_one() -> str:
+        """The id of what is shown, once that is another than before and can be judged."""
+        until(page, f"!{json.dumps(seen)}.includes({shown})")
+        page.wait_for_selector(".judging button.primary:enabled")
+        seen.append(page.evaluate(shown))
+        return seen[-1]
+
+    def asset(id: str) -> Any:
+        return site.call("GET", f"assets/{id}")
+
+    def judged(count: int) -> None:
+        page.locator(".judged", has_text=re.compile(rf"^{count} judged")).wait_for()
+
+    for count in range(1, 9):
+        key = next_one()
+        page.keyboard.press("a")
+        judged(count)
+    key = next_one()
+    before = asset(key)["text"]
+    page.keyboard.press("e")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("A person's words.")
+    page.keyboard.press("Control+Enter")
+    judged(9)
+    assert before.split()[0] in page.locator(".difference").text_content()
+    keep_screenshot(page, "review")
+    page.keyboard.press("j")
+    next_one()
+    page.keyboard.press("a")
+    judged(10)
+    eventually(lambda: [asset(one)["reviewed"] for one in seen] == ["accepted"] * 8 + ["edited", "accepted"])
+    assert asset(key)["text"] == "A person's words."
+    # The last verdict is taken back, and then that on what is shown.
+    page.keyboard.press("u")
+    judged(9)
+    until(page, f"{shown} === {json.dumps(seen[-1])}")
+    page.keyboard.press("k")
+    page.keyboard.press("u")
+    judged(8)
+    eventually(lambda: asset(key)["text"] == before)
+    assert asset(seen[-1])["reviewed"] is None
+
+
+def test_a_sample_tells_how_much_it_can_say(page: Any) -> None:
+    go(page, "#/review?order=random&seed=7", ".judging .big")
+    assert re.search(r"sample of \d+ out of \d+ captions", page.locator(".note").text_content())
+    first = page.locator(".judging .name").text_content()
+    page.reload()
+    page.wait_for_selector(".judging .big")
+    assert page.locator(".judging .name").text_content() == first
+
+
+def test_what_people_edit_too_often_is_flagged_and_leads_to_its_pictures(page: Any, site: Site) -> None:
+    cell = Cell("photo", "GLM-4.5V", "caption", "a-version")
+    since = timestamp(time.time())
+    counts = {cell.count("edited"): 30, cell.count("accepted"): 10}
+    table = {"TableName": site.stack.outputs["ControlTableName"]}
+    dynamodb = site.stack.client("dynamodb")
+    dynamodb.put_item(**table, Item=control_table.verdicts_of_day(since[:10], "photo") | to_item(counts))
+    dynamodb.put_item(**table, Item=control_table.flag(cell.id) | to_item({"since": since, **vars(cell)}))
+    go(page, "#/quality", ".quality .flagged")
+    row = page.locator(".quality .flagged")
+    assert "75 %" in row.locator(".interval").text_content()
+    assert "1 of " in page.locator(".summary").text_content()
+    assert findings(page) == []
+    keep_screenshot(page, "quality")
+    row.locator("a").press("Enter")
+    page.wait_for_selector("#filters")
+    assert "category=photo" in page.url
+    assert "reviewed=true" in page.url
+
+
+def test_captioning_again_tells_its_cost_first(page: Any, site: Site) -> None:
+    key = "photos/03.jpg"
+    before = site.asset(key)["completed_at"]
+    go(page, f"#/asset/{id_of(site.stack, key)}", ".caption .big")
+    page.keyboard.press("r")
+    offer = page.locator(".offer")
+    offer.wait_for()
+    assert "costs about" in offer.text_content()
+    assert site.asset(key)["completed_at"] == before
+    page.keyboard.press("r")
+    page.locator(".toast.good", has_text="captioned again").wait_for()
+    eventually(lambda: site.asset(key)["completed_at"] != before, 60)
+
+
+def test_a_caption_is_seen_as_it_is_written(page: Any, site: Site) -> None:
+    path = ROOT / "tests" / "media" / "photos" / "coffee.jpg"
+    go(page, "#/now", ".place")
+    # The first answer of an API that has just started comes late: its upload's own event may be quicker.
+    page.locator("input[type=file]").set_input_files(path.with_name("chelsea.jpg"))
+    page.wait_for_selector(".answer.done, .answer.failed")
+    page.evaluate(
+        """() => {
+            window.lengths = [];
+            new MutationObserver(() => {
+                const length = document.querySelector('.answer .big')?.textContent.length ?? 0;
+                if (length !== window.lengths.at(-1)) window.lengths.push(length);
+            }).observe(document.querySelector('.answer'), {childList: true, subtree: true, characterData: true});
+        }"""
+    )
+    with site.faults([{"fault": "slow_drip", "delay_s": 0.1, "streamed": True}]):
+        page.locator("input[type=file]").set_input_files(path)
+        page.locator(".answer.done").wait_for()
+    lengths = page.evaluate("lengths.filter((length) => length)")
+    assert len(lengths) > 3, "it came at once"
+    assert lengths == sorted(lengths)
+    text = page.locator(".answer .big").text_content()
+    assert "Written by" in page.locator(".answer .about").text_content()
+    keep_screenshot(page, "now-done")
+    # The same picture once more is known.
+    page.locator("input[type=file]").set_input_files(path)
+    page.locator(".answer .about", has_text="Copied from").wait_for()
+    assert page.locator(".answer .big").text_content() == text
+
+
 def test_hostile_names_and_texts_are_shown_for_what_they_are(page: Any, site: Site) -> None:
     go(page, f"#/asset/{id_of(site.stack, HOSTILE_KEY)}", ".caption .big")
     assert page.locator("h1").text_content() == "evil/<img src=x onerror=alert(1)>RLOgpj.jpg"
@@ -300,8 +443,11 @@ PAGES = {
     "speech": ("#/asset/{speech.wav}", ".transcript"),
     "video": ("#/asset/{clip.webm}", "video"),
     "rejected": ("#/asset/{cut.jpg}", ".reason"),
+    "review": ("#/review", ".judging button.primary:enabled"),
+    "editor": ("#/review", ".judging button.primary:enabled"),
     "costs": ("#/costs", ".cards"),
     "costs-by-model": ("#/costs?by=model", ".cards"),
+    "quality": ("#/quality", "main .note"),
     "live": ("#/live", ".tiles"),
     "now": ("#/now", ".place"),
     "keys": ("#/now", ".place"),
@@ -320,6 +466,9 @@ def test_axe_finds_nothing(page: Any, site: Site, name: str) -> None:
         if name == "keys":
             page.keyboard.press("?")
             page.wait_for_selector("dialog[open]")
+        if name == "editor":
+            page.keyboard.press("e")
+            page.wait_for_selector(".editor textarea")
         assert findings(page) == [], f"{scheme}, {width} pixels wide"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} pixels are too few"
         keep_screenshot(page, f"{name}-{scheme}-{width}")

@@ -156,14 +156,16 @@ def test_what_somebody_else_has_open_is_marked(api: Api) -> None:
     record = api.captioned("a.jpg")
     assert api.call("POST", path_of(record, "/open")).json()["by"] == "all"
     assert api.call("POST", path_of(record, "/open"), token="other").json()["by"] == "all"
-    assert api.get("/v1/assets")["items"][0]["opened_by"]["by"] == "all"
+    assert api.get("/v1/assets", token="other")["items"][0]["opened_by"]["by"] == "all"
+    assert api.get("/v1/assets")["items"][0]["opened_by"] is None, "one's own is nobody else's"
     assert api.call("POST", path_of(record, "/close"), token="other").status_code == 204
-    assert api.get(path_of(record))["opened_by"] is not None
-    api.call("POST", path_of(record, "/close"))
+    assert api.get(path_of(record), token="other")["opened_by"] is not None
     assert api.get(path_of(record))["opened_by"] is None
+    api.call("POST", path_of(record, "/close"))
+    assert api.get(path_of(record), token="other")["opened_by"] is None
     api.call("POST", path_of(record, "/open"))
     api.now[0] += 121
-    assert api.get("/v1/assets")["items"][0]["opened_by"] is None
+    assert api.get("/v1/assets", token="other")["items"][0]["opened_by"] is None
 
 
 def test_thumbnails_are_made_once(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from captions.pipeline.streaming import Event, MainText, Streaming
-from captions.records.record import Record
-from captions.uploads.version import Upload, taken_before_its_event
+from captions.records.record import Record, Result
+from captions.uploads.version import Upload, pad_sequencer, taken_before_its_event
 from support.api import Api, api_on, path_of
 from support.pipeline import BUCKET
 from support.worker import Workshop
@@ -101,6 +102,25 @@ def test_the_event_of_a_streamed_picture_changes_nothing(shop: Workshop, photo: 
     assert shop.dedupe.deliver(event) == "superseded"
     assert shop.dedupe.record("a.jpg") == before
     assert shop.dedupe.upload("a.jpg", b"another") != "superseded"
+
+
+def test_an_event_that_is_quicker_than_the_stream_is_watched(shop: Workshop, photo: bytes) -> None:
+    upload, records = stored(shop, "a.jpg", photo), shop.dedupe.intake.records
+    known = upload.model_copy(update={"sequencer": pad_sequencer("0055AED6DCD90281E5")})
+    records.accept(known, now=time.time(), due=time.time() + 60)
+
+    async def watch(streaming: Streaming) -> list[Event]:
+        events = []
+        async for event in streaming.caption(upload, photo, {}):
+            if not events:
+                result = Result(text="A garden.", language="en", task="caption")
+                records.finish(known, "captioned", now=time.time(), source="model", result=result)
+            events.append(event)
+        return events
+
+    waiting, done = run(shop, watch)
+    assert (waiting.kind, done.kind) == ("waiting", "done")
+    assert done.record.result.text == "A garden."
 
 
 def test_what_was_captioned_before_is_a_hit(api: Api, shop: Workshop, photo: bytes) -> None:

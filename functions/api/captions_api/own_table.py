@@ -102,14 +102,14 @@ class OwnTable:
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return
 
-    def opened(self) -> dict[str, Opened]:
-        """Return what is open, by asset: as many as people have open, in one page of 1 MB."""
+    def opened(self, but: str) -> dict[str, Opened]:
+        """Return what others than a caller have open, by asset: as many as people have, in one page of 1 MB."""
         answer = self._dynamodb.query(
             TableName=self._table,
             KeyConditionExpression="pk = :open",
-            FilterExpression="#until > :now",
-            ExpressionAttributeNames={"#until": "until"},
-            ExpressionAttributeValues=to_item({":open": "open", ":now": self._now()}),
+            FilterExpression="#until > :now AND #by <> :caller",
+            ExpressionAttributeNames={"#until": "until", "#by": "by"},
+            ExpressionAttributeValues=to_item({":open": "open", ":now": self._now(), ":caller": but}),
         )
         items = map(from_item, answer["Items"])
         return {item["asset"]: Opened(by=str(item["by"]), until=timestamp(float(item["until"]))) for item in items}

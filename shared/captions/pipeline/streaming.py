@@ -243,7 +243,13 @@ class Streaming:
             async for event in self.watch(upload.asset, upload.sequencer):
                 tell(event)
             return
-        tell(_ended(await asyncio.to_thread(self._intake.records.get, upload.asset), "hit"))
+        record = await asyncio.to_thread(self._intake.records.get, upload.asset)
+        if record is not None and not record.terminal and record.version_id == upload.version_id:
+            # The object's own event was quicker: the pipeline is at it.
+            async for event in self.watch(upload.asset, record.sequencer):
+                tell(event)
+            return
+        tell(_ended(record, "hit"))
 
     async def _ask(self, job: Job, deadline: float, tell: Callable[[Event], None]) -> None:
         worker = self._worker()

@@ -68,9 +68,9 @@ def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> t
     return list(read.records), following
 
 
-def summaries(stack: Services, records: list[Record]) -> tuple[AssetSummary, ...]:
-    """Show records in a list, with who has them open."""
-    opened = stack.own.opened() if records else {}
+def summaries(stack: Services, caller: Caller, records: list[Record]) -> tuple[AssetSummary, ...]:
+    """Show records in a list, with who else has them open."""
+    opened = stack.own.opened(but=caller.name) if records else {}
     return tuple(views.summary(record, opened.get(record.asset)) for record in records)
 
 
@@ -122,9 +122,9 @@ def list_assets(
     if since is not None:
         begun: str = stack.seal.unseal(since, f"live {who.name}")
         news = list(stack.listing.since(begun, filters, now=timestamp(now), limit=limit))
-        return Assets(items=summaries(stack, news), cursor=None, live=live)
+        return Assets(items=summaries(stack, who, news), cursor=None, live=live)
     records, following = page(stack, ListQuery(who, order, filters, days), limit, cursor)
-    return Assets(items=summaries(stack, records), cursor=following, live=live)
+    return Assets(items=summaries(stack, who, records), cursor=following, live=live)
 
 
 def shown(stack: Services, caller: Caller, record: Record, response: Response) -> Asset:
@@ -133,7 +133,7 @@ def shown(stack: Services, caller: Caller, record: Record, response: Response) -
     response.headers["Cache-Control"] = "no-store"
     return views.asset(
         record,
-        opened=stack.own.opened().get(record.asset),
+        opened=stack.own.opened(but=caller.name).get(record.asset),
         media_url=stack.link(record),
         copied_from=_original(stack, caller, record),
     )

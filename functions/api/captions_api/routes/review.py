@@ -58,7 +58,7 @@ def review(
         filters = Filters(prefixes, states=frozenset({"captioned"}), reviewed=False, group=category)
         records, following = page(stack, ListQuery(who, order, filters, days=0), n, cursor)
         return ReviewQueue(
-            items=summaries(stack, records), cursor=following, population=None, margin_of_error=None, seed=None
+            items=summaries(stack, who, records), cursor=following, population=None, margin_of_error=None, seed=None
         )
     drawn_by = seed or secrets.token_hex(8)
     filters = Filters(prefixes, states=frozenset({"captioned"}), group=category)
@@ -66,7 +66,7 @@ def review(
     # How many there are of other prefixes is not for everybody.
     population = drawn.population if not who.limited else None
     return ReviewQueue(
-        items=summaries(stack, list(drawn.records)),
+        items=summaries(stack, who, list(drawn.records)),
         cursor=None,
         population=population,
         margin_of_error=margin_of_error(len(drawn.records), population),
