@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -28,7 +27,6 @@ CLAIM = "custom:prefixes"
 OPEN_PATHS = frozenset({"/healthz"})
 _CONTEXT_HEADER = "x-amzn-request-context"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_NAME = re.compile(r"[^\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
@@ -80,44 +78,22 @@ class Tokens:
         return fitting[0] if fitting else None
 
 
-def gateway_authorizer(rules: Callable[[], Mapping[str, Sequence[str]]]) -> Authorizer:
-    """Take whom API Gateway's authorizer let through; `rules` are the policy's [access], principal to prefixes."""
-
-    def authorize(headers: Headers, scope: Scope) -> Caller:
-        try:
-            context: Any = json.loads(headers.get(_CONTEXT_HEADER, ""))
-            claims = (context.get("authorizer") or {}).get("claims") or {}
-            arn = (context.get("identity") or {}).get("userArn")
-        except (ValueError, AttributeError):
-            claims, arn = {}, None
-        if claims.get("sub"):
-            name, groups = f"cognito:{claims.get('cognito:username') or claims['sub']}", _groups(claims)
-        elif arn:
-            name, groups = str(arn), []
-        else:
-            raise Problem(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
+def gateway_authorizer(headers: Headers, scope: Scope) -> Caller:
+    """Take whom API Gateway's authorizer let through; raises Problem (401) where its word is missing."""
+    try:
+        context: Any = json.loads(headers.get(_CONTEXT_HEADER, ""))
+        claims = (context.get("authorizer") or {}).get("claims") or {}
+        arn = (context.get("identity") or {}).get("userArn")
+    except (ValueError, AttributeError):
+        claims, arn = {}, None
+    if claims.get("sub"):
+        name = f"cognito:{claims.get('cognito:username') or claims['sub']}"
         if CLAIM in claims:
             return Caller(name, tuple(one.strip() for one in str(claims[CLAIM]).split(",") if one.strip()))
-        return Caller(name, _prefixes([name, *groups], rules()))
-
-    return authorize
-
-
-def _groups(claims: Mapping[str, Any]) -> list[str]:
-    said = claims.get("cognito:groups") or ()
-    names = said.split(",") if isinstance(said, str) else said
-    return [f"cognito-group:{str(name).strip()}" for name in names]
-
-
-def _prefixes(principals: Sequence[str], rules: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return what the rules let principals see: all where there are no rules, nothing where none names them."""
-    if not rules:
-        return ("",)
-    found: list[str] = []
-    for pattern, prefixes in rules.items():
-        if any(one.startswith(pattern[:-1]) if pattern.endswith("*") else one == pattern for one in principals):
-            found += prefixes
-    return tuple(dict.fromkeys(found))
+        return Caller(name)
+    if arn:
+        return Caller(str(arn))
+    raise Problem(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
 
 
 @dataclass

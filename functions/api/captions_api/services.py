@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,6 @@ class Services:
     def bucket(self) -> str:
         """The bucket media is uploaded to."""
         return self.settings.media_bucket
-
-    def access_rules(self) -> Mapping[str, Sequence[str]]:
-        """Which principals may see which prefixes, by the policy."""
-        return {}
 
     def prefixes(self, caller: Caller) -> tuple[str, ...]:
         """Return the beginnings of `bucket/key` that a caller may see."""

@@ -49,6 +49,8 @@ class ResourceType:
     name_property: str | None = None
 
 
+_SERVED = "the API is served on loopback, behind a token"
+
 # One place for every type the local stack knows. A type that is not here is an error.
 RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::S3::Bucket": ResourceType("created", "encryption and access logs are not emulated", "BucketName"),
@@ -95,6 +97,14 @@ RESOURCE_TYPES: Mapping[str, ResourceType] = {
         "not emulated", "functions get their parameters at the start"
     ),
     "AWS::CloudFormation::Stack": ResourceType("created", "a stack of its own"),
+    "AWS::ApiGateway::RestApi": ResourceType("not emulated", _SERVED, "Name"),
+    "AWS::ApiGateway::Resource": ResourceType("not emulated", _SERVED),
+    "AWS::ApiGateway::Method": ResourceType("not emulated", _SERVED),
+    "AWS::ApiGateway::Authorizer": ResourceType("not emulated", _SERVED),
+    "AWS::ApiGateway::Deployment": ResourceType("not emulated", _SERVED),
+    "AWS::ApiGateway::Stage": ResourceType("not emulated", _SERVED),
+    "AWS::Cognito::UserPool": ResourceType("not emulated", "a token lets callers in"),
+    "AWS::Cognito::UserPoolClient": ResourceType("not emulated", "a token lets callers in"),
     "AWS::XRay::Group": ResourceType("not emulated", "traces are not collected"),
     "AWS::Budgets::Budget": ResourceType("not emulated", "nothing is billed"),
 }
@@ -591,6 +601,10 @@ class _Resolver:
                 return self._arn("cloudwatch", f"alarm:{physical}")
             case "AWS::Scheduler::Schedule", "Arn":
                 return self._arn("scheduler", f"schedule/default/{physical}")
+            case "AWS::ApiGateway::RestApi", "RootResourceId":
+                return f"{physical}-root"
+            case "AWS::Cognito::UserPool", "Arn":
+                return self._arn("cognito-idp", f"userpool/{physical}")
             case "AWS::SecretsManager::Secret", "Id":
                 return self._ref(name, at)
             case _, ("Name" | "QueueName" | "TopicName"):

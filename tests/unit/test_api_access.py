@@ -1,0 +1,61 @@
+"""Who is calling, as API Gateway's authorizer says and Lambda Web Adapter passes on."""
+
+import json
+from typing import Any
+
+import pytest
+from captions_api.access import Caller, Tokens, gateway_authorizer
+from captions_api.cursors import Seal
+from captions_api.problems import Problem
+from starlette.datastructures import Headers
+
+
+def caller(context: Any) -> Caller:
+    return gateway_authorizer(Headers({"x-amzn-request-context": json.dumps(context)}), {})
+
+
+def person(**claims: str) -> dict[str, Any]:
+    return {"authorizer": {"claims": {"sub": "1", "cognito:username": "ann", **claims}}}
+
+
+@pytest.mark.parametrize(
+    ("claim", "prefixes"),
+    [("photos/", ("photos/",)), ("photos/, scans/", ("photos/", "scans/")), ("", ()), (" , ", ())],
+)
+def test_a_person_is_limited_to_the_prefixes_of_their_claim(claim: str, prefixes: tuple[str, ...]) -> None:
+    assert caller(person(**{"custom:prefixes": claim})) == Caller("cognito:ann", prefixes)
+
+
+def test_a_person_without_the_claim_and_a_program_see_everything() -> None:
+    assert caller(person()) == Caller("cognito:ann", ("",))
+    assert caller({"identity": {"userArn": "arn:aws:iam::1:user/x"}}) == Caller("arn:aws:iam::1:user/x", ("",))
+
+
+@pytest.mark.parametrize("context", [None, [], "x", {}, {"authorizer": None}, {"identity": {"userArn": None}}])
+def test_without_an_authorizers_word_nobody_is_served(context: Any) -> None:
+    with pytest.raises(Problem) as refused:
+        caller(context)
+    assert refused.value.status == 401
+
+
+@pytest.mark.parametrize("header", ["", "Basic dG9rZW4=", "Bearer", "Bearer tokem", "Bearer \udcff"])
+def test_another_token_lets_nobody_in(header: str) -> None:
+    headers = Headers(raw=[(b"authorization", header.encode("latin-1", "replace"))])
+    with pytest.raises(Problem):
+        Tokens({"token": Caller("me")})(headers, {})
+
+
+def test_a_cursor_is_unreadable_and_good_for_one_purpose() -> None:
+    seal = Seal(b"s" * 32)
+    cursor = seal.seal({"asset": "secret/key"}, "list")
+    assert seal.unseal(cursor, "list") == {"asset": "secret/key"}
+    assert "secret" not in cursor
+    for wrong, purpose in (
+        (cursor, "other"),
+        (cursor[:-1] + ("A" if cursor[-1] != "A" else "B"), "list"),
+        ("", "list"),
+    ):
+        with pytest.raises(Problem):
+            seal.unseal(wrong, purpose)
+    with pytest.raises(Problem):
+        Seal(b"t" * 32).unseal(cursor, "list")
