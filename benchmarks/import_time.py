@@ -31,6 +31,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "caption": ("app", "captions.pipeline.caption"),
     "transcribe": ("app", "captions.pipeline.caption"),
     "sweep": ("app", "captions.pipeline.sweep"),
+    "api": ("captions_api.application",),
 }
 
 

@@ -1,6 +1,8 @@
 """Who is calling, as API Gateway's authorizer says and Lambda Web Adapter passes on."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -52,10 +54,16 @@ def test_a_cursor_is_unreadable_and_good_for_one_purpose() -> None:
     assert "secret" not in cursor
     for wrong, purpose in (
         (cursor, "other"),
-        (cursor[:-1] + ("A" if cursor[-1] != "A" else "B"), "list"),
+        (("A" if cursor[0] != "A" else "B") + cursor[1:], "list"),
         ("", "list"),
     ):
         with pytest.raises(Problem):
             seal.unseal(wrong, purpose)
     with pytest.raises(Problem):
         Seal(b"t" * 32).unseal(cursor, "list")
+
+
+def test_the_application_loads_no_models_side_and_no_pictures() -> None:
+    program = "import sys, captions_api.application; print({'openai', 'numpy', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

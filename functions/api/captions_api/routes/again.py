@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from captions.queues import Revisit
-from captions.records.recaption_costs import recaption_cost
 from captions_api.dependencies import Stack, Who
 from captions_api.problems import Problem
 from captions_api.views import Money, Shape
@@ -50,6 +49,8 @@ class Queued(Shape):
 @router.post("/assets/{id}/recaption", summary="Caption once more")
 def recaption_asset(stack: Stack, who: Who, id: str, order: RecaptionOrder) -> Recaptioned:
     """Tell what captioning an asset once more may cost, and, unless it is a dry run, have it done."""
+    from captions.records.recaption_costs import recaption_cost  # brings the gateway along
+
     record = stack.record(who, id)
     if record.state != "captioned":
         raise Problem(409, "not-captioned", f"it is {record.state}: only what has a caption is captioned once more")

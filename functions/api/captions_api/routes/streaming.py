@@ -17,7 +17,6 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from captions import telemetry
-from captions.media import MediaError, sniff
 from captions.records.record import Record
 from captions.uploads.version import Upload, taken_before_its_event
 from captions_api import ids, views
@@ -86,6 +85,8 @@ async def stream_caption(stack: Stack, who: Who, request: Request) -> StreamingR
 
 
 async def _picture(stack: Services, who: Caller, request: Request) -> AsyncIterator[Event]:
+    from captions.media import MediaError, sniff  # brings Pillow along
+
     data, said = await _form(request)
     try:
         found = sniff(data)
