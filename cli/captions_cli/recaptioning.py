@@ -28,7 +28,7 @@ from captions.routing import routes
 from captions.routing.estimates import PICTURE_TOKENS, estimate
 from captions.tasks import TASKS, Ask
 from captions.uploads.s3_objects import Objects
-from captions.uploads.version import ObjectVersion
+from captions.uploads.version import ObjectVersion, is_written_back
 from captions_cli.stack import Stack
 
 Mode = Literal["missing", "stale", "force"]
@@ -269,7 +269,8 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
     model = chains.models[0]
     most, unpriced = most_of(chains, PICTURE_TOKENS, TASKS["caption"].max_tokens, catalogue)
     for page in pages:
-        keys = [entry["Key"] for entry in page.get("Contents", []) if entry["Size"] > 0]
+        sizes = {entry["Key"]: entry["Size"] for entry in page.get("Contents", [])}
+        keys = [key for key, size in sizes.items() if size > 0 and not is_written_back(key)]
         for start in range(0, len(keys), READ_AT_ONCE):
             batch = keys[start : start + READ_AT_ONCE]
             known = {record.key for record in records.read(f"{stack.bucket}/{key}" for key in batch)}

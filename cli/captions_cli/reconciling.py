@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from captions.records.record import Record
 from captions.records.table import Records
-from captions.uploads.version import SEQUENCER_WIDTH
+from captions.uploads.version import SEQUENCER_WIDTH, is_written_back
 from captions_cli import listing
 from captions_cli.stack import Stack
 
@@ -106,10 +106,10 @@ def _objects(stack: Stack, prefix: str) -> Iterator[Listed]:
     pages = stack.client("s3").get_paginator("list_object_versions").paginate(Bucket=stack.bucket, Prefix=prefix)
     for page in pages:
         for version in page.get("Versions", []):
-            if version["IsLatest"]:
+            if version["IsLatest"] and not is_written_back(version["Key"]):
                 yield _listed(version, version["ETag"].strip('"'), version["Size"])
         for marker in page.get("DeleteMarkers", []):
-            if marker["IsLatest"]:
+            if marker["IsLatest"] and not is_written_back(marker["Key"]):
                 yield _listed(marker, "", 0, is_marker=True)
 
 

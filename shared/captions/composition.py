@@ -17,6 +17,7 @@ from captions.config.environment import (
     SweepSettings,
     WebhookSettings,
     WorkerSettings,
+    WriteBackSettings,
 )
 from captions.once import once
 from captions.overrides import Overridden, read
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from captions.pipeline.sweep import Sweeper
     from captions.webhooks.deliveries import Deliveries
     from captions.webhooks.endpoints import Webhooks
+    from captions.write_back.writing import WriteBack
 
 T = TypeVar("T")
 
@@ -96,6 +98,19 @@ def webhooks(*, fresh: bool = False) -> Deliveries:
     if fresh:
         configured.forget()
     return deliveries
+
+
+@once
+def write_back() -> WriteBack:
+    """The write-back function's logic."""
+    from captions.write_back.writing import WriteBack
+
+    settings = WriteBackSettings.from_env()
+    return WriteBack(
+        records=Records(client("dynamodb"), settings.captions_table),
+        s3=client("s3"),
+        policies=policies(settings.policy_override, {}).current,
+    )
 
 
 @once

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
 FUNCTIONS = frozenset(name for name, it in DOORS.items() if it["Type"] == "AWS::Serverless::Function")
 WEBHOOKS = "/captions/webhooks"
+POLICY = "/captions/policy"
+RULES = '[[write_back]]\nprefix = "beside/"\nto = ["sidecar", "xmp", "subtitles", "tags"]\n'
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -58,7 +60,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
         ROOT / "template.yaml",
         state_dir=home,
         latency_scale=0,
-        parameters={"Webhooks": WEBHOOKS},
+        parameters={"Webhooks": WEBHOOKS, "WriteBack": "true", "PolicyOverride": POLICY},
         interceptors=[witness],
     ) as running:
         state = LocalState(
@@ -71,6 +73,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
             started_at="",
         )
         (home / "stack.json").write_text(json.dumps(vars(state)))
+        running.client("ssm").put_parameter(Name=POLICY, Value=RULES, Type="String")
         yield running
 
 
@@ -148,3 +151,38 @@ def test_a_caption_and_what_a_person_makes_of_it_reach_an_endpoint_that_verifies
     # The parameter's name is a parameter of the template; WebhooksParameterPolicy allows it alone (tests/template).
     assert asked - allowed(DOORS, "WebhooksFunction") == {("ssm:GetParameter", "?")}
     assert {"dynamodb:Query", "secretsmanager:GetSecretValue", "sqs:SendMessage"} <= {action for action, _ in asked}
+
+
+def test_a_caption_and_a_persons_words_stand_beside_the_object_and_go_with_it(
+    stack: LocalStack, captions: Callable[..., Any], witness: Witness
+) -> None:
+    bucket, s3 = stack.outputs["MediaBucketName"], stack.client("s3")
+
+    def beside() -> set[str]:
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix="beside/").get("Contents", [])
+        return {entry["Key"].removeprefix("beside/") for entry in listed}
+
+    def sidecar(name: str) -> Any:
+        if f"{name}.caption.json" not in beside():
+            return None
+        return json.loads(s3.get_object(Bucket=bucket, Key=f"beside/{name}.caption.json")["Body"].read())
+
+    for name in ("perched-osprey.jpg", "casa-mila.jpg"):
+        s3.put_object(Bucket=bucket, Key=f"beside/{name}", Body=(MEDIA / name).read_bytes())
+    made = eventually(lambda: sidecar("perched-osprey.jpg"), 60)
+    eventually(lambda: sidecar("casa-mila.jpg"), 60)
+    assert made["text"]
+    tag_set = s3.get_object_tagging(Bucket=bucket, Key="beside/perched-osprey.jpg")["TagSet"]
+    assert {tag["Key"] for tag in tag_set} >= {"captioned-text", "captioned-by"}
+    captions("edit", "beside/perched-osprey.jpg", "An osprey on a branch")
+    eventually(lambda: sidecar("perched-osprey.jpg")["text"] == "An osprey on a branch")
+    assert stack.wait_idle(30)
+    # Nothing that was written back became an upload of its own.
+    assert {record["key"] for record in captions("ls", "--prefix", "beside/")} == {
+        "beside/perched-osprey.jpg", "beside/casa-mila.jpg",
+    }  # fmt: skip
+    s3.delete_object(Bucket=bucket, Key="beside/perched-osprey.jpg")
+    eventually(lambda: beside() == {"casa-mila.jpg", "casa-mila.jpg.caption.json", "casa-mila.jpg.caption.xmp"})
+    asked = {call.action for call in witness.asked if call.function == "WriteBackFunction"}
+    assert {action for action in asked if action.startswith("dynamodb:")} == {"dynamodb:GetItem"}
+    assert {action for action in asked if not action.startswith("s3:")} == {"dynamodb:GetItem", "ssm:GetParameter"}

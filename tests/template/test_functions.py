@@ -11,6 +11,7 @@ from captions.config.environment import (
     SweepSettings,
     WebhookSettings,
     WorkerSettings,
+    WriteBackSettings,
 )
 from captions_cli import deploying
 from support.template import Check, Invariants, Mutation, Template, current, mutated, properties
@@ -21,6 +22,7 @@ SETTINGS: dict[str, type[FunctionEnvironment]] = {
     "TranscribeFunction": WorkerSettings,
     "SweepFunction": SweepSettings,
     "WebhooksFunction": WebhookSettings,
+    "WriteBackFunction": WriteBackSettings,
 }
 ANYWHERE = {
     "POWERTOOLS_SERVICE_NAME",

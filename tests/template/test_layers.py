@@ -23,6 +23,7 @@ BUILDERS = {
     "TranscribeFunction": "worker",
     "SweepFunction": "sweeper",
     "WebhooksFunction": "webhooks",
+    "WriteBackFunction": "write_back",
 }
 PACKAGED = ("FoundationLayer", "ImagingLayer", "InferenceLayer", "RecordingLayer")
 RESOURCES = {

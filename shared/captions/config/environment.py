@@ -158,3 +158,11 @@ class WebhookSettings(FunctionEnvironment):
     def loopback(self) -> bool:
         """Whether endpoints may be on this machine: where AWS itself is played by it."""
         return (urlsplit(self.aws_endpoint_url).hostname or "") in ("127.0.0.1", "::1", "localhost")
+
+
+class WriteBackSettings(FunctionEnvironment):
+    """The write-back function."""
+
+    captions_table: str
+    policy_override: str | None = None
+    """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the policy, with the rules of write-back."""

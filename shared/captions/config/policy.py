@@ -99,6 +99,15 @@ class Rule(_Part):
         return key.startswith(self.prefix) and (not self.kinds or kind in self.kinds)
 
 
+class WriteBackRule(_Part):
+    """Where captions of the keys under a prefix are written to."""
+
+    prefix: str = ""
+    kinds: tuple[Kind, ...] = ()
+    """Of these kinds; empty: of every kind."""
+    to: tuple[Literal["sidecar", "xmp", "subtitles", "tags"], ...] = Field(min_length=1)
+
+
 class Auto(_Part):
     """The task of an upload for which nobody names one."""
 
@@ -218,6 +227,7 @@ class Policy(_Part):
     recaption: RecaptionPolicy
     experiments: Mapping[ExperimentName, Experiment] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """By name; an upload takes part in the first that is about it."""
+    write_back: tuple[WriteBackRule, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _names_tiers_it_has(self) -> Policy:
@@ -241,6 +251,12 @@ class Policy(_Part):
     def rule(self, key: str, kind: str) -> Rule | None:
         """Return the first rule that is about an upload."""
         return next((rule for rule in self.rules if rule.holds_for(key, kind)), None)
+
+    def write_back_rule(self, key: str, kind: str) -> WriteBackRule | None:
+        """Return the first rule that says where an object's caption is written to."""
+        about = (rule for rule in self.write_back if key.startswith(rule.prefix))
+        # Of what was deleted or never read the kind may be unknown: what stands beside it is still ours to remove.
+        return next((rule for rule in about if not rule.kinds or not kind or kind in rule.kinds), None)
 
     def experiment(self, key: str, kind: str, task: str) -> str | None:
         """Return the name of the first experiment that an upload takes part in."""

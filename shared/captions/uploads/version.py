@@ -68,7 +68,7 @@ class Restored(ObjectVersion):
 
 
 class Ignored(BaseModel):
-    """A well-formed message that asks for nothing, such as the test event S3 sends when notifications are set up."""
+    """A well-formed message that asks for nothing: S3's test event, or one about what the pipeline wrote itself."""
 
     reason: str
 
@@ -108,6 +108,15 @@ class _S3Event(BaseModel):
     detail: _Detail
 
 
+WRITTEN_BACK = (".caption.json", ".caption.xmp", ".caption.vtt", ".caption.srt")
+"""Ends of the keys that the pipeline writes beside objects, and never looks at."""
+
+
+def is_written_back(key: str) -> bool:
+    """Whether a key is of what the pipeline writes itself, so that no caption is made of a caption."""
+    return key.endswith(WRITTEN_BACK)
+
+
 def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:
     """Read one event of the uploads queue.
 
@@ -119,6 +128,8 @@ def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:
     try:
         parsed = _S3Event.model_validate(event)
         stored = parsed.detail.object
+        if is_written_back(stored.key):
+            return Ignored(reason="written back")
         version = {
             "bucket": parsed.detail.bucket.name,
             "key": stored.key,

@@ -1,0 +1,204 @@
+"""What is written beside objects and into their tags: as exiftool reads it, as the record is, and never in a loop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captions.config.policy import Policy, load
+from captions.pipeline.ingest import Intake
+from captions.records.record import Provenance, Record, Result
+from captions.records.table import Records
+from captions.uploads.version import from_event
+from captions.write_back.sidecars import MOST_TAGS, tags
+from captions.write_back.writing import WriteBack
+from support.pipeline import BUCKET, Aws, Dedupe
+from support.worker import Workshop
+
+RULES = """
+[[write_back]]
+prefix = "talks/"
+to = ["sidecar", "subtitles"]
+[[write_back]]
+prefix = "shop/"
+to = ["sidecar", "xmp", "tags"]
+"""
+
+
+def record(key: str, text: str = "Two birds", **fields: Any) -> Record:
+    made: dict[str, Any] = {
+        "asset": f"{BUCKET}/{key}", "bucket": BUCKET, "key": key, "sequencer": "01", "state": "captioned",
+        "source": "model", "kind": "image", "provenance": Provenance(model="GLM-4.6V"),
+        "result": Result(text=text, language="en", task="caption", tags=("bird", "sky & sea")),
+        "updated_at": "2026-11-01T10:00:00Z",
+    }  # fmt: skip
+    return Record(**made | fields)
+
+
+class Table:
+    """Records as the test has them; each read takes the next of a key until the last stays."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[Record]] = {}
+
+    def put(self, *versions: Record) -> None:
+        self.of[versions[0].asset] = list(versions)
+
+    def get(self, asset: str) -> Record | None:
+        versions = self.of.get(asset, [])
+        return versions.pop(0) if len(versions) > 1 else next(iter(versions), None)
+
+
+def writer(aws: Aws, table: Any, policy: str = RULES) -> WriteBack:
+    loaded: Policy = load(policy)
+    return WriteBack(records=table, s3=aws.s3, policies=lambda: loaded)
+
+
+def keys(aws: Aws) -> set[str]:
+    return {entry["Key"] for entry in aws.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])}
+
+
+def body(aws: Aws, key: str) -> str:
+    text: bytes = aws.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return text.decode()
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+def test_exiftool_reads_the_xmp_sidecar(aws: Aws, table: Table, tmp_path: Path) -> None:
+    exiftool = shutil.which("exiftool")
+    if exiftool is None:
+        pytest.skip("exiftool is not installed (Debian: libimage-exiftool-perl)")
+    long = 'An osprey & its "mate" <above> a lake, ' * 10
+    table.put(record("shop/a.jpg", long))
+    assert writer(aws, table).take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "written"
+    (tmp_path / "a.xmp").write_text(body(aws, "shop/a.jpg.caption.xmp"), encoding="utf-8")
+    read = subprocess.run(
+        [exiftool, "-j", "-G1", "-api", "struct=1", tmp_path / "a.xmp"], capture_output=True, text=True, check=True
+    )
+    (written,) = json.loads(read.stdout)
+    assert written["XMP-dc:Description"] == long.strip() or written["XMP-dc:Description"] == long
+    assert written["XMP-iptcCore:ExtDescrAccessibility"].startswith('An osprey & its "mate" <above>')
+    assert len(written["XMP-iptcCore:AltTextAccessibility"]) <= 250
+    assert written["XMP-iptcCore:AltTextAccessibility"].endswith("…")
+    assert written["XMP-dc:Subject"] == ["bird", "sky & sea"]
+    assert written["XMP-photoshop:CaptionWriter"] == "GLM-4.6V"
+    assert not any("DigitalSourceType" in name for name in written)
+
+
+def test_subtitles_stand_beside_a_recording(aws: Aws, table: Table) -> None:
+    segments = [{"start_s": 0.0, "end_s": 2.5, "text": "Good evening"}, {"start_s": 2.5, "end_s": 4.0, "text": "all"}]
+    words = Result(text="Good evening all", language="en", task="transcript", data={"segments": segments})
+    table.put(record("talks/a.mp3", kind="audio", result=words))
+    writer(aws, table).take(f"{BUCKET}/talks/a.mp3", "talks/a.mp3")
+    assert keys(aws) == {f"talks/a.mp3.caption.{end}" for end in ("json", "vtt", "srt")}
+    assert body(aws, "talks/a.mp3.caption.vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nGood evening")
+    assert "00:00:02,500 --> 00:00:04,000\nall" in body(aws, "talks/a.mp3.caption.srt")
+
+
+def test_tags_stay_within_what_s3_takes_and_leave_others_alone(aws: Aws, table: Table) -> None:
+    aws.put("shop/a.jpg", b"x", tags={"owner": "me"})
+    text = "Ospreys — «two» of them! " * 30
+    table.put(record("shop/a.jpg", text))
+    writer(aws, table).take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    there = {tag["Key"]: tag["Value"] for tag in aws.s3.get_object_tagging(Bucket=BUCKET, Key="shop/a.jpg")["TagSet"]}
+    assert there["owner"] == "me"
+    assert there["captioned-text"].startswith("Ospreys two of them Ospreys")
+    assert len(there["captioned-text"]) <= 256
+    assert there["captioned-by"] == "GLM-4.6V"
+    nine = {f"mine-{number}": "x" for number in range(9)}
+    assert list(tags(record("a"), nine))[-1] == "captioned-text"
+    assert len(tags(record("a"), nine)) == MOST_TAGS
+    assert tags(record("a"), nine | {"tenth": "x"}) == nine | {"tenth": "x"}
+
+
+def test_a_persons_words_are_written_again_and_twice_the_same_event_changes_nothing(aws: Aws, table: Table) -> None:
+    write_back = writer(aws, table)
+    asset = f"{BUCKET}/shop/a.jpg"
+    table.put(record("shop/a.jpg"))
+    assert [write_back.take(asset, "shop/a.jpg") for _ in range(2)] == ["written", "unchanged"]
+    edited = record("shop/a.jpg", "A person's words", source="human", updated_at="2026-11-02T10:00:00Z")
+    table.put(edited)
+    write_back.take(asset, "shop/a.jpg")
+    written = json.loads(body(aws, "shop/a.jpg.caption.json"))
+    assert (written["text"], written["source"], written["by"]) == ("A person's words", "human", "human")
+
+
+def test_a_record_that_changes_while_it_is_written_is_written_as_it_ends(aws: Aws, table: Table) -> None:
+    first = record("shop/a.jpg", "Old")
+    last = record("shop/a.jpg", "New", updated_at="2026-11-02T10:00:00Z")
+    table.put(first, last)
+    writer(aws, table).take(first.asset, first.key)
+    assert json.loads(body(aws, "shop/a.jpg.caption.json"))["text"] == "New"
+
+
+@pytest.mark.parametrize("state", ["deleted", "rejected"])
+def test_what_stands_beside_an_object_goes_with_its_caption(aws: Aws, table: Table, state: str) -> None:
+    write_back = writer(aws, table)
+    table.put(record("shop/a.jpg"))
+    write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    assert keys(aws)
+    table.put(record("shop/a.jpg", state=state, result=None, kind=None, updated_at="2026-11-03T10:00:00Z"))
+    write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    assert keys(aws) == set()
+
+
+def test_a_file_of_somebody_else_is_never_overwritten_nor_removed(aws: Aws, table: Table) -> None:
+    aws.put("shop/a.jpg.caption.json", b"mine")
+    write_back = writer(aws, table)
+    for state in ("captioned", "deleted"):
+        table.put(record("shop/a.jpg", state=state, updated_at=state))
+        write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    assert body(aws, "shop/a.jpg.caption.json") == "mine"
+
+
+def test_without_a_rule_nothing_is_written(aws: Aws, table: Table) -> None:
+    table.put(record("private/a.jpg"))
+    assert writer(aws, table).take(f"{BUCKET}/private/a.jpg", "private/a.jpg") == "no_rule"
+    assert writer(aws, table, "").take(f"{BUCKET}/private/a.jpg", "private/a.jpg") == "no_rule"
+    assert keys(aws) == set()
+
+
+def test_a_hundred_uploads_make_a_hundred_captions_and_none_of_them_is_captioned(
+    aws: Aws, dedupe: Dedupe, table: Table
+) -> None:
+    """No loop: the events of what is written back, also of its removal, end at once, and nothing is kept of them."""
+    write_back = writer(aws, table)
+    for number in range(100):
+        key = f"shop/{number}.jpg"
+        table.put(record(key, f"Picture {number}"))
+        assert write_back.take(f"{BUCKET}/{key}", key) == "written"
+    written = keys(aws)
+    assert len(written) == 200
+    intake: Intake = dedupe.intake
+    for key in sorted(written):
+        for event in (aws.event("Object Created", key, "v", size=9, etag="e"), aws.event("Object Deleted", key, "v")):
+            assert intake.handle(from_event(event)) == "ignored"
+        assert write_back.take(f"{BUCKET}/{key}", key) == "own"
+    assert dedupe.jobs() == []
+    assert Records(aws.dynamodb, "captions").get(f"{BUCKET}/{min(written)}") is None
+    assert keys(aws) == written
+
+
+def test_an_upload_through_the_pipeline_has_what_its_record_says(shop: Workshop, photo: bytes) -> None:
+    made = shop.captioned("shop/a.jpg", photo)
+    aws = shop.dedupe.aws
+    assert writer(aws, Records(aws.dynamodb, "captions")).take(made.asset, made.key) == "written"
+    assert made.result is not None
+    assert json.loads(body(aws, "shop/a.jpg.caption.json"))["text"] == made.result.text
+    assert intake_of(shop).handle(from_event(aws.delete("shop/a.jpg"))) == "deleted"
+    writer(aws, Records(aws.dynamodb, "captions")).take(made.asset, made.key)
+    assert keys(aws) == set()
+
+
+def intake_of(shop: Workshop) -> Intake:
+    intake: Intake = shop.dedupe.intake
+    return intake
