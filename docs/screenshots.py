@@ -14,6 +14,7 @@ from PIL import Image
 
 from captions_cli.demo_uploads import uploads
 from captions_cli.local import LocalStack
+from captions_cli.local.options import ModelOptions
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -38,8 +39,7 @@ def main() -> None:
         LocalStack(
             ROOT / "template.yaml",
             state_dir=Path(directory),
-            endpoint_arguments=["--eyes"],
-            latency_scale=0.02,
+            model=ModelOptions(latency_scale=0.02, arguments=("--eyes",)),
             parameters={"ImageModels": "GPT-4o,Qwen/Qwen3-VL-32B-Instruct"},
             serve_api=True,
         ) as stack,

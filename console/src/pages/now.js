@@ -82,7 +82,7 @@ export function taken(before, event, data, ms) {
   if (event === 'restart') return { ...before, state: 'writing', text: '' };
   if (event === 'hit' || event === 'done') {
     const asset = /** @type {import('../types').Asset} */ (data.asset);
-    return { state: 'done', text: asset.result?.text ?? '', from: event, id: asset.id, cost: data.cost, model: asset.reported_model ?? asset.model ?? undefined, firstMs, doneMs: ms };
+    return { state: 'done', text: asset.result?.text ?? '', from: asset.source === 'cache' ? 'hit' : event, id: asset.id, cost: data.cost, model: asset.reported_model ?? asset.model ?? undefined, firstMs, doneMs: ms };
   }
   if (event === 'waiting') return { ...before, state: 'asked', waits: true };
   if (event === 'error') return { ...before, state: 'failed', why: data.detail ?? data.title, id: data.id };
