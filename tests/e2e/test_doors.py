@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.translate import load_template
+from captions_cli.local.options import ModelOptions
 from captions_cli.main import app
 from captions_cli.stack import LocalState
 from support.permissions import Witness, allowed
@@ -59,8 +60,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
     with LocalStack(
         ROOT / "template.yaml",
         state_dir=home,
-        latency_scale=0,
         parameters={"Webhooks": WEBHOOKS, "WriteBack": "true", "PolicyOverride": POLICY},
+        model=ModelOptions(latency_scale=0),
         interceptors=[witness],
     ) as running:
         state = LocalState(
