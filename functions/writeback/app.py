@@ -1,12 +1,14 @@
 """Takes the write-back queue: keeps captions beside their objects as the records are."""
 
+from captions import cold_start  # isort: skip
+
 import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from batches import Take, batch_handler
-from captions import cold_start, composition
+from captions import composition
 
 
 def begin() -> Take:

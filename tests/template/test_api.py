@@ -55,13 +55,13 @@ def test_it_is_off_unless_asked_for() -> None:
 
 
 def test_it_may_do_what_is_written_down_and_nothing_else() -> None:
-    told = {
+    allowed = {
         policy["PolicyName"]: {
             statement["Sid"]: listed(statement["Action"]) for statement in policy["PolicyDocument"]["Statement"]
         }
         for policy in RESOURCES["ApiRole"]["Properties"]["Policies"]
     }
-    assert told == ACTIONS
+    assert allowed == ACTIONS
     assert "ManagedPolicyArns" not in RESOURCES["ApiRole"]["Properties"]
     for policy in RESOURCES["ApiRole"]["Properties"]["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -76,7 +76,7 @@ def test_nobody_is_served_without_an_authorizer_and_every_answer_streams(authori
     assert ("AuthorizerId" in method) == (authorizer == "cognito")
     assert method["Integration"]["ResponseTransferMode"] == "STREAM"
     assert method["Integration"]["Uri"].endswith("/response-streaming-invocations")
-    methods = [one for one in resources.values() if one.type == "AWS::ApiGateway::Method"]
+    methods = [it for it in resources.values() if it.type == "AWS::ApiGateway::Method"]
     assert len(methods) == 1
 
 
@@ -88,8 +88,8 @@ def test_people_cannot_change_the_prefixes_they_are_limited_to() -> None:
 
 def test_the_function_is_told_all_that_it_needs() -> None:
     variables = translated().resources["ApiFunction"].properties["Environment"]["Variables"]
-    told = {name: value for name, value in variables.items() if value != "x"}
-    settings = ApiSettings.from_env({**dict.fromkeys(variables, "5"), **told, "NEAR_DUPLICATES": "strict",
+    given = {name: value for name, value in variables.items() if value != "x"}
+    settings = ApiSettings.from_env({**dict.fromkeys(variables, "5"), **given, "NEAR_DUPLICATES": "strict",
                                      "API_AUTHORIZER": "iam", "REPLICA_HANDLING": "caption"})  # fmt: skip
     assert settings.api_authorizer == "iam"
     wanted = {name.upper() for name, about in ApiSettings.model_fields.items() if about.is_required()}
