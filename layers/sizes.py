@@ -9,6 +9,7 @@ stricter, since every cold start loads what is there.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,40 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def function_bytes(built_template: Path) -> dict[str, dict[str, int]]:
+def function_bytes(built_template: Path, layers: Mapping[str, Path] | None = None) -> dict[str, dict[str, int]]:
     """Bytes of each function's parts, by logical ids: its own code under its own id, then each layer.
 
-    `built_template` is the template.yaml that `sam build` wrote, whose paths are relative to it.
+    `built_template` is the template.yaml that `sam build` wrote, whose paths are relative to it. Functions of nested
+    templates are among them; `layers` are the folders of those that a nested template is given, by its parameters. A
+    layer that is not built here, such as one of AWS's, is left out.
     """
     resources: dict[str, Any] = yaml_parse(built_template.read_text())["Resources"]
-
-    def size(resource: str, attribute: str) -> int:
-        return folder_bytes((built_template.parent / resources[resource]["Properties"][attribute]).resolve())
-
-    return {
-        name: {name: size(name, "CodeUri")}
-        | {layer["Ref"]: size(layer["Ref"], "ContentUri") for layer in resource["Properties"].get("Layers", [])}
+    folders = dict(layers or {})
+    folders |= {
+        name: built_template.parent / resource["Properties"]["ContentUri"]
         for name, resource in resources.items()
-        if resource["Type"] == "AWS::Serverless::Function"
+        if resource["Type"] == "AWS::Serverless::LayerVersion"
     }
+    sizes: dict[str, dict[str, int]] = {}
+    for name, resource in resources.items():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::Serverless::Function":
+            sizes[name] = {name: folder_bytes((built_template.parent / properties["CodeUri"]).resolve())}
+            ids = [_layer(layer) for layer in properties.get("Layers", [])]
+            sizes[name] |= {layer: folder_bytes(folders[layer]) for layer in ids if layer and layer in folders}
+        elif resource["Type"] == "AWS::CloudFormation::Stack":
+            given = {parameter: _layer(value) for parameter, value in properties.get("Parameters", {}).items()}
+            known = {parameter: folders[layer] for parameter, layer in given.items() if layer in folders}
+            sizes |= function_bytes(built_template.parent / properties["TemplateURL"], known)
+    return sizes
+
+
+def _layer(value: Any) -> str | None:
+    """Return the logical id that a value refers to, if need be on a condition."""
+    match value:
+        case {"Ref": str(name)} | {"Fn::If": [_, {"Ref": str(name)}, _]}:
+            return name
+    return None
 
 
 def limit_of(function: str) -> int:
