@@ -177,6 +177,7 @@ layers-requirements: $(UV) ## pin the layers' packages again, in the versions th
 	@$(LAYER_COMPILE) layers/recording/requirements.in -o layers/recording/requirements.txt
 	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection anyio idna sniffio h11) \
 		functions/api/requirements.in -o functions/api/requirements.txt
+	@$(LAYER_COMPILE) layers/search/requirements.in -o layers/search/requirements.txt
 
 validate: install $(VENV)/sam/.installed $(VENV)/checkov/.installed ## cfn-lint, checkov and sam validate --lint
 	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml

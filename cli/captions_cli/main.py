@@ -16,6 +16,7 @@ from captions_cli.commands import (
     policy,
     records,
     review,
+    search,
     uploads,
     webhooks,
 )
@@ -113,7 +114,7 @@ def _globals(
     ctx.obj = Globals(output, Choice(stack_name, region, profile))
 
 
-for _group in (local, health, uploads, records, review, backfill, models, policy, deploy):
+for _group in (local, health, uploads, records, search, review, backfill, models, policy, deploy):
     app.add_typer(_group.app)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(webhooks.app, name="webhooks")

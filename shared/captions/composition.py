@@ -12,6 +12,7 @@ from captions.aws.clients import client
 from captions.completion_events import Notifier
 from captions.config.environment import (
     IntakeSettings,
+    SearchSettings,
     Settings,
     Strictness,
     SweepSettings,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from captions.pipeline.caption import Worker
     from captions.pipeline.ingest import Intake
     from captions.pipeline.sweep import Sweeper
+    from captions.search.searching import Search
     from captions.webhooks.deliveries import Deliveries
     from captions.webhooks.endpoints import Webhooks
     from captions.write_back.writing import WriteBack
@@ -111,6 +113,19 @@ def write_back() -> WriteBack:
         s3=client("s3"),
         policies=policies(settings.policy_override, {}).current,
     )
+
+
+@once
+def search() -> Search:
+    """Both sides of the search: what follows completion events, and what answers."""
+    from captions.search.index import WordsIndex
+    from captions.search.searching import Search, WordsSearch
+    from captions.search.segment_store import SegmentStore
+
+    settings = SearchSettings.from_env()
+    store = SegmentStore(client("s3"), settings.search_bucket)
+    records = Records(client("dynamodb"), settings.captions_table)
+    return Search(WordsIndex(store, records), WordsSearch(store, records))
 
 
 @once

@@ -42,10 +42,11 @@ class Witness:
         # STS is asked by SAM CLI, which hands its credentials on.
         if result and result[1] in self.functions and call.service != "sts":
             with self._guard:
-                self.asked |= {Asked(result[1], action, self._logical(name)) for action, name in actions(call)}
+                self.asked |= {Asked(result[1], action, self.logical(name)) for action, name in actions(call)}
         return forward(call)
 
-    def _logical(self, physical: str) -> str:
+    def logical(self, physical: str) -> str:
+        """Return the logical id of a resource, as far as `names` knows it, with the index of a table."""
         table, index, rest = physical.partition("/index/")
         return f"{self.names.get(table, table)}{index}{rest}"
 
@@ -57,10 +58,13 @@ def actions(call: AwsCall) -> Iterator[tuple[str, str]]:
     """
     if call.service == "s3":
         bucket = unquote(call.path).strip("/").split("/")[0]
-        if call.environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        method = call.environ["REQUEST_METHOD"]
+        if "list-type" in call.query:
+            yield "s3:ListBucket", bucket
+        elif method in ("GET", "HEAD"):
             yield ("s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"), bucket
         else:
-            yield f"s3:{call.environ['REQUEST_METHOD']}", bucket
+            yield {"PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}.get(method, f"s3:{method}"), bucket
         return
     body = json.loads(call.body or b"{}")
     action = f"{call.service}:{call.action}"

@@ -42,19 +42,20 @@ def events_and_schedules_go_to_the_alias(template: Template) -> Iterator[str]:
     if missing := functions - set(aliases):
         yield f"{missing} have no alias {ALIAS}"
     reached = [mapping["FunctionName"] for _, mapping in template.of_type("AWS::Lambda::EventSourceMapping")]
-    reached += [permission["FunctionName"] for _, permission in template.of_type("AWS::Lambda::Permission")]
-    reached += [
+    scheduled = [
         target["Arn"]
         for _, rule in template.of_type("AWS::Events::Rule")
         if "ScheduleExpression" in rule
         for target in rule["Targets"]
     ]
-    for node in reached:
+    permitted = [permission["FunctionName"] for _, permission in template.of_type("AWS::Lambda::Permission")]
+    for node in (*reached, *scheduled, *permitted):
         if template.target(node) not in aliases.values():
             yield f"{template.target(node)} is called past its alias"
-    schedules = len(list(template.of_type("AWS::Lambda::Permission")))
-    if len(reached) != len(functions) + schedules:  # one source each; a schedule's permission comes on top
-        yield f"{len(reached)} events and permissions for {len(functions)} functions"
+    if unreached := set(aliases.values()) - {template.target(node) for node in (*reached, *scheduled)}:
+        yield f"nothing calls {unreached}"
+    if sorted(map(template.target, scheduled)) != sorted(map(template.target, permitted)):
+        yield f"{scheduled} are scheduled, {permitted} may be called"
 
 
 @caught(

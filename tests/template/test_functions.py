@@ -8,6 +8,7 @@ import pytest
 from captions.config.environment import (
     FunctionEnvironment,
     IntakeSettings,
+    SearchSettings,
     SweepSettings,
     WebhookSettings,
     WorkerSettings,
@@ -23,6 +24,7 @@ SETTINGS: dict[str, type[FunctionEnvironment]] = {
     "SweepFunction": SweepSettings,
     "WebhooksFunction": WebhookSettings,
     "WriteBackFunction": WriteBackSettings,
+    "SearchFunction": SearchSettings,
 }
 ANYWHERE = {
     "POWERTOOLS_SERVICE_NAME",

@@ -24,8 +24,9 @@ BUILDERS = {
     "SweepFunction": "sweeper",
     "WebhooksFunction": "webhooks",
     "WriteBackFunction": "write_back",
+    "SearchFunction": "search",
 }
-PACKAGED = ("FoundationLayer", "ImagingLayer", "InferenceLayer", "RecordingLayer")
+PACKAGED = ("FoundationLayer", "ImagingLayer", "InferenceLayer", "RecordingLayer", "SearchLayer")
 RESOURCES = {
     name: resource
     for template in ("template.yaml", "doors.yaml")
@@ -58,6 +59,7 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
     "POWERTOOLS_SERVICE_NAME": "x", "POWERTOOLS_METRICS_NAMESPACE": "x", "WEBHOOKS": "/webhooks",
     "WEBHOOKS_QUEUE_URL": "webhooks", "WEBHOOKS_DEAD_LETTER_QUEUE_URL": "dead", "WEBHOOK_SECRETS_ARN": "arn",
+    "SEARCH_BUCKET": "search",
 }  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def test_a_layer_holds_the_versions_that_the_tests_run_with(layer: str) -> None:
         assert re.search(rf"^{re.escape(package)}=={re.escape(pin)}\b", tested, re.MULTILINE), package
 
 
-@pytest.mark.parametrize("package", ["av", "openai", "pillow", "pydantic", "aws-lambda-powertools"])
+@pytest.mark.parametrize("package", ["apsw", "av", "openai", "pillow", "pydantic", "aws-lambda-powertools"])
 def test_this_environment_has_the_versions_of_the_layers(package: str) -> None:
     pins = {package: pin for layer in PACKAGED for package, pin in pinned(layer).items()}
     assert version(package) == pins[package]

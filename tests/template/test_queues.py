@@ -30,7 +30,10 @@ def messages_stay_hidden_for_six_timeouts(template: Template) -> Iterator[str]:
         function = template.function(mapping["FunctionName"])
         visible = template.resources[queue]["Properties"].get("VisibilityTimeout", 30)
         timeout = template.resources[function]["Properties"]["Timeout"]
-        if visible < 6 * timeout + mapping.get("MaximumBatchingWindowInSeconds", 0):
+        window = mapping.get("MaximumBatchingWindowInSeconds", 0)
+        if isinstance(window, dict):  # the longest that the parameter allows
+            window = template.raw["Parameters"][window["Ref"]]["MaxValue"]
+        if visible < 6 * timeout + window:
             yield f"{name}: {queue} hides messages for {visible} s, {function} may take {timeout} s"
 
 

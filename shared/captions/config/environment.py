@@ -141,6 +141,14 @@ class ApiSettings(WorkerSettings, IntakeSettings):
     """Another endpoint for every AWS service, which browsers must be let to as well."""
 
 
+class SearchSettings(FunctionEnvironment):
+    """The search function."""
+
+    captions_table: str
+    search_bucket: str
+    """Where the words' index is."""
+
+
 class WebhookSettings(FunctionEnvironment):
     """The webhooks function."""
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -426,6 +427,23 @@ class Records:
             )
             total += sum(page["Count"] for page in islice(pages, COUNTED_PAGES))
         return total
+
+    def ended_between(self, since: str, until: str) -> Iterator[tuple[str, str]]:
+        """Yield the uploads that ended between two moments (ISO 8601) and when, from the index alone."""
+        day, last = date.fromisoformat(since[:10]), date.fromisoformat(until[:10])
+        while day <= last:
+            for shard in range(SHARDS):
+                pages = self._dynamodb.get_paginator("query").paginate(
+                    TableName=self._table,
+                    IndexName="activity",
+                    KeyConditionExpression="activity = :partition AND activity_at BETWEEN :since AND :until",
+                    ExpressionAttributeValues=to_item(
+                        {":partition": f"{day.isoformat()}#{shard}", ":since": since, ":until": until}
+                    ),
+                )
+                for page in pages:
+                    yield from ((item["asset"]["S"], item["activity_at"]["S"]) for item in page["Items"])
+            day += timedelta(days=1)
 
     def read(self, assets: Iterable[str]) -> Iterator[Record]:
         """Yield the records of the given assets that exist, reading a hundred at a time."""

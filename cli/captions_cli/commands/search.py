@@ -1,0 +1,59 @@
+"""`captions search`: captions by their words."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from captions_cli.commands.options import Globals, Prefix, say
+from captions_cli.errors import ExitCode
+
+app = typer.Typer()
+
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day (UTC) the caption may be from.")]
+
+
+@app.command()
+def search(
+    ctx: typer.Context,
+    text: Annotated[
+        str,
+        typer.Argument(
+            help='Words; "a phrase" just so, begin* for beginnings of words, -word for what must not be there.'
+        ),
+    ] = "",
+    prefix: Prefix = "",
+    category: Annotated[str | None, typer.Option(help="What the picture looks like: photo, document …")] = None,
+    tag: Annotated[str | None, typer.Option(help="A tag it has.")] = None,
+    since: Day = None,
+    until: Day = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Results at most.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before this one ended.")] = None,
+    index_since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Only have what was captioned since this day written to the index."),
+    ] = None,
+) -> None:
+    """Find captions, the newest first: `captions search "dog on a beach"`."""
+    from captions_cli import rendering, searching
+
+    given: Globals = ctx.obj
+    stack = given.stack()
+    if index_since is not None:
+        searching.index_since(stack, index_since.replace(tzinfo=UTC))
+        say("what is missing since then is found within a quarter of an hour, and later if it is very much")
+        return
+    days = {name: day.date().isoformat() for name, day in (("since", since), ("until", until)) if day is not None}
+    about = {"prefix": prefix, "category": category, "tag": tag, "limit": limit, "cursor": cursor, **days}
+    page = searching.search(stack, text, {name: value for name, value in about.items() if value is not None})
+    if given.json:
+        rendering.print_json(page)
+        return
+    if not page["items"]:
+        say("no caption has these words")
+        raise typer.Exit(ExitCode.NOT_CAPTIONED)
+    if page["relaxed"]:
+        say("no caption has all of these words; these have some")
+    rendering.print_table(searching.table(page["items"]))
+    if page["cursor"]:
+        say(f"there are more: --cursor {page['cursor']}")

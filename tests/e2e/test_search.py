@@ -1,0 +1,110 @@
+"""Search of the real template on one machine: what is uploaded is found, edited, and gone when it is deleted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from captions_cli.local import LocalStack
+from captions_cli.local.cloudformation.translate import load_template
+from captions_cli.local.options import ModelOptions
+from captions_cli.main import app
+from captions_cli.stack import LocalState
+from support.permissions import Witness, allowed
+from support.pipeline import MEDIA
+
+ROOT = Path(__file__).parents[2]
+DOORS = load_template(ROOT / "doors.yaml")["Resources"]
+
+
+@pytest.fixture(scope="module")
+def witness() -> Witness:
+    return Witness(frozenset({"SearchFunction"}))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("search")
+    with LocalStack(
+        ROOT / "template.yaml",
+        state_dir=home,
+        parameters={"Search": "words", "SearchDelaySeconds": "1"},
+        model=ModelOptions(latency_scale=0),
+        interceptors=[witness],
+    ) as running:
+        state = LocalState(
+            pid=1,
+            aws_endpoint_url=running.aws_endpoint_url,
+            model_endpoint_url=running.endpoint_url,
+            stack_name=running.stack_name,
+            region=running.region,
+            bucket=running.outputs["MediaBucketName"],
+            started_at="",
+        )
+        (home / "stack.json").write_text(json.dumps(vars(state)))
+        yield running
+
+
+@pytest.fixture
+def hits(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    monkeypatch.setenv("CAPTIONS_HOME", str(stack.state_dir))
+
+    def search(*words: str) -> list[str]:
+        done = CliRunner().invoke(app, ["search", *words, "--output", "json"])
+        assert done.exit_code == 0, done.output
+        return [item["key"] for item in json.loads(done.stdout)["items"]]
+
+    return search
+
+
+def eventually(look: Callable[[], Any], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def test_what_is_uploaded_is_found_edited_and_gone_when_it_is_deleted(
+    stack: LocalStack, hits: Callable[..., list[str]], witness: Witness
+) -> None:
+    bucket = stack.outputs["MediaBucketName"]
+    for key in ("shop/osprey.jpg", "private/osprey.jpg"):
+        stack.client("s3").put_object(Bucket=bucket, Key=key, Body=(MEDIA / "perched-osprey.jpg").read_bytes())
+    both = ["private/osprey.jpg", "shop/osprey.jpg"]
+    eventually(lambda: sorted(hits("green contrast")) == both)
+    assert hits("pictures", "--prefix", "shop/") == ["shop/osprey.jpg"]
+    assert CliRunner().invoke(app, ["search", "zeppelin"]).exit_code == 1
+    assert CliRunner().invoke(app, ["search", ""]).exit_code == 2
+    table = CliRunner().invoke(app, ["search", "picture"])
+    assert "shop/osprey.jpg" in table.stdout
+
+    assert CliRunner().invoke(app, ["edit", "shop/osprey.jpg", "Ein Fischadler über dem Zürichsee"]).exit_code == 0
+    eventually(lambda: hits("fischadler zurichsee") == ["shop/osprey.jpg"])
+    assert hits("contrast") == ["private/osprey.jpg"]
+    assert sorted(hits("green")) == both  # a tag, and an edit leaves those
+
+    stack.client("s3").delete_object(Bucket=bucket, Key="shop/osprey.jpg")
+    eventually(lambda: hits("fischadler") == [])
+
+    inner = stack.client("cloudformation").describe_stack_resource(
+        StackName=stack.stack_name, LogicalResourceId="Doors"
+    )["StackResourceDetail"]["PhysicalResourceId"]
+    resources = stack.client("cloudformation").describe_stack_resources(StackName=inner)["StackResources"]
+    function = next(it["PhysicalResourceId"] for it in resources if it["LogicalResourceId"] == "SearchFunction")
+    answer = stack.client("lambda").invoke(FunctionName=function, Payload=b"{}")
+    assert "FunctionError" not in answer
+    assert json.loads(answer["Payload"].read())["missing"] == 0
+    assert stack.wait_idle(30)
+
+    names = {it["PhysicalResourceId"].rpartition("/")[2]: it["LogicalResourceId"] for it in resources}
+    table_arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${CaptionsTableName}"
+    witness.names |= names | {stack.outputs["CaptionsTableName"]: table_arn}
+    asked = {(call.action, witness.logical(call.resource)) for call in witness.asked}
+    assert {action for action, _ in asked} >= {"dynamodb:BatchGetItem", "s3:PutObject", "s3:GetObject"}
+    assert asked <= allowed(DOORS, "SearchFunction")
