@@ -306,7 +306,8 @@ class LocalStack:
         self.outputs = dict(translation.outputs)
         for function in early:
             self._sandboxes.wait_warm(function)
-        if self._serve_api:
+        beside = [self._deployments.find(name) for name in _API_BESIDE]
+        if self._serve_api and None not in beside:  # another template has no captions to show
             self._start_api()
 
     def _start_api(self) -> None:
