@@ -139,7 +139,7 @@ def test_a_caption_and_what_a_person_makes_of_it_reach_an_endpoint_that_verifies
 
         stack.client("s3").delete_object(Bucket=bucket, Key="shop/casa.jpg")
         eventually(lambda: (store.caption(asset) or ("",))[0] == "deleted")
-    assert stack.wait_idle(30)
+        assert stack.wait_idle(30)  # what comes after the receiver is gone is tried again for days
 
     control = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${ControlTableName}"
     witness.names |= {stack.outputs["ControlTableName"]: control}
