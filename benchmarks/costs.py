@@ -1,6 +1,6 @@
 """What a million uploads cost on AWS, service by service, from the calls of a run on the local stack.
 
-    python benchmarks/costs.py --json FILE [--uploads 80] [--distinct 40] [--markdown FILE]
+    python benchmarks/costs.py --json FILE [--uploads 80] [--distinct 48] [--markdown FILE]
 
 Uploads copies of pictures to the real template on the local stack and counts what the functions really call: every
 request to S3, SQS and EventBridge, DynamoDB's request units by its documented rules, bytes of logs, and what the
@@ -360,7 +360,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="a page whose tables are replaced")
     parser.add_argument("--run", type=Path, help="the JSON of an earlier run, whose counts on the stack are taken")
     parser.add_argument("--uploads", type=int, default=80)
-    parser.add_argument("--distinct", type=int, default=40)
+    parser.add_argument("--distinct", type=int, default=48)
     parser.add_argument("--pictures", type=int, default=12, help="pictures that the model's medians are of")
     parser.add_argument("--media", type=Path, help="a folder of JPEGs to cut pictures from, instead of the demo's")
     parser.add_argument("--latency-scale", type=float, default=1.0, help="model latencies in relation to measured ones")
