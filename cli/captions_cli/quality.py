@@ -24,12 +24,12 @@ def report(stack: Stack, *, days: int) -> list[Quality]:
     return cells.report(stack.client("dynamodb"), table, days=days, now=time.time())
 
 
-def behind(stack: Stack, found: Sequence[Quality], cell: str, *, limit: int) -> tuple[Quality, list[Record]]:
+def behind(stack: Stack, entries: Sequence[Quality], cell: str, *, limit: int) -> tuple[Quality, list[Record]]:
     """Return a cell, named by its id or the beginning of it, and up to `limit` judged records, edited ones first.
 
     Raises CommandError where no cell, or more than one, is named so.
     """
-    named = [one for one in found if one.cell.id.startswith(cell)]
+    named = [entry for entry in entries if entry.cell.id.startswith(cell)]
     if len(named) != 1:
         what = "no row" if not named else f"{len(named)} rows"
         raise CommandError(f"{what} of `captions quality` has the id {cell!r}", ExitCode.NOT_CAPTIONED)
@@ -39,21 +39,23 @@ def behind(stack: Stack, found: Sequence[Quality], cell: str, *, limit: int) -> 
         if len(assets) < limit:
             assets += judged_assets(dynamodb, stack.captions_table, quality.cell.id, verdict, limit - len(assets))
     records = Records(dynamodb, stack.captions_table).read(assets)
-    return quality, [one for one in records if one.human and one.human.judged and one.human.judged.cell == quality.cell]
+    return quality, [
+        entry for entry in records if entry.human and entry.human.judged and entry.human.judged.cell == quality.cell
+    ]
 
 
-def as_json(found: Iterable[Quality], by: QualityBy, days: int) -> dict[str, Any]:
+def as_json(entries: Iterable[Quality], by: QualityBy, days: int) -> dict[str, Any]:
     """Return the report as plain values, as `GET /v1/quality` answers it; sums where it is grouped."""
-    found = list(found)
-    told: dict[str, Any] = {"days": days, "minimum": MINIMUM, "line": LINE}
+    entries = list(entries)
+    result: dict[str, Any] = {"days": days, "minimum": MINIMUM, "line": LINE}
     if by == "cell":
-        return told | {"cells": [one.as_dict() for one in found]}
-    told["groups"] = [
-        {by: " ".join(dict.fromkeys(name)), **counted(sums)} for name, sums in cells.grouped(found, by).items()
+        return result | {"cells": [entry.as_dict() for entry in entries]}
+    result["groups"] = [
+        {by: " ".join(dict.fromkeys(name)), **counted(sums)} for name, sums in cells.grouped(entries, by).items()
     ]
     if by == "experiment":
-        told["differences"] = [one.__dict__ for one in differences(found)]
-    return told
+        result["differences"] = [entry.__dict__ for entry in differences(entries)]
+    return result
 
 
 def counted(sums: VerdictCounts) -> dict[str, Any]:
@@ -82,16 +84,16 @@ class Difference:
     certain: bool
 
 
-def differences(found: Iterable[Quality]) -> list[Difference]:
+def differences(entries: Iterable[Quality]) -> list[Difference]:
     """Compare the two sides of each experiment."""
     arms: dict[str, dict[str, VerdictCounts]] = defaultdict(dict)
-    for (experiment, arm), sums in cells.grouped(found, "experiment").items():
+    for (experiment, arm), sums in cells.grouped(entries, "experiment").items():
         arms[experiment][arm] = sums
-    told = []
+    result: list[Difference] = []
     for name, sides in arms.items():
         variant, control = sides.get("variant", VerdictCounts()), sides.get("control", VerdictCounts())
         if (compared := cells.difference(variant, control)) is not None:
-            by, low, high = (round(one, 4) for one in compared)
+            by, low, high = (round(entry, 4) for entry in compared)
             certain = min(variant.judged, control.judged) >= MINIMUM and not low <= 0 <= high
-            told.append(Difference(name, by, low, high, certain))
-    return told
+            result.append(Difference(name, by, low, high, certain))
+    return result

@@ -60,11 +60,11 @@ class Notifier:
 
     def flagged(self, cell: Quality) -> None:
         """Tell that a cell is edited too often; again, with the same `id`, where that is not certain to be told."""
-        told = cell.as_dict()
+        detail = cell.as_dict()
         named = hashlib.sha256(f"{cell.cell.id}\x00{cell.flagged_since}".encode()).hexdigest()[:32]
         # In whole percent too, for messages that a rule makes of the event, which cannot calculate.
-        percent = {f"{name}_percent": round(100 * (told[name] or 0)) for name in ("share", "low", "high")}
-        detail = {**told, "id": named, "cell": cell.cell.id, "judged": cell.counts.judged, **percent}
+        percent = {f"{name}_percent": round(100 * (detail[name] or 0)) for name in ("share", "low", "high")}
+        detail = {**detail, "id": named, "cell": cell.cell.id, "judged": cell.counts.judged, **percent}
         detail |= {"line_percent": round(100 * LINE), "days": WINDOW_DAYS}
         self._put(
             {

@@ -61,9 +61,9 @@ class Site:
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Ask the API; returns what it answers."""
-        told = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers}
+        sent_headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/v1/{path}", data, told, method=method)
+        request = urllib.request.Request(f"{self.url}/v1/{path}", data, sent_headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -258,7 +258,7 @@ def test_two_editors_never_overwrite_each_other(browser: Any, page: Any, site: S
     conflict = other.locator(".conflict")
     conflict.wait_for()
     assert conflict.locator(".theirs").text_content() == "Ada wrote this of the picture."
-    assert {one.text_content() for one in conflict.locator("ins").all()} >= {"Ben", "that"}
+    assert {entry.text_content() for entry in conflict.locator("ins").all()} >= {"Ben", "that"}
     assert other.locator("textarea").input_value() == "Ben wrote that of the picture."
     assert site.asset(key)["text"] == "Ada wrote this of the picture."
     assert findings(other) == []
@@ -306,7 +306,7 @@ def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> Non
     next_one()
     page.keyboard.press("a")
     judged(10)
-    eventually(lambda: [asset(one)["reviewed"] for one in seen] == ["accepted"] * 8 + ["edited", "accepted"])
+    eventually(lambda: [asset(entry)["reviewed"] for entry in seen] == ["accepted"] * 8 + ["edited", "accepted"])
     assert asset(key)["text"] == "A person's words."
     # The last verdict is taken back, and then that on what is shown.
     page.keyboard.press("u")
@@ -416,7 +416,12 @@ def test_hostile_names_and_texts_are_shown_for_what_they_are(page: Any, site: Si
     shown = page.locator(".caption .big").text_content()
     assert shown == "<script>alert(1)</script><b>bold</b> RLOdesreverPDF U+0007 &amp; ZWSPend"
     assert page.locator("main script, main b >> text=bold").count() == 0
-    assert {one.text_content() for one in page.locator(".caption .control").all()} >= {"RLO", "PDF", "U+0007", "ZWSP"}
+    assert {entry.text_content() for entry in page.locator(".caption .control").all()} >= {
+        "RLO",
+        "PDF",
+        "U+0007",
+        "ZWSP",
+    }
     keep_screenshot(page, "hostile")
     go(page, f"#/asset/{id_of(site.stack, LONG_KEY)}", ".caption .big")
     assert page.locator("h1").text_content() == LONG_KEY

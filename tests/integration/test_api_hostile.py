@@ -151,28 +151,28 @@ def test_the_document_is_openapi_3_1_and_names_every_error(api: Api) -> None:
 
 def breaks(before: Any, after: Any) -> list[str]:
     """What clients of `before` could trip over in `after`."""
-    found = []
+    changes = []
     for path, methods in before["paths"].items():
         for method, operation in methods.items():
             now = after["paths"].get(path, {}).get(method)
             if now is None:
-                found.append(f"{method} {path} is gone")
+                changes.append(f"{method} {path} is gone")
                 continue
-            known = {(one["name"], one["in"]) for one in operation.get("parameters", ())}
-            found += [
-                f"{method} {path} now needs {one['name']}"
-                for one in now.get("parameters", ())
-                if one.get("required") and (one["name"], one["in"]) not in known
+            known = {(entry["name"], entry["in"]) for entry in operation.get("parameters", ())}
+            changes += [
+                f"{method} {path} now needs {entry['name']}"
+                for entry in now.get("parameters", ())
+                if entry.get("required") and (entry["name"], entry["in"]) not in known
             ]
-            if gone := known - {(one["name"], one["in"]) for one in now.get("parameters", ())}:
-                found.append(f"{method} {path} lost {sorted(gone)}")
+            if gone := known - {(entry["name"], entry["in"]) for entry in now.get("parameters", ())}:
+                changes.append(f"{method} {path} lost {sorted(gone)}")
     for name, schema in before["components"]["schemas"].items():
         now = after["components"]["schemas"].get(name)
         if now is None:
-            found.append(f"the shape {name} is gone")
+            changes.append(f"the shape {name} is gone")
         elif lost := set(schema.get("properties", {})) - set(now.get("properties", {})):
-            found.append(f"{name} lost {sorted(lost)}")
-    return found
+            changes.append(f"{name} lost {sorted(lost)}")
+    return changes
 
 
 def test_nothing_that_was_released_has_gone(api: Api) -> None:
@@ -194,8 +194,8 @@ EXAMPLES = 12
 def test_every_route_takes_what_its_document_lets_it(api: Api) -> None:
     schema = schemathesis.openapi.from_asgi("/v1/openapi.json", without_door_for(api))
     routes = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    for changes in schema.get_all_operations():
+        operation = changes.ok()
         routes += 1
 
         @hypothesis.given(case=operation.as_strategy())

@@ -68,7 +68,7 @@ async def every(events: AsyncIterator[Event]) -> list[Event]:
     return [event async for event in events]
 
 
-def said(events: list[Event]) -> str:
+def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if event.kind == "delta")
 
 
@@ -137,12 +137,12 @@ def test_two_who_show_one_picture_pay_once(shop: Workshop, photo: bytes) -> None
     uploads = [stored(shop, f"{number}.jpg", photo) for number in range(3)]
 
     async def all_at_once(streaming: Streaming) -> list[list[Event]]:
-        return list(await asyncio.gather(*(every(streaming.caption(one, photo, {})) for one in uploads)))
+        return list(await asyncio.gather(*(every(streaming.caption(upload, photo, {})) for upload in uploads)))
 
-    told = run(shop, all_at_once)
-    ends = sorted(events[-1].kind for events in told)
+    answers = run(shop, all_at_once)
+    ends = sorted(events[-1].kind for events in answers)
     assert set(ends) <= {"done", "hit"}
-    texts = {events[-1].record.result.text for events in told}
+    texts = {events[-1].record.result.text for events in answers}
     assert len(texts) == 1
     assert len(shop.paid()) == 1
     sources = sorted(str(shop.dedupe.record(f"{number}.jpg").source) for number in range(3))
@@ -163,8 +163,8 @@ def test_who_goes_away_in_the_middle_has_paid_for_an_answer_that_is_stored(shop:
     record: Record = shop.dedupe.record("a.jpg")
     assert (record.state, record.source) == ("captioned", "model")
     assert len(shop.paid()) == 1
-    told = run(shop, lambda streaming: every(streaming.caption(stored(shop, "b.jpg", photo), photo, {})))
-    assert [event.kind for event in told] == ["hit"]
+    answers = run(shop, lambda streaming: every(streaming.caption(stored(shop, "b.jpg", photo), photo, {})))
+    assert [event.kind for event in answers] == ["hit"]
 
 
 def test_a_model_that_breaks_off_is_replaced_and_what_it_said_is_void(shop: Workshop, photo: bytes) -> None:
@@ -172,15 +172,15 @@ def test_a_model_that_breaks_off_is_replaced_and_what_it_said_is_void(shop: Work
         [{"fault": "cut_stream", "model": shop.worker.settings.image_models[0], "after_pieces": 9}]
     )
     upload = stored(shop, "a.jpg", photo)
-    told = run(shop, lambda streaming: every(streaming.caption(upload, photo, {})))
-    assert told[-1].kind == "done"
-    assert told[-1].record is not None
-    assert told[-1].record.provenance is not None
-    assert told[-1].record.provenance.model == shop.worker.settings.image_models[1]
-    after = [index for index, event in enumerate(told) if event.kind == "restart"]
-    words = said(told[after[-1] + 1 :] if after else told)
-    assert told[-1].record.result is not None
-    assert told[-1].record.result.text.startswith(words.strip()[:30])
+    answers = run(shop, lambda streaming: every(streaming.caption(upload, photo, {})))
+    assert answers[-1].kind == "done"
+    assert answers[-1].record is not None
+    assert answers[-1].record.provenance is not None
+    assert answers[-1].record.provenance.model == shop.worker.settings.image_models[1]
+    after = [index for index, event in enumerate(answers) if event.kind == "restart"]
+    words = text_of(answers[after[-1] + 1 :] if after else answers)
+    assert answers[-1].record.result is not None
+    assert answers[-1].record.result.text.startswith(words.strip()[:30])
 
 
 def test_an_asset_that_was_uploaded_is_streamed_by_its_name(

@@ -93,8 +93,8 @@ def test_what_is_not_theirs_and_what_is_not_there_are_answered_alike(api: Api) -
     missing = other.model_copy(update={"asset": f"{BUCKET}/scans/nothing.jpg"}) if other else None
     assert other is not None
     assert missing is not None
-    told = [api.call("GET", path_of(one), token="photos") for one in (other, missing)]
-    assert told[0].content == told[1].content
+    answers = [api.call("GET", path_of(record), token="photos") for record in (other, missing)]
+    assert answers[0].content == answers[1].content
 
 
 def test_lists_counts_costs_and_samples_are_of_ones_own(api: Api) -> None:

@@ -77,9 +77,9 @@ def test_what_failed_inside_may_be_sent_again(api: Api, monkeypatch: pytest.Monk
 def test_captioning_once_more_is_told_with_its_cost_and_done_when_asked(api: Api) -> None:
     attempt = {"model": "GLM-4.6V", "outcome": "ok", "prompt_tokens": 700, "completion_tokens": 90, "cost": "0.0001"}
     record = api.captioned("a.jpg", attempts=(attempt,), tier="easy")
-    told = api.call("POST", path_of(record, "/recaption"), json={}).json()
-    assert told["queued"] is False
-    assert told["cost"] is not None
+    answer = api.call("POST", path_of(record, "/recaption"), json={}).json()
+    assert answer["queued"] is False
+    assert answer["cost"] is not None
     assert api.aws.receive(api.aws.uploads_queue) == []
     dear = api.call("POST", path_of(record, "/recaption"), json={"dry_run": False, "max_cost": "0.0000001"})
     assert (dear.status_code, dear.json()["type"]) == (409, "/problems/too-dear")

@@ -131,21 +131,21 @@ def test_a_cell_is_flagged_once_and_lowered_at_the_line_and_may_be_flagged_again
     judged = desk.judge(30, 30)
     desk.judge(2, 18, CHARTS)
     assert [desk.watch.look(NOW + minute) for minute in (2, 3, 4)] == [1, 1, 1]
-    (told,) = desk.flagged()
-    assert (told["category"], told["model"], told["prompt_version"]) == ("photo", "GPT-4o", "caption-1")
-    assert (told["edited"], told["judged"], told["share_percent"], told["low_percent"]) == (30, 60, 50, 38)
-    assert [(one.cell, one.flagged) for one in desk.report()] == [(PHOTOS, True), (CHARTS, False)]
+    (flagged,) = desk.flagged()
+    assert (flagged["category"], flagged["model"], flagged["prompt_version"]) == ("photo", "GPT-4o", "caption-1")
+    assert (flagged["edited"], flagged["judged"], flagged["share_percent"], flagged["low_percent"]) == (30, 60, 50, 38)
+    assert [(entry.cell, entry.flagged) for entry in desk.report()] == [(PHOTOS, True), (CHARTS, False)]
     # Still above the line, and no more certain: it stays. At the line it is lowered.
     desk.judge(0, 39)
     assert desk.watch.look(NOW + 5) == 1
     desk.judge(0, 1)
     assert desk.watch.look(NOW + 6) == 0
     assert desk.flagged() == []
-    assert not any(one.flagged for one in desk.report())
+    assert not any(entry.flagged for entry in desk.report())
     desk.judge(40, 0)
     assert [desk.watch.look(NOW + 7), desk.watch.look(NOW + 8)] == [1, 1]
     (again,) = desk.flagged()
-    assert again["id"] != told["id"]
+    assert again["id"] != flagged["id"]
     # What was said in error does not hold a flag up.
     for record in judged[:30]:
         desk.reviews.undo(record, now=NOW + 9)
@@ -196,8 +196,8 @@ def test_a_flag_that_nobody_was_told_of_is_told_by_the_next_look(desk: Desk) -> 
     assert desk.flagged() == []
     desk.watch.look(NOW + 300)
     desk.watch.look(NOW + 600)
-    (told,) = desk.flagged()
-    assert told["flagged_since"] == desk.report()[0].flagged_since
+    (flagged,) = desk.flagged()
+    assert flagged["flagged_since"] == desk.report()[0].flagged_since
 
 
 def test_who_dies_before_the_flag_is_marked_is_repeated_with_the_same_id(
@@ -205,7 +205,7 @@ def test_who_dies_before_the_flag_is_marked_is_repeated_with_the_same_id(
 ) -> None:
     desk.judge(20, 5)
     with monkeypatch.context() as dying:
-        dying.setattr(QualityWatch, "_mark_told", lambda self, flag: (_ for _ in ()).throw(OSError("killed")))
+        dying.setattr(QualityWatch, "_mark_published", lambda self, flag: (_ for _ in ()).throw(OSError("killed")))
         with pytest.raises(OSError, match="killed"):
             desk.watch.look(NOW)
     desk.watch.look(NOW + 300)

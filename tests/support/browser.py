@@ -56,10 +56,12 @@ def browsing() -> Iterator[Any]:
 
 def complaints(page: Any) -> list[str]:
     """A list that fills with what the browser complains of: errors, refused contents, failed requests."""
-    found: list[str] = []
-    page.on("console", lambda message: found.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: found.append(str(error)))
-    return found
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
 
 
 def findings(page: Any) -> list[str]:

@@ -21,8 +21,8 @@ def test_nothing_judged_says_nothing() -> None:
 
 def test_the_difference_is_newcombes() -> None:
     # Newcombe 1998, table II, method 10: 56/70 and 48/80.
-    found = difference(VerdictCounts(56, 14), VerdictCounts(48, 32))
-    assert found == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    result = difference(VerdictCounts(56, 14), VerdictCounts(48, 32))
+    assert result == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
 def test_a_flag_is_raised_when_it_is_certain_and_lowered_at_the_line() -> None:
@@ -46,5 +46,5 @@ def test_cells_are_told_apart_by_everything_they_are_counted_by() -> None:
         Cell("photo", "GPT-4o", "caption", "caption-0123", "short", "control"),
         Cell("photo", "GPT-4o", "caption", "caption-0123", "short", "variant"),
     ]
-    assert len({one.id for one in (CELL, *others)}) == 7
-    assert len({one.count("edited") for one in (CELL, *others) if one.category == "photo"}) == 6
+    assert len({entry.id for entry in (CELL, *others)}) == 7
+    assert len({entry.count("edited") for entry in (CELL, *others) if entry.category == "photo"}) == 6

@@ -78,24 +78,24 @@ def quality(
 
     given: Globals = ctx.obj
     stack = given.stack()
-    found = [
-        one
-        for one in qualities.report(stack, days=days)
-        if category in (None, one.cell.category) and model in (None, one.cell.model)
+    shown = [
+        entry
+        for entry in qualities.report(stack, days=days)
+        if category in (None, entry.cell.category) and model in (None, entry.cell.model)
     ]
     if cell is not None:
-        behind, records = qualities.behind(stack, found, cell, limit=limit)
+        behind, records = qualities.behind(stack, shown, cell, limit=limit)
         if given.json:
             rendering.print_json(behind.as_dict() | {"uploads": [rendering.summary(record) for record in records]})
         else:
             rendering.print_table(rendering.judged(records))
     elif given.json:
-        rendering.print_json(qualities.as_json(found, by, days))
-    elif not found:
+        rendering.print_json(qualities.as_json(shown, by, days))
+    elif not shown:
         say(f"nobody judged {'such ' if category or model else ''}captions in the last {days} days")
     else:
-        rendering.print_table(rendering.quality(found) if by == "cell" else rendering.quality_by(by, found))
-        for one in qualities.differences(found) if by == "experiment" else ():
-            told = ("better" if one.by < 0 else "worse") if one.certain else "which is better cannot be told"
-            points = f"{100 * one.by:+.0f} points ({100 * one.low:+.0f} to {100 * one.high:+.0f})"
-            say(f"{one.experiment}: the variant's share of edited captions is {points}: {told}")
+        rendering.print_table(rendering.quality(shown) if by == "cell" else rendering.quality_by(by, shown))
+        for entry in qualities.differences(shown) if by == "experiment" else ():
+            comparison = ("better" if entry.by < 0 else "worse") if entry.certain else "which is better cannot be told"
+            points = f"{100 * entry.by:+.0f} points ({100 * entry.low:+.0f} to {100 * entry.high:+.0f})"
+            say(f"{entry.experiment}: the variant's share of edited captions is {points}: {comparison}")

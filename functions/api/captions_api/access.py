@@ -89,7 +89,7 @@ def gateway_authorizer(headers: Headers, scope: Scope) -> Caller:
     if claims.get("sub"):
         name = f"cognito:{claims.get('cognito:username') or claims['sub']}"
         if CLAIM in claims:
-            return Caller(name, tuple(one.strip() for one in str(claims[CLAIM]).split(",") if one.strip()))
+            return Caller(name, tuple(prefix.strip() for prefix in str(claims[CLAIM]).split(",") if prefix.strip()))
         return Caller(name)
     if arn:
         return Caller(str(arn))

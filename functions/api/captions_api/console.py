@@ -61,11 +61,11 @@ def security_headers(settings: ApiSettings) -> tuple[tuple[bytes, bytes], ...]:
             "frame-ancestors 'none'",
         )
     )
-    told = {
+    headers = {
         "content-security-policy": policy,
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
     }
-    return tuple((name.encode(), value.encode()) for name, value in told.items())
+    return tuple((name.encode(), value.encode()) for name, value in headers.items())

@@ -47,7 +47,7 @@ class Seal:
 
     def _crypt(self, nonce: bytes, text: bytes) -> bytes:
         stream = hashlib.shake_256(self._stream + nonce).digest(len(text))
-        return bytes(one ^ other for one, other in zip(text, stream, strict=True))
+        return bytes(byte ^ other for byte, other in zip(text, stream, strict=True))
 
     def _tag(self, sealed: bytes, purpose: str) -> bytes:
         about = hashlib.sha256(purpose.encode("utf-8", "surrogatepass")).digest()

@@ -137,7 +137,7 @@ class OwnTable:
                         "expires_at": int(now + WRITE_SECONDS),
                     }
                 ),
-                # One that was never answered may be tried anew once nobody can be at it any more.
+                # A write without an answer may be tried again once nobody can still be working on it.
                 ConditionExpression="attribute_not_exists(pk) OR expires_at < :now"
                 " OR (attribute_not_exists(#status) AND lease_until < :now AND fingerprint = :fingerprint)",
                 ExpressionAttributeNames={"#status": "status"},

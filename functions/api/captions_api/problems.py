@@ -62,7 +62,7 @@ class Problem(Exception):
         self.more = more
 
     def body(self) -> dict[str, Any]:
-        """Return what is told of it."""
+        """Return the problem as its document."""
         return {
             "type": f"/problems/{self.code}",
             "title": _TITLES.get(self.status, "Error"),
@@ -91,8 +91,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
-            {"where": ".".join(str(part) for part in one["loc"]), "message": one["msg"]}
-            for one in error.errors()[:_SHOWN_ERRORS]
+            {"where": ".".join(str(part) for part in mistake["loc"]), "message": mistake["msg"]}
+            for mistake in error.errors()[:_SHOWN_ERRORS]
         ]
         first = errors[0] if errors else {"where": "request", "message": "it cannot be read"}
         detail = f"{first['where']}: {first['message']}"

@@ -76,8 +76,8 @@ class RepeatedWrites:
         if not _KEY.fullmatch(key):
             raise Problem(400, "idempotency-key", "Idempotency-Key: 1 to 200 visible ASCII characters")
         body = await _read(receive)
-        told = (scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"))
-        about = "\x00".join((*told, headers.get("if-match", ""), headers.get("content-type", "")))
+        request = (scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"))
+        about = "\x00".join((*request, headers.get("if-match", ""), headers.get("content-type", "")))
         fingerprint = hashlib.sha256(about.encode("utf-8", "surrogatepass") + b"\x00" + body).hexdigest()
         caller = caller_of(scope).name
         earlier = await asyncio.to_thread(self.table.begin_write, caller, key, fingerprint)
@@ -104,7 +104,7 @@ class RepeatedWrites:
                 self.table.end_write, caller, key, answer.status, answer.headers, bytes(answer.body)
             )
         except Exception:
-            # It is done and answered; sent again, it is refused until nobody can be at it, and is then done anew.
+            # Done and answered. Sent again, it is refused while somebody may be working on it, then done again.
             telemetry.logger().exception("write_not_kept")
 
 

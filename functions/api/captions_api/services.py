@@ -122,7 +122,7 @@ class Services:
         if if_match is None or if_match.strip() == "*":
             raise Problem(428, "no-if-match", "send If-Match with the asset's etag, so that nobody's words are lost")
         current = etag_of(record)
-        if current not in {one.strip() for one in if_match.split(",")}:
+        if current not in {tag.strip() for tag in if_match.split(",")}:
             raise changed(current)
         return record
 

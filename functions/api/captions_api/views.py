@@ -44,7 +44,7 @@ class Money(Shape):
 
     @classmethod
     def of_known(cls, cost: Cost | None) -> Money | None:
-        """Show a cost; None where nothing is told of it."""
+        """Show a cost; None where nothing is known of it."""
         return None if cost is None else cls.of(cost)
 
 
@@ -194,9 +194,9 @@ _LEFT_OUT = frozenset({"attempts", "copied_from"})
 
 
 def etag_of(record: Record) -> str:
-    """Return what a record's state is told by: it changes with every change that `If-Match` guards against."""
-    told = f"{record.asset}\x00{record.sequencer}\x00{record.updated_at}"
-    return f'"{hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:24]}"'
+    """Return the tag of a record's state: it changes with every change that `If-Match` guards against."""
+    identity = f"{record.asset}\x00{record.sequencer}\x00{record.updated_at}"
+    return f'"{hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:24]}"'
 
 
 def thumbnail_of(record: Record) -> str | None:
@@ -220,7 +220,7 @@ def _summary(record: Record, opened: Opened | None, characters: int | None) -> d
     if record.attempts:
         # What is on its way has its calls beside the provenance; where there are both, they begin with its own.
         spent = Cost.sum(map(Cost.of_call, record.attempts))
-    told = spent + record.superseded if spent is not None else record.superseded
+    spent_in_all = spent + record.superseded if spent is not None else record.superseded
     return {
         "id": id_of(record.asset),
         "bucket": record.bucket,
@@ -249,7 +249,7 @@ def _summary(record: Record, opened: Opened | None, characters: int | None) -> d
         "updated_at": record.updated_at,
         "completed_at": record.completed_at,
         "recaptioning": record.recaption is not None,
-        "cost": Money.of(told) if spent is not None or record.superseded_calls else None,
+        "cost": Money.of(spent_in_all) if spent is not None or record.superseded_calls else None,
         "thumbnail": thumbnail_of(record),
         "opened_by": opened,
         "etag": etag_of(record),
@@ -261,8 +261,8 @@ def _alt_text(result: Result | None) -> str | None:
         return None
     if result.task == "alt_text":
         return result.text
-    told = result.data.get("alt_text") or result.data.get("alt")
-    return told if isinstance(told, str) else None
+    text = result.data.get("alt_text") or result.data.get("alt")
+    return text if isinstance(text, str) else None
 
 
 def asset(
@@ -277,7 +277,7 @@ def asset(
     provenance, suggestion, human = record.provenance, record.suggestion, record.human
     # Where there are attempts beside a provenance, they begin with its own.
     made: Sequence[Mapping[str, Any]] = record.attempts or (provenance.attempts if provenance else ())
-    calls = tuple(_call(one) for one in made)
+    calls = tuple(_call(entry) for entry in made)
     answer = record.answer
     return Asset(
         **_summary(record, opened, None),
@@ -310,7 +310,7 @@ def _call(attempt: Mapping[str, Any]) -> Call:
         calls=int(attempt.get("calls", 1)),
         cost=Money.of(Cost.of_call(attempt)),
         **{name: _whole(attempt.get(name)) for name in numbers},
-        **{name: _told(attempt.get(name)) for name in ("endpoint", "role", "tier", "detail", "started_at")},
+        **{name: _as_text(attempt.get(name)) for name in ("endpoint", "role", "tier", "detail", "started_at")},
     )
 
 
@@ -318,7 +318,7 @@ def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def _told(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
@@ -350,4 +350,4 @@ def _timeline(record: Record, calls: Sequence[Call]) -> tuple[Moment, ...]:
         moments.append(Moment(at=record.completed_at, what="copied" if copied else "ended", detail=detail))
     if record.human is not None and record.reviewed:
         moments.append(Moment(at=record.human.at, what="reviewed", detail=record.human.action))
-    return tuple(sorted((one for one in moments if one.at), key=lambda one: one.at))[-MAX_TIMELINE:]
+    return tuple(sorted((entry for entry in moments if entry.at), key=lambda entry: entry.at))[-MAX_TIMELINE:]

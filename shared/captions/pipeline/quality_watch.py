@@ -1,7 +1,7 @@
 """Flags what people edit too often, and tells the event bus and the alarm topic once for each time it comes to that.
 
-A flag is written under a condition before it is told, and marked once it was: who dies in between leaves one that the
-next look tells, with the same id. Where two look at once, one of them writes it.
+A flag is written under a condition before it is published, and marked once it was: who dies in between leaves one that
+the next look tells, with the same id. Where two look at once, one of them writes it.
 
 A CloudWatch alarm cannot name what it is about, so the mail that does is published here.
 """
@@ -70,31 +70,37 @@ class QualityWatch:
                 self._lower(flag)
                 continue
             standing += 1
-            if not flag.told:
+            if not flag.published:
                 quality = Quality(cell, counts, flag.since)
                 self.notifier.flagged(quality)
                 if self.mail is not None:
                     self.mail.send(quality)
-                self._mark_told(flag)
+                self._mark_published(flag)
                 telemetry.logger().warning("quality_flagged", **asdict(cell), **asdict(counts))
         return standing
 
     def _raised(self, cell: Cell, now: float) -> QualityFlag | None:
         """Write a flag; None where another look has written it meanwhile."""
-        flag = QualityFlag(cell, timestamp(now), told=False)
+        flag = QualityFlag(cell, timestamp(now), published=False)
         try:
             self.dynamodb.put_item(
                 TableName=self.table,
-                Item={**control_table.flag(cell.id), **to_item({**asdict(cell), "since": flag.since, "told": False})},
+                Item={
+                    **control_table.flag(cell.id),
+                    **to_item({**asdict(cell), "since": flag.since, "published": False}),
+                },
                 ConditionExpression="attribute_not_exists(pk)",
             )
         except self.dynamodb.exceptions.ConditionalCheckFailedException:
             return None
         return flag
 
-    def _mark_told(self, flag: QualityFlag) -> None:
+    def _mark_published(self, flag: QualityFlag) -> None:
         self._if_it_stands(
-            flag, self.dynamodb.update_item, UpdateExpression="SET told = :told", values={":told": {"BOOL": True}}
+            flag,
+            self.dynamodb.update_item,
+            UpdateExpression="SET published = :published",
+            values={":published": {"BOOL": True}},
         )
 
     def _lower(self, flag: QualityFlag) -> None:

@@ -97,18 +97,18 @@ class VerdictCounts:
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
-def difference(one: VerdictCounts, other: VerdictCounts) -> tuple[float, float, float] | None:
+def difference(entry: VerdictCounts, other: VerdictCounts) -> tuple[float, float, float] | None:
     """Return by how much the edited share of `one` is above the other's, and the interval's ends; None: no verdicts.
 
     Source: Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine
     17 (1998), method 10.
     """
-    if one.share is None or other.share is None:
+    if entry.share is None or other.share is None:
         return None
-    (low1, high1), (low2, high2) = one.interval, other.interval
-    by = one.share - other.share
-    below = math.hypot(one.share - low1, high2 - other.share)
-    above = math.hypot(high1 - one.share, other.share - low2)
+    (low1, high1), (low2, high2) = entry.interval, other.interval
+    by = entry.share - other.share
+    below = math.hypot(entry.share - low1, high2 - other.share)
+    above = math.hypot(high1 - entry.share, other.share - low2)
     return by, by - below, by + above
 
 
@@ -142,19 +142,19 @@ class Quality:
 
 @dataclass(frozen=True)
 class QualityFlag:
-    """A cell's entry in the control table: since when it is edited too often, and whether the bus was told."""
+    """A cell's entry in the control table: since when it is edited too often, and whether the bus has it."""
 
     cell: Cell
     since: str
-    told: bool
+    published: bool
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Self:
         """Read it from DynamoDB attribute values."""
         values: dict[str, Any] = from_item(item)
-        named = {one.name: values[one.name] for one in fields(Cell) if one.name in values}
+        named = {entry.name: values[entry.name] for entry in fields(Cell) if entry.name in values}
         cell = Cell(**named)
-        return cls(cell, str(values["since"]), bool(values.get("told")))
+        return cls(cell, str(values["since"]), bool(values.get("published")))
 
 
 def expires_at(day: str) -> int:
@@ -166,7 +166,7 @@ def counts_by_cell(dynamodb: Any, table: str, *, days: int, now: float) -> dict[
     """Add up the last `days` days by cell, this day (UTC) included; one query of some kilobytes a day."""
     first = (datetime.fromtimestamp(now, UTC) - timedelta(days=days - 1)).date().isoformat()
     start = control_table.verdicts_of_day(first)
-    found: dict[Cell, VerdictCounts] = defaultdict(VerdictCounts)
+    counts_of: dict[Cell, VerdictCounts] = defaultdict(VerdictCounts)
     pages = dynamodb.get_paginator("query").paginate(
         TableName=table,
         KeyConditionExpression="pk = :pk AND sk >= :first",
@@ -177,9 +177,9 @@ def counts_by_cell(dynamodb: Any, table: str, *, days: int, now: float) -> dict[
         for name, value in item.items():
             if name.startswith("["):
                 verdict, *cell = json.loads(name)
-                found[Cell(category, *cell)] += VerdictCounts(**{verdict: int(value["N"])})
+                counts_of[Cell(category, *cell)] += VerdictCounts(**{verdict: int(value["N"])})
     # Of a verdict taken back whose day has expired meanwhile, less than nothing may be left.
-    held = {cell: VerdictCounts(max(0, one.edited), max(0, one.accepted)) for cell, one in found.items()}
+    held = {cell: VerdictCounts(max(0, entry.edited), max(0, entry.accepted)) for cell, entry in counts_of.items()}
     return {cell: counts for cell, counts in held.items() if counts.judged}
 
 
@@ -203,20 +203,20 @@ def report(dynamodb: Any, table: str, *, days: int, now: float) -> list[Quality]
     """
     flagged = flags(dynamodb, table)
     counted = counts_by_cell(dynamodb, table, days=days, now=now)
-    found = [
+    counts_of = [
         Quality(cell, counted.get(cell, VerdictCounts()), flagged[cell].since if cell in flagged else None)
         for cell in {*counted, *flagged}
     ]
-    return sorted(found, key=lambda one: (not one.flagged, -one.counts.interval[0], one.cell.id))
+    return sorted(counts_of, key=lambda entry: (not entry.flagged, -entry.counts.interval[0], entry.cell.id))
 
 
 def grouped(
-    found: Iterable[Quality], by: Literal["category", "model", "prompt", "experiment"]
+    counts_of: Iterable[Quality], by: Literal["category", "model", "prompt", "experiment"]
 ) -> dict[tuple[str, ...], VerdictCounts]:
     """Add up cells that agree in their category, model, prompt version, or experiment and arm."""
     sums: dict[tuple[str, ...], VerdictCounts] = defaultdict(VerdictCounts)
-    for one in found:
-        cell = one.cell
+    for entry in counts_of:
+        cell = entry.cell
         match by:
             case "category":
                 name: tuple[str, ...] = (cell.category,)
@@ -226,5 +226,5 @@ def grouped(
                 name = (cell.prompt_version,)
             case "experiment":
                 name = (cell.experiment or "-", cell.arm or "-")
-        sums[name] += one.counts
+        sums[name] += entry.counts
     return dict(sorted(sums.items()))

@@ -57,7 +57,7 @@ def recaption_asset(stack: Stack, who: Who, id: str, order: RecaptionOrder) -> R
     cost = recaption_cost(record, stack.policy, stack.catalogue)
     if order.max_cost is not None:
         most = max(
-            (one for one in (cost.most, cost.expected.exact if cost.expected else None) if one is not None),
+            (amount for amount in (cost.most, cost.expected.exact if cost.expected else None) if amount is not None),
             default=None,
         )
         if most is None or cost.unpriced or most > order.max_cost:

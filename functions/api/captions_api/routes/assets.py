@@ -50,16 +50,16 @@ class ListQuery:
 
     @property
     def purpose(self) -> str:
-        told = {**vars(self.filters), "states": sorted(self.filters.states), "order": self.order, "days": self.days}
-        return json.dumps(["assets", self.caller.name, self.caller.prefixes, told], sort_keys=True)
+        query = {**vars(self.filters), "states": sorted(self.filters.states), "order": self.order, "days": self.days}
+        return json.dumps(["assets", self.caller.name, self.caller.prefixes, query], sort_keys=True)
 
 
 def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
     """Read a page; raises Problem (400) for a cursor of another list."""
     today, after = datetime.fromtimestamp(stack.now(), UTC).date(), None
     if cursor is not None:
-        said = stack.seal.unseal(cursor, asked.purpose)
-        today, after = datetime.fromisoformat(said["today"]).date(), Position(**said["after"])
+        position = stack.seal.unseal(cursor, asked.purpose)
+        today, after = datetime.fromisoformat(position["today"]).date(), Position(**position["after"])
     order = stages(asked.order, asked.filters, today=today, first=stack.listing.first_day(), days=asked.days)
     read = stack.listing.page(order, asked.filters, limit=limit, after=after)
     following = None
@@ -78,7 +78,7 @@ def prefixes(stack: Services, caller: Caller, asked: str) -> tuple[str, ...]:
     """Return the beginnings of `bucket/key` that a caller may see of those they ask for; () is nothing."""
     wanted = f"{stack.bucket}/{asked}"
     own = stack.prefixes(caller)
-    return (wanted,) if wanted.startswith(own) else tuple(one for one in own if one.startswith(wanted))
+    return (wanted,) if wanted.startswith(own) else tuple(prefix for prefix in own if prefix.startswith(wanted))
 
 
 @router.get("/assets", summary="List assets")

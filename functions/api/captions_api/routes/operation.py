@@ -95,7 +95,7 @@ def status(stack: Stack, who: Who) -> Status:
         **{state: ("attention", attention.partitions(state)) for state in attention.ENDED_WITHOUT},
         "unreviewed": (
             "attention",
-            tuple(one for group in attention.GROUPS for one in attention.partitions(f"unreviewed#{group}")),
+            tuple(entry for group in attention.GROUPS for entry in attention.partitions(f"unreviewed#{group}")),
         ),
     }
     for name, (index, names) in partitions.items():
@@ -104,7 +104,7 @@ def status(stack: Stack, who: Who) -> Status:
     return Status(
         queues=None if who.limited else tuple(_queues(stack)),
         circuits=tuple(_circuits(stack)),
-        budgets=tuple(one for one in _budgets(stack) if not who.limited or who.may(one.scope)),
+        budgets=tuple(entry for entry in _budgets(stack) if not who.limited or who.may(entry.scope)),
         alarms=None if who.limited else _alarms(stack),
         states=states,
         states_complete=complete,
@@ -123,10 +123,10 @@ def _queues(stack: Services) -> Iterator[Queue]:
 def _circuits(stack: Services) -> Iterator[Circuit]:
     from captions.gateway import ControlTable
 
-    for one in ControlTable(stack.clients("dynamodb"), stack.settings.control_table).read():
-        if one.open_until > stack.now():
-            until = datetime.fromtimestamp(one.open_until, UTC).isoformat(timespec="seconds")
-            yield Circuit(name=one.circuit, reason=one.reason, open_until=until, level=one.level)
+    for entry in ControlTable(stack.clients("dynamodb"), stack.settings.control_table).read():
+        if entry.open_until > stack.now():
+            until = datetime.fromtimestamp(entry.open_until, UTC).isoformat(timespec="seconds")
+            yield Circuit(name=entry.circuit, reason=entry.reason, open_until=until, level=entry.level)
 
 
 def _budgets(stack: Services) -> Iterator[Budget]:
@@ -158,11 +158,11 @@ def _alarms(stack: Services) -> tuple[Alarm, ...] | None:
     ringing = [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
     return tuple(
         Alarm(
-            name=one["AlarmName"],
-            since=one["StateUpdatedTimestamp"].isoformat() if "StateUpdatedTimestamp" in one else None,
-            reason=str(one.get("StateReason", ""))[:500],
+            name=entry["AlarmName"],
+            since=entry["StateUpdatedTimestamp"].isoformat() if "StateUpdatedTimestamp" in entry else None,
+            reason=str(entry.get("StateReason", ""))[:500],
         )
-        for one in ringing
+        for entry in ringing
     )
 
 
@@ -197,17 +197,17 @@ def models(stack: Stack, who: Who) -> Models:
     return Models(
         models=tuple(
             ModelEntry(
-                name=one.name,
-                provider=one.provider,
-                modalities=tuple(sorted(one.modalities)),
-                context=one.context,
-                tiers=tuple(name for name, tier in tiers.items() if one.name in tier.models),
-                input_price=price(one.input_price),
-                output_price=price(one.output_price),
-                minute_price=price(one.minute_price),
-                enabled=one.enabled,
+                name=entry.name,
+                provider=entry.provider,
+                modalities=tuple(sorted(entry.modalities)),
+                context=entry.context,
+                tiers=tuple(name for name, tier in tiers.items() if entry.name in tier.models),
+                input_price=price(entry.input_price),
+                output_price=price(entry.output_price),
+                minute_price=price(entry.minute_price),
+                enabled=entry.enabled,
             )
-            for one in stack.catalogue.models.values()
+            for entry in stack.catalogue.models.values()
         )
     )
 
@@ -320,7 +320,7 @@ def quality(stack: Stack, who: Who, days: Annotated[int, Query(ge=1, le=cells.KE
         # Verdicts are counted over all prefixes.
         raise Problem(403, "not-yours", "what people edit is counted over all keys, not only those of yours")
     dynamodb, table = stack.clients("dynamodb"), stack.settings.control_table
-    told = cells.report(dynamodb, table, days=days, now=stack.now())
+    report = cells.report(dynamodb, table, days=days, now=stack.now())
     return QualityReport(
-        cells=tuple(QualityCell(**one.as_dict()) for one in told), minimum=cells.MINIMUM, line=cells.LINE
+        cells=tuple(QualityCell(**entry.as_dict()) for entry in report), minimum=cells.MINIMUM, line=cells.LINE
     )

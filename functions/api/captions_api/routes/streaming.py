@@ -81,31 +81,31 @@ async def stream_caption(stack: Stack, who: Who, request: Request) -> StreamingR
         events = await _known(stack, who, request)
     else:
         raise Problem(415, "media-type", "send a form with a `file`, or JSON with an `id` or a `key`")
-    return StreamingResponse(_told(stack, who, events), media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(_streamed(stack, who, events), media_type="text/event-stream", headers=_HEADERS)
 
 
 async def _picture(stack: Services, who: Caller, request: Request) -> AsyncIterator[Event]:
     from captions.media import MediaError, sniff  # brings Pillow along
 
-    data, said = await _form(request)
+    data, fields = await _form(request)
     try:
-        found = sniff(data)
+        sniffed = sniff(data)
     except MediaError as error:
         raise Problem(422, error.code, error.message) from error
-    if found.kind not in _PICTURES:
-        raise Problem(415, "not-a-picture", f"{found.media_type} is no picture: upload it, then stream its asset")
+    if sniffed.kind not in _PICTURES:
+        raise Problem(415, "not-a-picture", f"{sniffed.media_type} is no picture: upload it, then stream its asset")
     try:
-        wanted = NewUpload(size=len(data), media_type=found.media_type, **said)
+        wanted = NewUpload(size=len(data), media_type=sniffed.media_type, **fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise Problem(422, "invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if wanted.key is None and not wanted.name:
         day = datetime.fromtimestamp(stack.now(), UTC).date().isoformat()
-        extension = found.media_type.partition("/")[2].partition("+")[0].removeprefix("x-")
+        extension = sniffed.media_type.partition("/")[2].partition("+")[0].removeprefix("x-")
         wanted = wanted.model_copy(update={"name": f"{day}-{secrets.token_hex(3)}.{extension}"})
     key, metadata = key_of(who, wanted), metadata_of(wanted)
     streaming, upload = await asyncio.gather(
-        asyncio.to_thread(stack.streaming), asyncio.to_thread(_stored, stack, key, data, found.media_type, metadata)
+        asyncio.to_thread(stack.streaming), asyncio.to_thread(_stored, stack, key, data, sniffed.media_type, metadata)
     )
     return streaming.caption(upload, data, metadata)
 
@@ -122,14 +122,14 @@ async def _form(request: Request) -> tuple[bytes, dict[str, str]]:
             if not isinstance(file, UploadFile):
                 raise Problem(422, "invalid", "file: the form has no picture")
             data = await file.read()
-            said = {name: value for name in _FIELDS if isinstance(value := form.get(name), str) and value}
-            if file.filename and "name" not in said:
-                said["name"] = file.filename
+            fields = {name: value for name in _FIELDS if isinstance(value := form.get(name), str) and value}
+            if file.filename and "name" not in fields:
+                fields["name"] = file.filename
     except HTTPException as error:  # what Starlette makes of a broken form
         raise Problem(400, "form", str(error.detail)) from error
     if len(data) > MOST_BYTES:
         raise Problem(413, "too-large", f"a picture sent so may have {MOST_BYTES:,} bytes", most=MOST_BYTES)
-    return data, said
+    return data, fields
 
 
 def _stored(stack: Services, key: str, data: bytes, media_type: str, metadata: Mapping[str, str]) -> Upload:
@@ -178,7 +178,7 @@ async def _known(stack: Services, who: Caller, request: Request) -> AsyncIterato
     return ended()
 
 
-async def _told(stack: Services, who: Caller, events: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def _streamed(stack: Services, who: Caller, events: AsyncIterator[Event]) -> AsyncIterator[str]:
     """Write events as a stream; what fails on the way is its last event."""
     try:
         async for event in events:
