@@ -1,13 +1,14 @@
 """How the stack is, what it costs and what people edit, over HTTP."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from captions.gateway import ControlTable
 from captions.gateway.breakers import SharedCircuit
-from support.api import Api, api_on
+from support.api import Api, api_on, keys
 from support.pipeline import aws_for_the_pipeline
 
 
@@ -71,3 +72,58 @@ def test_what_people_edit_is_told_by_category_model_and_prompt(api: Api) -> None
     assert (cell["edited"], cell["accepted"], cell["share"], cell["flagged"]) == (1, 1, 0.5, False)
     assert (answer["minimum"], answer["line"]) == (20, 0.3)
     assert api.call("GET", "/v1/quality", token="photos").status_code == 403
+
+
+def test_the_captions_behind_a_row_of_quality_are_listed_edited_first(api: Api) -> None:
+    reviews = api.services.reviews
+    for name in "abcde":
+        made = api.captioned(f"{name}.jpg", prompt_version="p1")
+        if name in "bd":
+            reviews.edit(made, "a dog", now=api.now[0])
+        elif name != "e":
+            reviews.accept(made, now=api.now[0])
+    reviews.edit(api.captioned("other.jpg", prompt_version="p2"), "a dog", now=api.now[0])
+    api.received("b.jpg")  # another version: nobody has judged it
+    cell = next(entry["id"] for entry in api.get("/v1/quality")["cells"] if entry["prompt_version"] == "p1")
+    pages, cursor = [], ""
+    for _ in range(4):
+        answer = api.get(f"/v1/assets?cell={cell}&limit=1{cursor}")
+        pages += keys(answer)
+        cursor = f"&cursor={answer['cursor']}"
+        if answer["cursor"] is None:
+            break
+    assert pages == ["d.jpg", "c.jpg", "a.jpg"]
+    assert keys(api.get(f"/v1/assets?cell={cell}", token="photos")) == []
+    assert api.call("GET", f"/v1/assets?cell={cell}&order=confidence").status_code == 422
+    assert api.call("GET", "/v1/assets?cell=nothing").status_code == 422
+
+
+def test_costs_tell_what_tiers_saved_what_falling_back_cost_and_one_model_alone(api: Api) -> None:
+    def call(model: str, tier: str, **more: Any) -> dict[str, Any]:
+        tokens = {"prompt_tokens": 1_000, "completion_tokens": 100}
+        return {"model": model, "tier": tier, "role": "first", "outcome": "ok", "cost": "0.001", **tokens, **more}
+
+    easy, hard = "GLM-4.5V", "Qwen/Qwen3-VL-32B-Instruct"
+    failed = call(easy, "easy", outcome="timeout", cost="0.5", started_at="1")
+    api.captioned("easy.jpg", tier="easy", attempts=(call(easy, "easy"),))
+    api.captioned("up.jpg", tier="hard", attempts=(call(easy, "easy"), call(hard, "hard", role="escalation")))
+    api.captioned("back.jpg", tier="easy", attempts=(failed, call("GPT-4o", "easy", role="fallback")))
+    models = api.services.catalogue.models
+    output = {name: models[name].output_price for name in (easy, hard, "GPT-4o")}
+    assert None not in output.values()
+    totals = api.get("/v1/costs?baseline=GPT-4o")["totals"]
+    # Three easy calls answered; what a million tokens cost is in dollars. No price is known of what they read.
+    per_answer = {name: price * 100 / 1_000_000 for name, price in output.items() if price is not None}
+    saved = 3 * (per_answer[hard] - per_answer[easy]) - Decimal("0.001")
+    assert Decimal(totals["saved_by_tiers"]["dollars"]) == saved
+    assert (totals["saved_by_tiers"]["unpriced_tokens"], totals["saved_by_tiers"]["exact"]) == (3_000, False)
+    fallback = per_answer["GPT-4o"] - per_answer[easy] + Decimal("0.5")
+    assert Decimal(totals["cost_of_fallback"]["dollars"]) == fallback
+    prompt = models["GPT-4o"].input_price
+    alone = 3 * per_answer["GPT-4o"] + (3 * prompt * 1_000 / 1_000_000 if prompt is not None else 0)
+    assert Decimal(totals["baseline"]["dollars"]) == alone
+    assert totals["baseline"]["exact"] is (prompt is not None)
+    rows = {row["name"]: (row["uploads"], row["calls"]) for row in api.get("/v1/costs?by=tier")["rows"]}
+    assert rows == {"easy": (3, 4), "hard": (1, 1)}
+    assert api.get("/v1/costs")["totals"]["baseline"] is None
+    assert api.call("GET", "/v1/costs?baseline=nobody").status_code == 422

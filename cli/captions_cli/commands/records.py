@@ -76,7 +76,7 @@ def get(
 def costs(
     ctx: typer.Context,
     by: Annotated[
-        Literal["day", "model", "task", "prefix", "experiment"], typer.Option(help="What to add up by.")
+        Literal["day", "model", "tier", "task", "prefix", "experiment"], typer.Option(help="What to add up by.")
     ] = "day",
     days: Days = 30,
     prefix: Prefix = "",

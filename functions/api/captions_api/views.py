@@ -27,7 +27,7 @@ class Shape(BaseModel):
 class Money(Shape):
     """What is known of a cost: dollars for certain, tokens without a known price, calls that nobody counted."""
 
-    dollars: str = Field(description="Decimal text, at least so much.", examples=["0.000054"])
+    dollars: str = Field(description="Decimal text: the part that is known.", examples=["0.000054"])
     unpriced_tokens: int = 0
     uncounted_calls: int = 0
     exact: bool = Field(description="Whether the dollars are all there is.")

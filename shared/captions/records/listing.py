@@ -59,6 +59,8 @@ class Filters:
     task: str | None = None
     reviewed: bool | None = None
     most_confidence: float | None = None
+    cell: str | None = None
+    """The id of what a person's verdict is counted in (captions.quality.cells)."""
     words: str = ""
     """In the key, the text or the tags, in any case of letters."""
 
@@ -77,7 +79,9 @@ class Filters:
             confidence = result.confidence if result is not None else None
             if result is None or (confidence or 0.0) > self.most_confidence:
                 return False
+        judged = record.human.judged if record.human is not None and record.reviewed else None
         asked = (
+            (self.cell, judged.cell.id if judged is not None and judged.cell is not None else None),
             (self.kind, record.kind),
             (self.group, attention.group_of(provenance.category if provenance else None, record.kind)),
             (self.model, provenance.model if provenance else None),
@@ -126,11 +130,27 @@ class Stage:
     index: Literal["activity", "attention"]
     partitions: tuple[str, ...]
     newest_first: bool
+    begins: str = ""
+    """What the sort key begins with."""
 
     @property
     def ranked_by(self) -> str:
         """The index's sort key."""
         return "activity_at" if self.index == "activity" else "attention_rank"
+
+    def range(self, after: Position | None) -> "Range | None":
+        """Return which of its entries are read: those from `after` on, itself included; None: all."""
+        if after is None or not after.at:
+            return ("begins_with(#rank, :begin)", {":begin": self.begins}) if self.begins else None
+        if not self.newest_first:
+            return "#rank >= :edge", {":edge": after.at}
+        if not self.begins:
+            return "#rank <= :edge", {":edge": after.at}
+        return "#rank BETWEEN :begin AND :edge", {":begin": self.begins, ":edge": after.at}
+
+
+Range = tuple[str, Mapping[str, str]]
+"""A condition on the sort key, and its values."""
 
 
 def stages(order: Order, filters: Filters, *, today: date, first: date | None, days: int) -> tuple[Stage, ...]:
@@ -138,6 +158,9 @@ def stages(order: Order, filters: Filters, *, today: date, first: date | None, d
 
     Before `first` there is nothing; None: that is not known.
     """
+    if filters.cell is not None:
+        names = attention.partitions(attention.JUDGED)
+        return (Stage("attention", names, newest_first=True, begins=f"{filters.cell}#"),)
     if order != "newest":
         groups = (filters.group,) if filters.group in attention.GROUPS else attention.GROUPS
         each = tuple(attention.partitions(f"unreviewed#{group}") for group in groups)
@@ -194,7 +217,8 @@ class Listing:
         day, last = date.fromisoformat(at[:10]), date.fromisoformat(now[:10]) + timedelta(days=1)
         days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
         names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
-        ended = [self._readers.submit(self._query, "activity", name, False, limit, ("> :edge", at)) for name in names]
+        edge: Range = ("#rank > :edge", {":edge": at})
+        ended = [self._readers.submit(self._query, "activity", name, False, limit, edge) for name in names]
         pending = [
             self._readers.submit(self._query, "activity", f"pending#{shard}", True, limit, None)
             for shard in range(SHARDS)
@@ -291,15 +315,15 @@ class Listing:
         partition: str,
         newest_first: bool,
         limit: int,
-        edge: tuple[str, str] | None,
+        edge: Range | None,
         start: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
         names, values = {"#partition": index}, {":partition": {"S": partition}}
         condition = "#partition = :partition"
         if edge is not None:
             names["#rank"] = "activity_at" if index == "activity" else "attention_rank"
-            values[":edge"] = {"S": edge[1]}
-            condition += f" AND #rank {edge[0]}"
+            values |= {name: {"S": value} for name, value in edge[1].items()}
+            condition += f" AND {edge[0]}"
         page: Mapping[str, Any] = self._dynamodb.query(
             TableName=self._table,
             IndexName=index,
@@ -314,11 +338,8 @@ class Listing:
 
     def open(self, stage: Stage, after: Position | None, limit: int) -> "list[Future[Mapping[str, Any]]]":
         """Ask for the first page of each of a stage's partitions."""
-        edge = None
-        if after is not None and after.at:
-            edge = ("<= :edge" if stage.newest_first else ">= :edge", after.at)
         return [
-            self._readers.submit(self._query, stage.index, name, stage.newest_first, limit, edge)
+            self._readers.submit(self._query, stage.index, name, stage.newest_first, limit, stage.range(after))
             for name in stage.partitions
         ]
 
@@ -326,9 +347,6 @@ class Listing:
         self, stage: Stage, first: "Sequence[Future[Mapping[str, Any]]]", after: Position | None, limit: int
     ) -> Iterator[tuple[str, str]]:
         """Yield (rank, asset) of a stage's partitions, merged, from behind `after` on."""
-        edge = None
-        if after is not None and after.at:
-            edge = ("<= :edge" if stage.newest_first else ">= :edge", after.at)
 
         def shard(name: str, future: "Future[Mapping[str, Any]]") -> Iterator[tuple[str, str]]:
             page = future.result()
@@ -336,7 +354,8 @@ class Listing:
                 yield from _entries(page, stage.ranked_by)
                 if "LastEvaluatedKey" not in page:
                     return
-                page = self._query(stage.index, name, stage.newest_first, limit, edge, page["LastEvaluatedKey"])
+                last = page["LastEvaluatedKey"]
+                page = self._query(stage.index, name, stage.newest_first, limit, stage.range(after), last)
 
         def ordered(entries: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
             # The index promises no order among entries of the same rank; the merge and the position need one.

@@ -9,7 +9,7 @@ from captions.cost import Cost
 from captions.records.attempts import calls
 from captions.records.record import Record
 
-By = Literal["day", "model", "task", "prefix", "experiment"]
+By = Literal["day", "model", "tier", "task", "prefix", "experiment"]
 NONE = "-"
 """What stands where a record says nothing: no model was called, no task was found."""
 
@@ -46,9 +46,9 @@ class Spending:
 
 
 def spending(records: Iterable[Record], by: By) -> tuple[list[tuple[str, Spending]], Spending]:
-    """Add up records by day of their end (UTC), model, task, first folder or experiment; return groups and total.
+    """Add up records by day of their end (UTC), model, tier, task, first folder or experiment; return groups and total.
 
-    By model, an upload counts once with each model it called.
+    By model and by tier, an upload counts once with each that it called.
     """
     groups: dict[str, Spending] = defaultdict(Spending)
     total = Spending()
@@ -74,24 +74,26 @@ def _parts(record: Record, by: By) -> Iterator[tuple[str, Spending]]:
         folder, slash, _ = record.key.partition("/")
         yield (folder + slash if slash else NONE), whole
     else:
-        yield from _by_model(record, whole)
+        yield from _by_call(record, whole, by)
 
 
-def _by_model(record: Record, whole: Spending) -> Iterator[tuple[str, Spending]]:
-    models: dict[str, Spending] = {}
-    for call in _calls(record):
-        _add_call(models.setdefault(str(call.get("model") or NONE), Spending(uploads=1)), call)
+def _by_call(record: Record, whole: Spending, by: Literal["model", "tier"]) -> Iterator[tuple[str, Spending]]:
+    parts: dict[str, Spending] = {}
+    # Sums of older calls name no tier: theirs is that of the answer.
+    tier = record.provenance.tier if record.provenance is not None and by == "tier" else None
+    for call in calls_of(record):
+        _add_call(parts.setdefault(str(call.get(by) or tier or NONE), Spending(uploads=1)), call)
     if record.superseded_calls or record.superseded_cost is not None:
-        _add_superseded(models.setdefault(NONE, Spending(uploads=0 if models else 1)), record)
-    if not models or whole.copied:
-        copied = models.setdefault(NONE, Spending(uploads=0 if models else 1))
+        _add_superseded(parts.setdefault(NONE, Spending(uploads=0 if parts else 1)), record)
+    if not parts or whole.copied:
+        copied = parts.setdefault(NONE, Spending(uploads=0 if parts else 1))
         copied.copied, copied.saved, copied.saved_unknown = whole.copied, whole.saved, whole.saved_unknown
-    yield from models.items()
+    yield from parts.items()
 
 
 def _whole(record: Record) -> Spending:
     spending = Spending(uploads=1)
-    for call in _calls(record):
+    for call in calls_of(record):
         _add_call(spending, call)
     _add_superseded(spending, record)
     if record.source == "cache" and record.provenance is not None:
@@ -116,7 +118,7 @@ def _add_call(to: Spending, call: Mapping[str, Any]) -> None:
     to.cost_unknown += number if cost.exact is None else 0
 
 
-def _calls(record: Record) -> Sequence[Mapping[str, Any]]:
+def calls_of(record: Record) -> Sequence[Mapping[str, Any]]:
     """Every call that is written down, whether it answered or not; one that was refused cost zero, and says so."""
     provenance = record.provenance
     # Where there are attempts beside a provenance, they begin with its own: it is captioned again, or was.

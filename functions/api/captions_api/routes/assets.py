@@ -93,6 +93,10 @@ def list_assets(
     task: Annotated[str | None, Query(max_length=40)] = None,
     reviewed: Annotated[bool | None, Query(description="Whether a person has judged it.")] = None,
     max_confidence: Annotated[float | None, Query(ge=0, le=1)] = None,
+    cell: Annotated[
+        str | None,
+        Query(pattern=r"^[0-9a-f]{12}$", description="Id of a row of /v1/quality: what is behind it, edited first."),
+    ] = None,
     q: Annotated[str, Query(max_length=200, description="In the key, the text or the tags.")] = "",
     order: Annotated[
         Literal["newest", "confidence"],
@@ -104,6 +108,8 @@ def list_assets(
     since: Annotated[str | None, Query(max_length=4_000, description="A list's `live`.")] = None,
 ) -> Assets:
     """Return a page of assets, newest first, or what has happened since an earlier look."""
+    if cell is not None and order != "newest":
+        raise Problem(422, "invalid", "cell: people have judged what is behind it, so that no confidence ranks it")
     filters = Filters(
         prefixes=prefixes(stack, who, prefix),
         states=frozenset(state or ()),
@@ -113,6 +119,7 @@ def list_assets(
         task=task,
         reviewed=False if order == "confidence" else reviewed,
         most_confidence=max_confidence,
+        cell=cell,
         words=q,
     )
     now = stack.now()

@@ -231,6 +231,14 @@ class CostTotals(Shape):
     copied: int
     paid: Money
     saved_by_cache: Money
+    saved_by_tiers: Money = Field(
+        description="What asking cheaper tiers first saved against the first model of the tier they step up to, by the"
+        " prices of now; below zero: what stepping up cost beyond that."
+    )
+    cost_of_fallback: Money = Field(
+        description="What falling back cost beyond what the first model of each chain would have, by the prices of now."
+    )
+    baseline: Money | None = Field(description="What the model that `baseline` names would have cost alone.")
 
 
 class Costs(Shape):
@@ -245,16 +253,30 @@ class Costs(Shape):
 def costs(
     stack: Stack,
     who: Who,
-    by: Annotated[Literal["day", "model", "task", "prefix"], Query()] = "day",
+    by: Annotated[Literal["day", "model", "tier", "task", "prefix"], Query()] = "day",
     days: Annotated[int, Query(ge=1, le=366)] = 7,
+    baseline: Annotated[
+        str, Query(max_length=200, description="A model of the catalogue: what it alone would have cost.")
+    ] = "",
 ) -> Costs:
     """Return what the uploads of the last days cost, the newest first where there are too many."""
+    from captions.records.cost_comparison import compared  # brings the gateway along
+
+    alone = stack.catalogue.models.get(baseline)
+    if baseline and alone is None:
+        raise Problem(422, "invalid", "baseline: no model of the catalogue has this name; /v1/models lists them")
     records, complete = _ended(stack, stack.prefixes(who), days)
     grouping: By = by
     groups, total = spending(records, grouping)
+    beside = compared(records, stack.policy, stack.catalogue, alone)
     return Costs(
         rows=tuple(CostRow(name=name, **_money(part)) for name, part in groups),
-        totals=CostTotals(**_money(total)),
+        totals=CostTotals(
+            **_money(total),
+            saved_by_tiers=Money.of(beside.saved_by_tiers),
+            cost_of_fallback=Money.of(beside.cost_of_fallback),
+            baseline=Money.of_known(beside.baseline),
+        ),
         complete=complete,
     )
 
