@@ -10,12 +10,13 @@ import { Live } from './pages/live.js';
 import { Now } from './pages/now.js';
 import { QualityPage } from './pages/quality.js';
 import { Review } from './pages/review.js';
+import { Search } from './pages/search.js';
 import { Empty } from './views/pieces.js';
 import { Shell, applyTheme } from './views/shell.js';
 
 /** @type {Record<string, [string, any]>} */
 const PAGES = {
-  '': ['Gallery', Gallery], asset: ['Asset', AssetPage], review: ['Review', Review], quality: ['Quality', QualityPage],
+  '': ['Gallery', Gallery], search: ['Search', Search], asset: ['Asset', AssetPage], review: ['Review', Review], quality: ['Quality', QualityPage],
   costs: ['Costs', Costs], live: ['Live', Live], now: ['Caption now', Now],
 };
 

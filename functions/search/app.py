@@ -67,15 +67,20 @@ def take(messages: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a search; what cannot be searched for is a `problem`."""
-    about = dict(asked)
+    about = {**asked, "within": tuple(asked.get("within", ("",)))}
     try:
-        for day in ("since", "until"):
-            about[day] = date.fromisoformat(about[day]) if about.get(day) else None
-        about["within"] = tuple(about.get("within", ("",)))
+        about |= {name: _day(name, asked.get(name)) for name in ("since", "until")}
         page = composition.search().words.search(SearchQuery(**about))
-    except (QueryError, ValueError) as error:
+    except QueryError as error:
         return {"problem": str(error)}
     return {"items": [_item(record) for record in page.records], "cursor": page.cursor, "relaxed": page.relaxed}
+
+
+def _day(name: str, given: str | None) -> date | None:
+    try:
+        return date.fromisoformat(given) if given else None
+    except ValueError as error:
+        raise QueryError(f"{name}: {error}") from error
 
 
 def _item(record: Record) -> dict[str, Any]:

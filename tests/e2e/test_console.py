@@ -110,7 +110,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     chromium()
     directory = tmp_path_factory.mktemp("console")
     with LocalStack(
-        ROOT / "template.yaml", state_dir=directory, serve_api=True, model=ModelOptions(latency_scale=0.02)
+        ROOT / "template.yaml",
+        state_dir=directory,
+        serve_api=True,
+        parameters={"Search": "words", "SearchDelaySeconds": "1"},
+        model=ModelOptions(latency_scale=0.02),
     ) as stack:
         site = Site(stack)
         files = {f"photos/{index:02}.jpg": body for index, body in enumerate(pictures(14))}
@@ -209,6 +213,28 @@ def test_a_search_and_filters_narrow_the_gallery(page: Any) -> None:
     go(page, "#/?state=rejected", "a.card >> text=cut.jpg")
     assert page.locator("a.card").count() == 1
     go(page, "#/?q=nothing+has+this", "text=Nothing matches")
+
+
+def test_captions_are_searched_by_their_words(page: Any, site: Site) -> None:
+    eventually(lambda: HOSTILE_KEY in [item["key"] for item in site.call("GET", "search?q=bold")["items"]])
+    page.wait_for_selector("a.card")
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    page.wait_for_selector("text=What is to be found?")
+    page.keyboard.press("/")
+    page.keyboard.type('"bold"')
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('a.card').length === 1")
+    assert "gpj.jpg" in page.locator("a.card .name").text_content()
+    page.locator("a.card").click()
+    page.wait_for_selector("main h1")
+    page.go_back()
+    until(page, "document.querySelectorAll('a.card').length === 1")
+    page.fill("input[name=prefix]", "photos/")
+    page.fill("input[name=q]", "")
+    page.click("main form button.primary")
+    until(page, "document.querySelectorAll('a.card').length === 14")
+    go(page, "#/search?q=zeppelin", "text=Nothing is like that")
 
 
 def test_the_gallery_is_walked_through_with_the_keyboard(page: Any) -> None:
@@ -472,6 +498,7 @@ PAGES = {
     "costs": ("#/costs", ".cards"),
     "costs-by-model": ("#/costs?by=model", ".cards"),
     "quality": ("#/quality", "main .note"),
+    "search": ("#/search?q=green", "a.card"),
     "live": ("#/live", ".tiles"),
     "now": ("#/now", ".place"),
     "keys": ("#/now", ".place"),

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
+from captions.search.index import WordsIndex
+from captions.search.segment_store import SegmentStore
 from support.api import Api, api_on, keys, path_of
 from support.pipeline import BUCKET, MEDIA, aws_for_the_pipeline
+from support.search import INDEX, Library, SearchFunction
 
 SECRET = "SECRET-OF-ANOTHER"
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[Api]:
-    with aws_for_the_pipeline() as aws, api_on(aws) as made:
+    with aws_for_the_pipeline() as aws, api_on(aws, search=SearchFunction(Library(aws))) as made:
         other = made.captioned(f"scans/{SECRET}.jpg", f"a page of {SECRET}", data={"segments": []}, category="document")
         made.captioned("photos/mine.jpg", "my cat")
         made.captioned(
@@ -25,6 +28,8 @@ def api() -> Iterator[Api]:
         made.received(f"scans/{SECRET}-moving.jpg")
         aws.put(f"scans/{SECRET}.jpg", (MEDIA / "tea-gardens.jpg").read_bytes())
         made.services.own.open(other.asset, SECRET)
+        words = WordsIndex(SegmentStore(aws.s3, INDEX), made.records)
+        words.take(f"{BUCKET}/{key}" for key in (f"scans/{SECRET}.jpg", "photos/mine.jpg", "photos/copy.jpg"))
         yield made
 
 
@@ -44,6 +49,7 @@ QUERIES = {
     "GET /v1/assets": ["", "?order=confidence", "?state=failed", "?state=received", "?prefix=scans/", "?prefix=s",
                        "?q=page", "?kind=image", "?category=document", "?days=3650"],
     "GET /v1/review": ["", "?order=category", "?order=random", "?category=document"],
+    "GET /v1/search": ["?q=page", "?q=page+" + SECRET, "?prefix=scans/", "?category=document", "?q=cat&prefix=photos/"],
     "GET /v1/costs": ["", "?by=prefix", "?by=model", "?by=task"],
 }  # fmt: skip
 NOT_OF_ASSETS = {"GET /v1/models"}
@@ -108,6 +114,18 @@ def test_lists_counts_costs_and_samples_are_of_ones_own(api: Api) -> None:
     assert [row["name"] for row in api.get("/v1/costs?by=prefix", token="photos")["rows"]] == ["photos/"]
     sample = api.get("/v1/review?order=random", token="photos")
     assert (sorted(keys(sample)), sample["population"]) == (["photos/copy.jpg", "photos/mine.jpg"], None)
+
+
+def test_a_search_is_of_ones_own(api: Api) -> None:
+    assert sorted(keys(api.get("/v1/search?q=page"))) == ["photos/copy.jpg", f"scans/{SECRET}.jpg"]
+    assert keys(api.get("/v1/search?q=page", token="photos")) == ["photos/copy.jpg"]
+    assert api.get("/v1/search?prefix=photos/", token="two")["items"] == []
+    assert api.get("/v1/search?q=page", token="nothing") == {"items": [], "cursor": None, "relaxed": False}
+    first = api.get("/v1/search?prefix=photos/&limit=1", token="photos")
+    second = api.get(f"/v1/search?prefix=photos/&limit=1&cursor={first['cursor']}", token="photos")
+    assert sorted(keys(first) + keys(second)) == ["photos/copy.jpg", "photos/mine.jpg"]
+    for token, query in (("all", "prefix=photos/&limit=1"), ("photos", "prefix=photos/&limit=1&q=cat")):
+        assert api.call("GET", f"/v1/search?{query}&cursor={first['cursor']}", token=token).status_code == 400
 
 
 def test_what_a_caption_was_copied_from_is_told_to_whom_it_may_be(api: Api) -> None:

@@ -19,6 +19,7 @@ from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.pipeline import BUCKET, REGION, Aws
+from support.search import SearchFunction
 
 HOST = "127.0.0.1:8080"
 TOKENS = {
@@ -105,8 +106,10 @@ def path_of(record: Record, rest: str = "") -> str:
 
 
 @contextmanager
-def api_on(aws: Aws, tokens: Mapping[str, Caller] = TOKENS, **settings: Any) -> Iterator[Api]:
-    """The application on these tables and queues."""
+def api_on(
+    aws: Aws, tokens: Mapping[str, Caller] = TOKENS, *, search: SearchFunction | None = None, **settings: Any
+) -> Iterator[Api]:
+    """The application on these tables and queues, and beside a search function."""
     made = aws.dynamodb.list_tables()["TableNames"]
     if "api" not in made:
         aws.dynamodb.create_table(
@@ -120,11 +123,12 @@ def api_on(aws: Aws, tokens: Mapping[str, Caller] = TOKENS, **settings: Any) -> 
             "captions_table": "captions", "fingerprints_table": "fingerprints", "control_table": "control",
             "api_table": "api", "uploads_queue_url": aws.uploads_queue, "image_queue_url": aws.image_queue,
             "audio_queue_url": aws.audio_queue, "event_bus_name": "captions", "media_bucket": BUCKET,
-            "endpoint_urls": "http://127.0.0.1:9/v1", "endpoint_secret_arn": "-", **settings,
+            "endpoint_urls": "http://127.0.0.1:9/v1", "endpoint_secret_arn": "-",
+            "search_function": "search" if search else "", **settings,
         }
     )  # fmt: skip
     s3 = boto3.client("s3", region_name=REGION, config=Config(signature_version="s3v4"))
-    clients = {"dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events}
+    clients = {"dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events, "lambda": search}
     now = [NOW]
 
     def tick() -> float:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from captions import composition
 from captions.records.record import Provenance, Record, Result
 from captions.records.reviews import Reviews
 from captions.records.table import Records
 from captions.search.index import Tidied, WordsIndex
-from captions.search.searching import SearchPage, SearchQuery, WordsSearch
+from captions.search.searching import Search, SearchPage, SearchQuery, WordsSearch
 from captions.search.segment_store import SegmentStore
 from captions.uploads.version import Deletion, ObjectVersion, pad_sequencer
 from support.pipeline import BUCKET, Aws
@@ -91,3 +98,27 @@ class Library:
     def hits(self, text: str = "", **about: Any) -> list[str]:
         """The keys of a search's first page."""
         return [record.key for record in self.page(text, **about).records]
+
+
+class SearchFunction:
+    """The search function's own handler behind the one call of Lambda's client that the API makes."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        path = Path(__file__).parents[2] / "functions" / "search" / "app.py"
+        spec = importlib.util.spec_from_file_location("search_app", path)
+        assert spec is not None
+        assert spec.loader is not None
+        self._app = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self._app)
+
+    def invoke(self, *, FunctionName: str, Qualifier: str, Payload: bytes) -> dict[str, Any]:
+        assert (FunctionName, Qualifier) == ("search", "live")
+        both = Search(self.library.index, self.library.searching)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(composition, "search", lambda: both)
+            try:
+                answer = {"Payload": self._app.answer(json.loads(Payload)["search"])}
+            except Exception as error:
+                answer = {"Payload": {"errorType": type(error).__name__}, "FunctionError": "Unhandled"}
+        return {**answer, "Payload": io.BytesIO(json.dumps(answer["Payload"]).encode())}

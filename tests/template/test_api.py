@@ -44,7 +44,7 @@ ACTIONS = {
 def translated(**given: str) -> Translation:
     values = {name: "1" if TEMPLATE["Parameters"][name]["Type"] == "Number" else "x" for name in TEMPLATE["Parameters"]}
     values |= {"Authorizer": "iam", "Architecture": "arm64", "KmsKeyArn": "", "ExistingBucketKeyArn": ""}
-    values |= {"PolicyOverride": "", "ModelsOverride": "", "WebAdapterLayerArn": "", **given}
+    values |= {"PolicyOverride": "", "ModelsOverride": "", "WebAdapterLayerArn": "", "SearchFunctionName": "", **given}
     return translate(ROOT / "api.yaml", stack_name="s", region="eu-west-1", parameters=values)
 
 
@@ -98,3 +98,16 @@ def test_the_function_is_told_all_that_it_needs() -> None:
 
 def test_no_function_has_more_than_five_layers() -> None:
     assert len(translated().resources["ApiFunction"].properties["Layers"]) == 5
+
+
+def test_the_search_function_may_be_invoked_where_there_is_one() -> None:
+    name = GIVEN["SearchFunctionName"]["Fn::If"]
+    doors = load_template(ROOT / "doors.yaml")["Resources"]["SearchFunction"]["Properties"]["FunctionName"]
+    assert name == ["Searches", {"Fn::Sub": doors["Fn::Sub"].replace("${Pipeline}", "${AWS::StackName}")}, ""]
+    policy = translated(SearchFunctionName="stack-search").resources["SearchPolicy"].properties
+    (allowed,) = policy["PolicyDocument"]["Statement"]
+    assert (allowed["Action"], allowed["Resource"].rpartition(":function:")[2]) == (
+        "lambda:InvokeFunction",
+        "stack-search:live",
+    )
+    assert "SearchPolicy" not in translated().resources

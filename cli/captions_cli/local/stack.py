@@ -321,7 +321,8 @@ class LocalStack:
         )
         assert self._sandboxes is not None
         environments = {name: self._sandboxes.environment(self._function(name)[1]) for name in _API_BESIDE}
-        variables = web_server.environment(environments, self.outputs, table)
+        search = self._deployments.find("SearchFunction") if self._deployments is not None else None
+        variables = web_server.environment(environments, self.outputs, table, search[1].name if search else None)
         self.api = web_server.WebServer(self._workers.python, variables, self.state_dir / "logs", self._address.bind)
         self._ending.callback(self.api.stop)
         # Uploads go from the console's page to the bucket itself.

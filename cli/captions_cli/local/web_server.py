@@ -63,13 +63,16 @@ class WebServer:
                 stream.close()
 
 
-def environment(functions: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str], table: str) -> dict[str, str]:
+def environment(
+    functions: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str], table: str, search_function: str | None
+) -> dict[str, str]:
     """Return the API's environment, of those of the stack's functions and of what the stack puts out."""
     joined = {name: value for variables in functions.values() for name, value in variables.items()}
     return joined | {
         "POWERTOOLS_SERVICE_NAME": "api",
         "API_TABLE": table,
         "API_AUTHORIZER": "token",
+        "SEARCH_FUNCTION": search_function or "",
         "MEDIA_BUCKET": outputs["MediaBucketName"],
         "CONTROL_TABLE": outputs["ControlTableName"],
         "UPLOADS_DEAD_LETTER_QUEUE_URL": outputs["UploadsDeadLetterQueueUrl"],

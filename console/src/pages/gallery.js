@@ -17,13 +17,13 @@ import { Inline } from '../views/words.js';
 
 const STATES = ['captioned', 'received', 'queued', 'waiting', 'failed', 'blocked', 'rejected', 'deleted'];
 const KINDS = ['image', 'animation', 'document', 'audio', 'video'];
-const CATEGORIES = ['photo', 'product', 'busy', 'document', 'chart', 'screenshot', 'code', 'drawing', 'little'];
+export const CATEGORIES = ['photo', 'product', 'busy', 'document', 'chart', 'screenshot', 'code', 'drawing', 'little'];
 const TASKS = ['caption', 'alt_text', 'objects', 'ocr', 'chart', 'code', 'transcribe', 'audio_qa', 'emotion', 'music', 'video'];
 const FILTERS = ['q', 'state', 'kind', 'category', 'task', 'model', 'reviewed', 'max_confidence', 'prefix'];
 const SEARCH_AFTER_MS = 250;
 
 /** @param {string[]} names @returns {[string, string][]} */
-const options = (names) => [['', 'any'], .../** @type {[string, string][]} */ (names.map((name) => [name, words(name)]))];
+export const options = (names) => [['', 'any'], .../** @type {[string, string][]} */ (names.map((name) => [name, words(name)]))];
 
 /** @param {{query: URLSearchParams}} props */
 export function Gallery({ query }) {
@@ -105,7 +105,7 @@ const extended = (names, chosen) => (!chosen || names.includes(chosen) ? names :
 let lastOpened = '';
 
 /** @param {{items: AssetSummary[], look: (item: AssetSummary) => void}} props */
-function Grid({ items, look }) {
+export function Grid({ items, look }) {
   const grid = useRef(/** @type {HTMLUListElement | null} */ (null));
   const [at, setAt] = useState(lastOpened);
   useEffect(() => {
@@ -156,7 +156,7 @@ function Card({ item, reached, focused, look }) {
 }
 
 /** Reads on by itself as its place comes into view; the button is for the keyboard. @param {{more: () => Promise<void>}} props */
-function More({ more }) {
+export function More({ more }) {
   const place = useRef(/** @type {HTMLDivElement | null} */ (null));
   useEffect(() => {
     const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: '600px' });

@@ -9,11 +9,11 @@ import { Icon } from './icons.js';
 import { Dialog } from './pieces.js';
 
 /** @type {[string, string, string][]} page, name, key after g */
-const PAGES = [['', 'Gallery', 'g'], ['review', 'Review', 'r'], ['quality', 'Quality', 'q'], ['costs', 'Costs', 'c'], ['live', 'Live', 'l'], ['now', 'Caption now', 'n']];
+const PAGES = [['', 'Gallery', 'g'], ['search', 'Search', 's'], ['review', 'Review', 'r'], ['quality', 'Quality', 'q'], ['costs', 'Costs', 'c'], ['live', 'Live', 'l'], ['now', 'Caption now', 'n']];
 
 /** @type {[string, [string, string][]][]} */
 const KEYS = [
-  ['Everywhere', [['?', 'these keys'], ['g then g r q c l n', 'go to a page'], ['/', 'search']]],
+  ['Everywhere', [['?', 'these keys'], ['g then g s r q c l n', 'go to a page'], ['/', 'search']]],
   ['Gallery', [['← → ↑ ↓', 'move'], ['Enter', 'open'], ['Space', 'quick look, play'], ['u', 'upload']]],
   ['Asset', [['a', 'accept'], ['e', 'edit'], ['r', 'recaption'], ['u', 'undo'], ['Esc', 'back']]],
   ['Review', [['j, k', 'next, previous'], ['a', 'accept'], ['e', 'edit in place'], ['Ctrl Enter', 'save'], ['Esc', 'leave the text as it was'], ['r', 'recaption'], ['u', 'undo'], ['d', 'show the difference']]],

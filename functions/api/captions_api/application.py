@@ -12,7 +12,7 @@ from captions.config.environment import ApiSettings
 from captions_api import console, problems
 from captions_api.access import Authorizer, Caller, Door, Tokens, gateway_authorizer
 from captions_api.repeated_writes import RepeatedWrites
-from captions_api.routes import again, assets, operation, review, streaming, uploads
+from captions_api.routes import again, assets, operation, review, search, streaming, uploads
 from captions_api.services import Services
 
 VERSION = "1.0.0"
@@ -32,7 +32,7 @@ def api(services: Services) -> FastAPI:
     app.state.services = services
     _describe(app)
     problems.install(app)
-    for subject in (assets, again, review, uploads, streaming, operation):
+    for subject in (assets, search, again, review, uploads, streaming, operation):
         app.include_router(subject.router, prefix="/v1")
 
     console.install(app, services.settings)

@@ -137,6 +137,8 @@ class ApiSettings(WorkerSettings, IntakeSettings):
     """Where the built console lies; by default beside the API's package."""
     stack_name: str | None = None
     """What the names of the stack's alarms begin with."""
+    search_function: str | None = None
+    """Name of the function that answers searches; empty where there is none."""
     aws_endpoint_url: str | None = None
     """Another endpoint for every AWS service, which browsers must be let to as well."""
 
