@@ -98,7 +98,8 @@ class Model(_Entry):
     `longest_video` are the seconds one call may hold. A model without the modality `text` does not chat: it turns sound
     into words at `/v1/audio/transcriptions`. `transcript_format` is what it is asked for there: `verbose_json` has the
     language and segments with times, which not every model gives. `structured` is the strongest `response_format` that
-    is documented for it.
+    is documented for it. `batch_factor` is the part of its prices that a call in a batch costs (`/v1/batches`), None
+    where it takes no batches.
     """
 
     name: str = Field(min_length=1)
@@ -124,6 +125,7 @@ class Model(_Entry):
     """Whether it tells the probabilities of its tokens when asked; a model that does not may refuse the request."""
     media_types: Mapping[Modality, tuple[str, ...]] = Field(default_factory=dict)
     audio_data_prefix: str = ""
+    batch_factor: Decimal | None = Field(default=None, gt=0, le=1)
     enabled: bool = True
 
     @model_validator(mode="after")
@@ -143,6 +145,13 @@ class Model(_Entry):
     def chats(self) -> bool:
         """Whether the model answers chat completions, rather than transcriptions alone."""
         return "text" in self.modalities
+
+    def in_batches(self) -> Model:
+        """Return the model at the prices of a batch."""
+        factor = self.batch_factor or Decimal(1)
+        prices = ("input_price", "cached_input_price", "output_price", "minute_price")
+        known = {name: price * factor for name in prices if (price := getattr(self, name)) is not None}
+        return self.model_copy(update=known)
 
     def longest(self, kind: Modality) -> float | None:
         """Return the seconds of this kind that one call may hold; None where no limit is known."""
@@ -170,6 +179,8 @@ class Dialect(_Entry):
     structured: Structured | None = None
     logprobs: bool | None = None
     max_body: int | None = Field(default=None, gt=0)
+    batches: bool = True
+    """Whether such a server has `/v1/files` and `/v1/batches`."""
 
     def spoken_by(self, model: Model) -> Model | None:
         """Return the model as this server takes it, or None if the server takes nothing the model understands."""
@@ -197,6 +208,8 @@ class Dialect(_Entry):
             changes["structured"] = self.structured
         if self.logprobs is not None:
             changes["logprobs"] = self.logprobs
+        if not self.batches:
+            changes["batch_factor"] = None
         if self.max_body is not None:
             changes["max_body"] = min(self.max_body, model.max_body)
         return model.model_copy(update=changes)

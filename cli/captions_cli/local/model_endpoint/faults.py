@@ -44,7 +44,21 @@ FaultName = Literal[
     "refusal",  # see `form`
     "answer",  # `text` instead of the answer: over-long, hostile or malformed model output
     "late",  # the right answer, `delay_s` later than it would have come
+    # Of batches alone: of one line ...
+    "lost_line",  # it is not worked at, and stands in neither file
+    "doubled_line",  # its answer stands in the file twice
+    # ... or of the whole batch, chosen when it is created.
+    "batch_failed",  # its file does not pass the validation
+    "batch_expired",  # its time is over when half of its lines are answered
+    "batch_stuck",  # it stays in progress until it is cancelled
+    "batch_unconfirmed",  # it is created, and the connection breaks before that is answered
 ]
+OF_A_BATCH = frozenset({"batch_failed", "batch_expired", "batch_stuck", "batch_unconfirmed"})
+OF_A_LINE = frozenset({"lost_line", "doubled_line"})
+NOT_OF_A_LINE = frozenset(
+    {"bad_gateway", "connection_reset", "hang", "slow_drip", "cut_stream", "stream_error", "error_body", "malformed"}
+)
+"""What happens to a connection: a line of a batch has none of its own."""
 
 _REFUSAL = "I'm sorry, but I can't assist with that request."
 
@@ -84,6 +98,18 @@ class Fault(BaseModel):
     )
 
 
+Struck = Literal["call", "line", "batch"]
+"""What a fault may strike: a call of its own, a line of a batch, or a batch that is created."""
+
+
+def _may_strike(name: str, of: Struck) -> bool:
+    if of == "batch":
+        return name in OF_A_BATCH
+    if name in OF_A_BATCH:
+        return False
+    return name not in NOT_OF_A_LINE if of == "line" else name not in OF_A_LINE
+
+
 class ArmedFault:
     """A fault that was set, with what it has done so far."""
 
@@ -95,10 +121,12 @@ class ArmedFault:
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
 
     def strikes(
-        self, *, model: str, provider: str | None, kind: str, request_id: str, streamed: bool, now: float
+        self, *, model: str, provider: str | None, kind: str, request_id: str, streamed: bool, now: float, of: Struck
     ) -> bool:
         """Return whether the fault strikes this call, and count it."""
         fault = self.fault
+        if not _may_strike(fault.fault, of):
+            return False
         if fault.model is not None and not fnmatch.fnmatchcase(model, fault.model):
             return False
         if fault.provider is not None and fault.provider != provider:
@@ -155,16 +183,29 @@ class FaultBook:
             self._armed = []
 
     def choose(
-        self, *, model: str, provider: str | None, kind: str, request_id: str = "", streamed: bool = False
+        self,
+        *,
+        model: str,
+        provider: str | None,
+        kind: str,
+        request_id: str = "",
+        streamed: bool = False,
+        of: Struck = "call",
     ) -> Fault | None:
-        """Return the fault this call suffers, or None."""
+        """Return the fault this call, line or batch suffers, or None."""
         if not self._armed:
             return None
         now = self._clock()
         with self._lock:
             for armed in self._armed:
                 if armed.strikes(
-                    model=model, provider=provider, kind=kind, request_id=request_id, streamed=streamed, now=now
+                    model=model,
+                    provider=provider,
+                    kind=kind,
+                    request_id=request_id,
+                    streamed=streamed,
+                    now=now,
+                    of=of,
                 ):
                     return armed.fault
         return None

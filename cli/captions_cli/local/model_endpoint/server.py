@@ -1,7 +1,7 @@
 """The OpenAI-compatible HTTP server: chat completions, models, and the admin API beside them.
 
     POST /v1/chat/completions    GET /v1/models    GET /v1/models/{name}    POST /v1/audio/transcriptions
-    POST /v1/embeddings
+    POST /v1/embeddings          /v1/files, /v1/batches (see `batches`)
     GET|DELETE /_local/requests  GET|PUT|DELETE /_local/faults  GET /_local/stats
 
 Built on aiohttp's low-level server: what stands between a client and its answer is parsing, a dictionary of
@@ -34,7 +34,7 @@ from pydantic import ValidationError
 
 from captions.gateway.catalogue import Catalogue, ContentPart, Dialect, Latency, Modality, Model
 from captions.gateway.catalogue import load as load_catalogue
-from captions_cli.local.model_endpoint import embedding, eyes, prose, quality, structured, transcript
+from captions_cli.local.model_endpoint import batches, embedding, eyes, prose, quality, structured, transcript
 from captions_cli.local.model_endpoint import faults as fault_kinds
 from captions_cli.local.model_endpoint.description import Description, UnreadableMediaError
 from captions_cli.local.model_endpoint.faults import Fault, FaultBook
@@ -128,6 +128,8 @@ class Options:
     """Hosts besides the loopback that media may be fetched from."""
     quality: Mapping[str, float] = field(default_factory=dict)
     """Catalogue name -> how much of what is seen the model tells rightly, 0 to 1; 1 for those that are not named."""
+    batch_seconds: float = 2.0
+    """How long a batch takes at the least, times `latency_scale`."""
     max_image_pixels: int = 50_000_000
     max_audio_s: float = 900.0
     speech_workers: int = 2
@@ -147,6 +149,9 @@ class EndpointServer:
             raise ValueError(f"the small models need packages that are not installed: {', '.join(absent)}")
         self.models = _served_models(catalogue, self.options)
         self.witness = Witness(self.options.log)
+        self._batches = batches.BatchBook(
+            self._line_answer, self.options.batch_seconds * max(0.0, self.options.latency_scale)
+        )
         self.faults = FaultBook(self.options.seed)
         self.url = ""
         self._strict = self.options.dialect != "openai"
@@ -190,6 +195,7 @@ class EndpointServer:
             self._low_level.pre_shutdown()
             await self._low_level.shutdown(timeout=0.2)
             await self._runner.cleanup()
+        await self._batches.stop()
         pending = [task for task in self._descriptions.values() if not task.done()]
         for task in pending:
             task.cancel()
@@ -229,6 +235,9 @@ class EndpointServer:
                 _require_method(request, "POST")
                 self._authorize(request)
                 return _json(embedding.answer(await self._document(request)))
+            if path.startswith(("/v1/files", "/v1/batches")):
+                self._authorize(request)
+                return await self._batch_api(request, path.split("/")[2:])
             if path == "/v1/models":
                 _require_method(request, "GET")
                 self._authorize(request)
@@ -358,6 +367,92 @@ class EndpointServer:
             await asyncio.sleep(rest)
         return await self._send_whole(request, entry, answer, fault)
 
+    # Batches
+
+    async def _batch_api(self, request: web.BaseRequest, place: list[str]) -> web.StreamResponse:
+        book = self._batches
+        match request.method, place:
+            case "POST", ["files"]:
+                fields, data, name = await self._form(request, batches.MOST_FILE_BYTES)
+                if fields.get("purpose") != "batch":
+                    raise ApiError(400, "This server keeps files of the purpose 'batch' alone.", param="purpose")
+                return _json(book.keep(name, "batch", data))
+            case "GET", ["files"]:
+                return _json(book.files())
+            case "GET", ["files", id_]:
+                return _json(book.file(id_).card())
+            case "DELETE", ["files", id_]:
+                return _json(book.delete_file(id_))
+            case "GET", ["files", id_, "content"]:
+                return web.Response(body=book.file(id_).data, content_type="application/octet-stream")
+            case "POST", ["batches"]:
+                fault = self.faults.choose(model="", provider=None, kind="batch", of="batch")
+                created = book.create(await self._document(request), fault)
+                if fault is not None and fault.fault == "batch_unconfirmed":
+                    _reset(request)
+                    raise asyncio.CancelledError
+                return _json(created)
+            case "GET", ["batches"]:
+                limit = request.query.get("limit", "20")
+                if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= 100:
+                    raise ApiError(400, "Invalid 'limit': expected an integer from 1 to 100.", param="limit")
+                return _json(book.batches(request.query.get("after"), int(limit)))
+            case "GET", ["batches", id_]:
+                return _json(book.batch(id_).card())
+            case "POST", ["batches", id_, "cancel"]:
+                return _json(book.cancel(id_))
+        raise ApiError(404, f"Unknown request URL: {request.method} {request.path}.", code="unknown_url")
+
+    async def _line_answer(self, batch: str, body: bytes) -> tuple[int, dict[str, Any], Fault | None]:
+        """Answer one line of a batch, which stands in the log like a call."""
+        entry = self.witness.open(connection=0, client_request_id=None, path=batches.ENDPOINT)
+        entry.note(authorized=True, batch=batch)
+        outcome, fault = "gone", None
+        try:
+            call = parse_chat(body)
+            model = self.models.get(call.model)
+            sha = call.media[0].sha256 if call.media else None
+            entry.note(model=call.model, kind=call.kind, media_sha256=sha)
+            provider = model.provider if model else None
+            fault = self.faults.choose(model=call.model, provider=provider, kind=call.kind, of="line")
+            if fault is not None:
+                entry.note(fault=fault.fault)
+                if fault.fault == "lost_line":
+                    outcome = "lost"
+                    return 500, {}, fault
+                if (error := fault_kinds.http_error(fault, call.model, model.context if model else 0)) is not None:
+                    raise error
+            if model is None:
+                raise fault_kinds.model_not_found(call.model)
+            if model.batch_factor is None:
+                raise ApiError(
+                    400, f"The model `{call.model}` is not supported by the batch API.", code="model_not_found"
+                )
+            if len(body) > model.max_body:
+                raise _too_large(model.max_body)
+            self._check_parts(call, model)
+            answer = await self._complete(call, model, entry, factor=model.batch_factor)
+            if fault is not None:
+                answer = _spoiled(answer, fault)
+            usage = answer.usage
+            entry.note(
+                status=200,
+                finish_reason=answer.finish_reason,
+                prompt_tokens=usage.prompt,
+                completion_tokens=usage.completion,
+                cached_tokens=usage.cached,
+                cost=self._price(model, usage, model.batch_factor),
+            )
+            outcome = "ok"
+            return 200, answer.body(), fault
+        except ApiError as error:
+            outcome = "error"
+            entry.note(status=error.status)
+            entry.note_error(error.code, error.message)
+            return error.status, error.body(), fault
+        finally:
+            self.witness.close(entry, outcome)
+
     async def _document(self, request: web.BaseRequest) -> Any:
         try:
             return json.loads(await self._body(request))
@@ -412,7 +507,7 @@ class EndpointServer:
         # A server that fetches links reads data URIs as well, unless its dialect says otherwise.
         return not self._strict and part.part != "input_audio" and with_url in model.takes
 
-    async def _complete(self, call: ChatCall, model: Model, entry: Entry) -> ServerAnswer:
+    async def _complete(self, call: ChatCall, model: Model, entry: Entry, factor: Decimal = Decimal(1)) -> ServerAnswer:
         described = [await self._described(part) for part in call.media]
         for part, seen in zip(call.media, described, strict=True):
             _check_length(model, part.kind, seen)
@@ -434,7 +529,7 @@ class EndpointServer:
         cached = self._cached_tokens(call, described)
         usage = CountedTokens(prompt=prompt, completion=count_tokens(text) * call.choices, cached=min(cached, prompt))
         if self.options.report_cost:
-            cost = self._price(model, usage)
+            cost = self._price(model, usage, factor)
             usage = CountedTokens(usage.prompt, usage.completion, usage.cached, usage.reasoning, cost)
         return ServerAnswer(
             id=f"chatcmpl-local-{entry.fields['id']:08d}",
@@ -526,17 +621,24 @@ class EndpointServer:
         self._draws[key] = nth + 1
         return drawn_seconds(latency, f"{self.options.seed}/{key}/{nth}") * self.options.latency_scale
 
-    def _price(self, model: Model, usage: CountedTokens) -> str | None:
-        """Return the dollars a call costs as decimal text, or None where a price it needs is not known."""
+    def _price(self, model: Model, usage: CountedTokens, factor: Decimal = Decimal(1)) -> str | None:
+        """Return the dollars a call costs as decimal text, or None where a price it needs is not known.
+
+        `factor` is a batch's part of the price.
+        """
         input_price = model.input_price if model.input_price is not None else self.options.assumed_input_price
         if input_price is None or model.output_price is None:
             return None
         cached_price = model.cached_input_price if model.cached_input_price is not None else input_price
         dollars = (
-            (usage.prompt - usage.cached) * input_price
-            + usage.cached * cached_price
-            + usage.completion * model.output_price
-        ) / 1_000_000
+            factor
+            * (
+                (usage.prompt - usage.cached) * input_price
+                + usage.cached * cached_price
+                + usage.completion * model.output_price
+            )
+            / 1_000_000
+        )
         return format(dollars.normalize(), "f")
 
     # Answers and their faults
@@ -639,7 +741,7 @@ class EndpointServer:
         return response
 
     async def _transcription(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        fields, data = await self._form(request)
+        fields, data, _ = await self._form(request)
         name = fields.get("model", "")
         if not name or not data:
             missing = "file" if name else "model"
@@ -682,14 +784,16 @@ class EndpointServer:
         body, content_type = transcript.formatted(heard, fields.get("response_format", "json"), counted)
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
-    async def _form(self, request: web.BaseRequest) -> tuple[dict[str, str], bytes]:
-        """Return the text fields of a multipart form, and the bytes of its field `file`."""
+    async def _form(
+        self, request: web.BaseRequest, most: int = _TRANSCRIPTION_BYTES
+    ) -> tuple[dict[str, str], bytes, str]:
+        """Return the text fields of a multipart form, the bytes of its field `file`, and that file's name."""
         if not request.content_type.startswith("multipart/"):
             raise ApiError(400, "Expected a request of type multipart/form-data.")
-        if (request.content_length or 0) > _TRANSCRIPTION_BYTES:
-            raise _too_large(_TRANSCRIPTION_BYTES)
+        if (request.content_length or 0) > most:
+            raise _too_large(most)
         fields: dict[str, str] = {}
-        data = b""
+        data, filename = b"", ""
         try:
             async for part in await request.multipart():
                 if not isinstance(part, aiohttp.BodyPartReader):
@@ -698,16 +802,16 @@ class EndpointServer:
                 size = 0
                 while piece := await part.read_chunk(1 << 16):
                     size += len(piece)
-                    if size > _TRANSCRIPTION_BYTES:
-                        raise _too_large(_TRANSCRIPTION_BYTES)
+                    if size > most:
+                        raise _too_large(most)
                     pieces.append(piece)
                 if part.name == "file":
-                    data = b"".join(pieces)
+                    data, filename = b"".join(pieces), part.filename or "file"
                 elif part.name:
                     fields[part.name] = b"".join(pieces).decode("utf-8", "replace")
         except ValueError as error:
             raise ApiError(400, "The form could not be read.") from error
-        return fields, data
+        return fields, data, filename
 
     # Admin
 

@@ -74,6 +74,7 @@ class Witness:
                     "cached_tokens": 0,
                     "cost": None,
                     "streamed": False,
+                    "batch": None,
                     "connection": connection,
                     "latency_ms": None,
                 }
