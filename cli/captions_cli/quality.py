@@ -8,9 +8,7 @@ from typing import Any, Literal
 
 from captions.quality import cells
 from captions.quality.cells import LINE, MINIMUM, Quality, Verdict, VerdictCounts
-from captions.records.attention import judged_assets
 from captions.records.record import Record
-from captions.records.table import Records
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 
@@ -34,13 +32,14 @@ def behind(stack: Stack, entries: Sequence[Quality], cell: str, *, limit: int) -
         what = "no row" if not named else f"{len(named)} rows"
         raise CommandError(f"{what} of `captions quality` has the id {cell!r}", ExitCode.NOT_CAPTIONED)
     (quality,) = named
-    dynamodb, assets = stack.client("dynamodb"), list[str]()
+    assets: list[str] = []
     for verdict in VERDICTS:
         if len(assets) < limit:
-            assets += judged_assets(dynamodb, stack.captions_table, quality.cell.id, verdict, limit - len(assets))
-    records = Records(dynamodb, stack.captions_table).read(assets)
+            assets += stack.listing.judged(quality.cell.id, verdict, limit - len(assets))
     return quality, [
-        entry for entry in records if entry.human and entry.human.judged and entry.human.judged.cell == quality.cell
+        entry
+        for entry in stack.records.read(assets)
+        if entry.human and entry.human.judged and entry.human.judged.cell == quality.cell
     ]
 
 

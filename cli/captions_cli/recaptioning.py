@@ -23,7 +23,7 @@ from captions.queues import Queues, Revisit
 from captions.records.recaption_costs import ANSWER_TOKENS, most_of, recaption_cost
 from captions.records.record import Record
 from captions.records.spending import Spending, spending
-from captions.records.table import Records
+from captions.records.table import READ_AT_ONCE, Records
 from captions.routing import routes
 from captions.routing.estimates import PICTURE_TOKENS, estimate
 from captions.tasks import TASKS, Ask
@@ -35,8 +35,6 @@ Mode = Literal["missing", "stale", "force"]
 PATIENCE_SECONDS = 600.0
 """So long nothing may end before what is left is not sent: everything on its way waits for models then."""
 LOOK_SECONDS = 2.0
-READ_AT_ONCE = 100
-"""The most that BatchGetItem takes."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def due(stack: Stack, mode: Mode, prefix: str, rules: Policy, catalogue: Catalog
     if mode == "missing":
         yield from _missing(stack, prefix, rules, catalogue)
         return
-    for record in _captioned(stack, prefix):
+    for record in stack.listing.captioned(f"{stack.bucket}/{prefix}"):
         why = stale(record, rules) if mode == "stale" else "asked for"
         if why is not None:
             yield _due(record, why, rules, catalogue)
@@ -210,7 +208,7 @@ def send_within(
 
     What has no known price, or could go beyond `limit` by itself, is left out.
     """
-    account = _Account(Records(stack.client("dynamodb"), stack.captions_table), limit)
+    account = _Account(stack.records, limit)
     spent, waiting = account.spent, deque(due)
     last_end = now()
     while waiting:
@@ -246,24 +244,7 @@ def send(stack: Stack, due: Due, mode: Mode) -> bool:
     return True
 
 
-def _captioned(stack: Stack, prefix: str) -> Iterator[Record]:
-    """Read the whole table, as captions may be of any age; it is read once, whatever the prefix."""
-    pages = (
-        stack.client("dynamodb")
-        .get_paginator("scan")
-        .paginate(
-            TableName=stack.captions_table,
-            FilterExpression="#state = :captioned AND begins_with(asset, :prefix)",
-            ExpressionAttributeNames={"#state": "state"},
-            ExpressionAttributeValues={":captioned": {"S": "captioned"}, ":prefix": {"S": f"{stack.bucket}/{prefix}"}},
-        )
-    )
-    for page in pages:
-        yield from map(Record.from_item, page["Items"])
-
-
 def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> Iterator[Due]:
-    records = Records(stack.client("dynamodb"), stack.captions_table)
     pages = stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.bucket, Prefix=prefix)
     chains = routes.chains("", "image", "caption", rules)
     model = chains.models[0]
@@ -273,7 +254,7 @@ def _missing(stack: Stack, prefix: str, rules: Policy, catalogue: Catalogue) -> 
         keys = [key for key, size in sizes.items() if size > 0 and not is_written_back(key)]
         for start in range(0, len(keys), READ_AT_ONCE):
             batch = keys[start : start + READ_AT_ONCE]
-            known = {record.key for record in records.read(f"{stack.bucket}/{key}" for key in batch)}
+            known = {record.key for record in stack.records.read(f"{stack.bucket}/{key}" for key in batch)}
             for key in batch:
                 if key not in known:
                     expected = estimate(model, PICTURE_TOKENS, ANSWER_TOKENS, catalogue).cost

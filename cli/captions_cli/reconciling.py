@@ -15,13 +15,11 @@ from itertools import islice
 from typing import Any, Literal
 
 from captions.records.record import Record
-from captions.records.table import Records
+from captions.records.table import READ_AT_ONCE
 from captions.uploads.version import SEQUENCER_WIDTH, is_written_back
 from captions_cli import listing
 from captions_cli.stack import Stack
 
-BATCH = 100
-"""Objects compared at once: as many as BatchGetItem takes."""
 SENT_AT_ONCE = 10
 """Messages of one SendMessageBatch."""
 SAMPLE = 200
@@ -68,11 +66,10 @@ def compare(stack: Stack, tally: Tally, *, prefix: str = "", older_than: float =
 
     Objects younger than `older_than` seconds are left alone.
     """
-    records = Records(stack.client("dynamodb"), stack.captions_table)
     settled = datetime.now(UTC) - timedelta(seconds=older_than)
     objects = _objects(stack, prefix)
-    while batch := list(islice(objects, BATCH)):
-        known = {record.key: record for record in records.read([f"{stack.bucket}/{it.key}" for it in batch])}
+    while batch := list(islice(objects, READ_AT_ONCE)):
+        known = {record.key: record for record in stack.records.read([f"{stack.bucket}/{it.key}" for it in batch])}
         for listed in batch:
             tally.listed += 1
             kind = _judge(listed, known.get(listed.key))

@@ -15,6 +15,9 @@ from captions_cli.errors import CommandError, ExitCode
 if TYPE_CHECKING:
     import boto3
 
+    from captions.records.listing import Listing
+    from captions.records.table import Records
+
 DEFAULT_STACK_NAME = "media-captions"
 DEFAULT_LOCAL_REGION = "us-east-1"
 STATE_FILE = "stack.json"
@@ -228,6 +231,20 @@ class Stack:
     def captions_table(self) -> str:
         """The table of captions."""
         return self.output("CaptionsTableName")
+
+    @cached_property
+    def records(self) -> "Records":
+        """What reads and writes single records."""
+        from captions.records.table import Records
+
+        return Records(self.client("dynamodb"), self.captions_table)
+
+    @cached_property
+    def listing(self) -> "Listing":
+        """What reads records in order."""
+        from captions.records.listing import Listing
+
+        return Listing(self.client("dynamodb"), self.captions_table)
 
 
 def connect(choice: Choice, directory: Path) -> Stack:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from captions.records.record import Record
-from captions.records.table import Records
 from captions_cli.stack import Stack
 from captions_cli.uploading import Sent
 
@@ -34,7 +33,7 @@ class UploadWatch:
 
     def __init__(self, stack: Stack, sent: Sequence[Sent]) -> None:
         self._stack = stack
-        self._records = Records(stack.client("dynamodb"), stack.captions_table)
+        self._records = stack.records
         self.seen: dict[str, SeenUpload] = {}
         self._sent: dict[str, Sent] = {}
         self.add(sent)

@@ -14,7 +14,7 @@ from captions.pipeline.quality_watch import Mail, QualityWatch
 from captions.pipeline.sweep import Sweeper
 from captions.quality import cells
 from captions.quality.cells import KEPT_DAYS, WINDOW_DAYS, Cell, Quality, VerdictCounts
-from captions.records.attention import judged_assets
+from captions.records.listing import Listing
 from captions.records.record import Provenance, Record, Result
 from captions.records.reviews import Reviews
 from captions.uploads.version import ObjectVersion, pad_sequencer
@@ -234,12 +234,12 @@ def test_the_pictures_behind_a_cell_are_found_newest_first_until_their_verdict_i
     second, other = desk.judge(1, 0, now=NOW + 60)[0], desk.judge(1, 0, CHARTS)[0]
 
     def behind(cell: Cell, verdict: str = "edited") -> list[str]:
-        return judged_assets(desk.aws.dynamodb, "captions", cell.id, verdict, limit=10)
+        return Listing(desk.aws.dynamodb, "captions").judged(cell.id, verdict, limit=10)
 
     assert behind(PHOTOS) == [second.asset, first.asset]
     assert behind(CHARTS) == [other.asset]
     assert len(behind(PHOTOS, "accepted")) == 1
-    assert len(judged_assets(desk.aws.dynamodb, "captions", PHOTOS.id, "edited", limit=1)) == 1
+    assert len(Listing(desk.aws.dynamodb, "captions").judged(PHOTOS.id, "edited", limit=1)) == 1
     desk.reviews.undo(second, now=NOW + 120)
     assert behind(PHOTOS) == [first.asset]
 

@@ -39,8 +39,7 @@ def list_records(
     if unknown := [name for name in state or [] if name not in listing.STATES]:
         raise CommandError(f"there is no state {unknown[0]!r}; states are {', '.join(listing.STATES)}", ExitCode.USAGE)
     states = tuple(state or listing.STATES)
-    chunk = min(listing.READ_AHEAD, limit)
-    records = list(islice(listing.recent(given.stack(), states=states, prefix=prefix, days=days, chunk=chunk), limit))
+    records = list(islice(listing.recent(given.stack(), states=states, prefix=prefix, days=days, chunk=limit), limit))
     if given.json:
         rendering.print_json([rendering.summary(record) for record in records])
     elif not records:

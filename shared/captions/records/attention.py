@@ -11,7 +11,6 @@ An upload has one entry: a verdict, another version and another end replace it
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 from captions.picture_class import CATEGORIES
 
@@ -64,22 +63,3 @@ def partitions(name: str) -> tuple[str, ...]:
 def shard_of(asset: str) -> int:
     """Return the shard an asset belongs to."""
     return hashlib.sha256(asset.encode()).digest()[1] % SHARDS
-
-
-def judged_assets(dynamodb: Any, captions_table: str, cell: str, verdict: str, limit: int) -> list[str]:
-    """Return up to `limit` assets with a verdict that is counted in a cell, given by its id; the newest verdict first.
-
-    `dynamodb` is a boto3 client. The index is eventually consistent: what the record says counts.
-    """
-    ranked: list[tuple[str, str]] = []
-    for partition in partitions(JUDGED):
-        pages = dynamodb.get_paginator("query").paginate(
-            TableName=captions_table,
-            IndexName="attention",
-            KeyConditionExpression="attention = :partition AND begins_with(attention_rank, :begin)",
-            ExpressionAttributeValues={":partition": {"S": partition}, ":begin": {"S": f"{cell}#{verdict}#"}},
-            ScanIndexForward=False,
-            PaginationConfig={"MaxItems": limit},
-        )
-        ranked += [(item["attention_rank"]["S"], item["asset"]["S"]) for page in pages for item in page["Items"]]
-    return [asset for _, asset in sorted(ranked, reverse=True)[:limit]]

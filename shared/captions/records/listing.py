@@ -1,4 +1,4 @@
-"""Pages of records for people: newest first, least certain first, by category, or drawn at random.
+"""Records for people: newest first, least certain first, by category, or drawn at random; in pages, or to the end.
 
 A page reads a bounded number of index entries and records, however many there are: where a filter lets few through, it
 ends early, and its position tells where the next one goes on. The index is eventually consistent, and so are the reads;
@@ -20,6 +20,7 @@ from captions import telemetry
 from captions.once import Once
 from captions.records import attention
 from captions.records.record import PENDING, SHARDS, Record, State
+from captions.records.table import READ_AT_ONCE, read_items
 
 MOST_ENTRIES = 2_000
 """Index entries looked at for one page: 2,000 of some 200 bytes are 50 read units."""
@@ -38,8 +39,6 @@ MOST_SEGMENTS = 1_000_000
 MOST_SAMPLED_SEGMENTS = 200
 READ_FOR_EACH = 4
 """Records read for each that is wanted, at the most."""
-READ_AT_ONCE = 100
-"""The most that BatchGetItem takes."""
 
 Order = Literal["newest", "confidence", "category"]
 
@@ -107,6 +106,9 @@ class Position:
     asset: str = ""
 
 
+BEGINNING = Position(0)
+
+
 @dataclass(frozen=True)
 class Page:
     """Some records in order, and where the next page begins; None: there is no more."""
@@ -138,9 +140,9 @@ class Stage:
         """The index's sort key."""
         return "activity_at" if self.index == "activity" else "attention_rank"
 
-    def range(self, after: Position | None) -> "Range | None":
+    def range(self, after: Position) -> "Range | None":
         """Return which of its entries are read: those from `after` on, itself included; None: all."""
-        if after is None or not after.at:
+        if not after.at:
             return ("begins_with(#rank, :begin)", {":begin": self.begins}) if self.begins else None
         if not self.newest_first:
             return "#rank >= :edge", {":edge": after.at}
@@ -204,9 +206,9 @@ class Listing:
         created: datetime = table["CreationDateTime"]
         return created.astimezone(UTC).date()
 
-    def page(self, order: Sequence[Stage], filters: Filters, *, limit: int, after: Position | None = None) -> Page:
+    def page(self, order: Sequence[Stage], filters: Filters, *, limit: int, after: Position = BEGINNING) -> Page:
         """Return up to `limit` records from `after` on."""
-        reading = _Reading(self, order, filters, limit, after or Position(0))
+        reading = _Reading(self, order, filters, limit, after)
         return reading.page()
 
     def since(self, at: str, filters: Filters, *, now: str, limit: int) -> tuple[Record, ...]:
@@ -217,13 +219,9 @@ class Listing:
         day, last = date.fromisoformat(at[:10]), date.fromisoformat(now[:10]) + timedelta(days=1)
         days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
         names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
-        edge: Range = ("#rank > :edge", {":edge": at})
-        ended = [self._readers.submit(self._query, "activity", name, False, limit, edge) for name in names]
-        pending = [
-            self._readers.submit(self._query, "activity", f"pending#{shard}", True, limit, None)
-            for shard in range(SHARDS)
-        ]
-        newest = sorted(entry for future in ended for entry in _entries(future.result(), "activity_at"))[:limit]
+        ended = self._open(Stage("activity", tuple(names), newest_first=False), limit, Position(0, at))
+        pending = self._open(_activity("pending"), limit, BEGINNING)
+        newest = sorted(e for f in ended for e in _entries(f.result(), "activity_at") if e[0] > at)[:limit]
         moving = sorted((e for f in pending for e in _entries(f.result(), "activity_at")), reverse=True)[:limit]
         wanted = dict.fromkeys(asset for _, asset in (*newest, *moving) if filters.names(asset))
         read = self.read(list(wanted))
@@ -294,57 +292,85 @@ class Listing:
         """Return the records of assets that exist, in the order given; eventually consistent."""
         parts = [assets[start : start + READ_AT_ONCE] for start in range(0, len(assets), READ_AT_ONCE)]
         read: dict[str, Record] = {}
-        for part in self._readers.map(self._batch, parts):
-            read |= part
+        for items in self._readers.map(lambda part: read_items(self._dynamodb, self._table, part), parts):
+            read |= {record.asset: record for item in items if (record := _record(item)) is not None}
         return [read[asset] for asset in assets if asset in read]
 
-    def _batch(self, assets: Sequence[str]) -> dict[str, Record]:
-        request: dict[str, Any] = {self._table: {"Keys": [{"asset": {"S": asset}} for asset in assets]}}
-        read: dict[str, Record] = {}
-        while request:
-            answer = self._dynamodb.batch_get_item(RequestItems=request)
-            for item in answer["Responses"].get(self._table, []):
-                if (record := _record(item)) is not None:
-                    read[record.asset] = record
-            request = answer.get("UnprocessedKeys") or {}
-        return read
+    def walk(self, order: Sequence[Stage], filters: Filters, *, chunk: int = READ_AT_ONCE) -> Iterator[Record]:
+        """Yield all records that are to be shown, however many; `chunk` of them are read at a time."""
+        seen: set[str] = set()
+        for _, entries in self.entries(order, limit=None):
+            # An upload that moves meanwhile stands in two partitions.
+            names = (asset for _, asset in entries if filters.names(asset) and asset not in seen)
+            while batch := list(dict.fromkeys(islice(names, min(chunk, READ_AT_ONCE)))):
+                seen.update(batch)
+                yield from filter(filters.show, self.read(batch))
+
+    def captioned(self, prefix: str) -> Iterator[Record]:
+        """Yield what is captioned and named so, in no order; reads the whole table, as captions may be of any age."""
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._table,
+            FilterExpression="#state = :captioned AND begins_with(asset, :prefix)",
+            ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues={":captioned": {"S": "captioned"}, ":prefix": {"S": prefix}},
+        )
+        yield from (record for page in pages for item in page["Items"] if (record := _record(item)) is not None)
+
+    def judged(self, cell: str, verdict: str, limit: int) -> list[str]:
+        """Return up to `limit` assets with a verdict that is counted in a cell, given by its id; the newest first."""
+        stage = Stage("attention", attention.partitions(attention.JUDGED), True, begins=f"{cell}#{verdict}#")
+        return [asset for _, asset in islice(self._merged(stage, self._open(stage, limit, BEGINNING), limit, BEGINNING), limit)]
 
     def _query(
-        self,
-        index: str,
-        partition: str,
-        newest_first: bool,
-        limit: int,
-        edge: Range | None,
-        start: Mapping[str, Any] | None = None,
+        self, stage: Stage, partition: str, limit: int | None, after: Position, start: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any]:
-        names, values = {"#partition": index}, {":partition": {"S": partition}}
+        names: dict[str, str] = {"#partition": stage.index}
+        values = {":partition": {"S": partition}}
         condition = "#partition = :partition"
-        if edge is not None:
-            names["#rank"] = "activity_at" if index == "activity" else "attention_rank"
-            values |= {name: {"S": value} for name, value in edge[1].items()}
-            condition += f" AND {edge[0]}"
+        if (wanted := stage.range(after)) is not None:
+            names["#rank"] = stage.ranked_by
+            values |= {name: {"S": value} for name, value in wanted[1].items()}
+            condition += f" AND {wanted[0]}"
         page: Mapping[str, Any] = self._dynamodb.query(
             TableName=self._table,
-            IndexName=index,
+            IndexName=stage.index,
             KeyConditionExpression=condition,
             ExpressionAttributeNames=names,
             ExpressionAttributeValues=values,
-            ScanIndexForward=not newest_first,
-            Limit=limit,
+            ScanIndexForward=not stage.newest_first,
+            **({"Limit": limit} if limit else {}),
             **({"ExclusiveStartKey": start} if start else {}),
         )
         return page
 
-    def open(self, stage: Stage, after: Position | None, limit: int) -> "list[Future[Mapping[str, Any]]]":
-        """Ask for the first page of each of a stage's partitions."""
-        return [
-            self._readers.submit(self._query, stage.index, name, stage.newest_first, limit, stage.range(after))
-            for name in stage.partitions
-        ]
-
     def entries(
-        self, stage: Stage, first: "Sequence[Future[Mapping[str, Any]]]", after: Position | None, limit: int
+        self, order: Sequence[Stage], *, limit: int | None, after: Position = BEGINNING
+    ) -> Iterator[tuple[int, Iterator[tuple[str, str]]]]:
+        """Yield the number and the entries (rank, asset) of each stage from `after` on, `limit` of a partition at once.
+
+        Ever more of the stages behind are asked for ahead: uploads may be weeks apart.
+        """
+        opened: dict[int, list[Future[Mapping[str, Any]]]] = {}
+        # A list begins with what is on its way, tomorrow by other clocks, and today.
+        ahead = 3 if after == BEGINNING else 1
+        for number in range(after.stage, len(order)):
+            start = after if number == after.stage else BEGINNING
+            if number not in opened:
+                for place in range(number, min(number + ahead, len(order))):
+                    opened[place] = self._open(order[place], limit, start if place == number else BEGINNING)
+                ahead = min(2 * ahead, MOST_AHEAD)
+            yield number, self._merged(order[number], opened.pop(number), limit, start)
+
+    def _open(self, stage: Stage, limit: int | None, after: Position) -> "list[Future[Mapping[str, Any]]]":
+        """Ask for the first page of each of a stage's partitions."""
+        return [self._readers.submit(self._query, stage, name, limit, after) for name in stage.partitions]
+
+    def _merged(
+        self,
+        stage: Stage,
+        first: "Sequence[Future[Mapping[str, Any]]]",
+        limit: int | None,
+        after: Position,
     ) -> Iterator[tuple[str, str]]:
         """Yield (rank, asset) of a stage's partitions, merged, from behind `after` on."""
 
@@ -354,8 +380,7 @@ class Listing:
                 yield from _entries(page, stage.ranked_by)
                 if "LastEvaluatedKey" not in page:
                     return
-                last = page["LastEvaluatedKey"]
-                page = self._query(stage.index, name, stage.newest_first, limit, stage.range(after), last)
+                page = self._query(stage, name, limit, after, page["LastEvaluatedKey"])
 
         def ordered(entries: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
             # The index promises no order among entries of the same rank; the merge and the position need one.
@@ -364,7 +389,7 @@ class Listing:
 
         shards = [ordered(shard(name, future)) for name, future in zip(stage.partitions, first, strict=True)]
         merged: Iterable[tuple[str, str]] = heapq.merge(*shards, reverse=stage.newest_first)
-        if after is None or not after.at:
+        if not after.at:
             yield from merged
             return
         behind = (after.at, after.asset)
@@ -383,32 +408,14 @@ class _Reading:
         self._entries_left = MOST_ENTRIES
         self._reads_left = MOST_READ
         self._shown: dict[str, Record] = {}
-        # A list begins with what is on its way, tomorrow by other clocks, and today.
-        self._ahead = 3 if not after.stage and not after.at else 1
-        self._opened: dict[int, list[Future[Mapping[str, Any]]]] = {}
 
     def page(self) -> Page:
-        first = self._after.stage
-        for number in range(first, len(self._order)):
-            if number - first >= MOST_STAGES:
-                return self._ended(Position(number))
-            after = self._after if number == first else None
-            self._open(number)
-            stage = self._order[number]
-            entries = self._listing.entries(stage, self._opened.pop(number), after, self._limit)
+        order = self._order[: self._after.stage + MOST_STAGES]
+        for number, entries in self._listing.entries(order, limit=self._limit, after=self._after):
             stopped = self._read(entries, number)
             if stopped is not None:
                 return self._ended(stopped)
-        return self._ended(None)
-
-    def _open(self, number: int) -> None:
-        """Ask for a stage, and for ever more of those behind it: uploads may be weeks apart."""
-        if number in self._opened:
-            return
-        for place in range(number, min(number + self._ahead, len(self._order))):
-            after = self._after if place == self._after.stage else None
-            self._opened[place] = self._listing.open(self._order[place], after, self._limit)
-        self._ahead = min(2 * self._ahead, MOST_AHEAD)
+        return self._ended(Position(len(order)) if len(order) < len(self._order) else None)
 
     def _read(self, entries: Iterator[tuple[str, str]], number: int) -> Position | None:
         """Read a stage's records; where the page ends within it, its position."""

@@ -41,6 +41,8 @@ from captions.uploads.version import BEFORE_ITS_EVENT, ObjectVersion
 
 COUNTED_PAGES = 4
 """Pages of 1 MB read of each shard to count what is on its way: tens of thousands of uploads."""
+READ_AT_ONCE = 100
+"""The most that BatchGetItem takes."""
 TRANSACTION_TRIES = 6
 """Of a transaction that conflicts with others."""
 LONGEST_REST_SECONDS = 0.1
@@ -446,26 +448,12 @@ class Records:
             day += timedelta(days=1)
 
     def read(self, assets: Iterable[str]) -> Iterator[Record]:
-        """Yield the records of the given assets that exist, reading a hundred at a time."""
-        batch: list[str] = []
-        for asset in assets:
-            batch.append(asset)
-            if len(batch) == 100:
-                yield from self._read_batch(batch)
-                batch = []
-        if batch:
-            yield from self._read_batch(batch)
-
-    def _read_batch(self, assets: Sequence[str]) -> Iterator[Record]:
-        request: dict[str, Any] = {self._table: {"Keys": [_key(asset) for asset in assets], "ConsistentRead": True}}
-        read: dict[str, Record] = {}
-        while request:
-            answer = self._dynamodb.batch_get_item(RequestItems=request)
-            for item in answer["Responses"].get(self._table, []):
-                record = Record.from_item(item)
-                read[record.asset] = record
-            request = answer.get("UnprocessedKeys") or {}
-        yield from (read[asset] for asset in assets if asset in read)
+        """Yield the records of the given assets that exist, reading a hundred at a time, strongly consistent."""
+        names = iter(assets)
+        while batch := list(islice(names, READ_AT_ONCE)):
+            items = read_items(self._dynamodb, self._table, batch, consistent=True)
+            read = {record.asset: record for record in map(Record.from_item, items)}
+            yield from (read[asset] for asset in batch if asset in read)
 
     def _change(
         self, way: lifecycle.Transition, upload: ObjectVersion, values: Mapping[str, Any], **facts: Any
@@ -537,6 +525,17 @@ class Records:
             telemetry.logger().exception("lateness_not_noted", asset=item["asset"]["S"])
             return False
         return True
+
+
+def read_items(dynamodb: Any, table: str, assets: Sequence[str], *, consistent: bool = False) -> list[dict[str, Any]]:
+    """Return the items of up to READ_AT_ONCE assets, of those that exist, in no order."""
+    items: list[dict[str, Any]] = []
+    request: dict[str, Any] = {table: {"Keys": [_key(asset) for asset in assets], "ConsistentRead": consistent}}
+    while request:
+        answer = dynamodb.batch_get_item(RequestItems=request)
+        items += answer["Responses"].get(table, [])
+        request = answer.get("UnprocessedKeys") or {}
+    return items
 
 
 def _key(asset: str) -> dict[str, Any]:

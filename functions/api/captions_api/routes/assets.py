@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from captions.config.policy import is_language
-from captions.records.listing import Filters, Position, stages
+from captions.records.listing import BEGINNING, Filters, Position, stages
 from captions.records.record import Record, State
 from captions.records.reviews import MAX_TEXT_BYTES, ChangedMeanwhileError, NotReviewableError
 from captions.subtitles import srt, timed, webvtt
@@ -56,7 +56,7 @@ class ListQuery:
 
 def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
     """Read a page; raises Problem (400) for a cursor of another list."""
-    today, after = datetime.fromtimestamp(stack.now(), UTC).date(), None
+    today, after = datetime.fromtimestamp(stack.now(), UTC).date(), BEGINNING
     if cursor is not None:
         position = stack.seal.unseal(cursor, asked.purpose)
         today, after = datetime.fromisoformat(position["today"]).date(), Position(**position["after"])

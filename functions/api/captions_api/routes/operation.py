@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -297,15 +298,8 @@ def _ended(stack: Services, prefixes: tuple[str, ...], days: int) -> tuple[list[
     filters = Filters(prefixes, states=frozenset({"captioned", "rejected", "blocked", "failed", "deleted"}))
     today = datetime.fromtimestamp(stack.now(), UTC).date()
     order = stages("newest", filters, today=today, first=stack.listing.first_day(), days=days)
-    records: list[Record] = []
-    after = None
-    while len(records) < MOST_RECORDS:
-        page = stack.listing.page(order, filters, limit=200, after=after)
-        records += page.records
-        after = page.next
-        if after is None:
-            return records, True
-    return records, False
+    records = list(islice(stack.listing.walk(order, filters), MOST_RECORDS + 1))
+    return records[:MOST_RECORDS], len(records) <= MOST_RECORDS
 
 
 class QualityCell(Shape):
