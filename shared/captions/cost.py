@@ -1,6 +1,6 @@
 """What calls cost, as far as it is known: a lower bound in dollars, beside what no price or count is known of.
 
-A cost that is known in full stands as decimal text in `cost`, as it always did; of any other, `cost` is left out and
+A cost that is known in full stands as decimal text in `cost`; of any other, `cost` is left out and
 `cost_at_least` tells what is known. So is it with `answer_cost`, `saved` and `paid`.
 
     >>> Cost.read({"cost": "0.0001"}).exact
@@ -65,14 +65,8 @@ class Cost(BaseModel):
 
     @classmethod
     def of_call(cls, attempt: Mapping[str, Any]) -> Self:
-        """Return what an attempt, or a sum of them, cost as records tell it.
-
-        Of one that was written before costs had a lower bound, no token is known to have had a price.
-        """
-        if (cost := cls.read(attempt)) is not None:
-            return cost
-        tokens = sum(int(attempt.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        return cls(unpriced_tokens=tokens, uncounted_calls=0 if tokens else int(attempt.get("calls", 1)))
+        """Return what an attempt, or a sum of them, cost as records tell it."""
+        return cls.read(attempt) or cls(uncounted_calls=1)
 
     @classmethod
     def sum(cls, costs: Iterable["Cost"]) -> "Cost":

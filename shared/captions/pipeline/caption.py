@@ -259,7 +259,6 @@ class Worker:
         if not same_prompt:
             telemetry.count("PromptVersionsDiffer")  # dedupe's was another one: this answer is not shared
         attempts = delivery.ledger.kept
-        since = paid_since(attempts, delivery.record.recaption)
         return Provenance(
             model=completion.model,
             reported_model=completion.reported_model,
@@ -275,7 +274,7 @@ class Worker:
             escalated=answered.escalated or None,
             answered_at=timestamp(self.now()),
             **paid(attempts),
-            **(since.pair("answer_cost") if since is not None else {}),
+            **paid_since(attempts, delivery.record.recaption).pair("answer_cost"),
             cost_source=completion.cost_source,
             latency_ms=answered.latency_ms,
         )

@@ -71,12 +71,10 @@ def paid(attempts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"attempts": tuple(attempts), **cost(attempts).pair()}
 
 
-def paid_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> Cost | None:
-    """Return what attempts cost without those before the upload was sent on its way once more; None: not known."""
-    if recaption is None:
-        return cost(attempts)
-    before = Cost.read(recaption.model_dump(), "paid")
-    return None if before is None else cost(attempts) - before
+def paid_since(attempts: Sequence[Mapping[str, Any]], recaption: Recaption | None) -> Cost:
+    """Return what attempts cost without those before the upload was sent on its way once more."""
+    before = Cost.read(recaption.model_dump(), "paid") if recaption is not None else None
+    return cost(attempts) - (before or Cost())
 
 
 def totals(attempts: Sequence[Mapping[str, Any]]) -> tuple[Decimal, int, int, int, int]:

@@ -80,7 +80,7 @@ class Filters:
                 return False
         judged = record.human.judged if record.human is not None and record.reviewed else None
         asked = (
-            (self.cell, judged.cell.id if judged is not None and judged.cell is not None else None),
+            (self.cell, judged.cell.id if judged is not None else None),
             (self.kind, record.kind),
             (self.group, attention.group_of(provenance.category if provenance else None, record.kind)),
             (self.model, provenance.model if provenance else None),

@@ -97,9 +97,9 @@ class Judged(BaseModel):
 
     model: str
     task: str
-    category: str | None = None
-    """One of `attention.GROUPS`; None where the verdict is older than this field."""
-    prompt_version: str = ""
+    category: str
+    """One of `attention.GROUPS`."""
+    prompt_version: str
     experiment: str | None = None
     arm: str | None = None
     score: float | None = None
@@ -111,10 +111,8 @@ class Judged(BaseModel):
         return _floats(value)
 
     @property
-    def cell(self) -> Cell | None:
-        """What it is counted in; None for verdicts from before cells."""
-        if self.category is None:
-            return None
+    def cell(self) -> Cell:
+        """What it is counted in."""
         return Cell(self.category, self.model, self.task, self.prompt_version, self.experiment, self.arm)
 
 
@@ -149,7 +147,7 @@ class Human(BaseModel):
     content: tuple[str, ...] = ()
     """Keys of exact identity of what they spoke about: where it is uploaded again, their words stay in force."""
     judged: Judged | None = None
-    """The answer it is counted for; None: no model had answered, or the record is older than this field."""
+    """The answer it is counted for; None: no model had answered."""
     before: BeforeVerdict | None = None
 
 
@@ -246,13 +244,12 @@ class Provenance(BaseModel):
     @property
     def spent(self) -> Cost | None:
         """What the upload cost as far as it is known; None: unknown."""
-        noted = _cost(self.cost, self.cost_at_least)
-        return Cost.sum(map(Cost.of_call, self.attempts)) if noted is None and self.attempts else noted
+        return _cost(self.cost, self.cost_at_least)
 
     @property
     def answer_spent(self) -> Cost | None:
         """What this caption alone took as far as it is known; None: unknown."""
-        return _cost(self.answer_cost, self.answer_cost_at_least) or self.spent
+        return _cost(self.answer_cost, self.answer_cost_at_least)
 
     @property
     def spared(self) -> Cost | None:

@@ -100,8 +100,8 @@ class Reviews:
         earlier, answer = before.human, record.answer
         values: dict[str, Any] = {}
         changes: _Changes = Counter()
-        if (judged := _judged_before(record)) is not None:
-            _count(changes, judged, human.action, -1, human.at)
+        if human.judged is not None:
+            _count(changes, human.judged, human.action, -1, human.at)
         if earlier is not None and earlier.sequencer == record.sequencer and earlier.action == "edited":
             way = lifecycle.UNDO_TO_WORDS
             restored = before.result or Result(text="", language=earlier.language, task="caption")
@@ -151,7 +151,7 @@ class Reviews:
         judged = _judged(record)
         # A newer answer is another one to judge: what was said about the one before it stays counted.
         replaced = record.human if record.reviewed and not _newer(record) else None
-        was_judged = _judged_before(record) if replaced is not None else None
+        was_judged = replaced.judged if replaced is not None else None
         changes: _Changes = Counter()
         if judged is not None:
             _count(changes, judged, verdict, 1, timestamp(now))
@@ -223,30 +223,19 @@ def _judged(record: Record) -> Judged | None:
     )
 
 
-def _judged_before(record: Record) -> Judged | None:
-    """Return what the last verdict on this version was counted by; of older records, what can still be told of it."""
-    human = record.human
-    if human is None or human.judged is not None or _newer(record):
-        return human.judged if human is not None else None
-    judged = _judged(record)
-    return judged.model_copy(update={"category": None}) if judged is not None else None
-
-
 def _count(changes: _Changes, judged: Judged, verdict: Verdict, by: int, at: str) -> None:
     """Note what a verdict given at `at` (ISO 8601) adds to the counts, or takes from them."""
     pk, sk = (value["S"] for value in control_table.verdicts(judged.model, judged.task).values())
     changes[pk, sk, verdict] += by
     if judged.score is not None:
         changes[pk, sk, f"{verdict}_{bin_of(judged.score)}"] += by
-    if (cell := judged.cell) is not None:
-        pk, sk = (value["S"] for value in control_table.verdicts_of_day(at[:10], cell.category).values())
-        changes[pk, sk, cell.count(verdict)] += by
+    pk, sk = (value["S"] for value in control_table.verdicts_of_day(at[:10], judged.category).values())
+    changes[pk, sk, judged.cell.count(verdict)] += by
 
 
 def _place(record: Record, human: Human) -> Mapping[str, str]:
     """Return where a judged caption stands in the index, so that the pictures behind a cell are found."""
-    cell = human.judged.cell if human.judged is not None else None
-    return judged_in(record.asset, cell.id, human.action, human.at) if cell is not None else {}
+    return judged_in(record.asset, human.judged.cell.id, human.action, human.at) if human.judged is not None else {}
 
 
 def _before(record: Record, *, counted_out: bool) -> BeforeVerdict:

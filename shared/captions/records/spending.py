@@ -122,8 +122,4 @@ def calls_of(record: Record) -> Sequence[Mapping[str, Any]]:
     """Every call that is written down, whether it answered or not; one that was refused cost zero, and says so."""
     provenance = record.provenance
     # Where there are attempts beside a provenance, they begin with its own: it is captioned again, or was.
-    made: Sequence[Mapping[str, Any]] = record.attempts or (provenance.attempts if provenance else ())
-    if provenance and provenance.cost is not None and not any("cost" in call for call in made):
-        # Written by hand, or before attempts carried what they cost.
-        return [{"model": provenance.model, "cost": provenance.cost}] if record.source == "model" else []
-    return made
+    return record.attempts or (provenance.attempts if provenance else ())
