@@ -40,14 +40,17 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 from pipeline import FORMS, collages, encoded, sources
 
 from captions.records.record import Record
 from captions.records.spending import spending
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.aws.events import Unreliability
-from captions_cli.local.aws.faults import AwsFault, AwsFaults
 from captions_cli.local.options import ModelOptions, WorkerOptions
+from support.aws_faults import AwsFault, AwsFaults
 
 ROOT = Path(__file__).parents[1]
 CHAIN = ("GLM-4-Plus", "GPT-4o", "Qwen/Qwen3-VL-32B-Instruct")

@@ -21,9 +21,9 @@ from werkzeug import Response
 
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.aws.events import Unreliability
-from captions_cli.local.aws.faults import AwsFault, AwsFaults
 from captions_cli.local.aws.server import AwsCall, Forward
 from captions_cli.local.options import Address, ModelOptions, WorkerOptions
+from support.aws_faults import AwsFault, AwsFaults
 from support.small_stack import TEMPLATE, Small, eventually, make_template
 
 Start = Callable[..., Small]

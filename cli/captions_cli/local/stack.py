@@ -61,7 +61,7 @@ class LocalStack:
 
     Without a template there is nothing at first but the AWS APIs, for `sam deploy` in any region, and the endpoint.
     `parameters` overrides the template's. `unreliability` makes EventBridge do what it may: deliver every event twice,
-    in another order. `interceptors` see every call to the AWS APIs first, and may answer it (`aws/faults.py`).
+    in another order. `interceptors` see every call to the AWS APIs first, and may answer it.
     `serve_api` serves the API, whose address is then `api.url`. Usable as a context manager.
 
     Raises StackError from `start` when the template cannot be brought up, the port is taken, or another stack is up.

@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
-
-from captions_cli.local.aws.faults import refusal
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -231,3 +230,15 @@ def partition_key(region: str, table: str) -> str | None:
 
     kept = dynamodb_backends[DEFAULT_ACCOUNT_ID][region].tables.get(table.rpartition("/")[2])
     return None if kept is None else str(kept.hash_key_attr)
+
+
+def refusal(call: AwsCall, code: str, status: int, message: str) -> Response:
+    """Return an error as the service's protocol writes it."""
+    from werkzeug.wrappers import Response
+
+    if call.environ.get("HTTP_X_AMZ_TARGET"):
+        body = json.dumps({"__type": code, "message": message})
+        return Response(body, status, {"x-amzn-ErrorType": code}, content_type="application/x-amz-json-1.0")
+    error = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
+    body = error if call.service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
+    return Response(f'<?xml version="1.0" encoding="UTF-8"?>{body}', status, content_type="application/xml")

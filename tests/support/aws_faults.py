@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import random
 import threading
 import time
@@ -11,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
+
+from captions_cli.local.aws.limits import refusal
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -27,6 +27,7 @@ _THROTTLED: Mapping[str, tuple[str, int]] = {
     "secretsmanager": ("ThrottlingException", 400),
     "ssm": ("ThrottlingException", 400),
 }
+MESSAGE = "The request was made to fail."
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class AwsFaults:
     """
 
     def __init__(self, seed: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self._random = random.Random(seed)
         self._clock = clock
         self._guard = threading.Lock()
         self._faults: tuple[tuple[AwsFault, float], ...] = ()
@@ -82,9 +83,9 @@ class AwsFaults:
             return forward(call)
         if fault.lost_answer:
             forward(call)
-            return refusal(call, fault.code or "InternalServerError", fault.status or 500)
+            return refusal(call, fault.code or "InternalServerError", fault.status or 500, MESSAGE)
         code, status = _THROTTLED.get(call.service, ("", 400))
-        return refusal(call, fault.code or code, fault.status or status)
+        return refusal(call, fault.code or code, fault.status or status, MESSAGE)
 
     def _struck(self, call: AwsCall) -> AwsFault | None:
         now, action = self._clock(), call.action
@@ -99,15 +100,3 @@ class AwsFaults:
                     self.struck[f"{call.service}.{action or call.environ.get('REQUEST_METHOD', '')}"] += 1
                     return fault
         return None
-
-
-def refusal(call: AwsCall, code: str, status: int, message: str = "The request was made to fail.") -> Response:
-    """Return an error as the service's protocol writes it."""
-    from werkzeug.wrappers import Response
-
-    if call.environ.get("HTTP_X_AMZ_TARGET"):
-        body = json.dumps({"__type": code, "message": message})
-        return Response(body, status, {"x-amzn-ErrorType": code}, content_type="application/x-amz-json-1.0")
-    error = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
-    body = error if call.service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
-    return Response(f'<?xml version="1.0" encoding="UTF-8"?>{body}', status, content_type="application/xml")
