@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from captions.records.listing import Listing
 from captions.records.record import Record
 from captions.records.reviews import Reviews
 from captions_cli.commands.options import Globals
@@ -20,9 +21,10 @@ from support.worker import Workshop
 class _Stack:
     """The tables and the bucket that the pipeline's parts stand on in these tests."""
 
-    bucket, captions_table = BUCKET, "captions"
+    bucket = BUCKET
 
     def __init__(self, shop: Workshop) -> None:
+        self.listing = Listing(shop.dedupe.aws.dynamodb, "captions")
         self._clients = {"dynamodb": shop.dedupe.aws.dynamodb, "s3": shop.dedupe.aws.s3}
 
     def client(self, service: str) -> Any:
