@@ -4,16 +4,18 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal
 
 from captions.quality import cells
-from captions.quality.cells import LINE, MINIMUM, Quality, Verdict, VerdictCounts
+from captions.quality.cells import LINE, MINIMUM, Quality, VerdictCounts
+from captions.records.listing import Filters, stages
 from captions.records.record import Record
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 
 QualityBy = Literal["cell", "category", "model", "prompt", "experiment"]
-VERDICTS: tuple[Verdict, ...] = ("edited", "accepted")
 
 
 def report(stack: Stack, *, days: int) -> list[Quality]:
@@ -32,15 +34,9 @@ def behind(stack: Stack, entries: Sequence[Quality], cell: str, *, limit: int) -
         what = "no row" if not named else f"{len(named)} rows"
         raise CommandError(f"{what} of `captions quality` has the id {cell!r}", ExitCode.NOT_CAPTIONED)
     (quality,) = named
-    assets: list[str] = []
-    for verdict in VERDICTS:
-        if len(assets) < limit:
-            assets += stack.listing.judged(quality.cell.id, verdict, limit - len(assets))
-    return quality, [
-        entry
-        for entry in stack.records.read(assets)
-        if entry.human and entry.human.judged and entry.human.judged.cell == quality.cell
-    ]
+    filters = Filters((f"{stack.bucket}/",), cell=quality.cell.id)
+    order = stages("newest", filters, today=datetime.now(UTC).date(), first=None, days=1)
+    return quality, list(islice(stack.listing.walk(order, filters, chunk=limit), limit))
 
 
 def as_json(entries: Iterable[Quality], by: QualityBy, days: int) -> dict[str, Any]:

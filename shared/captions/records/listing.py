@@ -316,11 +316,6 @@ class Listing:
         )
         yield from (record for page in pages for item in page["Items"] if (record := _record(item)) is not None)
 
-    def judged(self, cell: str, verdict: str, limit: int) -> list[str]:
-        """Return up to `limit` assets with a verdict that is counted in a cell, given by its id; the newest first."""
-        stage = Stage("attention", attention.partitions(attention.JUDGED), True, begins=f"{cell}#{verdict}#")
-        return [asset for _, asset in islice(self._merged(stage, self._open(stage, limit, BEGINNING), limit, BEGINNING), limit)]
-
     def _query(
         self, stage: Stage, partition: str, limit: int | None, after: Position, start: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any]:
