@@ -47,6 +47,7 @@ from captions_cli.local.model_endpoint.wire import (
     ServerAnswer,
     clip_tokens,
     count_tokens,
+    has_text,
     parse_chat,
     sse,
 )
@@ -722,9 +723,12 @@ class EndpointServer:
             pause = fault.delay_s if fault.delay_s is not None else _DRIP_S
         await response.prepare(request)
         if pause == 0:
+            entry.note(first_token_ms=entry.elapsed_ms())
             await response.write(b"".join(map(sse, chunks)))
         else:
             for chunk in chunks:
+                if entry.fields["first_token_ms"] is None and has_text(chunk):
+                    entry.note(first_token_ms=entry.elapsed_ms())
                 await response.write(sse(chunk))
                 await asyncio.sleep(pause)
         if fault is not None and name == "stream_error":

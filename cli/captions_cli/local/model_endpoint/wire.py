@@ -394,3 +394,8 @@ def split_deltas(text: str, words: int = 3) -> list[str]:
 def sse(document: Mapping[str, Any]) -> bytes:
     """Encode one server-sent event."""
     return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def has_text(chunk: Mapping[str, Any]) -> bool:
+    """Tell whether a chunk of a streamed answer holds some of its text."""
+    return any(choice["delta"].get("content") for choice in chunk["choices"])

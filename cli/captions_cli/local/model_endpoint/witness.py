@@ -76,6 +76,7 @@ class Witness:
                     "streamed": False,
                     "batch": None,
                     "connection": connection,
+                    "first_token_ms": None,
                     "latency_ms": None,
                 }
             )

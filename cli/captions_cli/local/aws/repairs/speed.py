@@ -1,17 +1,22 @@
 """What makes moto fast without changing what it answers.
 
 It lists the methods of a service's class again for each request. DynamoDB writes each attribute of an answer by trying
-every spelling of every type's name on it, and reads an update expression by listing the types of its nodes at each
-node: most of its time went there. A query sorts the whole table first.
+every spelling of every type's name on it. It reads an update expression twice for each request, copies its tree by the
+general way, lists the types of its nodes at each node, and checks the whole again at each of its parts: 21 ms of CPU
+for the update that takes an upload, 8 without that. A query sorts the whole table first.
 """
 
 from __future__ import annotations
 
 import inspect
+from functools import wraps
 from typing import Any
 
 from captions.once import once
+from captions_cli.local.aws.repairs.indexes import INDEXES
 from captions_cli.local.aws.repairs.replacements import Repair, Replace
+
+_MOST_EXPRESSIONS = 1_000
 
 
 def _make_fast(replace: Replace) -> None:
@@ -19,12 +24,18 @@ def _make_fast(replace: Replace) -> None:
     import moto.core.responses
     from moto.core.serialize import JSONSerializer
     from moto.dynamodb.models.table import Table
+    from moto.dynamodb.parsing import validators
     from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
+    from moto.dynamodb.parsing.expressions import UpdateExpressionParser
 
     replace(moto.core.responses, "method_names_from_class", once(moto.core.responses.method_names_from_class))
     replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
     replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
     replace(Node, "find_clauses", _finding_clauses())
+    replace(UpdateExpressionParser, "make", _reading_once(UpdateExpressionParser.make))
+    replace(validators, "deepcopy", _copying(validators.deepcopy))
+    replace(validators.ActionCountValidator, "traverse", _at_the_root("verify_action_counts"))
+    replace(validators.OverlappingPathsValidator, "traverse", _at_the_root("check_for_overlapping_paths"))
     replace(Table, "query", _querying(Table.query))
     replace(Table, "all_items", _listing(Table.all_items))
 
@@ -65,11 +76,14 @@ def _querying(original: Any) -> Any:
     """Moto's query, which looks at one partition instead of sorting all items of the table to find it."""
     arguments_of = inspect.signature(original)
 
+    @wraps(original)  # whose arguments the other repair of it reads
     def query(self: Any, hash_key: Any, *arguments: Any, **named: Any) -> Any:
         index_name = arguments_of.bind(self, hash_key, *arguments, **named).arguments.get("index_name")
         if index_name is None:
             partition = self.items.get(hash_key, {})
             items = list(partition.values()) if self.range_key_attr else [partition] if partition else []
+        elif (of_index := vars(self).get("index_items")) is not None:
+            items = of_index
         else:
             items = [
                 item for entry in self.items.values() for item in (entry.values() if self.range_key_attr else (entry,))
@@ -96,13 +110,15 @@ def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
     known = vars(self).setdefault("known_types", {})
     if type(node) not in known:
         known[type(node)] = _treatment(self, type(node))
-    is_node, processor = known[type(node)]
+    is_node, processor, prepares = known[type(node)]
     if not is_node:
         return node
     parent = node.parent
     for position, child in enumerate(node.children or ()):
-        self.pre_processing_of_child(node, position)
-        self.traverse_node_recursively(child, position)
+        if prepares:
+            self.pre_processing_of_child(node, position)
+        if type(child) not in known or known[type(child)][0]:
+            self.traverse_node_recursively(child, position)
     if processor is not None:
         node = processor(node)
         node.parent = parent
@@ -111,11 +127,12 @@ def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
     return node
 
 
-def _treatment(traverser: Any, node_type: type[Any]) -> tuple[bool, Any]:
-    from moto.dynamodb.parsing.ast_nodes import Node
+def _treatment(traverser: Any, node_type: type[Any]) -> tuple[bool, Any, bool]:
+    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
 
     processors = (p for known, p in traverser._processing_map().items() if issubclass(node_type, known))
-    return issubclass(node_type, Node), next(processors, None)
+    prepares = type(traverser).pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child
+    return issubclass(node_type, Node), next(processors, None), prepares
 
 
 def _finding_clauses() -> Any:
@@ -139,4 +156,44 @@ def _finding_clauses() -> Any:
     return find_clauses
 
 
-SPEED = (Repair("speed", "It is slow, DynamoDB above all.", _make_fast),)
+def _reading_once(original: Any) -> Any:
+    """Moto's reader of update expressions; whoever changes what it returns copies it first (`Validator`)."""
+    read: dict[str, Any] = {}
+
+    def make(text: str) -> Any:
+        if text not in read:
+            if len(read) >= _MOST_EXPRESSIONS:
+                read.clear()
+            read[text] = original(text)
+        return read[text]
+
+    return staticmethod(make)
+
+
+def _copying(original: Any) -> Any:
+    """`copy.deepcopy`, with a short way for the trees of expressions, of which the nodes alone are changed."""
+    from moto.dynamodb.parsing.ast_nodes import Node
+
+    def copied(value: Any) -> Any:
+        return copied_node(value, None) if isinstance(value, Node) else original(value)
+
+    def copied_node(node: Any, parent: Any) -> Any:
+        copy = object.__new__(type(node))
+        copy.__dict__.update(node.__dict__, parent=parent)
+        if node.children is not None:
+            copy.children = [copied_node(c, copy) if isinstance(c, Node) else original(c) for c in node.children]
+        return copy
+
+    return copied
+
+
+def _at_the_root(check: str) -> Any:
+    """A check of an update expression, which finds all that is below the node that it is given."""
+
+    def traverse(self: Any, node: Any) -> Any:
+        return getattr(self, check)(node)
+
+    return traverse
+
+
+SPEED = (Repair("speed", "It is slow, DynamoDB above all.", _make_fast), INDEXES)
