@@ -108,8 +108,9 @@ lint: install $(VENV)/.console-checked ## ruff, mypy --strict, import-linter, cf
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml cli/captions_cli/results.yaml
 
-openapi: install ## write what the API says of itself into docs/openapi.json
+openapi: install ## write what the API says of itself into docs/openapi.json, and the client of it
 	@$(BIN)/python -m captions_api --openapi > docs/openapi.json
+	@$(BIN)/python tools/client_code.py
 
 map: install ## the rooms of the code: lines, arrows, circles, what each function imports
 	@$(BIN)/python tools/house_map.py

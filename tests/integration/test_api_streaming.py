@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
+import captions_client as client
 from captions.pipeline.streaming import Event, MainText, Streaming
 from captions.records.record import Record, Result
 from captions.uploads.version import Upload, pad_sequencer, taken_before_its_event
-from support.api import Api, api_on, path_of
+from support.api import HOST, Api, api_on, path_of
 from support.pipeline import BUCKET
 from support.worker import Workshop
 
@@ -228,3 +230,22 @@ def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes)
 def test_the_main_text_is_read_while_its_json_is_written(answer: str, shown: str) -> None:
     words = MainText("caption")
     assert "".join(words.add(letter) for letter in answer) == shown
+
+
+def test_the_client_reads_the_stream_as_types(api: Api, photo: bytes) -> None:
+    async def streamed() -> tuple[list[client.Event], list[client.Event], bytes]:
+        transport = httpx.ASGITransport(api.client.app)  # type: ignore[arg-type] # Starlette's own word for the same
+        async with client.AsyncClient(f"http://{HOST}", token="all", transport=transport) as made:
+            first = [event async for event in made.stream(photo, name="garden.jpg", language="en")]
+            assert isinstance(first[-1], client.Done)
+            again = [event async for event in made.stream(id=first[-1].asset.id)]
+            with pytest.raises(client.InvalidError, match="WAV"):
+                _ = [event async for event in made.stream(b"RIFF\x04\0\0\0WAVE")]
+            return first, again, await made.thumbnail(first[-1].asset.id)
+
+    events, (known,), thumbnail = asyncio.run(streamed())
+    assert isinstance(events[-1], client.Done)
+    assert sum(isinstance(event, client.Delta) for event in events) > 3
+    assert isinstance(known, client.Done)
+    assert (known.asset.text, known.copied, events[-1].copied) == (events[-1].asset.text, True, False)
+    assert thumbnail[:4] == b"RIFF"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -473,6 +474,13 @@ def customer_keys(bench: Bench) -> None:
         s3.get_object(Bucket="media", Key="a")
 
 
+def posted_versions(bench: Bench) -> None:
+    s3 = bench.bucket(versioned=True)
+    form = s3.generate_presigned_post("media", "a")
+    answer = httpx.post(form["url"], data=form["fields"], files={"file": b"1"})
+    assert answer.headers.get("x-amz-version-id") == s3.head_object(Bucket="media", Key="a")["VersionId"]
+
+
 def rules(bench: Bench) -> None:
     sqs, url = bench.queue()
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -574,9 +582,9 @@ def indexes(bench: Bench) -> None:
 
 SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "path-style": path_style, "created": created, "deleted": deleted, "policies": policies,
-    "notifications": notifications, "listed-keys": listed_keys, "customer-keys": customer_keys, "rules": rules,
-    "mappings": mappings, "depths": depths, "sent": sent, "received": received,
-    "deleted-messages": deleted_messages, "shown": shown, "speed": speed, "indexes": indexes,
+    "notifications": notifications, "listed-keys": listed_keys, "customer-keys": customer_keys,
+    "posted-versions": posted_versions, "rules": rules, "mappings": mappings, "depths": depths, "sent": sent,
+    "received": received, "deleted-messages": deleted_messages, "shown": shown, "speed": speed, "indexes": indexes,
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Each public type of the product, the command and the local stack has a name of its own.
 
-The API says its own names for what it shows, as they are part of its contract.
+The API says its own names for what it shows, as they are part of its contract; so does its client.
 """
 
 import ast
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted(path for folder in ("shared", "cli") for path in (ROOT / folder).rglob("*.py"))
+FOLDERS = ("shared", "cli/captions_cli")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
 def public_types(module: Path) -> Iterator[tuple[str, str]]:

@@ -108,6 +108,7 @@ class Stored(Shape):
 
     id: str
     key: str
+    version_id: str | None = Field(None, description="null where the bucket keeps no versions.")
 
 
 @router.post("/uploads", status_code=201, summary="Upload a file")
@@ -169,12 +170,17 @@ def complete_parts(stack: Stack, who: Who, sent: SentParts) -> Stored:
         {"PartNumber": part.number, "ETag": part.etag} for part in sorted(sent.parts, key=lambda part: part.number)
     ]
     try:
-        stack.clients("s3").complete_multipart_upload(
+        answer = stack.clients("s3").complete_multipart_upload(
             Bucket=stack.bucket, Key=begun["key"], UploadId=begun["id"], MultipartUpload={"Parts": parts}
         )
     except ClientError as error:
         raise _not_as_said(error) from error
-    return Stored(id=ids.id_of(f"{stack.bucket}/{begun['key']}"), key=begun["key"])
+    version = answer.get("VersionId")
+    return Stored(
+        id=ids.id_of(f"{stack.bucket}/{begun['key']}"),
+        key=begun["key"],
+        version_id=None if version == "null" else version,
+    )
 
 
 @router.post("/uploads/multipart/abort", status_code=204, summary="Give a large upload up")

@@ -48,6 +48,7 @@ def s3_repairs(router: EventRouter) -> tuple[Repair, ...]:
             "Objects under a customer's own key (SSE-C) are handed out to requests without that key.",
             _customer_keys,
         ),
+        Repair("posted-versions", "A form that made a version is not told which, as a PUT is.", _posted_versions),
     )
 
 
@@ -84,6 +85,21 @@ def _customer_keys(replace: Replace) -> None:
 
     replace(S3Response, "put_object", _putting_sse_c(S3Response.put_object))
     replace(S3Response, "_get_key", _getting_sse_c(S3Response._get_key))
+
+
+def _posted_versions(replace: Replace) -> None:
+    from moto.s3.responses import S3Response
+
+    original = S3Response._bucket_response_post
+
+    def posted(self: Any, request: Any, bucket_name: str) -> Any:
+        status, headers, body = original(self, request, bucket_name)
+        if not self.is_delete_keys() and self.backend.get_bucket(bucket_name).is_versioned:
+            stored = self.backend.get_object(bucket_name, self.querystring["key"][0])
+            headers = {**headers, "x-amz-version-id": stored.version_id}
+        return status, headers, body
+
+    replace(S3Response, "_bucket_response_post", posted)
 
 
 class _ObjectEvents:
