@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from captions_api.ids import id_of
 
+from captions.records.record import Likeness
 from support.api import Api, api_on, keys, path_of
 from support.pipeline import BUCKET, aws_for_the_pipeline
 
@@ -189,3 +192,68 @@ def test_subtitles_are_served_where_words_have_times(api: Api) -> None:
     assert "00:00:00.500 --> 00:00:02.000\nHello &lt;b&gt;" in api.call("GET", vtt["url"]).text
     assert api.call("GET", srt["url"]).text.startswith("1\n")
     assert api.call("GET", path_of(api.captioned("b.jpg"), "/tracks/captions.vtt")).status_code == 404
+
+
+def test_an_asset_tells_which_uploads_took_its_caption_and_why(api: Api) -> None:
+    first = api.captioned("photos/first.jpg")
+    near = Likeness(
+        kind="near", hash_distance=6, way="whole", luma=3.21, luma_limit=13.5, chroma=1.5, chroma_limit=18.0
+    )
+    copies = {
+        name: api.captioned(name, source="cache", copied_from=first.asset, likeness=likeness, cost="0")
+        for name, likeness in {
+            "photos/exact.jpg": Likeness(kind="same_bytes", hash_distance=0),
+            "photos/near.jpg": near,
+            "scans/old.jpg": None,
+            "photos/gone.jpg": near,
+            "photos/again.jpg": near,
+            "photos/edited.jpg": near,
+        }.items()
+    }
+    api.records.delete(api.version("photos/gone.jpg"), now=api.now[0])
+    api.captioned("photos/again.jpg", "another picture")
+    api.services.reviews.edit(copies["photos/edited.jpg"], "my words", now=api.now[0])
+    asset = api.get(path_of(first))
+    assert [copy["key"] for copy in asset["copies"]] == [
+        "photos/edited.jpg", "scans/old.jpg", "photos/near.jpg", "photos/exact.jpg",
+    ]  # fmt: skip
+    assert not asset["more_copies"]
+    assert asset["copies"][1]["comparison"] is None
+    assert asset["copies"][2]["comparison"] == {
+        "kind": "near",
+        "hash_distance": 6,
+        "why": "the pictures look the same in every part that is compared: no part differs by more than 3.2 of 255 in"
+        " brightness (limit 13.5) and 1.5 in colour (limit 18.0)",
+    }
+    # Who may see photos/ alone is told of no other copy.
+    own = api.get(path_of(first), token="photos")
+    assert [copy["key"] for copy in own["copies"]] == ["photos/edited.jpg", "photos/near.jpg", "photos/exact.jpg"]
+    origin = api.get(path_of(copies["photos/exact.jpg"]))["copied_from"]
+    assert (origin["key"], origin["comparison"]["kind"]) == ("photos/first.jpg", "same_bytes")
+    listed, cursor = [], ""
+    while True:
+        page = api.get(f"/v1/assets?copy_of={id_of(first.asset)}&limit=1{cursor}")
+        listed += keys(page)
+        if page["cursor"] is None:
+            break
+        cursor = f"&cursor={page['cursor']}"
+    assert listed == [copy["key"] for copy in asset["copies"]]
+    assert api.call("GET", f"/v1/assets?copy_of={id_of('media/scans/x.jpg')}", token="photos").status_code == 404
+    for number in range(30):
+        api.captioned(f"more/{number}.jpg", source="cache", copied_from=first.asset, cost="0")
+    asset = api.get(path_of(first))
+    assert (len(asset["copies"]), asset["more_copies"]) == (24, True)
+
+
+def test_an_asset_is_shown_while_the_index_of_copies_is_being_built(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = api.captioned("photos/first.jpg")
+    refusal = {
+        "Error": {"Code": "ValidationException", "Message": "Cannot read from backfilling global secondary index"}
+    }
+
+    def page(*_: Any, **__: Any) -> Any:
+        raise ClientError(refusal, "Query")
+
+    monkeypatch.setattr(api.services.listing, "page", page)
+    asset = api.get(path_of(made))
+    assert (asset["copies"], asset["more_copies"]) == ([], True)

@@ -83,6 +83,8 @@ def test_everyone_who_waits_gets_the_caption(shop: Workshop, photo: bytes) -> No
         assert (record.state, record.source, record.result) == ("captioned", "cache", leader.result)
         assert record.provenance is not None
         assert record.provenance.copied_from == "media/a.jpg"
+        assert record.provenance.likeness is not None
+        assert (record.provenance.likeness.kind, record.provenance.likeness.way) == ("near", "whole")
     assert sorted(shop.dedupe.aws.heard()) == [("Caption.Completed", name) for name in ("a.jpg", "b.jpg", "c.jpg")]
     assert len(shop.paid()) == 1
     assert shop.dedupe.upload("d.jpg", photo) == "hit"

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from captions import telemetry
+from captions.fingerprint import RADIUS
 from captions.pipeline.looking import DECODERS, LEAST_SECONDS, NotStartedError
-from captions.records.record import Human, Reason
+from captions.records.record import Human, Likeness, Reason
 from captions.uploads.version import UnreadableEventError, from_event
 from support.pipeline import MEDIA, RESULT, Dedupe, captioned, half_size
 
@@ -62,6 +63,7 @@ def test_a_copy_of_a_captioned_picture_costs_nothing(dedupe: Dedupe, photo: byte
     assert record.provenance is not None
     assert (record.provenance.cost, record.provenance.saved) == ("0", "0.0002")
     assert record.provenance.copied_from == "media/a.jpg"
+    assert record.provenance.likeness == Likeness(kind="same_bytes", hash_distance=0)
     assert dedupe.jobs() == []
     assert dedupe.aws.heard() == [("Caption.Completed", "copies/a.jpg")]
 
@@ -70,6 +72,13 @@ def test_a_smaller_copy_is_a_hit_too(dedupe: Dedupe, photo: bytes) -> None:
     dedupe.upload("a.jpg", photo)
     captioned(dedupe, "a.jpg")
     assert dedupe.upload("small.jpg", half_size(photo)) == "hit"
+    provenance = dedupe.record("small.jpg").provenance
+    assert provenance is not None
+    assert (why := provenance.likeness) is not None
+    assert (why.kind, why.way) == ("near", "whole")
+    assert 0 <= (why.hash_distance or 0) <= RADIUS
+    assert 0 < (why.luma or 0) <= (why.luma_limit or 0)
+    assert 0 < (why.chroma or 0) <= (why.chroma_limit or 0)
 
 
 def test_a_task_where_every_letter_counts_shares_only_identical_media(dedupe: Dedupe, photo: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from captions.fingerprint import RADIUS, Fingerprint, bands, fingerprint_image, hamming
+from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, fingerprint_image, hamming
 from captions.near_duplicates import Contended, Follow, Hit, Lead, Neighbours, index, protocol
 from captions.near_duplicates.protocol import Announcement, Claim
 from captions.uploads.version import ObjectVersion, pad_sequencer
@@ -170,6 +170,8 @@ def test_a_crop_is_found_under_loose_alone(client: Any, clock: Clock, scope: str
         if policy == "loose":
             assert isinstance(answer, Hit)
             assert answer.claim.outcome == {"text": "a house"}
+            assert answer.likeness is not None
+            assert answer.likeness.way == "cropped"
         else:
             assert isinstance(answer, Lead)
 
@@ -459,7 +461,7 @@ def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: li
 def test_of_many_copies_at_once_one_leads_and_all_others_get_its_result(
     client: Any, scope: str, near: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "same_picture", lambda a, b, policy: True)
+    monkeypatch.setattr(index, "resemblance", lambda a, b, policy: Resemblance("whole", 0.0, 1.0, 0.0, 1.0))
     neighbours = Neighbours(client, TABLE, evidence=showing())
     copies = {
         f"copy {number}": Fingerprint(

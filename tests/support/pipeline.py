@@ -198,7 +198,15 @@ def aws_for_the_pipeline() -> Iterator[Aws]:
             KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
             AttributeDefinitions=[
                 {"AttributeName": name, "AttributeType": "S"}
-                for name in ("asset", "activity", "activity_at", "attention", "attention_rank")
+                for name in (
+                    "asset",
+                    "activity",
+                    "activity_at",
+                    "attention",
+                    "attention_rank",
+                    "copy_of",
+                    "completed_at",
+                )
             ],
             GlobalSecondaryIndexes=[
                 {
@@ -209,7 +217,11 @@ def aws_for_the_pipeline() -> Iterator[Aws]:
                     ],
                     "Projection": {"ProjectionType": "KEYS_ONLY"},
                 }
-                for hashed, ranged in (("activity", "activity_at"), ("attention", "attention_rank"))
+                for hashed, ranged in (
+                    ("activity", "activity_at"),
+                    ("attention", "attention_rank"),
+                    ("copy_of", "completed_at"),
+                )
             ],
         )
         for table in ("fingerprints", "control"):

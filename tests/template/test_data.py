@@ -182,7 +182,11 @@ def what_cannot_be_made_again_survives(template: Template) -> Iterator[str]:
     lambda raw: properties(raw, "CaptionsTable").pop("GlobalSecondaryIndexes"),
 )
 def tables_are_on_demand_with_their_keys_and_expiry(template: Template) -> Iterator[str]:
-    indexed = {"activity": ["activity", "activity_at"], "attention": ["attention", "attention_rank"]}
+    indexed = {
+        "activity": ["activity", "activity_at"],
+        "attention": ["attention", "attention_rank"],
+        "copy_of": ["copy_of", "completed_at"],  # with the API alone
+    }
     shapes = {
         "CaptionsTable": (["asset"], indexed, None),
         "FingerprintsTable": (["pk", "sk"], {}, "expires_at"),
@@ -192,11 +196,15 @@ def tables_are_on_demand_with_their_keys_and_expiry(template: Template) -> Itera
         keys = [key["AttributeName"] for key in table["KeySchema"]]
         indexes = {
             index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
-            for index in table.get("GlobalSecondaryIndexes", [])
+            for entry in table.get("GlobalSecondaryIndexes", [])
+            for index in [entry["Fn::If"][1] if "Fn::If" in entry else entry]
         }
         ttl = table.get("TimeToLiveSpecification", {})
         if shapes[name] != (keys, indexes, ttl.get("AttributeName") if ttl.get("Enabled") else None):
             yield f"{name} has other keys, indexes or expiry than the product reads"
+        conditions = [entry["Fn::If"][0] for entry in table.get("GlobalSecondaryIndexes", []) if "Fn::If" in entry]
+        if conditions != ["HasApi"] * len(conditions):
+            yield f"{name} has an index of the API's without it"
         if table.get("BillingMode") != "PAY_PER_REQUEST":
             yield f"{name} is not on demand"
 

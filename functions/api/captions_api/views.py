@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from captions.cost import Cost
-from captions.records.record import Reason, Record, Result, State
+from captions.records.record import Likeness, Reason, Record, Result, State
 from captions.subtitles import timed
 from captions_api.ids import id_of
 
@@ -142,6 +142,7 @@ class Copy(Shape):
     key: str
     thumbnail: str | None
     at: str
+    comparison: Comparison | None = Field(description="Null: it is older than what is kept of comparisons.")
 
 
 class Track(Shape):
@@ -185,12 +186,13 @@ class Asset(AssetSummary):
     media_url: str | None = Field(description="A link to the media, good for five minutes at the most.")
     tracks: tuple[Track, ...]
     timeline: tuple[Moment, ...]
-    copies: tuple[Copy, ...]
+    copies: tuple[Copy, ...] = Field(description="The newest; `/v1/assets?copy_of=` lists them all.")
+    more_copies: bool = Field(description="Whether there are more, or may be.")
     copied_from: Original | None
 
 
 PICTURES = ("image", "animation", "document")
-_LEFT_OUT = frozenset({"attempts", "copied_from"})
+_LEFT_OUT = frozenset({"attempts", "copied_from", "likeness"})
 
 
 def etag_of(record: Record) -> str:
@@ -271,6 +273,7 @@ def asset(
     opened: Opened | None = None,
     media_url: str | None = None,
     copies: Sequence[Copy] = (),
+    more_copies: bool = False,
     copied_from: Original | None = None,
 ) -> Asset:
     """Show a record in full."""
@@ -296,8 +299,45 @@ def asset(
         tracks=_tracks(record),
         timeline=_timeline(record, calls),
         copies=tuple(copies),
+        more_copies=more_copies,
         copied_from=copied_from,
     )
+
+
+def copy(record: Record) -> Copy:
+    """Show a record as one that took another's caption."""
+    return Copy(
+        id=id_of(record.asset),
+        key=record.key,
+        thumbnail=thumbnail_of(record),
+        at=record.completed_at or record.updated_at,
+        comparison=comparison(record),
+    )
+
+
+_WAYS = {"whole": "", "marked": ", but for a small pale mark", "cropped": ", in the part that both show"}
+
+
+def comparison(record: Record, original: Record | None = None) -> Comparison | None:
+    """Return why a copy was held for the same as `original`; without what was decided by, their contents tell."""
+    likeness = record.provenance.likeness if record.provenance is not None else None
+    if likeness is None and original is not None:
+        same = not set(original.content).isdisjoint(record.content)
+        bytes_too = same and original.etag == record.etag != "" and original.size == record.size
+        likeness = Likeness(kind="same_bytes" if bytes_too else "same_content" if same else "near")
+    if likeness is None:
+        return None
+    why = {
+        "same_bytes": "the files are the same, byte for byte",
+        "same_content": "the content is the same, in another file",
+        "near": f"the pictures look the same in every part that is compared{_WAYS[likeness.way or 'whole']}",
+    }[likeness.kind]
+    if likeness.luma is not None and likeness.chroma is not None:
+        why += (
+            f": no part differs by more than {likeness.luma:.1f} of 255 in brightness (limit {likeness.luma_limit:.1f})"
+            f" and {likeness.chroma:.1f} in colour (limit {likeness.chroma_limit:.1f})"
+        )
+    return Comparison(kind=likeness.kind, hash_distance=likeness.hash_distance, why=why)
 
 
 def _call(attempt: Mapping[str, Any]) -> Call:

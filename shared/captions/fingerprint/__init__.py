@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captions import media
-from captions.fingerprint.comparison import Strictness, may_be_reframed, same_picture
+from captions.fingerprint.comparison import Resemblance, Strictness, may_be_reframed, resemblance, same_picture
 from captions.fingerprint.phash import (
     BAND_BITS,
     RADIUS,
@@ -32,12 +32,14 @@ __all__ = [
     "HASH_VERSION",
     "RADIUS",
     "Fingerprint",
+    "Resemblance",
     "Strictness",
     "bands",
     "fingerprint_audio",
     "fingerprint_image",
     "hamming",
     "perceptual_hash",
+    "resemblance",
     "same_picture",
 ]
 

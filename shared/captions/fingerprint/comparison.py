@@ -93,36 +93,65 @@ def may_be_reframed(evidence: bytes) -> bool:
     return parts is not None and parts.writing != WRITING and min(parts.width, parts.height) >= _LOOSE_SMALLEST_SIDE
 
 
+@dataclass(frozen=True)
+class Resemblance:
+    """How alike two pictures are that were held for the same: their largest differences, and what copies may show.
+
+    `luma` is the largest root mean square difference of 5 x 5 cells, `chroma` the largest mean of 3 x 3, both of 255.
+    """
+
+    way: Literal["whole", "marked", "cropped"]
+    """As they are, but for a small pale mark, or in the part that both show."""
+    luma: float
+    luma_limit: float
+    chroma: float
+    chroma_limit: float
+
+
 def same_picture(a: bytes, b: bytes, policy: Strictness) -> bool:
-    """Return whether two pictures, whose hashes are near, are the same by their evidence.
+    """Return whether two pictures, whose hashes are near, are the same by their evidence (`resemblance`)."""
+    return resemblance(a, b, policy) is not None
+
+
+def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
+    """Return how two pictures, whose hashes are near, are alike; None where they are not the same by their evidence.
 
     `exact` never says so, `strict` after re-encoding, resizing and mild adjustments, `loose` also after crops of about
-    1 % and with a small pale mark, but not of writing. Symmetric and deterministic; on any doubt False. Evidence of
+    1 % and with a small pale mark, but not of writing. Symmetric and deterministic; on any doubt None. Evidence of
     another layout is never the same.
     """
     if policy == "exact":
-        return False
+        return None
     first, second = (unpacked(evidence) for evidence in sorted((a, b)))
     if first is None or second is None:
-        return False
+        return None
     limits = _limits_for(first, second)
     if limits is None:
-        return False
+        return None
     aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
     rounding = 0.6 / min(first.width, first.height, second.width, second.height)
-    if aspect <= limits.aspect + rounding and _alike(first, second, limits):
-        return True
+    shaped_alike = aspect <= limits.aspect + rounding
+    if shaped_alike and (difference := _alike(first, second, limits)) is not None:
+        return _resemblance("whole", difference, limits)
     if policy == "strict" or WRITING in (first.writing, second.writing) or aspect > _LOOSE_ASPECT + rounding:
-        return False
+        return None
     if min(first.width, first.height, second.width, second.height) < _LOOSE_SMALLEST_SIDE:
-        return False
-    if aspect <= limits.aspect + rounding and _alike(first, second, limits, marked=True):
-        return True
+        return None
+    if shaped_alike and (difference := _alike(first, second, limits, marked=True)) is not None:
+        return _resemblance("marked", difference, limits)
     if min(first.width, first.height, second.width, second.height) < _SMALL_SIDE:
         share = _SMALL_REFRAMED
         limits = replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
     framing = find_framing(first.luma, second.luma)
-    return framing is not None and framing.is_crop and _alike(first, second, limits, framing)
+    if framing is None or not framing.is_crop:
+        return None
+    difference = _alike(first, second, limits, framing)
+    return _resemblance("cropped", difference, limits) if difference is not None else None
+
+
+def _resemblance(way: Literal["whole", "marked", "cropped"], difference: "_Difference", limits: _Limits) -> Resemblance:
+    region = _widened(limits, difference).region
+    return Resemblance(way, difference.region, region, difference.chroma_region, limits.chroma_region)
 
 
 def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
@@ -187,11 +216,16 @@ class _Difference:
     chroma_area: float
 
 
-def _within(difference: _Difference, limits: _Limits) -> bool:
+def _widened(limits: _Limits, difference: _Difference) -> _Limits:
     # Sharpening that is found all over the picture leaves more at its edges than two bands of detail can follow.
-    if limits.wide:
-        more = 1 + _SHARPENED * difference.sharpness
-        limits = replace(limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more)
+    if not limits.wide:
+        return limits
+    more = 1 + _SHARPENED * difference.sharpness
+    return replace(limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more)
+
+
+def _within(difference: _Difference, limits: _Limits) -> bool:
+    limits = _widened(limits, difference)
     return (
         1 / limits.gain <= difference.gain <= limits.gain
         and abs(difference.offset) <= limits.offset
@@ -220,30 +254,33 @@ def _fine_cells(a: PictureEvidence, b: PictureEvidence) -> int:
 
 def _alike(
     a: PictureEvidence, b: PictureEvidence, limits: _Limits, framing: Framing | None = None, marked: bool = False
-) -> bool:
-    """Return whether nothing stands out, in the part that `framing` shows of both or, if `marked`, but a pale mark."""
-    return any(_follows(a, b, limits, framing, marked, backwards) for backwards in (False, True))
+) -> _Difference | None:
+    """Return how they differ where nothing stands out, in the part that `framing` shows or, if `marked`, but a mark."""
+    each = (_follows(a, b, limits, framing, marked, backwards) for backwards in (False, True))
+    return next((difference for difference in each if difference is not None), None)
 
 
 def _follows(
     a: PictureEvidence, b: PictureEvidence, limits: _Limits, framing: Framing | None, marked: bool, backwards: bool
-) -> bool:
+) -> _Difference | None:
     detail = 1 if framing is None else _REFRAMED_DETAIL
     residual = residual_of(a, b, int(detail * _coarse_cells(a, b)), framing, backwards)
     box = _mark(residual, limits, a.width / a.height) if marked else None
     if box is not None:
         residual = _without(residual, box)
-    if not _within(_difference(residual), limits):
-        return False
+    difference = _difference(residual)
+    if not _within(difference, limits):
+        return None
     if a.writing == b.writing == WRITING or bool(a.palette) != bool(b.palette):
-        return True
+        return difference
     finest = residual_of(a, b, int(detail * _fine_cells(a, b)), framing, backwards)
     limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
     if framing is not None:
         limit = _FINEST_OUTLIER_REFRAMED
         if min(a.width, a.height, b.width, b.height) < _SMALL_SIDE:
             limit *= _SMALL_REFRAMED_FINEST
-    return _finest_outlier(finest if box is None else _without(finest, box)) <= limit
+    within = _finest_outlier(finest if box is None else _without(finest, box)) <= limit
+    return difference if within else None
 
 
 def _mark(residual: "Residual", limits: _Limits, aspect: float) -> tuple[float, float, float, float] | None:

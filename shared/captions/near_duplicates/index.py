@@ -24,9 +24,10 @@ from typing import Any, Literal, TypeVar
 
 from captions.aws.dynamodb import from_item, to_item
 from captions.config.environment import Strictness
-from captions.fingerprint import RADIUS, Fingerprint, bands, hamming, same_picture
+from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, hamming, resemblance
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Decision, Follow, Hit, Step
+from captions.records.record import Likeness
 from captions.uploads.version import ObjectVersion
 
 T = TypeVar("T")
@@ -83,12 +84,16 @@ class Neighbours:
         `scope` holds everything that must be equal for a caption to be shared. Blocks up to PATIENCE_SECONDS.
         """
         me = self._announcement(scope, upload, fingerprint)
-        same = self._same(me, me.evidence)
+        compared: dict[str, Resemblance] = {}
+        same = self._same(me, me.evidence, compared=compared)
         matches = self._run(protocol.probe(me, same, self._clock, ("exact",) if me.phash is None else _FIRST))
         if matches is None and (probes := fingerprint.probes(self._policy)):
-            me, same = replace(me, probes=probes), self._same(me, me.evidence, probes)
+            me, same = replace(me, probes=probes), self._same(me, me.evidence, probes, compared)
             matches = self._run(protocol.probe(me, same, self._clock, ("reframed",)))
-        return matches or self._run(protocol.decide(me, same, self._clock))
+        answer: Decision = matches or self._run(protocol.decide(me, same, self._clock))
+        if isinstance(answer, Hit | Follow) and answer.claim is not None:
+            return replace(answer, likeness=_likeness(me, answer.claim, compared.get(answer.claim.id)))
+        return answer
 
     def twins(self, hit: Hit) -> list[Claim]:
         """Return the exemplars that match the one that was hit, so that a picture was paid for more than once.
@@ -142,14 +147,23 @@ class Neighbours:
         )
 
     def _same(
-        self, me: Announcement | Claim, evidence: bytes | None, probes: tuple[bytes, ...] = ()
+        self,
+        me: Announcement | Claim,
+        evidence: bytes | None,
+        probes: tuple[bytes, ...] = (),
+        compared: dict[str, Resemblance] | None = None,
     ) -> Callable[[Claim], bool]:
+        """Return what tells whether a claim's picture is the same, and writes into `compared` how alike they are."""
+
         def same(claim: Claim) -> bool:
             if set(me.exact) & set(claim.exact):
                 return True
             if evidence is None or claim.evidence is None or not _near(claim.hashes, me.hashes + probes):
                 return False
-            return same_picture(evidence, claim.evidence, self._policy)
+            alike = resemblance(evidence, claim.evidence, self._policy)
+            if alike is not None and compared is not None:
+                compared[claim.id] = alike
+            return alike is not None
 
         return same
 
@@ -375,6 +389,19 @@ def _exact_keys(me: Announcement) -> list[str]:
 
 def _band_keys(scope: str, phash: bytes) -> list[str]:
     return [f"{_digest(scope)}#h{band}" for band in bands(phash)]
+
+
+def _likeness(me: Announcement, claim: Claim, alike: Resemblance | None) -> Likeness:
+    shared = {key[:2] for key in set(me.exact) & set(claim.exact)}
+    distances = [hamming(phash, other) for phash in me.hashes + me.probes for other in claim.hashes]
+    distance = min(distances, default=None)
+    if shared:
+        return Likeness(kind="same_bytes" if "b:" in shared else "same_content", hash_distance=distance)
+    return Likeness(kind="near", hash_distance=distance, **(_rounded(alike) if alike is not None else {}))
+
+
+def _rounded(alike: Resemblance) -> dict[str, Any]:
+    return {name: round(value, 2) if isinstance(value, float) else value for name, value in vars(alike).items()}
 
 
 def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:

@@ -29,10 +29,13 @@ very same code through every interleaving and a crash after every step.
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from captions.uploads.version import ObjectVersion
+
+if TYPE_CHECKING:
+    from captions.records.record import Likeness
 
 ClaimState = Literal["OPEN", "YIELD", "LEAD", "READY", "FOLLOW", "DEAD"]
 
@@ -223,6 +226,8 @@ class Hit:
 
     claim: Claim
     also: tuple[Claim, ...] = ()
+    likeness: "Likeness | None" = field(default=None, compare=False)
+    """Why the pictures are held for the same; whoever compared them adds it."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,8 @@ class Follow:
     """The same picture is being captioned: this upload was written down among its followers."""
 
     claim_id: str
+    claim: Claim | None = field(default=None, compare=False)
+    likeness: "Likeness | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -426,7 +433,7 @@ def follow(leader: str, follower: ObjectVersion) -> Generator[Step, Any, Hit | F
     yield Enlist(leader, follower)
     claims: list[Claim] = yield Read((leader,))
     if claims and claims[0].state == "LEAD":
-        return Follow(leader)
+        return Follow(leader, claims[0])
     yield Dismiss(leader, follower)
     if claims and claims[0].state == "READY":
         return Hit(claims[0])

@@ -26,7 +26,7 @@ from captions.pipeline.publish import Outcome
 from captions.pipeline.sweep import LONGEST_REST_SECONDS
 from captions.queues import Job, Queues, Revisit, backoff
 from captions.records.attempts import paid
-from captions.records.record import ClaimRef, Ended, Human, Provenance, Reason, Record, Result
+from captions.records.record import ClaimRef, Ended, Human, Likeness, Provenance, Reason, Record, Result
 from captions.records.table import Records
 from captions.routing import routes
 from captions.uploads.s3_objects import Fetched, GoneError, Objects, ReplicaError, UnreadableError
@@ -99,10 +99,10 @@ class Dedupe:
             # The very thing that a person described was uploaded again, as a sync of a folder does.
             return self._described(record, words, target, subject)
         match self._claim(record, subject, target, rules):
-            case Hit(claim):
-                return self._copied(record, claim, subject)
-            case Follow(id_):
-                return self._waiting(record, id_, subject)
+            case Hit(claim, likeness=likeness):
+                return self._copied(record, claim, subject, likeness)
+            case Follow(id_, likeness=likeness):
+                return self._waiting(record, id_, subject, likeness)
             case Lead(id_, generation):
                 return self._queued(record, ClaimRef(id=id_, generation=generation), target, subject)
             case Contended():
@@ -144,14 +144,14 @@ class Dedupe:
 
     # -- what becomes of it ----------------------------------------------------------------------------------------
 
-    def _copied(self, record: Record, exemplar: Claim, subject: Subject) -> Ending:
+    def _copied(self, record: Record, exemplar: Claim, subject: Subject, likeness: Likeness | None) -> Ending:
         outcome = Outcome.read(exemplar.outcome or {})
         ended = self._end(
             record,
             "captioned",
             source="cache",
             result=outcome.result,
-            provenance=outcome.copied(record.attempts),
+            provenance=outcome.copied(record.attempts, likeness),
             content=subject.content,
             **_kind_of(subject),
         )
@@ -160,7 +160,7 @@ class Dedupe:
             telemetry.cache_hit("near" if near else "exact", outcome.spent)
         return "hit"
 
-    def _waiting(self, record: Record, leader: str, subject: Subject) -> Ending:
+    def _waiting(self, record: Record, leader: str, subject: Subject, likeness: Likeness | None) -> Ending:
         now = self.now()
         self.records.progress(
             record.upload,
@@ -169,6 +169,7 @@ class Dedupe:
             due=now + self.settings.queue_lease_seconds / 2,
             claim=ClaimRef(id=leader, generation=0),
             content=subject.content,
+            likeness=likeness,
             **_kind_of(subject),
         )
         telemetry.count("InFlightTwin")

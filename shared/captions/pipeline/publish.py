@@ -15,7 +15,7 @@ from captions.cost import Cost
 from captions.near_duplicates import Neighbours
 from captions.queues import Job, Queues, Revisit
 from captions.records.attempts import paid
-from captions.records.record import ClaimRef, Ended, Provenance, Record, Result
+from captions.records.record import ClaimRef, Ended, Likeness, Provenance, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import ObjectVersion
 
@@ -120,7 +120,7 @@ class Outcome:
         """What the answer had cost as far as it is known; None: unknown."""
         return Cost.read(self.__dict__)
 
-    def copied(self, attempts: tuple[dict[str, Any], ...] = ()) -> Provenance:
+    def copied(self, attempts: tuple[dict[str, Any], ...] = (), likeness: Likeness | None = None) -> Provenance:
         """Return the provenance of a copy: what it saved, and what its own upload had cost before, mostly nothing."""
         return Provenance(
             model=self.model,
@@ -136,6 +136,7 @@ class Outcome:
             **paid(attempts),
             cost_source="cache",
             copied_from=self.asset,
+            likeness=likeness,
             saved=self.cost,
             saved_at_least=self.cost_at_least,
         )
@@ -192,7 +193,9 @@ class HandOver:
     def _end(self, follower: ObjectVersion, state: Ended, leader: Record, outcome: Outcome | None) -> None:
         before = self.records.get(follower.asset)
         # One that led before, and lost its claim, may have been paid for already.
-        attempts = before.attempts if before is not None and before.sequencer == follower.sequencer else ()
+        current = before if before is not None and before.sequencer == follower.sequencer else None
+        attempts = current.attempts if current is not None else ()
+        likeness = current.likeness if current is not None else None
         tried = Provenance(**paid(attempts)) if attempts else None
         ended = self.records.finish(
             follower,
@@ -200,7 +203,7 @@ class HandOver:
             now=self.now(),
             source="cache" if outcome else None,
             result=outcome.result if outcome else None,
-            provenance=outcome.copied(attempts) if outcome else tried,
+            provenance=outcome.copied(attempts, likeness) if outcome else tried,
             reason=None if outcome else leader.reason,
             kind=before.kind if before is not None else None,
         )
@@ -208,8 +211,8 @@ class HandOver:
             telemetry.cache_hit("in_flight", outcome.spent)
         if ended is None:
             # Told before, perhaps by a delivery that died before the event was sent; or superseded since.
-            current = self.records.get(follower.asset)
-            ended = current if current and current.sequencer == follower.sequencer and current.terminal else None
+            now = self.records.get(follower.asset)
+            ended = now if now and now.sequencer == follower.sequencer and now.terminal else None
         if ended is not None:
             self.notifier.ended([ended])
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from captions.records.attention import ATTENTION
+from captions.records.copies import COPY
 from captions.records.record import PENDING, State
 
 PAID = ("paid", "paid_calls", "paid_unknown", "paid_counted", "paid_tokens")
@@ -71,7 +72,7 @@ _MOVE = _PLACE | {"updated_at"}
 _END = _MOVE | {"completed_at"}
 _WHAT_IT_IS = _names("kind", "media_type", "claim", "content")
 _TRIES = _names("lease_until", "sweeps", "begun")
-_WORK = _TRIES | {"attempts", "reason", "recaption", "draft"}
+_WORK = _TRIES | {"attempts", "reason", "recaption", "draft", "likeness"}
 _ANSWERS = _names("result", "suggestion")
 
 ACCEPT = Transition(
@@ -81,7 +82,7 @@ ACCEPT = Transition(
     needs=("newer version", "no version taken before its event"),
     sets=_OBJECT | _MOVE | {"etag", "size", "received_at"},
     clears=_WORK | _ANSWERS | {"kind", "media_type", "claim", "source", "provenance", "completed_at", "version_id"}
-    | ATTENTION | {*PAID},
+    | ATTENTION | COPY | {*PAID},
     adds=tuple(zip(SUPERSEDED, PAID, strict=True)),
 )  # fmt: skip
 """An event of another version; what a person wrote, and what was looked at under the name, stays."""
@@ -91,7 +92,7 @@ DELETE = Transition(
     ends=("deleted",),
     needs=("newer version",),
     sets=_OBJECT | _END | {"reason"},
-    clears=_TRIES | _ANSWERS | {"recaption", "draft", "version_id"} | ATTENTION,
+    clears=_TRIES | _ANSWERS | {"recaption", "draft", "likeness", "version_id"} | ATTENTION | COPY,
 )
 """An event that says the object is gone; what it cost stays."""
 REOPEN = Transition(
@@ -112,7 +113,9 @@ RECAPTION = Transition(
 )
 QUEUE = Transition(name="queue", ends=("queued",), sets=_MOVE | _WHAT_IT_IS)
 """A worker's lease stays, as the sweep may send an upload through dedupe that is being captioned."""
-WAIT = Transition(name="wait", ends=("waiting",), sets=_MOVE | _WHAT_IT_IS, clears=_names("sweeps", "begun"))
+WAIT = Transition(
+    name="wait", ends=("waiting",), sets=_MOVE | _WHAT_IT_IS | {"likeness"}, clears=_names("sweeps", "begun")
+)
 """Who waits for a leader that is at work does not stand still."""
 BEGIN = Transition(name="begin", needs=("no worker at it",), sets=_names("lease_until"), counts="begun")
 NOTE = Transition(name="note", needs=("this worker at it",), sets=_names("updated_at", "attempts", "draft"))
@@ -129,7 +132,7 @@ VANISH = Transition(
     name="vanish",
     ends=("deleted",),
     sets=_END | _WHAT_IT_IS | {"provenance", "reason"},
-    clears=_WORK | _ANSWERS | ATTENTION,
+    clears=_WORK | _ANSWERS | ATTENTION | COPY,
 )
 """The version is gone, and no event said so yet."""
 GIVE_UP = Transition(
@@ -151,15 +154,15 @@ ANSWER = Transition(
     name="answer",
     ends=("captioned",),
     needs=("no words about this version",),
-    sets=_END | _WHAT_IT_IS | {"provenance", "source", "result", "human"} | ATTENTION,
-    clears=_WORK | ATTENTION,
+    sets=_END | _WHAT_IT_IS | {"provenance", "source", "result", "human"} | ATTENTION | COPY,
+    clears=_WORK | ATTENTION | COPY,
 )
 SUGGEST = Transition(
     name="suggest",
     ends=("captioned",),
     needs=("words about this version",),
-    sets=_END | _WHAT_IT_IS | {"provenance", "suggestion"},
-    clears=_WORK,
+    sets=_END | _WHAT_IT_IS | {"provenance", "suggestion"} | COPY,
+    clears=_WORK | COPY,
 )
 """A person's words stay the result, and a model's answer stands beside them; the verdict stays where it is counted."""
 STALL = Transition(

@@ -58,6 +58,8 @@ class Filters:
     task: str | None = None
     reviewed: bool | None = None
     most_confidence: float | None = None
+    copy_of: str | None = None
+    """The asset that its caption was copied from."""
     cell: str | None = None
     """The id of what a person's verdict is counted in (captions.quality.cells)."""
     words: str = ""
@@ -80,6 +82,7 @@ class Filters:
                 return False
         judged = record.human.judged if record.human is not None and record.reviewed else None
         asked = (
+            (self.copy_of, provenance.copied_from if provenance else None),
             (self.cell, judged.cell.id if judged is not None else None),
             (self.kind, record.kind),
             (self.group, attention.group_of(provenance.category if provenance else None, record.kind)),
@@ -129,7 +132,7 @@ class Sample:
 class Stage:
     """Partitions of one index that are read as one list."""
 
-    index: Literal["activity", "attention"]
+    index: Literal["activity", "attention", "copy_of"]
     partitions: tuple[str, ...]
     newest_first: bool
     begins: str = ""
@@ -138,7 +141,7 @@ class Stage:
     @property
     def ranked_by(self) -> str:
         """The index's sort key."""
-        return "activity_at" if self.index == "activity" else "attention_rank"
+        return _RANKED_BY[self.index]
 
     def range(self, after: Position) -> "Range | None":
         """Return which of its entries are read: those from `after` on, itself included; None: all."""
@@ -151,6 +154,7 @@ class Stage:
         return "#rank BETWEEN :begin AND :edge", {":begin": self.begins, ":edge": after.at}
 
 
+_RANKED_BY = {"activity": "activity_at", "attention": "attention_rank", "copy_of": "completed_at"}
 Range = tuple[str, Mapping[str, str]]
 """A condition on the sort key, and its values."""
 
@@ -160,6 +164,8 @@ def stages(order: Order, filters: Filters, *, today: date, first: date | None, d
 
     Before `first` there is nothing; None: that is not known.
     """
+    if filters.copy_of is not None:
+        return (Stage("copy_of", (filters.copy_of,), newest_first=True),)
     if filters.cell is not None:
         names = attention.partitions(attention.JUDGED)
         return (Stage("attention", names, newest_first=True, begins=f"{filters.cell}#"),)

@@ -179,6 +179,24 @@ class Recaption(BaseModel):
     paid_at_least: Cost | None = None
 
 
+class Likeness(BaseModel):
+    """Why a copy was held for the same as what its caption is from, as it was decided."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Literal["same_bytes", "same_content", "near"]
+    """`same_content`: the same payload or pixels, in other bytes."""
+    hash_distance: int | None = None
+    """Bits of 256 in which the nearest two of their perceptual hashes differ; None: they were not compared by them."""
+    way: Literal["whole", "marked", "cropped"] | None = None
+    """What was compared: all of both, all but a pale mark, or what both show."""
+    luma: float | None = None
+    """The largest difference of a part, of 255; beside it what copies may show (`Resemblance`)."""
+    luma_limit: float | None = None
+    chroma: float | None = None
+    chroma_limit: float | None = None
+
+
 class Draft(BaseModel):
     """Answers of a worker that asks on (repair, step up), so that whoever takes over from it need not pay for them."""
 
@@ -237,6 +255,8 @@ class Provenance(BaseModel):
     latency_ms: int | None = None
     copied_from: str | None = None
     """The asset whose caption this is, where the source is `cache`."""
+    likeness: Likeness | None = None
+    """Why it may be; None: not known, as of copies from before it was kept."""
     saved: str | None = None
     """What the copied caption had cost."""
     saved_at_least: Cost | None = None
@@ -316,6 +336,8 @@ class Record(BaseModel):
     suggestion: Suggestion | None = None
     """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
     recaption: Recaption | None = None
+    likeness: Likeness | None = None
+    """Why it waits for another one's caption."""
     content: tuple[str, ...] = ()
     """Keys of exact identity of what was last looked at under this name (`Fingerprint.exact`)."""
     superseded_calls: int = 0

@@ -29,6 +29,7 @@ from captions.records.record import (
     Draft,
     Ended,
     Human,
+    Likeness,
     Provenance,
     Reason,
     Recaption,
@@ -203,6 +204,7 @@ class Records:
         media_type: str | None = None,
         claim: ClaimRef | None = None,
         content: Sequence[str] = (),
+        likeness: Likeness | None = None,
     ) -> bool:
         """Move a pending upload on and say when the sweep shall look; False when it is not pending."""
         values = {
@@ -210,6 +212,7 @@ class Records:
             "media_type": media_type,
             "claim": _plain(claim),
             "content": list(content) or None,
+            "likeness": _plain(likeness),
             "updated_at": timestamp(now),
             **_pending(upload.asset, due),
         }
@@ -320,6 +323,8 @@ class Records:
             place = unreviewed(
                 upload.asset, category=category, kind=kind, confidence=result.confidence, at=timestamp(now)
             )
+            copy_of = provenance.copied_from if provenance else None
+            values |= {"copy_of": copy_of} if copy_of else {}
             answer: dict[str, Any] = {"source": source, "result": _plain(result)}
             answer |= {"human": human.model_dump()} if human is not None else place
             changed, item = self._change(lifecycle.ANSWER, upload, {**values, **answer})

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
+from botocore.exceptions import ClientError
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from captions import telemetry
 from captions.config.policy import is_language
 from captions.records.listing import BEGINNING, Filters, Position, stages
 from captions.records.record import Record, State
@@ -22,13 +24,15 @@ from captions_api.access import Caller
 from captions_api.dependencies import IfMatch, Stack, Who
 from captions_api.problems import Problem, not_there
 from captions_api.services import Services, changed
-from captions_api.views import Asset, AssetSummary, Comparison, Opened, Original, Shape
+from captions_api.views import Asset, AssetSummary, Opened, Original, Shape
 
 router = APIRouter(tags=["assets"])
 
 OVERLAP_SECONDS = 5.0
 """How far a look at what is new reaches back: the index may show an end a little later than it was written."""
 MOST_PER_PAGE = 200
+COPIES_SHOWN = 24
+"""Of an asset's copies, with the asset itself."""
 
 
 class Assets(Shape):
@@ -93,6 +97,9 @@ def list_assets(
     task: Annotated[str | None, Query(max_length=40)] = None,
     reviewed: Annotated[bool | None, Query(description="Whether a person has judged it.")] = None,
     max_confidence: Annotated[float | None, Query(ge=0, le=1)] = None,
+    copy_of: Annotated[
+        str | None, Query(max_length=ids.MOST_CHARACTERS, description="Id of an asset: those that took its caption.")
+    ] = None,
     cell: Annotated[
         str | None,
         Query(pattern=r"^[0-9a-f]{12}$", description="Id of a row of /v1/quality: what is behind it, edited first."),
@@ -108,8 +115,13 @@ def list_assets(
     since: Annotated[str | None, Query(max_length=4_000, description="A list's `live`.")] = None,
 ) -> Assets:
     """Return a page of assets, newest first, or what has happened since an earlier look."""
-    if cell is not None and order != "newest":
-        raise Problem(422, "invalid", "cell: people have judged what is behind it, so that no confidence ranks it")
+    if (cell is not None or copy_of is not None) and order != "newest":
+        raise Problem(422, "invalid", "order: what is behind a cell, and copies, come newest first")
+    exemplar = None
+    if copy_of is not None:
+        exemplar = ids.asset_of(copy_of)
+        if exemplar is None or not exemplar.startswith(stack.prefixes(who)):
+            raise not_there()
     filters = Filters(
         prefixes=prefixes(stack, who, prefix),
         states=frozenset(state or ()),
@@ -119,6 +131,7 @@ def list_assets(
         task=task,
         reviewed=False if order == "confidence" else reviewed,
         most_confidence=max_confidence,
+        copy_of=exemplar,
         cell=cell,
         words=q,
     )
@@ -138,33 +151,47 @@ def shown(stack: Services, caller: Caller, record: Record, response: Response) -
     """Show an asset in full, with its etag."""
     response.headers["ETag"] = views.etag_of(record)
     response.headers["Cache-Control"] = "no-store"
+    copies, more = _copies(stack, caller, record)
     return views.asset(
         record,
         opened=stack.own.opened(but=caller.name).get(record.asset),
         media_url=stack.link(record),
+        copies=copies,
+        more_copies=more,
         copied_from=_original(stack, caller, record),
     )
 
 
+def _copies(stack: Services, caller: Caller, record: Record) -> tuple[tuple[views.Copy, ...], bool]:
+    """Return the newest uploads of the caller's that took a record's caption, and whether there may be more."""
+    filters = Filters(stack.prefixes(caller), copy_of=record.asset)
+    if record.result is None or not filters.prefixes:
+        return (), False
+    today = datetime.fromtimestamp(stack.now(), UTC).date()
+    try:
+        read = stack.listing.page(
+            stages("newest", filters, today=today, first=None, days=0), filters, limit=COPIES_SHOWN
+        )
+    except ClientError as error:
+        # A stack's update does not wait until a new index is built.
+        if error.response.get("Error", {}).get("Code") != "ValidationException":
+            raise
+        telemetry.logger().warning("index_not_ready", index="copy_of")
+        return (), True
+    return tuple(map(views.copy, read.records)), read.next is not None
+
+
 def _original(stack: Services, caller: Caller, record: Record) -> Original | None:
-    source = record.provenance.copied_from if record.provenance is not None and record.source == "cache" else None
+    copied = record.answer is not None and record.answer.source == "cache"
+    source = record.provenance.copied_from if record.provenance is not None and copied else None
     if source is None or not source.startswith(stack.prefixes(caller)):
         return None
     original = stack.records.get(source)
-    comparison = None
-    if original is not None:
-        same = set(original.content) & set(record.content)
-        if original.etag and original.etag == record.etag and original.size == record.size:
-            comparison = Comparison(kind="same_bytes", why="the files are the same, byte for byte")
-        elif same:
-            comparison = Comparison(kind="same_content", why="the content is the same, in another file")
-        else:
-            comparison = Comparison(kind="near", why="the pictures look the same in every part that is compared")
     return Original(
         id=ids.id_of(source),
         key=source.partition("/")[2],
         thumbnail=views.thumbnail_of(original) if original is not None else None,
-        comparison=comparison,
+        comparison=views.comparison(record, original),
     )
 
 
