@@ -17,6 +17,12 @@ os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "testing"  # as a deployed function
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
+
+
 @pytest.fixture(autouse=True)
 def ordinary_priority() -> Iterator[None]:
     """SVT-AV1 makes a process of root real-time that encodes with it: what it starts then starves all else."""

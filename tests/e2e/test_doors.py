@@ -17,10 +17,10 @@ from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.translate import load_template
 from captions_cli.local.options import ModelOptions
 from captions_cli.main import app
-from captions_cli.stack import LocalState
 from support.permissions import Witness, allowed
 from support.pipeline import MEDIA
 from support.serving import serving
+from support.small_stack import eventually
 
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
@@ -40,15 +40,6 @@ def example() -> ModuleType:
     return loaded
 
 
-def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := look():
-            return result
-        time.sleep(0.1)
-    pytest.fail("it did not happen in time")
-
-
 @pytest.fixture(scope="module")
 def witness() -> Witness:
     return Witness(FUNCTIONS)
@@ -64,16 +55,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
         model=ModelOptions(latency_scale=0),
         interceptors=[witness],
     ) as running:
-        state = LocalState(
-            pid=1,
-            aws_endpoint_url=running.aws_endpoint_url,
-            model_endpoint_url=running.endpoint_url,
-            stack_name=running.stack_name,
-            region=running.region,
-            bucket=running.outputs["MediaBucketName"],
-            started_at="",
-        )
-        (home / "stack.json").write_text(json.dumps(vars(state)))
+        (home / "stack.json").write_text(json.dumps(running.state()))
         running.client("ssm").put_parameter(Name=POLICY, Value=RULES, Type="String")
         yield running
 

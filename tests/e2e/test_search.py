@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,9 +13,9 @@ from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.translate import load_template
 from captions_cli.local.options import ModelOptions
 from captions_cli.main import app
-from captions_cli.stack import LocalState
 from support.permissions import Witness, allowed
 from support.pipeline import MEDIA
+from support.small_stack import eventually
 
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
@@ -38,16 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
         model=ModelOptions(latency_scale=0),
         interceptors=[witness],
     ) as running:
-        state = LocalState(
-            pid=1,
-            aws_endpoint_url=running.aws_endpoint_url,
-            model_endpoint_url=running.endpoint_url,
-            stack_name=running.stack_name,
-            region=running.region,
-            bucket=running.outputs["MediaBucketName"],
-            started_at="",
-        )
-        (home / "stack.json").write_text(json.dumps(vars(state)))
+        (home / "stack.json").write_text(json.dumps(running.state()))
         yield running
 
 
@@ -61,13 +50,6 @@ def hits(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
         return [item["key"] for item in json.loads(done.stdout)["items"]]
 
     return search
-
-
-def eventually(look: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
 
 
 def test_what_is_uploaded_is_found_edited_and_gone_when_it_is_deleted(

@@ -46,6 +46,19 @@ def endpoint() -> Iterator[LocalEndpoint]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def _hearer() -> Iterator[LocalEndpoint]:
+    with LocalEndpoint(latency_scale=0.0) as running:
+        yield running
+
+
+@pytest.fixture
+def hearer(_hearer: LocalEndpoint) -> LocalEndpoint:
+    """One endpoint for all tests of a file: it recognises the same recording only once."""
+    _hearer.clear()
+    return _hearer
+
+
 @pytest.fixture
 def shop(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> Workshop:
     return workshop(aws, dedupe, endpoint)

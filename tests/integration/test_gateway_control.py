@@ -33,11 +33,6 @@ DEAD, ALIVE = "Qwen/Qwen3-VL-8B-Instruct", "GLM-4.6V"
 NOW = 1_700_000_000.0
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Counting:
     """A DynamoDB client that counts its calls; moto's tables are not made for several threads at once."""
 

@@ -22,11 +22,6 @@ OMNI = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 VL = "Qwen/Qwen3-VL-8B-Instruct"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def tone():
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:

@@ -52,22 +52,6 @@ def picture(colour=(180, 40, 40)):
 PICTURE = picture()
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with LocalEndpoint(latency_scale=0.0) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(endpoint):
-    endpoint.clear()
-
-
 def gateway(*urls, keys=lambda force: KEY, **options):
     options.setdefault("retries", RetryPolicy(first_delay_s=0.01, longest_delay_s=0.05))
     options.setdefault("catalogue", load())

@@ -25,19 +25,8 @@ PHOTO = Media("image", "image/jpeg", (MEDIA / "photos/coffee.jpg").read_bytes())
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with LocalEndpoint(latency_scale=0.0) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def without_faults(endpoint):
-    endpoint.clear()
+def endpoint(hearer):
+    return hearer
 
 
 def gateway_to(endpoint: LocalEndpoint, *, offered: bool = True) -> Gateway:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from captions.gateway import DeadlineExceeded, Endpoint, Gateway, Media, Request, RetryPolicy
 from captions.gateway.catalogue import load
-from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -17,19 +16,7 @@ FIRST, SECOND = "Qwen/Qwen3-VL-8B-Instruct", "GLM-4.6V"
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with LocalEndpoint(latency_scale=0.0) as running:
-        yield running
-
-
-@pytest.fixture
 async def client(endpoint):
-    endpoint.clear()
     gateway = Gateway(
         endpoints=[Endpoint(endpoint.url)],
         keys=lambda force: "sk-test",

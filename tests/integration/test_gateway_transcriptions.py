@@ -8,7 +8,6 @@ import pytest
 
 from captions.gateway import Endpoint, ErrorClass, Exhausted, Gateway, Media, NoCapableModel, Request, Unacceptable
 from captions.gateway.catalogue import load
-from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -21,20 +20,8 @@ ASKED = Request("Write down every word.", "Transcribe this.", (SPEECH,), request
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with LocalEndpoint(latency_scale=0.0) as running:
-        yield running
-
-
-@pytest.fixture
-def endpoint(server):
-    server.clear()
-    return server
+def endpoint(hearer):
+    return hearer
 
 
 async def complete(endpoint, chain, request=ASKED, override="", seconds=60.0):

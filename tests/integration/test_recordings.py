@@ -1,7 +1,6 @@
 """Long and odd recordings and video end as one answer, from as many calls as it takes, each paid once."""
 
 import struct
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -37,17 +36,8 @@ TALK = encoded(spoken(PHRASE, PHRASE, PHRASE, pauses=4.0))
 """Three times the same words ("in being comparatively modern"), at seconds 0, 5.9 and 11.8."""
 
 
-@pytest.fixture(scope="module")
-def hearer() -> Iterator[LocalEndpoint]:
-    """One endpoint for all tests here: it recognises the same part only once."""
-    with LocalEndpoint(latency_scale=0.0) as running:
-        yield running
-
-
 @pytest.fixture
 def shop(aws: Aws, dedupe: Dedupe, hearer: LocalEndpoint) -> Workshop:
-    hearer.clear()
-    hearer.set_faults([])
     return workshop(aws, dedupe, hearer)
 
 

@@ -18,15 +18,9 @@ MEDIA = Path(__file__).parent.parent / "media"
 VL, OMNI = "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    with LocalEndpoint(latency_scale=0.0) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def without_faults(endpoint):
-    endpoint.clear()
+@pytest.fixture
+def endpoint(hearer):
+    return hearer
 
 
 def picture(name: str) -> Media:
@@ -61,11 +55,6 @@ async def completed(endpoint, asked, medium, model=None, catalogue=None):
 
 async def answered(endpoint, ask: Ask, medium: Media, seen: Seen | None = None, **more) -> Reading:
     return read(ask, await completed(endpoint, prompt(ask), medium, **more), seen)
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 pytestmark = pytest.mark.anyio

@@ -150,8 +150,8 @@ def handler(event, context):
 """
 
 
-def eventually(look: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """Wait until `found` gives something true; returns it."""
+def eventually(look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    """Wait until `look` gives something true; return it."""
     deadline = time.monotonic() + timeout_s
     while not (value := look()) and time.monotonic() < deadline:
         time.sleep(0.05)

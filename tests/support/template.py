@@ -170,21 +170,27 @@ class Invariants:
 
         return register
 
-    def holding(self) -> list[Any]:
-        """One case for each invariant, and one more where it is about the doors too."""
-        of_doors = [
-            pytest.param(lambda _, check=check: check(doors()), id=f"{check.__name__}-doors")
-            for check in self._of_doors
-        ]
-        return [pytest.param(check, id=check.__name__) for check in self._mutations] + of_doors
-
-    def failing(self) -> list[Any]:
-        """One case for each invariant and each of its mutations."""
-        return [
+    def tests(self) -> tuple[Callable[..., None], Callable[..., None]]:
+        """The tests of a file: each invariant holds, of the doors too if it is about them; each mutation is caught."""
+        holding = [pytest.param(check, current, id=check.__name__) for check in self._mutations]
+        holding += [pytest.param(check, doors, id=f"{check.__name__}-doors") for check in self._of_doors]
+        failing = [
             pytest.param(check, mutation, id=f"{check.__name__}-{number}")
             for check, mutations in self._mutations.items()
             for number, mutation in enumerate(mutations)
         ]
+
+        @pytest.mark.parametrize(("check", "template"), holding)
+        def holds(check: Check, template: Callable[[], Template]) -> None:
+            if findings := list(check(template())):
+                pytest.fail("\n".join(findings))
+
+        @pytest.mark.parametrize(("check", "mutation"), failing)
+        def can_fail(check: Check, mutation: Mutation) -> None:
+            if not list(check(mutated(mutation))):
+                pytest.fail("it finds nothing")
+
+        return holds, can_fail
 
 
 def mutated(mutation: Mutation, template: Template | None = None) -> Template:

@@ -8,7 +8,7 @@ import pytest
 
 from captions.config.environment import WorkerSettings
 from captions.config.policy import is_language
-from support.template import ROOT, Check, Invariants, Mutation, Template, current, mutated, properties, texts
+from support.template import ROOT, Invariants, Template, current, properties, texts
 
 OUTPUTS = {
     "MediaBucketName", "CaptionsTableName", "FingerprintsTableName", "ControlTableName", "UploadsQueueUrl",
@@ -92,14 +92,7 @@ def no_partition_region_or_account_is_named(template: Template) -> Iterator[str]
             yield f"a partition, region or account: {text}"
 
 
-@pytest.mark.parametrize("check", INVARIANTS.holding())
-def test_invariant_holds(check: Check) -> None:
-    assert list(check(current())) == []
-
-
-@pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
-def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
-    assert list(check(mutated(mutation))) != []
+test_invariant_holds, test_invariant_can_fail = INVARIANTS.tests()
 
 
 def test_every_function_and_layer_is_where_the_template_says() -> None:

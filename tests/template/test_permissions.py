@@ -3,17 +3,11 @@
 import re
 from collections.abc import Iterator
 
-import pytest
-
 from captions import control_table
 from support.template import (
-    Check,
     Invariants,
-    Mutation,
     Template,
-    current,
     listed,
-    mutated,
     properties,
     statement,
     statements,
@@ -222,11 +216,4 @@ def every_function_may_read_its_queue_and_write_its_log(template: Template) -> I
                 yield f"{name} may not {action} on {group}"
 
 
-@pytest.mark.parametrize("check", INVARIANTS.holding())
-def test_invariant_holds(check: Check) -> None:
-    assert list(check(current())) == []
-
-
-@pytest.mark.parametrize(("check", "mutation"), INVARIANTS.failing())
-def test_invariant_can_fail(check: Check, mutation: Mutation) -> None:
-    assert list(check(mutated(mutation))) != []
+test_invariant_holds, test_invariant_can_fail = INVARIANTS.tests()

@@ -13,11 +13,6 @@ pytestmark = pytest.mark.anyio
 E, M = "http://e/v1", "GLM-4.6V"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Clock:
     def __init__(self):
         self.now = 1_000_000.0

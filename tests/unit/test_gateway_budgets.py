@@ -17,11 +17,6 @@ MODELS = [load().model("GPT-4o"), load().model("GLM-4.6V")]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def test_retries_are_a_share_of_the_calls_after_a_burst():
     budget = RetryBudget(per_call=0.2, burst=10.0)
 

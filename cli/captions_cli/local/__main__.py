@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from captions_cli.local.errors import StackError
@@ -66,18 +65,8 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
     with stack:
         gc.freeze()  # moto's modules need no second look at every collection
         _summarise(stack.coverage())
-        state = {
-            "pid": os.getpid(),
-            "aws_endpoint_url": stack.aws_endpoint_url,
-            "model_endpoint_url": stack.endpoint_url,
-            "stack_name": stack.stack_name,
-            "region": stack.region,
-            "bucket": stack.outputs.get("MediaBucketName", ""),
-            "api_url": stack.api.url if stack.api else "",
-            "api_token": stack.api.token if stack.api else "",
-            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
         state_file = options.state_dir / STATE_FILE
+        state = stack.state()
         _write_whole(state_file, json.dumps(state, indent=2) + "\n")
         print(json.dumps(state), flush=True)
         try:

@@ -9,15 +9,14 @@ import json
 import logging
 import os
 import re
-import select
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 from urllib.parse import unquote
 
 from captions_cli import loopback
@@ -28,6 +27,7 @@ from captions_cli.local.aws.limits import ServiceLimits, partition_key
 from captions_cli.local.aws.repairs import MotoRepairs
 from captions_cli.local.aws.repairs.message_moves import MessageMoveTasks
 from captions_cli.local.aws.server import AwsCall, AwsEndpoint, Forward, Interceptor
+from captions_cli.local.child_server import ChildServer
 from captions_cli.local.cloudformation.api import CloudFormation
 from captions_cli.local.cloudformation.artifacts import Artifacts
 from captions_cli.local.cloudformation.deployment import Deployment, Deployments
@@ -45,7 +45,6 @@ from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 
 LOGGER = logging.getLogger(__name__)
 
-MODEL_ENDPOINT_START_S = 30.0
 LOCAL_KEY = "local-endpoint-needs-no-key"
 # What a function needs of the surroundings to reach a real model endpoint: certificates and proxies.
 _NETWORK_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
@@ -158,6 +157,20 @@ class LocalStack:
         """The function (logical id) and process id of each worker process."""
         return self._sandboxes.workers() if self._sandboxes else []
 
+    def state(self) -> dict[str, Any]:
+        """Return what its state file tells (captions_cli.stack)."""
+        return {
+            "pid": os.getpid(),
+            "aws_endpoint_url": self.aws_endpoint_url,
+            "model_endpoint_url": self.endpoint_url,
+            "stack_name": self.stack_name,
+            "region": self.region,
+            "bucket": self.outputs.get("MediaBucketName", ""),
+            "api_url": self.api.url if self.api else "",
+            "api_token": self.api.token if self.api else "",
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
     def kill_worker(self, pid: int) -> None:
         """`kill -9` one worker process. Raises StackError if it is none of the stack's."""
         if pid not in {worker for _, worker in self.workers()}:
@@ -206,7 +219,7 @@ class LocalStack:
         self._lock()
         model = self._start_model_endpoint() if self._model.url is None else None
         self._start_aws()
-        self.endpoint_url = model.wait() if model else self._model.url or ""
+        self.endpoint_url = model.wait().replace("//0.0.0.0:", "//127.0.0.1:") if model else self._model.url or ""
         self._start_deployments()
         if self._template is not None:
             self._create(self._template)
@@ -228,8 +241,14 @@ class LocalStack:
         lock.write(str(os.getpid()))
         lock.flush()
 
-    def _start_model_endpoint(self) -> _ModelEndpoint:
-        endpoint = _ModelEndpoint(self._workers.python, self._address.bind, self._model, self.state_dir / "logs")
+    def _start_model_endpoint(self) -> ChildServer:
+        logs = self.state_dir / "logs"
+        arguments = [
+            *(self._workers.python, "-m", "captions_cli.local.model_endpoint"),
+            *("--host", self._address.bind, "--port", "0", "--latency-scale", str(self._model.latency_scale)),
+            *("--exit-with-parent", "--log", str(logs / "endpoint-requests.jsonl"), *self._model.arguments),
+        ]
+        endpoint = ChildServer("the local model endpoint", arguments, os.environ, logs / "endpoint.log")
         self._ending.callback(endpoint.stop)
         return endpoint
 
@@ -420,51 +439,6 @@ class LocalStack:
                 max_pool_connections=50, retries={"max_attempts": 2}, s3={"addressing_style": "path"}, proxies={}
             ),
         )
-
-
-class _ModelEndpoint:
-    """The local model endpoint as a child process, which ends with this process."""
-
-    def __init__(self, python: str, bind: str, options: ModelOptions, log_dir: Path) -> None:
-        self._log_file = log_dir / "endpoint.log"
-        self._log: IO[bytes] = self._log_file.open("ab")
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [
-                *(python, "-m", "captions_cli.local.model_endpoint", "--host", bind, "--port", "0"),
-                *("--latency-scale", str(options.latency_scale), "--exit-with-parent"),
-                *("--log", str(log_dir / "endpoint-requests.jsonl")),
-                *options.arguments,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
-        )
-
-    def wait(self) -> str:
-        """Its base URL, once it listens. Raises StackError if it does not."""
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], MODEL_ENDPOINT_START_S)
-        line = self._process.stdout.readline() if readable else b""
-        try:
-            url = str(json.loads(line)["url"])
-        except (ValueError, KeyError) as error:
-            log = self._log_file.read_text(errors="replace")[-2000:]
-            raise StackError(f"the local model endpoint does not start: {log or 'it says nothing'}") from error
-        return url.replace("//0.0.0.0:", "//127.0.0.1:")
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            if stream is not None:
-                stream.close()
 
 
 @contextlib.contextmanager
