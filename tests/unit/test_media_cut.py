@@ -44,6 +44,22 @@ def test_a_jpeg_that_was_cut_is_truncated_though_it_ends_as_it_should(
         assert caught.value.code == "truncated"
 
 
+@pytest.mark.parametrize("part", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("size", [(200, 150), (1_601, 1_203)], ids=str)
+@pytest.mark.parametrize("name", ["refined", "by frequency"])
+def test_a_progressive_jpeg_that_was_cut_in_its_last_scan_is_truncated(
+    name: str, size: tuple[int, int], part: float
+) -> None:
+    # One whose last scan adds a bit to all frequencies of the luminance, and one whose last scan holds the high ones.
+    by_frequency = (MEDIA / "odd" / "by-frequency.jpg").read_bytes()
+    whole = jpeg(PHOTO.resize(size), progressive=True) if name == "refined" else by_frequency
+    assert media.inspect(whole).picture
+    last = whole.rindex(b"\xff\xda") + 12
+    with pytest.raises(MediaError) as caught:
+        media.inspect(whole[: last + int(part * (len(whole) - last))].removesuffix(b"\xff") + END)
+    assert caught.value.code == "truncated"
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("ground", [(255, 255, 255), (128, 128, 128), (0, 0, 0), (250, 240, 10)])
 def test_a_whole_jpeg_that_ends_in_one_colour_is_taken(ground: tuple[int, int, int], options: str) -> None:

@@ -16,11 +16,15 @@ from PIL import Image, ImageChops
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
-_FILLING = bytes(random.Random(1).choices(range(255), k=4_096))  # noqa: S311  no secret
-"""No marker is in it, as no byte is 255."""
+_FILLINGS = tuple(bytes(random.Random(seed).choices(range(255), k=4_096)) for seed in (1, 2))  # noqa: S311  no secret
+"""No marker is in them, as no byte is 255."""
 _MISSING = 0.02
 """Share of its height that has to be missing: some encoders leave out the last byte."""
 _TAIL = 16
+_SIDES = [max(place) + 1 for place in sorted(
+    ((row, column) for row in range(8) for column in range(8)), key=lambda at: (sum(at), at[sum(at) % 2 == 0])
+)]  # fmt: skip
+"""Of each coefficient in its order, the side of the square of them that a decoder needs to show it (T.81, A.3.6)."""
 
 
 @dataclass
@@ -35,12 +39,15 @@ class _Scans:
     interval: int = 0
     scans: list[tuple[int, int]] = field(default_factory=list)
     """Where the data of each begin and end."""
+    side: int = 1
+    """The smallest of `_SIDES` in the last one."""
 
 
 def is_cut_short(image: Image.Image, data: bytes) -> bool:
     """Tell whether the loaded picture, of the JPEG file `data`, was filled up, as its data end too early.
 
-    A second decoding is made only where the picture ends in one flat colour, or where scans are missing.
+    A second decoding is made only where the picture ends in one flat colour or where scans are missing, and of every
+    progressive one: what is missing from its last scan is drawn coarser, and not flat.
     """
     scans = _scans(data)
     if scans is None or not scans.scans:
@@ -52,19 +59,30 @@ def is_cut_short(image: Image.Image, data: bytes) -> bool:
             return False
         there = len(_RESTART.findall(data, start, end)) + 1
         return there < (1 - _MISSING) * -(-_units(scans) // scans.interval)
-    if not scans.missing and not _flat_tail(image):
+    if scans.frame != _PROGRESSIVE and not scans.missing and not _flat_tail(image):
         return False
-    filled = Image.open(io.BytesIO(data[:end] + _FILLING + data[end:]), formats=["JPEG"])
-    # A pixel less, as the size was rounded up and would otherwise be taken from the next larger scale.
-    filled.draft(image.mode, (max(1, image.width - 1), max(1, image.height - 1)))
+    size, whole = image.size, image
     try:
-        filled.load()
+        if not scans.missing and 8 * image.width < scans.side * scans.width:
+            # At this scale nothing of the last scan is seen.
+            size = -(-scans.side * scans.width // 8), -(-scans.side * scans.height // 8)
+            whole = _filled(data, end, _FILLINGS[1], image.mode, size)
+        filled = _filled(data, end, _FILLINGS[0], image.mode, size)
     except OSError:
         return True  # it was read, and found to be nonsense
-    if filled.size != image.size or filled.mode != image.mode:
+    if filled.size != whole.size or filled.mode != whole.mode:
         return False
-    changed = ImageChops.difference(filled, image).getbbox()
-    return changed is not None and changed[1] < (1 - _MISSING) * image.height
+    changed = ImageChops.difference(filled, whole).getbbox()
+    return changed is not None and changed[1] < (1 - _MISSING) * whole.height
+
+
+def _filled(data: bytes, end: int, filling: bytes, mode: str, size: tuple[int, int]) -> Image.Image:
+    """Return the picture with more data in its last scan, at a scale that gives this size. Raises OSError."""
+    filled = Image.open(io.BytesIO(data[:end] + filling + data[end:]), formats=["JPEG"])
+    # A pixel less, as the size was rounded up and would otherwise be taken from the next larger scale.
+    filled.draft(mode, (max(1, size[0] - 1), max(1, size[1] - 1)))
+    filled.load()
+    return filled
 
 
 def _flat_tail(image: Image.Image) -> bool:
@@ -125,6 +143,9 @@ def _scan(scans: _Scans, body: bytes) -> bool:
     first, last, low = body[-3], body[-2], body[-1] & 15
     if scans.frame != _PROGRESSIVE:
         first = last = low = 0
+    if not first <= last < 64:
+        return False
+    scans.side = min(_SIDES[first : last + 1])
     if low == 0:
         scans.missing.difference_update(
             (number, coefficient) for number in body[1 : 1 + 2 * body[0] : 2] for coefficient in range(first, last + 1)
