@@ -1,5 +1,7 @@
 """The pipeline's own objects on moto, in one process, with nothing in between that could be mistaken for them."""
 
+import copy
+import functools
 import io
 import json
 import threading
@@ -8,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 import boto3
+from botocore.config import Config
 from moto import mock_aws
 from PIL import Image
 
@@ -39,13 +43,29 @@ def aws_in_this_process() -> Iterator[None]:
     Whoever uses DynamoDB from several threads takes `locked` clients.
     """
     replacements = Replacements()
-    with mock_aws():
+    # Nobody here speaks to AWS by way of `requests`, for which moto would set up 1,288 answers for each test.
+    with patch("moto.core.models.RESPONSES_METHODS", ()), mock_aws():
         for repair in SPEED:
             repair.put(replacements)
         try:
             yield
         finally:
             replacements.undo()
+
+
+@functools.cache
+def _made_client(service: str, signature: str | None) -> Any:
+    """Made once for all tests: making one takes longer than most tests do, and moto answers those it never saw."""
+    return boto3.client(service, region_name=REGION, config=Config(signature_version=signature))
+
+
+def client_of(service: str, signature: str | None = None) -> Any:
+    """Return a client of moto of the caller's own: what is changed about it, or registered with it, no other has."""
+    made = _made_client(service, signature)
+    client = object.__new__(type(made))
+    client.__dict__.update(made.__dict__, meta=copy.copy(made.meta))
+    client.meta.events = copy.copy(made.meta.events)
+    return client
 
 
 def locked(client: Any, lock: threading.RLock) -> Any:
@@ -188,7 +208,7 @@ def aws_for_the_pipeline() -> Iterator[Aws]:
     with aws_in_this_process():
         lock = threading.RLock()
         dynamodb, s3, sqs, events = (
-            locked(boto3.client(service, region_name=REGION), lock) for service in ("dynamodb", "s3", "sqs", "events")
+            locked(client_of(service), lock) for service in ("dynamodb", "s3", "sqs", "events")
         )
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
