@@ -199,6 +199,9 @@ UPDATES: list[dict[str, Any]] = [
     {"UpdateExpression": "SET a = :x", "Values": {":x": {"S": "1"}}, "Condition": "attribute_not_exists(pk)"},
     {"UpdateExpression": "REMOVE nothing.deep", "Values": None},
     {"UpdateExpression": "SET a = n + s", "Values": None},
+    {"UpdateExpression": "SET a = :x", "Values": {":x": {"M": {"long": {"L": [{"S": "é" * 100_000}] * 2}}}}},
+    {"UpdateExpression": "SET a = :x", "Values": {":x": {"M": {"long": {"L": [{"S": "é" * 100_000}] * 3}}}}},
+    {"UpdateExpression": "SET a = :x", "Values": {":x": {"BS": [b"1" * 400_000, b"2" * 6_000]}}},
 ]
 
 
@@ -227,6 +230,10 @@ def update(
         "n": {"N": "5"},
         "s": {"S": "text"},
         "ss": {"SS": ["a", "b"]},
+        "ns": {"NS": ["1", "2.5"]},
+        "b": {"B": b"\x00\xff"},
+        "bs": {"BS": [b"\x00", b"\xfe"]},
+        "deep": {"L": [{"M": {"b": {"B": b"1"}, "l": {"L": [{"NULL": True}, {"BOOL": False}]}}}, {"SS": ["é"]}]},
     }
     dynamodb.put_item(TableName="plain", Item=fresh)
     if Values is not None and ":one" in UpdateExpression:

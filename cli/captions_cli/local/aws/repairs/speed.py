@@ -3,16 +3,18 @@
 It lists the methods of a service's class again for each request. DynamoDB writes each attribute of an answer by trying
 every spelling of every type's name on it. It reads an update expression twice for each request, copies its tree by the
 general way, lists the types of its nodes at each node, and checks the whole again at each of its parts: 21 ms of CPU
-for the update that takes an upload, 8 without that. A query sorts the whole table first.
+for the update that takes an upload, 8 without that. It measures and copies values over and over (`values`). A query
+sorts the whole table first.
 """
 
 from __future__ import annotations
 
 import inspect
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from captions.once import once
+from captions_cli.local.aws.repairs import values
 from captions_cli.local.aws.repairs.indexes import INDEXES
 from captions_cli.local.aws.repairs.replacements import Repair, Replace
 
@@ -28,16 +30,25 @@ def _make_fast(replace: Replace) -> None:
     from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
     from moto.dynamodb.parsing.expressions import UpdateExpressionParser
 
-    replace(moto.core.responses, "method_names_from_class", once(moto.core.responses.method_names_from_class))
+    replace(moto.core.responses, "method_names_from_class", _method_names())
     replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
     replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
     replace(Node, "find_clauses", _finding_clauses())
-    replace(UpdateExpressionParser, "make", _reading_once(UpdateExpressionParser.make))
+    replace(UpdateExpressionParser, "make", staticmethod(_reader()))
     replace(validators, "deepcopy", _copying(validators.deepcopy))
     replace(validators.ActionCountValidator, "traverse", _at_the_root("verify_action_counts"))
     replace(validators.OverlappingPathsValidator, "traverse", _at_the_root("check_for_overlapping_paths"))
     replace(Table, "query", _querying(Table.query))
     replace(Table, "all_items", _listing(Table.all_items))
+    values.make_fast(replace)
+
+
+@once
+def _method_names() -> Any:
+    """Moto's list of a class's methods, made once in a process, however often repairs are put in place."""
+    from moto.core.responses import method_names_from_class
+
+    return once(method_names_from_class)
 
 
 def _writing_attributes(original: Any) -> Any:
@@ -156,18 +167,12 @@ def _finding_clauses() -> Any:
     return find_clauses
 
 
-def _reading_once(original: Any) -> Any:
+@once
+def _reader() -> Any:
     """Moto's reader of update expressions; whoever changes what it returns copies it first (`Validator`)."""
-    read: dict[str, Any] = {}
+    from moto.dynamodb.parsing.expressions import UpdateExpressionParser
 
-    def make(text: str) -> Any:
-        if text not in read:
-            if len(read) >= _MOST_EXPRESSIONS:
-                read.clear()
-            read[text] = original(text)
-        return read[text]
-
-    return staticmethod(make)
+    return lru_cache(maxsize=_MOST_EXPRESSIONS)(UpdateExpressionParser.make)
 
 
 def _copying(original: Any) -> Any:
