@@ -1,8 +1,10 @@
 """What is known of uploads: `ls`, `get` and `costs`."""
 
 import sys
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -69,6 +71,44 @@ def get(
         rendering.print_json(rendering.whole(record))
     else:
         rendering.print_table(rendering.details(record))
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where each day's file is written; it is made where it is missing.")],
+    form: Annotated[Literal["jsonl", "csv", "parquet"], typer.Option("--format", help="What the files are.")] = "jsonl",
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first day (UTC); a week ago by default.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day (UTC); today by default.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only these states; may be given several times.")
+    ] = None,
+    prefix: Prefix = "",
+    again: Annotated[bool, typer.Option("--again", help="Write days again that are there already.")] = False,
+) -> None:
+    """Write records into a file for each day on which uploads last ended; run again, it goes on where it stopped."""
+    from captions_cli import exporting, listing, rendering
+
+    given: Globals = ctx.obj
+    if unknown := [name for name in state or [] if name not in listing.STATES]:
+        raise CommandError(f"there is no state {unknown[0]!r}; states are {', '.join(listing.STATES)}", ExitCode.USAGE)
+    now = datetime.now(UTC)
+    last = until.date() if until is not None else now.date()
+    first = since.date() if since is not None else last - timedelta(days=6)
+    if first > last:
+        raise CommandError(f"--since {first} is after --until {last}", ExitCode.USAGE)
+    stack = given.stack()
+    scope = exporting.Scope(stack.name, form, prefix, tuple(sorted(set(state or ()))))  # type: ignore[arg-type]
+    days = []
+    for day in exporting.export(stack, folder, scope, first, last, now=now.timestamp(), again=again):
+        say(f"{day.path}: {'there already' if day.rows is None else f'{day.rows} records'}")
+        days.append(vars(day))
+    if given.json:
+        rendering.print_json(days)
 
 
 @app.command()

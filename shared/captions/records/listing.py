@@ -190,6 +190,11 @@ def stages(order: Order, filters: Filters, *, today: date, first: date | None, d
     return tuple(stages)
 
 
+def ended_on(day: date) -> Stage:
+    """Return what is read for the uploads that last ended on a day (UTC)."""
+    return _activity(day.isoformat())
+
+
 def _activity(name: str) -> Stage:
     return Stage("activity", tuple(f"{name}#{shard}" for shard in range(SHARDS)), newest_first=True)
 
