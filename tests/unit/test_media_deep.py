@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from captions import media
 
+MEDIA = Path(__file__).parents[1] / "media"
 across, down = np.meshgrid(np.linspace(0, 1, 96), np.linspace(0, 1, 80))
 COLOURS = np.dstack([across, down, (across + down) / 2])
 GREYS = across
@@ -63,6 +65,11 @@ def tiff(values: Values, order: str = "<", *, packed: bool = False) -> bytes:
     return head + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + bits + body
 
 
+def ppm(values: Values) -> bytes:
+    height, width, _ = values.shape
+    return b"P6\n%d %d\n65535\n" % (width, height) + values.round().astype(">u2").tobytes()
+
+
 def saved(values: Values, kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(values.astype(kind)).save(file, "TIFF")
@@ -97,6 +104,7 @@ KINDS: dict[str, Callable[[float], bytes]] = {
     "RGB TIFF, packed": lambda top: tiff(COLOURS * top, packed=True),
     "RGB TIFF, packed, big-endian": lambda top: tiff(COLOURS * top, ">", packed=True),
     "RGBA TIFF": lambda top: tiff(with_alpha(COLOURS * top)),
+    "RGB PPM": lambda top: ppm(COLOURS * top),
     "integers": lambda top: saved(GREYS * top, "int32"),
     "floats to 1": lambda top: saved(GREYS * top / 65_535, "float32"),
 }
@@ -123,6 +131,7 @@ def test_a_dark_picture_of_8_bits_stays_dark_at_16(kind: str) -> None:
     if "RGB" in kind:
         colours = (COLOURS * 30).round() * 257
         dark = png(colours) if "PNG" in kind else tiff(colours, ">" if "big" in kind else "<", packed="packed" in kind)
+        dark = ppm(colours) if "PPM" in kind else dark
     if kind == "integers":
         dark = saved(steps, "int32")
     if kind == "floats to 1":
@@ -165,6 +174,18 @@ def test_what_is_no_number_is_black_and_does_not_spoil_the_rest() -> None:
         assert picture.getpixel((90, 3)) == (0, 0, 0)
         assert picture.getpixel((90, 60))[0] > 200
     assert extremes(shown(saved(np.full((80, 96), np.nan), "float32"))[0]) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["deep-rgb.jp2", "deep-rgba.j2k", "deep-grey-alpha.jp2"])
+def test_a_deep_jpeg_2000_has_its_white_and_is_opaque(name: str) -> None:
+    # White above; below, grey from black to white, in RGB with green the other way round.
+    for picture in shown((MEDIA / "odd" / name).read_bytes()):
+        values = np.asarray(picture.convert("RGB").resize((64, 48))).astype(int)
+        assert values[:22].min() >= 250
+        ramp = np.linspace(0, 255, 64)
+        for channel in range(3):
+            falls = channel == 1 and "grey" not in name
+            assert np.abs(values[26:, :, channel] - (ramp[::-1] if falls else ramp)).max() <= 12
 
 
 def test_a_picture_of_16_bits_keeps_its_orientation_when_it_is_stretched() -> None:

@@ -21,6 +21,8 @@ _NOISE = 0.25
 _BLOCK = 8
 _STRIPS = 64
 _STRIP_PIXELS = 2_000_000
+PPM = "PPM"
+"""In a raw mode's place, as binary PPMs of colours have none."""
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 Float32s = npt.NDArray[np.float32]
 
@@ -108,16 +110,16 @@ def stretched(image: Image.Image, data: bytes, raw: str) -> Image.Image:
     """Return a loaded picture whose 16 bits were stored as Pillow's `raw` mode, stretched if it uses little of them."""
     if not _narrow(image, 256 * NARROW):
         return image
-    lower = _lower_bytes(image, data, raw)
+    upper, lower = _bytes_of_ppm(image, data) if raw == PPM else (image, _lower_bytes(image, data, raw))
     if lower is None or lower.size != image.size:
         return image
-    pairs = _Pairs(image, lower, raw == "LA;16B")
+    pairs = _Pairs(upper, lower, raw == "LA;16B")
     low, high, same, empty = 65_535.0, 0.0, True, True
-    for upper, under, seen in pairs.strips():
-        values = (upper.astype(np.uint16) << 8 | under)[seen]
+    for above, under, seen in pairs.strips():
+        values = (above.astype(np.uint16) << 8 | under)[seen]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-            same, empty = same and bool((upper == under)[seen].all()), empty and not under[seen].any()
+            same, empty = same and bool((above == under)[seen].all()), empty and not under[seen].any()
     if same or empty or not 0 < high - low < 65_535 * NARROW or pairs.are_noise():
         return image
     return pairs.scaled(low, 255.0 / (high - low))
@@ -141,6 +143,14 @@ def _narrow(image: Image.Image, most: float) -> bool:
         if high - low >= most:
             return False
     return high >= low
+
+
+def _bytes_of_ppm(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.Image]:
+    """Return the upper and the lower bytes of a binary PPM, of whose values Pillow keeps the nearest of 8 bits."""
+    (tile,) = Image.open(io.BytesIO(data), formats=["PPM"]).tile
+    values = np.frombuffer(data, ">u2", 3 * image.width * image.height, tile.offset)
+    values = values.reshape(image.height, image.width, 3)
+    return Image.fromarray((values >> 8).astype(np.uint8)), Image.fromarray((values & 255).astype(np.uint8))
 
 
 def _lower_bytes(image: Image.Image, data: bytes, raw: str) -> Image.Image | None:

@@ -182,12 +182,17 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """Return the opened picture with all its pixels, and its orientation."""
     tiles = getattr(image, "tile", ())
     modes = {tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles}
+    deep_ppm = [(tile.codec_name, tile.args) for tile in tiles] == [("ppm", ("RGB", 65_535))]
     image.load()
     orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
-    if image.format in ("PNG", "TIFF") and len(modes) == 1 and not modes.isdisjoint(_DEEP):
+    if deep_ppm or (image.format in ("PNG", "TIFF") and len(modes) == 1 and not modes.isdisjoint(_DEEP)):
         from captions.media import deep
 
-        image = deep.stretched(image, data, str(modes.pop()))
+        image = deep.stretched(image, data, deep.PPM if deep_ppm else str(modes.pop()))
+    elif image.format == "JPEG2000":
+        from captions.media import jpeg2000
+
+        image = jpeg2000.unwrapped(image, data)
     _scale_transparency(image, data)
     return image, orientation
 
