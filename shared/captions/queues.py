@@ -83,12 +83,14 @@ class Queues:
 
 
 def backoff(attempt: int, *, base: float = 4.0, cap: float = MAX_DELAY_SECONDS, at_least: float = 0.0) -> float:
-    """Seconds to wait before try number `attempt` (0 is the first), growing exponentially, with half of it as jitter.
+    """Seconds to wait before try number `attempt` (0 is the first), growing threefold, with half of it as jitter.
 
-    `at_least` is a time that was asked for; up to a quarter is added to it, because many are asked for the same one.
+    Of the longest delay an eighth is jitter: those that wait so long are spread by the delays before, and each time
+    one is put back costs an invocation and several writes. `at_least` is a time that was asked for; up to a quarter is
+    added to it, because many are asked for the same one.
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (equal jitter, so that no delay is near zero).
     """
-    ceiling = min(cap, base * 2.0 ** min(attempt, 30))
-    grown = ceiling / 2 + random.uniform(0, ceiling / 2)  # noqa: S311 - jitter is no secret
+    ceiling = min(cap, base * 3.0 ** min(attempt, 30))
+    grown = ceiling - random.uniform(0, ceiling / (2 if ceiling < cap else 8))  # noqa: S311 - jitter is no secret
     return min(cap, max(grown, at_least * random.uniform(1.0, 1.25)))  # noqa: S311 - nor is this

@@ -94,10 +94,18 @@ def test_costs_add_up_exactly_and_one_unknown_makes_the_sum_unknown() -> None:
     assert (cut_off["cost"], cut_off["cost_at_least"]) == (None, Cost(dollars=Decimal("0.1"), uncounted_calls=1))
 
 
+def test_an_outage_of_six_hours_puts_a_job_back_no_more_than_thirty_times() -> None:
+    for _ in range(100):
+        waited, hops = 0.0, 0
+        while waited < 6 * 3_600:
+            waited, hops = waited + backoff(hops), hops + 1
+        assert hops <= 31  # 24, were each as long as SQS allows
+
+
 def test_backoff_grows_is_never_near_zero_and_stays_within_what_a_queue_delays() -> None:
     for attempt in range(200):
         delay = backoff(attempt)
-        assert min(MAX_DELAY_SECONDS, 4 * 2**attempt) / 2 <= delay <= min(MAX_DELAY_SECONDS, 4 * 2**attempt)
+        assert min(MAX_DELAY_SECONDS, 4 * 3**attempt) / 2 <= delay <= min(MAX_DELAY_SECONDS, 4 * 3**attempt)
 
 
 def test_a_time_that_many_are_asked_for_is_kept_and_spread() -> None:
