@@ -245,7 +245,7 @@ def test_a_delete_while_waiting_for_a_worker_costs_nothing_and_a_twin_leads(shop
     assert shop.dedupe.record("a.jpg").state == "deleted"
 
 
-def test_a_delete_while_captioning_stays_deleted(shop: Workshop, photo: bytes) -> None:
+def test_a_delete_while_captioning_stays_deleted_and_leaves_nothing_in_the_index(shop: Workshop, photo: bytes) -> None:
     shop.dedupe.upload("a.jpg", photo)
     (job,) = shop.jobs()
     complete = shop.worker.gateway.complete
@@ -260,20 +260,6 @@ def test_a_delete_while_captioning_stays_deleted(shop: Workshop, photo: bytes) -
     record = shop.dedupe.record("a.jpg")
     assert record.state == "deleted"
     assert record.result is None
-
-
-def test_a_picture_deleted_while_captioning_leaves_nothing_in_the_index(shop: Workshop, photo: bytes) -> None:
-    shop.dedupe.upload("a.jpg", photo)
-    (job,) = shop.jobs()
-    complete = shop.worker.gateway.complete
-
-    async def deleted_meanwhile(*arguments: object, **named: object) -> object:
-        completion = await complete(*arguments, **named)  # type: ignore[arg-type]
-        shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
-        return completion
-
-    shop.worker.gateway.complete = deleted_meanwhile  # type: ignore[method-assign, assignment]
-    shop.run(job)
     assert shop.dedupe.upload("b.jpg", photo) == "queued"
 
 

@@ -94,14 +94,7 @@ def test_run_again_it_pays_for_nothing_twice(endpoint: LocalEndpoint, charts: Pa
 def test_killed_half_way_it_goes_on_where_it_was(charts: Path, tmp_path: Path) -> None:
     # Slow enough to be hit in the middle; the endpoint lives on when the evaluation dies.
     with LocalEndpoint(latency_scale=0.4) as endpoint:
-        words = [sys.executable, "-m", "captions_cli.main", "evaluate", str(charts), "--endpoint", endpoint.url]
-        words += ["--models", GOOD, "--side-by-side", "2", "--results", "r.jsonl"]
-        victim = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "CAPTIONS_ENDPOINT_KEY": "sk-test"})
-        until = time.monotonic() + 60
-        while (tmp_path / "r.jsonl").exists() is False or _answers(tmp_path) < 3:
-            assert time.monotonic() < until
-            assert victim.poll() is None
-            time.sleep(0.02)
+        victim = _begun(charts, endpoint, tmp_path)
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
         before = _answers(tmp_path)
@@ -113,19 +106,26 @@ def test_killed_half_way_it_goes_on_where_it_was(charts: Path, tmp_path: Path) -
         assert sum(asked.values()) - CHARTS <= 2
 
 
+def _begun(charts: Path, endpoint: LocalEndpoint, folder: Path) -> subprocess.Popen[bytes]:
+    """Start an evaluation in a process of its own, and return it once it has three answers."""
+    words = [sys.executable, "-m", "captions_cli.main", "evaluate", str(charts), "--endpoint", endpoint.url]
+    words += ["--models", GOOD, "--side-by-side", "2", "--results", "r.jsonl"]
+    begun = subprocess.Popen(words, cwd=folder, env={**os.environ, "CAPTIONS_ENDPOINT_KEY": "sk-test"})
+    until = time.monotonic() + 60
+    while not (folder / "r.jsonl").exists() or _answers(folder) < 3:
+        assert time.monotonic() < until
+        assert begun.poll() is None
+        time.sleep(0.02)
+    return begun
+
+
 def _answers(folder: Path) -> int:
     return (folder / "r.jsonl").read_text(encoding="utf-8").count('"line":"answer"')
 
 
 def test_ctrl_c_waits_for_what_is_paid_and_goes_on_later(charts: Path, tmp_path: Path) -> None:
     with LocalEndpoint(latency_scale=0.4) as endpoint:
-        words = [sys.executable, "-m", "captions_cli.main", "evaluate", str(charts), "--endpoint", endpoint.url]
-        words += ["--models", GOOD, "--side-by-side", "2", "--results", "r.jsonl"]
-        stopped = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "CAPTIONS_ENDPOINT_KEY": "sk-test"})
-        until = time.monotonic() + 60
-        while (tmp_path / "r.jsonl").exists() is False or _answers(tmp_path) < 3:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        stopped = _begun(charts, endpoint, tmp_path)
         stopped.send_signal(signal.SIGINT)
         assert stopped.wait(30) == 130
         before = _answers(tmp_path)

@@ -1,11 +1,14 @@
 """What people say of captions: `edit`, `accept` and `undo`; and what that says of models: `quality`."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from captions_cli.commands.options import Days, Globals, Key, say
 from captions_cli.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from captions.records.record import Record
 
 app = typer.Typer()
 
@@ -19,42 +22,33 @@ def edit(
 ) -> None:
     """Put your words in the place of a caption; no model ever overwrites them."""
     from captions.config.policy import is_language
-    from captions_cli import rendering, reviewing
+    from captions_cli import reviewing
 
     given: Globals = ctx.obj
     if language is not None and not is_language(language):
         raise CommandError(f"{language!r} is no BCP 47 language tag", ExitCode.USAGE)
     record = reviewing.edit(given.stack(), key, text, language)
-    if given.json:
-        rendering.print_json(rendering.summary(record))
-    else:
-        say(f"{rendering.one_line(record.key)} has your words")
+    _tell(given, record, "{} has your words")
 
 
 @app.command()
 def accept(ctx: typer.Context, key: Key) -> None:
     """Say that a caption is right: it stays, and its model is trusted more."""
-    from captions_cli import rendering, reviewing
+    from captions_cli import reviewing
 
     given: Globals = ctx.obj
     record = reviewing.accept(given.stack(), key)
-    if given.json:
-        rendering.print_json(rendering.summary(record))
-    else:
-        say(f"the caption of {rendering.one_line(record.key)} is accepted")
+    _tell(given, record, "the caption of {} is accepted")
 
 
 @app.command()
 def undo(ctx: typer.Context, key: Key) -> None:
     """Take back the last `edit` or `accept` of a caption; it counts no more, and what was there before is back."""
-    from captions_cli import rendering, reviewing
+    from captions_cli import reviewing
 
     given: Globals = ctx.obj
     record = reviewing.undo(given.stack(), key)
-    if given.json:
-        rendering.print_json(rendering.summary(record))
-    else:
-        say(f"the last verdict on {rendering.one_line(record.key)} is taken back")
+    _tell(given, record, "the last verdict on {} is taken back")
 
 
 @app.command()
@@ -99,3 +93,12 @@ def quality(
             comparison = ("better" if entry.by < 0 else "worse") if entry.certain else "which is better cannot be told"
             points = f"{100 * entry.by:+.0f} points ({100 * entry.low:+.0f} to {100 * entry.high:+.0f})"
             say(f"{entry.experiment}: the variant's share of edited captions is {points}: {comparison}")
+
+
+def _tell(given: Globals, record: "Record", what: str) -> None:
+    from captions_cli import rendering
+
+    if given.json:
+        rendering.print_json(rendering.summary(record))
+    else:
+        say(what.format(rendering.one_line(record.key)))
