@@ -36,6 +36,7 @@ def test_the_status_tells_queues_circuits_budgets_and_what_waits(api: Api) -> No
     assert answer["budgets"] == [{"scope": "*", "limit": "5", "spent": "0"}]
     assert answer["states"] == {"on_their_way": 1, "failed": 1, "blocked": 0, "rejected": 0, "unreviewed": 1}
     assert answer["states_complete"]
+    assert (answer["alarms"], answer["alarms_known"]) == (None, False)  # no metrics arrive here
 
 
 def test_models_are_listed_with_their_tiers_and_prices(api: Api) -> None:

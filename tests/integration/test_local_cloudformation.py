@@ -301,6 +301,7 @@ def nesting(deployer: Deployer, key: str, **alarms: Any) -> dict[str, Any]:
     nested = {
         "Parameters": {"QueueName": {"Type": "String"}, "Depth": {"Type": "Number"}},
         "Resources": {"Deep": ALARM} | alarms,
+        "Outputs": {"Depth": {"Value": {"Ref": "Depth"}}},
     }
     deployer.s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(nested).encode())
     return {
@@ -315,6 +316,7 @@ def nesting(deployer: Deployer, key: str, **alarms: Any) -> dict[str, Any]:
                 },
             },
         },
+        "Outputs": {"DepthWithin": {"Value": {"Fn::GetAtt": ["Watch", "Outputs.Depth"]}}},
     }
 
 
@@ -336,6 +338,8 @@ def test_a_nested_stack_is_made_changed_and_removed_with_its_parent(deployer: De
 
     deployer.deploy("nesting", nesting(deployer, "nested"), "UPDATE", Depth="7")
     assert (deployer.described(watch)["StackStatus"], thresholds()) == ("UPDATE_COMPLETE", [7.0])
+    outputs = deployer.described("nesting")["Outputs"]
+    assert [(output["OutputKey"], output["OutputValue"]) for output in outputs] == [("DepthWithin", "7")]
 
     # A queue that cannot be made takes back what was changed, in the nested stack too.
     broken = nesting(deployer, "broken", Wrong={"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "a"}})

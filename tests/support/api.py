@@ -18,6 +18,7 @@ from captions.config.environment import ApiSettings
 from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import ObjectVersion, pad_sequencer
+from support.api_policy import ApiWitness
 from support.pipeline import BUCKET, REGION, Aws
 from support.search import SearchFunction
 
@@ -41,6 +42,7 @@ class Api:
     client: TestClient
     now: list[float] = field(default_factory=lambda: [NOW])
     made: int = 0
+    witness: ApiWitness = field(default_factory=ApiWitness)
 
     @property
     def records(self) -> Records:
@@ -49,7 +51,8 @@ class Api:
     def call(self, method: str, path: str, *, token: str | None = "all", **more: Any) -> Any:
         """Send a request; returns the answer, whose errors must be problems."""
         headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **more.pop("headers", {})}
-        answer = self.client.request(method, path, headers=headers, **more)
+        with self.witness.request():
+            answer = self.client.request(method, path, headers=headers, **more)
         if answer.status_code >= 400:
             assert answer.headers["content-type"] == "application/problem+json", answer.text
             assert answer.json()["status"] == answer.status_code
@@ -105,11 +108,27 @@ def path_of(record: Record, rest: str = "") -> str:
     return f"/v1/assets/{id_of(record.asset)}{rest}"
 
 
+@dataclass
+class Invoked:
+    """A function with a role of its own, which the API may invoke."""
+
+    function: SearchFunction
+    witness: ApiWitness
+
+    def invoke(self, **arguments: Any) -> dict[str, Any]:
+        """Invoke it as Lambda's client does."""
+        with self.witness.aside():
+            return self.function.invoke(**arguments)
+
+
 @contextmanager
 def api_on(
     aws: Aws, tokens: Mapping[str, Caller] = TOKENS, *, search: SearchFunction | None = None, **settings: Any
 ) -> Iterator[Api]:
-    """The application on these tables and queues, and beside a search function."""
+    """The application on these tables and queues, and beside a search function.
+
+    At its end it must have asked for nothing that its role in api.yaml forbids.
+    """
     made = aws.dynamodb.list_tables()["TableNames"]
     if "api" not in made:
         aws.dynamodb.create_table(
@@ -128,7 +147,7 @@ def api_on(
         }
     )  # fmt: skip
     s3 = boto3.client("s3", region_name=REGION, config=Config(signature_version="s3v4"))
-    clients = {"dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events, "lambda": search}
+    clients: dict[str, Any] = {"dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events}
     now = [NOW]
 
     def tick() -> float:
@@ -138,7 +157,13 @@ def api_on(
     services = Services(reported, clients=clients.__getitem__, now=tick)
     app = create(services, tokens=tokens, hosts=frozenset({HOST}))
     with TestClient(app, base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
-        yield Api(aws, services, client, now)
+        api = Api(aws, services, client, now)
+        if search is not None:
+            clients["lambda"] = Invoked(search, api.witness)
+        for watched in (aws.dynamodb, aws.s3, aws.sqs, aws.events, s3):
+            api.witness.watch(watched)
+        yield api
+        assert not api.witness.denied, f"api.yaml's role does not allow {sorted(api.witness.denied)}"
 
 
 def keys(answer: Any) -> list[str]:

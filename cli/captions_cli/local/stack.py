@@ -49,7 +49,7 @@ LOCAL_KEY = "local-endpoint-needs-no-key"
 # What a function needs of the surroundings to reach a real model endpoint: certificates and proxies.
 _NETWORK_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
 
-_API_BESIDE = ("DedupeFunction", "CaptionFunction")
+_API_FUNCTION = "ApiFunction"
 
 # moto keeps its state in the process: one stack at a time.
 _process_holds_a_stack = threading.Lock()
@@ -312,6 +312,8 @@ class LocalStack:
         assert self._cloudformation is not None
         declared = load_template(template).get("Parameters", {})
         own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._model.key or LOCAL_KEY, "LogLevel": "DEBUG"}
+        if self._serve_api:
+            own["Api"] = "iam"
         parameters = {name: value for name, value in own.items() if name in declared} | self._parameters
         translation = translate(template, stack_name=self.stack_name, region=self.region, parameters=parameters)
         self._translation = translation
@@ -321,27 +323,17 @@ class LocalStack:
         for function in early:  # they import their packages while the resources are made
             self._sandboxes.warm(function, self._workers.warm if function in read else 1)
         self._upload_stand_in()
-        self._cloudformation.create(translation)
-        self.outputs = dict(translation.outputs)
+        self._cloudformation.create(translation)  # whose outputs `_deployed` takes
         for function in early:
             self._sandboxes.wait_warm(function)
-        beside = [self._deployments.find(name) for name in _API_BESIDE]
-        if self._serve_api and None not in beside:  # another template has no captions to show
-            self._start_api()
+        api = self._deployments.find(_API_FUNCTION)
+        if self._serve_api and api is not None:  # another template has no captions to show
+            self._start_api(api[1])
 
-    def _start_api(self) -> None:
-        """Serve the API on loopback, with what the functions it stands beside are told."""
-        dynamodb, table = self.client("dynamodb"), f"{self.stack_name}-api"
-        dynamodb.create_table(
-            TableName=table,
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-        )
+    def _start_api(self, function: Function) -> None:
+        """Serve the API on loopback, with what its function is told in AWS."""
         assert self._sandboxes is not None
-        environments = {name: self._sandboxes.environment(self._function(name)[1]) for name in _API_BESIDE}
-        search = self._deployments.find("SearchFunction") if self._deployments is not None else None
-        variables = web_server.environment(environments, self.outputs, table, search[1].name if search else None)
+        variables = self._sandboxes.environment(function) | web_server.IN_PLACE_OF_API_GATEWAY
         self.api = web_server.WebServer(self._workers.python, variables, self.state_dir / "logs", self._address.bind)
         self._ending.callback(self.api.stop)
         # Uploads go from the console's page to the bucket itself.

@@ -55,6 +55,8 @@ class Copy(Shape):
     key: str
     thumbnail: str | None
     at: str
+    comparison: Comparison | None
+    """Null: it is older than what is kept of comparisons."""
 
 
 class EditedCaption(Shape):
@@ -270,6 +272,8 @@ class Status(Shape):
     circuits: list[Circuit]
     budgets: list[Budget]
     alarms: list[Alarm] | None
+    alarms_known: bool
+    """Whether alarms can ring: on one machine no metrics arrive, and none does."""
     states: dict[str, int]
     """Uploads by state: on their way, ended without a caption, unreviewed."""
     states_complete: bool
@@ -528,4 +532,7 @@ class Asset(Shape):
     tracks: list[Track]
     timeline: list[Moment]
     copies: list[Copy]
+    """The newest; `/v1/assets?copy_of=` lists them all."""
+    more_copies: bool
+    """Whether there are more, or may be."""
     copied_from: Original | None

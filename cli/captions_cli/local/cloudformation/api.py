@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -396,6 +396,7 @@ class CloudFormation:
                 for change in changes_between(before, after):
                     if change.after is not None:
                         self._put(stack, change, done)
+                after = replace(after, outputs={**after.outputs, **dict(self._outputs_of_nested(after))})
                 if stack.parent is None:  # what is nested runs with the stack around it, whose layers it may use
                     self._deployed([after, *self._nested_in(stack)])
             except Exception as error:
@@ -520,6 +521,13 @@ class CloudFormation:
         self._apply(nested, after)
         if not nested.status.endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE")) or "ROLLBACK" in nested.status:
             raise StackError(f"{nested.name} ended as {nested.status}: {nested.reason}")
+
+    def _outputs_of_nested(self, translation: Translation) -> Iterator[tuple[str, str]]:
+        for name, (logical_id, output) in translation.nested_outputs.items():
+            nested = self._find(translation.resources[logical_id].reference, translation.region)
+            if nested is None or nested.translation is None or output not in nested.translation.outputs:
+                raise StackError(f"Outputs.{name}: {logical_id} has no output {output}")
+            yield name, nested.translation.outputs[output]
 
     def _nested_in(self, stack: StackRecord) -> Iterator[Translation]:
         """What the stacks within a stack are now, at any depth."""

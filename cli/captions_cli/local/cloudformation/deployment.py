@@ -198,6 +198,8 @@ class Deployments:
         by_arn = {layer.reference: layer for layer in layers}
         paths: list[Path] = []
         for arn in function.properties.get("Layers", []):
+            if arn.split(":")[4] != ACCOUNT_ID:
+                continue  # another account's, which is not here
             if arn not in by_arn:
                 raise StackError(f"{function.logical_id}: the local stack has no layer {arn}")
             content = by_arn[arn].properties["Content"]

@@ -376,7 +376,8 @@ def _function_configuration(function: Resource) -> dict[str, Any]:
     properties = function.properties
     configuration = {name: properties[name] for name in _FUNCTION_CONFIGURATION if properties.get(name)}
     configuration |= {name: int(properties[name]) for name in ("Timeout", "MemorySize") if name in properties}
-    configuration["Layers"] = list(properties.get("Layers", []))
+    # Those of other accounts, as Lambda Web Adapter's is, are not here, nor is what they would start.
+    configuration["Layers"] = [arn for arn in properties.get("Layers", []) if arn.split(":")[4] == ACCOUNT_ID]
     variables = properties.get("Environment", {}).get("Variables", {})
     configuration["Environment"] = {"Variables": {name: str(value) for name, value in variables.items()}}
     if "TracingConfig" in properties:

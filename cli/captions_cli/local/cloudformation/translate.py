@@ -145,6 +145,8 @@ class Translation:
     resources: Mapping[str, Resource]  # by logical id, each after those it refers to
     code: Mapping[str, Path]  # a function's logical id -> the directory its handler lies in, where that is not uploaded
     outputs: Mapping[str, str] = field(default_factory=dict)
+    nested_outputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Outputs that are one of a nested stack, known once that is made: its logical id, and the output's name."""
     output_descriptions: Mapping[str, str] = field(default_factory=dict)
     processed: Mapping[str, Any] = field(default_factory=dict)  # the template after its transform
 
@@ -323,11 +325,15 @@ def _resolve(
             reference=str(resolver.value({"Ref": logical_id}, logical_id)),
         )
     outputs: dict[str, str] = {}
+    nested_outputs: dict[str, tuple[str, str]] = {}
     descriptions: dict[str, str] = {}
     for name, output in template.get("Outputs", {}).items():
         if "Condition" in output and not resolver.condition(output["Condition"]):
             continue
-        outputs[name] = resolver.value(output["Value"], f"Outputs.{name}")
+        if (source := resolver.nested_output(output["Value"])) is not None:
+            nested_outputs[name] = source
+        else:
+            outputs[name] = resolver.value(output["Value"], f"Outputs.{name}")
         descriptions[name] = str(output.get("Description", ""))
     return Translation(
         stack_name=stack_name,
@@ -337,6 +343,7 @@ def _resolve(
         resources=resolved,
         code={},
         outputs=outputs,
+        nested_outputs=nested_outputs,
         output_descriptions=descriptions,
         processed=template,
     )
@@ -401,6 +408,14 @@ class _Resolver:
             "Fn::Not": lambda a, at: not self.value(a[0], at),
             "Fn::GetAZs": lambda a, at: [f"{self.value(a, at) or region}{zone}" for zone in "abc"],
         }
+
+    def nested_output(self, value: Any) -> tuple[str, str] | None:
+        """Return the nested stack and the output of it that a value is; None where it is none."""
+        argument = value.get("Fn::GetAtt") if isinstance(value, Mapping) else None
+        name, _, attribute = ".".join([argument] if isinstance(argument, str) else argument or ()).partition(".")
+        if self._types.get(name) != NESTED_STACK or not attribute.startswith("Outputs."):
+            return None
+        return name, attribute.removeprefix("Outputs.")
 
     def drop_disabled(self, resources: dict[str, Any]) -> None:
         """Remove the resources whose condition is false."""

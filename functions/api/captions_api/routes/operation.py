@@ -82,6 +82,7 @@ class Status(Shape):
     circuits: tuple[Circuit, ...]
     budgets: tuple[Budget, ...]
     alarms: tuple[Alarm, ...] | None
+    alarms_known: bool = Field(description="Whether alarms can ring: on one machine no metrics arrive, and none does.")
     states: dict[str, int] = Field(description="Uploads by state: on their way, ended without a caption, unreviewed.")
     states_complete: bool = Field(description="Whether all of them were counted.")
 
@@ -107,6 +108,7 @@ def status(stack: Stack, who: Who) -> Status:
         circuits=tuple(_circuits(stack)),
         budgets=tuple(entry for entry in _budgets(stack) if not who.limited or who.may(entry.scope)),
         alarms=None if who.limited else _alarms(stack),
+        alarms_known=bool(stack.settings.stack_name),
         states=states,
         states_complete=complete,
     )
@@ -148,7 +150,7 @@ def _budgets(stack: Services) -> Iterator[Budget]:
 
 
 def _alarms(stack: Services) -> tuple[Alarm, ...] | None:
-    if stack.settings.stack_name is None:
+    if not stack.settings.stack_name:
         return None
     answer = stack.clients("cloudwatch").describe_alarms(
         AlarmNamePrefix=f"{stack.settings.stack_name}-",
