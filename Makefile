@@ -173,7 +173,7 @@ except = $(foreach package,$(1),--no-emit-package $(package))
 layers-requirements: $(UV) ## pin the layers' packages again, in the versions that the tests run with
 	@$(LAYER_COMPILE) $(call except,botocore python-dateutil six urllib3) layers/foundation/requirements.in -o layers/foundation/requirements.txt
 	@$(LAYER_COMPILE) $(call except,scipy pywavelets) layers/imaging/requirements.in -o layers/imaging/requirements.txt
-	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection) \
+	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection urllib3) \
 		layers/inference/requirements.in -o layers/inference/requirements.txt
 	@$(LAYER_COMPILE) layers/recording/requirements.in -o layers/recording/requirements.txt
 	@$(LAYER_COMPILE) $(call except,annotated-types pydantic pydantic-core typing-extensions typing-inspection anyio idna sniffio h11) \

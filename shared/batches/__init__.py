@@ -21,8 +21,8 @@ Take = Callable[[str, float], Awaitable[Mapping[str, Any]]]
 Handler = Callable[[dict[str, Any], LambdaContext], PartialItemFailureResponse]
 
 
-def batch_handler(subject: str, begin: Callable[[], Take]) -> Handler:
-    """Return a function's handler; `begin` is called for each batch, `subject` names its messages in the log."""
+def batch_handler(subject: str, begin: Callable[[], Take], end: Callable[[], None] | None = None) -> Handler:
+    """Return a function's handler; `begin` is called for each batch, `end` after it, `subject` names its messages."""
     logger, tracer = telemetry.logger(), telemetry.tracer()
     processor = AsyncBatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     # One loop for the life of the sandbox: connections to the endpoint stay open from one batch to the next.
@@ -45,7 +45,13 @@ def batch_handler(subject: str, begin: Callable[[], Take]) -> Handler:
                 raise
             logger.info(f"{subject}_handled", **handled)
 
-        return async_process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
+        try:
+            return async_process_partial_response(
+                event=event, record_handler=handle, processor=processor, context=context
+            )
+        finally:
+            if end is not None:
+                end()
 
     return cast(Handler, handler)
 
@@ -63,4 +69,9 @@ def jobs_handler() -> Handler:
 
         return take
 
-    return batch_handler("job", begin)
+    def end() -> None:
+        # The sandbox may be frozen now, and not wake again.
+        if (spans := composition.model_spans()) is not None:
+            spans.flush()
+
+    return batch_handler("job", begin, end)

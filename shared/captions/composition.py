@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from captions.config.policy import Policy
     from captions.gateway import Gateway
     from captions.gateway.catalogue import Catalogue
+    from captions.model_spans import ModelSpans
     from captions.near_duplicates import Neighbours
     from captions.pipeline.caption import Worker
     from captions.pipeline.ingest import Intake
@@ -262,6 +263,7 @@ class _Workers:
         limits = dict(self._limits.prefixes)
         if self._limits.daily is not None:
             limits[EVERYTHING] = self._limits.daily
+        spans = model_spans()
         return Gateway(
             endpoints=[Endpoint(url) for url in self._settings.endpoint_urls],
             keys=self._keys,
@@ -269,6 +271,7 @@ class _Workers:
             breakers=self._breakers,
             budgets=Budgets(limits, self._store) if limits else None,
             observe=_observed,
+            report=spans.add if spans is not None else None,
         )
 
     def _keys(self, fresh: bool) -> Mapping[str, str]:
@@ -279,6 +282,17 @@ class _Workers:
         provider = _provider(SecretsProvider, "secretsmanager")
         arn = self._settings.endpoint_secret_arn
         return parse_secret(provider.get(arn, max_age=KEY_MAX_AGE_SECONDS, force_fetch=fresh))
+
+
+@once
+def model_spans() -> ModelSpans | None:
+    """What sends spans and metrics of model calls; None where no collector is configured."""
+    endpoint = WorkerSettings.from_env().otlp_endpoint
+    if endpoint is None:
+        return None
+    from captions.model_spans import ModelSpans
+
+    return ModelSpans(endpoint)
 
 
 @once

@@ -59,7 +59,7 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
     "POWERTOOLS_SERVICE_NAME": "x", "POWERTOOLS_METRICS_NAMESPACE": "x", "WEBHOOKS": "/webhooks",
     "WEBHOOKS_QUEUE_URL": "webhooks", "WEBHOOKS_DEAD_LETTER_QUEUE_URL": "dead", "WEBHOOK_SECRETS_ARN": "arn",
-    "SEARCH_BUCKET": "search",
+    "SEARCH_BUCKET": "search", "OTLP_ENDPOINT": "http://127.0.0.1:9",
 }  # fmt: skip
 
 

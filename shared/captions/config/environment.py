@@ -106,6 +106,8 @@ class WorkerSettings(RoutingSettings):
     """Dollars a day by key prefix, such as `photos/=5,scans/=0.50`."""
     models_override: str | None = None
     """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the packaged catalogue."""
+    otlp_endpoint: str | None = None
+    """Where spans and metrics of model calls are sent: a collector that speaks OTLP over HTTP, without `/v1/traces`."""
 
 
 class SweepSettings(Settings):

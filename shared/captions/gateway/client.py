@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import openai
@@ -36,7 +36,7 @@ from captions.gateway.pricing import cost_of, usage_of
 from captions.gateway.requests import MessageParts
 from captions.gateway.responses import Collector, ModelAnswer, answer_of, failure_of, transcript_of
 from captions.gateway.transport import http_client
-from captions.gateway.types import Attempt, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
+from captions.gateway.types import Attempt, CallReport, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
 
 _URL_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%-]+=[^\s\"'<>\\]*")
 """The query of a URL within a text: of a presigned one, what lets its reader in."""
@@ -92,6 +92,7 @@ class Gateway:
         observe: is called with events (`attempt_failed`, `circuit_opened`, `circuit_closed`, `account_problem`,
             `key_renewed`, `unknown_model`, `breaker_store_failed`, `settlement_failed`) with their fields, for logs,
             metrics and alarms.
+        report: is called with each call that has ended, whatever came of it.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Gateway:
         retries: RetryPolicy | None = None,
         retry_budget: RetryBudget | None = None,
         observe: Observer | None = None,
+        report: Callable[[CallReport], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not endpoints:
@@ -113,6 +115,7 @@ class Gateway:
         self._keys = KeyRing(keys)
         self._catalogue = catalogue
         self._observe: Observer = observe or (lambda event, fields: None)
+        self._report = report
         self._clock = clock
         self._breakers = breakers or Breakers(clock=clock, observe=observe)
         self._budgets = budgets
@@ -304,13 +307,14 @@ class Gateway:
                         return None
                 else:
                     turn.answered(self._breakers)
-                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
+                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost, answer=answer)
                     return answer
 
     async def _asked(self, call: _Call, turn: _Turn) -> ModelAnswer:
         candidate = turn.candidate
         form = call.parts.form(candidate.model, candidate.wire_name)
         if form is not None:
+            turn.operation = "transcription"
             options = await self._options(call, turn)
             client = self._client(candidate.endpoint)
             return transcript_of(await client.audio.transcriptions.create(**form, **options), candidate.wire_name)
@@ -353,7 +357,7 @@ class Gateway:
                         return
                 else:
                     turn.answered(self._breakers)
-                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost)
+                    call.record(turn, "ok", 200, answer.usage, answer.stated_cost, answer=answer)
                     yield answer
                     return
                 finally:
@@ -428,6 +432,7 @@ class _Turn:
         self.candidate = candidate
         self.key = ""
         self.key_renewed = False
+        self.operation: Literal["chat", "transcription"] = "chat"
         self.timed_by = (request.kind, request.duration_s)
         self.began = time.monotonic()
         self.began_at = ""
@@ -575,6 +580,7 @@ class _Call:
         *,
         failure: AttemptFailed | None = None,
         detail: str | None = None,
+        answer: ModelAnswer | None = None,
     ) -> None:
         """Write down an attempt with its cost."""
         spent, _ = cost_of(usage, stated, turn.candidate.model)
@@ -593,6 +599,18 @@ class _Call:
             detail=detail,
         )
         self.attempts.append(attempt)
+        if self._gateway._report is not None:
+            self._gateway._report(
+                CallReport(
+                    attempt=attempt,
+                    operation=turn.operation,
+                    provider=turn.candidate.model.provider,
+                    base_url=turn.candidate.endpoint.base_url,
+                    wire_name=turn.candidate.wire_name,
+                    reported_model=answer.reported_model if answer is not None else None,
+                    finish_reason=answer.finish_reason if answer is not None else None,
+                )
+            )
         if failure is not None:
             fields = attempt.as_dict() | {"request_id": self.request.request_id}
             self._gateway._observe("attempt_failed", fields)

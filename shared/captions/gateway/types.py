@@ -105,6 +105,20 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class CallReport:
+    """One call to one model that has ended, for those who watch calls: nothing of what was asked or answered."""
+
+    attempt: Attempt
+    operation: Literal["chat", "transcription"]
+    provider: str
+    base_url: str
+    wire_name: str
+    """What the endpoint calls the model that was asked."""
+    reported_model: str | None
+    finish_reason: str | None
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One call to one model. `outcome` is "ok" or a value of `ErrorClass`.
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from captions import telemetry
+from captions import composition, telemetry
 from captions.records.record import Record
 from captions.uploads.version import Upload, taken_before_its_event
 from captions_api import ids, views
@@ -191,6 +191,9 @@ async def _streamed(stack: Services, who: Caller, events: AsyncIterator[Event]) 
         telemetry.logger().exception("stream_failed")
         telemetry.count("ApiError")
         yield _written("error", Problem(500, "internal", "the request could not be handled; it was logged").body())
+    finally:
+        if stack.settings.otlp_endpoint is not None and (spans := composition.model_spans()) is not None:
+            await asyncio.to_thread(spans.flush)
 
 
 def _shown(stack: Services, who: Caller, event: Event) -> tuple[str, Mapping[str, Any]]:
