@@ -55,6 +55,12 @@ class Overridden(Generic[T]):
                 self._refresh()
             return self._current
 
+    @property
+    def known(self) -> bool:
+        """Whether what holds is a document that was read, and not what stands in for one that never could be."""
+        self.current()
+        return self._text is not None
+
     def forget(self) -> None:
         """Read the document again when it is asked for next, however lately that was."""
         with self._lock:

@@ -5,19 +5,41 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from captions_api.access import Caller
 
 from captions.search.index import WordsIndex
 from captions.search.segment_store import SegmentStore
-from support.api import Api, api_on, keys, path_of
+from support.api import TOKENS, Api, api_on, keys, path_of
 from support.pipeline import BUCKET, MEDIA, aws_for_the_pipeline
 from support.search import INDEX, Library, SearchFunction
 
 SECRET = "SECRET-OF-ANOTHER"
 
+POLICY = """
+[tenants]
+"by-name" = ["photos/"]
+"by-role/*" = ["photos/"]
+"by-claim" = ["photos/", "scans/"]
+"none" = []
+"""
+RULED = {
+    "by-name": Caller("by-name"),
+    "by-role": Caller("by-role/ann"),
+    "by-claim": Caller("by-claim", ("photos/",)),
+    "none": Caller("none"),
+}
+"""Callers that the policy limits, one of them by a claim as well."""
+
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[Api]:
-    with aws_for_the_pipeline() as aws, api_on(aws, search=SearchFunction(Library(aws))) as made:
+    with (
+        aws_for_the_pipeline() as aws,
+        api_on(
+            aws, {**TOKENS, **RULED}, search=SearchFunction(Library(aws)), policy_override=f"s3://{BUCKET}/policy.toml"
+        ) as made,
+    ):
+        aws.put("policy.toml", POLICY.encode())
         other = made.captioned(f"scans/{SECRET}.jpg", f"a page of {SECRET}", data={"segments": []}, category="document")
         made.captioned("photos/mine.jpg", "my cat")
         made.captioned(
@@ -75,7 +97,7 @@ def test_every_route_answers_nothing_of_another_prefix(api: Api) -> None:
             more = {"numbers": [1]} if name.endswith("parts") else {}
             more |= {"parts": [{"number": 1, "etag": "x"}]} if name.endswith("complete") else {}
             body = {"json": {"upload": begun, **more}}
-        for token in ("photos", "nothing"):
+        for token in ("photos", "nothing", *RULED):
             for query in QUERIES.get(name, [""]):
                 answer = api.call(method, path + query, token=token, headers={"If-Match": '"x"'}, **body)
                 assert SECRET not in answer.text, (name, query)
@@ -145,3 +167,18 @@ def test_who_is_limited_may_still_upload_to_a_prefix_of_theirs(api: Api) -> None
     made = api.call("POST", "/v1/uploads", json={"name": "x.jpg", "size": 3}, token="two").json()
     assert made["key"].startswith("a/")
     assert api.call("POST", "/v1/uploads", json={"key": "b/x.jpg", "size": 3}, token="two").status_code == 201
+
+
+def test_a_policy_limits_callers_by_name_beside_their_claim(api: Api) -> None:
+    own = ["photos/copy.jpg", "photos/failed.jpg", "photos/mine.jpg"]
+    for token in ("by-name", "by-role", "by-claim"):
+        assert sorted(keys(api.get("/v1/assets", token=token))) == own, token
+        assert api.call("GET", "/v1/quality", token=token).status_code == 403
+    assert api.get("/v1/assets", token="none")["items"] == []
+    assert f"scans/{SECRET}.jpg" in keys(api.get("/v1/assets"))  # of whom it says nothing
+
+
+def test_nobody_is_answered_while_a_policy_that_may_limit_them_was_never_read(api: Api) -> None:
+    with api_on(api.aws, policy_override=f"s3://{BUCKET}/none.toml") as unread:
+        answer = unread.call("GET", "/v1/assets")
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/no-policy")

@@ -237,3 +237,17 @@ def test_an_override_is_read_every_few_minutes_and_unchanged_it_stays_the_same_o
     shelf.at += MAX_AGE_SECONDS
     assert shelf.overridden.current() is first
     assert shelf.reads == 2
+
+
+def test_who_may_see_what_is_said_by_name_or_by_the_longest_beginning_of_it() -> None:
+    policy = load(
+        override='[tenants]\n"role/a*" = ["a/"]\n"role/*" = ["r/"]\n"role/ab" = ["ab/", "x/"]\n"role/none" = []'
+    )
+    assert policy.prefixes_of("role/ab") == ("ab/", "x/")
+    assert policy.prefixes_of("role/abc") == ("a/",)
+    assert policy.prefixes_of("role/b") == ("r/",)
+    assert policy.prefixes_of("role/none") == ()
+    assert policy.prefixes_of("cognito:ann") is None
+    assert load(override='[tenants]\n"*" = []').prefixes_of("cognito:ann") == ()
+    with pytest.raises(PolicyError):
+        load(override='[tenants]\n"" = ["a/"]')

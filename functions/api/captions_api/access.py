@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -40,6 +40,16 @@ class Caller:
     def limited(self) -> bool:
         """Whether there is a key they may not see."""
         return "" not in self.prefixes
+
+    def within(self, prefixes: tuple[str, ...]) -> Caller:
+        """Return this caller, who may see those keys alone that these prefixes and their own both begin."""
+        both = {
+            own if own.startswith(other) else other
+            for own in self.prefixes
+            for other in prefixes
+            if own.startswith(other) or other.startswith(own)
+        }
+        return replace(self, prefixes=tuple(sorted(both)))
 
     def may(self, key: str) -> bool:
         """Tell whether a key is theirs to see."""

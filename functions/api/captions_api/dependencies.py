@@ -16,7 +16,7 @@ def _services(request: Request) -> Services:
 
 
 def _caller(request: Request) -> Caller:
-    return caller_of(request.scope)
+    return _services(request).tenant(caller_of(request.scope))
 
 
 Stack = Annotated[Services, Depends(_services)]

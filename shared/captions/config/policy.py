@@ -157,6 +157,10 @@ class ConfidencePolicy(_Part):
     calibrated_from: int = Field(ge=20)
 
 
+CallerName = Annotated[str, Field(min_length=1, max_length=2_048)]
+"""As the API's authorizer names a caller: the ARN they sign as, or `cognito:NAME`; or a beginning of it and a *."""
+
+
 class SpendingLimits(_Part):
     """Dollars a day (UTC): for everything, and by key prefix."""
 
@@ -228,6 +232,9 @@ class Policy(_Part):
     experiments: Mapping[ExperimentName, Experiment] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """By name; an upload takes part in the first that is about it."""
     write_back: tuple[WriteBackRule, ...] = Field(default=(), exclude_if=lambda value: not value)
+    tenants: Mapping[CallerName, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Beginnings of the keys that callers of the API may see, by who they are; of whom it says nothing, their claim
+    alone decides."""
 
     @model_validator(mode="after")
     def _names_tiers_it_has(self) -> Policy:
@@ -251,6 +258,14 @@ class Policy(_Part):
     def rule(self, key: str, kind: str) -> Rule | None:
         """Return the first rule that is about an upload."""
         return next((rule for rule in self.rules if rule.holds_for(key, kind)), None)
+
+    def prefixes_of(self, caller: str) -> tuple[str, ...] | None:
+        """Return the beginnings of the keys that a caller of the API may see; None: nothing is said of them.
+
+        Their own name goes before its beginnings, a longer one before a shorter one.
+        """
+        fits = [name for name in self.tenants if name == caller or (name[-1] == "*" and caller.startswith(name[:-1]))]
+        return self.tenants[max(fits, key=lambda name: (name == caller, len(name)))] if fits else None
 
     def write_back_rule(self, key: str, kind: str) -> WriteBackRule | None:
         """Return the first rule that says where an object's caption is written to."""
