@@ -13,8 +13,8 @@ from captions.config.environment import SweepSettings
 from captions.config.policy import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
 from captions.gateway.catalogue import load as catalogue
+from captions.near_duplicates.exemplar import Outcome
 from captions.pipeline import caption
-from captions.pipeline.publish import Outcome
 from captions.pipeline.sweep import Sweeper
 from captions.queues import Revisit
 from captions.records.attempts import calls, kept

@@ -7,7 +7,7 @@ import pytest
 
 from captions.aws.dynamodb import from_item, to_item
 from captions.cost import Cost
-from captions.pipeline.publish import Asked, Outcome
+from captions.near_duplicates.exemplar import Asked, Outcome
 from captions.records.attempts import kept, paid, paid_since, totals
 from captions.records.record import Provenance, Recaption, Record
 from captions_cli import rendering

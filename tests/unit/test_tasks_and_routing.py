@@ -7,9 +7,10 @@ import pytest
 from captions.config.environment import IntakeSettings
 from captions.config.policy import KINDS, load
 from captions.cost import Cost
+from captions.near_duplicates.scope import scope_of, tenant
 from captions.queues import MAX_DELAY_SECONDS, backoff
 from captions.records.attempts import paid
-from captions.routing.routes import route, scope, tenant
+from captions.routing.routes import route
 from captions.tasks import Ask, clean
 from captions.uploads.version import ObjectVersion
 
@@ -62,10 +63,10 @@ def test_a_tenant_is_a_bucket_or_as_many_segments_as_configured() -> None:
 def test_scopes_cannot_be_forged_by_names() -> None:
     deep = SETTINGS.model_copy(update={"tenant_prefix_segments": 1})
     identity = Ask(task="caption").identity
-    forged = scope(version("x|caption#1/a.jpg"), identity, "p1", deep)
+    forged = scope_of(version("x|caption#1/a.jpg"), identity, "p1", deep)
     assert forged.count("|") == 2
     assert "#" not in forged
-    assert scope(version("x%7C/a.jpg"), identity, "p1", deep) != scope(version("x|/a.jpg"), identity, "p1", deep)
+    assert scope_of(version("x%7C/a.jpg"), identity, "p1", deep) != scope_of(version("x|/a.jpg"), identity, "p1", deep)
 
 
 def test_everything_that_changes_a_caption_changes_the_scope() -> None:
@@ -81,9 +82,9 @@ def test_everything_that_changes_a_caption_changes_the_scope() -> None:
         Ask(task="audio_qa", question="Who speaks?"),
         Ask(task="audio_qa", question="How many speak?"),
     ]
-    scopes = {scope(item, ask.identity, "p1", SETTINGS) for ask in asks}
-    scopes |= {scope(item, asks[0].identity, "p2", SETTINGS)}
-    scopes |= {scope(version("a.jpg", bucket="other"), asks[0].identity, "p1", SETTINGS)}
+    scopes = {scope_of(item, ask.identity, "p1", SETTINGS) for ask in asks}
+    scopes |= {scope_of(item, asks[0].identity, "p2", SETTINGS)}
+    scopes |= {scope_of(version("a.jpg", bucket="other"), asks[0].identity, "p1", SETTINGS)}
     assert len(scopes) == len(asks) + 2
 
 

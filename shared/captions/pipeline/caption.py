@@ -35,8 +35,9 @@ from captions.inference.escalation import Answered, Call
 from captions.inference.part_store import Forgetful, Progress, recording_id
 from captions.inference.recording import Recording
 from captions.near_duplicates import Neighbours
+from captions.near_duplicates.exemplar import Asked
 from captions.pipeline.delivery import Delivery
-from captions.pipeline.publish import Asked, HandOver
+from captions.pipeline.publish import HandOver
 from captions.quality.calibration import Platt
 from captions.queues import Job, Queues, Revisit, backoff
 from captions.records.attempts import call_id, call_ids, paid, paid_since

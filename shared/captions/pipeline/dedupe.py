@@ -20,9 +20,10 @@ from captions.config.environment import IntakeSettings
 from captions.config.policy import Policy
 from captions.fingerprint import HASH_VERSION, Fingerprint
 from captions.near_duplicates import Claim, Contended, Follow, Hit, Lead, Neighbours, Splits
+from captions.near_duplicates.exemplar import Outcome
 from captions.near_duplicates.protocol import Decision, claim_id
+from captions.near_duplicates.scope import scope_of
 from captions.pipeline.looking import Looker, Subject
-from captions.pipeline.publish import Outcome
 from captions.pipeline.sweep import LONGEST_REST_SECONDS
 from captions.queues import Job, Queues, Revisit, backoff
 from captions.records.attempts import paid
@@ -117,7 +118,7 @@ class Dedupe:
         if record.recaption is not None and record.claim is not None:
             # Its answer is to be replaced; whoever copied it keeps it.
             self.neighbours.retire(record.claim.id, record.claim.generation)
-        scope = routes.scope(record.upload, target.shared_as, HASH_VERSION, self.settings)
+        scope = scope_of(record.upload, target.shared_as, HASH_VERSION, self.settings)
         answer = self._find_or_claim(scope, record, fingerprint, rules)
         _log_decision(record, scope, fingerprint, answer)
         self.splits.uses(target.ask)

@@ -7,13 +7,14 @@ from typing import Any, Literal
 from captions import telemetry
 from captions.fingerprint import HASH_VERSION
 from captions.near_duplicates import Claim
+from captions.near_duplicates.exemplar import Asked, Outcome
 from captions.near_duplicates.protocol import claim_id
+from captions.near_duplicates.scope import scope_of
 from captions.pipeline.dedupe import Dedupe, Ending
-from captions.pipeline.publish import Asked, HandOver, Outcome
+from captions.pipeline.publish import HandOver
 from captions.queues import Revisit
 from captions.records.record import Reason, Record
 from captions.records.table import Accepted, Duplicate, Superseded
-from captions.routing import routes
 from captions.uploads.s3_objects import UnreadableError
 from captions.uploads.version import Deletion, Ignored, ObjectVersion, Restored, Upload
 
@@ -154,7 +155,7 @@ class Intake(Dedupe):
         if provenance is None or provenance.identity is None:
             return None  # of a version that did not write down what it asked
         identity = provenance.identity
-        scope = routes.scope(claim.upload, provenance.shared_as or identity, HASH_VERSION, self.settings)
+        scope = scope_of(claim.upload, provenance.shared_as or identity, HASH_VERSION, self.settings)
         if claim_id(scope, claim.upload) != claim.id:
             return None  # what the claim is for is not what it was captioned with
         outcome = Outcome.of(record, Asked(identity=identity))

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from captions.config.environment import IntakeSettings, RoutingSettings
+from captions.config.environment import RoutingSettings
 from captions.config.policy import Policy, TaskPolicy, is_language
 from captions.routing.experiments import Arm, arm_of
 from captions.tasks import TASKS, Ask, Task
 from captions.uploads.version import ObjectVersion
 
 if TYPE_CHECKING:
+    from captions.config.policy import Rule
     from captions.fingerprint import Fingerprint
     from captions.picture_class import Looks
 
@@ -100,7 +101,7 @@ def wishes(metadata: Mapping[str, str], tags: Mapping[str, str], policy: Policy)
     return Wishes(**given, context=context, named_by=named_by)
 
 
-def route(  # noqa: C901 - each branch is a way in which an upload cannot be asked about
+def route(
     key: str,
     kind: str,
     policy: Policy,
@@ -120,28 +121,11 @@ def route(  # noqa: C901 - each branch is a way in which an upload cannot be ask
     """
     wished = wishes(metadata or {}, tags or {}, policy)
     rule = policy.rule(key, kind)
-    automatic = False
-    if wished.task is not None:
-        name, named_by = wished.task, wished.named_by["task"]
-    elif rule is not None and rule.task is not None and (rule.kinds or _takes(rule.task, kind)):
-        name, named_by = rule.task, f"the policy's rule for {rule.prefix!r}"
-    else:
-        automatic = True
-        name, named_by = policy.automatic(kind, looks), f"the policy's task for {kind}"
-        if looks is not None and policy.automatic(kind, None) != name:
-            named_by = f"the policy's task for pictures that look like {looks.category}"
-        if name not in TASKS:
-            return None
-    task = TASKS.get(name)
-    if task is None:
-        raise UnroutableError("unknown_task", f"{named_by} asks for {name!r}; tasks are {', '.join(TASKS)}")
-    if kind not in task.kinds:
-        takes = ", ".join(sorted(task.kinds))
-        raise UnroutableError(
-            "task_not_for_kind", f"{named_by} asks for {name!r}, which is for {takes}, not for {kind}"
-        )
-    if not policy.task(name).enabled:
-        raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
+    chosen = _named(kind, policy, wished, rule, looks)
+    if chosen is None:
+        return None
+    name, named_by, automatic = chosen
+    task = _allowed(name, named_by, kind, policy)
     language = wished.language or (rule.language if rule else None) or policy.language(key)
     if not is_language(language):
         place = wished.named_by.get("language", "the policy")
@@ -178,6 +162,35 @@ def route(  # noqa: C901 - each branch is a way in which an upload cannot be ask
                 with suppress(UnroutableError):
                     identities.add(asked(other)[0].identity)
     return Route(task, ask, queue_url(kind, settings), named_by, "+".join(sorted(identities)), arm)
+
+
+def _named(
+    kind: str, policy: Policy, wished: Wishes, rule: "Rule | None", looks: "Looks | None"
+) -> tuple[str, str, bool] | None:
+    """Return the task that is asked for, by whom, and whether that is the policy by itself; None: no task takes it."""
+    if wished.task is not None:
+        return wished.task, wished.named_by["task"], False
+    if rule is not None and rule.task is not None and (rule.kinds or _takes(rule.task, kind)):
+        return rule.task, f"the policy's rule for {rule.prefix!r}", False
+    name, named_by = policy.automatic(kind, looks), f"the policy's task for {kind}"
+    if looks is not None and policy.automatic(kind, None) != name:
+        named_by = f"the policy's task for pictures that look like {looks.category}"
+    return (name, named_by, True) if name in TASKS else None
+
+
+def _allowed(name: str, named_by: str, kind: str, policy: Policy) -> Task:
+    """Return a task. Raises UnroutableError for an unknown or disabled one, and one that is not for this kind."""
+    task = TASKS.get(name)
+    if task is None:
+        raise UnroutableError("unknown_task", f"{named_by} asks for {name!r}; tasks are {', '.join(TASKS)}")
+    if kind not in task.kinds:
+        takes = ", ".join(sorted(task.kinds))
+        raise UnroutableError(
+            "task_not_for_kind", f"{named_by} asks for {name!r}, which is for {takes}, not for {kind}"
+        )
+    if not policy.task(name).enabled:
+        raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
+    return task
 
 
 def _shares(name: str, kind: str, policy: Policy) -> bool:
@@ -302,21 +315,3 @@ def chains(
 def budget_scopes(upload: ObjectVersion, prefixes: Iterable[str]) -> tuple[str, ...]:
     """Return the spending limits an upload counts against: those of the prefixes its key lies under."""
     return tuple(prefix for prefix in prefixes if upload.key.startswith(prefix))
-
-
-def tenant(upload: ObjectVersion, prefix_segments: int) -> str:
-    """Return the tenant an object belongs to: its bucket, and as many leading path segments as are configured.
-
-    An object that lies above that depth belongs to the prefix it lies in.
-    """
-    segments = upload.key.split("/")[:-1][:prefix_segments]
-    return "/".join((upload.bucket, *segments))
-
-
-def scope(upload: ObjectVersion, identity: str, hash_version: str, settings: IntakeSettings) -> str:
-    """Return what must be equal for two uploads to share a caption, as one text: nothing is shared across scopes.
-
-    `identity` is that of the ask (task, prompt, language, style, context and question), or of several (`shared_as`).
-    """
-    parts = (tenant(upload, settings.tenant_prefix_segments), identity, hash_version)
-    return "|".join(part.replace("%", "%25").replace("|", "%7C").replace("#", "%23") for part in parts)
