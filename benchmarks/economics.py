@@ -40,7 +40,7 @@ from captions.gateway.catalogue import Catalogue
 from captions.gateway.catalogue import load as load_catalogue
 from captions.gateway.pricing import cost_of
 from captions.gateway.types import Usage
-from captions.inference.escalation import Answered, Call, answer
+from captions.inference.escalation import Answered, Asking, answer
 from captions.picture_class import Looks, classify
 from captions.routing.routes import Chains, chains
 from captions.tasks import Ask, Seen
@@ -250,7 +250,7 @@ async def asked(
             else chains(f"photos/{upload.name}", "image", "caption", policy, looks=upload.looks)
         )
         seen = Seen(kind="image", category=upload.looks.category, text_share=upload.looks.text_share)
-        call = Call(gateway, time.monotonic() + DEADLINE_S, request_id=f"{upload.name}.{run}")
+        call = Asking(gateway, time.monotonic() + DEADLINE_S, request_id=f"{upload.name}.{run}")
         answers.append(await answer(call, Ask(task="caption"), (upload.copy,), chosen, seen))
     return answers
 

@@ -23,7 +23,7 @@ class PriceChange:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CatalogueComparison:
     """The catalogue beside what an endpoint's `/v1/models` offers.
 
     `present` and `missing` hold catalogue names, in the catalogue's order; `new` holds the endpoint's names that the
@@ -43,7 +43,7 @@ def compare_with_endpoint(
     models_payload: object,
     base_url: str | None = None,
     prices: Mapping[str, Price] | None = None,
-) -> Comparison:
+) -> CatalogueComparison:
     """Compare the catalogue with the body of an endpoint's `GET /v1/models`.
 
     Prices are read in the shapes that `price_lists` knows, unless `prices` has them by the endpoint's names; contexts
@@ -75,7 +75,7 @@ def compare_with_endpoint(
         context = entry.get("context_length") or entry.get("max_model_len")
         if isinstance(context, int) and context < catalogue.models[name].context:
             contexts[name] = context
-    return Comparison(
+    return CatalogueComparison(
         present=tuple(name for name, theirs in wanted.items() if theirs in offered),
         missing=tuple(name for name, theirs in wanted.items() if theirs not in offered),
         new=tuple(sorted(set(offered) - set(wanted.values()))),

@@ -149,7 +149,7 @@ def find_sam(root: Path) -> str:
     return sam
 
 
-Status = Literal["pending", "deploying", "deployed", "verified", "failed"]
+EnvState = Literal["pending", "deploying", "deployed", "verified", "failed"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Standing:
     """How far one environment has come."""
 
     environment: str
-    status: Status = "pending"
+    status: EnvState = "pending"
     reason: str = ""
     at: str = ""
     changed: bool | None = None
@@ -191,7 +191,7 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # none, or one of another version: everything is deployed, which changes nothing that is so
 
-    def note(self, environment: str, status: Status, reason: str = "", *, changed: bool | None = None) -> None:
+    def note(self, environment: str, status: EnvState, reason: str = "", *, changed: bool | None = None) -> None:
         """Write down how far an environment has come."""
         with self._guard:
             before = self.standing[environment]

@@ -15,7 +15,7 @@ from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import classify_error_object, classify_status
 from captions.overrides import UnreadableOverrideError, read
 from captions_cli import loopback, price_lists
-from captions_cli.catalogue_comparison import Comparison, compare_with_endpoint
+from captions_cli.catalogue_comparison import CatalogueComparison, compare_with_endpoint
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.price_lists import Price
 from captions_cli.stack import Stack
@@ -33,7 +33,7 @@ class Offer:
 
     endpoint: str
     catalogue: Catalogue
-    comparison: Comparison
+    comparison: CatalogueComparison
 
 
 def compare(stack: Stack, env: Mapping[str, str] | None = None) -> list[Offer]:
@@ -186,7 +186,7 @@ def serves(url: str, key: str, catalogue: Catalogue, names: Sequence[str]) -> tu
     return name, True if answer.get("choices") else None
 
 
-def _compared(catalogue: Catalogue, url: str, key: str) -> Comparison:
+def _compared(catalogue: Catalogue, url: str, key: str) -> CatalogueComparison:
     listed = _listed(url, key)
     try:
         return compare_with_endpoint(catalogue, listed, url, prices(url, key, listed))

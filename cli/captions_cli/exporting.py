@@ -25,8 +25,8 @@ from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 
 ExportFormat = Literal["jsonl", "csv", "parquet"]
-Row = dict[str, Any]
-Write = Callable[[Sequence[Row]], None]
+ExportRow = dict[str, Any]
+Write = Callable[[Sequence[ExportRow]], None]
 
 PAGE = 200
 LATE_SECONDS = 900.0
@@ -65,7 +65,7 @@ class ExportedDay:
     rows: int | None
 
 
-def row(record: Record) -> Row:
+def row(record: Record) -> ExportRow:
     """Return a record as one flat row; what is not known is None, and a cost is what is known of it."""
     result, provenance = record.result, record.provenance
     calls = provenance.attempts if provenance is not None else record.attempts
@@ -112,7 +112,7 @@ def row(record: Record) -> Row:
     }
 
 
-def pages(listing: Listing, bucket: str, scope: Scope, day: date) -> Iterator[list[Row]]:
+def pages(listing: Listing, bucket: str, scope: Scope, day: date) -> Iterator[list[ExportRow]]:
     """Yield the rows of a day, some hundreds at a time, the newest first."""
     states: tuple[State, ...] = scope.states or ("captioned", "rejected", "blocked", "failed", "deleted")
     filters = Filters((f"{bucket}/{scope.prefix}",), states=frozenset(states))
@@ -207,7 +207,7 @@ def _text_file(writer: Callable[[IO[str]], Write]) -> Callable[[Path], AbstractC
 def as_lines(file: IO[str]) -> Write:
     """Write rows as JSON Lines."""
 
-    def write(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[ExportRow]) -> None:
         file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in rows)
 
     return write
@@ -221,7 +221,7 @@ def as_csv(file: IO[str]) -> Write:
     out = csv.writer(file)
     out.writerow(COLUMNS)
 
-    def write(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[ExportRow]) -> None:
         out.writerows([_cell(kind, each[name]) for name, kind in COLUMNS.items()] for each in rows)
 
     return write
@@ -264,7 +264,7 @@ def _parquet(path: Path) -> Iterator[Write]:
 
     with pq.ParquetWriter(path, schema, compression="zstd") as out:
 
-        def write(rows: Sequence[Row]) -> None:
+        def write(rows: Sequence[ExportRow]) -> None:
             columns = {name: [typed(kind, each[name]) for each in rows] for name, kind in COLUMNS.items()}
             out.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
 

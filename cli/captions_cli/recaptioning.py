@@ -74,7 +74,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Costs:
+class RecaptionCosts:
     """What uploads may cost together, in dollars: as expected and at the most, by the models that have a price."""
 
     expected: Decimal
@@ -87,9 +87,9 @@ class Costs:
     """Models without a price."""
 
 
-def costs(due: Sequence[Due]) -> Costs:
+def costs(due: Sequence[Due]) -> RecaptionCosts:
     """Add up what uploads may cost."""
-    return Costs(
+    return RecaptionCosts(
         sum((each.dollars for each in due if each.dollars is not None), Decimal(0)),
         Cost.sum(each.expected or Cost(uncounted_calls=1) for each in due),
         sum((each.most for each in due if each.most is not None), Decimal(0)),

@@ -17,7 +17,7 @@ from captions.gateway.catalogue import Catalogue
 from captions.quality.cells import Quality, VerdictCounts, grouped
 from captions.records.record import Record
 from captions.records.spending import Spending
-from captions_cli.catalogue_comparison import Comparison
+from captions_cli.catalogue_comparison import CatalogueComparison
 from captions_cli.printable import printable, printable_json
 from captions_cli.uploading import NotSent, Planned, Sent
 from captions_cli.watching import SeenUpload
@@ -546,7 +546,7 @@ def moved(queue: str, messages: int, *, started: bool, problem: str | None) -> s
     return f"{queue} dead letters: {messages} " + ("on their way back" if started else "would be moved back")
 
 
-def offer(endpoint: str, catalogue: Catalogue, comparison: Comparison) -> dict[str, Any]:
+def offer(endpoint: str, catalogue: Catalogue, comparison: CatalogueComparison) -> dict[str, Any]:
     """A catalogue beside an endpoint's models, for JSON; prices in dollars per million tokens as decimal text."""
     return {
         "endpoint": endpoint,
@@ -578,7 +578,7 @@ def offer(endpoint: str, catalogue: Catalogue, comparison: Comparison) -> dict[s
     }
 
 
-def models(catalogue: Catalogue, comparison: Comparison) -> Table:
+def models(catalogue: Catalogue, comparison: CatalogueComparison) -> Table:
     """The catalogue's models, and how the endpoint's differ."""
     names = ("Model", "Provider", "Takes", "Context", "$/M in", "$/M out", "At the endpoint")
     table = columns(*names, right=("Context", "$/M in", "$/M out"), fold=("At the endpoint",))

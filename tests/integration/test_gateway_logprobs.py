@@ -12,7 +12,7 @@ import pytest
 from captions.gateway import Completion, Endpoint, Gateway, Media, Request
 from captions.gateway.catalogue import load
 from captions.gateway.responses import Collector, answer_of
-from captions.inference.escalation import Call, answer
+from captions.inference.escalation import Asking, answer
 from captions.routing.routes import Chains
 from captions.tasks import Ask
 from captions_cli.local.model_endpoint import LocalEndpoint
@@ -104,7 +104,7 @@ async def test_an_answer_whose_tokens_are_doubtful_is_trusted_less(endpoint):
         endpoint.set_faults([{"fault": "answer", "text": text, "certainty": certainty}])
         gateway = gateway_to(endpoint)
         try:
-            answered = await answer(Call(gateway, time.monotonic() + 60), Ask(task="caption"), (PHOTO,), chains)
+            answered = await answer(Asking(gateway, time.monotonic() + 60), Ask(task="caption"), (PHOTO,), chains)
         finally:
             await gateway.aclose()
         scores.append(answered.kept.score)

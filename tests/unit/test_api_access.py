@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from captions_api.access import Caller, Tokens, gateway_authorizer
 from captions_api.cursors import Seal
-from captions_api.problems import Problem
+from captions_api.problems import Refusal
 from starlette.datastructures import Headers
 
 
@@ -35,7 +35,7 @@ def test_a_person_without_the_claim_and_a_program_see_everything() -> None:
 
 @pytest.mark.parametrize("context", [None, [], "x", {}, {"authorizer": None}, {"identity": {"userArn": None}}])
 def test_without_an_authorizers_word_nobody_is_served(context: Any) -> None:
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(Refusal) as refused:
         caller(context)
     assert refused.value.status == 401
 
@@ -43,7 +43,7 @@ def test_without_an_authorizers_word_nobody_is_served(context: Any) -> None:
 @pytest.mark.parametrize("header", ["", "Basic dG9rZW4=", "Bearer", "Bearer tokem", "Bearer \udcff"])
 def test_another_token_lets_nobody_in(header: str) -> None:
     headers = Headers(raw=[(b"authorization", header.encode("latin-1", "replace"))])
-    with pytest.raises(Problem):
+    with pytest.raises(Refusal):
         Tokens({"token": Caller("me")})(headers, {})
 
 
@@ -57,9 +57,9 @@ def test_a_cursor_is_unreadable_and_good_for_one_purpose() -> None:
         (("A" if cursor[0] != "A" else "B") + cursor[1:], "list"),
         ("", "list"),
     ):
-        with pytest.raises(Problem):
+        with pytest.raises(Refusal):
             seal.unseal(wrong, purpose)
-    with pytest.raises(Problem):
+    with pytest.raises(Refusal):
         Seal(b"t" * 32).unseal(cursor, "list")
 
 

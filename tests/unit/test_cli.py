@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from captions.gateway.catalogue import load
 from captions.records.record import Provenance, Reason, Record, Result
 from captions_cli import background, rendering
-from captions_cli.catalogue_comparison import Comparison, PriceChange
+from captions_cli.catalogue_comparison import CatalogueComparison, PriceChange
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
 from captions_cli.printable import printable
@@ -250,7 +250,7 @@ def test_the_models_table_tells_what_the_endpoint_lacks_and_prices_otherwise() -
     catalogue = load()
     first, second, *_ = (name for name, model in catalogue.models.items() if model.enabled)
     change = PriceChange(model=first, what="input", catalogue=None, endpoint=Decimal("0.5"))
-    compared = Comparison(
+    compared = CatalogueComparison(
         present=(first,), missing=(second,), new=("theirs",), price_changes=(change,), contexts={first: 4096}
     )
 

@@ -1,6 +1,6 @@
-"""Each public type of the product, the command and the local stack has a name of its own.
+"""Each public type of the product, the command, the local stack and the API has a name of its own.
 
-The API says its own names for what it shows, as they are part of its contract; so does its client.
+The API's client says its names again, as they are part of the contract.
 """
 
 import ast

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from captions.config.policy import Policy
     from captions.gateway.catalogue import Catalogue
     from captions_cli.evaluate.questions import Estimate, LeftOut
-    from captions_cli.evaluate.running import Models, Run
+    from captions_cli.evaluate.running import AskedModels, Run
     from captions_cli.evaluate.summary import JudgedAnswer
 
 
@@ -204,11 +204,11 @@ def _tests(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [test for contender in facts["contenders"] for test in contender["tests"].values()]
 
 
-def _models(given: Globals, endpoint: str | None, override: Path | None) -> Models:
+def _models(given: Globals, endpoint: str | None, override: Path | None) -> AskedModels:
     """Where to ask: the endpoint that was given, with the key of the environment alone, or the stack's."""
     from captions.gateway.api_keys import NO_KEY
     from captions_cli import endpoint_models
-    from captions_cli.evaluate.running import Models
+    from captions_cli.evaluate.running import AskedModels
 
     url = endpoint or os.environ.get(endpoint_models.URL_VARIABLE)
     if url:
@@ -216,12 +216,12 @@ def _models(given: Globals, endpoint: str | None, override: Path | None) -> Mode
         if not urls or not all(address.startswith(("http://", "https://")) for address in urls):
             raise CommandError(f"{url!r} is no base URL of an endpoint", ExitCode.USAGE)
         key = os.environ.get(endpoint_models.KEY_VARIABLE) or NO_KEY
-        return Models(tuple(urls), dict.fromkeys(urls, key), endpoint_models.catalogue_with(override))
+        return AskedModels(tuple(urls), dict.fromkeys(urls, key), endpoint_models.catalogue_with(override))
     stack = given.stack()
     urls = endpoint_models.endpoints(stack, os.environ)
     keys = {address: endpoint_models.key(stack, address, os.environ) for address in urls}
     catalogue = endpoint_models.catalogue_with(override) if override else endpoint_models.catalogue_of(stack)
-    return Models(tuple(urls), keys, catalogue)
+    return AskedModels(tuple(urls), keys, catalogue)
 
 
 def _rules(given: Globals, files: list[Path], catalogue: Catalogue, endpoint: str | None) -> dict[str, Policy]:

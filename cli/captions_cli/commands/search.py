@@ -10,7 +10,7 @@ from captions_cli.errors import ExitCode
 
 app = typer.Typer()
 
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day (UTC) the caption may be from.")]
+DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day (UTC) the caption may be from.")]
 
 
 @app.command()
@@ -25,8 +25,8 @@ def search(
     prefix: Prefix = "",
     category: Annotated[str | None, typer.Option(help="What the picture looks like: photo, document …")] = None,
     tag: Annotated[str | None, typer.Option(help="A tag it has.")] = None,
-    since: Day = None,
-    until: Day = None,
+    since: DayOption = None,
+    until: DayOption = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Results at most.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="Where the page before this one ended.")] = None,
     index_since: Annotated[

@@ -26,7 +26,7 @@ from captions.gateway import (
 )
 from captions.gateway.catalogue import Catalogue
 from captions.inference import asking
-from captions.inference.escalation import Answered, Call
+from captions.inference.escalation import Answered, Asking
 from captions.inference.recording import Recording
 from captions.pipeline.caption import UNUSABLE
 from captions.records.attempts import CallLedger
@@ -56,7 +56,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Models:
+class AskedModels:
     """Where models are asked."""
 
     urls: tuple[str, ...]
@@ -67,7 +67,7 @@ class Models:
 def run(
     questions: Sequence[Question],
     journal: Journal,
-    models: Models,
+    models: AskedModels,
     *,
     limit: Decimal | None,
     side_by_side: int,
@@ -83,7 +83,7 @@ def run(
 async def _run(
     questions: Sequence[Question],
     journal: Journal,
-    models: Models,
+    models: AskedModels,
     limit: Decimal | None,
     side_by_side: int,
     ended: Callable[[Question], None],
@@ -191,7 +191,7 @@ async def _answer(
         item = await asyncio.to_thread(asking.payload, file.kind, file.media_type, data)
     rules = question.contender.rules
     recorded = file.kind in ("audio", "video")
-    call = Call(
+    call = Asking(
         gateway,
         time.monotonic() + (RECORDING_SECONDS if recorded else PICTURE_SECONDS),
         ledger,

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from captions_api.problems import Problem
+from captions_api.problems import Refusal
 
 COOKIE = "captions"
 CLAIM = "custom:prefixes"
@@ -57,7 +57,7 @@ class Caller:
 
 
 Authorizer = Callable[[Headers, Scope], Caller]
-"""Says who is calling; raises Problem (401) when nobody is."""
+"""Says who is calling; raises Refusal (401) when nobody is."""
 
 
 class Tokens:
@@ -72,7 +72,7 @@ class Tokens:
         token = given.strip() if kind.lower() == "bearer" else cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         caller = self.of(token)
         if caller is None:
-            raise Problem(
+            raise Refusal(
                 401,
                 "no-token",
                 "open the address with the token that `captions up` printed, or send it as a bearer token",
@@ -89,7 +89,7 @@ class Tokens:
 
 
 def gateway_authorizer(headers: Headers, scope: Scope) -> Caller:
-    """Take whom API Gateway's authorizer let through; raises Problem (401) where its word is missing."""
+    """Take whom API Gateway's authorizer let through; raises Refusal (401) where its word is missing."""
     try:
         context: Any = json.loads(headers.get(_CONTEXT_HEADER, ""))
         claims = (context.get("authorizer") or {}).get("claims") or {}
@@ -103,7 +103,7 @@ def gateway_authorizer(headers: Headers, scope: Scope) -> Caller:
         return Caller(name)
     if arn:
         return Caller(str(arn))
-    raise Problem(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
+    raise Refusal(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
 
 
 @dataclass
@@ -142,21 +142,21 @@ class Door:
                     return
             if scope["path"] not in OPEN_PATHS:
                 scope.setdefault("state", {})["caller"] = self.authorizer(headers, scope)
-        except Problem as problem:
+        except Refusal as problem:
             await problem.response()(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
     def _own_site(self, headers: Headers, scope: Scope) -> None:
         if headers.get("host", "").lower() not in self.hosts:
-            raise Problem(403, "wrong-host", "this address is not where the console is served")
+            raise Refusal(403, "wrong-host", "this address is not where the console is served")
         origin = headers.get("origin")
         if origin is None:
             same = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
         else:
             same = urlsplit(origin).netloc.lower() in self.hosts
         if not same and (origin is not None or scope["method"] not in _SAFE):
-            raise Problem(403, "wrong-origin", "another site's page may not use the API")
+            raise Refusal(403, "wrong-origin", "another site's page may not use the API")
 
     def _entered(self, scope: Scope) -> RedirectResponse | None:
         """Take the token out of the address, where it would stay in the history, into a cookie."""
@@ -167,7 +167,7 @@ class Door:
         if token is None or self.tokens is None:
             return None
         if self.tokens.of(token) is None:
-            raise Problem(401, "no-token", "this token is not of the stack that is up now")
+            raise Refusal(401, "no-token", "this token is not of the stack that is up now")
         response = RedirectResponse("/", 303)
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/")
         return response

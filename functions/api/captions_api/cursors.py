@@ -10,7 +10,7 @@ import json
 import secrets
 from typing import Any
 
-from captions_api.problems import Problem
+from captions_api.problems import Refusal
 
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 MOST_CHARACTERS = 4_000
@@ -33,7 +33,7 @@ class Seal:
         return base64.urlsafe_b64encode(sealed + self._tag(sealed, purpose)).decode().rstrip("=")
 
     def unseal(self, cursor: str, purpose: str) -> Any:
-        """Return what was sealed; raises Problem (400) for anything else."""
+        """Return what was sealed; raises Refusal (400) for anything else."""
         try:
             if len(cursor) > MOST_CHARACTERS:
                 raise ValueError
@@ -43,7 +43,7 @@ class Seal:
                 raise ValueError
             return json.loads(self._crypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]))
         except (ValueError, binascii.Error):
-            raise Problem(400, "bad-cursor", "this cursor is not one of this list; begin at the first page") from None
+            raise Refusal(400, "bad-cursor", "this cursor is not one of this list; begin at the first page") from None
 
     def _crypt(self, nonce: bytes, text: bytes) -> bytes:
         stream = hashlib.shake_256(self._stream + nonce).digest(len(text))

@@ -19,6 +19,6 @@ def _caller(request: Request) -> Caller:
     return _services(request).tenant(caller_of(request.scope))
 
 
-Stack = Annotated[Services, Depends(_services)]
+Serving = Annotated[Services, Depends(_services)]
 Who = Annotated[Caller, Depends(_caller)]
 IfMatch = Annotated[str | None, Header(description="The asset's etag as the caller saw it last.")]

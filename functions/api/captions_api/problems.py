@@ -48,7 +48,7 @@ class ProblemDetails(BaseModel):
     detail: str
 
 
-class Problem(Exception):
+class Refusal(Exception):
     """Ends a request with a problem; `code` becomes its type, `more` its further members."""
 
     def __init__(
@@ -76,16 +76,16 @@ class Problem(Exception):
         return JSONResponse(self.body(), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
-def not_there() -> Problem:
+def not_there() -> Refusal:
     """Return the problem of what does not exist, or is none of the caller's business: the same for both."""
-    return Problem(404, "not-there", "there is no such asset")
+    return Refusal(404, "not-there", "there is no such asset")
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of an application as a problem."""
 
-    @app.exception_handler(Problem)
-    async def _(request: Request, problem: Problem) -> JSONResponse:
+    @app.exception_handler(Refusal)
+    async def _(request: Request, problem: Refusal) -> JSONResponse:
         return problem.response()
 
     @app.exception_handler(RequestValidationError)
@@ -96,12 +96,12 @@ def install(app: FastAPI) -> None:
         ]
         first = errors[0] if errors else {"where": "request", "message": "it cannot be read"}
         detail = f"{first['where']}: {first['message']}"
-        return Problem(422, "invalid", detail, errors=errors).response()
+        return Refusal(422, "invalid", detail, errors=errors).response()
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "no-such-route", 405: "method-not-allowed"}.get(error.status_code, "request")
-        return Problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {})).response()
+        return Refusal(error.status_code, code, str(error.detail), headers=dict(error.headers or {})).response()
 
     @app.exception_handler(BotoCoreError)
     async def _(request: Request, error: BotoCoreError) -> JSONResponse:
@@ -115,7 +115,7 @@ def install(app: FastAPI) -> None:
     async def _(request: Request, error: Exception) -> JSONResponse:
         telemetry.logger().error("request_failed", exc_info=error, method=request.method)
         telemetry.count("ApiError")
-        return Problem(500, "internal", "the request could not be handled; it was logged").response()
+        return Refusal(500, "internal", "the request could not be handled; it was logged").response()
 
 
 def _unavailable(error: Exception) -> JSONResponse:
@@ -123,7 +123,7 @@ def _unavailable(error: Exception) -> JSONResponse:
     telemetry.logger().warning("aws_call_failed", exc_info=error)
     telemetry.count("ApiUnavailable")
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return Problem(
+    return Refusal(
         503, "not-available", "a service behind the API did not answer; try again", headers=headers
     ).response()
 

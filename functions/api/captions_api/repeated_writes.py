@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from captions import telemetry
 from captions_api.access import caller_of
 from captions_api.own_table import MOST_ANSWER_BYTES, OwnTable
-from captions_api.problems import Problem
+from captions_api.problems import Refusal
 
 HEADER = "idempotency-key"
 REPLAYED = "Idempotency-Replayed"
@@ -69,12 +69,12 @@ class RepeatedWrites:
             return
         try:
             await self._once(key, headers, scope, receive, send)
-        except Problem as problem:
+        except Refusal as problem:
             await problem.response()(scope, receive, send)
 
     async def _once(self, key: str, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         if not _KEY.fullmatch(key):
-            raise Problem(400, "idempotency-key", "Idempotency-Key: 1 to 200 visible ASCII characters")
+            raise Refusal(400, "idempotency-key", "Idempotency-Key: 1 to 200 visible ASCII characters")
         body = await _read(receive)
         request = (scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"))
         about = "\x00".join((*request, headers.get("if-match", ""), headers.get("content-type", "")))
@@ -83,9 +83,9 @@ class RepeatedWrites:
         earlier = await asyncio.to_thread(self.table.begin_write, caller, key, fingerprint)
         if earlier is not None:
             if earlier.fingerprint != fingerprint:
-                raise Problem(422, "idempotency-key-reused", "this Idempotency-Key was sent with another request")
+                raise Refusal(422, "idempotency-key-reused", "this Idempotency-Key was sent with another request")
             if earlier.status is None:
-                raise Problem(409, "under-way", "the same request is under way", headers={"Retry-After": "1"})
+                raise Refusal(409, "under-way", "the same request is under way", headers={"Retry-After": "1"})
             kept = dict(earlier.headers) | {REPLAYED: "true"}
             await Response(earlier.body, earlier.status, kept)(scope, receive, send)
             return
@@ -113,10 +113,10 @@ async def _read(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Problem(400, "disconnected", "the request ended before it was whole")
+            raise Refusal(400, "disconnected", "the request ended before it was whole")
         body += message.get("body", b"")
         if len(body) > MOST_BODY_BYTES:
-            raise Problem(413, "too-large", f"a write may have {MOST_BODY_BYTES:,} bytes")
+            raise Refusal(413, "too-large", f"a write may have {MOST_BODY_BYTES:,} bytes")
         if not message.get("more_body", False):
             return bytes(body)
 

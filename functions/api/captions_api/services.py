@@ -23,7 +23,7 @@ from captions_api import ids
 from captions_api.access import Caller
 from captions_api.cursors import Seal
 from captions_api.own_table import OwnTable
-from captions_api.problems import Problem, not_there
+from captions_api.problems import Refusal, not_there
 from captions_api.views import etag_of
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Services:
         return tuple(f"{self.bucket}/{prefix}" for prefix in caller.prefixes)
 
     def record(self, caller: Caller, given: str) -> Record:
-        """Return the record of an id, strongly consistent; raises Problem (404) for what is not there or not theirs."""
+        """Return the record of an id, strongly consistent; raises Refusal (404) for what is not there or not theirs."""
         asset = ids.asset_of(given)
         if asset is None or not asset.startswith(self.prefixes(caller)):
             raise not_there()
@@ -124,11 +124,11 @@ class Services:
     def matched(self, caller: Caller, given: str, if_match: str | None) -> Record:
         """Return the record of an id as its caller saw it last.
 
-        Raises Problem: 404, 428 where they did not say what they saw, 412 where it is another now.
+        Raises Refusal: 404, 428 where they did not say what they saw, 412 where it is another now.
         """
         record = self.record(caller, given)
         if if_match is None or if_match.strip() == "*":
-            raise Problem(428, "no-if-match", "send If-Match with the asset's etag, so that nobody's words are lost")
+            raise Refusal(428, "no-if-match", "send If-Match with the asset's etag, so that nobody's words are lost")
         current = etag_of(record)
         if current not in {tag.strip() for tag in if_match.split(",")}:
             raise changed(current)
@@ -147,6 +147,6 @@ class Services:
         return url
 
 
-def changed(current: str) -> Problem:
+def changed(current: str) -> Refusal:
     """Return the problem of the later of two editors."""
-    return Problem(412, "changed", "somebody changed it meanwhile; look again", headers={"ETag": current}, etag=current)
+    return Refusal(412, "changed", "somebody changed it meanwhile; look again", headers={"ETag": current}, etag=current)

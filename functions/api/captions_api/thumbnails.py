@@ -8,7 +8,7 @@ from captions import media
 from captions.records.record import Record
 from captions.uploads.s3_objects import GoneError, UnreadableError
 from captions_api import views
-from captions_api.problems import Problem, not_there
+from captions_api.problems import Refusal, not_there
 from captions_api.services import Services
 
 SIDE = 480
@@ -23,7 +23,7 @@ _decoders = BoundedSemaphore(DECODERS)
 def thumbnail(stack: Services, record: Record) -> bytes:
     """Return a record's thumbnail as WebP.
 
-    Raises Problem: 404 where it can have none, 503 while others are being made.
+    Raises Refusal: 404 where it can have none, 503 while others are being made.
     """
     if views.thumbnail_of(record) is None:
         raise not_there()
@@ -31,7 +31,7 @@ def thumbnail(stack: Services, record: Record) -> bytes:
     if kept is not None:
         return kept
     if not _decoders.acquire(timeout=10):
-        raise Problem(503, "busy", "too many pictures are being made small", headers={"Retry-After": "2"})
+        raise Refusal(503, "busy", "too many pictures are being made small", headers={"Retry-After": "2"})
     try:
         data = stack.objects.read(record.upload)
         limits = media.Limits(image_pixels=stack.settings.max_image_pixels)
@@ -39,7 +39,7 @@ def thumbnail(stack: Services, record: Record) -> bytes:
             data, max_side=SIDE, max_bytes=MOST_BYTES, media_types=("image/webp",), limits=limits
         )
     except (GoneError, UnreadableError, media.MediaError) as error:
-        raise Problem(404, "no-picture", "its picture cannot be read") from error
+        raise Refusal(404, "no-picture", "its picture cannot be read") from error
     finally:
         _decoders.release()
     stack.own.keep_thumbnail(record.asset, record.sequencer, picture)

@@ -18,13 +18,13 @@ SUMMARY_CHARACTERS = 2_000
 MAX_TIMELINE = 200
 
 
-class Shape(BaseModel):
+class ApiShape(BaseModel):
     """What the shapes share."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Money(Shape):
+class Money(ApiShape):
     """What is known of a cost: dollars for certain, tokens without a known price, calls that nobody counted."""
 
     dollars: str = Field(description="Decimal text: the part that is known.", examples=["0.000054"])
@@ -48,14 +48,14 @@ class Money(Shape):
         return None if cost is None else cls.of(cost)
 
 
-class Opened(Shape):
+class Opened(ApiShape):
     """Somebody has an asset open in review."""
 
     by: str
     until: str
 
 
-class AssetSummary(Shape):
+class AssetSummary(ApiShape):
     """One upload in a list."""
 
     id: str
@@ -91,7 +91,7 @@ class AssetSummary(Shape):
     etag: str = Field(description="What `If-Match` takes.")
 
 
-class Call(Shape):
+class Call(ApiShape):
     """One call to one model, or several older ones in one."""
 
     model: str
@@ -109,7 +109,7 @@ class Call(Shape):
     cost: Money
 
 
-class Moment(Shape):
+class Moment(ApiShape):
     """One step on an upload's way."""
 
     at: str
@@ -118,7 +118,7 @@ class Moment(Shape):
     call: Call | None = None
 
 
-class Comparison(Shape):
+class Comparison(ApiShape):
     """Why a copy was held for the same as what it was copied from."""
 
     kind: Literal["same_bytes", "same_content", "near"]
@@ -126,7 +126,7 @@ class Comparison(Shape):
     why: str
 
 
-class Original(Shape):
+class Original(ApiShape):
     """The asset a caption was copied from; null members: it is gone, or none of the caller's."""
 
     id: str
@@ -135,7 +135,7 @@ class Original(Shape):
     comparison: Comparison | None
 
 
-class Copy(Shape):
+class Copy(ApiShape):
     """An asset that took this one's caption."""
 
     id: str
@@ -145,7 +145,7 @@ class Copy(Shape):
     comparison: Comparison | None = Field(description="Null: it is older than what is kept of comparisons.")
 
 
-class Track(Shape):
+class Track(ApiShape):
     """Subtitles of a recording."""
 
     kind: Literal["captions"]
@@ -154,7 +154,7 @@ class Track(Shape):
     url: str
 
 
-class Suggested(Shape):
+class Suggested(ApiShape):
     """A model's answer beside a person's words."""
 
     result: Result
@@ -163,7 +163,7 @@ class Suggested(Shape):
     replaced: bool
 
 
-class Verdict(Shape):
+class Verdict(ApiShape):
     """What a person said."""
 
     action: Literal["edited", "accepted"]

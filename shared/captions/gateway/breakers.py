@@ -1,4 +1,4 @@
-"""Circuit breakers, one for each endpoint and one for each model at each endpoint.
+"""CircuitBreaker breakers, one for each endpoint and one for each model at each endpoint.
 
 A circuit is closed (calls pass), open (none passes before `open_until`) or half open (one leased probe passes and
 decides). State lives in memory. With a store it is shared between sandboxes, and written on transitions only: a healthy
@@ -127,7 +127,7 @@ class _Window:
         self.good = self.bad = 0
 
 
-class Circuit:
+class CircuitBreaker:
     """One circuit, in memory."""
 
     __slots__ = (
@@ -304,14 +304,14 @@ class Admission:
 
     __slots__ = ("_endpoint", "_endpoint_generation", "_model", "_model_generation", "probes")
 
-    def __init__(self, endpoint: Circuit, model: Circuit, probes: tuple[Circuit, ...]) -> None:
+    def __init__(self, endpoint: CircuitBreaker, model: CircuitBreaker, probes: tuple[CircuitBreaker, ...]) -> None:
         self._endpoint = endpoint
         self._model = model
         self._endpoint_generation = endpoint.generation
         self._model_generation = model.generation
         self.probes = probes
 
-    def circuits(self) -> list[Circuit]:
+    def circuits(self) -> list[CircuitBreaker]:
         """Return the circuits that are still as they were when the call began: only those does its outcome concern."""
         current = []
         if self._endpoint.generation == self._endpoint_generation:
@@ -336,24 +336,24 @@ class Breakers:
         self._store = store
         self._clock = clock
         self._observe = observe or (lambda event, fields: None)
-        self._circuits: dict[str, Circuit] = {}
+        self._circuits: dict[str, CircuitBreaker] = {}
         self._owner = uuid4().hex
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
         self._writing: set[asyncio.Task[None]] = set()
 
-    def circuit(self, endpoint: str, model: str | None = None) -> Circuit:
+    def circuit(self, endpoint: str, model: str | None = None) -> CircuitBreaker:
         """Return the circuit of an endpoint, or of a model at it."""
         name = endpoint if model is None else f"{endpoint}#{model}"
         circuit = self._circuits.get(name)
         if circuit is None:
-            circuit = self._circuits[name] = Circuit(name, self.policy, is_endpoint=model is None)
+            circuit = self._circuits[name] = CircuitBreaker(name, self.policy, is_endpoint=model is None)
         return circuit
 
     def blocked(self, endpoint: str, model: str) -> Blocked | None:
         """Return why, and for how long, a model cannot be called at an endpoint; None if it can."""
         now = self._clock()
-        worst: Circuit | None = None
+        worst: CircuitBreaker | None = None
         for circuit in (self.circuit(endpoint), self.circuit(endpoint, model)):
             if circuit.blocked_until(now) > now and (
                 worst is None or circuit.blocked_until(now) > worst.blocked_until(now)
@@ -399,7 +399,7 @@ class Breakers:
         if now - self._read_at >= self.policy.doubt_refresh_s or (self._reading and not self._reading.done()):
             await asyncio.wait({self._refresh(now)}, timeout=_LOOK_S)
 
-    async def _lease(self, circuit: Circuit, now: float) -> bool:
+    async def _lease(self, circuit: CircuitBreaker, now: float) -> bool:
         if self._store is None or not circuit.shared:
             return True
         leased = await self._in_thread(self._store.lease, circuit.name, self._owner, now, self.policy.probe_lease_s)
@@ -420,7 +420,7 @@ class Breakers:
             if circuit in admission.probes:
                 circuit.probe_until = 0.0
 
-    def _counted(self, circuit: Circuit, model: str, failure: AttemptFailed | None, now: float) -> None:
+    def _counted(self, circuit: CircuitBreaker, model: str, failure: AttemptFailed | None, now: float) -> None:
         if failure is None:
             circuit.succeeded(now)
             return
@@ -433,7 +433,7 @@ class Breakers:
             else:
                 self._refresh(now)  # another sandbox may already know
 
-    def _probed(self, circuit: Circuit, model: str, failure: AttemptFailed | None, now: float) -> None:
+    def _probed(self, circuit: CircuitBreaker, model: str, failure: AttemptFailed | None, now: float) -> None:
         if failure is not None and self._still_broken(circuit, failure):
             seconds, reason = circuit.failed(failure, model, now) or circuit.again()
             self._open(circuit, seconds, reason, now)
@@ -441,7 +441,7 @@ class Breakers:
         self._close(circuit, now)
 
     @staticmethod
-    def _still_broken(circuit: Circuit, failure: AttemptFailed) -> bool:
+    def _still_broken(circuit: CircuitBreaker, failure: AttemptFailed) -> bool:
         if not circuit.is_endpoint:
             return failure.error_class.unhealthy or failure.error_class in (
                 ErrorClass.RATE_LIMITED,
@@ -452,7 +452,7 @@ class Breakers:
         # An HTTP answer, whichever, proves a connection and a key: only a row of failures is not disproved by another.
         return circuit.reason == "failing" and failure.error_class.unhealthy
 
-    def _open(self, circuit: Circuit, seconds: float, reason: str, now: float) -> None:
+    def _open(self, circuit: CircuitBreaker, seconds: float, reason: str, now: float) -> None:
         grows = reason in ("failing", "unreachable", "rate_limited")  # the others' open times are given
         circuit.open(now + seconds, reason, now, level=min(circuit.level + grows, 16))
         self._observe("circuit_opened", {"circuit": circuit.name, "reason": reason, "open_s": round(seconds, 3)})
@@ -461,7 +461,7 @@ class Breakers:
             shared = SharedCircuit(circuit.name, circuit.open_until, circuit.level, reason)
             self._write(self._store.open, shared, now)
 
-    def _close(self, circuit: Circuit, now: float) -> None:
+    def _close(self, circuit: CircuitBreaker, now: float) -> None:
         shared = circuit.shared
         circuit.close(now)
         self._observe("circuit_closed", {"circuit": circuit.name})
@@ -509,7 +509,7 @@ class Breakers:
             if circuit.shared and circuit.opened and circuit.changed_at < started and circuit.name not in current:
                 circuit.close(now)
 
-    async def _suspect(self, circuit: Circuit, now: float) -> None:
+    async def _suspect(self, circuit: CircuitBreaker, now: float) -> None:
         assert self._store is not None
         generation = circuit.generation
         suspecting = await self._in_thread(self._store.suspect, circuit.name, self._owner, now, self.policy.window_s)

@@ -9,7 +9,7 @@ from captions import media
 from captions.config.policy import Policy
 from captions.gateway import Media
 from captions.inference import escalation, recording
-from captions.inference.escalation import Answered, Call
+from captions.inference.escalation import Answered, Asking
 from captions.inference.recording import Recording
 from captions.routing import routes
 from captions.routing.experiments import Arm
@@ -70,7 +70,7 @@ def seen(kind: str, looks: Looks | None, item: Media, rules: Policy) -> Seen:
 
 
 async def answer(
-    call: Call, key: str, kind: str, ask: Ask, upload: Recording, chain: Chains, about: Seen, rules: Policy
+    call: Asking, key: str, kind: str, ask: Ask, upload: Recording, chain: Chains, about: Seen, rules: Policy
 ) -> Answered:
     """Ask the models, in one call or, about sound and video that none takes as it is, in several.
 

@@ -40,7 +40,7 @@ _LATER = (AccountProblem, BudgetSpent, CircuitsOpen, DeadlineExceeded)
 
 
 @dataclass(frozen=True)
-class Call:
+class Asking:
     """What all calls about one upload share."""
 
     gateway: Gateway
@@ -60,7 +60,7 @@ class Call:
         """Have the record hold what was paid before anything else is asked; False: another delivery took over."""
         return self.drafts is None or await self.drafts.hold()
 
-    def part(self) -> Call:
+    def part(self) -> Asking:
         """Return what the calls about a part of the upload share: its answers are not noted, only its calls."""
         return replace(self, ledger=CallLedger(above=self.ledger), drafts=_PartDrafts(self))
 
@@ -69,7 +69,7 @@ class Call:
 class _PartDrafts:
     """Drafts of one part's ask: a record has a draft for the whole alone."""
 
-    call: Call
+    call: Asking
 
     def before(self, ask: Ask) -> Noted:
         return Noted()
@@ -117,7 +117,9 @@ class Answered:
         return any(candidate.role == "repair" for candidate in self.candidates)
 
 
-async def answer(call: Call, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen | None = None) -> Answered:
+async def answer(
+    call: Asking, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen | None = None
+) -> Answered:
     """Return the best answer that one call, one repair and one step up give before the deadline.
 
     What was paid is noted in the drafts before a second call is made, and what is noted there is not asked again.
@@ -129,7 +131,7 @@ async def answer(call: Call, ask: Ask, media: tuple[Media, ...], chains: Chains,
 
 
 class _Asking:
-    def __init__(self, call: Call, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen) -> None:
+    def __init__(self, call: Asking, ask: Ask, media: tuple[Media, ...], chains: Chains, seen: Seen) -> None:
         self._context = call
         self._ask = ask
         self._media = media

@@ -34,7 +34,7 @@ from captions.gateway import (
 from captions.gateway.catalogue import Model
 from captions.inference import escalation
 from captions.inference.candidate import Candidate, restored, stored
-from captions.inference.escalation import Answered, Call
+from captions.inference.escalation import Answered, Asking
 from captions.inference.merging import joined
 from captions.media import recordings as sounds
 from captions.routing.routes import Chains
@@ -69,7 +69,7 @@ class Recording:
 
 
 async def answer(
-    call: Call, ask: Ask, recording: Recording, chains: Chains, *, hearing: Chains, seeing: Chains, seen: Seen
+    call: Asking, ask: Ask, recording: Recording, chains: Chains, *, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     """Return the answer to an ask about a recording or a video.
 
@@ -160,7 +160,7 @@ class _Part:
         return Output(text="", language=ask.language, data=dict(TASKS[ask.task].silence))
 
 
-def _planned(call: Call, ask: Ask, chains: Chains) -> _Plan:
+def _planned(call: Asking, ask: Ask, chains: Chains) -> _Plan:
     """Return how to cut for every model of the chain that hears, so that each can stand in for another.
 
     Raises:
@@ -200,7 +200,7 @@ def _room(model: Model, ask: Ask, text_bytes: int) -> int:
 
 
 async def _parts(
-    call: Call, ask: Ask, recording: Recording, chains: Chains, seen: Seen, *, silence_too: bool = True
+    call: Asking, ask: Ask, recording: Recording, chains: Chains, seen: Seen, *, silence_too: bool = True
 ) -> Answered:
     """Ask about the parts of a recording; `silence_too` asks about one part where nothing at all can be heard."""
     plan = _planned(call, ask, chains)
@@ -229,7 +229,7 @@ class _Run:
     """One pass over a recording: parts are decoded, asked about, kept."""
 
     def __init__(
-        self, call: Call, ask: Ask, recording: Recording, plan: _Plan, known: dict[int, _Part], seen: Seen
+        self, call: Asking, ask: Ask, recording: Recording, plan: _Plan, known: dict[int, _Part], seen: Seen
     ) -> None:
         self.answers: dict[int, _Part] = {}
         self.silent: list[Heard] = []
@@ -377,7 +377,7 @@ def _restored(values: Mapping[str, Any]) -> _Part:
 
 
 async def _film(
-    call: Call, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
+    call: Asking, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     """Ask about a video by its key frames and the words of its soundtrack, in one request."""
     film, frames = await _looked_at(call, recording)
@@ -401,7 +401,7 @@ async def _film(
     return replace(answered, output=output)
 
 
-async def _looked_at(call: Call, recording: Recording) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
+async def _looked_at(call: Asking, recording: Recording) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
     def look() -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
         until = call.deadline - LEAST_SECONDS
         with sounds.Decoder(recording.data) as decoder:
@@ -413,7 +413,7 @@ async def _looked_at(call: Call, recording: Recording) -> tuple[sounds.Facts, li
         raise DeadlineExceeded("the time given to the call ran out while pictures were decoded") from None
 
 
-async def _soundtrack(call: Call, ask: Ask, recording: Recording, hearing: Chains, seen: Seen) -> Output | None:
+async def _soundtrack(call: Asking, ask: Ask, recording: Recording, hearing: Chains, seen: Seen) -> Output | None:
     """Return what is said in a video, None where nothing is or nobody can hear it."""
     try:
         heard = await _parts(

@@ -31,7 +31,7 @@ from captions.gateway import (
     Unacceptable,
 )
 from captions.inference import asking
-from captions.inference.escalation import Answered, Call
+from captions.inference.escalation import Answered, Asking
 from captions.inference.part_store import Forgetful, Progress, recording_id
 from captions.inference.recording import Recording
 from captions.near_duplicates import Neighbours
@@ -187,7 +187,7 @@ class Worker:
         if self.calibrations is not None:
             models, least = (*chains.models, *chains.higher), rules.confidence.calibrated_from
             known = await asyncio.to_thread(self.calibrations, models, job.ask.task, least)
-        call = Call(
+        call = Asking(
             self.gateway,
             deadline,
             delivery.ledger,

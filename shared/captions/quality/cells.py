@@ -30,7 +30,7 @@ KEPT_DAYS = 100
 CONFIDENCE = 0.95
 """Of intervals."""
 
-Verdict = Literal["edited", "accepted"]
+VerdictKind = Literal["edited", "accepted"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Cell:
         """Return 12 hexadecimal digits that tell it from all others."""
         return hashlib.sha256(json.dumps(list(asdict(self).values())).encode()).hexdigest()[:12]
 
-    def count(self, verdict: Verdict) -> str:
+    def count(self, verdict: VerdictKind) -> str:
         """Return the name of its count of a verdict, in the item of its category and a day."""
         return json.dumps([verdict, *list(asdict(self).values())[1:]], separators=(",", ":"))
 

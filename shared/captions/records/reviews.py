@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from captions import control_table, telemetry
 from captions.aws.dynamodb import from_item, to_item
 from captions.quality.calibration import BINS, Platt, Verdicts, bin_of, fit
-from captions.quality.cells import Verdict, expires_at
+from captions.quality.cells import VerdictKind, expires_at
 from captions.records import lifecycle
 from captions.records.attention import ATTENTION, group_of, judged_in, unreviewed, without_caption
 from captions.records.lifecycle import Transition
@@ -141,7 +141,7 @@ class Reviews:
     def _give(
         self,
         record: Record,
-        verdict: Verdict,
+        verdict: VerdictKind,
         way: Transition,
         values: Mapping[str, Any],
         *,
@@ -223,7 +223,7 @@ def _judged(record: Record) -> Judged | None:
     )
 
 
-def _count(changes: _Changes, judged: Judged, verdict: Verdict, by: int, at: str) -> None:
+def _count(changes: _Changes, judged: Judged, verdict: VerdictKind, by: int, at: str) -> None:
     """Note what a verdict given at `at` (ISO 8601) adds to the counts, or takes from them."""
     pk, sk = (value["S"] for value in control_table.verdicts(judged.model, judged.task).values())
     changes[pk, sk, verdict] += by
@@ -299,7 +299,7 @@ def read_verdicts(dynamodb: Any, counts_table: str, model: str, task: str) -> Ve
     )
     counts = from_item(pages["Items"][0]) if pages["Items"] else {}
 
-    def of(verdict: Verdict) -> tuple[int, ...]:
+    def of(verdict: VerdictKind) -> tuple[int, ...]:
         return tuple(max(0, int(counts.get(f"{verdict}_{index}", 0))) for index in range(BINS))
 
     return Verdicts(accepted=of("accepted"), edited=of("edited"))

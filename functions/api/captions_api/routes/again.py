@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from captions.queues import Revisit
-from captions_api.dependencies import Stack, Who
-from captions_api.problems import Problem
-from captions_api.views import Money, Shape
+from captions_api.dependencies import Serving, Who
+from captions_api.problems import Refusal
+from captions_api.views import ApiShape, Money
 
 router = APIRouter(tags=["assets"])
 
@@ -30,7 +30,7 @@ class RecaptionOrder(BaseModel):
     )
 
 
-class Recaptioned(Shape):
+class Recaptioned(ApiShape):
     """Whether an asset is on its way once more, and what that may cost."""
 
     queued: bool
@@ -40,20 +40,20 @@ class Recaptioned(Shape):
     unpriced: tuple[str, ...] = Field(description="Models that may be asked and have no price.")
 
 
-class Queued(Shape):
+class Queued(ApiShape):
     """Whether an upload is on its way again."""
 
     queued: bool
 
 
 @router.post("/assets/{id}/recaption", summary="Caption once more")
-def recaption_asset(stack: Stack, who: Who, id: str, order: RecaptionOrder) -> Recaptioned:
+def recaption_asset(stack: Serving, who: Who, id: str, order: RecaptionOrder) -> Recaptioned:
     """Tell what captioning an asset once more may cost, and, unless it is a dry run, have it done."""
     from captions.records.recaption_costs import recaption_cost  # brings the gateway along
 
     record = stack.record(who, id)
     if record.state != "captioned":
-        raise Problem(409, "not-captioned", f"it is {record.state}: only what has a caption is captioned once more")
+        raise Refusal(409, "not-captioned", f"it is {record.state}: only what has a caption is captioned once more")
     cost = recaption_cost(record, stack.policy, stack.catalogue)
     if order.max_cost is not None:
         most = max(
@@ -62,7 +62,7 @@ def recaption_asset(stack: Stack, who: Who, id: str, order: RecaptionOrder) -> R
         )
         if most is None or cost.unpriced or most > order.max_cost:
             about = f"{', '.join(cost.unpriced)} have no known price" if cost.unpriced else f"it may cost ${most}"
-            raise Problem(409, "too-dear", f"{about}, more than ${order.max_cost:f} for all that is known")
+            raise Refusal(409, "too-dear", f"{about}, more than ${order.max_cost:f} for all that is known")
     if not order.dry_run:
         revisit = Revisit(upload=record.upload, reason="recaption", seen=record.updated_at, mode=order.mode)
         stack.queues.send(stack.settings.uploads_queue_url, revisit)
@@ -76,11 +76,11 @@ def recaption_asset(stack: Stack, who: Who, id: str, order: RecaptionOrder) -> R
 
 
 @router.post("/assets/{id}/redrive", summary="Try a failed upload again")
-def redrive_asset(stack: Stack, who: Who, id: str) -> Queued:
+def redrive_asset(stack: Serving, who: Who, id: str) -> Queued:
     """Send a failed or blocked upload on its way again."""
     record = stack.record(who, id)
     if record.state not in ("failed", "blocked"):
-        raise Problem(409, "not-failed", f"it is {record.state}: only what failed or was blocked is tried again")
+        raise Refusal(409, "not-failed", f"it is {record.state}: only what failed or was blocked is tried again")
     revisit = Revisit(upload=record.upload, reason="redrive", seen=record.updated_at)
     stack.queues.send(stack.settings.uploads_queue_url, revisit)
     return Queued(queued=True)

@@ -21,10 +21,10 @@ from captions.subtitles import srt, timed, webvtt
 from captions.timestamps import timestamp
 from captions_api import ids, views
 from captions_api.access import Caller
-from captions_api.dependencies import IfMatch, Stack, Who
-from captions_api.problems import Problem, not_there
+from captions_api.dependencies import IfMatch, Serving, Who
+from captions_api.problems import Refusal, not_there
 from captions_api.services import Services, changed
-from captions_api.views import Asset, AssetSummary, Opened, Original, Shape
+from captions_api.views import ApiShape, Asset, AssetSummary, Opened, Original
 
 router = APIRouter(tags=["assets"])
 
@@ -35,7 +35,7 @@ COPIES_SHOWN = 24
 """Of an asset's copies, with the asset itself."""
 
 
-class Assets(Shape):
+class Assets(ApiShape):
     """A page of assets."""
 
     items: tuple[AssetSummary, ...]
@@ -59,7 +59,7 @@ class ListQuery:
 
 
 def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
-    """Read a page; raises Problem (400) for a cursor of another list."""
+    """Read a page; raises Refusal (400) for a cursor of another list."""
     today, after = datetime.fromtimestamp(stack.now(), UTC).date(), BEGINNING
     if cursor is not None:
         position = stack.seal.unseal(cursor, asked.purpose)
@@ -87,7 +87,7 @@ def prefixes(stack: Services, caller: Caller, asked: str) -> tuple[str, ...]:
 
 @router.get("/assets", summary="List assets")
 def list_assets(
-    stack: Stack,
+    stack: Serving,
     who: Who,
     state: Annotated[list[State] | None, Query(description="Of these states; without it of all but deleted.")] = None,
     prefix: Annotated[str, Query(max_length=1_024, description="What the key begins with.")] = "",
@@ -116,7 +116,7 @@ def list_assets(
 ) -> Assets:
     """Return a page of assets, newest first, or what has happened since an earlier look."""
     if (cell is not None or copy_of is not None) and order != "newest":
-        raise Problem(422, "invalid", "order: what is behind a cell, and copies, come newest first")
+        raise Refusal(422, "invalid", "order: what is behind a cell, and copies, come newest first")
     exemplar = None
     if copy_of is not None:
         exemplar = ids.asset_of(copy_of)
@@ -196,7 +196,7 @@ def _original(stack: Services, caller: Caller, record: Record) -> Original | Non
 
 
 @router.get("/assets/{id}", summary="Read one asset")
-def get_asset(stack: Stack, who: Who, id: str, response: Response) -> Asset:
+def get_asset(stack: Serving, who: Who, id: str, response: Response) -> Asset:
     """Return everything known about an asset."""
     return shown(stack, who, stack.record(who, id), response)
 
@@ -209,11 +209,11 @@ class EditedCaption(BaseModel):
 
 
 def _judged(stack: Services, caller: Caller, record: Record, judge: Callable[[], Record], response: Response) -> Asset:
-    """Store a verdict and tell the bus of it; raises Problem (409, 412)."""
+    """Store a verdict and tell the bus of it; raises Refusal (409, 412)."""
     try:
         judged = judge()
     except NotReviewableError as error:
-        raise Problem(409, "not-reviewable", str(error)) from error
+        raise Refusal(409, "not-reviewable", str(error)) from error
     except ChangedMeanwhileError as error:
         current = stack.records.get(record.asset)
         raise changed(views.etag_of(current) if current is not None else "") from error
@@ -226,12 +226,12 @@ def _judged(stack: Services, caller: Caller, record: Record, judge: Callable[[],
 
 @router.patch("/assets/{id}", summary="Write a caption in place of the model's")
 def edit_asset(
-    stack: Stack, who: Who, id: str, words: EditedCaption, response: Response, if_match: IfMatch = None
+    stack: Serving, who: Who, id: str, words: EditedCaption, response: Response, if_match: IfMatch = None
 ) -> Asset:
     """Put a person's words in a caption's place; no model ever overwrites them."""
     record = stack.matched(who, id, if_match)
     if words.language is not None and not is_language(words.language):
-        raise Problem(422, "invalid", "language: it is no BCP 47 language tag")
+        raise Refusal(422, "invalid", "language: it is no BCP 47 language tag")
     text = words.text.encode("utf-8", "replace").decode()
 
     def judge() -> Record:
@@ -241,27 +241,27 @@ def edit_asset(
 
 
 @router.post("/assets/{id}/accept", summary="Find a caption right")
-def accept_asset(stack: Stack, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
+def accept_asset(stack: Serving, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
     """Note that a person finds a model's caption right."""
     record = stack.matched(who, id, if_match)
     return _judged(stack, who, record, lambda: stack.reviews.accept(record, now=stack.now()), response)
 
 
 @router.post("/assets/{id}/undo", summary="Take a verdict back")
-def undo_asset(stack: Stack, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
+def undo_asset(stack: Serving, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
     """Take a person's verdict back: the model's words stand again, and nobody has judged them."""
     record = stack.matched(who, id, if_match)
     return _judged(stack, who, record, lambda: stack.reviews.undo(record, now=stack.now()), response)
 
 
 @router.post("/assets/{id}/open", summary="Mark as open in review")
-def open_asset(stack: Stack, who: Who, id: str) -> Opened:
+def open_asset(stack: Serving, who: Who, id: str) -> Opened:
     """Note that the caller has an asset open, for two minutes; answers who has it, if that is another."""
     return stack.own.open(stack.record(who, id).asset, who.name)
 
 
 @router.post("/assets/{id}/close", status_code=204, summary="Mark as closed")
-def close_asset(stack: Stack, who: Who, id: str) -> None:
+def close_asset(stack: Serving, who: Who, id: str) -> None:
     """Note that the caller has closed an asset."""
     stack.own.close(stack.record(who, id).asset, who.name)
 
@@ -272,7 +272,7 @@ def close_asset(stack: Stack, who: Who, id: str) -> None:
     responses={200: {"content": {"text/vtt": {}, "application/x-subrip": {}}}},
     summary="Read a recording's subtitles",
 )
-def get_track(stack: Stack, who: Who, id: str, form: Literal["vtt", "srt"]) -> Response:
+def get_track(stack: Serving, who: Who, id: str, form: Literal["vtt", "srt"]) -> Response:
     """Return a transcript as WebVTT or SubRip."""
     record = stack.record(who, id)
     cues = timed(record.result.data) if record.result is not None else []
@@ -288,7 +288,7 @@ def get_track(stack: Stack, who: Who, id: str, form: Literal["vtt", "srt"]) -> R
     responses={200: {"content": {"image/webp": {}}}},
     summary="See a small picture",
 )
-def get_thumbnail(stack: Stack, who: Who, id: str) -> Response:
+def get_thumbnail(stack: Serving, who: Who, id: str) -> Response:
     """Return a small picture of a picture; made when it is first asked for."""
     from captions_api.thumbnails import thumbnail
 

@@ -16,10 +16,10 @@ from captions.records import attention
 from captions.records.listing import Filters, stages
 from captions.records.record import Record
 from captions.records.spending import By, Spending, spending
-from captions_api.dependencies import Stack, Who
-from captions_api.problems import Problem
+from captions_api.dependencies import Serving, Who
+from captions_api.problems import Refusal
 from captions_api.services import Services
-from captions_api.views import Money, Shape
+from captions_api.views import ApiShape, Money
 
 router = APIRouter(tags=["operation"])
 
@@ -40,7 +40,7 @@ _DEPTHS = {
 }
 
 
-class Queue(Shape):
+class Queue(ApiShape):
     """Messages of a queue, about."""
 
     name: str
@@ -50,7 +50,7 @@ class Queue(Shape):
     delayed: int
 
 
-class Circuit(Shape):
+class Circuit(ApiShape):
     """A model or an endpoint that is left alone for a while."""
 
     name: str
@@ -59,7 +59,7 @@ class Circuit(Shape):
     level: int
 
 
-class Budget(Shape):
+class Budget(ApiShape):
     """What may be spent in a day (UTC), and what has been."""
 
     scope: str = Field(description="A key prefix, or * for everything.")
@@ -67,7 +67,7 @@ class Budget(Shape):
     spent: str
 
 
-class Alarm(Shape):
+class Alarm(ApiShape):
     """An alarm that rings."""
 
     name: str
@@ -75,7 +75,7 @@ class Alarm(Shape):
     reason: str
 
 
-class Status(Shape):
+class Status(ApiShape):
     """How the stack is; what is about all uploads is left out (null) for callers of some prefixes."""
 
     queues: tuple[Queue, ...] | None
@@ -88,7 +88,7 @@ class Status(Shape):
 
 
 @router.get("/status", summary="See how the stack is")
-def status(stack: Stack, who: Who) -> Status:
+def status(stack: Serving, who: Who) -> Status:
     """Return queues, circuits, budgets, alarms and uploads by state."""
     prefixes = stack.prefixes(who)
     states, complete = {}, True
@@ -169,7 +169,7 @@ def _alarms(stack: Services) -> tuple[Alarm, ...] | None:
     )
 
 
-class ModelEntry(Shape):
+class ModelEntry(ApiShape):
     """A model of the catalogue; prices in dollars per million tokens, or per minute of sound; null: not published."""
 
     name: str
@@ -183,14 +183,14 @@ class ModelEntry(Shape):
     enabled: bool
 
 
-class Models(Shape):
+class Models(ApiShape):
     """The catalogue."""
 
     models: tuple[ModelEntry, ...]
 
 
 @router.get("/models", summary="List models")
-def models(stack: Stack, who: Who) -> Models:
+def models(stack: Serving, who: Who) -> Models:
     """Return the models that may be asked, with their prices."""
     tiers = stack.policy.tiers
 
@@ -215,7 +215,7 @@ def models(stack: Stack, who: Who) -> Models:
     )
 
 
-class CostRow(Shape):
+class CostRow(ApiShape):
     """What some uploads cost and saved."""
 
     name: str
@@ -226,7 +226,7 @@ class CostRow(Shape):
     saved_by_cache: Money
 
 
-class CostTotals(Shape):
+class CostTotals(ApiShape):
     """What all uploads looked at cost, and what they would have."""
 
     uploads: int
@@ -244,7 +244,7 @@ class CostTotals(Shape):
     baseline: Money | None = Field(description="What the model that `baseline` names would have cost alone.")
 
 
-class Costs(Shape):
+class Costs(ApiShape):
     """Costs of the uploads that ended in the last days."""
 
     rows: tuple[CostRow, ...]
@@ -254,7 +254,7 @@ class Costs(Shape):
 
 @router.get("/costs", summary="See what was paid and saved")
 def costs(
-    stack: Stack,
+    stack: Serving,
     who: Who,
     by: Annotated[Literal["day", "model", "tier", "task", "prefix"], Query()] = "day",
     days: Annotated[int, Query(ge=1, le=366)] = 7,
@@ -267,7 +267,7 @@ def costs(
 
     alone = stack.catalogue.models.get(baseline)
     if baseline and alone is None:
-        raise Problem(422, "invalid", "baseline: no model of the catalogue has this name; /v1/models lists them")
+        raise Refusal(422, "invalid", "baseline: no model of the catalogue has this name; /v1/models lists them")
     records, complete = _ended(stack, stack.prefixes(who), days)
     grouping: By = by
     groups, total = spending(records, grouping)
@@ -304,7 +304,7 @@ def _ended(stack: Services, prefixes: tuple[str, ...], days: int) -> tuple[list[
     return records[:MOST_RECORDS], len(records) <= MOST_RECORDS
 
 
-class QualityCell(Shape):
+class QualityCell(ApiShape):
     """What people did with the captions of one category, model, task and prompt; shares are 0 to 1."""
 
     id: str
@@ -323,7 +323,7 @@ class QualityCell(Shape):
     flagged_since: str | None
 
 
-class QualityReport(Shape):
+class QualityReport(ApiShape):
     """What people make of captions; flagged cells first."""
 
     cells: tuple[QualityCell, ...]
@@ -332,11 +332,11 @@ class QualityReport(Shape):
 
 
 @router.get("/quality", summary="See what people edit")
-def quality(stack: Stack, who: Who, days: Annotated[int, Query(ge=1, le=cells.KEPT_DAYS)] = 28) -> QualityReport:
+def quality(stack: Serving, who: Who, days: Annotated[int, Query(ge=1, le=cells.KEPT_DAYS)] = 28) -> QualityReport:
     """Return how often people edit captions, by category, model, task and prompt version."""
     if who.limited:
         # Verdicts are counted over all prefixes.
-        raise Problem(403, "not-yours", "what people edit is counted over all keys, not only those of yours")
+        raise Refusal(403, "not-yours", "what people edit is counted over all keys, not only those of yours")
     dynamodb, table = stack.clients("dynamodb"), stack.settings.control_table
     report = cells.report(dynamodb, table, days=days, now=stack.now())
     return QualityReport(

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from captions.records.attention import GROUPS
 from captions.records.listing import Filters
-from captions_api.dependencies import Stack, Who
-from captions_api.problems import Problem
+from captions_api.dependencies import Serving, Who
+from captions_api.problems import Refusal
 from captions_api.routes.assets import ListQuery, page, summaries
-from captions_api.views import AssetSummary, Shape
+from captions_api.views import ApiShape, AssetSummary
 
 router = APIRouter(tags=["review"])
 
@@ -24,7 +24,7 @@ _Z = 1.959964
 """Standard deviations to either side that hold 95 % of a normal distribution."""
 
 
-class ReviewQueue(Shape):
+class ReviewQueue(ApiShape):
     """Captions to be judged."""
 
     items: tuple[AssetSummary, ...]
@@ -40,7 +40,7 @@ class ReviewQueue(Shape):
 
 @router.get("/review", summary="Get captions to judge")
 def review(
-    stack: Stack,
+    stack: Serving,
     who: Who,
     order: Annotated[Literal["confidence", "category", "random"], Query()] = "confidence",
     category: Annotated[str | None, Query(max_length=40)] = None,
@@ -50,7 +50,7 @@ def review(
 ) -> ReviewQueue:
     """Return captions that nobody has judged, the least certain first, or a sample of all captions."""
     if category is not None and category not in GROUPS:
-        raise Problem(422, "invalid", f"category: categories are {', '.join(GROUPS)}")
+        raise Refusal(422, "invalid", f"category: categories are {', '.join(GROUPS)}")
     prefixes = stack.prefixes(who)
     if not prefixes:
         return ReviewQueue(items=(), cursor=None, population=None, margin_of_error=None, seed=None)

@@ -12,11 +12,11 @@ from pydantic import Field
 
 from captions import telemetry
 from captions_api.access import Caller
-from captions_api.dependencies import Stack, Who
-from captions_api.problems import Problem
+from captions_api.dependencies import Serving, Who
+from captions_api.problems import Refusal
 from captions_api.routes.assets import summaries
 from captions_api.services import Services
-from captions_api.views import AssetSummary, Shape
+from captions_api.views import ApiShape, AssetSummary
 
 router = APIRouter(tags=["assets"])
 
@@ -24,7 +24,7 @@ MOST_PER_PAGE = 100
 Day = Annotated[date | None, Query(description="A day (UTC) that the caption may be from.")]
 
 
-class FoundAssets(Shape):
+class FoundAssets(ApiShape):
     """A page of a search."""
 
     items: tuple[AssetSummary, ...]
@@ -34,7 +34,7 @@ class FoundAssets(Shape):
 
 @router.get("/search", summary="Search captions")
 def search_assets(
-    stack: Stack,
+    stack: Serving,
     who: Who,
     q: Annotated[
         str,
@@ -58,7 +58,7 @@ def search_assets(
     after = stack.seal.unseal(cursor, purpose) if cursor is not None else None
     page = ask(stack, {"search": {**about, "within": who.prefixes, "limit": limit, "cursor": after}})
     if "problem" in page:
-        raise Problem(422, "invalid", str(page["problem"]))
+        raise Refusal(422, "invalid", str(page["problem"]))
     following = stack.seal.seal(page["cursor"], purpose) if page["cursor"] is not None else None
     return FoundAssets(items=_shown(stack, who, page["items"]), cursor=following, relaxed=page["relaxed"])
 
@@ -73,9 +73,9 @@ def _shown(stack: Services, who: Caller, items: list[Mapping[str, Any]]) -> tupl
 
 
 def ask(stack: Services, event: Mapping[str, Any]) -> dict[str, Any]:
-    """Invoke the search function; raises Problem (404, 503), and boto3's errors."""
+    """Invoke the search function; raises Refusal (404, 503), and boto3's errors."""
     if not stack.settings.search_function:
-        raise Problem(404, "no-search", "this stack keeps no index of captions: deploy it with Search=words")
+        raise Refusal(404, "no-search", "this stack keeps no index of captions: deploy it with Search=words")
     answer = stack.clients("lambda").invoke(
         FunctionName=stack.settings.search_function, Qualifier="live", Payload=json.dumps(event).encode()
     )
@@ -83,5 +83,5 @@ def ask(stack: Services, event: Mapping[str, Any]) -> dict[str, Any]:
     if "FunctionError" in answer:
         telemetry.logger().warning("search_failed", error=reported.get("errorType"))
         telemetry.count("ApiUnavailable")
-        raise Problem(503, "not-available", "the search did not answer; try again", headers={"Retry-After": "2"})
+        raise Refusal(503, "not-available", "the search did not answer; try again", headers={"Retry-After": "2"})
     return reported

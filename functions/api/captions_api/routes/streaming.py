@@ -21,8 +21,8 @@ from captions.records.record import Record
 from captions.uploads.version import Upload, taken_before_its_event
 from captions_api import ids, views
 from captions_api.access import Caller
-from captions_api.dependencies import Stack, Who
-from captions_api.problems import Problem, not_there
+from captions_api.dependencies import Serving, Who
+from captions_api.problems import Refusal, not_there
 from captions_api.routes.uploads import NewUpload, key_of, metadata_of
 from captions_api.services import Services
 
@@ -72,7 +72,7 @@ class NamedAsset(BaseModel):
     openapi_extra={"requestBody": _BODY},
     summary="Caption a picture while it is watched",
 )
-async def stream_caption(stack: Stack, who: Who, request: Request) -> StreamingResponse:
+async def stream_caption(stack: Serving, who: Who, request: Request) -> StreamingResponse:
     """Caption a picture: `hit` at once if its caption is known, else its words as they come, then `done`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -80,7 +80,7 @@ async def stream_caption(stack: Stack, who: Who, request: Request) -> StreamingR
     elif kind == "application/json":
         events = await _known(stack, who, request)
     else:
-        raise Problem(415, "media-type", "send a form with a `file`, or JSON with an `id` or a `key`")
+        raise Refusal(415, "media-type", "send a form with a `file`, or JSON with an `id` or a `key`")
     return StreamingResponse(_streamed(stack, who, events), media_type="text/event-stream", headers=_HEADERS)
 
 
@@ -91,14 +91,14 @@ async def _picture(stack: Services, who: Caller, request: Request) -> AsyncItera
     try:
         sniffed = sniff(data)
     except MediaError as error:
-        raise Problem(422, error.code, error.message) from error
+        raise Refusal(422, error.code, error.message) from error
     if sniffed.kind not in _PICTURES:
-        raise Problem(415, "not-a-picture", f"{sniffed.media_type} is no picture: upload it, then stream its asset")
+        raise Refusal(415, "not-a-picture", f"{sniffed.media_type} is no picture: upload it, then stream its asset")
     try:
         wanted = NewUpload(size=len(data), media_type=sniffed.media_type, **fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise Problem(422, "invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise Refusal(422, "invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if wanted.key is None and not wanted.name:
         day = datetime.fromtimestamp(stack.now(), UTC).date().isoformat()
         extension = sniffed.media_type.partition("/")[2].partition("+")[0].removeprefix("x-")
@@ -111,24 +111,24 @@ async def _picture(stack: Services, who: Caller, request: Request) -> AsyncItera
 
 
 async def _form(request: Request) -> tuple[bytes, dict[str, str]]:
-    """Read a form's picture and fields; raises Problem (400, 413, 422)."""
+    """Read a form's picture and fields; raises Refusal (400, 413, 422)."""
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > MOST_BYTES + _FORM_OVERHEAD:
         detail = f"a picture sent so may have {MOST_BYTES:,} bytes; upload larger ones, then stream their asset"
-        raise Problem(413, "too-large", detail, most=MOST_BYTES)
+        raise Refusal(413, "too-large", detail, most=MOST_BYTES)
     try:
         async with request.form(max_files=1, max_fields=20) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
-                raise Problem(422, "invalid", "file: the form has no picture")
+                raise Refusal(422, "invalid", "file: the form has no picture")
             data = await file.read()
             fields = {name: value for name in _FIELDS if isinstance(value := form.get(name), str) and value}
             if file.filename and "name" not in fields:
                 fields["name"] = file.filename
     except HTTPException as error:  # what Starlette makes of a broken form
-        raise Problem(400, "form", str(error.detail)) from error
+        raise Refusal(400, "form", str(error.detail)) from error
     if len(data) > MOST_BYTES:
-        raise Problem(413, "too-large", f"a picture sent so may have {MOST_BYTES:,} bytes", most=MOST_BYTES)
+        raise Refusal(413, "too-large", f"a picture sent so may have {MOST_BYTES:,} bytes", most=MOST_BYTES)
     return data, fields
 
 
@@ -157,9 +157,9 @@ async def _known(stack: Services, who: Caller, request: Request) -> AsyncIterato
         named = NamedAsset.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise Problem(422, "invalid", f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
+        raise Refusal(422, "invalid", f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
     if (named.id is None) == (named.key is None):
-        raise Problem(422, "invalid", "send an `id` or a `key`, and not both")
+        raise Refusal(422, "invalid", "send an `id` or a `key`, and not both")
     if named.id is not None:
         given = named.id
     else:
@@ -186,11 +186,11 @@ async def _streamed(stack: Services, who: Caller, events: AsyncIterator[Event]) 
             yield _written(name, data)
     except (ClientError, BotoCoreError):
         telemetry.logger().warning("aws_call_failed", exc_info=True)
-        yield _written("error", Problem(503, "not-available", "a service behind the API did not answer").body())
+        yield _written("error", Refusal(503, "not-available", "a service behind the API did not answer").body())
     except Exception:
         telemetry.logger().exception("stream_failed")
         telemetry.count("ApiError")
-        yield _written("error", Problem(500, "internal", "the request could not be handled; it was logged").body())
+        yield _written("error", Refusal(500, "internal", "the request could not be handled; it was logged").body())
     finally:
         if stack.settings.otlp_endpoint is not None and (spans := composition.model_spans()) is not None:
             await asyncio.to_thread(spans.flush)
@@ -212,13 +212,13 @@ def _shown(stack: Services, who: Caller, event: Event) -> tuple[str, Mapping[str
         case "deferred":
             about: dict[str, Any] = {"id": ids.id_of(record.asset)} if record is not None else {}
             detail = "no model can be had now; the upload goes on by itself, and its asset will tell"
-            return "error", Problem(503, "deferred", detail, **about).body()
+            return "error", Refusal(503, "deferred", detail, **about).body()
         case "ended":
             if record is None:
                 return "error", not_there().body()
             why = record.reason.message if record.reason else record.state
             about = {"id": ids.id_of(record.asset), "state": record.state}
-            return "error", Problem(409, record.reason.code if record.reason else record.state, why, **about).body()
+            return "error", Refusal(409, record.reason.code if record.reason else record.state, why, **about).body()
 
 
 def _asset(stack: Services, record: Record) -> dict[str, Any]:

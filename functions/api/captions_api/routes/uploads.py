@@ -17,10 +17,10 @@ from captions.routing.routes import METADATA_PREFIX
 from captions.tasks import TASKS
 from captions_api import ids
 from captions_api.access import Caller
-from captions_api.dependencies import Stack, Who
-from captions_api.problems import Problem
+from captions_api.dependencies import Serving, Who
+from captions_api.problems import Refusal
 from captions_api.services import LINK_SECONDS, Services
-from captions_api.views import Shape
+from captions_api.views import ApiShape
 
 router = APIRouter(tags=["uploads"])
 
@@ -51,7 +51,7 @@ class NewUpload(BaseModel):
     context: dict[str, str] = Field(default_factory=dict, description="Title, description and the like, as data.")
 
 
-class Form(Shape):
+class Form(ApiShape):
     """A form that sends the file by POST, its field `file` last."""
 
     id: str
@@ -60,7 +60,7 @@ class Form(Shape):
     fields: dict[str, str]
 
 
-class Parts(Shape):
+class Parts(ApiShape):
     """A large upload that was begun: so many parts of `part_size` bytes, the last one shorter."""
 
     id: str
@@ -70,7 +70,7 @@ class Parts(Shape):
     parts: int
 
 
-class PartLinks(Shape):
+class PartLinks(ApiShape):
     """Where each part is sent by PUT; each answers with an ETag, which the end takes."""
 
     urls: dict[int, str]
@@ -103,7 +103,7 @@ class BegunUpload(BaseModel):
     upload: str = Field(max_length=4_000)
 
 
-class Stored(Shape):
+class Stored(ApiShape):
     """An object that now is in the bucket."""
 
     id: str
@@ -112,7 +112,7 @@ class Stored(Shape):
 
 
 @router.post("/uploads", status_code=201, summary="Upload a file")
-def new_upload(stack: Stack, who: Who, wanted: NewUpload) -> Form:
+def new_upload(stack: Serving, who: Who, wanted: NewUpload) -> Form:
     """Return a form, good for five minutes, with which a file of this size and type can be sent to the bucket."""
     key, metadata = key_of(who, wanted), metadata_of(wanted)
     _sized(stack, wanted, MOST_FORM_BYTES)
@@ -131,7 +131,7 @@ def new_upload(stack: Stack, who: Who, wanted: NewUpload) -> Form:
 
 
 @router.post("/uploads/multipart", status_code=201, summary="Begin a large upload")
-def begin_parts(stack: Stack, who: Who, wanted: NewUpload) -> Parts:
+def begin_parts(stack: Serving, who: Who, wanted: NewUpload) -> Parts:
     """Begin an upload in parts; what is neither ended nor aborted is removed after three days."""
     key, metadata = key_of(who, wanted), metadata_of(wanted)
     _sized(stack, wanted, PART_BYTES * MOST_PARTS)
@@ -148,7 +148,7 @@ def begin_parts(stack: Stack, who: Who, wanted: NewUpload) -> Parts:
 
 
 @router.post("/uploads/multipart/parts", summary="Get links for parts")
-def links_of_parts(stack: Stack, who: Who, wanted: WantedParts) -> PartLinks:
+def links_of_parts(stack: Serving, who: Who, wanted: WantedParts) -> PartLinks:
     """Return links, good for five minutes, to which parts are sent by PUT."""
     begun, s3 = stack.seal.unseal(wanted.upload, _purpose(who)), stack.clients("s3")
     request = {"Bucket": stack.bucket, "Key": begun["key"], "UploadId": begun["id"]}
@@ -163,8 +163,8 @@ def links_of_parts(stack: Stack, who: Who, wanted: WantedParts) -> PartLinks:
 
 
 @router.post("/uploads/multipart/complete", summary="End a large upload")
-def complete_parts(stack: Stack, who: Who, sent: SentParts) -> Stored:
-    """Put the parts together; raises Problem (409) where S3 does not have them."""
+def complete_parts(stack: Serving, who: Who, sent: SentParts) -> Stored:
+    """Put the parts together; 409 where S3 does not have them."""
     begun = stack.seal.unseal(sent.upload, _purpose(who))
     parts = [
         {"PartNumber": part.number, "ETag": part.etag} for part in sorted(sent.parts, key=lambda part: part.number)
@@ -184,7 +184,7 @@ def complete_parts(stack: Stack, who: Who, sent: SentParts) -> Stored:
 
 
 @router.post("/uploads/multipart/abort", status_code=204, summary="Give a large upload up")
-def abort_parts(stack: Stack, who: Who, upload: BegunUpload) -> None:
+def abort_parts(stack: Serving, who: Who, upload: BegunUpload) -> None:
     """Remove the parts that were sent."""
     begun = stack.seal.unseal(upload.upload, _purpose(who))
     try:
@@ -201,48 +201,48 @@ def _not_as_said(error: ClientError) -> Exception:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     if status >= 500 or status == 403:
         return error
-    return Problem(409, "parts", f"S3 does not have these parts: {error.response.get('Error', {}).get('Code', '')}")
+    return Refusal(409, "parts", f"S3 does not have these parts: {error.response.get('Error', {}).get('Code', '')}")
 
 
 def key_of(caller: Caller, wanted: NewUpload) -> str:
-    """Return the key of an upload; raises Problem (403, 422)."""
+    """Return the key of an upload; raises Refusal (403, 422)."""
     if wanted.key is not None:
         key = wanted.key
         if not caller.may(key):
-            raise Problem(403, "not-yours", "this key is not under a prefix of yours")
+            raise Refusal(403, "not-yours", "this key is not under a prefix of yours")
     else:
         name = wanted.name.replace("\\", "/").rpartition("/")[2].strip() or "upload"
         beginning = "uploads/" if "" in caller.prefixes else caller.prefixes[0] if caller.prefixes else None
         if beginning is None:
-            raise Problem(403, "not-yours", "there is no prefix of yours to upload to")
+            raise Refusal(403, "not-yours", "there is no prefix of yours to upload to")
         room = MOST_KEY_BYTES - len(beginning.encode()) - 11
         key = f"{beginning}{secrets.token_hex(5)}/{name.encode()[-room:].decode(errors='ignore')}"
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise Problem(422, "invalid", "key: it is no text in UTF-8") from None
+        raise Refusal(422, "invalid", "key: it is no text in UTF-8") from None
     # A form's key may name the file it comes with; then it would be another than was asked for.
     if not 1 <= size <= MOST_KEY_BYTES or "\x00" in key or "${filename}" in key:
-        raise Problem(422, "invalid", f"key: it has 1 to {MOST_KEY_BYTES} bytes in UTF-8, none of them zero")
+        raise Refusal(422, "invalid", f"key: it has 1 to {MOST_KEY_BYTES} bytes in UTF-8, none of them zero")
     return key
 
 
 def metadata_of(wanted: NewUpload) -> dict[str, str]:
-    """Return what is asked about an upload, as its user metadata; raises Problem (422)."""
+    """Return what is asked about an upload, as its user metadata; raises Refusal (422)."""
     if wanted.task is not None and wanted.task not in TASKS:
-        raise Problem(422, "invalid", f"task: tasks are {', '.join(TASKS)}")
+        raise Refusal(422, "invalid", f"task: tasks are {', '.join(TASKS)}")
     if wanted.language is not None and not is_language(wanted.language):
-        raise Problem(422, "invalid", "language: it is no BCP 47 language tag")
+        raise Refusal(422, "invalid", "language: it is no BCP 47 language tag")
     if not _MEDIA_TYPE.fullmatch(wanted.media_type):
-        raise Problem(422, "invalid", "media_type: it is no media type")
+        raise Refusal(422, "invalid", "media_type: it is no media type")
     asked: dict[str, Any] = {name: getattr(wanted, name) for name in ("task", "style", "language", "question")}
     for name, text in wanted.context.items():
         if not _CONTEXT_NAME.fullmatch(name):
-            raise Problem(422, "invalid", "context: names have small letters, digits and hyphens")
+            raise Refusal(422, "invalid", "context: names have small letters, digits and hyphens")
         asked[f"context-{name}"] = text
     metadata = {f"{METADATA_PREFIX}{name}": _encoded(text) for name, text in asked.items() if text and text.strip()}
     if sum(len(name) + len(text) for name, text in metadata.items()) > MOST_METADATA_BYTES:
-        raise Problem(422, "invalid", f"context: all that is asked takes more than {MOST_METADATA_BYTES} bytes")
+        raise Refusal(422, "invalid", f"context: all that is asked takes more than {MOST_METADATA_BYTES} bytes")
     return metadata
 
 
@@ -256,4 +256,4 @@ def _sized(stack: Services, wanted: NewUpload, most: int) -> None:
     limits = stack.settings
     largest = max(limits.max_image_bytes, limits.max_audio_bytes, limits.max_video_bytes)
     if wanted.size > min(most, largest):
-        raise Problem(413, "too-large", f"it may have {min(most, largest):,} bytes", most=min(most, largest))
+        raise Refusal(413, "too-large", f"it may have {min(most, largest):,} bytes", most=min(most, largest))
