@@ -2,6 +2,7 @@
 
     python tools/house_map.py            # what `make map` prints
     python tools/house_map.py --json     # the same for machines
+    python tools/house_map.py --photo    # the modules that one photo passes, by running it through dedupe and caption
 
 Imports are read by grimp, which import-linter is built on.
 """
@@ -9,8 +10,10 @@ Imports are read by grimp, which import-linter is built on.
 import argparse
 import ast
 import json
+import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -193,12 +196,59 @@ def facts() -> dict[str, Any]:
     }
 
 
+def passed_by_a_photo() -> dict[str, list[str]]:
+    """Return the modules of which a function runs while one photo is deduped, and while it is captioned.
+
+    It is the second photo of its sandbox, on moto and the local endpoint, as tests have them; what runs at import does
+    not count.
+    """
+    sys.path.insert(0, str(ROOT / "tests"))
+    from captions_cli.local.model_endpoint import LocalEndpoint
+    from support.pipeline import MEDIA, aws_for_the_pipeline, dedupe_on  # type: ignore[import-not-found] # of tests/
+    from support.worker import workshop  # type: ignore[import-not-found] # of tests/
+
+    def modules(step: Callable[[], object]) -> list[str]:
+        seen: set[str] = set()
+
+        def note(frame: Any, event: str, _: Any) -> None:
+            if event == "call" and frame.f_code.co_name != "<module>":
+                seen.add(str(frame.f_globals.get("__name__")))
+
+        threading.setprofile(note)
+        sys.setprofile(note)
+        try:
+            step()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+        return sorted(name for name in seen if name.split(".")[0] in PACKAGES)
+
+    with aws_for_the_pipeline() as aws, LocalEndpoint(latency_scale=0.0) as endpoint:
+        dedupe = dedupe_on(aws)
+        shop = workshop(aws, dedupe, endpoint)
+        dedupe.upload("first.jpg", (MEDIA / "perched-osprey.jpg").read_bytes())
+        shop.run_all(shop.jobs())
+        photo = (MEDIA / "casa-mila.jpg").read_bytes()
+        return {
+            "dedupe": modules(lambda: dedupe.upload("photo.jpg", photo)),
+            "caption": modules(lambda: shop.run_all(shop.jobs())),
+        }
+
+
 def main() -> None:
     """Print the map."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--photo", action="store_true")
+    given = parser.parse_args()
+    if given.photo:
+        passed = passed_by_a_photo()
+        for step, names in passed.items():
+            print(f"{step}: {len(names)} modules: {' '.join(name.removeprefix('captions.') for name in names)}")
+        print(f"both: {len(set().union(*passed.values()))} modules")
+        return
     whole = facts()
-    if parser.parse_args().json:
+    if given.json:
         print(json.dumps(whole, indent=1))
         return
     print(f"{'room':18} {'modules':>7} {'lines':>6} {'longest':>7}  uses")
