@@ -125,13 +125,13 @@ def measure(api_url: str, token: str, endpoint_url: str, pairs: int, hits: int, 
     seen: dict[str, list[dict[str, Any]]] = {"api": [], "endpoint": [], "hit": []}
     kept: list[Image.Image] = []
     order: list[str] = []
-    for index, (one, other) in enumerate(zip(pictures, pictures, strict=True)):
-        turns = [("api", one), ("endpoint", other)]
+    for index, (asked, other) in enumerate(zip(pictures, pictures, strict=True)):
+        turns = [("api", asked), ("endpoint", other)]
         for name, picture in turns if index % 2 else reversed(turns):
             ask = of_api if name == "api" else of_endpoint
             seen[name].append(ask(api if name == "api" else endpoint, jpeg(picture)))
             order.append(name)
-        kept.append(one)
+        kept.append(asked)
     for index in range(hits + _WARM):
         width = 400 - index // len(kept)  # each copy is a file of its own
         seen["hit"].append(of_api(api, jpeg(kept[index % len(kept)].resize((width, width * 3 // 4)))))
@@ -180,24 +180,24 @@ def figures_of(seen: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any
     numbers = {"api": 0, "endpoint": 0}
     waits: dict[str, list[dict[str, float] | None]] = {"api": [], "endpoint": []}
     for name, call in zip(seen["order"], log, strict=True):
-        one = seen[name][numbers[name]]
+        answer = seen[name][numbers[name]]
         numbers[name] += 1
-        if one["first"] is None:
+        if answer["first"] is None:
             waits[name].append(None)  # the upload's own event was quicker, and its words came all at once
             continue
         arrived = datetime.fromisoformat(call["at"]).timestamp()
         token = arrived + call["first_token_ms"] / 1000
         waits[name].append(
             {
-                "before": (arrived - one["began"]) * 1000,
+                "before": (arrived - answer["began"]) * 1000,
                 "thinking": (token - arrived) * 1000,
-                "after": (one["first"] - token) * 1000,
-                "whole": (one["first"] - one["began"]) * 1000,
+                "after": (answer["first"] - token) * 1000,
+                "whole": (answer["first"] - answer["began"]) * 1000,
             }
         )
     pairs = list(zip(waits["api"], waits["endpoint"], strict=True))[_WARM:]
     both = [(api, endpoint) for api, endpoint in pairs if api is not None and endpoint is not None]
-    hits = [one for one in seen["hit"][_WARM:] if one["ending"] == "hit"]
+    hits = [hit for hit in seen["hit"][_WARM:] if hit["ending"] == "hit"]
     return {
         "pairs": len(pairs),
         "watched": len(both),
@@ -206,7 +206,7 @@ def figures_of(seen: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any
         "difference": {part: spread([api[part] - endpoint[part] for api, endpoint in both]) for part in both[0][0]},
         "hits": len(hits),
         "copies": len(seen["hit"]) - _WARM,
-        "hit": spread([(one["first"] - one["began"]) * 1000 for one in hits]),
+        "hit": spread([(hit["first"] - hit["began"]) * 1000 for hit in hits]),
     }
 
 

@@ -225,7 +225,7 @@ def test_an_asset_tells_which_uploads_took_its_caption_and_why(api: Api) -> None
         "why": "the pictures look the same in every part that is compared: no part differs by more than 3.2 of 255 in"
         " brightness (limit 13.5) and 1.5 in colour (limit 18.0)",
     }
-    # Who may see photos/ alone is told of no other copy.
+    # Who may see photos/ alone sees no other copy.
     own = api.get(path_of(first), token="photos")
     assert [copy["key"] for copy in own["copies"]] == ["photos/edited.jpg", "photos/near.jpg", "photos/exact.jpg"]
     origin = api.get(path_of(copies["photos/exact.jpg"]))["copied_from"]

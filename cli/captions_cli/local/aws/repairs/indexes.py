@@ -90,8 +90,8 @@ def _all_items(table: Any) -> Iterator[Any]:
 
 
 def _indexes(table: Any) -> _Indexes:
-    found: _Indexes = vars(table).setdefault("kept_indexes", _Indexes())
-    return found
+    kept: _Indexes = vars(table).setdefault("kept_indexes", _Indexes())
+    return kept
 
 
 def _put(replace: Replace) -> None:

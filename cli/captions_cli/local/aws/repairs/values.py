@@ -1,6 +1,6 @@
 """What makes moto's handling of DynamoDB's values fast without changing what it answers.
 
-Each attribute that is set measures the whole item, for which it makes every map in it anew; each level of a value that
+Each attribute that is set measures the whole item, for which it makes every map in it again; each level of a value that
 is shown copies all levels below it.
 """
 
