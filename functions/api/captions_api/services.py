@@ -100,11 +100,11 @@ class Services:
         return self.settings.media_bucket
 
     def tenant(self, caller: Caller) -> Caller:
-        """Return a caller as the policy limits them; raises Problem (503) where it should, and was never read."""
+        """Return a caller as the policy limits them; raises Refusal (503) where it should, and was never read."""
         prefixes = self.policy.prefixes_of(caller.name)
         if prefixes is None and self.settings.policy_override and not self._policies.known:
             # It may say that they are limited.
-            raise Problem(503, "no-policy", "the policy cannot be read, and it says who may see what")
+            raise Refusal(503, "no-policy", "the policy cannot be read, and it says who may see what")
         return caller if prefixes is None else caller.within(prefixes)
 
     def prefixes(self, caller: Caller) -> tuple[str, ...]:
