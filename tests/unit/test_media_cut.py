@@ -1,6 +1,9 @@
 """Pictures that were cut off are told from whole ones, also when an end was put behind what is left."""
 
 import io
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,3 +105,50 @@ def test_a_picture_that_was_cut_is_truncated_in_every_format(name: str, options:
         with pytest.raises(MediaError) as caught:
             media.inspect(whole[: int(len(whole) * share)])
         assert caught.value.code == "truncated"
+
+
+def closed_png(whole: bytes, end: int) -> bytes:
+    data = whole[whole.index(b"IDAT") + 4 : end]
+    packed = (struct.pack(">I", len(body)) + name + body for name, body in ((b"IDAT", data), (b"IEND", b"")))
+    return whole[:33] + b"".join(body + struct.pack(">I", zlib.crc32(body[4:])) for body in packed)
+
+
+def closed_gif(whole: bytes, end: int) -> bytes:
+    block = whole.index(b",", 13 + 768) + 11
+    while block + 1 + whole[block] < end:
+        block += 1 + whole[block]
+    return whole[:block] + b"\0;"
+
+
+def closed_webp(whole: bytes, end: int) -> bytes:
+    body = whole[20 : end - end % 2]
+    return b"RIFF" + struct.pack("<I", len(body) + 12) + whole[8:16] + struct.pack("<I", len(body)) + body
+
+
+def closed_avif(whole: bytes, end: int) -> bytes:
+    start = whole.index(b"mdat")
+    return whole[: start - 4] + struct.pack(">I", end - start + 4) + whole[start:end]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "closed"),
+    [
+        ("PNG", {}, closed_png),
+        ("GIF", {}, closed_gif),
+        ("WEBP", {}, closed_webp),
+        ("WEBP", {"lossless": True}, closed_webp),
+        ("AVIF", {}, closed_avif),
+        ("JPEG2000", {"no_jp2": True}, lambda whole, end: whole[:end] + END),
+    ],
+)
+def test_a_picture_that_was_cut_and_closed_is_rejected_in_every_format(
+    name: str, options: dict[str, object], closed: Callable[[bytes, int], bytes]
+) -> None:
+    file = io.BytesIO()
+    PHOTO.resize((120, 90)).save(file, name, **options)
+    whole = file.getvalue()
+    assert media.inspect(closed(whole, len(whole) - (16 if name == "PNG" else 0))).picture  # which closes nothing new
+    for share in (0.5, 0.95):
+        with pytest.raises(MediaError) as caught:
+            media.inspect(closed(whole, int(len(whole) * share)))
+        assert caught.value.code in ("truncated", "broken")
