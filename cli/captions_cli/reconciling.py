@@ -61,6 +61,23 @@ class Tally:
     sent: int = 0
 
 
+@dataclass
+class IndexTally:
+    """How many uploads stood in no index for people, and how many of them do now."""
+
+    unindexed: int = 0
+    indexed: int = 0
+
+
+def index(stack: Stack, *, prefix: str = "", most: int | None = None, dry_run: bool = False) -> IndexTally:
+    """Give up to `most` ended uploads their places in the indexes; what moves meanwhile takes its own."""
+    counted = IndexTally()
+    for record in islice(stack.records.unindexed(f"{stack.bucket}/{prefix}"), most):
+        counted.unindexed += 1
+        counted.indexed += not dry_run and stack.records.index(record)
+    return counted
+
+
 def compare(stack: Stack, tally: Tally, *, prefix: str = "", older_than: float = 900.0) -> Iterator[Lost]:
     """Walk through the bucket and yield what the captions table does not know, counting everything in `tally`.
 

@@ -116,3 +116,37 @@ def test_a_caption_to_be_made_anew_that_was_not_keeps_its_place(aws: Aws) -> Non
     assert on_its_way is not None
     records.finish(on_its_way.upload, "failed", now=NOW + 4, reason=Reason(code="x", message="y"))
     assert anywhere(aws, "again") == ["unreviewed#photo"]
+
+
+def test_uploads_from_before_the_indexes_are_given_their_places_once(aws: Aws) -> None:
+    records, reviews = dedupe_on(aws).records, Reviews(aws.dynamodb, "captions", "control")
+    captioned(aws, "before/waits", 0.3, "chart")
+    reviews.edit(captioned(aws, "before/judged", category="chart"), "my words", now=NOW + 2)
+    records.accept(version("before/failed"), now=NOW, due=NOW)
+    records.finish(version("before/failed"), "failed", now=NOW + 1, reason=Reason(code="x", message="x"))
+    records.accept(version("before/copy"), now=NOW, due=NOW)
+    records.finish(
+        version("before/copy"),
+        "captioned",
+        now=NOW + 1,
+        source="cache",
+        result=Result(text="a cat", language="en", task="caption"),
+        provenance=Provenance(model="M", copied_from=f"{BUCKET}/before/waits"),
+    )
+    names = ("waits", "judged", "failed", "copy")
+
+    def items() -> list[Any]:
+        keys = [{"asset": {"S": f"{BUCKET}/before/{name}"}} for name in names]
+        return [aws.dynamodb.get_item(TableName="captions", Key=key)["Item"] for key in keys]
+
+    written = items()
+    for item in written:  # as they stood before there were indexes
+        bare = {name: value for name, value in item.items() if name not in ("attention", "attention_rank", "copy_of")}
+        aws.dynamodb.put_item(TableName="captions", Item=bare)
+    found = list(records.unindexed(f"{BUCKET}/before/"))
+    assert sorted(record.key for record in found) == sorted(f"before/{name}" for name in names)
+    assert [records.index(record) for record in found] == [True] * 4
+    assert items() == written
+    assert list(records.unindexed(f"{BUCKET}/before/")) == []
+    # One that moved since it was read takes its own place.
+    assert not records.index(found[0].model_copy(update={"updated_at": "2020-01-01T00:00:00.000000Z"}))

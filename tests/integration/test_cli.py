@@ -798,3 +798,22 @@ def test_the_table_of_costs_tells_what_is_unknown(cloud: Cloud, captions: Captio
     lines = captions("costs", "--by", "model").stdout.splitlines()
     assert any("free" in line and "unknown (1)" in line for line in lines)
     assert lines[-1].split() == ["total", "2", "2", "\u2265", "$0.01", "+", "1", "unknown", "0", "$0"]
+
+
+def test_reconcile_gives_uploads_from_before_the_indexes_their_places(cloud: Cloud, captions: Captions) -> None:
+    for name in ("a/one.jpg", "a/two.jpg", "b/three.jpg"):
+        cloud.caption(name)
+        cloud.client("dynamodb").update_item(
+            TableName=f"captions-{cloud.name}",
+            Key={"asset": {"S": f"media-{cloud.name}/{name}"}},
+            UpdateExpression="REMOVE attention, attention_rank",
+        )
+
+    def reconciled(*arguments: str) -> dict[str, Any]:
+        reported: dict[str, Any] = json.loads(captions("--output", "json", "reconcile", "--index", *arguments).stdout)
+        return reported
+
+    assert reconciled("--dry-run") == {"dry_run": True, "unindexed": 3, "indexed": 0, "limit": None}
+    assert reconciled("--prefix", "a/")["indexed"] == 2
+    assert reconciled() == {"dry_run": False, "unindexed": 1, "indexed": 1, "limit": None}
+    assert reconciled()["unindexed"] == 0

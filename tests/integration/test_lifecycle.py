@@ -107,6 +107,7 @@ TAKEN: Mapping[str, Callable[[Records, Record], object]] = {
     "suggest": lambda records, record: records.finish(
         VERSION, "captioned", now=NOW, source="model", result=RESULT, provenance=PROVENANCE
     ),
+    "index": lambda records, record: records.index(record),
     "stall": lambda records, record: records.end_stalled(without_recaption(record), now=NOW, reason=REASON),
 }
 

@@ -77,12 +77,28 @@ def reconcile(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Sends no more uploads than that.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, and estimate the cost.")] = False,
+    index: Annotated[
+        bool,
+        typer.Option(
+            "--index",
+            help="Instead, let reviews and the API find uploads that ended before there was an index of them.",
+        ),
+    ] = False,
 ) -> None:
     """Find objects whose events never came, such as those from before the stack, and have them captioned."""
     from captions_cli import reconciling, rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
+    if index:
+        if max_cost is not None:
+            raise CommandError("--index captions nothing, so that it has no cost to limit", ExitCode.USAGE)
+        counted = reconciling.index(stack, prefix=prefix, most=limit, dry_run=dry_run)
+        if given.json:
+            rendering.print_json({"dry_run": dry_run, **vars(counted), "limit": limit})
+        else:
+            say(f"{counted.unindexed} uploads stand in no index; {counted.indexed} were given their place")
+        return
     tally = reconciling.Tally()
     each = reconciling.average_cost(stack)
     most = limit

@@ -172,6 +172,13 @@ STALL = Transition(
     sets=_END | {"provenance", "reason"} | ATTENTION,
     clears=_WORK,
 )
+INDEX = Transition(
+    name="index",
+    starts=("captioned", "failed", "blocked", "rejected"),
+    needs=("unchanged since it was read",),
+    sets=ATTENTION | COPY,
+)
+"""An upload that ended before there was an index takes its place in it; nothing that people see changes."""
 
 _WITH_A_RESULT: tuple[State, ...] = (*PENDING, "captioned")
 EDIT = Transition(
@@ -231,6 +238,6 @@ UNDO_TO_NONE = Transition(
 
 TRANSITIONS = (
     ACCEPT, DELETE, REOPEN, RECAPTION, QUEUE, WAIT, BEGIN, NOTE, RELEASE, POSTPONE,
-    VANISH, GIVE_UP, KEEP, ANSWER, SUGGEST, STALL, EDIT, WRITE, AGREE, PREFER,
+    VANISH, GIVE_UP, KEEP, ANSWER, SUGGEST, STALL, INDEX, EDIT, WRITE, AGREE, PREFER,
     UNDO_TO_WORDS, UNDO_TO_ANSWER, UNDO_TO_NONE,
 )  # fmt: skip

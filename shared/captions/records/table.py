@@ -21,7 +21,7 @@ from captions import telemetry
 from captions.aws.dynamodb import to_item
 from captions.records import lifecycle
 from captions.records.attempts import call_id, cost, kept, paid, totals
-from captions.records.attention import unreviewed, without_caption
+from captions.records.attention import judged_in, unreviewed, without_caption
 from captions.records.lifecycle import Need
 from captions.records.record import (
     SHARDS,
@@ -345,6 +345,24 @@ class Records:
                 changed, item = self._change(lifecycle.KEEP, upload, kept_one)
         return _ended_record(changed, item, upload.sequencer, now)
 
+    def index(self, record: Record) -> bool:
+        """Give an upload its places in the indexes; False where it has none, or is not as `record` tells any more."""
+        values = _places(record)
+        return bool(values) and self._change(lifecycle.INDEX, record.upload, values, seen=record.updated_at)[0]
+
+    def unindexed(self, prefix: str = "") -> Iterator[Record]:
+        """Yield the ended uploads named so that stand in no index for people; reads the whole table."""
+        states = {f":{state}": {"S": state} for state in lifecycle.INDEX.starts}
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._table,
+            FilterExpression=f"#state IN ({', '.join(states)}) AND begins_with(asset, :prefix) AND"
+            " (attribute_not_exists(attention)"
+            " OR (attribute_exists(provenance.copied_from) AND attribute_not_exists(copy_of)))",
+            ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues={**states, ":prefix": {"S": prefix}},
+        )
+        yield from (record for page in pages for item in page["Items"] if _places(record := Record.from_item(item)))
+
     def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
         """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
 
@@ -541,6 +559,24 @@ def read_items(dynamodb: Any, table: str, assets: Sequence[str], *, consistent: 
         items += answer["Responses"].get(table, [])
         request = answer.get("UnprocessedKeys") or {}
     return items
+
+
+def _places(record: Record) -> dict[str, str]:
+    """Return where an ended upload stands in the indexes for people: what its end and its verdict write there."""
+    provenance, human, result = record.provenance, record.human, record.result
+    at = record.completed_at or record.updated_at
+    places: dict[str, str] = {}
+    if record.reviewed and human is not None:
+        if human.judged is not None and human.judged.cell is not None:
+            places |= judged_in(record.asset, human.judged.cell.id, human.action, human.at)
+    elif record.state == "captioned" and result is not None:
+        category = provenance.category if provenance else None
+        places |= unreviewed(record.asset, category=category, kind=record.kind, confidence=result.confidence, at=at)
+    else:
+        places |= without_caption(record.asset, record.state, at)
+    if record.state == "captioned" and provenance is not None and provenance.copied_from:
+        places["copy_of"] = provenance.copied_from
+    return places
 
 
 def _key(asset: str) -> dict[str, Any]:
