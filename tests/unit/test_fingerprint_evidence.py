@@ -1,6 +1,7 @@
 """When two pictures are the same: after benign changes yes, after any edit no."""
 
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
+from captions.fingerprint.thumbnail import luma_of
 
 MEDIA = Path(__file__).parents[1] / "media"
 PHOTOS = sorted((MEDIA / "photos").iterdir())
@@ -416,6 +418,67 @@ def test_a_brighter_copy_on_white_ground_is_near_whichever_comes_first() -> None
     assert near(a, b, "strict")
     assert near(b, a, "strict")
     assert fingerprint_image(encoded(ImageOps.invert(shown), "PNG")).brightened is None
+
+
+def icon(number: int, side: int) -> Image.Image:
+    """Return an icon of thin lines: letters on a sheet, a light grid on a dark tile, and a light sheet on white."""
+    ground, ink = (("white", (50, 50, 60)), ((45, 45, 50), (250, 250, 250)), ((236, 238, 242), (120, 130, 150)))[number]
+    shown = Image.new("RGB", (4 * side, 4 * side), "white")
+    draw = ImageDraw.Draw(shown)
+    box = (0.6 * side, 0.4 * side, 3.4 * side, 3.6 * side)
+    draw.rounded_rectangle(box, side // 5, fill=ground, outline=ink, width=side // 24)
+    for line in range(5):
+        y = (0.9 + 0.5 * line) * side
+        draw.line((side, y, (2.9 - 0.3 * (line % 3)) * side, y), ink, side // 40)
+    draw.text((1.2 * side, 1.4 * side), "A7", ink, ImageFont.load_default(side))
+    draw.line((2.7 * side, 1.2 * side, 2.7 * side, 3.2 * side), ink, side // 40)
+    return shown.resize((side, side), Image.Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize(
+    ("number", "change"),
+    # Of dark letters on white, half and an unsharp mask leave too much open: these are captioned again.
+    [
+        *itertools.product(range(3), ("1000", "brighter", "jpeg 30")),
+        *itertools.product((1, 2), ("half", "unsharp mask")),
+    ],
+)
+def test_an_icon_of_thin_lines_is_the_same_after_a_benign_change(number: int, change: str) -> None:
+    """It counts as writing, but its cells are as fine as its letters; what is white gets no whiter in a grey cell."""
+    shown = icon(number, 256)
+    changed = encoded(resized(shown, 1000)) if change == "1000" else BENIGN[change](shown)
+    assert found_same(encoded(shown, "PNG"), changed, "strict")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_an_icon_with_another_letter_is_another_however_it_was_resized(number: int) -> None:
+    shown = icon(number, 256)
+    edited = shown.copy()
+    edited.paste(shown.crop((72, 86, 110, 150)), (112, 86))  # the letter in place of the digit
+    for changed in (edited, resized(edited, 128), resized(edited, 1000), BENIGN["unsharp mask"](edited)):
+        data = changed if isinstance(changed, bytes) else encoded(changed)
+        assert not agree(fingerprint_image(encoded(shown, "PNG")), fingerprint_image(data), "loose")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_enlarged_copy_of_odd_width_is_not_shifted_by_the_decoder(orientation: int) -> None:
+    """Decoded at half its size it is a column of which the original covers half: all others would be shifted by it."""
+    small = opened(MEDIA / "photos" / "chelsea.jpg").crop((60, 40, 359, 339)).resize((301, 299))
+    large = small.resize((1087, 1081), Image.Resampling.LANCZOS)
+    turned = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    a = fingerprint_image(encoded(small, "PNG"))
+    b = fingerprint_image(encoded(large.transpose(turned) if turned is not None else large, quality=90, exif=exif))
+    assert a.evidence is not None
+    assert b.evidence is not None
+    first, second = (
+        np.asarray(luma_of(evidence).resize((160, 160), Image.Resampling.BICUBIC), np.float32)
+        for evidence in (a.evidence, b.evidence)
+    )
+    # the mean slope, times the mean shift of the cells
+    slope = np.gradient(first, axis=1)
+    assert abs((slope * (second - first)).sum() / (slope**2).sum()) < 0.03  # cells
 
 
 # -- prices ----------------------------------------------------------------------------------------------------------

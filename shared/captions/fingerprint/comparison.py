@@ -53,7 +53,12 @@ _TEXT = _Limits(0.012, 1.2, 28, 0.7, 18, 7.4, 2.7, 20, 12, 7, wide=False)
 _TEXT_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 14, 5.8, 2.2, 20, 12, 7, wide=False)
 _PALETTE = _Limits(0.012, 1.2, 28, 0.7, 42, 16.5, 6.2, 34, 20, 12)  # one of the two has few colours
 _SHARPENED = 0.4
+_BRIGHTENED = 3  # the third is wider by this for each unit of the gain's logarithm: what clips is no noise of detail
 _PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
+# As many cells for each pixel of the smaller picture's longer side (0.6 for one of the shorter) show letters of a few
+# pixels: writing in pictures of up to so many pixels is held to the finest grid too, and may then be resized. In larger
+# ones there is room for a page of small print, whose detail hides a letter.
+_CELLS_OF_LETTERS, _SMALL_WRITING = 0.36, 400
 _RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, and small letters are blurred
 # Beyond this scale a letter of a page may be a few grey cells, whose change is no more than what resampling leaves. A
 # page is writing on a plain ground: this share of its cells is all but even. Texture of a photo seldom is.
@@ -65,9 +70,12 @@ _FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
 _FULL_SIDE, _FULL_SIDE_PAGE = 192, 320
 _LEAST_CHROMA = 0.65  # of the limits of chroma, which shrink in proportion
 _FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the two has a palette
-# The same of 3 x 3 cells of the finest grid, for all that is not writing: what a word changed on a photographed page
+# The same of 3 x 3 cells of the finest grid, for all but large pages: what a word changed on a photographed page
 # exceeds. Resampling blurs, and thereby leaves less of both.
 _FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.6, 1.5, 2.3
+# What was neither brightened nor sharpened follows from its copy as well, while of a letter that is nearly lost in
+# noise one of the two ways often shows more.
+_FINEST_EITHER_WAY = 1.7
 _FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
 _FINEST_GAIN, _GAIN = 1.2, 0.12  # and by this for each unit of the gain's logarithm, as far as that; for what clipped
 _DIFFERS = 1.5  # of 255
@@ -156,9 +164,11 @@ def _resemblance(way: Literal["whole", "marked", "cropped"], difference: "_Diffe
 
 def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
     """Return what copies may differ by; None where no difference that is left could be told from an edit."""
-    scale = abs(math.log(a.width * a.height / (b.width * b.height))) / 2
+    scale = _scale(a, b)
     shortest = min(a.width, a.height, b.width, b.height)
-    if NO_WRITING in (a.writing, b.writing) and WRITING not in (a.writing, b.writing):
+    if _resolved(a, b) and WRITING in (a.writing, b.writing) and scale > _RESIZED:
+        return _shrunk(_TEXT, shortest / _FULL_SIDE)
+    if _resolved(a, b) or (NO_WRITING in (a.writing, b.writing) and WRITING not in (a.writing, b.writing)):
         return _unscaled_limits(a, b, shortest, resized=scale > _RESIZED)
     page = max(_plain(a), _plain(b)) >= _PLAIN
     # What fills little of a large page may be small print.
@@ -171,6 +181,17 @@ def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
     if fine and WRITING not in (a.writing, b.writing):
         return _shrunk(_TEXT, _FINE_SHARE)
     return _unscaled_limits(a, b, shortest, resized=scale > _RESIZED)
+
+
+def _scale(a: PictureEvidence, b: PictureEvidence) -> float:
+    """Return the logarithm of how much larger one of the two is, along a side."""
+    return abs(math.log(a.width * a.height / (b.width * b.height))) / 2
+
+
+def _resolved(a: PictureEvidence, b: PictureEvidence) -> bool:
+    """Return whether the grid shows letters, however small they may be, as finely as resampling allows."""
+    longer = min(max(a.width, a.height), max(b.width, b.height))
+    return longer <= _SMALL_WRITING and _coarse_cells(a, b) >= _CELLS_OF_LETTERS * longer
 
 
 def _unscaled_limits(a: PictureEvidence, b: PictureEvidence, shortest: int, *, resized: bool) -> _Limits:
@@ -188,7 +209,7 @@ def _full_sized_limits(a: PictureEvidence, b: PictureEvidence) -> _Limits:
         return _PALETTE if one_palette else _STRICT
     if a.writing + b.writing <= WRITING:
         return _STRICT if one_palette and WRITING not in (a.writing, b.writing) else _DOUBTFUL
-    if max(a.width, a.height, b.width, b.height) <= _PIXELS_PER_CELL * _coarse_cells(a, b):
+    if _resolved(a, b) or max(a.width, a.height, b.width, b.height) <= _PIXELS_PER_CELL * _coarse_cells(a, b):
         return _DOUBTFUL
     return _TEXT
 
@@ -221,7 +242,10 @@ def _widened(limits: _Limits, difference: _Difference) -> _Limits:
     if not limits.wide:
         return limits
     more = 1 + _SHARPENED * difference.sharpness
-    return replace(limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more)
+    clipped = 1 + _BRIGHTENED * min(_GAIN, abs(math.log(max(difference.gain, 1e-3))))
+    return replace(
+        limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more * clipped
+    )
 
 
 def _within(difference: _Difference, limits: _Limits) -> bool:
@@ -248,7 +272,10 @@ def _coarse_cells(a: PictureEvidence, b: PictureEvidence) -> int:
 
 def _fine_cells(a: PictureEvidence, b: PictureEvidence) -> int:
     """Return the side of the finest grid that both can be compared on."""
-    pixels = min(pixels_a_side(a.width, a.height), pixels_a_side(b.width, b.height))
+    smaller = min((a, b), key=lambda evidence: evidence.width * evidence.height)
+    pixels = pixels_a_side(smaller.width, smaller.height)
+    if min(smaller.width, smaller.height) < _FULL_SIDE_PAGE and _scale(a, b) <= _RESIZED:
+        pixels = max(smaller.width, smaller.height)  # letters of a price may be six pixels high, and narrower
     return int(min(len(a.luma), len(b.luma), max(48, CELLS_PER_PIXEL * pixels)))
 
 
@@ -271,7 +298,7 @@ def _follows(
     difference = _difference(residual)
     if not _within(difference, limits):
         return None
-    if a.writing == b.writing == WRITING or bool(a.palette) != bool(b.palette):
+    if bool(a.palette) != bool(b.palette) or (a.writing == b.writing == WRITING and not _resolved(a, b)):
         return difference
     finest = residual_of(a, b, int(detail * _fine_cells(a, b)), framing, backwards)
     limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
@@ -279,8 +306,12 @@ def _follows(
         limit = _FINEST_OUTLIER_REFRAMED
         if min(a.width, a.height, b.width, b.height) < _SMALL_SIDE:
             limit *= _SMALL_REFRAMED_FINEST
-    within = _finest_outlier(finest if box is None else _without(finest, box)) <= limit
-    return difference if within else None
+    if _finest_outlier(finest if box is None else _without(finest, box)) > limit:
+        return None
+    if framing is not None or box is not None or finest.fit.adjusted:
+        return difference
+    other_way = _finest_outlier(residual_of(a, b, _fine_cells(a, b), None, not backwards))
+    return difference if other_way <= _FINEST_EITHER_WAY else None
 
 
 def _mark(residual: "Residual", limits: _Limits, aspect: float) -> tuple[float, float, float, float] | None:

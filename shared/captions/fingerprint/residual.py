@@ -3,6 +3,7 @@
 The fit allows for what copies may differ by: brightness, contrast, sharpness, clipping, the bands of a palette.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from captions.fingerprint.alignment import Framing, reframed
-from captions.fingerprint.planes import Plane, grown, resampled, rgb_of, smoothed, value_range
+from captions.fingerprint.planes import Plane, grown, mean_around, resampled, rgb_of, smoothed, value_range
 from captions.fingerprint.thumbnail import WRITING, PictureEvidence
 
 _FITTED_CELLS = 40_000  # more say no more of four terms
+_FEWEST = 100  # cells that a fit takes
 _LIGHTER = 0.002  # how far black is held to stay black
 _PALER = 10  # of 255: how far black may be lifted before it is tried whether it stays
+_UNCHANGED = 0.02  # logarithm of the gain; beyond it too: what clips is left out of the fit, the lightest tones with it
+_SHARPENED = 0.12  # more than compression does
 _BUSY = 2  # of 255, of detail: an even ground has less
+_TERMS = ([0, 1, 2, 3], [0, 1, 3], [0, 2, 3], [0, 1, 2], [0, 3], [0, 1], [0, 2], [0])  # more detail makes no less noise
 _LEAST_BUSY = 0.25  # of the cells, which count as busy in any case
 _PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower
 
@@ -28,11 +33,22 @@ class Fit:
     gain: float
     offset: float  # of 255
     sharpness: float  # the larger change of the two bands of detail, as a share of its strength
+    sharpened: float  # of these changes the larger one; negative for a picture that was blurred
     detail: Plane  # what the change of sharpness adds to each cell
 
     def of(self, planes: list[Plane]) -> Plane:
         """Return what the fit makes of a picture: RGB, not clipped."""
         return rgb_of(planes) * self.gain + self.offset + self.detail
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether more was done to the picture than to compress it."""
+        return self.moved or self.sharpness > _SHARPENED
+
+    @property
+    def moved(self) -> bool:
+        """Whether its brightness or contrast was changed."""
+        return abs(math.log(max(self.gain, 1e-3))) >= _UNCHANGED or abs(self.offset) >= _PALER
 
 
 @dataclass(frozen=True)
@@ -70,8 +86,9 @@ def residual_of(
     # Inside a cell some pixels clip and some do not: half of what clipping took is left open. Of what sharpening pushes
     # beyond white or black beside an edge, the edge's own cells have a share.
     cut = np.maximum(clipped, np.minimum(grown(clipped, np.maximum), grown(np.abs(fit.detail), np.maximum))) / 2
-    cut = np.maximum(cut, _clipped_in_part(rgb.max(axis=0), first[0], fit))
-    off_luma = second[0] - expected
+    off_luma = _beyond(second[0] - expected, -_clipped_in_part(first[0], fit))
+    if fit.sharpened > _SHARPENED:  # a line of a pixel that is white already gets no whiter, however grey its cell is
+        off_luma = _beyond(off_luma, -fit.detail)
     off_luma = (np.sign(off_luma) * np.maximum(np.abs(off_luma) - cut, 0) * seen).astype(np.float32)
     off_blue = second[1] - (blue - expected) / 1.772
     off_red = second[2] - (red - expected) / 1.402
@@ -87,38 +104,43 @@ def residual_of(
 def _fit(first: list[Plane], second: list[Plane]) -> Fit:
     """Return how the second picture follows from the first.
 
-    A subject of one tone leaves open whether it got lighter or paler; which of the two, its ground then tells.
+    A subject of one tone leaves open whether it got lighter or paler, and what clips is left out of the fit, the
+    lightest tones with it. Which of these fits holds, the whole of the picture then tells, as it clips.
     """
-    fit = _fitted(first, second, _LIGHTER)
-    if abs(fit.offset) < _PALER:
+    rgb_a, rgb_b = rgb_of(first), rgb_of(second)
+    whole = np.ones_like(first[0], dtype=bool)
+    usable = (np.maximum(rgb_a, rgb_b).max(axis=0) < 242) & (np.minimum(rgb_a, rgb_b).min(axis=0) > 12)
+    fit = _fitted(first, second, _LIGHTER, usable if usable.mean() >= 0.05 else whole)
+    if not fit.moved:
         return fit
-    wanted = rgb_of(second)
-    fits = (fit, _fitted(first, second, 1.0))
-    return min(fits, key=lambda fit: float(np.abs(np.clip(fit.of(first), 0, 255) - wanted).mean()))
+    fits = [fit, _fitted(first, second, 1.0, usable if usable.mean() >= 0.05 else whole)]
+    if usable.sum() >= _FEWEST:
+        # Cells that are chosen by what became of them tell a smaller gain than there was: these are by what they were.
+        gain = float(np.median(second[0][usable] / np.maximum(first[0][usable], 1)))
+        fits.append(_fitted(first, second, 1.0, (rgb_a.max(axis=0) * gain < 250) & (rgb_a.min(axis=0) > 12)))
+    return min(fits, key=lambda fit: float(np.abs(np.clip(fit.of(first), 0, 255) - rgb_b).mean()))
 
 
-def _clipped_in_part(brightest: Plane, luma: Plane, fit: Fit) -> Plane:
-    """Return what cells lost that are not white on the whole, but of some of whose pixels brightening made white.
+def _clipped_in_part(luma: Plane, fit: Fit) -> Plane:
+    """Return what a cell of `luma` can lose at most because some of its pixels are white and get no whiter.
 
-    The pixels of a cell are taken to be spread evenly over half of what the cells around it differ by.
+    The others are taken to be darker than any cell around by as much as those differ: an even ground has none.
     """
     pushed = max(0.0, 255 * (fit.gain - 1) + fit.offset)
-    spread = value_range(luma, 1) * fit.gain / 2
-    beyond = np.clip(brightest + spread / 2 - 255, 0, spread)
-    loss: Plane = np.minimum(beyond**2 / (2 * np.maximum(spread, 1)), pushed)
-    return loss
+    darkest = 2 * grown(luma, np.minimum) - grown(luma, np.maximum)
+    share: Plane = np.clip((luma - darkest) / np.maximum(255 - darkest, 1), 0, 1)
+    return pushed * share
 
 
-def _fitted(first: list[Plane], second: list[Plane], lighter: float) -> Fit:
-    """Fit the second luma as gain, offset and two bands of detail of the first: least squares without the worst 5 %."""
+def _fitted(first: list[Plane], second: list[Plane], lighter: float, usable: npt.NDArray[np.bool_]) -> Fit:
+    """Fit the second luma as gain, offset and two bands of detail of the first: least squares without the worst 5 %.
+
+    `usable` are the cells that are fitted to.
+    """
     a, b = first[0], second[0]
-    rgb_a, rgb_b = rgb_of(first), rgb_of(second)
-    usable = (np.maximum(rgb_a, rgb_b).max(axis=0) < 242) & (np.minimum(rgb_a, rgb_b).min(axis=0) > 12)
-    if usable.mean() < 0.05:
-        usable = np.ones_like(usable)
     fine = smoothed(a)
     coarse = smoothed(smoothed(smoothed(fine)))
-    middle = float(a[usable].mean())
+    middle = float(a[usable].mean()) if usable.any() else float(a.mean())
     detail = np.stack([a - fine, fine - coarse])
     busy = np.abs(detail).sum(axis=0) > _BUSY
     step = max(1, a.size // _FITTED_CELLS)
@@ -130,7 +152,7 @@ def _fitted(first: list[Plane], second: list[Plane], lighter: float) -> Fit:
     black = np.array([1.0, -middle, 0.0, 0.0])  # what becomes of black
     for _ in range(3):
         count = float(chosen.sum())
-        if count < 100:
+        if count < _FEWEST:
             break
         # A weak pull to "unchanged", for pictures that leave a term open: without it, letters put on a blurred picture
         # would be taken for sharpening.
@@ -145,7 +167,9 @@ def _fitted(first: list[Plane], second: list[Plane], lighter: float) -> Fit:
         chosen = allowed & (error <= np.quantile(error[measured], 0.95) + 1)
     gain = float(solution[1])
     changed: Plane = np.tensordot(solution[2:].astype(np.float32), detail, 1)
-    return Fit(gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), changed)
+    return Fit(
+        gain, float(solution[0]) - gain * middle, float(np.abs(solution[2:]).max()), float(solution[2:].max()), changed
+    )
 
 
 def _palette_errors(planes: list[Plane], palettes: tuple[bytes, bytes]) -> list[Plane]:
@@ -171,16 +195,25 @@ def _beyond(value: Plane, error: Plane) -> Plane:
 
 @dataclass(frozen=True)
 class Detail:
-    """How much happens in either picture around each cell: largest less smallest luma within 3 x 3 and 7 x 7 cells."""
+    """How much happens in either picture around each cell.
+
+    That is the largest less the smallest luma within 3 x 3 and 7 x 7 cells, and the root mean square of the detail
+    within 7 x 7: a codec spreads its noise over blocks, and one dark line in a block makes less of it than many.
+    """
 
     near: Plane
     around: Plane
+    energy: Plane
 
     @classmethod
     def of(cls, residual: Residual) -> "Detail":
         """Measure the detail of both pictures of a comparison."""
         a, b = residual.first, residual.second
-        return cls(np.maximum(value_range(a, 1), value_range(b, 1)), np.maximum(value_range(a, 3), value_range(b, 3)))
+        return cls(
+            np.maximum(value_range(a, 1), value_range(b, 1)),
+            np.maximum(value_range(a, 3), value_range(b, 3)),
+            np.sqrt(np.maximum(*(mean_around((plane - smoothed(plane)) ** 2, 7) for plane in (a, b)))),
+        )
 
 
 def expected_noise(residual: Plane, detail: Detail, where: npt.NDArray[np.bool_] | None = None) -> Plane:
@@ -192,11 +225,11 @@ def expected_noise(residual: Plane, detail: Detail, where: npt.NDArray[np.bool_]
     # What stands out in a small part is not noise. An even ground makes none, and is not counted.
     busy = max(_LEAST_BUSY, float((detail.near > _BUSY).mean()))
     size = np.minimum(size, np.quantile(size, 1 - 0.02 * busy))
-    terms = np.stack([np.ones_like(detail.near), detail.near, detail.around], axis=-1)
+    terms = np.stack([np.ones_like(detail.near), detail.near, detail.around, detail.energy], axis=-1)
     chosen, sizes = (terms, size) if where is None else (terms[where], size[where])
-    chosen, sizes = chosen.reshape(-1, 3).astype(np.float64), sizes.reshape(-1).astype(np.float64)
+    chosen, sizes = chosen.reshape(-1, 4).astype(np.float64), sizes.reshape(-1).astype(np.float64)
     square, right = chosen.T @ chosen, chosen.T @ sizes
-    for kept in ([0, 1, 2], [0, 1], [0, 2], [0]):  # detail never makes less noise
+    for kept in _TERMS:
         weights = np.linalg.solve(square[np.ix_(kept, kept)] + 1e-3 * np.eye(len(kept)), right[kept])
         if (weights[1:] >= 0).all():
             break

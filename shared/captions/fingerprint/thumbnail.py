@@ -55,6 +55,9 @@ NO_WRITING, PERHAPS_WRITING, WRITING = 0, 1, 2
 _PALETTE_COLOURS = 128  # fewer are a drawing's, and predict nothing
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class PictureEvidence:
     """What is kept of a picture, unpacked."""
@@ -73,14 +76,14 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     shorter = min(picture.width, picture.height)
     if shorter < _SMALLEST_SIDE:
         return None
-    grey = picture.working.convert("L")
-    values = np.asarray(_thumbnail(grey, COARSE_SIDE), dtype=np.float32)
+    grey, box = picture.working.convert("L"), _extent(picture)
+    values = np.asarray(_thumbnail(grey, COARSE_SIDE, box), dtype=np.float32)
     if float((value_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
         return None
     writing = _writing(values)
     if writing is None or (writing and shorter > _TEXT_CELL * TEXT_SIDE):
         return None
-    blue, red = _thumbnail(picture.working, CHROMA_SIDE).convert("YCbCr").split()[1:]
+    blue, red = _thumbnail(picture.working, CHROMA_SIDE, box).convert("YCbCr").split()[1:]
     chroma = Image.new("L", (2 * CHROMA_SIDE, CHROMA_SIDE))
     chroma.paste(blue, (0, 0))
     chroma.paste(red, (CHROMA_SIDE, 0))
@@ -88,10 +91,10 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _PALETTE_COLOURS else b""
     room = _LARGEST - _HEADER.size - len(palette) - len(packed_chroma)
     if writing:
-        packed = _fitting(_thumbnail(grey, TEXT_SIDE), _TEXT_QUALITIES, _TEXT_METHOD, room)
+        packed = _fitting(_thumbnail(grey, TEXT_SIDE, box), _TEXT_QUALITIES, _TEXT_METHOD, room)
     else:  # fur and grass take more room than there is for so many cells: fewer then
         sides = range(_photo_side(pixels_a_side(picture.width, picture.height)), COARSE_SIDE - 1, -2 * _SIDE_STEP)
-        tries = (_fitting(_thumbnail(grey, side), _FINE_QUALITIES, _FINE_METHOD, room) for side in sides)
+        tries = (_fitting(_thumbnail(grey, side, box), _FINE_QUALITIES, _FINE_METHOD, room) for side in sides)
         packed = next((attempt for attempt in tries if attempt is not None), None)
     if packed is None:
         return None
@@ -109,12 +112,25 @@ def pixels_a_side(width: int, height: int) -> float:
 
 def _photo_side(pixels: float) -> int:
     """Return how many cells a side are kept of a photo of so many pixels a side: what it can show, in steps."""
-    return min(_FINE_SIDE, max(COARSE_SIDE, int(_KEPT_PER_PIXEL * pixels) // _SIDE_STEP * _SIDE_STEP))
+    return min(_FINE_SIDE, max(COARSE_SIDE, math.ceil(_KEPT_PER_PIXEL * pixels / _SIDE_STEP) * _SIDE_STEP))
 
 
-def _thumbnail(picture: Image.Image, side: int) -> Image.Image:
-    """Return the picture on a square grid; what is much larger is averaged first, which is faster and as good."""
-    return picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+def _extent(picture: media.Picture) -> Box:
+    """Return what of the working picture (left, top, right, bottom in its pixels) is covered by the original.
+
+    Reducing rounds the sides up: a last column or row of which the original covers a part would shift all cells by it.
+    """
+    working = picture.working
+    width = picture.width / math.ceil(picture.width / working.width)
+    height = picture.height / math.ceil(picture.height / working.height)
+    left, top = (working.width - width, working.height - height) if picture.pixels_digest is None else (0, 0)
+    left, top = left * (picture.orientation in (2, 3, 6, 7)), top * (picture.orientation in (3, 4, 7, 8))
+    return left, top, left + width, top + height
+
+
+def _thumbnail(picture: Image.Image, side: int, box: Box) -> Image.Image:
+    """Return a part of the picture on a square grid; much larger ones are averaged first: faster, and as good."""
+    return picture.resize((side, side), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
 
 
 def _fitting(plane: Image.Image, qualities: Sequence[int], method: int, room: int) -> bytes | None:
