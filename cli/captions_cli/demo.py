@@ -6,13 +6,14 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from captions.cost import Cost
 from captions.records.record import Record
 from captions_cli import background, loopback
+from captions_cli.demo_doors import DemoDoors, DoorsSeen
 from captions_cli.demo_uploads import DemoUpload, uploads
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack, connect_local
@@ -47,11 +48,17 @@ class Report:
     starting_seconds: float
     console_url: str | None = None
     """Where the uploads can be looked at, if the stack was kept."""
+    doors: DoorsSeen = field(default_factory=DoorsSeen)
 
     @property
     def problems(self) -> list[str]:
         """What is not as it must be, one sentence each."""
-        return [*_judge_each(self.outcomes), *_judge_pictures(self.outcomes), *_judge_calls(self.outcomes, self.paid)]
+        return [
+            *_judge_each(self.outcomes),
+            *_judge_pictures(self.outcomes),
+            *_judge_calls(self.outcomes, self.paid),
+            *self.doors.problems,
+        ]
 
     @property
     def costs(self) -> list[Cost]:
@@ -104,7 +111,10 @@ def run(
     try:
         state = background.start(directory, settings, progress=audience.say)
         started = time.monotonic()
-        outcomes = upload_and_wait(connect_local(state), uploads(), audience)
+        stack = connect_local(state)
+        with DemoDoors(stack, settings.parameters) as doors:
+            outcomes = upload_and_wait(stack, uploads(), audience)
+            seen = doors.look([outcome.record for outcome in outcomes if outcome.record and not outcome.problem])
         paid = None if real_endpoint else paid_calls(state.model_endpoint_url)
         ended = True
     finally:
@@ -116,6 +126,7 @@ def run(
         seconds=time.monotonic() - began,
         starting_seconds=started - began,
         console_url=state.console_url if keep else None,
+        doors=seen,
     )
 
 

@@ -167,6 +167,7 @@ def totals(report: Report) -> list[str]:
         f"{len(report.costs)} captions were paid for: {cost(Cost.sum(report.costs))}{simulated}{log}",
         f"{len(report.savings)} uploads took the caption of the same content, "
         f"saving {cost(Cost.sum(report.savings))}{simulated}",
+        *report.doors.lines,
         f"{report.seconds:.1f} s in all, {report.starting_seconds:.1f} s of them to start the stack",
         *([] if report.paid is None else _stand_in(report.outcomes)),
         f"{wrong} things are not as they must be" if wrong else "everything ended as it must",
@@ -207,6 +208,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "paid_calls": None if report.paid is None else len(report.paid),
         "seconds": round(report.seconds, 3),
         "starting_seconds": round(report.starting_seconds, 3),
+        "doors": list(report.doors.lines),
         "problems": report.problems,
     }
 

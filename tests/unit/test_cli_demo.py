@@ -2,18 +2,24 @@
 
 import hashlib
 import io
+import json
+import tomllib
+import urllib.error
+import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from standardwebhooks import Webhook
 
 from captions import fingerprint, media
 from captions.records.record import Provenance, Reason, Record, Result
-from captions_cli import demo_uploads, demo_view, rendering
+from captions_cli import demo_doors, demo_uploads, demo_view, rendering
 from captions_cli.demo import DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
 from captions_cli.demo_view import as_json, totals
@@ -170,6 +176,56 @@ def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
     reported = as_json(fine)
     assert (reported["paid"], reported["cost"], reported["reused"], reported["saved"]) == (13, "0.026", 10, "0.020")
     assert reported["problems"] == []
+
+
+class Kept:
+    """What the demo tells its stack, instead of one."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, str] = {}
+        self.secret = ""
+
+    def client(self, service: str) -> "Kept":
+        return self
+
+    def nested(self, stack: str, output: str) -> str:
+        return output
+
+    def put_parameter(self, *, Name: str, Value: str, **_: Any) -> None:
+        self.parameters[Name] = Value
+
+    def put_secret_value(self, *, SecretString: str, **_: Any) -> None:
+        (self.secret,) = json.loads(SecretString)["demo"]
+
+
+def post(url: str, event: Mapping[str, Any], secret: str) -> int:
+    body, now = json.dumps(event), datetime.now(UTC)
+    signature = Webhook(secret).sign("1", now, body)
+    headers = {"webhook-id": "1", "webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_webhook_that_is_missing_or_signed_by_another_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_doors, "WAIT_SECONDS", 0)
+    stack: Any = Kept()
+    records = [outcome.record for outcome in all_right()[:1] if outcome.record]
+    with demo_doors.DemoDoors(stack, {"Webhooks": demo_doors.WEBHOOKS}) as doors:
+        url = tomllib.loads(stack.parameters[demo_doors.WEBHOOKS])["endpoints"]["demo"]["url"]
+        event = {"data": {"asset": records[0].asset, "state": records[0].state}}
+        assert [problem.partition(":")[0] for problem in doors.look(records).problems] == ["webhooks"]
+        assert post(url, event, stack.secret) == 204
+        assert (doors.look(records).problems, len(doors.look(records).lines)) == ((), 1)
+        assert post(url, event, "whsec_" + "A" * 32) == 401
+        wrong = doors.look(records)
+    assert wrong.problems == ("webhooks: 1 requests had no valid signature",)
+    assert tomllib.loads(stack.parameters[demo_doors.WEBHOOKS])["endpoints"]["demo"]["paused"]
+    assert wrong.problems[0] in replace(report(all_right()), doors=wrong).problems
+    with demo_doors.DemoDoors(stack, {"Webhooks": "/mine"}) as doors:
+        assert doors.look(records) == demo_doors.DoorsSeen()
 
 
 def test_nothing_says_that_a_model_answered_which_did_not() -> None:

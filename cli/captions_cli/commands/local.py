@@ -74,15 +74,15 @@ def demo(
 ) -> None:
     """Upload real media to a stack of the demo's own on this machine, watch it, and check how each upload ended."""
     from captions_cli import demo as demonstration
-    from captions_cli import rendering
+    from captions_cli import demo_doors, rendering
     from captions_cli.demo_view import LiveAudience, as_json, print_report
     from captions_cli.endpoint_models import URL_VARIABLE
 
     given: Globals = ctx.obj
     settings = _settings(given, latency_scale, parameter)
     real = bool(os.environ.get(URL_VARIABLE))
-    if not real:
-        settings = replace(settings, parameters={**demonstration.PRICED_MODELS, **settings.parameters})
+    own = {**demo_doors.PARAMETERS, **({} if real else demonstration.PRICED_MODELS)}
+    settings = replace(settings, parameters={**own, **settings.parameters})
     directory = home() / "demo"
     with _ending_in_order(), LiveAudience() as audience:
         report = demonstration.run(settings, directory, audience, real_endpoint=real, keep=keep)
