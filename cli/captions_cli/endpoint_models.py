@@ -64,7 +64,8 @@ def key(stack: Stack, url: str, env: Mapping[str, str]) -> str:
 
     Raises CommandError when the secret cannot be read.
     """
-    from captions.gateway.api_keys import NO_KEY, parse_secret
+    from captions.endpoint_secret import parse_secret
+    from captions.gateway.api_keys import NO_KEY
 
     if key := env.get(KEY_VARIABLE):
         return key

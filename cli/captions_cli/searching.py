@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from captions.cost import Cost
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.printable import printable
 from captions_cli.stack import Stack
@@ -26,6 +28,38 @@ def search(stack: Stack, text: str, about: Mapping[str, Any]) -> dict[str, Any]:
 def index_since(stack: Stack, since: datetime) -> None:
     """Have everything captioned since then compared with the index. Raises CommandError."""
     _invoke(stack, {"since": since.timestamp()})
+
+
+@dataclass(frozen=True)
+class EmbeddingsSpent:
+    """What embeddings of captions and queries cost."""
+
+    calls: int
+    tokens: int
+    cost: Cost
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "dollars": format(self.cost.dollars, "f"),
+            "unpriced_tokens": self.cost.unpriced_tokens,
+            "uncounted_calls": self.cost.uncounted_calls,
+        }
+
+
+def spent(stack: Stack, days: int) -> EmbeddingsSpent:
+    """Return what embeddings cost in the last days (UTC), today among them."""
+    from captions.search import embeddings
+
+    today = datetime.now(UTC).date()
+    each = [
+        embeddings.spent(stack.client("dynamodb"), stack.output("ControlTableName"), str(today - timedelta(days=ago)))
+        for ago in range(days)
+    ]
+    calls, tokens, costs = zip(*each, strict=True)
+    return EmbeddingsSpent(sum(calls), sum(tokens), Cost.sum(costs))
 
 
 def table(items: Iterable[Mapping[str, Any]]) -> Table:

@@ -70,10 +70,15 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     about = {**asked, "within": tuple(asked.get("within", ("",)))}
     try:
         about |= {name: _day(name, asked.get(name)) for name in ("since", "until")}
-        page = composition.search().words.search(SearchQuery(**about))
+        page = composition.search().find(SearchQuery(**about))
     except QueryError as error:
         return {"problem": str(error)}
-    return {"items": [_item(record) for record in page.records], "cursor": page.cursor, "relaxed": page.relaxed}
+    return {
+        "items": [_item(record) for record in page.records],
+        "cursor": page.cursor,
+        "relaxed": page.relaxed,
+        "by": list(page.by),
+    }
 
 
 def _day(name: str, given: str | None) -> date | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from captions.pipeline.caption import Worker
     from captions.pipeline.ingest import Intake
     from captions.pipeline.sweep import Sweeper
-    from captions.search.searching import Search
+    from captions.search.fusion import Search
+    from captions.search.meaning import MeaningIndex
     from captions.webhooks.deliveries import Deliveries
     from captions.webhooks.endpoints import Webhooks
     from captions.write_back.writing import WriteBack
@@ -119,14 +121,38 @@ def write_back() -> WriteBack:
 @once
 def search() -> Search:
     """Both sides of the search: what follows completion events, and what answers."""
+    from captions.search.fusion import Search
     from captions.search.index import WordsIndex
-    from captions.search.searching import Search, WordsSearch
+    from captions.search.searching import WordsSearch
     from captions.search.segment_store import SegmentStore
 
     settings = SearchSettings.from_env()
     store = SegmentStore(client("s3"), settings.search_bucket)
     records = Records(client("dynamodb"), settings.captions_table)
-    return Search(WordsIndex(store, records), WordsSearch(store, records))
+    meaning = _meaning(settings, records) if settings.search_vectors_arn else None
+    return Search(WordsIndex(store, records, meaning=meaning), WordsSearch(store, records), meaning)
+
+
+def _meaning(settings: SearchSettings, records: Records) -> MeaningIndex:
+    from aws_lambda_powertools.utilities.parameters import SecretsProvider
+
+    from captions.endpoint_secret import parse_secret
+    from captions.search.embeddings import CaptionEmbeddings, SpendingLedger
+    from captions.search.meaning import MeaningIndex
+
+    arn, vectors, model = settings.endpoint_secret_arn, settings.search_vectors_arn, settings.embedding_model
+    if not (arn and vectors and model and settings.control_table and settings.endpoint_urls):
+        raise ValueError("search by meaning needs an endpoint, its secret, a model, an index and the control table")
+
+    def keys(fresh: bool) -> Mapping[str, str]:
+        provider = _provider(SecretsProvider, "secretsmanager")
+        return parse_secret(provider.get(arn, max_age=KEY_MAX_AGE_SECONDS, force_fetch=fresh))
+
+    ledger = SpendingLedger(client("dynamodb"), settings.control_table, now=time.time)
+    embeddings = CaptionEmbeddings(
+        settings.endpoint_urls, keys, model, settings.embedding_dimensions, ledger, settings.embedding_price
+    )
+    return MeaningIndex(client("s3vectors"), vectors, records, embeddings)
 
 
 @once

@@ -10,6 +10,7 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
 * `quality#<model>#<task>`, `counts`: what people did with a model's captions; it stays (records.reviews).
 * `verdicts`, `<YYYY-MM-DD>#<category>`: what people did on a day, UTC, with captions of a category, a count for each
   cell and verdict (quality.cells); written with the verdict (records.reviews).
+* `embeddings#<YYYY-MM-DD>`, `<sandbox>`: what embeddings cost on that day, UTC (search.embeddings).
 * `flags`, `<cell>`: a cell that is edited too often (pipeline.quality_watch).
 * `webhooks`, `<endpoint>`: an endpoint that fails or is paused; one that answers has no item (webhooks.health).
 """
@@ -66,6 +67,11 @@ def verdicts_of_day(day: str, category: str = "") -> ControlKey:
 def flag(cell: str = "") -> ControlKey:
     """The key of a cell that is edited too often; its `pk` alone is that of all of them."""
     return _key("flags", cell)
+
+
+def embeddings(day: str, writer: str = "") -> ControlKey:
+    """The key of what one sandbox's embeddings cost on a day, YYYY-MM-DD; its `pk` alone is that of all of them."""
+    return _key(f"embeddings#{day}", writer)
 
 
 def webhook(endpoint: str = "") -> ControlKey:

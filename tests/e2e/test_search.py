@@ -1,4 +1,5 @@
-"""Search of the real template on one machine: what is uploaded is found, edited, and gone when it is deleted."""
+"""Search of the real template on one machine: what is uploaded is found by its words and by what they mean, edited, and
+gone when it is deleted."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
     with LocalStack(
         ROOT / "template.yaml",
         state_dir=home,
-        parameters={"Search": "words", "SearchDelaySeconds": "1"},
+        parameters={"Search": "meaning", "EmbeddingPrice": "0.02", "SearchDelaySeconds": "1"},
         model=ModelOptions(latency_scale=0),
         interceptors=[witness],
     ) as running:
@@ -44,8 +45,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
 def hits(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     monkeypatch.setenv("CAPTIONS_HOME", str(stack.state_dir))
 
-    def search(*words: str) -> list[str]:
-        done = CliRunner().invoke(app, ["search", *words, "--output", "json"])
+    def search(text: str, *options: str, by: str = "words") -> list[str]:
+        done = CliRunner().invoke(app, ["search", text, "--by", by, *options, "--output", "json"])
         assert done.exit_code == 0, done.output
         return [item["key"] for item in json.loads(done.stdout)["items"]]
 
@@ -61,7 +62,9 @@ def test_what_is_uploaded_is_found_edited_and_gone_when_it_is_deleted(
     both = ["private/osprey.jpg", "shop/osprey.jpg"]
     eventually(lambda: sorted(hits("green contrast")) == both)
     assert hits("pictures", "--prefix", "shop/") == ["shop/osprey.jpg"]
-    assert CliRunner().invoke(app, ["search", "zeppelin"]).exit_code == 1
+    assert CliRunner().invoke(app, ["search", "zeppelin", "--by", "words"]).exit_code == 1
+    eventually(lambda: sorted(hits("greenish", by="meaning")) == both)
+    assert hits("greenish", "--prefix", "shop/", by="both") == ["shop/osprey.jpg"]
     assert CliRunner().invoke(app, ["search", ""]).exit_code == 2
     table = CliRunner().invoke(app, ["search", "picture"])
     assert "shop/osprey.jpg" in table.stdout
@@ -69,10 +72,13 @@ def test_what_is_uploaded_is_found_edited_and_gone_when_it_is_deleted(
     assert CliRunner().invoke(app, ["edit", "shop/osprey.jpg", "Ein Fischadler über dem Zürichsee"]).exit_code == 0
     eventually(lambda: hits("fischadler zurichsee") == ["shop/osprey.jpg"])
     assert hits("contrast") == ["private/osprey.jpg"]
+    eventually(lambda: hits("fischadlers", by="meaning")[0] == "shop/osprey.jpg")
     assert sorted(hits("green")) == both  # a tag, and an edit leaves those
 
     stack.client("s3").delete_object(Bucket=bucket, Key="shop/osprey.jpg")
-    eventually(lambda: hits("fischadler") == [])
+    eventually(lambda: hits("fischadler") == [] and hits("fischadler", by="meaning") == ["private/osprey.jpg"])
+    costs = json.loads(CliRunner().invoke(app, ["costs", "--output", "json"]).stdout)["embeddings"]
+    assert (costs["calls"] >= 3, costs["tokens"] > 10, float(costs["dollars"]) > 0) == (True, True, True)
 
     inner = stack.client("cloudformation").describe_stack_resource(
         StackName=stack.stack_name, LogicalResourceId="Doors"
@@ -86,7 +92,15 @@ def test_what_is_uploaded_is_found_edited_and_gone_when_it_is_deleted(
 
     names = {it["PhysicalResourceId"].rpartition("/")[2]: it["LogicalResourceId"] for it in resources}
     table_arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${CaptionsTableName}"
-    witness.names |= names | {stack.outputs["CaptionsTableName"]: table_arn}
+    control_arn = table_arn.replace("${CaptionsTableName}", "${ControlTableName}")
+    witness.names |= names | {
+        stack.outputs["CaptionsTableName"]: table_arn,
+        stack.outputs["ControlTableName"]: control_arn,
+        stack.outputs["EndpointSecretArn"]: "EndpointSecretArn",
+    }
     asked = {(call.action, witness.logical(call.resource)) for call in witness.asked}
-    assert {action for action, _ in asked} >= {"dynamodb:BatchGetItem", "s3:PutObject", "s3:GetObject"}
-    assert asked <= allowed(DOORS, "SearchFunction")
+    assert {action for action, _ in asked} >= {
+        "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "s3:PutObject", "s3:GetObject", "s3vectors:PutVectors",
+        "s3vectors:QueryVectors", "s3vectors:DeleteVectors", "secretsmanager:GetSecretValue",
+    }  # fmt: skip
+    assert asked <= allowed(DOORS, "SearchFunction", "SearchesMeaning")

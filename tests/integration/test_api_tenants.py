@@ -142,7 +142,9 @@ def test_a_search_is_of_ones_own(api: Api) -> None:
     assert sorted(keys(api.get("/v1/search?q=page"))) == ["photos/copy.jpg", f"scans/{SECRET}.jpg"]
     assert keys(api.get("/v1/search?q=page", token="photos")) == ["photos/copy.jpg"]
     assert api.get("/v1/search?prefix=photos/", token="two")["items"] == []
-    assert api.get("/v1/search?q=page", token="nothing") == {"items": [], "cursor": None, "relaxed": False}
+    assert api.get("/v1/search?q=page", token="nothing") == {
+        "items": [], "cursor": None, "relaxed": False, "by": ["words"],
+    }  # fmt: skip
     first = api.get("/v1/search?prefix=photos/&limit=1", token="photos")
     second = api.get(f"/v1/search?prefix=photos/&limit=1&cursor={first['cursor']}", token="photos")
     assert sorted(keys(first) + keys(second)) == ["photos/copy.jpg", "photos/mine.jpg"]

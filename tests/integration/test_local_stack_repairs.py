@@ -587,10 +587,83 @@ def indexes(bench: Bench) -> None:
     assert bench.count("sorted_items") == 5, "for a page of four, and whether there is more"
 
 
+def vectors(bench: Bench, metric: str = "cosine") -> tuple[Any, dict[str, Any]]:
+    client = bench.client("s3vectors")
+    client.create_vector_bucket(vectorBucketName="vectors")
+    index = {"vectorBucketName": "vectors", "indexName": "captions"}
+    client.create_index(**index, dataType="float32", dimension=2, distanceMetric=metric)
+    about = {
+        "east": ([1, 0], {"tags": ["a", "b"], "at": 1}),
+        "north-east": ([5, 5], {"tags": ["b"], "at": 2}),
+        "west": ([-1, 0], {"at": 3, "kind": "x"}),
+    }
+    client.put_vectors(
+        **index,
+        vectors=[{"key": k, "data": {"float32": data}, "metadata": metadata} for k, (data, metadata) in about.items()],
+    )
+    return client, index
+
+
+def vector_queries(bench: Bench) -> None:
+    client, index = vectors(bench)
+
+    def nearest(most: int = 10, **more: Any) -> list[str]:
+        answer = client.query_vectors(**index, topK=most, queryVector={"float32": [1, 0.1]}, **more)
+        return [each["key"] for each in answer["vectors"]]
+
+    assert nearest() == ["east", "north-east", "west"]
+    assert nearest(1) == ["east"]
+    for wanted, keys in (
+        ({"kind": "x"}, ["west"]),
+        ({"tags": {"$eq": "b"}}, ["east", "north-east"]),
+        ({"tags": {"$in": ["a", "z"]}}, ["east"]),
+        ({"tags": {"$nin": ["a"]}}, ["north-east", "west"]),
+        ({"kind": {"$exists": False}}, ["east", "north-east"]),
+        ({"at": {"$gt": 1, "$lte": 3}}, ["north-east", "west"]),
+        ({"$or": [{"kind": "x"}, {"$and": [{"tags": "b"}, {"at": {"$lt": 2}}]}]}, ["east", "west"]),
+        ({"tags": {"$ne": "b"}}, ["west"]),
+    ):
+        assert nearest(filter=wanted) == keys
+    answer = client.query_vectors(
+        **index, topK=2, queryVector={"float32": [2, 0]}, returnDistance=True, returnMetadata=True
+    )
+    assert answer["distanceMetric"] == "cosine"
+    assert [round(each["distance"], 4) for each in answer["vectors"]] == [0, 0.2929]
+    assert answer["vectors"][0]["metadata"] == {"tags": ["a", "b"], "at": 1}
+    for wrong in (
+        {"topK": 101}, {"queryVector": {"float32": [1]}}, {"queryVector": {"float32": [0, 0]}}, {"filter": {}},
+        {"filter": {"at": {"$gt": "1"}}}, {"filter": {"$and": []}}, {"filter": {"at": {"$near": 1}}},
+    ):  # fmt: skip
+        with pytest.raises(client.exceptions.ValidationException):
+            client.query_vectors(**{**index, "topK": 1, "queryVector": {"float32": [1, 0]}, **wrong})
+    with pytest.raises(client.exceptions.NotFoundException):
+        client.query_vectors(**{**index, "indexName": "none"}, topK=1, queryVector={"float32": [1, 0]})
+
+
+def vector_pages(bench: Bench) -> None:
+    client, index = vectors(bench)
+    first = client.list_vectors(**index, maxResults=2, returnMetadata=True)
+    last = client.list_vectors(**index, maxResults=2, nextToken=first.get("nextToken", "none"))
+    assert [each["key"] for page in (first, last) for each in page["vectors"]] == ["east", "north-east", "west"]
+    assert "nextToken" not in last
+
+
+def vector_limits(bench: Bench) -> None:
+    client, index = vectors(bench)
+    many = [f"{number}" for number in range(501)]
+    with pytest.raises(client.exceptions.ValidationException):
+        client.get_vectors(**index, keys=many[:101])
+    with pytest.raises(client.exceptions.ValidationException):
+        client.delete_vectors(**index, keys=many)
+    with pytest.raises(client.exceptions.ValidationException):
+        client.put_vectors(**index, vectors=[{"key": key, "data": {"float32": [1, 0]}} for key in many])
+
+
 SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "path-style": path_style, "created": created, "deleted": deleted, "policies": policies,
     "notifications": notifications, "listed-keys": listed_keys, "customer-keys": customer_keys,
-    "posted-versions": posted_versions, "rules": rules, "mappings": mappings, "depths": depths, "sent": sent,
+    "posted-versions": posted_versions, "vector-queries": vector_queries, "vector-pages": vector_pages,
+    "vector-limits": vector_limits, "rules": rules, "mappings": mappings, "depths": depths, "sent": sent,
     "received": received, "deleted-messages": deleted_messages, "shown": shown, "speed": speed, "indexes": indexes,
 }  # fmt: skip
 

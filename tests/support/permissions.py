@@ -80,15 +80,20 @@ def actions(call: AwsCall) -> Iterator[tuple[str, str]]:
                 yield action, entry["EventBusName"]
         case "secretsmanager":
             yield action, body["SecretId"]
+        case "s3vectors":
+            name = call.path.strip("/")
+            yield f"s3vectors:{name}", body["indexArn"].rpartition("/")[2]
+            if body.get("filter") or body.get("returnMetadata"):  # QueryVectors, "Permissions"
+                yield "s3vectors:GetVectors", body["indexArn"].rpartition("/")[2]
         case _:
             yield action, "?"
 
 
-def allowed(resources: Mapping[str, Any], function: str) -> set[tuple[str, str]]:
+def allowed(resources: Mapping[str, Any], function: str, *conditions: str) -> set[tuple[str, str]]:
     """The actions of a function's role, each with the logical id of a resource, indexes with `/index/NAME`."""
     role = resources[function]["Properties"]["Role"]["Fn::GetAtt"][0]
     result = set()
-    for statement in statements_of(resources, role):
+    for statement in statements_of(resources, role, conditions):
         names, on = statement["Action"], statement["Resource"]
         for node in on if isinstance(on, list) else [on]:
             for action in names if isinstance(names, list) else [names]:

@@ -17,8 +17,9 @@ from captions import composition
 from captions.records.record import Provenance, Record, Result
 from captions.records.reviews import Reviews
 from captions.records.table import Records
+from captions.search.fusion import Search
 from captions.search.index import Tidied, WordsIndex
-from captions.search.searching import Search, SearchPage, SearchQuery, WordsSearch
+from captions.search.searching import SearchPage, SearchQuery, WordsSearch
 from captions.search.segment_store import SegmentStore
 from captions.uploads.version import Deletion, ObjectVersion, pad_sequencer
 from support.pipeline import BUCKET, Aws

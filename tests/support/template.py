@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -224,14 +224,14 @@ def statement(raw: dict[str, Any], role: str, sid: str) -> Any:
     return result
 
 
-def statements_of(resources: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
-    """The statements of a role's own policies and of those it always shares, of a template's resources."""
+def statements_of(resources: Mapping[str, Any], role: str, conditions: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The statements of a role's own policies, of those it always shares and those it has under some conditions."""
     documents = [policy["PolicyDocument"] for policy in resources[role]["Properties"]["Policies"]]
     documents += [
         resource["Properties"]["PolicyDocument"]
         for resource in resources.values()
         if resource["Type"] == "AWS::IAM::Policy"
-        and "Condition" not in resource
+        and resource.get("Condition") in (None, *conditions)
         and {"Ref": role} in resource["Properties"]["Roles"]
     ]
     return [statement for document in documents for statement in document["Statement"]]

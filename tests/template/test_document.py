@@ -86,7 +86,7 @@ def what_a_linter_is_told_to_pass_over_has_its_reason(template: Template) -> Ite
 )
 def no_partition_region_or_account_is_named(template: Template) -> Iterator[str]:
     for text in texts(template.raw):
-        if "amazonaws.com" in text and not re.fullmatch(r"[a-z]+\.amazonaws\.com", text):
+        if "amazonaws.com" in text and not re.fullmatch(r"([a-z]+|indexing\.s3vectors)\.amazonaws\.com", text):
             yield f"an address of one partition: {text}"
         if re.search(r"arn:aws[a-z-]*:|\b[a-z]{2}(-gov|-iso[a-z]?)?-[a-z]+-\d\b|\b\d{12}\b", text):
             yield f"a partition, region or account: {text}"

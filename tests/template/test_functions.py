@@ -130,7 +130,10 @@ def environment_value(template: Template, node: Any) -> str:
     parameter = template.raw["Parameters"].get(template.target(node))
     if parameter is None:
         return "name"
-    return str(parameter.get("Default", "https://endpoint.example/v1"))
+    made_up = "https://endpoint.example/v1"
+    if parameter["Type"] == "Number" or template.target(node).endswith("Price"):
+        made_up = "1"
+    return str(parameter.get("Default", made_up))
 
 
 @caught(

@@ -123,25 +123,29 @@ def costs(
 ) -> None:
     """Show what the models cost and what the cache saved; unknown costs are counted, never taken for zero."""
     from captions.records.spending import spending
-    from captions_cli import listing, rendering
+    from captions_cli import listing, rendering, searching
 
     given: Globals = ctx.obj
     stack = given.stack()
     records = listing.recent(stack, prefix=prefix, days=days)
     groups, total = spending(islice(records, at_most), by)
     complete = next(records, None) is None
+    embedded = searching.spent(stack, days)
     if given.json:
         rendering.print_json(
             {
                 "stack": stack.name,
                 "days": days,
                 "by": by,
+                "embeddings": embedded.as_dict(),
                 "groups": [{by: name, **group.as_dict()} for name, group in groups],
                 "total": total.as_dict(),
                 "complete": complete,
             }
         )
         return
+    if embedded.calls or embedded.cost.uncounted_calls:
+        say(f"embeddings for the search, of all prefixes: {rendering.cost(embedded.cost)} in {embedded.calls:,} calls")
     if not total.uploads:
         say(f"no uploads in the last {days} days; --days looks further back")
         return

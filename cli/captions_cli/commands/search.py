@@ -1,7 +1,7 @@
-"""`captions search`: captions by their words."""
+"""`captions search`: captions by their words and by what they mean."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,9 @@ def search(
     tag: Annotated[str | None, typer.Option(help="A tag it has.")] = None,
     since: DayOption = None,
     until: DayOption = None,
+    by: Annotated[
+        Literal["both", "words", "meaning"], typer.Option(help="By what, where the stack knows both.")
+    ] = "both",
     limit: Annotated[int, typer.Option(min=1, max=100, help="Results at most.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="Where the page before this one ended.")] = None,
     index_since: Annotated[
@@ -34,7 +37,7 @@ def search(
         typer.Option(formats=["%Y-%m-%d"], help="Only have what was captioned since this day written to the index."),
     ] = None,
 ) -> None:
-    """Find captions, the newest first: `captions search "dog on a beach"`."""
+    """Find captions, by words the newest first: `captions search "dog on a beach"`."""
     from captions_cli import rendering, searching
 
     given: Globals = ctx.obj
@@ -44,7 +47,7 @@ def search(
         say("what is missing since then is found within a quarter of an hour, and later if it is very much")
         return
     days = {name: day.date().isoformat() for name, day in (("since", since), ("until", until)) if day is not None}
-    about = {"prefix": prefix, "category": category, "tag": tag, "limit": limit, "cursor": cursor, **days}
+    about = {"prefix": prefix, "category": category, "tag": tag, "by": by, "limit": limit, "cursor": cursor, **days}
     page = searching.search(stack, text, {name: value for name, value in about.items() if value is not None})
     if given.json:
         rendering.print_json(page)

@@ -41,6 +41,7 @@ from captions_cli.local.cloudformation.translate import (
 )
 from captions_cli.local.errors import StackError
 from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome, Sandboxes
+from captions_cli.local.model_endpoint import embedding
 from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 
 LOGGER = logging.getLogger(__name__)
@@ -314,6 +315,8 @@ class LocalStack:
         own = {"EndpointUrls": self.endpoint_url, "EndpointKey": self._model.key or LOCAL_KEY, "LogLevel": "DEBUG"}
         if self._serve_api:
             own["Api"] = "iam"
+        if self._model.url is None:
+            own |= {"EmbeddingModel": "local/letters", "EmbeddingDimensions": str(embedding.DIMENSIONS)}
         parameters = {name: value for name, value in own.items() if name in declared} | self._parameters
         translation = translate(template, stack_name=self.stack_name, region=self.region, parameters=parameters)
         self._translation = translation

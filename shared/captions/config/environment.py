@@ -151,6 +151,16 @@ class SearchSettings(FunctionEnvironment):
     captions_table: str
     search_bucket: str
     """Where the words' index is."""
+    search_vectors_arn: str | None = None
+    """The index of S3 Vectors where captions' vectors are; None: captions are searched by their words alone."""
+    control_table: str | None = None
+    endpoint_urls: CommaSeparated = ()
+    """OpenAI-compatible base URLs that embeddings are asked of, in the order of failover."""
+    endpoint_secret_arn: str | None = None
+    embedding_model: str | None = None
+    embedding_dimensions: int = Field(default=1_536, ge=1, le=4_096)
+    embedding_price: Decimal | None = Field(default=None, ge=0)
+    """Dollars per million tokens; None: not known, and costs are told in tokens."""
 
 
 class WebhookSettings(FunctionEnvironment):

@@ -7,7 +7,8 @@
 """
 
 from captions.control_table import EVERYTHING
-from captions.gateway.api_keys import Keys, parse_secret
+from captions.endpoint_secret import parse_secret
+from captions.gateway.api_keys import Keys
 from captions.gateway.breakers import BreakerPolicy, Breakers, BreakerStore, SharedCircuit
 from captions.gateway.budgets import Budgets, BudgetStore, Reservation, RetryBudget
 from captions.gateway.client import Gateway, RetryPolicy

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping
 
+from captions.endpoint_secret import parse_secret
 from captions.gateway.errors import AccountProblem
 
 Keys = Callable[[bool], Mapping[str, str] | str]
@@ -18,19 +18,6 @@ _REFRESHED_AT_MOST_EVERY_S = 10.0
 
 NO_KEY = "none"
 """What is sent where no key is set: servers of one's own ignore it, and the header must hold something."""
-
-
-def parse_secret(text: str) -> Mapping[str, str]:
-    """Return the keys a secret's text holds: one key, or a JSON object from base URL (or "default") to key."""
-    text = text.strip()
-    if text.startswith("{"):
-        try:
-            document = json.loads(text)
-        except ValueError:
-            document = None
-        if isinstance(document, dict) and all(isinstance(value, str) for value in document.values()):
-            return {url.rstrip("/"): key for url, key in document.items()}
-    return {"default": text}
 
 
 class KeyRing:

@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from captions import telemetry
 from captions.records.attention import group_of
 from captions.records.record import Record
 from captions.records.table import Records
+from captions.search.embeddings import EmbeddingsError
 from captions.search.segment_store import Manifest, SegmentEntry, SegmentStore, of_a_kind
 from captions.search.segments import NUMBERED_APART_MS, Gone, Row, build, number_of
 from captions.search.words import facets, folded
 from captions.timestamps import timestamp
+
+if TYPE_CHECKING:
+    from captions.search.meaning import MeaningIndex
 
 FANOUT = 8
 """Segments of about one size that become one."""
@@ -64,26 +69,31 @@ class WordsIndex:
         store: SegmentStore,
         records: Records,
         *,
+        meaning: "MeaningIndex | None" = None,
         now: Callable[[], float] = time.time,
         fanout: int = FANOUT,
         most_rows: int = MOST_ROWS,
     ) -> None:
         self._store = store
         self._records = records
+        self._meaning = meaning
         self._now = now
         self._fanout = fanout
         self._most_rows = most_rows
 
     def take(self, assets: Iterable[str]) -> Sequence[Record]:
-        """Write what the records of these uploads say now, as one segment; return the records.
+        """Write what the records of these uploads say now, as one segment, and their vectors; return the records.
 
-        Raises ContentionError, in which case nothing is readable yet, and botocore's errors.
+        Raises ContentionError, in which case nothing is readable yet; EmbeddingsError, in which case the words are
+        there and the vectors are not; and botocore's errors.
         """
         records = list(self._records.read(dict.fromkeys(assets)))
         now = self._now()
         built = build((_row(record) for record in records if captioned(record)), _gone(records, now))
         if built.rows or built.gone:
             self._store.add(self._store.put(built, purged_at=now - SLOWEST_WRITER_SECONDS))
+        if self._meaning is not None:
+            self._meaning.take(records)
         return records
 
     def tidy(self, *, deadline: float) -> Tidied:
@@ -91,12 +101,16 @@ class WordsIndex:
 
         Everything can be broken off and done again. What somebody else replaced meanwhile is left to the next time.
         """
-        missing = self._compare(deadline) + self._audit(deadline)
+        missing = 0
+        try:
+            missing += self._compare(deadline)
+            missing += self._audit(deadline)
+        except EmbeddingsError:  # what it is about is compared again next time
+            telemetry.logger().exception("vectors_not_written")
         purged = self._purge(deadline)
         merged = self._merge(deadline)
         removed = self._store.collect_garbage()
         manifest = self._store.manifest()
-        telemetry.count("NotIndexed", missing)
         telemetry.gauge("SearchSegments", len(manifest.segments))
         telemetry.gauge("SearchRows", sum(entry.rows for entry in manifest.segments))
         return Tidied(merged, purged, missing, removed)
@@ -184,11 +198,22 @@ class WordsIndex:
             if ended:
                 known = self._updated(number_of(last) - NUMBERED_APART_MS, number_of(first) + NUMBERED_APART_MS)
                 lost = [asset for asset, at in ended.items() if known.get(asset, "") < at]
+                lost += self._without_vector([asset for asset in ended if asset not in set(lost)])
+                telemetry.count("NotIndexed", len(lost))
                 for start in range(0, len(lost), TAKEN_AT_ONCE):
                     missing += sum(map(captioned, self.take(lost[start : start + TAKEN_AT_ONCE])))
             since = until
             self._store.change(partial(_checked, until=until))
         return missing
+
+    def _without_vector(self, assets: Sequence[str]) -> list[str]:
+        if self._meaning is None:
+            return []
+        return [
+            record.asset
+            for records in _side_by_side(self._records, assets)
+            for record in self._meaning.missing(record for record in records if record.terminal)
+        ]
 
     def _updated(self, low: int, high: int) -> dict[str, str]:
         """Return when the uploads numbered `low` to `high`, and those that are gone, were last updated, as written."""
@@ -226,6 +251,7 @@ class WordsIndex:
                     with self._store.opened(other) as segment:
                         known |= {a for a, each in changed.items() if segment.has(a, *_version(each))}
             lost = [asset for asset in changed if asset not in known]
+            telemetry.count("NotIndexed", len(lost))
             for start in range(0, len(lost), TAKEN_AT_ONCE):
                 missing += len(self.take(lost[start : start + TAKEN_AT_ONCE]))
             if changed:

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
+from typing import Literal
 
 from captions.records.record import Record
 from captions.records.table import Records
-from captions.search.index import WordsIndex, captioned, category_of, ended_at, text_of
+from captions.search.index import captioned, category_of, ended_at, text_of
 from captions.search.segment_store import Manifest, SegmentEntry, SegmentStore
 from captions.search.segments import NEWEST, NUMBERED_APART_MS, Check, number_of
 from captions.search.words import QueryError, QueryWords, facet, prefix_facet, tidy_tag
@@ -44,6 +45,8 @@ class SearchQuery:
     """Days (UTC) between which the caption must have ended, both included."""
     limit: int = 20
     cursor: str | None = None
+    by: Literal["both", "words", "meaning"] = "both"
+    """By what captions are found, where the stack knows both."""
 
     def admits(self, record: Record) -> bool:
         """Tell whether an upload is one of those that are searched, whatever its caption says."""
@@ -85,6 +88,8 @@ class SearchPage:
     cursor: str | None = None
     relaxed: bool = False
     """Whether no caption has every word, so that these lack some."""
+    by: tuple[Literal["words", "meaning"], ...] = ("words",)
+    """By what was searched."""
 
 
 @dataclass(frozen=True)
@@ -181,14 +186,6 @@ class WordsSearch:
             )
             cursor = _Place(start.level, number, tuple(sorted(shown))).written()
         return SearchPage(tuple(record for _, record in page), cursor, relaxed=start.level > 0)
-
-
-@dataclass(frozen=True)
-class Search:
-    """Both sides of the search of a stack."""
-
-    index: WordsIndex
-    words: WordsSearch
 
 
 class _Proposals:

@@ -151,5 +151,11 @@ class QueryWords:
         return [word for word in self.loose if word not in common] or list(self.loose)
 
 
+def plain(text: str) -> str:
+    """Return what a query asks for as plain text: no signs of phrases and beginnings, nothing to be left out."""
+    wanted = (phrase or word.rstrip("*") for minus, phrase, word in _PARTS.findall(text) if not minus)
+    return " ".join(part for part in wanted if _WORD.search(part))
+
+
 def _quoted(term: str) -> str:
     return '"' + " ".join(term.replace('"', " ").split()) + '"'

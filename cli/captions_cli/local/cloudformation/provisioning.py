@@ -367,6 +367,33 @@ def _delete_key_alias(alias: Resource, clients: Clients) -> None:
     clients("kms").delete_alias(AliasName=alias.name)
 
 
+# S3 Vectors
+
+
+def _put_vector_bucket(bucket: Resource, before: Resource | None, clients: Clients) -> None:
+    if before is None:
+        clients("s3vectors").create_vector_bucket(vectorBucketName=bucket.name)
+
+
+def _delete_vector_bucket(bucket: Resource, clients: Clients) -> None:
+    clients("s3vectors").delete_vector_bucket(vectorBucketName=bucket.name)
+
+
+def _put_vector_index(index: Resource, before: Resource | None, clients: Clients) -> None:
+    if before is None:
+        clients("s3vectors").create_index(
+            vectorBucketArn=index.properties["VectorBucketArn"],
+            indexName=index.name,
+            dataType=index.properties["DataType"],
+            dimension=int(index.properties["Dimension"]),
+            distanceMetric=index.properties["DistanceMetric"],
+        )
+
+
+def _delete_vector_index(index: Resource, clients: Clients) -> None:
+    clients("s3vectors").delete_index(indexArn=f"{index.properties['VectorBucketArn']}/index/{index.name}")
+
+
 # Lambda
 
 _FUNCTION_CONFIGURATION = ("Role", "Handler", "Description", "Runtime")
@@ -708,6 +735,12 @@ def _nothing(resource: Resource, clients: Clients) -> None:
 PROVIDERS: Mapping[str, Provider] = {
     "AWS::S3::Bucket": Provider(_put_bucket, _delete_bucket, read=_read_bucket),
     "AWS::S3::BucketPolicy": Provider(_put_bucket_policy, _delete_bucket_policy, frozenset({"Bucket"})),
+    "AWS::S3Vectors::VectorBucket": Provider(
+        _put_vector_bucket, _delete_vector_bucket, frozenset({"EncryptionConfiguration"})
+    ),
+    "AWS::S3Vectors::Index": Provider(
+        _put_vector_index, _delete_vector_index, frozenset({"Dimension", "DistanceMetric", "MetadataConfiguration"})
+    ),
     "AWS::SQS::Queue": Provider(_put_queue, _delete_queue, frozenset({"FifoQueue"}), _read_queue),
     "AWS::SQS::QueuePolicy": Provider(_put_queue_policy, _delete_queue_policy),
     "AWS::DynamoDB::Table": Provider(

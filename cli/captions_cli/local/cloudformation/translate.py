@@ -55,6 +55,8 @@ _SERVED = "the API is served on loopback, behind a token"
 RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::S3::Bucket": ResourceType("created", "encryption and access logs are not emulated", "BucketName"),
     "AWS::S3::BucketPolicy": ResourceType("created", "policies are not enforced"),
+    "AWS::S3Vectors::VectorBucket": ResourceType("created", "encryption is not emulated", "VectorBucketName"),
+    "AWS::S3Vectors::Index": ResourceType("repaired", "searched exactly", "IndexName"),
     "AWS::SQS::Queue": ResourceType("created", "", "QueueName"),
     "AWS::SQS::QueuePolicy": ResourceType("created", "policies are not enforced"),
     "AWS::DynamoDB::Table": ResourceType("created", "", "TableName"),
@@ -464,7 +466,7 @@ class _Resolver:
         suffix = "".join(self._suffixes.choice(alphabet) for _ in range(_NAME_SUFFIX_LENGTH))
         if resource["Type"] == "AWS::KMS::Key":
             return str(uuid.UUID(int=self._suffixes.getrandbits(128), version=4))
-        if resource["Type"] == "AWS::S3::Bucket":
+        if resource["Type"] in ("AWS::S3::Bucket", "AWS::S3Vectors::VectorBucket", "AWS::S3Vectors::Index"):
             return f"{self._stack_name[: 63 - len(logical_id) - len(suffix) - 2]}-{logical_id}-{suffix}".lower()
         name = f"{self._stack_name[:24]}-{logical_id[:26]}-{suffix}"  # 64 characters is the shortest limit (roles)
         if resource["Type"] == "AWS::SQS::Queue" and (resource.get("Properties") or {}).get("FifoQueue"):
@@ -590,6 +592,10 @@ class _Resolver:
                 return self._ref(name, at)
             case "AWS::S3::Bucket", "Arn":
                 return f"arn:{self._partition}:s3:::{physical}"
+            case "AWS::S3Vectors::VectorBucket", "VectorBucketArn":
+                return self._arn("s3vectors", f"bucket/{physical}")
+            case "AWS::S3Vectors::Index", "IndexArn":
+                return f"{self.value(self._properties[name]['VectorBucketArn'], at)}/index/{physical}"
             case "AWS::S3::Bucket", "RegionalDomainName":
                 return f"{physical}.s3.{self._region}.{self._values['AWS::URLSuffix']}"
             case "AWS::S3::Bucket", "DomainName":

@@ -1,11 +1,11 @@
-"""Captions by their words; the index is the search function's, which is asked."""
+"""Captions by their words and by what they mean; the index is the search function's, which is asked."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -30,6 +30,9 @@ class FoundAssets(ApiShape):
     items: tuple[AssetSummary, ...]
     cursor: str | None = Field(description="Where the next page begins; null: there is no more. A page may be short.")
     relaxed: bool = Field(description="Whether no caption has every word, so that these lack some.")
+    by: tuple[Literal["words", "meaning"], ...] = Field(
+        description="By what was searched; by words alone: newest first."
+    )
 
 
 @router.get("/search", summary="Search captions")
@@ -48,19 +51,24 @@ def search_assets(
     tag: Annotated[str | None, Query(max_length=200)] = None,
     since: Day = None,
     until: Day = None,
+    by: Annotated[
+        Literal["both", "words", "meaning"], Query(description="By what, where the stack knows both.")
+    ] = "both",
     limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 50,
     cursor: Annotated[str | None, Query(max_length=4_000)] = None,
 ) -> FoundAssets:
     """Return captions by their words (docs/search.md), the newest first; 404 where the stack keeps no index."""
     days = {name: day.isoformat() for name, day in (("since", since), ("until", until)) if day is not None}
-    about = {"text": q, "prefix": prefix, "category": category or None, "tag": tag or None, **days}
+    about = {"text": q, "prefix": prefix, "category": category or None, "tag": tag or None, "by": by, **days}
     purpose = json.dumps(["search", who.name, who.prefixes, about], sort_keys=True)
     after = stack.seal.unseal(cursor, purpose) if cursor is not None else None
     page = ask(stack, {"search": {**about, "within": who.prefixes, "limit": limit, "cursor": after}})
     if "problem" in page:
         raise Refusal(422, "invalid", str(page["problem"]))
     following = stack.seal.seal(page["cursor"], purpose) if page["cursor"] is not None else None
-    return FoundAssets(items=_shown(stack, who, page["items"]), cursor=following, relaxed=page["relaxed"])
+    return FoundAssets(
+        items=_shown(stack, who, page["items"]), cursor=following, relaxed=page["relaxed"], by=page["by"]
+    )
 
 
 def _shown(stack: Services, who: Caller, items: list[Mapping[str, Any]]) -> tuple[AssetSummary, ...]:

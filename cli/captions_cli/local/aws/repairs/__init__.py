@@ -8,6 +8,7 @@ from captions_cli.local.aws.events import EventRouter
 from captions_cli.local.aws.repairs.eventbridge import eventbridge_repairs
 from captions_cli.local.aws.repairs.replacements import Repair, Replacements
 from captions_cli.local.aws.repairs.s3 import s3_repairs
+from captions_cli.local.aws.repairs.s3vectors import s3vectors_repairs
 from captions_cli.local.aws.repairs.speed import SPEED
 from captions_cli.local.aws.repairs.sqs import sqs_repairs
 from captions_cli.local.aws.server import ServiceLocks
@@ -22,6 +23,7 @@ class MotoRepairs:
         """Called whenever a message became receivable."""
         self.all: tuple[Repair, ...] = (
             *s3_repairs(router),
+            *s3vectors_repairs(),
             *eventbridge_repairs(router),
             *sqs_repairs(locks, lambda: self.queue_changed()),
             *SPEED,
