@@ -106,10 +106,30 @@ def test_the_event_of_a_streamed_picture_changes_nothing(shop: Workshop, photo: 
     assert shop.dedupe.upload("a.jpg", b"another") != "superseded"
 
 
-def test_an_event_that_is_quicker_than_the_stream_is_watched(shop: Workshop, photo: bytes) -> None:
+@pytest.mark.parametrize("begun", ["received", "queued"])
+def test_a_stream_overtakes_the_event_of_its_object_and_pays_once(shop: Workshop, photo: bytes, begun: str) -> None:
+    upload, intake = stored(shop, "a.jpg", photo), shop.dedupe.intake
+    known = upload.model_copy(update={"sequencer": pad_sequencer("0055AED6DCD90281E5")})
+    if begun == "queued":
+        intake.handle(known, until=time.monotonic() + 60)
+    else:
+        intake.records.accept(known, now=time.time(), due=time.time() + 60)
+
+    events = run(shop, lambda streaming: every(streaming.caption(upload, photo, {})))
+    assert {event.kind for event in events[:-1]} == {"delta"}
+    assert (events[-1].kind, events[-1].record.state) == ("done", "captioned")
+    assert text_of(events) == events[-1].record.result.text
+    # The pipeline's own job finds that all is done.
+    assert [shop.run(job) for job in shop.jobs()] == (["settled"] if begun == "queued" else [])
+    assert len(shop.paid()) == 1
+
+
+def test_a_worker_that_is_quicker_than_the_stream_is_watched(shop: Workshop, photo: bytes) -> None:
     upload, records = stored(shop, "a.jpg", photo), shop.dedupe.intake.records
     known = upload.model_copy(update={"sequencer": pad_sequencer("0055AED6DCD90281E5")})
-    records.accept(known, now=time.time(), due=time.time() + 60)
+    shop.dedupe.intake.handle(known, until=time.monotonic() + 60)
+    clock = shop.dedupe.clock
+    records.begin(known, now=clock(), lease_until=clock() + 60)
 
     async def watch(streaming: Streaming) -> list[Event]:
         events = []
@@ -120,8 +140,9 @@ def test_an_event_that_is_quicker_than_the_stream_is_watched(shop: Workshop, pho
             events.append(event)
         return events
 
-    waiting, done = run(shop, watch)
-    assert (waiting.kind, done.kind) == ("waiting", "done")
+    events = run(shop, watch)
+    assert [event.kind for event in events] == ["waiting", "done"]
+    done = events[-1]
     assert done.record.result.text == "A garden."
 
 

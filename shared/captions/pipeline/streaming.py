@@ -245,11 +245,29 @@ class Streaming:
             return
         record = await asyncio.to_thread(self._intake.records.get, upload.asset)
         if record is not None and not record.terminal and record.version_id == upload.version_id:
-            # The object's own event was quicker: the pipeline is at it.
-            async for event in self.watch(upload.asset, record.sequencer):
-                tell(event)
+            await self._overtake(record, deadline, tell)
             return
         tell(_ended(record, "hit"))
+
+    async def _overtake(self, record: Record, deadline: float, tell: Callable[[Event], None]) -> None:
+        """Caption an upload whose own event was quicker, as another delivery of it, or watch the worker that is at it.
+
+        Both deliveries come to the same claim, and the record's lease lets one of their workers ask. The pipeline's own
+        job stays where it is: should this process die, it captions the upload.
+        """
+        upload = record.upload
+        if record.state in ("received", "queued"):
+            self._jobs.keep(upload.sequencer)
+            try:
+                revisit = Revisit(upload=upload, reason="redrive")
+                await asyncio.to_thread(self._intake.handle, revisit, until=deadline)
+            finally:
+                job = self._jobs.take(upload.sequencer)
+            if job is not None:
+                await self._ask(job, deadline, tell)
+                return
+        async for event in self.watch(upload.asset, upload.sequencer):
+            tell(event)
 
     async def _ask(self, job: Job, deadline: float, tell: Callable[[Event], None]) -> None:
         worker = self._worker()
@@ -257,6 +275,11 @@ class Streaming:
         ending = await replace(worker, gateway=spoken, objects=self.objects).run(job, deadline=deadline)
         record = await asyncio.to_thread(self._intake.records.get, job.upload.asset)
         if ending in ("deferred", "lost"):
+            if record is not None and not record.terminal and (record.lease_until or 0) > self._intake.now():
+                # Another delivery's worker is at it.
+                async for event in self.watch(job.upload.asset, job.upload.sequencer):
+                    tell(event)
+                return
             tell(Event("deferred", record=record))
         else:
             tell(replace(_ended(record, "done"), usage=spoken.usage))
