@@ -389,7 +389,9 @@ def _cache(stack: Stack) -> _Said:
 
 def _dead_letters(stack: Stack) -> _Said:
     names = [*redriving.DEAD_LETTER_QUEUES.items(), (redriving.RULE_QUEUE, "rule")]
-    depths = {name: redriving.depth(stack.client("sqs"), stack.output(output)) for output, name in names}
+    urls = {name: stack.output(output) for output, name in names}
+    urls |= {name: letters for name, letters, _ in redriving.doors(stack)}
+    depths = {name: redriving.depth(stack.client("sqs"), url) for name, url in urls.items()}
     held = {name: sum(depth.values()) for name, depth in depths.items() if sum(depth.values())}
     if not held:
         yield "ok", "no dead letters", ""

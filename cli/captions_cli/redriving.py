@@ -19,6 +19,9 @@ DEAD_LETTER_QUEUES = {
     "AudioDeadLetterQueueUrl": "audio",
 }
 RULE_QUEUE = "RuleDeadLetterQueueUrl"
+DOORS = "Doors"
+"""The nested stack of what follows completion events; each part is there if it is wanted."""
+DOORS_QUEUES = {"Webhooks": "webhooks", "WriteBack": "write-back", "Search": "search"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,20 @@ def empty_dead_letters(stack: Stack, *, dry_run: bool = False) -> list[Moved]:
 
     The queue of the bucket's rule goes back by hand: StartMessageMoveTask only knows queues that fail to a queue.
     """
-    moved = [_start_moving(stack, output, name, dry_run) for output, name in DEAD_LETTER_QUEUES.items()]
+    moved = [_start_moving(stack, stack.output(output), name, dry_run) for output, name in DEAD_LETTER_QUEUES.items()]
+    # Rules and functions put letters of doors there too, which have no queue of their own to go back to.
+    moved += [_start_moving(stack, url, name, dry_run, back=queue) for name, url, queue in doors(stack)]
     return [*moved, _return_events(stack, dry_run)]
+
+
+def doors(stack: Stack) -> list[tuple[str, str, str]]:
+    """Return name, URL of the dead letters and URL of the queue, of each door that is open."""
+    outputs = stack.nested_outputs(DOORS)
+    return [
+        (name, outputs[letters], outputs[f"{output}QueueUrl"])
+        for output, name in DOORS_QUEUES.items()
+        if (letters := f"{output}DeadLetterQueueUrl") in outputs
+    ]
 
 
 def depth(sqs: Any, url: str) -> dict[str, int]:
@@ -76,17 +91,17 @@ def depth(sqs: Any, url: str) -> dict[str, int]:
     return {name: int(answer["Attributes"][attribute]) for name, attribute in names.items()}
 
 
-def _start_moving(stack: Stack, output: str, name: str, dry_run: bool) -> Moved:
+def _start_moving(stack: Stack, url: str, name: str, dry_run: bool, back: str | None = None) -> Moved:
     from botocore.exceptions import ClientError
 
     sqs = stack.client("sqs")
-    url = stack.output(output)
     messages = depth(sqs, url)["visible"]
     if not messages or dry_run:
         return Moved(name, messages, started=False)
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = _arn(sqs, url)
+    destination = {} if back is None else {"DestinationArn": _arn(sqs, back)}
     try:
-        sqs.start_message_move_task(SourceArn=arn)
+        sqs.start_message_move_task(SourceArn=arn, **destination)
     except ClientError as error:
         # One move per queue may run at a time: an earlier one that still does is what was asked for.
         if any(task.get("Status") == "RUNNING" for task in _tasks(sqs, arn)):
@@ -94,6 +109,11 @@ def _start_moving(stack: Stack, output: str, name: str, dry_run: bool) -> Moved:
         details = error.response.get("Error", {})
         return Moved(name, messages, started=False, problem=f"{details.get('Code')}: {details.get('Message')}")
     return Moved(name, messages, started=True)
+
+
+def _arn(sqs: Any, url: str) -> str:
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    return str(answer["Attributes"]["QueueArn"])
 
 
 def _tasks(sqs: Any, arn: str) -> list[dict[str, Any]]:

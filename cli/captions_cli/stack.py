@@ -206,6 +206,14 @@ class Stack:
 
         Raises CommandError when there is no such stack, or it has no output of that name.
         """
+        try:
+            return self.nested_outputs(logical_id)[name]
+        except KeyError:
+            why = f"{self.where} has no {name}: that part of it is not switched on"
+            raise CommandError(why, ExitCode.UNREACHABLE) from None
+
+    def nested_outputs(self, logical_id: str) -> dict[str, str]:
+        """The outputs of a stack nested in this one; none where there is no such stack."""
         from botocore.exceptions import ClientError
 
         cloudformation = self.client("cloudformation")
@@ -216,11 +224,8 @@ class Stack:
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ValidationError":
                 raise
-            outputs = []
-        for output in outputs:
-            if output["OutputKey"] == name:
-                return str(output["OutputValue"])
-        raise CommandError(f"{self.where} has no {name}: that part of it is not switched on", ExitCode.UNREACHABLE)
+            return {}
+        return {output["OutputKey"]: str(output["OutputValue"]) for output in outputs}
 
     @property
     def bucket(self) -> str:

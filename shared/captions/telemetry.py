@@ -41,6 +41,7 @@ PIPELINE_METRICS = frozenset(
         "BrokenModelsOverride",
         "Edited",
         "EndpointAccountProblem",
+        "NotIndexed",
         "PolicyOverrideBroken",
         "TerminalInTime",
         "TerminalLate",

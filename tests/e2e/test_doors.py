@@ -169,3 +169,17 @@ def test_a_caption_and_a_persons_words_stand_beside_the_object_and_go_with_it(
     asked = {call.action for call in witness.asked if call.function == "WriteBackFunction"}
     assert {action for action in asked if action.startswith("dynamodb:")} == {"dynamodb:GetItem"}
     assert {action for action in asked if not action.startswith("s3:")} == {"dynamodb:GetItem", "ssm:GetParameter"}
+
+    # A dead letter of a door goes back by `redrive`, one that its rule put there too.
+    key = "beside/casa-mila.jpg"
+    letter = {"detail-type": "Caption.Completed", "detail": {"asset": f"{bucket}/{key}", "key": key}}
+    s3.delete_object(Bucket=bucket, Key="beside/casa-mila.jpg.caption.json")
+    sqs, inner = stack.client("sqs"), nested(stack)
+    sqs.send_message(QueueUrl=inner["WriteBackDeadLetterQueue"], MessageBody=json.dumps(letter))
+    assert captions("status")["queues"]["WriteBackDeadLetter"]["visible"] == 1
+    moved = {it["queue"]: it for it in captions("redrive")["dead_letters"]}
+    assert {name: it["messages"] for name, it in moved.items()} == {
+        "uploads": 0, "image": 0, "audio": 0, "webhooks": 0, "write-back": 1, "rule": 0,
+    }  # fmt: skip
+    eventually(lambda: sidecar("casa-mila.jpg"), 60)
+    assert captions("status")["queues"]["WriteBackDeadLetter"]["visible"] == 0

@@ -16,8 +16,9 @@ def status(ctx: typer.Context) -> None:
     given: Globals = ctx.obj
     stack = given.stack()
     sqs = stack.client("sqs")
-    names = [name for name in stack.outputs if name.endswith("QueueUrl")]
-    depths = {name.removesuffix("QueueUrl"): redriving.depth(sqs, stack.output(name)) for name in sorted(names)}
+    outputs = {**stack.outputs, **stack.nested_outputs(redriving.DOORS)}
+    urls = {name.removesuffix("QueueUrl"): url for name, url in sorted(outputs.items()) if name.endswith("QueueUrl")}
+    depths = {name: redriving.depth(sqs, url) for name, url in urls.items()}
     counts, complete = listing.count(stack)
     watched = alarms.look(stack)
     if given.json:
