@@ -126,10 +126,7 @@ def route(
         return None
     name, named_by, automatic = chosen
     task = _allowed(name, named_by, kind, policy)
-    language = wished.language or (rule.language if rule else None) or policy.language(key)
-    if not is_language(language):
-        place = wished.named_by.get("language", "the policy")
-        raise UnroutableError("bad_language", f"{place} asks for {language[:80]!r}, which is no BCP-47 language tag")
+    language = _language(key, policy, wished, rule)
     question = wished.question or (rule.question if rule else None) or ""
     if task.needs_question and not question:
         raise UnroutableError("question_missing", f"{named_by} asks for {name!r} without a question")
@@ -191,6 +188,15 @@ def _allowed(name: str, named_by: str, kind: str, policy: Policy) -> Task:
     if not policy.task(name).enabled:
         raise UnroutableError("task_disabled", f"{named_by} asks for {name!r}, which the policy has disabled")
     return task
+
+
+def _language(key: str, policy: Policy, wished: Wishes, rule: "Rule | None") -> str:
+    """Return the language that is asked for; raises UnroutableError where it is none."""
+    language = wished.language or (rule.language if rule else None) or policy.language(key)
+    if not is_language(language):
+        place = wished.named_by.get("language", "the policy")
+        raise UnroutableError("bad_language", f"{place} asks for {language[:80]!r}, which is no BCP-47 language tag")
+    return language
 
 
 def _shares(name: str, kind: str, policy: Policy) -> bool:
