@@ -27,7 +27,12 @@ DOORS = load_template(ROOT / "doors.yaml")["Resources"]
 FUNCTIONS = frozenset(name for name, it in DOORS.items() if it["Type"] == "AWS::Serverless::Function")
 WEBHOOKS = "/captions/webhooks"
 POLICY = "/captions/policy"
-RULES = '[[write_back]]\nprefix = "beside/"\nto = ["sidecar", "xmp", "subtitles", "tags"]\n'
+RULES = """
+[[write_back]]
+prefix = "beside/"
+to = ["sidecar", "xmp", "subtitles", "tags", "embed"]
+copies = "copies/"
+"""
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -159,6 +164,13 @@ def test_a_caption_and_a_persons_words_stand_beside_the_object_and_go_with_it(
     assert {tag["Key"] for tag in tag_set} >= {"captioned-text", "captioned-by"}
     captions("edit", "beside/perched-osprey.jpg", "An osprey on a branch")
     eventually(lambda: sidecar("perched-osprey.jpg")["text"] == "An osprey on a branch")
+
+    def copies() -> dict[str, bytes]:
+        listed = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket, Prefix="copies/").get("Contents", [])]
+        return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in listed}
+
+    edited, other = (f"copies/beside/{name}.jpg.caption.jpg" for name in ("perched-osprey", "casa-mila"))
+    eventually(lambda: b"An osprey on a branch" in copies().get(edited, b""))
     assert stack.wait_idle(30)
     # Nothing that was written back became an upload of its own.
     assert {record["key"] for record in captions("ls", "--prefix", "beside/")} == {
@@ -166,6 +178,8 @@ def test_a_caption_and_a_persons_words_stand_beside_the_object_and_go_with_it(
     }  # fmt: skip
     s3.delete_object(Bucket=bucket, Key="beside/perched-osprey.jpg")
     eventually(lambda: beside() == {"casa-mila.jpg", "casa-mila.jpg.caption.json", "casa-mila.jpg.caption.xmp"})
+    assert set(eventually(lambda: edited not in (there := copies()) and there)) == {other}
+    assert not captions("ls", "--prefix", "copies/")
     asked = {call.action for call in witness.asked if call.function == "WriteBackFunction"}
     assert {action for action in asked if action.startswith("dynamodb:")} == {"dynamodb:GetItem"}
     assert {action for action in asked if not action.startswith("s3:")} == {"dynamodb:GetItem", "ssm:GetParameter"}

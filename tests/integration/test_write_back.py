@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from captions.config.policy import Policy, load
+from captions.config.policy import Policy, PolicyError, load
 from captions.pipeline.ingest import Intake
 from captions.records.record import Provenance, Record, Result
 from captions.records.table import Records
@@ -160,6 +160,83 @@ def test_a_file_of_somebody_else_is_never_overwritten_nor_removed(aws: Aws, tabl
         table.put(record("shop/a.jpg", state=state, updated_at=state))
         write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
     assert body(aws, "shop/a.jpg.caption.json") == "mine"
+
+
+COPIES = """
+[[write_back]]
+prefix = "shop/"
+to = ["embed"]
+copies = "captioned/"
+"""
+COPY = "captioned/shop/a.jpg.caption.jpg"
+
+
+def picture(aws: Aws, data: bytes, text: str = "Two birds", **fields: Any) -> Record:
+    answer = aws.s3.put_object(Bucket=BUCKET, Key="shop/a.jpg", Body=data)
+    etag = answer["ETag"].strip('"')
+    return record("shop/a.jpg", text, version_id=answer["VersionId"], etag=etag, **{"size": len(data)} | fields)
+
+
+def test_a_copy_has_its_caption_inside_a_persons_words_too_and_goes_with_the_object(
+    aws: Aws, table: Table, photo: bytes
+) -> None:
+    write_back = writer(aws, table, COPIES)
+    made = picture(aws, photo)
+    table.put(made)
+    assert [write_back.take(made.asset, made.key) for _ in range(2)] == ["written", "unchanged"]
+    assert keys(aws) == {"shop/a.jpg", COPY}
+    copy = aws.s3.get_object(Bucket=BUCKET, Key=COPY)
+    inside = copy["Body"].read()
+    assert copy["ContentType"] == "image/jpeg"
+    assert b"<dc:description>" in inside
+    assert b"Two birds" in inside
+    assert inside.endswith(photo[-1000:])
+    table.put(made.model_copy(update={"result": Result(text="Mine", language="en", task="caption"), "source": "human"}))
+    assert write_back.take(made.asset, made.key) == "written"
+    assert b">Mine<" in aws.s3.get_object(Bucket=BUCKET, Key=COPY)["Body"].read()
+    table.put(record("shop/a.jpg", state="deleted", result=None, kind=None))
+    assert write_back.take(made.asset, made.key) == "written"
+    assert keys(aws) == {"shop/a.jpg"}
+
+
+def test_a_copy_that_cannot_be_made_is_none_and_an_earlier_one_goes(aws: Aws, table: Table, photo: bytes) -> None:
+    write_back = writer(aws, table, COPIES)
+    table.put(picture(aws, photo))
+    write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    assert COPY in keys(aws)
+    table.put(picture(aws, b"GIF89a and so on"))
+    assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "written"
+    assert keys(aws) == {"shop/a.jpg"}
+    table.put(picture(aws, photo, size=50_000_000))
+    assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "unchanged"
+
+
+def test_what_was_overwritten_meanwhile_gets_no_copy_of_an_older_caption(
+    aws: Aws, table: Table, photo: bytes, other_photo: bytes
+) -> None:
+    made = picture(aws, photo).model_copy(update={"version_id": None})
+    picture(aws, other_photo)
+    table.put(made)
+    assert writer(aws, table, COPIES).take(made.asset, made.key) == "unchanged"
+    assert keys(aws) == {"shop/a.jpg"}
+
+
+def test_a_copy_of_somebody_else_stays_and_no_copy_is_captioned(
+    aws: Aws, dedupe: Dedupe, table: Table, photo: bytes
+) -> None:
+    aws.put(COPY, b"mine")
+    made = picture(aws, photo)
+    for state in ("captioned", "deleted"):
+        table.put(made.model_copy(update={"state": state, "updated_at": state}))
+        writer(aws, table, COPIES).take(made.asset, made.key)
+    assert body(aws, COPY) == "mine"
+    assert dedupe.intake.handle(from_event(aws.event("Object Created", COPY, "v", size=9, etag="e"))) == "ignored"
+
+
+@pytest.mark.parametrize("rule", ['to = ["embed"]', 'to = ["xmp"]\ncopies = "a/"', 'to = ["embed"]\ncopies = "/a"'])
+def test_a_rule_for_copies_says_where_they_go(rule: str) -> None:
+    with pytest.raises(PolicyError, match="copies"):
+        load(f"[[write_back]]\n{rule}\n")
 
 
 def test_without_a_rule_nothing_is_written(aws: Aws, table: Table) -> None:

@@ -110,11 +110,13 @@ class _S3Event(BaseModel):
 
 WRITTEN_BACK = (".caption.json", ".caption.xmp", ".caption.vtt", ".caption.srt")
 """Ends of the keys that the pipeline writes beside objects, and never looks at."""
+COPIES_WRITTEN_BACK = (".caption.jpg", ".caption.png", ".caption.webp")
+"""How the keys of copies end that have their caption inside."""
 
 
 def is_written_back(key: str) -> bool:
     """Whether a key is of what the pipeline writes itself, so that no caption is made of a caption."""
-    return key.endswith(WRITTEN_BACK)
+    return key.endswith((*WRITTEN_BACK, *COPIES_WRITTEN_BACK))
 
 
 def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:

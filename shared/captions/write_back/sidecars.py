@@ -20,7 +20,7 @@ ALT_TEXT_CHARACTERS = 250
 """IPTC Photo Metadata Standard, "Alt Text (Accessibility)": should be no longer."""
 _NOT_IN_TAGS = re.compile(r"[^\w +\-=.:/@]+")
 """Letters, digits and spaces of any language, and these signs (the same guide)."""
-_NAMESPACES = {
+NAMESPACES = {
     "x": "adobe:ns:meta/",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
     "dc": "http://purl.org/dc/elements/1.1/",
@@ -28,7 +28,7 @@ _NAMESPACES = {
     "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
 }
 _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-for _prefix, _uri in _NAMESPACES.items():
+for _prefix, _uri in NAMESPACES.items():
     ElementTree.register_namespace(_prefix, _uri)
 
 
@@ -98,7 +98,7 @@ def as_xmp(record: Record, result: Result) -> str:
     """
 
     def name(prefix: str, local: str) -> str:
-        return f"{{{_NAMESPACES[prefix]}}}{local}"
+        return f"{{{NAMESPACES[prefix]}}}{local}"
 
     def text(value: str) -> str:
         return _NOT_IN_XML.sub(" ", value)

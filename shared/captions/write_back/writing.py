@@ -7,19 +7,27 @@ events in another order, or twice, end alike. If the record changed while it was
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from captions import telemetry
-from captions.config.policy import Policy
+from captions.config.policy import Policy, WriteBackRule
 from captions.records.record import Record
 from captions.records.table import Records
-from captions.uploads.version import WRITTEN_BACK, is_written_back
-from captions.write_back.sidecars import files, tags
+from captions.uploads.version import COPIES_WRITTEN_BACK, WRITTEN_BACK, is_written_back
+from captions.write_back.embedding import NotEmbeddableError, embed, extension_of
+from captions.write_back.sidecars import as_xmp, files, tags
 
 MARK = "written-back"
 """Name of the user metadata that says a file is ours: it holds the SHA-256 of its content."""
 MOST_ROUNDS = 5
+MOST_EMBEDDED_BYTES = 40_000_000
+"""Of a file that is copied with its caption inside: one at a time is held in memory, up to three times over."""
+EMBEDDED = "embedded 1"
+"""Changes where the same words would be written into a file in another way: then copies are made again."""
+PICTURES = frozenset({"image", "animation", "document"})
+_MEDIA_TYPES = {".caption.jpg": "image/jpeg", ".caption.png": "image/png", ".caption.webp": "image/webp"}
 
 
 class KeepsChangingError(RuntimeError):
@@ -33,6 +41,7 @@ class WriteBack:
         self._records = records
         self._s3 = s3
         self._policies = policies
+        self._one_file = threading.Lock()
 
     def take(self, asset: str, key: str) -> str:
         """Write what the record of an asset holds to where a rule says; say what became of it."""
@@ -45,13 +54,14 @@ class WriteBack:
             rule = self._policies().write_back_rule(record.key, record.kind or "")
             if rule is None:
                 return "no_rule"
-            written = self._write(record, rule.to)
+            written = self._write(record, rule)
             again = self._records.get(asset)
             if again is not None and again.updated_at == record.updated_at:
                 return "written" if written else "unchanged"
         raise KeepsChangingError(asset)
 
-    def _write(self, record: Record, kinds: tuple[str, ...]) -> bool:
+    def _write(self, record: Record, rule: WriteBackRule) -> bool:
+        kinds = rule.to
         wanted = files(record, kinds) if record.state == "captioned" else {}
         changed = False
         for end in WRITTEN_BACK:
@@ -59,9 +69,74 @@ class WriteBack:
                 changed |= self._put(record, end, *wanted[end])
             else:
                 changed |= self._remove(record, end)
+        if "embed" in kinds:
+            changed |= self._embed(record, rule)
         if "tags" in kinds and record.state != "deleted":
             changed |= self._tag(record)
         return changed
+
+    def _embed(self, record: Record, rule: WriteBackRule) -> bool:
+        """Keep the copy that has its caption inside: it is what the file, the words and the rule make together."""
+        place, result = rule.copies + record.key, record.result
+        if result is None or record.state != "captioned" or record.kind not in PICTURES:
+            return self._remove_copies(record, place, but=None)
+        xmp = as_xmp(record, result)
+        made_of = "\n".join((EMBEDDED, rule.existing, record.etag, record.version_id or "", xmp))
+        digest = hashlib.sha256(made_of.encode("utf-8", "replace")).hexdigest()
+        marks = {end: self._mark_of(record.bucket, place + end) for end in COPIES_WRITTEN_BACK}
+        if digest in marks.values():
+            return False
+        try:
+            with self._one_file:
+                data = self._media(record)
+                if data is None:
+                    return False  # another version is there by now, whose own event comes
+                end = f".caption.{extension_of(data)}"
+                if marks[end] == "":
+                    raise NotEmbeddableError("something of somebody else has the copy's key")
+                self._s3.put_object(
+                    Bucket=record.bucket,
+                    Key=place + end,
+                    Body=embed(data, xmp, rule.existing),
+                    ContentType=_MEDIA_TYPES[end],
+                    Metadata={MARK: digest},
+                )
+        except NotEmbeddableError as error:
+            telemetry.logger().warning("not_embedded", asset=record.asset, reason=str(error))
+            return self._remove_copies(record, place, but=None)
+        self._remove_copies(record, place, but=end)
+        return True
+
+    def _media(self, record: Record) -> bytes | None:
+        """Return the file a record is about, None where it is another one by now.
+
+        Raises NotEmbeddableError where it is too large, or archived.
+        """
+        from botocore.exceptions import ClientError
+
+        if record.size > MOST_EMBEDDED_BYTES:
+            raise NotEmbeddableError(f"it has more than {MOST_EMBEDDED_BYTES:,} bytes")
+        version = {"VersionId": record.version_id} if record.version_id else {}
+        try:
+            answer = self._s3.get_object(Bucket=record.bucket, Key=record.key, **version)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "InvalidObjectState":
+                raise NotEmbeddableError("it is archived") from error
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
+                return None  # the version went meanwhile: the event of its deletion is on its way
+            raise
+        if record.etag and answer["ETag"].strip('"') != record.etag:
+            return None
+        body: bytes = answer["Body"].read()
+        return body
+
+    def _remove_copies(self, record: Record, place: str, *, but: str | None) -> bool:
+        removed = False
+        for end in COPIES_WRITTEN_BACK:
+            if end != but and self._mark_of(record.bucket, place + end):
+                self._s3.delete_object(Bucket=record.bucket, Key=place + end)
+                removed = True
+        return removed
 
     def _put(self, record: Record, end: str, text: str, media_type: str) -> bool:
         body = text.encode("utf-8", "replace")
@@ -88,11 +163,14 @@ class WriteBack:
         return True
 
     def _mark(self, record: Record, end: str) -> str | None:
+        return self._mark_of(record.bucket, record.key + end)
+
+    def _mark_of(self, bucket: str, key: str) -> str | None:
         """The digest that a file of ours holds; "" for one of somebody else, None where there is none."""
         from botocore.exceptions import ClientError
 
         try:
-            answer = self._s3.head_object(Bucket=record.bucket, Key=record.key + end)
+            answer = self._s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None

@@ -1,0 +1,147 @@
+"""Captions inside copies of pictures: as exiftool reads them, with every pixel and everything else as it was."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from captions.records.record import Provenance, Record, Result
+from captions.write_back.embedding import NotEmbeddableError, embed
+from captions.write_back.sidecars import as_xmp
+
+RESULT = Result(text='An osprey & its "mate"', language="en", task="caption", tags=("bird", "sky & sea"))
+RECORD = Record(
+    asset="media/a", bucket="media", key="a", sequencer="01", state="captioned", source="model", kind="image",
+    provenance=Provenance(model="GLM-4.6V"), result=RESULT,
+)  # fmt: skip
+XMP = as_xmp(RECORD, RESULT)
+RIGHTS = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:p="http://ns.adobe.com/photoshop/1.0/"'
+    ' p:Credit="Ada"><dc:rights><rdf:Alt><rdf:li xml:lang="x-default">(c) Ada</rdf:li></rdf:Alt></dc:rights>{}'
+    "</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+TITLED = RIGHTS.format('<dc:description><rdf:Alt><rdf:li xml:lang="x-default">Mine</rdf:li></rdf:Alt></dc:description>')
+
+
+def picture(form: str, mode: str = "RGB", **options: Any) -> bytes:
+    with Image.radial_gradient("L") as grey:
+        made = Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(45))).resize((97, 61)).convert(mode)
+    out = io.BytesIO()
+    made.save(out, form, **options)
+    return out.getvalue()
+
+
+def exif(description: str = "") -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112] = 6
+    if description:
+        made[0x010E] = description
+    return made
+
+
+def png_words() -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Description", "mine")
+    return info
+
+
+FILES = {
+    "plain.jpg": lambda: picture("JPEG"),
+    "progressive-exif.jpg": lambda: picture("JPEG", progressive=True, exif=exif(), icc_profile=b"x" * 70_000),
+    "rights.jpg": lambda: picture("JPEG", xmp=RIGHTS.format("").encode()),
+    "plain.png": lambda: picture("PNG"),
+    "palette-exif.png": lambda: picture("PNG", "P", exif=exif()),
+    "lossy.webp": lambda: picture("WEBP"),
+    "alpha-lossless.webp": lambda: picture("WEBP", "RGBA", lossless=True),
+    "extended.webp": lambda: picture("WEBP", exif=exif(), xmp=RIGHTS.format("").encode()),
+}
+
+
+def read(data: bytes, path: Path) -> dict[str, Any]:
+    exiftool = shutil.which("exiftool")
+    if exiftool is None:
+        missing = pytest.fail if "CI" in os.environ else pytest.skip
+        missing("exiftool is not installed (Debian: libimage-exiftool-perl)")
+    path.write_bytes(data)
+    done = subprocess.run(
+        [exiftool, "-j", "-G1", "-validate", "-warning", "-a", "-all", path], capture_output=True, text=True, check=True
+    )
+    (values,) = json.loads(done.stdout)
+    return dict(values)
+
+
+def frames(data: bytes) -> tuple[Any, ...]:
+    with Image.open(io.BytesIO(data)) as image:
+        about = image.format, image.mode, image.size, image.info.get("icc_profile")
+        return *about, image.tobytes(), image.getexif().tobytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_exiftool_reads_the_caption_and_pixels_and_all_else_stay(name: str, tmp_path: Path) -> None:
+    original = FILES[name]()
+    copy = embed(original, XMP, "skip")
+    assert frames(copy) == frames(original)
+    written = read(copy, tmp_path / name)
+    assert written["XMP-dc:Description"] == RESULT.text
+    assert written["XMP-iptcCore:AltTextAccessibility"] == RESULT.text
+    assert written["XMP-iptcCore:ExtDescrAccessibility"] == RESULT.text
+    assert written["XMP-dc:Subject"] == ["bird", "sky & sea"]
+    assert written["XMP-photoshop:CaptionWriter"] == "GLM-4.6V"
+    assert not any("DigitalSourceType" in each for each in written)
+    if b"Ada" in original:
+        assert (written["XMP-dc:Rights"], written["XMP-photoshop:Credit"]) == ("(c) Ada", "Ada")
+    before = read(original, tmp_path / f"before-{name}")
+    assert written.get("ExifTool:Warning") in (None, before.get("ExifTool:Warning"))
+    again = read(embed(copy, XMP, "replace"), tmp_path / name)
+    assert {key: again[key] for key in again if "XMP" in key} == {key: written[key] for key in written if "XMP" in key}
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        picture("JPEG", xmp=TITLED.encode()), picture("JPEG", exif=exif("mine")), picture("PNG", pnginfo=png_words()),
+        picture("WEBP", xmp=TITLED.encode()), picture("WEBP", exif=exif("mine")), picture("PNG", exif=exif("mine")),
+    ],
+    ids=["jpeg-xmp", "jpeg-exif", "png-text", "webp-xmp", "webp-exif", "png-exif"],
+)  # fmt: skip
+def test_words_of_the_files_own_stay_unless_they_are_to_be_replaced(original: bytes, tmp_path: Path) -> None:
+    with pytest.raises(NotEmbeddableError, match="of its own"):
+        embed(original, XMP, "skip")
+    written = read(embed(original, XMP, "replace"), tmp_path / "a")
+    assert written["XMP-dc:Description"] == RESULT.text
+
+
+def test_what_cannot_be_written_into_says_why() -> None:
+    whole = picture("JPEG", xmp=b"<x:xmpmeta")
+    for data, why in (
+        (picture("TIFF"), "only JPEG, PNG and WebP"),
+        (whole, "XMP cannot be read"),
+        (picture("PNG")[:40], "told apart"),
+        (picture("JPEG")[:30], "told apart"),
+        (picture("WEBP")[:50], "told apart"),
+        (picture("JPEG", xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>'), "not read"),
+    ):
+        with pytest.raises(NotEmbeddableError, match=why):
+            embed(data, XMP, "replace")
+    long = as_xmp(RECORD, RESULT.model_copy(update={"text": "a" * 70_000}))
+    with pytest.raises(NotEmbeddableError, match="more than"):
+        embed(picture("PNG"), long, "replace")
+
+
+def test_pieces_of_a_file_never_raise_anything_else() -> None:
+    for make in FILES.values():
+        data = make()
+        for end in range(0, min(len(data), 600), 7):
+            try:
+                embed(data[:end], XMP, "replace")
+            except NotEmbeddableError:
+                continue
