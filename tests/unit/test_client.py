@@ -83,8 +83,8 @@ def test_the_models_and_the_waiting_client_are_what_their_sources_say() -> None:
 def asset(**changed: Any) -> dict[str, Any]:
     """An asset as the API answers it: what its shape asks for, and nothing else."""
     shape = DOCUMENT["components"]["schemas"]["Asset"]
-    lists = {name for name in shape["required"] if shape["properties"][name].get("type") == "array"}
-    made: dict[str, Any] = {name: [] if name in lists else None for name in shape["required"]}
+    empty = {"array": [], "boolean": False, "integer": 0, "string": ""}
+    made: dict[str, Any] = {name: empty.get(shape["properties"][name].get("type")) for name in shape["required"]}
     made |= {"id": "x", "bucket": "b", "key": "k", "state": "captioned", "text": "a cat", "text_cut": False, "size": 1}
     made |= {"received_at": "2026", "updated_at": "2026", "recaptioning": False, "etag": '"1"'}
     return made | changed

@@ -37,6 +37,7 @@ class Filters(TypedDict, total=False):
     reviewed: bool
     max_confidence: float
     cell: str
+    copy_of: str
     q: str
     order: Literal["newest", "confidence"]
     days: int
