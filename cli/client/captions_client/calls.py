@@ -54,6 +54,7 @@ class SearchFilters(TypedDict, total=False):
     tag: str
     since: str
     until: str
+    by: str
     limit: int
     cursor: str
 

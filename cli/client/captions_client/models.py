@@ -455,6 +455,8 @@ class FoundAssets(Shape):
     """Where the next page begins; null: there is no more. A page may be short."""
     relaxed: bool
     """Whether no caption has every word, so that these lack some."""
+    by: list[Literal["words", "meaning"] | str]
+    """By what was searched; by words alone: newest first."""
 
 
 class Moment(Shape):
