@@ -223,6 +223,15 @@ def test_an_asset_that_was_uploaded_is_streamed_by_its_name(
     assert api.call("POST", "/v1/captions:stream", json={"key": "a.jpg"}, token="photos").status_code == 404
 
 
+def test_an_asset_on_its_way_is_streamed_word_by_word_and_paid_once(api: Api, shop: Workshop, photo: bytes) -> None:
+    shop.dedupe.upload("b.jpg", photo)
+    events = stream(api, json={"key": "b.jpg"})
+    assert {name for name, _ in events[:-1]} == {"delta"}
+    assert (events[-1][0], events[-1][1]["asset"]["state"]) == ("done", "captioned")
+    assert [shop.run(job) for job in shop.jobs()] == ["settled"]
+    assert len(shop.paid()) == 1
+
+
 def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes) -> None:
     for status, body in (
         (415, {"files": {"file": ("a.wav", speech)}}),

@@ -8,7 +8,7 @@ the upload back.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Literal
@@ -183,13 +183,35 @@ class Streaming:
 
         Whoever stops reading does not stop it: what is under way is paid for, and is stored.
         """
-        events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self.objects.hold(upload, data, metadata)
         self._jobs.keep(upload.sequencer)
 
+        def forget() -> None:
+            self._jobs.take(upload.sequencer)
+            self.objects.drop(upload)
+
+        async for event in self._told(upload, lambda tell: self._run(upload, tell), forget):
+            yield event
+
+    async def overtake(self, record: Record) -> AsyncIterator[Event]:
+        """Yield what becomes of an upload that is on its way, and caption it here unless a worker is at it."""
+        deadline = time.monotonic() + SECONDS
+        told = self._told(record.upload, lambda tell: self._overtake(record, deadline, tell), lambda: None)
+        async for event in told:
+            yield event
+
+    async def _told(
+        self,
+        upload: ObjectVersion,
+        act: Callable[[Callable[[Event], None]], Awaitable[None]],
+        forget: Callable[[], None],
+    ) -> AsyncIterator[Event]:
+        """Yield what is told by `act`, which goes on to its end though nobody listens; `forget` follows it."""
+        events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+
         async def run() -> None:
             try:
-                await self._run(upload, events.put_nowait)
+                await act(events.put_nowait)
                 events.put_nowait(None)
             except BaseException as error:
                 telemetry.logger().exception("streamed_upload_failed", asset=upload.asset)
@@ -197,8 +219,7 @@ class Streaming:
                 if not isinstance(error, Exception):
                     raise
             finally:
-                self._jobs.take(upload.sequencer)
-                self.objects.drop(upload)
+                forget()
 
         task = asyncio.get_running_loop().create_task(run())
         self._under_way.add(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mimetypes
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -170,6 +171,10 @@ async def _known(stack: Services, who: Caller, request: Request) -> AsyncIterato
     record = await asyncio.to_thread(stack.record, who, given)
     if not record.terminal:
         streaming = await asyncio.to_thread(stack.streaming)
+        # Of what nobody has looked at yet, its name tells whether it is a picture.
+        kind = record.kind or (mimetypes.guess_type(record.key)[0] or "").partition("/")[0]
+        if kind in _PICTURES:
+            return streaming.overtake(record)
         return streaming.watch(record.asset, record.sequencer)
 
     async def ended() -> AsyncIterator[Event]:
