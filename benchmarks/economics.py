@@ -11,6 +11,9 @@ FLAWED of them fail a check, and what each says of itself is drawn from Beta(RAT
 month: EASY of the pictures are photographs and the like, COPIES of the uploads show what another showed. All else is
 measured.
 
+The bulk lane's column is the same month in batches: what is asked first of a model that takes batches costs the
+catalogue's part of its price; repairs and steps up go the ordinary way.
+
 Prices that are not published stay unknown: the table has the output's dollars and the input's tokens side by side, and
 the dollars of the input only where its price is known.
 """
@@ -102,9 +105,16 @@ class Bill:
     prompt: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     completion: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    firsts: "Bill | None" = None
+    """Of these, what is asked first about a picture: a batch can answer it, and no repair or step up."""
 
     def add(self, attempts: Iterable[Attempt], output_tokens: int | None) -> None:
         """Count attempts; with `output_tokens` each answer counts so many instead of its own."""
+        attempts = tuple(attempts)
+        if self.firsts is None and attempts:
+            self.firsts = Bill(firsts=_NOBODY)
+        if self.firsts is not None and self.firsts is not _NOBODY:
+            self.firsts.add(attempts[:1], output_tokens)
         for attempt in attempts:
             if attempt.completion_tokens is None:
                 continue
@@ -126,8 +136,25 @@ class Bill:
         """Return the prompt tokens at the models whose price for them is not published."""
         return {m: n for m, n in self.prompt.items() if catalogue.model(m).input_price is None}
 
+    def spared_dollars(self, catalogue: Catalogue) -> Decimal:
+        """Return what the bulk lane takes off: of models that take batches, a part of what is asked first."""
+        spared = Decimal(0)
+        for name in self.firsts.calls if self.firsts is not None else ():
+            factor = catalogue.model(name).batch_factor
+            if factor is not None and self.firsts is not None:
+                first = Bill(
+                    {name: self.firsts.prompt[name]}, {name: self.firsts.completion[name]}, {name: 1}, firsts=_NOBODY
+                )
+                spared += (1 - factor) * (first.output_dollars(catalogue) + first.input_dollars(catalogue))
+        return spared
+
     def row(self, name: str, catalogue: Catalogue, scale: float) -> dict[str, Any]:
         return {
+            "bulk_lane_dollars": round(
+                float(self.output_dollars(catalogue) + self.input_dollars(catalogue) - self.spared_dollars(catalogue))
+                * scale,
+                2,
+            ),
             "what": name,
             "output_dollars": round(float(self.output_dollars(catalogue)) * scale, 2),
             "input_dollars_known": round(float(self.input_dollars(catalogue)) * scale, 2),
@@ -135,6 +162,9 @@ class Bill:
             "calls": {model: round(count * scale) for model, count in self.calls.items()},
             "output_tokens": {model: round(count * scale) for model, count in self.completion.items()},
         }
+
+
+_NOBODY = Bill()
 
 
 def _priced(catalogue: Catalogue, model: str, usage: Usage) -> Decimal:
@@ -408,12 +438,15 @@ def dollars(row: dict[str, Any]) -> float:
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'':70}{'output tokens':>15}{'output $':>11}{'input $':>10}   input tokens without a published price")
+    print(
+        f"{'':70}{'output tokens':>15}{'output $':>11}{'input $':>10}{'with the bulk lane $':>22}"
+        "   input tokens without a published price"
+    )
     for row in rows:
         unpriced = ", ".join(f"{n / 1e6:.1f} M {m.split('/')[-1]}" for m, n in row["input_tokens_unpriced"].items())
         print(
             f"{row['what']:70}{row['output_tokens_an_answer']!s:>15}{row['output_dollars']:>11,.2f}"
-            f"{row['input_dollars_known']:>10,.2f}   {unpriced or '-'}"
+            f"{row['input_dollars_known']:>10,.2f}{row['bulk_lane_dollars']:>22,.2f}   {unpriced or '-'}"
         )
 
 

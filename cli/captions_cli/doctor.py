@@ -5,6 +5,7 @@ Every check answers; what cannot be asked, for want of a permission or of the se
 
 import json
 import os
+import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, load
 from captions.near_duplicates import Splits
+from captions.timestamps import timestamp
 from captions_cli import alarms, deploying, drift, endpoint_models, redriving, setting_prices
 from captions_cli.catalogue_comparison import compare_with_endpoint
 from captions_cli.errors import CommandError, explain
@@ -387,9 +389,27 @@ def _cache(stack: Stack) -> _Said:
         yield "ok", "no picture was paid for twice, and each ask has one prompt version", ""
 
 
+def _bulk(stack: Stack) -> _Said:
+    """Whether the bulk lane has models that take batches, and its batches end."""
+    from captions_cli import bulk_lane, policies
+
+    if not bulk_lane.has(stack):
+        yield "ok", "there is no bulk lane", ""
+        return
+    catalogue = endpoint_models.catalogue_of(stack)
+    ordinary = bulk_lane.without_batches(policies.of(stack, catalogue), catalogue)
+    for tier, model in ordinary.items():
+        remedy = "set its batch_factor in a ModelsOverride if the endpoint takes batches of it (docs/bulk.md)"
+        yield "warning", f"pictures of the tier {tier} go the ordinary way: {model} takes no batches", remedy
+    late = [batch for batch in bulk_lane.batches(stack) if batch.deadline < timestamp(time.time())]
+    for batch in late:
+        yield "problem", f"batch {batch.id[:12]} ({batch.state}) is past its deadline", "docs/runbooks/bulk.md"
+    if not ordinary and not late:
+        yield "ok", "every tier's first model takes batches, and none is overdue", ""
+
+
 def _dead_letters(stack: Stack) -> _Said:
-    names = [*redriving.DEAD_LETTER_QUEUES.items(), (redriving.RULE_QUEUE, "rule")]
-    urls = {name: stack.output(output) for output, name in names}
+    urls = dict(redriving.dead_letter_queues(stack)) | {"rule": stack.output(redriving.RULE_QUEUE)}
     urls |= {name: letters for name, letters, _ in redriving.doors(stack)}
     depths = {name: redriving.depth(stack.client("sqs"), url) for name, url in urls.items()}
     held = {name: sum(depth.values()) for name, depth in depths.items() if sum(depth.values())}
@@ -426,6 +446,7 @@ CHECKS: Mapping[str, Callable[[Stack], _Said]] = {
     "prices": _prices,
     "concurrency": _concurrency,
     "cache": _cache,
+    "bulk lane": _bulk,
     "dead letters": _dead_letters,
     "alarms": _alarms,
 }

@@ -134,8 +134,8 @@ def _listed(entry: dict[str, Any], etag: str, size: int, *, is_marker: bool = Fa
     )
 
 
-def event(lost: Lost, bucket: str, region: str) -> dict[str, Any]:
-    """The event that S3 should have sent, as EventBridge would have delivered it."""
+def event(lost: Lost, bucket: str, region: str, *, bulk: bool = False) -> dict[str, Any]:
+    """The event that S3 should have sent, as EventBridge would have delivered it; `bulk`: its caption can wait."""
     listed = lost.listed
     about: dict[str, Any] = {"key": listed.key}
     if listed.version_id is not None:
@@ -145,6 +145,8 @@ def event(lost: Lost, bucket: str, region: str) -> dict[str, Any]:
     if lost.record is not None:
         about["sequencer"] = successor(lost.record.sequencer)
     detail: dict[str, Any] = {"version": "0", "bucket": {"name": bucket}, "object": about, "reason": "reconcile"}
+    if bulk:
+        detail["lane"] = "bulk"
     if listed.is_marker:
         detail["deletion-type"] = "Delete Marker Created"
     return {
@@ -162,13 +164,13 @@ def successor(sequencer: str) -> str:
     return f"{int(sequencer, 16) + 1:0{SEQUENCER_WIDTH}X}"
 
 
-def send(stack: Stack, lost_uploads: Iterable[Lost], tally: Tally) -> None:
-    """Put the events of what is lost on the uploads queue."""
+def send(stack: Stack, lost_uploads: Iterable[Lost], tally: Tally, *, bulk: bool = False) -> None:
+    """Put the events of what is lost on the uploads queue; `bulk`: captions from batches will do."""
     sqs, url = stack.client("sqs"), stack.output("UploadsQueueUrl")
     waiting = iter(lost_uploads)
     while batch := list(islice(waiting, SENT_AT_ONCE)):
         entries = [
-            {"Id": str(number), "MessageBody": json.dumps(event(lost, stack.bucket, stack.region))}
+            {"Id": str(number), "MessageBody": json.dumps(event(lost, stack.bucket, stack.region, bulk=bulk))}
             for number, lost in enumerate(batch)
         ]
         while entries:

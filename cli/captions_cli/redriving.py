@@ -64,7 +64,7 @@ def empty_dead_letters(stack: Stack, *, dry_run: bool = False) -> list[Moved]:
 
     The queue of the bucket's rule goes back by hand: StartMessageMoveTask only knows queues that fail to a queue.
     """
-    moved = [_start_moving(stack, stack.output(output), name, dry_run) for output, name in DEAD_LETTER_QUEUES.items()]
+    moved = [_start_moving(stack, url, name, dry_run) for name, url in dead_letter_queues(stack)]
     # Rules and functions put letters of doors there too, which have no queue of their own to go back to.
     moved += [_start_moving(stack, url, name, dry_run, back=queue) for name, url, queue in doors(stack)]
     return [*moved, _return_events(stack, dry_run)]
@@ -78,6 +78,14 @@ def doors(stack: Stack) -> list[tuple[str, str, str]]:
         for output, name in DOORS_QUEUES.items()
         if (letters := f"{output}DeadLetterQueueUrl") in outputs
     ]
+
+
+def dead_letter_queues(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Yield name and URL of each dead-letter queue on the way of an upload, and of the bulk lane where there is one."""
+    for output, name in DEAD_LETTER_QUEUES.items():
+        yield name, stack.output(output)
+    if stack.parameters.get("Bulk", "off") != "off":
+        yield "bulk", stack.nested("BulkLane", "BulkDeadLetterQueueUrl")
 
 
 def depth(sqs: Any, url: str) -> dict[str, int]:

@@ -455,6 +455,18 @@ def queue_depths(depths: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
+def batches(open_ones: Sequence[Any]) -> Table:
+    """The batches that are on their way."""
+    names = ("Batch", "State", "Model", "Lines", "Handed out", "Deadline", "At the endpoint", "Why")
+    table = columns(*names, right=("Lines", "Handed out"), fold=("Why",))
+    for batch in open_ones:
+        numbers = (f"{batch.lines:,}", f"{batch.taken:,}")
+        table.add_row(
+            batch.id[:12], batch.state, batch.model, *numbers, batch.deadline[:16], batch.remote_id or "", batch.reason
+        )
+    return table
+
+
 def changes(listed: Sequence[Mapping[str, Any]]) -> Table:
     """What a change set would do."""
     table = columns("Action", "Resource", "Type", "Properties")
@@ -580,8 +592,8 @@ def offer(endpoint: str, catalogue: Catalogue, comparison: CatalogueComparison) 
 
 def models(catalogue: Catalogue, comparison: CatalogueComparison) -> Table:
     """The catalogue's models, and how the endpoint's differ."""
-    names = ("Model", "Provider", "Takes", "Context", "$/M in", "$/M out", "At the endpoint")
-    table = columns(*names, right=("Context", "$/M in", "$/M out"), fold=("At the endpoint",))
+    names = ("Model", "Provider", "Takes", "Context", "$/M in", "$/M out", "In batches", "At the endpoint")
+    table = columns(*names, right=("Context", "$/M in", "$/M out", "In batches"), fold=("At the endpoint",))
     changes: dict[str, list[str]] = {}
     for change in comparison.price_changes:
         changes.setdefault(change.model, []).append(f"{change.what} ${change.endpoint:f}")
@@ -598,6 +610,7 @@ def models(catalogue: Catalogue, comparison: CatalogueComparison) -> Table:
             f"{model.context:,}",
             _text(model.input_price) or "unknown",
             _text(model.output_price) or "unknown",
+            f"{model.batch_factor * 100:.0f} %" if model.batch_factor is not None else "no",
             Text("; ".join(notes), style="" if model.name in comparison.present else "yellow"),
         )
     return table

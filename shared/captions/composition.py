@@ -12,6 +12,7 @@ from captions import telemetry
 from captions.aws.clients import client
 from captions.completion_events import Notifier
 from captions.config.environment import (
+    BulkSettings,
     IntakeSettings,
     SearchSettings,
     Settings,
@@ -29,8 +30,11 @@ from captions.records.table import Records
 from captions.uploads.s3_objects import Objects
 
 if TYPE_CHECKING:
+    from captions.bulk.batch_table import BatchTable
+    from captions.bulk.lane import BulkLane
     from captions.config.policy import Policy
     from captions.gateway import Gateway
+    from captions.gateway.batch_api import BatchApi
     from captions.gateway.catalogue import Catalogue
     from captions.model_spans import ModelSpans
     from captions.near_duplicates import Neighbours
@@ -244,13 +248,13 @@ def _provider(kind: Any, service: str) -> Any:
 class _Workers:
     """The worker, with a new gateway whenever the catalogue or the budgets changed; circuits are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         from captions.gateway import Breakers, ControlTable
         from captions.inference.part_store import ProgressTable
         from captions.pipeline.caption import Worker, parameters
         from captions.records.reviews import Calibrations
 
-        self._settings = settings = WorkerSettings.from_env()
+        self._settings = settings
         self._catalogues = catalogues(settings.models_override)
         self._catalogue = self._catalogues.current()
         self._policies = policies(settings.policy_override, parameters(settings), self._catalogues.current)
@@ -272,6 +276,11 @@ class _Workers:
             progress=ProgressTable(client("dynamodb"), settings.control_table),
         )
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue of the current worker's gateway."""
+        return self._catalogue
+
     def current(self) -> Worker:
         catalogue, limits = self._catalogues.current(), self._policies.current().budgets
         if catalogue is not self._catalogue or limits != self._limits:
@@ -292,7 +301,7 @@ class _Workers:
         spans = model_spans()
         return Gateway(
             endpoints=[Endpoint(url) for url in self._settings.endpoint_urls],
-            keys=self._keys,
+            keys=self.keys,
             catalogue=self._catalogue,
             breakers=self._breakers,
             budgets=Budgets(limits, self._store) if limits else None,
@@ -300,7 +309,8 @@ class _Workers:
             report=spans.add if spans is not None else None,
         )
 
-    def _keys(self, fresh: bool) -> Mapping[str, str]:
+    def keys(self, fresh: bool) -> Mapping[str, str]:
+        """Return the endpoints' keys, from their secret."""
         from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
         from captions.gateway import parse_secret
@@ -323,7 +333,27 @@ def model_spans() -> ModelSpans | None:
 
 @once
 def _workers() -> _Workers:
-    return _Workers()
+    return _Workers(WorkerSettings.from_env())
+
+
+@once
+def _bulk() -> tuple[BulkSettings, _Workers, BatchTable, BatchApi]:
+    from captions.bulk.batch_table import BatchTable
+    from captions.gateway.batch_api import BatchApi
+
+    settings = BulkSettings.from_env()
+    workers = _Workers(settings)
+    table = BatchTable(client("dynamodb"), settings.control_table, client("s3"), settings.bulk_bucket)
+    return settings, workers, table, BatchApi(workers.keys)
+
+
+def bulk_lane() -> BulkLane:
+    """The bulk function's logic, on the catalogue as it stands now."""
+    from captions.bulk.lane import BulkLane
+
+    settings, workers, table, api = _bulk()
+    worker = workers.current()
+    return BulkLane(settings, worker, table, api, workers.catalogue)
 
 
 def worker() -> Worker:

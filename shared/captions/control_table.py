@@ -12,6 +12,8 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
   cell and verdict (quality.cells); written with the verdict (records.reviews).
 * `embeddings#<YYYY-MM-DD>`, `<sandbox>`: what embeddings cost on that day, UTC (search.embeddings).
 * `flags`, `<cell>`: a cell that is edited too often (pipeline.quality_watch).
+* `bulk-waiting`, `<when>#<line>`, and `bulk-batches`, `<batch>`: lines that wait for a batch, and batches; `bulk-run`,
+  `lease`: which invocation looks after them (bulk.batch_table).
 * `webhooks`, `<endpoint>`: an endpoint that fails or is paused; one that answers has no item (webhooks.health).
 """
 
@@ -77,6 +79,21 @@ def embeddings(day: str, writer: str = "") -> ControlKey:
 def webhook(endpoint: str = "") -> ControlKey:
     """The key of what is known of an endpoint; its `pk` alone is that of all of them."""
     return _key("webhooks", endpoint)
+
+
+def bulk_waiting(line: str = "") -> ControlKey:
+    """The key of a line that waits for a batch; its `pk` alone is that of all of them."""
+    return _key("bulk-waiting", line)
+
+
+def bulk_batch(batch: str = "") -> ControlKey:
+    """The key of a batch; its `pk` alone is that of all of them."""
+    return _key("bulk-batches", batch)
+
+
+def bulk_run() -> ControlKey:
+    """The key of which invocation looks after the batches."""
+    return _key("bulk-run", "lease")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Job(BaseModel):
     queued_at: float = Field(ge=0)
     """Epoch seconds of the first time it was queued; deferrals keep it."""
     deferrals: int = Field(default=0, ge=0)
+    lane: Literal["bulk"] | None = None
+    """Whether it is to be answered in a batch."""
     unusable: int = Field(default=0, ge=0)
     """How many of the last deferrals in a row were for answers that the task cannot use, from every model."""
 

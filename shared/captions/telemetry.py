@@ -112,7 +112,7 @@ def model_call(
     model: str,
     task: str,
     outcome: str,
-    latency_ms: float,
+    latency_ms: float | None,
     prompt_tokens: int | None = None,
     completion_tokens: int | None = None,
     cost: Cost | None = None,
@@ -126,7 +126,8 @@ def model_call(
     """
     _add((("model", model), ("task", task), ("outcome", outcome)), "ModelCalls", MetricUnit.Count, 1)
     by = (("model", model), ("task", task))
-    _add(by, "ModelLatency", MetricUnit.Milliseconds, latency_ms)
+    if latency_ms is not None:
+        _add(by, "ModelLatency", MetricUnit.Milliseconds, latency_ms)
     figures: Mapping[str, float | None] = {
         "PromptTokens": prompt_tokens,
         "CompletionTokens": completion_tokens,
@@ -155,7 +156,8 @@ def model_calls(task: str, attempts: Iterable[Mapping[str, Any]]) -> None:
             model=attempt["model"],
             task=task,
             outcome=attempt["outcome"],
-            latency_ms=attempt["latency_ms"],
+            # How long a batch took says nothing of the model.
+            latency_ms=None if attempt.get("lane") == "bulk" else attempt["latency_ms"],
             prompt_tokens=attempt.get("prompt_tokens"),
             completion_tokens=attempt.get("completion_tokens"),
             cost=Cost.read(attempt),

@@ -300,6 +300,7 @@ class TestReconcile:
         assert (looked["listed"], looked["in_order"], looked["sent"]) == (4, 1, 0)
         assert float(looked["estimated_cost"]) == pytest.approx(2 * float(looked["average_cost"]))
         assert record(local, "told/missing ö+.jpg") is None
+        assert captions(*seen, "--bulk").exit_code == 2  # this stack has no bulk lane
 
         sent = json.loads(captions(*seen, "--older-than", "0").stdout)
         assert sent["sent"] == 3

@@ -95,6 +95,9 @@ TAKEN: Mapping[str, Callable[[Records, Record], object]] = {
         VERSION, MINE, now=NOW, attempts=[CALL], draft=Draft(sequencer="t", claim="c", identity="i")
     ),
     "release": lambda records, record: records.release(VERSION, MINE, now=NOW, due=NOW, attempts=[CALL], reason=REASON),
+    "entrust": lambda records, record: records.entrust(
+        VERSION, MINE, now=NOW, until=NOW + 60, beside={"TableName": "captions", "Item": {"asset": {"S": "beside"}}}
+    ),
     "postpone": lambda records, record: records.postpone(record, due=NOW),
     "vanish": lambda records, record: records.finish(VERSION, "deleted", now=NOW, reason=REASON),
     "give up": lambda records, record: records.finish(

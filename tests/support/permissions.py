@@ -57,18 +57,15 @@ def actions(call: AwsCall) -> Iterator[tuple[str, str]]:
     Source: Service Authorization Reference; reads of a version need s3:GetObjectVersion instead of s3:GetObject.
     """
     if call.service == "s3":
-        bucket = unquote(call.path).strip("/").split("/")[0]
-        method = call.environ["REQUEST_METHOD"]
-        if "list-type" in call.query:
-            yield "s3:ListBucket", bucket
-        elif method in ("GET", "HEAD"):
-            yield ("s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"), bucket
-        else:
-            yield {"PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}.get(method, f"s3:{method}"), bucket
+        yield _of_s3(call)
         return
     body = json.loads(call.body or b"{}")
     action = f"{call.service}:{call.action}"
     match call.service:
+        case "dynamodb" if call.action == "TransactWriteItems":
+            for write in body["TransactItems"]:
+                for kind, about in write.items():
+                    yield f"dynamodb:{kind}Item", about["TableName"]
         case "dynamodb":
             tables = body.get("RequestItems") or [body.get("TableName", "?")]
             for table in tables:
@@ -87,6 +84,17 @@ def actions(call: AwsCall) -> Iterator[tuple[str, str]]:
                 yield "s3vectors:GetVectors", body["indexArn"].rpartition("/")[2]
         case _:
             yield action, "?"
+
+
+def _of_s3(call: AwsCall) -> tuple[str, str]:
+    bucket = unquote(call.path).strip("/").split("/")[0]
+    method = call.environ["REQUEST_METHOD"]
+    if "list-type" in call.query:
+        return "s3:ListBucket", bucket
+    if method in ("GET", "HEAD"):
+        return ("s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"), bucket
+    method = "DELETE" if method == "POST" and "delete" in call.query else method
+    return {"PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}.get(method, f"s3:{method}"), bucket
 
 
 def allowed(resources: Mapping[str, Any], function: str, *conditions: str) -> set[tuple[str, str]]:

@@ -84,6 +84,8 @@ class Template:
 
 DOORS = "Doors"
 """The nested stack of functions beside the way of an upload: a SAM template with globals of its own."""
+BULK = "BulkLane"
+"""The nested stack of the bulk lane, which tests/template/test_bulk.py is about."""
 API = "ApiApplication"
 """The nested stack of the API, which tests/template/test_api.py is about."""
 
@@ -100,12 +102,18 @@ def doors() -> Template:
     return Template(load_template(ROOT / "doors.yaml"))
 
 
+@cache
+def bulk() -> Template:
+    """The template of the bulk lane, by itself."""
+    return Template(load_template(ROOT / "bulk.yaml"))
+
+
 def flattened(raw: dict[str, Any]) -> dict[str, Any]:
     """A template in whose nested stacks' place stand their resources, with what their parameters are given."""
     resources: dict[str, Any] = {}
     conditions = dict(raw["Conditions"])
     for name, resource in raw["Resources"].items():
-        if name in (DOORS, API):
+        if name in (DOORS, BULK, API):
             continue
         if resource["Type"] != "AWS::CloudFormation::Stack":
             resources[name] = resource

@@ -11,6 +11,7 @@ from support.template import (
     ROOT,
     Invariants,
     Template,
+    bulk,
     current,
     doors,
     properties,
@@ -101,7 +102,7 @@ def every_alarm_has_its_page_and_every_page_its_alarm(template: Template) -> Ite
         for alarm in re.findall(r"`(\w+)`", line)
     }
     named = {}
-    for name, alarm in (*alarms(template), *alarms(doors())):
+    for name, alarm in (*alarms(template), *alarms(doors()), *alarms(bulk())):
         result = re.search(
             r"\$\{RunbookUrl\}/([\w-]+\.md)$",
             str(alarm["AlarmDescription"].get("Fn::Sub")) if isinstance(alarm["AlarmDescription"], dict) else "",

@@ -40,6 +40,17 @@ def test_attempts_that_used_nothing_are_not_billed() -> None:
     assert not bill.calls
 
 
+def test_the_bulk_lane_takes_half_off_what_is_asked_first_of_models_that_take_batches() -> None:
+    bill = economics.Bill()
+    for _ in range(3):
+        bill.add([attempt("GPT-4o", 1_000_000, 1_000_000), attempt("GPT-4o", 1_000_000, 1_000_000)], None)
+    bill.add([attempt("deepseek-ai/DeepSeek-V4-Flash", 1_000_000, 1_000_000), attempt("GPT-4o", 1_000, 1_000)], None)
+
+    assert bill.spared_dollars(load()) == 3 * Decimal("12.5") / 2
+    row = bill.row("all", load(), 1.0)
+    assert row["bulk_lane_dollars"] == round(row["output_dollars"] + row["input_dollars_known"] - 18.75, 2)
+
+
 def test_the_break_even_price_is_what_is_saved_by_what_is_sent_more() -> None:
     before = {"output_dollars": 10.0, "input_tokens_unpriced": {"large": 4_000_000}}
     after = {"output_dollars": 4.0, "input_tokens_unpriced": {"cheap": 4_000_000, "large": 2_000_000}}

@@ -76,6 +76,9 @@ def reconcile(
         float | None, typer.Option(min=0.0, help="Dollars; sends no more uploads than are estimated to cost that.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Sends no more uploads than that.")] = None,
+    bulk: Annotated[
+        bool, typer.Option("--bulk", help="Pictures can wait for a batch, up to a day, at a part of the price.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, and estimate the cost.")] = False,
     index: Annotated[
         bool,
@@ -86,37 +89,24 @@ def reconcile(
     ] = False,
 ) -> None:
     """Find objects whose events never came, such as those from before the stack, and have them captioned."""
-    from captions_cli import reconciling, rendering
+    from captions_cli import bulk_lane, reconciling, rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
     if index:
-        if max_cost is not None:
-            raise CommandError("--index captions nothing, so that it has no cost to limit", ExitCode.USAGE)
-        counted = reconciling.index(stack, prefix=prefix, most=limit, dry_run=dry_run)
-        if given.json:
-            rendering.print_json({"dry_run": dry_run, **vars(counted), "limit": limit})
-        else:
-            say(f"{counted.unindexed} uploads stand in no index; {counted.indexed} were given their place")
+        _index(given, prefix, limit, max_cost, dry_run=dry_run)
         return
+    if bulk:
+        bulk_lane.require(stack)
     tally = reconciling.Tally()
     each = reconciling.average_cost(stack)
-    most = limit
-    if max_cost is not None:
-        if each is None:
-            raise CommandError(
-                "the cost cannot be estimated: no caption of this stack has a known one; caption a few first",
-                ExitCode.USAGE,
-            )
-        if each:
-            fits = int(max_cost / float(each))
-            most = fits if limit is None else min(limit, fits)
+    most = _most(each, max_cost, limit)
     lost_uploads = reconciling.compare(stack, tally, prefix=prefix, older_than=older_than)
     if dry_run:
         for _ in lost_uploads:
             pass
     else:
-        reconciling.send(stack, islice(lost_uploads, most), tally)
+        reconciling.send(stack, islice(lost_uploads, most), tally, bulk=bulk)
     lost = tally.lost["missing"] + tally.lost["replaced"]
     estimate = None if each is None else each * (lost if dry_run else tally.sent)
     if given.json:
@@ -131,8 +121,38 @@ def reconcile(
             say("there may be more: the bucket was not walked to its end; run again to go on")
     if estimate is not None and each is not None:
         say(f"about ${estimate:.4f} at most: {each:.6f} a caption lately; copies cost nothing")
+        if bulk:
+            say("less for what a batch answers: `captions models` shows at what part of the price each model does")
     elif lost:
         say("the cost cannot be estimated: no caption of this stack has a known one yet")
+
+
+def _index(given: Globals, prefix: str, limit: int | None, max_cost: float | None, *, dry_run: bool) -> None:
+    """Give uploads from before the indexes their place in them."""
+    from captions_cli import reconciling, rendering
+
+    if max_cost is not None:
+        raise CommandError("--index captions nothing, so that it has no cost to limit", ExitCode.USAGE)
+    counted = reconciling.index(given.stack(), prefix=prefix, most=limit, dry_run=dry_run)
+    if given.json:
+        rendering.print_json({"dry_run": dry_run, **vars(counted), "limit": limit})
+    else:
+        say(f"{counted.unindexed} uploads stand in no index; {counted.indexed} were given their place")
+
+
+def _most(each: Decimal | None, max_cost: float | None, limit: int | None) -> int | None:
+    """Return how many uploads may be sent where a caption costs `each` dollars; None: all."""
+    if max_cost is None:
+        return limit
+    if each is None:
+        raise CommandError(
+            "the cost cannot be estimated: no caption of this stack has a known one; caption a few first",
+            ExitCode.USAGE,
+        )
+    if not each:
+        return limit
+    fits = int(max_cost / float(each))
+    return fits if limit is None else min(limit, fits)
 
 
 @app.command()

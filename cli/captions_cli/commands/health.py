@@ -11,7 +11,7 @@ app = typer.Typer()
 @app.command()
 def status(ctx: typer.Context) -> None:
     """Show whether the stack is up, its queues, dead letters, uploads by state, and the alarms that ring."""
-    from captions_cli import alarms, listing, redriving, rendering
+    from captions_cli import alarms, bulk_lane, listing, redriving, rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -19,6 +19,8 @@ def status(ctx: typer.Context) -> None:
     outputs = {**stack.outputs, **stack.nested_outputs(redriving.DOORS)}
     urls = {name.removesuffix("QueueUrl"): url for name, url in sorted(outputs.items()) if name.endswith("QueueUrl")}
     depths = {name: redriving.depth(sqs, url) for name, url in urls.items()}
+    depths |= bulk_lane.depths(stack)
+    batches = bulk_lane.batches(stack)
     counts, complete = listing.count(stack)
     watched = alarms.look(stack)
     if given.json:
@@ -29,6 +31,7 @@ def status(ctx: typer.Context) -> None:
                 "aws_endpoint_url": stack.endpoint_url,
                 "bucket": stack.bucket,
                 "queues": depths,
+                "batches": [vars(batch) for batch in batches],
                 "uploads": counts,
                 "uploads_complete": complete,
                 "alarms": vars(watched),
@@ -38,6 +41,8 @@ def status(ctx: typer.Context) -> None:
     say(f"{stack.where} is up, bucket {stack.bucket}")
     rendering.print_table(rendering.queue_depths(depths))
     rendering.print_table(rendering.state_counts(counts, complete=complete))
+    if batches:
+        rendering.print_table(rendering.batches(batches))
     for name in watched.ringing:
         say(f"in ALARM: {name}")
     if watched.why is not None:

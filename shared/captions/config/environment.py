@@ -67,6 +67,8 @@ class RoutingSettings(Settings):
 
     image_queue_url: str
     audio_queue_url: str
+    bulk_queue_url: str | None = None
+    """Where jobs of the bulk lane stand; None: there is none, and they go the ordinary way."""
     language: str = "en"
     """BCP-47 tag of the language captions are written in."""
     policy_override: str | None = None
@@ -108,6 +110,20 @@ class WorkerSettings(RoutingSettings):
     """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the packaged catalogue."""
     otlp_endpoint: str | None = None
     """Where spans and metrics of model calls are sent: a collector that speaks OTLP over HTTP, without `/v1/traces`."""
+
+
+class BulkSettings(WorkerSettings):
+    """The bulk function."""
+
+    bulk_bucket: str
+    """Where the lines of batches are kept until their batch has ended."""
+    bulk_gather_seconds: float = Field(default=600, ge=0)
+    """How long lines are gathered before a batch is made of them."""
+    bulk_max_requests: int = Field(default=10_000, ge=1, le=50_000)
+    bulk_max_bytes: int = Field(default=95_000_000, ge=1_000_000, le=200_000_000)
+    """Of one batch's file. OpenAI takes 200 MB, others 100."""
+    bulk_patience_seconds: float = Field(default=93_600, ge=3_600)
+    """After how long what no batch has answered goes the ordinary way."""
 
 
 class SweepSettings(Settings):

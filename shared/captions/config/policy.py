@@ -93,6 +93,8 @@ class Rule(_Part):
     language: Language | None = None
     tier: str | None = None
     question: str | None = None
+    lane: Literal["now", "bulk"] | None = None
+    """`bulk`: nobody waits for these captions, which may come from a batch (docs/bulk.md)."""
 
     def holds_for(self, key: str, kind: str) -> bool:
         """Tell whether the rule is about such an upload."""

@@ -198,6 +198,35 @@ class Gateway:
                 able.append(model)
         return able
 
+    def in_batches(self, chain: Sequence[str]) -> tuple[Model, str, Endpoint] | None:
+        """Return the model that a call about a picture would ask first, its name at the endpoint, and the endpoint.
+
+        None where that model takes no batches there. Another one of the chain is not looked for: it may cost more in a
+        batch than the first one by itself.
+        """
+        for name in dict.fromkeys(chain):
+            for endpoint in self._endpoints:
+                served = self._serve(name, endpoint.base_url)
+                if served is None or not served[0].chats or "image" not in served[0].modalities:
+                    continue
+                model, wire_name = served
+                fit = model.batch_factor is not None and "image_url_data" in model.takes and not model.streaming_only
+                return (model, wire_name, endpoint) if fit else None
+        return None
+
+    async def reserve(self, request: Request, model: Model) -> Reservation | None:
+        """Set aside what a request in a batch will cost at the most; None if no limit concerns it.
+
+        Raises:
+            BudgetSpent: a limit leaves no room.
+        """
+        return None if self._budgets is None else await self._budgets.reserve(request, [model.in_batches()])
+
+    async def settle(self, reservation: Reservation | None, spent: Cost) -> None:
+        """Replace what was set aside for a line of a batch by what it cost."""
+        if reservation is not None and self._budgets is not None:
+            await self._settle(reservation, spent)
+
     async def flush(self) -> None:
         """Wait until what the sandboxes share is written; worth calling before a sandbox is frozen."""
         if pending := self._pending():

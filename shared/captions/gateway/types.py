@@ -138,6 +138,8 @@ class Attempt:
     detail: str | None = None
     role: str | None = None
     tier: str | None = None
+    lane: str | None = None
+    """`bulk` where it was a line of a batch."""
 
     @property
     def cost(self) -> Decimal | None:
@@ -159,6 +161,7 @@ class Attempt:
             "detail": self.detail,
             "role": self.role,
             "tier": self.tier,
+            "lane": self.lane,
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -199,21 +199,14 @@ class _Asking:
             readings[text] = read(self._ask, text, seen=self._seen)
             return ErrorClass.REFUSED if readings[text].refused else None
 
-        request = Request(
-            instructions=asked.instructions,
-            text=asked.text,
-            media=self._media,
-            max_tokens=asked.max_tokens,
-            response_format=asked.response_format,
-            request_id=self._context.request_id,
+        request = replace(
+            request_of(self._ask, asked, self._media, self._context.request_id, self._context.budget_scopes),
             judge=judge,
-            budget_scopes=self._context.budget_scopes,
-            transcription=TASKS[self._ask.task].transcribes,
         )
         try:
             completion = await self._context.gateway.complete(request, models, deadline=self._context.deadline)
         except GatewayError as error:
-            self._made(_marked(error.attempts, role, tier))
+            self._made(marked(error.attempts, role, tier))
             raise
         if completion.transcribed:
             from captions.tasks.kinds.transcribe import transcript
@@ -221,14 +214,12 @@ class _Asking:
             reading = transcript(self._ask, completion.text, completion.segments, completion.language, self._seen)
         else:
             reading = readings[completion.text]
-        made = _marked(completion.attempts, role, tier)
+        made = marked(completion.attempts, role, tier)
         if reading.output is None and made:
             made[-1] = replace(made[-1], outcome=ErrorClass.UNFIT.value)
         self._made(made)
-        score = fuse(reading, completion.mean_logprob)
         calibration = self._context.calibrations.get((completion.model, self._ask.task))
-        confidence = calibration(score) if calibration is not None and reading.output is not None else score
-        candidate = Candidate(role, tier, completion, reading, score, confidence)
+        candidate = judged(role, tier, completion, reading, calibration)
         self._candidates.append(candidate)
         return candidate
 
@@ -291,7 +282,38 @@ class _Asking:
         return self._context.deadline - time.monotonic()
 
 
-def _marked(attempts: Sequence[Attempt], role: Role, tier: str) -> list[Attempt]:
+def request_of(
+    ask: Ask, asked: Prompt, media: tuple[Media, ...], request_id: str, budget_scopes: tuple[str, ...]
+) -> Request:
+    """Return what is sent for a prompt about these media, whether it goes by itself or in a batch."""
+    return Request(
+        instructions=asked.instructions,
+        text=asked.text,
+        media=media,
+        max_tokens=asked.max_tokens,
+        response_format=asked.response_format,
+        request_id=request_id,
+        budget_scopes=budget_scopes,
+        transcription=TASKS[ask.task].transcribes,
+    )
+
+
+def judged(
+    role: Role, tier: str, completion: Completion, reading: Reading, calibration: Platt | None = None
+) -> Candidate:
+    """Return an answer with how far it can be trusted."""
+    score = fuse(reading, completion.mean_logprob)
+    confidence = calibration(score) if calibration is not None and reading.output is not None else score
+    return Candidate(role, tier, completion, reading, score, confidence)
+
+
+def rests(first: Candidate, chains: Chains) -> bool:
+    """Tell whether a first answer is kept as it is: nobody would be asked to repair it, or a step up."""
+    doubtful = first.confidence < chains.threshold and set(chains.higher) - {first.completion.model}
+    return first.usable and not _repairable(first.reading) and not doubtful
+
+
+def marked(attempts: Sequence[Attempt], role: Role, tier: str) -> list[Attempt]:
     """Say what attempts were made for; in a first call, those after the first model's are fallbacks."""
     return [
         replace(attempt, role="fallback" if role == "first" and attempt.model != attempts[0].model else role, tier=tier)

@@ -63,7 +63,7 @@ UNUSABLE_BASE_SECONDS = 60.0
 fault on their way that passes in minutes."""
 UNUSABLE = frozenset({"truncated", "empty", "unfit"})
 
-_FINAL = (GoneError, UnreadableError, media.MediaError, Refused, NoCapableModel, Unacceptable)
+FINAL = (GoneError, UnreadableError, media.MediaError, Refused, NoCapableModel, Unacceptable)
 _WAITS_FOR: Mapping[type[GatewayError], str] = {
     AccountProblem: "account_problem",
     BudgetSpent: "budget_spent",
@@ -117,21 +117,27 @@ class Worker:
 
         Raises JobNotStartedError, or whatever AWS raised, when the job's message is to be delivered again.
         """
-        begun = await self._begin(job, deadline)
+        begun = await self.begin(job, deadline)
+        if isinstance(begun, Busy):
+            # The other delivery may yet fail, so this one looks again, at the latest when its lease is over. Half of
+            # what is left each time makes seven rounds of a transcription's lease, and not sixty.
+            left = max(1.0, begun.lease_until - self.now())
+            await self.send_later(job, min(left, max(BUSY_SECONDS, left / 2)))
+            return "deferred"
         if not isinstance(begun, Delivery):
             return begun
-        if not await self._lead(begun):
+        if not await self.lead(begun):
             return "lost"
         try:
-            item, data = await self._read(job)
+            item, data = await self.read(job)
             answered, chains = await self._ask(begun, item, data, deadline - STORING_SECONDS)
-        except _FINAL as error:
-            return await self._give_up(begun, *_ending(error))
+        except FINAL as error:
+            return await self.give_up(begun, *ending_of(error))
         except GatewayError as error:
-            return await self._defer(begun, error)
-        return await self._store(begun, answered, chains)
+            return await self.defer(begun, error)
+        return await self.store(begun, answered, chains)
 
-    async def _begin(self, job: Job, deadline: float) -> Delivery | JobEnding:
+    async def begin(self, job: Job, deadline: float) -> Delivery | Busy | JobEnding:
         """Take the lease on the upload, or say what became of it where there is nothing to do."""
         left = deadline - time.monotonic()
         if left < STORING_SECONDS + MIN_CALL_SECONDS:
@@ -140,26 +146,26 @@ class Worker:
         begun = await asyncio.to_thread(self.records.begin, job.upload, now=self.now(), lease_until=lease_until)
         match begun:
             case Superseded() | Duplicate(Record(state="deleted")):
-                return await self._pass_on(job)
+                return await self.pass_on(job)
             case Duplicate(record):
-                await self._settle(job, record)
+                await self.settle(job, record)
                 return "settled"
-            case Busy(until):
-                # The other delivery may yet fail, so this one looks again, at the latest when its lease is over. Half
-                # of what is left each time makes seven rounds of a transcription's lease, and not sixty.
-                left = max(1.0, until - self.now())
-                await self._send_later(job, min(left, max(BUSY_SECONDS, left / 2)))
-                return "deferred"
+            case Busy():
+                return begun
             case Begun(record):
                 telemetry.observe("QueueAge", max(0.0, self.now() - job.queued_at) * 1000)
                 return Delivery(job, record, lease_until, self.records, self.now)
 
-    async def _lead(self, delivery: Delivery) -> bool:
-        """Renew the claim; False where a twin took this upload for dead and leads now."""
+    async def lead(self, delivery: Delivery, until: float | None = None) -> bool:
+        """Renew the claim; False where a twin took this upload for dead and leads now.
+
+        `until` is how long it must hold; None: for this delivery.
+        """
         claim = delivery.job.claim
-        until = max(delivery.lease_until, self._queue_lease())
+        at_least = until if until is not None else delivery.lease_until
+        until = max(at_least, self._queue_lease())
         renew = self.neighbours.renew
-        if await asyncio.to_thread(renew, claim.id, claim.generation, until, delivery.lease_until):
+        if await asyncio.to_thread(renew, claim.id, claim.generation, until, at_least):
             return True
         await self._release(delivery, due=self.now() + self.settings.sweep_after_seconds)
         # Dedupe finds out what is to be done now.
@@ -167,7 +173,7 @@ class Worker:
         await asyncio.to_thread(self.queues.send, self.settings.uploads_queue_url, revisit)
         return False
 
-    async def _read(self, job: Job) -> tuple[Media, bytes]:
+    async def read(self, job: Job) -> tuple[Media, bytes]:
         """Read the object, and make the copy of it that a model is sent."""
         # In a bucket without versions a link could lead to what was uploaded since: such media are sent as data or not.
         link = partial(self.objects.link, job.upload) if job.upload.version_id is not None else None
@@ -183,10 +189,7 @@ class Worker:
         """Ask the models that the policy names, and return them with what they answered."""
         job, rules = delivery.job, self.policy
         chains = asking.chains(job.upload.key, job.kind, job.ask, job.looks, rules, job.arm)
-        known: Mapping[tuple[str, str], Platt] = {}
-        if self.calibrations is not None:
-            models, least = (*chains.models, *chains.higher), rules.confidence.calibrated_from
-            known = await asyncio.to_thread(self.calibrations, models, job.ask.task, least)
+        known = await self.calibrated(job, chains, rules)
         call = Asking(
             self.gateway,
             deadline,
@@ -211,7 +214,14 @@ class Worker:
         telemetry.model_calls(job.ask.task, delivery.ledger.made)
         return answered, chains
 
-    async def _store(self, delivery: Delivery, answered: Answered, chains: Chains) -> JobEnding:
+    async def calibrated(self, job: Job, chains: Chains, rules: Policy) -> Mapping[tuple[str, str], Platt]:
+        """Return what people made of these models' answers to the job's task."""
+        if self.calibrations is None:
+            return {}
+        models, least = (*chains.models, *chains.higher), rules.confidence.calibrated_from
+        return await asyncio.to_thread(self.calibrations, models, job.ask.task, least)
+
+    async def store(self, delivery: Delivery, answered: Answered, chains: Chains) -> JobEnding:
         """Store the answer, then hand it to everyone who waits for it."""
         job = delivery.job
         result, provenance = _result(job, answered), self._provenance(delivery, answered, chains)
@@ -235,18 +245,18 @@ class Worker:
             telemetry.logger().exception("answer_not_storable", asset=job.upload.asset)
             why = error.response["Error"].get("Message", "")[:200]
             reason = Reason(code="unstorable", message=f"the table does not take the answer: {why}")
-            return await self._give_up(delivery, "failed", reason)
+            return await self.give_up(delivery, "failed", reason)
         telemetry.count("Captioned")
         if answered.repaired:
             telemetry.count("Repaired")
         if ended is not None:
-            await self._settle(job, ended)
+            await self.settle(job, ended)
             await self._forget(job)
             return "captioned"
-        stored = await self._account(delivery)
+        stored = await self.account(delivery)
         if stored is not None and stored.sequencer == job.upload.sequencer and stored.result is not None:
             # Another delivery stored its answer first.
-            await self._settle(job, stored)
+            await self.settle(job, stored)
             return "settled"
         # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
         orphan = {"result": result, "source": "model", "suggestion": None, "provenance": provenance}
@@ -280,7 +290,7 @@ class Worker:
             latency_ms=answered.latency_ms,
         )
 
-    async def _give_up(self, delivery: Delivery, state: Ended, reason: Reason) -> JobEnding:
+    async def give_up(self, delivery: Delivery, state: Ended, reason: Reason) -> JobEnding:
         """End an upload without an answer, and everyone who waits for one."""
         job = delivery.job
         ended = await asyncio.to_thread(
@@ -294,19 +304,19 @@ class Worker:
             media_type=job.media_type,
         )
         if ended is None:
-            await self._account(delivery)
-            return await self._pass_on(job)
+            await self.account(delivery)
+            return await self.pass_on(job)
         # As the record says, and its event: what could not be captioned once more keeps its caption.
         kept_it: dict[str, Any] = {"recaption": state} if ended.state != state else {}
         telemetry.logger().warning(
             "upload_ended", asset=job.upload.asset, state=ended.state, reason=reason.code, **kept_it
         )
-        await self._settle(job, ended)
+        await self.settle(job, ended)
         if state not in ("failed", "blocked"):  # which may be redriven
             await self._forget(job)
         return state
 
-    async def _defer(self, delivery: Delivery, error: GatewayError) -> JobEnding:
+    async def defer(self, delivery: Delivery, error: GatewayError) -> JobEnding:
         """Put a job back whose models all failed for now, or end it when it was tried for long enough."""
         job = delivery.job
         # Parts of a recording that were answered are kept, and say nothing of those that were not.
@@ -315,11 +325,11 @@ class Worker:
         if unusable and job.unusable >= UNUSABLE_DEFERRALS:
             # The models answer, and are paid, and always in the same useless way: more of it would cost the same.
             reason = Reason(code="unusable_answers", message=f"no model gives a whole answer: {error}")
-            return await self._give_up(delivery, "failed", reason)
+            return await self.give_up(delivery, "failed", reason)
         spent_up = isinstance(error, BudgetSpent)
         if not spent_up and self.now() - job.queued_at >= self.settings.max_job_age_seconds:
             message = f"no model answered in {self.settings.max_job_age_seconds:.0f} s; last: {error}"
-            return await self._give_up(delivery, "failed", Reason(code="gave_up", message=message))
+            return await self.give_up(delivery, "failed", Reason(code="gave_up", message=message))
         delay = (
             backoff(job.unusable, base=UNUSABLE_BASE_SECONDS)
             if unusable
@@ -334,7 +344,7 @@ class Worker:
         )
         lease = self._queue_lease() + delay
         if not await self._release(delivery, due=lease, reason=reason):
-            await self._account(delivery)
+            await self.account(delivery)
         await asyncio.to_thread(self.neighbours.renew, job.claim.id, job.claim.generation, lease)
         # A budget that is used up is no failure, and comes back: the time until then does not count.
         later = {
@@ -342,10 +352,10 @@ class Worker:
             "unusable": job.unusable + 1 if unusable else 0,
             **({"queued_at": self.now()} if spent_up else {}),
         }
-        await self._send_later(job.model_copy(update=later), delay)
+        await self.send_later(job.model_copy(update=later), delay)
         return "deferred"
 
-    async def _account(self, delivery: Delivery) -> Record | None:
+    async def account(self, delivery: Delivery) -> Record | None:
         """Account for calls that came to nothing, as their upload has ended or is another one; return its record.
 
         Those that the record holds, or held when it was replaced, are in its sums already.
@@ -360,10 +370,12 @@ class Worker:
         await asyncio.to_thread(self.records.add_superseded, upload.asset, late)
         return stored
 
-    async def _settle(self, job: Job, record: Record) -> None:
+    async def settle(self, job: Job, record: Record) -> None:
+        """Do all that follows an upload's stored end."""
         await asyncio.to_thread(self._handover.settle, job.claim, record, Asked.by(job))
 
-    async def _pass_on(self, job: Job) -> JobEnding:
+    async def pass_on(self, job: Job) -> JobEnding:
+        """Free the claim of an upload that was replaced or deleted."""
         await asyncio.to_thread(self._handover.pass_on, job.claim, job.upload)
         return "superseded"
 
@@ -383,15 +395,16 @@ class Worker:
             reason=reason,
         )
 
-    async def _send_later(self, job: Job, delay: float) -> None:
+    async def send_later(self, job: Job, delay: float) -> None:
         """Queue the job again instead of failing its message: a delay must never lead to a dead letter."""
-        await asyncio.to_thread(self.queues.send, routes.queue_url(job.kind, self.settings), job, delay=delay)
+        url = routes.queue_url(job.kind, self.settings, job.lane)
+        await asyncio.to_thread(self.queues.send, url, job, delay=delay)
 
     def _queue_lease(self) -> float:
         return self.now() + self.settings.queue_lease_seconds
 
 
-def _ending(error: Exception) -> tuple[Ended, Reason]:
+def ending_of(error: Exception) -> tuple[Ended, Reason]:
     """Return how an upload ends for one of the errors that no later try would meet otherwise."""
     match error:
         case GoneError():

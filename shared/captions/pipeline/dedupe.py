@@ -102,10 +102,11 @@ class Dedupe:
         match self._claim(record, subject, target, rules):
             case Hit(claim, likeness=likeness):
                 return self._copied(record, claim, subject, likeness)
-            case Follow(id_, likeness=likeness):
-                return self._waiting(record, id_, subject, likeness)
+            case Follow() as follow:
+                return self._waiting(record, follow, subject)
             case Lead(id_, generation):
-                return self._queued(record, ClaimRef(id=id_, generation=generation), target, subject)
+                lane = self._lane(record, kind, rules)
+                return self._queued(record, ClaimRef(id=id_, generation=generation), target, subject, lane)
             case Contended():
                 return self._contended(record, revisit)
 
@@ -161,22 +162,38 @@ class Dedupe:
             telemetry.cache_hit("near" if near else "exact", outcome.spent)
         return "hit"
 
-    def _waiting(self, record: Record, leader: str, subject: Subject, likeness: Likeness | None) -> Ending:
-        now = self.now()
+    def _lane(self, record: Record, kind: str, rules: Policy) -> Literal["bulk"] | None:
+        """Return whether its job is to be answered in a batch; what was said of this upload goes before the rule."""
+        rule = rules.rule(record.key, kind)
+        wanted = record.lane or (rule.lane if rule is not None else None)
+        in_bulk = routes.queue_url(kind, self.settings, "bulk") == self.settings.bulk_queue_url
+        return "bulk" if wanted == "bulk" and in_bulk else None
+
+    def _waiting(self, record: Record, follow: Follow, subject: Subject) -> Ending:
+        now, lease = self.now(), self.settings.queue_lease_seconds
+        until = follow.claim.lease_until if follow.claim is not None else 0.0
         self.records.progress(
             record.upload,
             "waiting",
             now=now,
-            due=now + self.settings.queue_lease_seconds / 2,
-            claim=ClaimRef(id=leader, generation=0),
+            # A leader in a batch may take a day: looking again and again would cost more than its caption.
+            due=until if until > now + lease else now + lease / 2,
+            claim=ClaimRef(id=follow.claim_id, generation=0),
             content=subject.content,
-            likeness=likeness,
+            likeness=follow.likeness,
             **_kind_of(subject),
         )
         telemetry.count("InFlightTwin")
         return "waiting"
 
-    def _queued(self, record: Record, claim: ClaimRef, target: routes.Route, subject: Subject) -> Ending:
+    def _queued(
+        self,
+        record: Record,
+        claim: ClaimRef,
+        target: routes.Route,
+        subject: Subject,
+        lane: Literal["bulk"] | None = None,
+    ) -> Ending:
         now = self.now()
         job = Job(
             upload=record.upload,
@@ -188,11 +205,12 @@ class Dedupe:
             note=subject.media.note,
             since=record.recaption.at if record.recaption else None,
             claim=claim,
+            lane=lane,
             queued_at=now,
             **_kind_of(subject),
         )
         # Sent before it is noted: a crash in between sends it twice, which the worker's lease makes harmless.
-        self.queues.send(target.queue_url, job)
+        self.queues.send(routes.queue_url(job.kind, self.settings, lane), job)
         self.records.progress(
             record.upload,
             "queued",
@@ -201,6 +219,7 @@ class Dedupe:
             due=now + min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps),
             claim=claim,
             content=subject.content,
+            lane=lane,
             **_kind_of(subject),
         )
         telemetry.count("CacheMiss")

@@ -50,7 +50,8 @@ class Intake(Dedupe):
     def _uploaded(self, upload: ObjectVersion, until: float) -> Ending:
         now = self.now()
         reading = self.looker.read_ahead(upload, self.settings)  # while the record is written
-        match self.records.accept(upload, now=now, due=now + self.settings.sweep_after_seconds):
+        lane = upload.lane if isinstance(upload, Upload) else None
+        match self.records.accept(upload, now=now, due=now + self.settings.sweep_after_seconds, lane=lane):
             case Superseded():
                 return "superseded"
             case Duplicate(record) if record.terminal:

@@ -80,9 +80,9 @@ ACCEPT = Transition(
     starts=(),
     ends=("received",),
     needs=("newer version", "no version taken before its event"),
-    sets=_OBJECT | _MOVE | {"etag", "size", "received_at"},
+    sets=_OBJECT | _MOVE | {"etag", "size", "received_at", "lane"},
     clears=_WORK | _ANSWERS | {"kind", "media_type", "claim", "source", "provenance", "completed_at", "version_id"}
-    | ATTENTION | COPY | {*PAID},
+    | {"lane"} | ATTENTION | COPY | {*PAID},
     adds=tuple(zip(SUPERSEDED, PAID, strict=True)),
 )  # fmt: skip
 """An event of another version; what a person wrote, and what was looked at under the name, stays."""
@@ -109,9 +109,9 @@ RECAPTION = Transition(
     ends=("received",),
     needs=("unchanged since it was read",),
     sets=_MOVE | {"received_at", "attempts", "provenance", "recaption"},
-    clears=_TRIES | {"reason"},
+    clears=_TRIES | {"reason", "lane"},
 )
-QUEUE = Transition(name="queue", ends=("queued",), sets=_MOVE | _WHAT_IT_IS)
+QUEUE = Transition(name="queue", ends=("queued",), sets=_MOVE | _WHAT_IT_IS | {"lane"})
 """A worker's lease stays, as the sweep may send an upload through dedupe that is being captioned."""
 WAIT = Transition(
     name="wait", ends=("waiting",), sets=_MOVE | _WHAT_IT_IS | {"likeness"}, clears=_names("sweeps", "begun")
@@ -122,10 +122,18 @@ NOTE = Transition(name="note", needs=("this worker at it",), sets=_names("update
 RELEASE = Transition(
     name="release",
     needs=("this worker at it",),
-    sets=_MOVE | {"attempts", "reason"},
+    sets=_MOVE | {"attempts", "reason", "draft", "lane"},
     clears=_TRIES | {"draft"},
 )
-"""A worker that came this far shows that the upload does not stand still."""
+"""A worker that came this far shows that the upload does not stand still. The bulk lane leaves what a batch answered to
+the worker that goes on from there."""
+ENTRUST = Transition(
+    name="entrust",
+    needs=("this worker at it",),
+    sets=_MOVE | {"lease_until"},
+    clears=_names("sweeps", "begun"),
+)
+"""The lease is extended for as long as a batch may take."""
 POSTPONE = Transition(name="postpone", needs=("unchanged since it was read",), sets=_PLACE | {"sweeps"})
 
 VANISH = Transition(
@@ -237,7 +245,7 @@ UNDO_TO_NONE = Transition(
 )
 
 TRANSITIONS = (
-    ACCEPT, DELETE, REOPEN, RECAPTION, QUEUE, WAIT, BEGIN, NOTE, RELEASE, POSTPONE,
+    ACCEPT, DELETE, REOPEN, RECAPTION, QUEUE, WAIT, BEGIN, NOTE, RELEASE, ENTRUST, POSTPONE,
     VANISH, GIVE_UP, KEEP, ANSWER, SUGGEST, STALL, INDEX, EDIT, WRITE, AGREE, PREFER,
     UNDO_TO_WORDS, UNDO_TO_ANSWER, UNDO_TO_NONE,
 )  # fmt: skip

@@ -322,6 +322,9 @@ class Record(BaseModel):
     source: Literal["model", "cache", "human"] | None = None
     result: Result | None = None
     provenance: Provenance | None = None
+    lane: Literal["now", "bulk"] | None = None
+    """`bulk`: it waits for a batch, or was to; `now`: no batch answered it, and it went the ordinary way. None: it was
+    never meant for one."""
     attempts: tuple[dict[str, Any], ...] = ()
     """Model calls of deferred tries; they join the provenance when the upload ends."""
     claim: ClaimRef | None = None

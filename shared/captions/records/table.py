@@ -131,7 +131,9 @@ class Records:
         answer = self._dynamodb.get_item(TableName=self._table, Key=_key(asset), ConsistentRead=True)
         return Record.from_item(answer["Item"]) if "Item" in answer else None
 
-    def accept(self, upload: ObjectVersion, *, now: float, due: float) -> Accepted | Duplicate | Superseded:
+    def accept(
+        self, upload: ObjectVersion, *, now: float, due: float, lane: Literal["bulk"] | None = None
+    ) -> Accepted | Duplicate | Superseded:
         """Note a new upload, unless this or a newer event of the object was noted before.
 
         What a person wrote about an earlier version stays beside the record, and what such a version cost in its
@@ -139,7 +141,7 @@ class Records:
         (`taken_before_its_event`) is no new one to that.
         """
         values = {name: getattr(upload, name) for name in ObjectVersion.model_fields}
-        values |= _received(upload.asset, now, due)
+        values |= {"lane": lane, **_received(upload.asset, now, due)}
         facts = {"unheard": BEFORE_ITS_EVENT, "version": upload.version_id or ""}
         changed, item = self._change(lifecycle.ACCEPT, upload, values, **facts)
         record = Record.from_item(item) if item else None
@@ -205,9 +207,11 @@ class Records:
         claim: ClaimRef | None = None,
         content: Sequence[str] = (),
         likeness: Likeness | None = None,
+        lane: Literal["bulk"] | None = None,
     ) -> bool:
         """Move a pending upload on and say when the sweep shall look; False when it is not pending."""
         values = {
+            "lane": lane,
             "kind": kind,
             "media_type": media_type,
             "claim": _plain(claim),
@@ -247,10 +251,7 @@ class Records:
 
         `attempts` are all model calls made for the upload so far. Answers that are too long are left out of the draft.
         """
-        text = draft.model_dump_json()
-        if len(text.encode()) > MAX_DRAFT_BYTES:
-            text = draft.model_copy(update={"answers": ()}).model_dump_json()
-        values = {"updated_at": timestamp(now), "attempts": list(attempts), "draft": text}
+        values = {"updated_at": timestamp(now), "attempts": list(attempts), "draft": _text(draft)}
         changed, _ = self._change(lifecycle.NOTE, upload, values, mine=lease_until)
         return changed
 
@@ -263,19 +264,36 @@ class Records:
         due: float,
         attempts: Sequence[Mapping[str, Any]] = (),
         reason: Reason | None = None,
+        draft: Draft | None = None,
+        lane: Literal["now"] | None = None,
     ) -> bool:
         """Give a lease back without an end; False when it was not held.
 
-        `attempts` are all model calls made for the upload so far, `reason` says why it must wait.
+        `attempts` are all model calls made for the upload so far, `reason` says why it must wait. `draft` is what
+        whoever takes over goes on from, `lane` that no batch will answer it.
         """
         values = {
             "updated_at": timestamp(now),
             "attempts": list(attempts) or None,
             "reason": _plain(reason),
+            "draft": _text(draft) if draft is not None else None,
+            "lane": lane,
             **_pending(upload.asset, due),
         }
         changed, _ = self._change(lifecycle.RELEASE, upload, values, mine=lease_until)
         return changed
+
+    def entrust(
+        self, upload: ObjectVersion, lease_until: float, *, now: float, until: float, beside: Mapping[str, Any]
+    ) -> bool:
+        """Extend a lease until a batch has answered, in one transaction with a Put of another table; False when it was
+        not held.
+
+        The sweep looks when the lease is over.
+        """
+        values = {"updated_at": timestamp(now), "lease_until": until, **_pending(upload.asset, until)}
+        update = self._written(lifecycle.ENTRUST, upload, values, mine=lease_until)
+        return self._transact([{"Update": update}, {"Put": beside}])
 
     def postpone(self, record: Record, *, due: float, counted: bool = True) -> bool:
         """Say when the next sweep of a pending upload is due; False when it moved on meanwhile.
@@ -388,23 +406,32 @@ class Records:
         Raises ChangedMeanwhileError when it is not as `record` tells any more, or others write to these items.
         """
         update = self._written(way, record.upload, values, seen=record.updated_at)
-        writes = [{"Update": write} for write in (update, *beside)]
+        if not self._transact([{"Update": write} for write in (update, *beside)]):
+            raise ChangedMeanwhileError("the record changed meanwhile")
+        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(record.asset), ConsistentRead=True)
+        return Record.from_item(answer["Item"])
+
+    def _transact(self, writes: Sequence[Mapping[str, Any]]) -> bool:
+        """Make writes all together; False where a condition does not hold.
+
+        Raises ChangedMeanwhileError where others write to these items all the time.
+        """
         for tries_left in reversed(range(TRANSACTION_TRIES)):
             try:
-                self._dynamodb.transact_write_items(TransactItems=writes)
-                break
+                self._dynamodb.transact_write_items(TransactItems=list(writes))
             except self._dynamodb.exceptions.TransactionCanceledException as error:
                 codes = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
                 if "ConditionalCheckFailed" in codes:
-                    raise ChangedMeanwhileError("the record changed meanwhile") from error
+                    return False
                 if "TransactionConflict" not in codes:
                     raise
                 if not tries_left:
                     raise ChangedMeanwhileError("others write to it, or to its counts, all the time") from error
+            else:
+                return True
             # Two people's verdicts on answers of one model change the same counts.
             time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
-        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(record.asset), ConsistentRead=True)
-        return Record.from_item(answer["Item"])
+        return False
 
     def add_superseded(self, asset: str, attempts: Sequence[Mapping[str, Any]]) -> None:
         """Account for calls whose answer came too late: their version has ended, or was replaced or deleted.
@@ -577,6 +604,13 @@ def _places(record: Record) -> dict[str, str]:
     if record.state == "captioned" and provenance is not None and provenance.copied_from:
         places["copy_of"] = provenance.copied_from
     return places
+
+
+def _text(draft: Draft) -> str:
+    text = draft.model_dump_json()
+    if len(text.encode()) > MAX_DRAFT_BYTES:
+        text = draft.model_copy(update={"answers": ()}).model_dump_json()
+    return text
 
 
 def _key(asset: str) -> dict[str, Any]:

@@ -235,8 +235,13 @@ def _ask(
         raise UnroutableError(f"bad_{where}", f"{place} cannot be asked for: {first['msg']}") from error
 
 
-def queue_url(kind: str, settings: RoutingSettings) -> str:
-    """Return the queue that jobs of a kind of media stand on; video is as slow as sound and shares its pool."""
+def queue_url(kind: str, settings: RoutingSettings, lane: str | None = None) -> str:
+    """Return the queue that jobs of a kind of media stand on; video is as slow as sound and shares its pool.
+
+    Of the bulk lane, where there is one, only pictures: a recording is asked about in several calls.
+    """
+    if lane == "bulk" and settings.bulk_queue_url is not None and kind not in ("audio", "video"):
+        return settings.bulk_queue_url
     return settings.audio_queue_url if kind in ("audio", "video") else settings.image_queue_url
 
 

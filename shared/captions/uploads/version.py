@@ -55,6 +55,9 @@ class ObjectVersion(BaseModel):
 class Upload(ObjectVersion):
     """An object was written."""
 
+    lane: Literal["bulk"] | None = None
+    """`bulk`: nobody waits for its caption, which may come from a batch. S3's own events say nothing of it."""
+
 
 class Deletion(ObjectVersion):
     """An object, or one of its versions, was removed."""
@@ -93,6 +96,7 @@ class _Detail(BaseModel):
     bucket: _Bucket
     object: _Object
     deletion_type: str | None = Field(default=None, alias="deletion-type")
+    lane: Literal["bulk"] | None = None
 
 
 class _S3Event(BaseModel):
@@ -142,7 +146,7 @@ def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:
             "size": stored.size,
         }
         if parsed.detail_type == "Object Created":
-            return Upload.model_validate(version)
+            return Upload.model_validate({**version, "lane": parsed.detail.lane})
         if parsed.detail_type == "Object Restore Completed":
             return Restored.model_validate(version)
         return Deletion.model_validate({**version, "permanent": parsed.detail.deletion_type != "Delete Marker Created"})

@@ -1,0 +1,258 @@
+"""OpenAI's Batch API (`/v1/files`, `/v1/batches`), and what a line of its results means.
+
+Written against the API reference (https://platform.openai.com/docs/api-reference/batch) and where others differ: Zhipu
+and Together take files of 100 MB, some leave the metadata out of what they list, so that batches are told apart by
+their input file, and an id of no file may be an empty text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx2
+import openai
+from openai.types.chat import ChatCompletion
+
+from captions.cost import Cost
+from captions.gateway.api_keys import KeyRing, Keys
+from captions.gateway.catalogue import Model
+from captions.gateway.error_class import ErrorClass
+from captions.gateway.errors import AccountProblem, AttemptFailed, classify_error_object, classify_status, message_of
+from captions.gateway.pricing import cost_of, usage_of
+from captions.gateway.responses import ModelAnswer, answer_of, failure_of
+from captions.gateway.types import Attempt, CostSource, Endpoint
+
+CHAT = "/v1/chat/completions"
+WINDOW = "24h"
+"""The only one that OpenAI takes."""
+MOST_LISTED = 1_000
+"""Batches that are looked through for one, newest first."""
+_MOST_RESULT_BYTES = 400_000_000
+"""Of one file of results: 50,000 answers of 8 KB."""
+_PIECE_BYTES = 1 << 16
+_TIMEOUT = openai.Timeout(120.0, connect=5.0)
+
+BatchStatus = Literal["running", "completed", "ended"]
+
+
+class BatchCallError(Exception):
+    """A call of the Batch API failed: `later` (certainly without effect, may work later), `never` (it never will), or
+    `unknown` (it may have had its effect).
+    """
+
+    def __init__(self, kind: Literal["later", "never", "unknown"], message: str, *, account: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.account = account
+
+
+@dataclass(frozen=True)
+class RemoteBatch:
+    """A batch as the endpoint has it; `outputs` are the ids of its files of results and errors."""
+
+    id: str
+    status: BatchStatus
+    outputs: tuple[str, ...] = ()
+    reason: str | None = None
+    """Why it ended without answering everything."""
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """What one line of a batch came to: the call it was, and its answer if it has one."""
+
+    attempt: Attempt
+    answer: ModelAnswer | None
+    cost_source: CostSource
+
+
+class BatchApi:
+    """A client of the Batch API of several endpoints; connections belong to the event loop of its calls."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = KeyRing(keys)
+        self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def upload(self, base_url: str, name: str, path: Path) -> str:
+        """Send a file of lines, and return its id. A file that is sent twice costs nothing."""
+        with path.open("rb") as data:
+            made = await self._call(base_url, lambda api: api.files.create(file=(name, data), purpose="batch"))
+        return str(made.id)
+
+    async def create(self, base_url: str, file_id: str, batch: str) -> str:
+        """Have the endpoint work at a file, and return its batch's id. Whoever asks for it twice pays twice."""
+        created = await self._call(
+            base_url,
+            lambda api: api.batches.create(
+                input_file_id=file_id,
+                endpoint=CHAT,
+                completion_window=WINDOW,
+                metadata={"captions_batch": batch},
+            ),
+            writes=True,
+        )
+        if not getattr(created, "id", None):
+            raise BatchCallError("unknown", "the endpoint answered without a batch")
+        return str(created.id)
+
+    async def find(self, base_url: str, file_id: str) -> str | None:
+        """Return the id of a batch that was made of a file; None if there is none among the newest MOST_LISTED."""
+        after: str | None = None
+        for _ in range(MOST_LISTED // 100):
+            options = {} if after is None else {"after": after}
+            page = await self._call(base_url, lambda api, o=options: api.batches.list(limit=100, **o))
+            for batch in page.data:
+                if batch.input_file_id == file_id:
+                    return str(batch.id)
+            if not page.data or not getattr(page, "has_more", False):
+                return None
+            after = page.data[-1].id
+        return None
+
+    async def retrieve(self, base_url: str, batch: str) -> RemoteBatch:
+        """Return how a batch is."""
+        batch_object = await self._call(base_url, lambda api: api.batches.retrieve(batch))
+        status = str(getattr(batch_object, "status", "")).lower()
+        if status not in ("completed", "failed", "expired", "cancelled"):
+            return RemoteBatch(batch, "running")
+        files = (getattr(batch_object, name, None) for name in ("output_file_id", "error_file_id"))
+        outputs = tuple(str(file) for file in files if file)
+        if status == "completed":
+            return RemoteBatch(batch, "completed", outputs)
+        problems = getattr(getattr(batch_object, "errors", None), "data", None) or ()
+        why = "; ".join(str(message_of({"message": problem.message})) for problem in problems[:3] if problem.message)
+        return RemoteBatch(batch, "ended", outputs, f"{status}: {why}"[:300] if why else status)
+
+    async def cancel(self, base_url: str, batch: str) -> None:
+        """Have a batch end early; what it answered until then stays."""
+        await self._call(base_url, lambda api: api.batches.cancel(batch))
+
+    async def download(self, base_url: str, file_id: str, to: Path) -> None:
+        """Write a file of results to a path."""
+
+        async def fetch(api: openai.AsyncOpenAI) -> None:
+            size = 0
+            async with api.files.with_streaming_response.content(file_id) as response:
+                with to.open("wb") as out:
+                    async for piece in response.iter_bytes(_PIECE_BYTES):
+                        size += len(piece)
+                        if size > _MOST_RESULT_BYTES:
+                            raise BatchCallError("never", f"results of more than {_MOST_RESULT_BYTES} bytes")
+                        out.write(piece)
+
+        await self._call(base_url, fetch)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+    async def _call(self, base_url: str, call: Any, *, writes: bool = False) -> Any:
+        try:
+            key = await self._keys.key(base_url)
+        except AccountProblem as error:
+            raise BatchCallError("later", str(error), account=True) from error
+        for _ in range(2):
+            try:
+                return await call(self._client(base_url).with_options(api_key=key))
+            except openai.AuthenticationError as error:
+                renewed = await self._keys.renewed(base_url, key)
+                if renewed is None:
+                    raise BatchCallError("later", "the endpoint rejects the key", account=True) from error
+                key = renewed
+            except (openai.OpenAIError, httpx2.HTTPError) as error:
+                raise _call_error(error, writes) from error
+        raise BatchCallError("later", "the endpoint rejects the key", account=True)
+
+    def _client(self, base_url: str) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._clients = loop, {}
+        if base_url not in self._clients:
+            http = openai.DefaultAsyncHttpxClient(follow_redirects=False, headers={"Accept-Encoding": "identity"})
+            client = openai.AsyncOpenAI(
+                base_url=base_url, api_key="sent-with-each-call", max_retries=0, timeout=_TIMEOUT, http_client=http
+            )
+            client.organization = client.project = None
+            self._clients[base_url] = client
+        return self._clients[base_url]
+
+
+def _call_error(error: Exception, writes: bool) -> BatchCallError:
+    failure = failure_of(error)
+    message = failure.detail or (f"HTTP {failure.status}" if failure.status else type(error).__name__)
+    if failure.error_class is ErrorClass.ACCOUNT:
+        return BatchCallError("later", message, account=True)
+    if failure.error_class is ErrorClass.RATE_LIMITED or failure.unreachable:
+        return BatchCallError("later", message)
+    if failure.error_class in (ErrorClass.OURS, ErrorClass.TOO_LARGE, ErrorClass.UNAVAILABLE, ErrorClass.REFUSED):
+        return BatchCallError("never", message)
+    return BatchCallError("unknown" if writes else "later", message)
+
+
+def request_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
+    """Return one line of a batch's file, without its end."""
+    line = {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body}
+    return json.dumps(line, separators=(",", ":")).encode()
+
+
+def result_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line of a file of results with its custom id; what is no such line has an empty one."""
+    with path.open("rb") as lines:
+        for text in lines:
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                line = None
+            custom_id = line.get("custom_id") if isinstance(line, dict) else None
+            yield (custom_id, line) if isinstance(custom_id, str) else ("", {})
+
+
+def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started_at: str) -> LineResult:
+    """Return what a line of results means, at a batch's prices: an answer, or the failure that it is."""
+    response = line.get("response")
+    response = response if isinstance(response, Mapping) else {}
+    body, status = response.get("body"), response.get("status_code")
+    status = status if isinstance(status, int) and not isinstance(status, bool) else None
+    error = line.get("error")
+    answer: ModelAnswer | None = None
+    try:
+        if status is not None and status != 200:
+            raise AttemptFailed(classify_status(status, body), status=status, detail=message_of(body)[:200] or None)
+        if error or not isinstance(body, Mapping):
+            raise AttemptFailed(classify_error_object(error)[0], detail=message_of(error)[:200] or None)
+        answer = answer_of(ChatCompletion.construct(**body))
+        usage, stated, outcome, detail = answer.usage, answer.stated_cost, "ok", None
+    except AttemptFailed as failure:
+        usage, stated = usage_of(failure.usage)
+        outcome, detail = failure.error_class.value, failure.detail
+        answer = None
+    except Exception:  # whatever a body of the wrong shape makes of the client's classes
+        usage, stated = usage_of(body.get("usage") if isinstance(body, Mapping) else None)
+        outcome, detail, answer = ErrorClass.GARBLED.value, None, None
+    spent, source = cost_of(usage, stated, model.in_batches())
+    if spent.exact is None and outcome != "ok" and (status != 200 or ErrorClass(outcome).unbilled):
+        spent = Cost()  # a line that failed is not billed (OpenAI's Batch guide)
+    attempt = Attempt(
+        model=model.name,
+        endpoint=endpoint.name,
+        outcome=outcome,
+        status=status,
+        latency_ms=0,
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
+        spent=spent,
+        started_at=started_at,
+        detail=detail,
+        lane="bulk",
+    )
+    return LineResult(attempt, answer, source)

@@ -1,0 +1,164 @@
+"""The bulk lane of the real template on one machine: captions from batches, though who looks after them is killed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from captions_cli.local import LocalStack
+from captions_cli.local.cloudformation.translate import load_template
+from captions_cli.local.options import ModelOptions
+from captions_cli.main import app
+from captions_cli.stack import LocalState
+from support.bulk import noise
+from support.permissions import Witness, allowed
+
+ROOT = Path(__file__).parents[2]
+BULK = load_template(ROOT / "bulk.yaml")["Resources"]
+POLICY = "/captions/policy"
+RULES = '[[rules]]\nprefix = "archive/"\nlane = "bulk"\n'
+
+
+@pytest.fixture(scope="module")
+def witness() -> Witness:
+    return Witness(frozenset({"BulkFunction"}))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("bulk")
+    with LocalStack(
+        ROOT / "template.yaml",
+        state_dir=home,
+        parameters={
+            "Bulk": "batches",
+            "BulkGatherSeconds": "0",
+            "PolicyOverride": POLICY,
+            "ImageModels": "GPT-4o",
+        },
+        model=ModelOptions(latency_scale=0),
+        interceptors=[witness],
+    ) as running:
+        state = LocalState(
+            pid=1,
+            aws_endpoint_url=running.aws_endpoint_url,
+            model_endpoint_url=running.endpoint_url,
+            stack_name=running.stack_name,
+            region=running.region,
+            bucket=running.outputs["MediaBucketName"],
+            started_at="",
+        )
+        (home / "stack.json").write_text(json.dumps(vars(state)))
+        running.client("ssm").put_parameter(Name=POLICY, Value=RULES, Type="String")
+        yield running
+
+
+@pytest.fixture
+def captions(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("CAPTIONS_HOME", str(stack.state_dir))
+
+    def run(*words: str) -> Any:
+        done = CliRunner().invoke(app, [*words, "--output", "json"])
+        assert done.exit_code in (0, 1), done.output
+        return json.loads(done.stdout)
+
+    return run
+
+
+def nested(stack: LocalStack) -> dict[str, str]:
+    """The physical ids of what is in the nested stack, by logical id."""
+    cloudformation = stack.client("cloudformation")
+    inner = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId="BulkLane")
+    inside = cloudformation.describe_stack_resources(StackName=inner["StackResourceDetail"]["PhysicalResourceId"])
+    return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in inside["StackResources"]}
+
+
+def look(stack: LocalStack, function: str) -> None:
+    """Have the function look after its batches now, as its schedule does every minute."""
+    # Whoever was killed has the lease until its time-out would have ended it.
+    key = {"pk": {"S": "bulk-run"}, "sk": {"S": "lease"}}
+    stack.client("dynamodb").delete_item(TableName=stack.outputs["ControlTableName"], Key=key)
+    stack.client("lambda").invoke(FunctionName=f"{function}:live", Payload=b"{}")
+
+
+def captioned(item: dict[str, Any]) -> bool:
+    return bool(item["state"]["S"] == "captioned")
+
+
+def gathered(item: dict[str, Any]) -> bool:
+    """Whether its lease is the lane's: those of functions at work are minutes long."""
+    return "lease_until" in item and float(item["lease_until"]["N"]) > time.time() + 3_600
+
+
+def test_pictures_that_can_wait_are_captioned_from_batches_though_the_function_is_killed(
+    stack: LocalStack, captions: Callable[..., Any], witness: Witness
+) -> None:
+    bucket, inner = stack.outputs["MediaBucketName"], nested(stack)
+    s3 = stack.client("s3")
+    can_wait = ["archive/0.png", "archive/1.png", "old/2.png", "old/3.png"]
+    for events, prefix in (({}, "old/"), ({"EventBridgeConfiguration": {}}, "archive/")):
+        s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=events)
+        for number, key in enumerate(can_wait):
+            if key.startswith(prefix):
+                s3.put_object(Bucket=bucket, Key=key, Body=noise(number))
+    s3.put_object(Bucket=bucket, Key="now.png", Body=noise(99))
+    assert captions("reconcile", "--bulk", "--prefix", "old/", "--older-than", "0")["sent"] == 2
+
+    def records() -> dict[str, dict[str, Any]]:
+        items = stack.client("dynamodb").scan(TableName=stack.outputs["CaptionsTableName"])["Items"]
+        return {item["key"]["S"]: item for item in items}
+
+    def count(what: Callable[[dict[str, Any]], bool]) -> int:
+        return sum(what(item) for item in records().values())
+
+    until = time.monotonic() + 270
+    # A job whose gathering is killed comes again after half an hour: those that look after batches are killed here.
+    while count(lambda it: "lane" in it and (gathered(it) or captioned(it))) < len(can_wait):
+        assert time.monotonic() < until, captions("status")
+        time.sleep(0.5)
+    kills = 0
+    while count(captioned) < len(can_wait) + 1:
+        assert time.monotonic() < until, captions("status")
+        looking = threading.Thread(target=look, args=(stack, inner["BulkFunction"]))
+        looking.start()
+        if kills < 4:
+            time.sleep(0.3 * (kills + 1))
+            for name, pid in stack.workers():
+                if "Bulk" in name or "bulk" in name:
+                    stack.kill_worker(pid)
+                    kills += 1
+        looking.join()
+        time.sleep(0.2)
+    assert kills >= 2
+    look(stack, inner["BulkFunction"])
+
+    with urllib.request.urlopen(f"{stack.endpoint_url.removesuffix('/v1')}/_local/requests") as answer:
+        paid = [call for call in json.load(answer)["requests"] if call["outcome"] == "ok"]
+    assert set(Counter(call["media_sha256"] for call in paid).values()) == {1}
+    assert sum(call["batch"] is not None for call in paid) == len(can_wait)
+    lanes = {key: "lane" in item for key, item in records().items()}
+    assert lanes == dict.fromkeys(can_wait, True) | {"now.png": False}
+    status = captions("status")
+    assert status["queues"]["Bulk"]["visible"] == status["queues"]["BulkDeadLetter"]["visible"] == 0
+    assert [finding["level"] for finding in captions("doctor") if finding["check"] == "bulk lane"]
+
+    # It asked AWS for nothing that its role does not allow.
+    short = {
+        inner["BulkQueue"].rpartition("/")[2]: "BulkQueue",
+        inner["BulkBucket"]: "BulkBucket",
+    }
+    asked = {(call.action, short.get(call.resource, "")) for call in witness.asked if call.function == "BulkFunction"}
+    assert asked
+    may = allowed(BULK, "BulkFunction")
+    # The parameter's name is one of the template's parameters; PolicyParameterPolicy allows it alone.
+    for action, resource in asked - {("ssm:GetParameter", "")}:
+        assert action in {name for name, on in may if not resource or on == resource}, (action, resource)

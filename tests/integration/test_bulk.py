@@ -1,0 +1,317 @@
+"""The bulk lane: from an upload that can wait to its caption from a batch, whatever goes wrong on the way."""
+
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from captions.bulk import protocol
+from captions.records.record import Record
+from captions_cli.local.model_endpoint import LocalEndpoint
+from support.bulk import CATALOGUE, GATHER_SECONDS, BulkShop, Killed, Killer, bulk_shop, noise
+from support.pipeline import Aws, Dedupe
+
+
+@pytest.fixture
+def endpoint() -> Iterator[LocalEndpoint]:
+    with LocalEndpoint(latency_scale=0.0, catalogue=CATALOGUE) as running:
+        yield running
+
+
+@pytest.fixture
+def bulk(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> BulkShop:
+    return bulk_shop(aws, dedupe, endpoint)
+
+
+def uploads(bulk: BulkShop, number: int = 3) -> list[str]:
+    keys = [f"{n}.png" for n in range(number)]
+    assert [bulk.upload(key, noise(n)) for n, key in enumerate(keys)] == ["queued"] * number
+    return keys
+
+
+def records(bulk: BulkShop, keys: list[str]) -> list[Record]:
+    return [bulk.dedupe.record(key) for key in keys]
+
+
+def all_captioned_and_paid_for_once(bulk: BulkShop, keys: list[str]) -> None:
+    assert [record.state for record in records(bulk, keys)] == ["captioned"] * len(keys)
+    payments = bulk.payments()
+    assert (len(payments), set(payments.values())) == (len(keys), {1})
+    assert bulk.kept() == []
+    assert bulk.lane.table.waiting() == []
+
+
+def test_misses_are_gathered_sent_as_one_batch_and_handed_out_like_any_answer(bulk: BulkShop) -> None:
+    keys = uploads(bulk)
+    assert bulk.shop.jobs() == []
+    assert bulk.gather() == ["gathered"] * 3
+    assert bulk.look() is not None
+    assert bulk.batches() == []  # they may yet become more
+    ran = bulk.look(GATHER_SECONDS)
+    assert ran is not None
+    assert (ran.formed, ran.submitted, ran.waiting) == (1, 1, 0)
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    assert len({call["batch"] for call in bulk.shop.paid()}) == 1
+    for record in records(bulk, keys):
+        assert record.provenance is not None
+        (attempt,) = record.provenance.attempts
+        assert (attempt["lane"], attempt["role"], attempt["outcome"]) == ("bulk", "first", "ok")
+        # Half of the catalogue's prices.
+        model = CATALOGUE.models[attempt["model"]]
+        assert model.input_price is not None
+        assert model.output_price is not None
+        full = (
+            attempt["prompt_tokens"] * model.input_price + attempt["completion_tokens"] * model.output_price
+        ) / 10**6
+        assert Decimal(str(record.provenance.cost)) * 2 == full
+    assert sorted(bulk.dedupe.aws.heard()) == [("Caption.Completed", key) for key in keys]
+
+
+def test_a_copy_waits_for_the_batch_and_the_claim_holds_all_the_while(bulk: BulkShop) -> None:
+    uploads(bulk, 1)
+    bulk.gather()
+    bulk.dedupe.clock.at += 20 * 3_600
+    assert bulk.dedupe.upload("copy.png", noise(0)) == "waiting"
+    due = bulk.dedupe.record("copy.png")
+    assert [record.asset for shard in range(8) for record in bulk.dedupe.records.due(shard, bulk.dedupe.clock())] == []
+    assert due.state == "waiting"
+    bulk.settle()
+    copy = bulk.dedupe.record("copy.png")
+    assert (copy.state, copy.source) == ("captioned", "cache")
+    assert sum(bulk.payments().values()) == 1
+
+
+def test_a_rule_of_the_policy_sends_what_it_is_about_to_the_lane(
+    aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint
+) -> None:
+    from captions.config import policy
+
+    bulk = bulk_shop(aws, dedupe, endpoint)
+    rules = policy.load('[[rules]]\nprefix = "archive/"\nlane = "bulk"')
+    dedupe.intake.policies = lambda: rules
+    assert dedupe.upload("archive/a.png", noise(1)) == "queued"
+    assert dedupe.upload("b.png", noise(2)) == "queued"
+    assert [job.upload.key for job in bulk.queued()] == ["archive/a.png"]
+    assert [job.upload.key for job in bulk.shop.jobs()] == ["b.png"]
+
+
+def test_a_model_that_takes_no_batches_is_asked_the_ordinary_way(bulk: BulkShop) -> None:
+    bulk.lane.worker.gateway._catalogue = CATALOGUE.model_copy(  # as another catalogue says
+        update={"models": {n: m.model_copy(update={"batch_factor": None}) for n, m in CATALOGUE.models.items()}}
+    )
+    keys = uploads(bulk, 1)
+    assert bulk.gather() == ["ordinary"]
+    assert bulk.shop.run_all(bulk.shop.jobs()) == ["captioned"]
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_lines_that_are_lost_go_the_ordinary_way_and_doubled_ones_change_nothing(
+    bulk: BulkShop, endpoint: LocalEndpoint
+) -> None:
+    endpoint.set_faults([{"fault": "lost_line", "times": 1}, {"fault": "doubled_line"}])
+    keys = uploads(bulk)
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    assert bulk.endings == {"captioned": 1}
+    assert sorted(bulk.dedupe.aws.heard()).count(("Caption.Completed", keys[0])) == 1
+
+
+def test_a_batch_that_expires_half_done_is_paid_for_by_halves(bulk: BulkShop, endpoint: LocalEndpoint) -> None:
+    endpoint.set_faults([{"fault": "batch_expired"}])
+    keys = uploads(bulk, 4)
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    assert Counter(call["batch"] is None for call in bulk.shop.paid()) == {True: 2, False: 2}
+    assert [batch.reason for batch in bulk.batches()] == ["expired"]
+
+
+def test_a_batch_that_fails_its_validation_costs_nothing(bulk: BulkShop, endpoint: LocalEndpoint) -> None:
+    endpoint.set_faults([{"fault": "batch_failed"}])
+    keys = uploads(bulk)
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    assert all(call["batch"] is None for call in bulk.shop.paid())
+    assert "parseable" in (bulk.batches()[0].reason or "")
+
+
+def test_a_batch_whose_creation_was_never_answered_is_found_by_its_file(
+    bulk: BulkShop, endpoint: LocalEndpoint
+) -> None:
+    endpoint.set_faults([{"fault": "batch_unconfirmed", "times": 1}])
+    keys = uploads(bulk)
+    bulk.gather()
+    bulk.look(GATHER_SECONDS)
+    assert [batch.state for batch in bulk.batches()] == ["submitting"]
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    assert {call["batch"] is None for call in bulk.shop.paid()} == {False}
+
+
+def test_a_batch_that_does_not_end_is_cancelled_at_its_deadline(bulk: BulkShop, endpoint: LocalEndpoint) -> None:
+    endpoint.set_faults([{"fault": "batch_stuck"}])
+    keys = uploads(bulk, 2)
+    bulk.gather()
+    bulk.look(GATHER_SECONDS)
+    assert bulk.dedupe.upload("copy.png", noise(0)) == "waiting"
+    bulk.dedupe.clock.at += bulk.lane.settings.bulk_patience_seconds
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    assert bulk.dedupe.record("copy.png").source == "cache"
+    assert [batch.reason for batch in bulk.batches()] == ["cancelled"]
+
+
+def test_what_a_check_rejects_is_repaired_by_a_worker_and_its_first_cost_stays(
+    bulk: BulkShop, endpoint: LocalEndpoint
+) -> None:
+    endpoint.set_faults([{"fault": "answer", "text": "I see " + "a cat and " * 60, "times": 1}])
+    keys = uploads(bulk, 1)
+    bulk.settle()
+    (record,) = records(bulk, keys)
+    assert record.state == "captioned"
+    assert record.provenance is not None
+    lanes = [(attempt.get("lane"), attempt["role"]) for attempt in record.provenance.attempts]
+    assert lanes[0] == ("bulk", "first")
+    assert {lane for lane, _ in lanes[1:]} == {None}
+    assert "first" not in [role for _, role in lanes[1:]]  # the batch's answer is gone on from, not asked for again
+    costs = [Decimal(str(attempt["cost"])) for attempt in record.provenance.attempts if attempt.get("cost")]
+    assert all(cost > 0 for cost in costs)
+
+
+@pytest.mark.parametrize("fault", ["refusal", "rate_limited", "truncated"])
+def test_a_line_that_fails_goes_the_ordinary_way_with_its_call_in_the_ledger(
+    bulk: BulkShop, endpoint: LocalEndpoint, fault: str
+) -> None:
+    endpoint.set_faults([{"fault": fault, "times": 1}])
+    keys = uploads(bulk, 1)
+    bulk.settle()
+    (record,) = records(bulk, keys)
+    assert record.state == "captioned"
+    assert record.provenance is not None
+    first, *rest = record.provenance.attempts
+    assert first["lane"] == "bulk"
+    assert first["outcome"] != "ok"
+    assert [attempt["outcome"] for attempt in rest] == ["ok"]
+
+
+def test_a_job_delivered_again_finds_its_upload_entrusted(bulk: BulkShop) -> None:
+    uploads(bulk, 1)
+    jobs = bulk.queued()
+    assert bulk.gather(jobs + jobs) == ["gathered", "entrusted"]
+    bulk.settle()
+    assert bulk.gather(jobs) == ["settled"]
+    assert sum(bulk.payments().values()) == 1
+
+
+def test_uploads_overwritten_or_deleted_while_they_wait(bulk: BulkShop) -> None:
+    keys = uploads(bulk)
+    bulk.gather()
+    bulk.upload(keys[0], noise(10))
+    bulk.dedupe.deliver(bulk.dedupe.aws.delete(keys[1]))
+    bulk.settle()
+    states = [record.state for record in records(bulk, keys)]
+    assert states == ["captioned", "deleted", "captioned"]
+    overwritten, deleted, _ = records(bulk, keys)
+    assert overwritten.superseded_calls == deleted.superseded_calls == 1
+    assert set(bulk.payments().values()) == {1}
+    assert sum(bulk.payments().values()) == 4
+
+
+def test_limits_of_size_and_number_split_what_waits(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> None:
+    bulk = bulk_shop(aws, dedupe, endpoint, bulk_max_requests=2)
+    keys = uploads(bulk, 5)
+    bulk.gather()
+    ran = bulk.look()
+    assert ran is not None
+    assert (ran.formed, ran.waiting) == (2, 1)  # the full ones do not wait
+    bulk.settle()
+    assert sorted(batch.lines for batch in bulk.batches()) == [1, 2, 2]
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_lines_that_nobody_looked_at_for_a_day_go_the_ordinary_way_and_take_no_others_along(bulk: BulkShop) -> None:
+    uploads(bulk, 1)
+    bulk.gather()
+    bulk.dedupe.clock.at += bulk.lane.settings.bulk_patience_seconds
+    bulk.upload("late.png", noise(7))
+    bulk.gather()
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, ["0.png", "late.png"])
+    assert sorted(batch.reason or "" for batch in bulk.batches()) == ["", "not submitted in time"]
+
+
+def test_an_upload_whose_lease_ended_is_gathered_again_and_paid_for_once(bulk: BulkShop) -> None:
+    uploads(bulk, 1)
+    bulk.gather()
+    bulk.dedupe.clock.at += bulk.lane.settings.bulk_patience_seconds + protocol.HANDING_SECONDS + 1
+    record = bulk.dedupe.record("0.png")
+    bulk.dedupe.deliver({"type": "revisit", "reason": "sweep", "upload": record.upload.model_dump()})
+    assert bulk.gather() == ["gathered"]
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, ["0.png"])
+
+
+def test_two_looks_at_once_are_one(bulk: BulkShop) -> None:
+    now = bulk.dedupe.clock()
+    assert bulk.lane.table.take_over(now, now + 300)
+    assert bulk.look() is None
+    assert bulk.look(301) is not None
+
+
+def test_an_endpoint_that_is_down_is_waited_for(bulk: BulkShop, endpoint: LocalEndpoint, monkeypatch: Any) -> None:
+    keys = uploads(bulk, 1)
+    bulk.gather()
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.lane.api, "_client", lambda url: pytest.fail("no call"))
+        patch.setattr("captions.gateway.api_keys.KeyRing.key", _no_key)
+        bulk.look(GATHER_SECONDS)
+    assert [batch.state for batch in bulk.batches()] == ["ready"]
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+async def _no_key(self: Any, base_url: str) -> str:
+    from captions.gateway import AccountProblem
+
+    raise AccountProblem("the key cannot be read")
+
+
+def test_a_look_that_is_killed_anywhere_pays_for_nothing_twice(bulk: BulkShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before or after every fourth of its calls of AWS and of the endpoint, from forming a batch to its end."""
+    killer = Killer(bulk, monkeypatch)
+    keys: list[str] = []
+    killed = True
+    while killed:
+        keys.append(f"kill-{len(keys)}.png")
+        bulk.upload(keys[-1], noise(100 + len(keys)))
+        bulk.gather()
+        killer.aim(4 * len(keys) - 3 + len(keys) % 4, "before" if len(keys) % 2 else "after")
+        killed = to_its_end(bulk, killer)
+    assert len(keys) > 8
+    for record in records(bulk, keys):
+        if record.state != "captioned":  # released, and killed before its job was sent: the sweep's to find
+            assert record.lane == "now"
+            bulk.dedupe.clock.at += protocol.HANDING_SECONDS
+            bulk.dedupe.deliver({"type": "revisit", "reason": "sweep", "upload": record.upload.model_dump()})
+    bulk.shop.run_all(bulk.shop.jobs())
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def to_its_end(bulk: BulkShop, killer: Killer) -> bool:
+    """Look until no batch is open; answers whether a look was killed."""
+    killed = False
+    for _ in range(40):
+        try:
+            ran = killer.look(GATHER_SECONDS)
+        except Killed:
+            killed = True
+            bulk.dedupe.clock.at += 200  # until the killed one's lease is over
+            continue
+        bulk.shop.run_all(bulk.shop.jobs())
+        if ran is not None and not ran.open and not ran.waiting:
+            for revisit in bulk.dedupe.aws.receive(bulk.dedupe.aws.uploads_queue):
+                bulk.dedupe.deliver(revisit)
+            return killed
+    pytest.fail(f"still open: {bulk.batches()}")
