@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from typing import Any
 
+from captions.once import once
 from captions_cli.local.aws.repairs.replacements import Repair, Replace
 
 _Key = tuple[Any, Any]
@@ -19,7 +20,9 @@ _Key = tuple[Any, Any]
 _Rank = tuple[Any, ...]
 """What an index is sorted by: its own sort key and the table's keys, each with its type, as types do not compare."""
 
-_BOUNDS = {"<", "LT", "<=", "LE", ">", "GT", ">=", "GE", "=", "EQ", "BETWEEN"}
+_BOUNDS = {"<", "LT", "<=", "LE", ">", "GT", ">=", "GE", "=", "EQ", "BETWEEN", "BEGINS_WITH"}
+_LAST = chr(0x10FFFF)
+"""The last character there is: what begins with a text stands before it with this behind."""
 
 
 class _Partitions:
@@ -239,7 +242,33 @@ def _page(table: Any, asked: dict[str, Any]) -> list[Any] | None:
             within = slice(max(first, end - limit - 1), end)
     else:
         within = slice(first, end)
-    return [table.get_item(*key) for _, key in entries[within]]
+    items = [table.get_item(*key) for _, key in entries[within]]
+    if index.projection.get("ProjectionType") != "KEYS_ONLY":
+        return items
+    kept = [name for name in (*hashes, *ranges, table.hash_key_attr, table.range_key_attr) if name is not None]
+    entry = _entries()
+    return [entry(item, kept) for item in items]
+
+
+@once
+def _entries() -> Any:
+    """The class of items as an index of keys holds them: made for one answer, and not copied again for it."""
+    from moto.dynamodb.models.dynamo_type import Item, LimitedSizeDict
+
+    class Entry(Item):  # type: ignore[misc,unused-ignore] # moto's classes are untyped to some versions of mypy
+        def __init__(self, item: Any, names: list[str]) -> None:
+            self.hash_key, self.range_key = item.hash_key, item.range_key
+            self.attrs = LimitedSizeDict({name: item.attrs[name] for name in names})
+
+        def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+            return self
+
+        def project(self, paths: list[list[str]]) -> Any:
+            return (
+                self if {path[0] for path in paths if len(path) == 1} >= self.attrs.keys() else super().project(paths)
+            )
+
+    return Entry
 
 
 def _range(entries: list[tuple[_Rank, _Key]], asked: dict[str, Any]) -> tuple[int, int, bool]:
@@ -250,12 +279,17 @@ def _range(entries: list[tuple[_Rank, _Key]], asked: dict[str, Any]) -> tuple[in
     if comparison not in _BOUNDS:
         return 0, len(entries), False
     values = [(_typed(value),) for value in asked["range_objs"]]
+    if comparison == "BEGINS_WITH":
+        kind, text = values[0][0]
+        if not isinstance(text, str):
+            return 0, len(entries), False
+        values.append(((kind, text + _LAST),))
     first, end = 0, len(entries)
-    if comparison in (">=", "GE", "=", "EQ", "BETWEEN"):
+    if comparison in (">=", "GE", "=", "EQ", "BETWEEN", "BEGINS_WITH"):
         first = bisect_left(entries, values[0], key=_sort_key)
     elif comparison in (">", "GT"):
         first = bisect_right(entries, values[0], key=_sort_key)
-    if comparison in ("<=", "LE", "=", "EQ", "BETWEEN"):
+    if comparison in ("<=", "LE", "=", "EQ", "BETWEEN", "BEGINS_WITH"):
         end = bisect_right(entries, values[-1], key=_sort_key)
     elif comparison in ("<", "LT"):
         end = bisect_left(entries, values[0], key=_sort_key)
