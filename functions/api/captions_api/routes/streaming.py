@@ -105,9 +105,9 @@ async def _picture(stack: Services, who: Caller, request: Request) -> AsyncItera
         extension = sniffed.media_type.partition("/")[2].partition("+")[0].removeprefix("x-")
         wanted = wanted.model_copy(update={"name": f"{day}-{secrets.token_hex(3)}.{extension}"})
     key, metadata = key_of(who, wanted), metadata_of(wanted)
-    streaming, upload = await asyncio.gather(
-        asyncio.to_thread(stack.streaming), asyncio.to_thread(_stored, stack, key, data, sniffed.media_type, metadata)
-    )
+    # What takes the upload is built before S3 has it: its own event may not find a cold process still loading.
+    streaming = await asyncio.to_thread(stack.streaming)
+    upload = await asyncio.to_thread(_stored, stack, key, data, sniffed.media_type, metadata)
     return streaming.caption(upload, data, metadata)
 
 
