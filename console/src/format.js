@@ -17,7 +17,13 @@ export function counted(value, noun, several = `${noun}s`) {
 export function dollars(dollars) {
   const value = Number(dollars);
   if (value === 0) return '$0';
-  if (Math.abs(value) >= 1) return `$${value.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  if (value < 0) return `−${positive(-value)}`;
+  return positive(value);
+}
+
+/** @param {number} value @returns {string} */
+function positive(value) {
+  if (value >= 1) return `$${value.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
   return `$${value.toLocaleString('en', { maximumSignificantDigits: 2, maximumFractionDigits: 12 })}`;
 }
 

@@ -42,7 +42,7 @@ export interface Asset extends AssetSummary {
   human: { action: string; text: string; at: string; language?: string } | null;
   media_url: string | null; tracks: { kind: string; format: string; url: string }[];
   timeline: { at: string; what: string; detail?: string; call?: Attempt | null }[];
-  copies: Copy[]; copied_from: Copy | null; model_text: string | null;
+  copies: Copy[]; more_copies?: boolean; copied_from: Copy | null; model_text: string | null;
 }
 
 export interface Offer { id: string; model: string; cost: Money | null; most: string | null; unpriced: string[] }
@@ -51,7 +51,7 @@ export interface Page { items: AssetSummary[]; cursor: string | null; live?: str
 export interface ReviewPage extends Page { population: number | null; margin_of_error: number | null }
 
 export interface QualityCell {
-  category: string; model: string; prompt_version: string; task?: string; experiment?: string | null; arm?: string | null; accepted: number; edited: number; share: number | null;
+  id: string; category: string; model: string; prompt_version: string; task?: string; experiment?: string | null; arm?: string | null; accepted: number; edited: number; share: number | null;
   low: number | null; high: number | null; flagged: boolean;
 }
 export interface Quality { cells: QualityCell[]; minimum: number; line: number; days?: number }

@@ -19,6 +19,7 @@ test('small dollars keep their digits', () => {
   assert.equal(dollars('0.0000000123'), '$0.000000012');
   assert.equal(dollars('0'), '$0');
   assert.equal(dollars('0.5'), '$0.5');
+  assert.equal(dollars('-0.0123'), '−$0.012');
 });
 
 test('sizes, times and shares', () => {

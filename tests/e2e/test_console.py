@@ -265,8 +265,15 @@ def test_a_recording_plays_and_its_transcript_follows(page: Any, site: Site) -> 
 def test_a_copy_is_shown_beside_what_it_was_copied_from(page: Any, site: Site) -> None:
     go(page, f"#/asset/{id_of(site.stack, 'copies/osprey.jpg')}", ".pair")
     assert "byte for byte" in page.locator(".pair").text_content()
-    until(page, "[...document.querySelectorAll('.pair img')].filter((one) => one.naturalWidth > 0).length === 2")
+    shown = "[...document.querySelectorAll('.pair img')].filter((one) => one.naturalWidth > 0).length === 2"
+    until(page, shown)
     keep_screenshot(page, "asset")
+    # And the other way: from the upload that was paid for to those that took its caption.
+    page.locator(".pair figcaption a").press("Enter")
+    page.locator(".pair figcaption", has_text="copies/osprey.jpg").wait_for()
+    until(page, shown)
+    assert "byte for byte" in page.locator(".pair [role=status]").text_content()
+    keep_screenshot(page, "copies")
 
 
 def test_two_editors_never_overwrite_each_other(browser: Any, page: Any, site: Site) -> None:
@@ -315,6 +322,7 @@ def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> Non
     def judged(count: int) -> None:
         page.locator(".judged", has_text=re.compile(rf"^{count} judged")).wait_for()
 
+    # One key for each caption that is right: 30 a minute leave two seconds to look at each.
     for count in range(1, 9):
         key = next_one()
         page.keyboard.press("a")
@@ -347,7 +355,9 @@ def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> Non
 
 def test_what_somebody_else_has_open_is_marked_in_review(page: Any, site: Site) -> None:
     items = site.call("GET", "review?n=50")["items"]
-    own = OwnTable(site.stack.client("dynamodb"), f"{site.stack.stack_name}-api")
+    dynamodb = site.stack.client("dynamodb")
+    (table,) = [name for name in dynamodb.list_tables()["TableNames"] if re.search("-api$|ApiTable", name)]
+    own = OwnTable(dynamodb, table)
     assets = [f"{item['bucket']}/{item['key']}" for item in items[:2]]
     own.open(assets[1], "ada@example.org")
     go(page, "#/review", ".judging button.primary:enabled")
@@ -369,12 +379,12 @@ def test_a_sample_tells_how_much_it_can_say(page: Any) -> None:
 
 
 def test_what_people_edit_too_often_is_flagged_and_leads_to_its_pictures(page: Any, site: Site) -> None:
-    cell = Cell("photo", "GLM-4.5V", "caption", "a-version")
+    cell = Cell("chart", "GLM-4.5V", "caption", "a-version")
     since = timestamp(time.time())
     counts = {cell.count("edited"): 30, cell.count("accepted"): 10}
     table = {"TableName": site.stack.outputs["ControlTableName"]}
     dynamodb = site.stack.client("dynamodb")
-    dynamodb.put_item(**table, Item=control_table.verdicts_of_day(since[:10], "photo") | to_item(counts))
+    dynamodb.put_item(**table, Item=control_table.verdicts_of_day(since[:10], "chart") | to_item(counts))
     dynamodb.put_item(**table, Item=control_table.flag(cell.id) | to_item({"since": since, **vars(cell)}))
     go(page, "#/quality", ".quality .flagged")
     row = page.locator(".quality .flagged")
@@ -383,9 +393,16 @@ def test_what_people_edit_too_often_is_flagged_and_leads_to_its_pictures(page: A
     assert findings(page) == []
     keep_screenshot(page, "quality")
     row.locator("a").press("Enter")
-    page.wait_for_selector("#filters")
-    assert "category=photo" in page.url
-    assert "reviewed=true" in page.url
+    page.locator(".chosen", has_text="chart, GLM-4.5V, caption").wait_for()
+    # No picture is behind these counts, which were made up; behind those of the fixture's edit there is one.
+    page.wait_for_selector("text=Nothing matches")
+    cells = site.call("GET", "quality")["cells"]
+    asset = site.asset(HOSTILE_KEY)
+    (real,) = [entry["id"] for entry in cells if entry["edited"] and entry["category"] == asset["category"]]
+    go(page, f"#/?cell={real}", "a.card")
+    assert any("RLOgpj.jpg" in name for name in page.locator("a.card .name").all_text_contents())
+    page.click(".chosen button")
+    page.locator(".chosen").wait_for(state="detached")
 
 
 def test_captioning_again_tells_its_cost_first(page: Any, site: Site) -> None:
@@ -466,22 +483,12 @@ def test_a_transcript_of_a_million_characters_leaves_the_page_responsive(page: A
     ]
     page.route(re.compile(r"/v1/assets/[\w-]+$"), lambda route: route.fulfill(json=asset))
     go(page, f"#/asset/{asset['id']}", ".transcript li")
-    # A key's answer is not kept waiting by what is drawn.
-    took = page.evaluate(
-        """async () => {
-            const began = performance.now();
-            document.dispatchEvent(new KeyboardEvent('keydown', {key: '?', bubbles: true}));
-            await new Promise((shown) => {
-                const look = () => document.querySelector('dialog[open]') ? shown() : requestAnimationFrame(look);
-                look();
-            });
-            return performance.now() - began;
-        }"""
-    )
-    assert took < 2_000, f"{took:.0f} ms"
+    # What is drawn is a small part of it, so that keys are answered.
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
-    shown = page.evaluate("document.querySelector('main').textContent.length")
-    assert shown < 200_000
+    assert page.evaluate("document.querySelector('main').textContent.length") < 200_000
+    assert page.evaluate("document.querySelectorAll('main *').length") < 20_000
     page.get_by_role("button", name=re.compile("characters are left")).wait_for()
 
 
@@ -523,6 +530,44 @@ def test_axe_finds_nothing(page: Any, site: Site, name: str) -> None:
         assert findings(page) == [], f"{scheme}, {width} pixels wide"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} pixels are too few"
         keep_screenshot(page, f"{name}-{scheme}-{width}")
+
+
+SPOKEN = {
+    "gallery": (
+        'heading "Gallery" [level=1]',
+        'searchbox "Search captions, tags and names"',
+        'button "Upload"',
+        "status",
+    ),
+    "copy": ('heading "copies/osprey.jpg" [level=1]', 'img "This upload"', 'img "The upload its caption is from"'),
+    "review": ('heading "Review" [level=1]', 'button "Accept a"', 'button "Edit e"', "status"),
+    "costs": ('heading "Costs" [level=1]', 'combobox "Compare with"', 'columnheader "Saved by copies"', 'radio "Day"'),
+    "quality": ('heading "Quality" [level=1]', 'columnheader "Share edited"', 'region "Edited share by category'),
+    "live": ('heading "Live" [level=1]',),
+}
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_a_screen_reader_hears_what_is_there(page: Any, site: Site, name: str) -> None:
+    hash, ready = PAGES[name]
+    go(page, re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), hash), ready)
+    heard = page.locator("body").aria_snapshot()
+    assert [line for line in SPOKEN[name] if line not in heard] == [], heard
+    assert "navigation" in heard
+    assert "main" in heard
+
+
+def test_costs_are_compared_with_one_model_alone(page: Any) -> None:
+    go(page, "#/costs?by=tier", ".cards .figure")
+    page.select_option("select >> nth=-1", "GPT-4o")
+    card = page.locator(".figure", has_text="GPT-4o alone")
+    card.locator("dd", has_text=re.compile(r"\$|tokens")).wait_for()  # its prices may not be published
+    assert "baseline=GPT-4o" in page.url
+    for part in ("Saved by copies", "Cost of falling back", "Paid"):
+        page.locator(".figure dt", has_text=part).first.wait_for()
+    page.get_by_role("radio", name="Folder").check(force=True)
+    page.locator("tbody th", has_text="photos/").wait_for()
+    keep_screenshot(page, "costs-beside")
 
 
 def test_the_page_allows_nothing_that_its_policy_need_not(site: Site) -> None:

@@ -1,5 +1,5 @@
 /** What captions cost, what was saved, and what another choice would have cost. */
-import { count, money, words } from '../format.js';
+import { count, money, percent } from '../format.js';
 import { html } from '../html.js';
 import { query as search } from '../api.js';
 import { useGet } from '../loading.js';
@@ -25,7 +25,7 @@ export function Costs({ query }) {
     <div class="page-head"><h1 tabindex="-1">Costs</h1>
       <${Segmented} name="by" label="By" options=${BY} value=${chosen.by} onChange=${(/** @type {string} */ by) => choose({ by })} />
       <${Choice} label="Over" options=${DAYS} value=${chosen.days} onChange=${(/** @type {string} */ days) => choose({ days })} />
-      <${Choice} label="Beside" value=${chosen.baseline} onChange=${(/** @type {string} */ baseline) => choose({ baseline })}
+      <${Choice} label="Compare with" value=${chosen.baseline} onChange=${(/** @type {string} */ baseline) => choose({ baseline })}
         options=${[['', 'no other model'], ...models.map((/** @type {any} */ model) => [model.name, `${model.name} alone`])]} /></div>
     <${Failure} error=${error} again=${again} />
     ${!value && !error && html`<${Loading} />`}
@@ -33,9 +33,11 @@ export function Costs({ query }) {
       <dl class="cards">
         <${Card} name="Paid" cost=${totals.paid} />
         <${Card} name="Saved by copies" cost=${totals.saved_by_cache} good />
-        ${totals.saved_by_tiers && html`<${Card} name="Saved by tiers" cost=${totals.saved_by_tiers} good hint="against the dearest model of each chain" />`}
-        ${totals.cost_of_fallback && html`<${Card} name="Cost of falling back" cost=${totals.cost_of_fallback} />`}
-        ${chosen.baseline && totals.baseline && html`<${Card} name="${plain(chosen.baseline, 60)} alone" cost=${totals.baseline} />`}
+        ${totals.saved_by_tiers && (Number(totals.saved_by_tiers.dollars) < 0
+          ? html`<${Card} name="Lost by stepping up" cost=${opposite(totals.saved_by_tiers)} hint="beyond asking the dearer tier's first model at once" />`
+          : html`<${Card} name="Saved by tiers" cost=${totals.saved_by_tiers} good hint="against asking the dearer tier's first model at once" />`)}
+        ${totals.cost_of_fallback && html`<${Card} name="Cost of falling back" cost=${totals.cost_of_fallback} hint="beyond the first model of each chain" />`}
+        ${totals.baseline && html`<${Card} name="${plain(chosen.baseline, 60)} alone" cost=${totals.baseline} hint=${beside(totals)} />`}
       </dl>
       <p class="note">Where a model's price is not published, a cost is the part that is known, and the tokens that have no price beside it.${value.complete === false ? ' Only the newest uploads of this time are counted: there are too many.' : ''}</p>
       ${rows.length === 0 && html`<${Empty} title="Nothing was paid in this time">Costs are shown as soon as a model was asked.<//>`}
@@ -47,8 +49,18 @@ export function Costs({ query }) {
 /** @param {any} row @param {string} by @returns {string} */
 const label = (row, by) => (row.name === '-' ? (by === 'model' ? 'no model: copies, and what was not captioned' : 'none') : row.name || (by === 'prefix' ? 'no folder' : 'none'));
 
+/** What was paid as a share of what one model alone would have cost. @param {any} totals @returns {string} */
+function beside({ paid, baseline }) {
+  const [spent, alone] = [Number(paid.dollars), Number(baseline.dollars)];
+  if (!alone || !paid.exact || !baseline.exact) return 'for the same uploads, each captioned by it';
+  return `for the same uploads; what was paid is ${percent(spent / alone)} of it`;
+}
+
+/** @param {any} cost */
+const opposite = (cost) => ({ ...cost, dollars: String(-Number(cost.dollars)) });
+
 /** @param {number | undefined} value */
 const whole = (value) => (value === undefined || value === null ? '–' : count(value));
 
 /** @param {{name: string, cost: any, good?: boolean, hint?: string}} props */
-const Card = ({ name, cost, good, hint }) => html`<div class="figure ${good ? 'good' : ''}"><dt>${words(name)}${hint && html`<small>${hint}</small>`}</dt><dd><${Money} cost=${cost} /></dd></div>`;
+const Card = ({ name, cost, good, hint }) => html`<div class="figure ${good ? 'good' : ''}"><dt>${name}${hint && html`<small>${hint}</small>`}</dt><dd><${Money} cost=${cost} /></dd></div>`;

@@ -19,7 +19,9 @@ const STATES = ['captioned', 'received', 'queued', 'waiting', 'failed', 'blocked
 const KINDS = ['image', 'animation', 'document', 'audio', 'video'];
 export const CATEGORIES = ['photo', 'product', 'busy', 'document', 'chart', 'screenshot', 'code', 'drawing', 'little'];
 const TASKS = ['caption', 'alt_text', 'objects', 'ocr', 'chart', 'code', 'transcribe', 'audio_qa', 'emotion', 'music', 'video'];
-const FILTERS = ['q', 'state', 'kind', 'category', 'task', 'model', 'reviewed', 'max_confidence', 'prefix'];
+/** What a link from another page asks for; no choice of the filters. */
+const ABOUT = ['cell', 'copy_of'];
+const FILTERS = ['q', 'state', 'kind', 'category', 'task', 'model', 'reviewed', 'max_confidence', 'prefix', ...ABOUT];
 const SEARCH_AFTER_MS = 250;
 
 /** @param {string[]} names @returns {[string, string][]} */
@@ -51,6 +53,7 @@ export function Gallery({ query }) {
     <div class="page-head"><h1 tabindex="-1">Gallery</h1>
       <button class="primary" onClick=${() => chooser.current?.click()}><${Icon} name="upload" />Upload</button></div>
     <${Filters} filters=${filters} filter=${filter} search=${search} />
+    <${About} filters=${filters} filter=${filter} />
     <${Uploader} chooser=${chooser} sent=${refresh} />
     <p class="unseen" role="status">${announced}</p>
     <${Failure} error=${error} again=${more} />
@@ -78,7 +81,7 @@ function Filters({ filters, filter, search }) {
     clearTimeout(typed.current);
     typed.current = setTimeout(() => filter({ q: value.trim() }), SEARCH_AFTER_MS);
   };
-  const used = Object.keys(filters).filter((name) => name !== 'q').length;
+  const used = Object.keys(filters).filter((name) => name !== 'q' && !ABOUT.includes(name)).length;
   useEffect(() => { if (used) setOpen(true); }, [used > 0]);
   return html`<form class="filters" role="search" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
     <div class="search"><${Icon} name="search" />
@@ -96,6 +99,17 @@ function Filters({ filters, filter, search }) {
       ${used > 0 && html`<a class="quiet" href=${link('', '', { q: filters.q })}>Clear filters</a>`}
     </div>`}
   </form>`;
+}
+
+/** Which uploads are shown where a link from another page chose them, and the way back to all. @param {{filters: Record<string, string>, filter: (change: Record<string, string>) => void}} props */
+function About({ filters, filter }) {
+  const { cell, copy_of: origin } = filters;
+  const cells = useGet(cell ? 'v1/quality?days=90' : null).value?.cells ?? [];
+  if (!cell && !origin) return null;
+  const behind = cells.find((/** @type {import('../types').QualityCell} */ one) => one.id === cell);
+  const asked = behind ? [words(behind.category), behind.model, words(behind.task ?? '')].filter(Boolean).map((part) => plain(part, 60)).join(', ') : 'one row of Quality';
+  return html`<p class="chosen" role="status">${cell ? html`Captions that people judged: ${asked}; the edited ones first.` : html`Uploads that took the caption of <a href=${link('asset', origin)}>one upload</a>.`}
+    <button class="quiet" onClick=${() => filter({ cell: '', copy_of: '' })}>Show all uploads</button></p>`;
 }
 
 /** @param {string[]} names @param {string | undefined} chosen @returns {string[]} */

@@ -37,7 +37,7 @@ export function QualityPage({ query }) {
           <td><${Inline} text=${cell.model} most=${80} /></td><td><code><${Inline} text=${cell.prompt_version} most=${24} /></code>${cell.experiment && html`<small><${Inline} text=${`${cell.experiment}: ${cell.arm ?? ''}`} most=${80} /></small>`}</td>
           <td class="number">${count(cell.edited)}</td><td class="number">${count(total(cell))}</td>
           <td><${Interval} cell=${cell} line=${value.line} /></td>
-          <td><a href=${link('', '', { category: cell.category, model: cell.model, task: cell.task, reviewed: 'true' })}>Pictures<span class="unseen"> that people judged: ${cell.category}, ${cell.model}</span></a></td></tr>`)}</tbody></table></div>`}`;
+          <td><a href=${link('', '', { cell: cell.id })}>Pictures<span class="unseen"> that people judged: ${cell.category}, ${cell.model}</span></a></td></tr>`)}</tbody></table></div>`}`;
 }
 
 /** @param {Cell} cell */

@@ -29,7 +29,7 @@ export function Shell({ page, children }) {
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header class="bar">
       <a class="brand" href=${link('')}><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M7 9.500h18v7H7zM7 21.500h18M7 25.500h11" /></svg><span>Captions</span></a>
-      <nav aria-label="Main">${PAGES.map(([id, name]) => html`<a key=${id} href=${link(id)} aria-current=${id === current ? 'page' : undefined}><${Icon} name=${id || 'gallery'} /><span>${name}</span></a>`)}</nav>
+      <nav aria-label="Main">${PAGES.map(([id, name]) => html`<a key=${id} href=${link(id)} aria-current=${id === current ? 'page' : undefined}><${Icon} name=${id || 'gallery'} /><span>${name.split(' ')[0]}${name.includes(' ') && html`<span class="rest"> ${name.slice(name.indexOf(' ') + 1)}</span>`}</span></a>`)}</nav>
       <div class="tools"><${Theme} /><button class="icon-only" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" onClick=${() => setHelp(true)}><${Icon} name="keys" /></button></div>
     </header>
     <main id="main" tabindex="-1">${children}</main>
