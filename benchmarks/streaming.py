@@ -17,6 +17,7 @@ import http.client
 import io
 import json
 import multiprocessing
+import os
 import random
 import statistics
 import sys
@@ -56,7 +57,7 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.netloc, timeout=120)
+        self._connection = http.client.HTTPConnection(parts.netloc, timeout=300)
         self._base = parts.path
         self._token = token
 
@@ -117,7 +118,15 @@ def of_endpoint(client: Client, data: bytes) -> dict[str, Any]:
     return shown
 
 
-def measure(api_url: str, token: str, endpoint_url: str, pairs: int, hits: int, seed: int) -> dict[str, Any]:
+def cpu_s(process: int) -> float:
+    """Return the CPU seconds that a process has taken (Linux, proc(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(
+    api_url: str, token: str, api_process: int, endpoint_url: str, pairs: int, hits: int, seed: int
+) -> dict[str, Any]:
     """Return what a client saw of each request, in order."""
     rng = random.Random(seed)
     api, endpoint = Client(api_url, token), Client(endpoint_url, "sk-bench")
@@ -125,6 +134,7 @@ def measure(api_url: str, token: str, endpoint_url: str, pairs: int, hits: int, 
     seen: dict[str, list[dict[str, Any]]] = {"api": [], "endpoint": [], "hit": []}
     kept: list[Image.Image] = []
     order: list[str] = []
+    began = cpu_s(api_process)
     for index, (asked, other) in enumerate(zip(pictures, pictures, strict=True)):
         turns = [("api", asked), ("endpoint", other)]
         for name, picture in turns if index % 2 else reversed(turns):
@@ -132,10 +142,15 @@ def measure(api_url: str, token: str, endpoint_url: str, pairs: int, hits: int, 
             seen[name].append(ask(api if name == "api" else endpoint, jpeg(picture)))
             order.append(name)
         kept.append(asked)
+    between = cpu_s(api_process)
     for index in range(hits + _WARM):
         width = 400 - index // len(kept)  # each copy is a file of its own
         seen["hit"].append(of_api(api, jpeg(kept[index % len(kept)].resize((width, width * 3 // 4)))))
-    return {**seen, "order": order}
+    cpu = {
+        "new": (between - began) / (pairs + _WARM) * 1000,
+        "copy": (cpu_s(api_process) - between) / (hits + _WARM) * 1000,
+    }
+    return {**seen, "order": order, "cpu": cpu}
 
 
 def jpeg(picture: Image.Image) -> bytes:
@@ -168,8 +183,8 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any
     ):
         assert stack.api is not None
         admin(stack, "PUT", "faults", [{"fault": "slow_drip", "delay_s": options.token_ms / 1000}])
-        asked = (stack.api.url, stack.api.token, stack.endpoint_url, options.pairs, options.hits, options.seed)
-        seen = pool.submit(measure, *asked).result()
+        api = (stack.api.url, stack.api.token, stack.api.process)
+        seen = pool.submit(measure, *api, stack.endpoint_url, options.pairs, options.hits, options.seed).result()
         return seen, admin(stack, "GET", "requests")["requests"]
 
 
@@ -197,7 +212,8 @@ def figures_of(seen: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any
         )
     pairs = list(zip(waits["api"], waits["endpoint"], strict=True))[_WARM:]
     both = [(api, endpoint) for api, endpoint in pairs if api is not None and endpoint is not None]
-    hits = [hit for hit in seen["hit"][_WARM:] if hit["ending"] == "hit"]
+    copies = seen["hit"][_WARM:]
+    hits = [copy for copy in copies if copy["ending"] == "hit"]  # of the others the upload's own event was quicker
     return {
         "pairs": len(pairs),
         "watched": len(both),
@@ -205,8 +221,10 @@ def figures_of(seen: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any
         "endpoint": {part: spread([endpoint[part] for _, endpoint in both]) for part in both[0][1]},
         "difference": {part: spread([api[part] - endpoint[part] for api, endpoint in both]) for part in both[0][0]},
         "hits": len(hits),
-        "copies": len(seen["hit"]) - _WARM,
-        "hit": spread([(hit["first"] - hit["began"]) * 1000 for hit in hits]),
+        "copies": len(copies),
+        "hit": spread([(hit["ended"] - hit["began"]) * 1000 for hit in hits]),
+        "copy": spread([(copy["ended"] - copy["began"]) * 1000 for copy in copies]),
+        "cpu_ms": {"new": round(seen["cpu"]["new"], 1), "copy": round(seen["cpu"]["copy"], 1)},
     }
 
 
@@ -257,8 +275,10 @@ def main() -> int:
     )
     print(
         f"{figures['hits']} of {figures['copies']} copies were hits: {hit['median']:.0f} ms (p95 {hit['p95']:.0f}) "
-        f"from the request; the goal is {HIT_MS:.0f}"
+        f"from the request; the goal is {HIT_MS:.0f}. All copies: {figures['copy']['median']:.0f} ms"
     )
+    cpu = figures["cpu_ms"]
+    print(f"CPU of the API's process: {cpu['new']:.0f} ms for a new picture, {cpu['copy']:.0f} ms for a copy")
     write(options.json, {"machine": machine(), "figures": figures})
     return 0 if added <= FIRST_WORDS_MS and hit["median"] <= HIT_MS else 1
 

@@ -35,6 +35,11 @@ class ChildServer:
             env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
         )
 
+    @property
+    def process(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
     def wait(self) -> str:
         """Return its URL once it listens. Raises StackError if it does not."""
         assert self._process.stdout is not None
