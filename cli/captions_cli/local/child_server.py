@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,7 @@ class ChildServer:
         self._what = what
         self._log_file = log_file
         self._log: IO[bytes] = log_file.open("ab")
+        self._drain: threading.Thread | None = None
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             arguments,
             stdin=subprocess.PIPE,
@@ -50,7 +52,16 @@ class ChildServer:
         except (ValueError, KeyError) as error:
             log = self._log_file.read_text(errors="replace")[-2000:]
             raise StackError(f"{self._what} does not start: {log or 'it says nothing'}") from error
+        self._drain = threading.Thread(target=self._keep_output, name=f"log of {self._what}", daemon=True)
+        self._drain.start()
         return self.url
+
+    def _keep_output(self) -> None:
+        """Add what it prints to its log: it stands still once a pipe is full that nobody reads."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._log.write(line)
+            self._log.flush()
 
     def stop(self) -> None:
         """End it."""
@@ -60,6 +71,8 @@ class ChildServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._drain is not None:
+            self._drain.join(timeout=STOP_S)
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
                 stream.close()
