@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import botocore.session
+import httpcore2
 import pytest
 
 for name in list(os.environ):
@@ -16,6 +17,8 @@ os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "testing"  # as a deployed function
 # A session of boto3 reads the descriptions of AWS's services for itself, and moto makes a new session for each test:
 # that took longer than most tests do. The descriptions are files of botocore, which nothing changes.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+# So it is with the certificates that a client of OpenAI's trusts.
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
 # All the tests' modules and what they import are several hundred thousand objects that stay, and looking through them
 # for garbage again and again took a fifth of the tests' time.

@@ -1,5 +1,6 @@
 """The `captions` command against AWS as the local stack stands in for it, on records as the pipeline writes them."""
 
+import functools
 import json
 import threading
 import time
@@ -42,22 +43,22 @@ def aws_url() -> Iterator[str]:
     server.stop()
 
 
+@functools.cache
+def client_at(url: str, service: str) -> Any:
+    return boto3.client(service, endpoint_url=url, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x")
+
+
 @dataclass
 class Cloud:
     """A stack's resources, and the hand of the pipeline that writes its records."""
 
     url: str
     name: str
-    clients: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     sequence: int = 0
 
     def client(self, service: str) -> Any:
-        if service not in self.clients:
-            self.clients[service] = boto3.client(
-                service, endpoint_url=self.url, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x"
-            )
-        return self.clients[service]
+        return client_at(self.url, service)
 
     @property
     def bucket(self) -> str:

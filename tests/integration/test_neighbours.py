@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +17,7 @@ from captions.near_duplicates.protocol import Announcement, Claim
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.claims import Outcome, Store, World
 from support.journeys import cropped
-from support.pipeline import MEDIA, REGION, Clock, aws_in_this_process, locked
+from support.pipeline import MEDIA, Clock, aws_in_this_process, client_of, locked
 
 TABLE = "fingerprints"
 HASH = bytes(range(32))
@@ -42,7 +41,7 @@ def client(shared_client: Any) -> Any:
 
 
 def new_client() -> Any:
-    return locked(boto3.client("dynamodb", region_name=REGION), LOCK)
+    return locked(client_of("dynamodb"), LOCK)
 
 
 def make_table(client: Any, name: str) -> str:

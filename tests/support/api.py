@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from captions_api.access import Caller
 from captions_api.application import create
 from captions_api.ids import id_of
@@ -19,7 +17,7 @@ from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.api_policy import ApiWitness
-from support.pipeline import BUCKET, REGION, Aws
+from support.pipeline import BUCKET, Aws, client_of
 from support.search import SearchFunction
 
 HOST = "127.0.0.1:8080"
@@ -146,7 +144,7 @@ def api_on(
             "search_function": "search" if search else "", **settings,
         }
     )  # fmt: skip
-    s3 = boto3.client("s3", region_name=REGION, config=Config(signature_version="s3v4"))
+    s3 = client_of("s3", "s3v4")
     clients: dict[str, Any] = {"dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events}
     now = [NOW]
 

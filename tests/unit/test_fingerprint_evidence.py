@@ -3,15 +3,19 @@
 import io
 import itertools
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
+from captions.fingerprint import RADIUS, Fingerprint, hamming, same_picture
+from captions.fingerprint import fingerprint_image as fingerprint_of
 from captions.fingerprint.thumbnail import luma_of
 
+fingerprint_image = lru_cache(maxsize=64)(fingerprint_of)
+"""The same originals are compared with many copies."""
 MEDIA = Path(__file__).parents[1] / "media"
 PHOTOS = sorted((MEDIA / "photos").iterdir())
 
