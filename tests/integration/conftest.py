@@ -1,12 +1,33 @@
 """Fixtures of the pipeline on moto."""
 
+import hashlib
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from captions_cli.local.model_endpoint import LocalEndpoint
+from captions_cli.local.model_endpoint.hearing import Listeners
 from support.pipeline import MEDIA, Aws, Dedupe, aws_for_the_pipeline, dedupe_on
 from support.worker import Workshop, workshop
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_once() -> Iterator[None]:
+    """A recording is heard once, whichever endpoint is asked: starting a process that listens takes seconds."""
+    ask, heard = Listeners.ask, dict[Any, str]()
+
+    async def once_for_each_recording(self: Listeners, kind: str, data: bytes) -> dict[str, Any]:
+        recording = (self._ear, self._max_audio_s, kind, hashlib.sha256(data).digest())
+        if recording not in heard:
+            heard[recording] = json.dumps(await ask(self, kind, data))
+        answer: dict[str, Any] = json.loads(heard[recording])
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Listeners, "ask", once_for_each_recording)
+        yield
 
 
 @pytest.fixture
