@@ -15,6 +15,9 @@ from captions.uploads.version import ObjectVersion
 MAX_DELAY_SECONDS = 900
 """The longest an SQS message can be delayed (Amazon SQS, message quotas)."""
 
+LONGEST_REST_SECONDS = 3_600.0
+"""Between two looks at an upload that waits for nothing but its turn."""
+
 
 class Job(BaseModel):
     """One upload that a worker is to caption."""

@@ -126,7 +126,6 @@ def test_jobs_that_cannot_be_started_or_read_come_back(
 def test_all_messages_of_a_batch_are_handled_side_by_side(dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch) -> None:
     events = properties(current().raw, "DedupeFunction")["Events"]
     assert events["Uploads"]["Properties"]["BatchSize"] == SIDE_BY_SIDE
-    monkeypatch.setenv("LAMBDA_TASK_ROOT", str(FUNCTIONS))  # elsewhere Powertools runs each batch on a loop of its own
     together = threading.Barrier(SIDE_BY_SIDE, timeout=30)
 
     def wait_for_the_others(message: Any, *, until: float) -> str:

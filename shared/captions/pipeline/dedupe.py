@@ -24,8 +24,7 @@ from captions.near_duplicates.exemplar import Outcome
 from captions.near_duplicates.protocol import Decision, claim_id
 from captions.near_duplicates.scope import scope_of
 from captions.pipeline.looking import Looker, Subject
-from captions.pipeline.sweep import LONGEST_REST_SECONDS
-from captions.queues import Job, Queues, Revisit, backoff
+from captions.queues import LONGEST_REST_SECONDS, Job, Queues, Revisit, backoff
 from captions.records.attempts import paid
 from captions.records.record import ClaimRef, Ended, Human, Likeness, Provenance, Reason, Record, Result
 from captions.records.table import Records

@@ -15,14 +15,13 @@ from typing import Any, Literal
 from captions import telemetry
 from captions.config.environment import SweepSettings
 from captions.control_table import ControlState
-from captions.queues import Queues, Revisit
+from captions.queues import LONGEST_REST_SECONDS, Queues, Revisit
 from captions.records.record import SHARDS, Record
 from captions.records.table import Records
 from captions.telemetry import MetricUnit
 
 MIN_TRIES = 3
 """How often an upload is put back, or begun by a worker that comes to nothing, before its age ends it."""
-LONGEST_REST_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True)
