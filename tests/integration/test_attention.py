@@ -143,10 +143,10 @@ def test_uploads_from_before_the_indexes_are_given_their_places_once(aws: Aws) -
     for item in written:  # as they stood before there were indexes
         bare = {name: value for name, value in item.items() if name not in ("attention", "attention_rank", "copy_of")}
         aws.dynamodb.put_item(TableName="captions", Item=bare)
-    found = list(records.unindexed(f"{BUCKET}/before/"))
-    assert sorted(record.key for record in found) == sorted(f"before/{name}" for name in names)
-    assert [records.index(record) for record in found] == [True] * 4
+    bare_records = list(records.unindexed(f"{BUCKET}/before/"))
+    assert sorted(record.key for record in bare_records) == sorted(f"before/{name}" for name in names)
+    assert [records.index(record) for record in bare_records] == [True] * 4
     assert items() == written
     assert list(records.unindexed(f"{BUCKET}/before/")) == []
     # One that moved since it was read takes its own place.
-    assert not records.index(found[0].model_copy(update={"updated_at": "2020-01-01T00:00:00.000000Z"}))
+    assert not records.index(bare_records[0].model_copy(update={"updated_at": "2020-01-01T00:00:00.000000Z"}))

@@ -190,17 +190,17 @@ class Streaming:
             self._jobs.take(upload.sequencer)
             self.objects.drop(upload)
 
-        async for event in self._told(upload, lambda tell: self._run(upload, tell), forget):
+        async for event in self._reported(upload, lambda tell: self._run(upload, tell), forget):
             yield event
 
     async def overtake(self, record: Record) -> AsyncIterator[Event]:
         """Yield what becomes of an upload that is on its way, and caption it here unless a worker is at it."""
         deadline = time.monotonic() + SECONDS
-        told = self._told(record.upload, lambda tell: self._overtake(record, deadline, tell), lambda: None)
-        async for event in told:
+        events = self._reported(record.upload, lambda tell: self._overtake(record, deadline, tell), lambda: None)
+        async for event in events:
             yield event
 
-    async def _told(
+    async def _reported(
         self,
         upload: ObjectVersion,
         act: Callable[[Callable[[Event], None]], Awaitable[None]],
