@@ -18,6 +18,12 @@ from support.worker import Workshop
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 
 
+@pytest.fixture(autouse=True)
+def no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is sent spans, which the workers' settings decide: here a worker is given, and no settings."""
+    monkeypatch.setattr(composition, "model_spans", lambda: None)
+
+
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"{name}_app", FUNCTIONS / name / "app.py")
     assert spec is not None
