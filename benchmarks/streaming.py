@@ -135,14 +135,15 @@ def measure(
     kept: list[Image.Image] = []
     order: list[str] = []
     began = cpu_s(api_process)
-    for index, (asked, other) in enumerate(zip(pictures, pictures, strict=True)):
-        turns = [("api", asked), ("endpoint", other)]
+    for index, (one, other) in enumerate(zip(pictures, pictures, strict=True)):
+        turns = [("api", one), ("endpoint", other)]
         for name, picture in turns if index % 2 else reversed(turns):
             ask = of_api if name == "api" else of_endpoint
             seen[name].append(ask(api if name == "api" else endpoint, jpeg(picture)))
             order.append(name)
-        kept.append(asked)
+        kept.append(one)
     between = cpu_s(api_process)
+    log = admin(endpoint_url, "GET", "requests")["requests"]  # a copy that is no hit is asked about, too
     for index in range(hits + _WARM):
         width = 400 - index // len(kept)  # each copy is a file of its own
         seen["hit"].append(of_api(api, jpeg(kept[index % len(kept)].resize((width, width * 3 // 4)))))
@@ -150,7 +151,7 @@ def measure(
         "new": (between - began) / (pairs + _WARM) * 1000,
         "copy": (cpu_s(api_process) - between) / (hits + _WARM) * 1000,
     }
-    return {**seen, "order": order, "cpu": cpu}
+    return {**seen, "order": order, "cpu": cpu, "log": log}
 
 
 def jpeg(picture: Image.Image) -> bytes:
@@ -159,16 +160,16 @@ def jpeg(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def admin(stack: LocalStack, method: str, what: str, body: object = None) -> Any:
+def admin(endpoint_url: str, method: str, what: str, body: object = None) -> Any:
     """Ask the endpoint's own routes."""
     data = None if body is None else json.dumps(body).encode()
-    url = f"{stack.endpoint_url.removesuffix('/v1')}/_local/{what}"
+    url = f"{endpoint_url.removesuffix('/v1')}/_local/{what}"
     with urllib.request.urlopen(urllib.request.Request(url, data, method=method)) as answer:
         return json.loads(answer.read() or b"null")
 
 
-def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what the client saw, and the endpoint's log."""
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the client saw, and the endpoint's log of it."""
     with (
         tempfile.TemporaryDirectory() as temporary,
         LocalStack(
@@ -182,38 +183,38 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
     ):
         assert stack.api is not None
-        admin(stack, "PUT", "faults", [{"fault": "slow_drip", "delay_s": options.token_ms / 1000}])
+        admin(stack.endpoint_url, "PUT", "faults", [{"fault": "slow_drip", "delay_s": options.token_ms / 1000}])
         api = (stack.api.url, stack.api.token, stack.api.process)
-        seen = pool.submit(measure, *api, stack.endpoint_url, options.pairs, options.hits, options.seed).result()
-        return seen, admin(stack, "GET", "requests")["requests"]
+        return pool.submit(measure, *api, stack.endpoint_url, options.pairs, options.hits, options.seed).result()
 
 
-def figures_of(seen: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any]:
+def figures_of(seen: dict[str, Any]) -> dict[str, Any]:
     """Join what the client saw with the endpoint's log; times in milliseconds."""
+    log = seen["log"]
     if len(log) != len(seen["order"]):
         sys.exit(f"{len(log)} calls of the endpoint for {len(seen['order'])} pictures: some were asked about twice")
     numbers = {"api": 0, "endpoint": 0}
     waits: dict[str, list[dict[str, float] | None]] = {"api": [], "endpoint": []}
     for name, call in zip(seen["order"], log, strict=True):
-        answer = seen[name][numbers[name]]
+        one = seen[name][numbers[name]]
         numbers[name] += 1
-        if answer["first"] is None:
+        if one["first"] is None:
             waits[name].append(None)  # the upload's own event was quicker, and its words came all at once
             continue
         arrived = datetime.fromisoformat(call["at"]).timestamp()
         token = arrived + call["first_token_ms"] / 1000
         waits[name].append(
             {
-                "before": (arrived - answer["began"]) * 1000,
+                "before": (arrived - one["began"]) * 1000,
                 "thinking": (token - arrived) * 1000,
-                "after": (answer["first"] - token) * 1000,
-                "whole": (answer["first"] - answer["began"]) * 1000,
+                "after": (one["first"] - token) * 1000,
+                "whole": (one["first"] - one["began"]) * 1000,
             }
         )
     pairs = list(zip(waits["api"], waits["endpoint"], strict=True))[_WARM:]
     both = [(api, endpoint) for api, endpoint in pairs if api is not None and endpoint is not None]
     copies = seen["hit"][_WARM:]
-    hits = [copy for copy in copies if copy["ending"] == "hit"]  # of the others the upload's own event was quicker
+    hits = [one for one in copies if one["ending"] == "hit"]  # of the others the upload's own event was quicker
     return {
         "pairs": len(pairs),
         "watched": len(both),
@@ -222,8 +223,8 @@ def figures_of(seen: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any
         "difference": {part: spread([api[part] - endpoint[part] for api, endpoint in both]) for part in both[0][0]},
         "hits": len(hits),
         "copies": len(copies),
-        "hit": spread([(hit["ended"] - hit["began"]) * 1000 for hit in hits]),
-        "copy": spread([(copy["ended"] - copy["began"]) * 1000 for copy in copies]),
+        "hit": spread([(one["ended"] - one["began"]) * 1000 for one in hits]),
+        "copy": spread([(one["ended"] - one["began"]) * 1000 for one in copies]),
         "cpu_ms": {"new": round(seen["cpu"]["new"], 1), "copy": round(seen["cpu"]["copy"], 1)},
     }
 
@@ -255,7 +256,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, help="a directory for the stack's logs; they are removed without it")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    figures = figures_of(*run(options))
+    figures = figures_of(run(options))
     rows = []
     for part, name in PARTS.items():
         api, bare = figures["api"][part], figures["endpoint"][part]
