@@ -119,6 +119,7 @@ def write_back() -> WriteBack:
         records=Records(client("dynamodb"), settings.captions_table),
         s3=client("s3"),
         policies=policies(settings.policy_override, {}).current,
+        copies_bucket=settings.copies_bucket,
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from captions.pipeline.ingest import Intake
 from captions.records.record import Provenance, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import from_event
+from captions.write_back.metadata import MOST_BYTES, fitting
 from captions.write_back.sidecars import MOST_TAGS, tags
 from captions.write_back.writing import WriteBack
 from support.pipeline import BUCKET, Aws, Dedupe
@@ -55,9 +57,9 @@ class Table:
         return versions.pop(0) if len(versions) > 1 else next(iter(versions), None)
 
 
-def writer(aws: Aws, table: Any, policy: str = RULES) -> WriteBack:
+def writer(aws: Aws, table: Any, policy: str = RULES, copies_bucket: str | None = None) -> WriteBack:
     loaded: Policy = load(policy)
-    return WriteBack(records=table, s3=aws.s3, policies=lambda: loaded)
+    return WriteBack(records=table, s3=aws.s3, policies=lambda: loaded, copies_bucket=copies_bucket)
 
 
 def keys(aws: Aws) -> set[str]:
@@ -199,6 +201,66 @@ def test_a_copy_has_its_caption_inside_a_persons_words_too_and_goes_with_the_obj
     assert keys(aws) == {"shop/a.jpg"}
 
 
+def test_a_copy_has_its_caption_in_the_metadata_of_s3_too(aws: Aws, table: Table, photo: bytes) -> None:
+    write_back = writer(aws, table, COPIES.replace('["embed"]', '["metadata"]'))
+    made = picture(aws, photo, "Zwei Vögel über dem See. " * 200)
+    answer = aws.s3.put_object(Bucket=BUCKET, Key=made.key, Body=photo, Metadata={"owner": "Ada"})
+    made = made.model_copy(update={"version_id": answer["VersionId"]})
+    table.put(made)
+    assert [write_back.take(made.asset, made.key) for _ in range(2)] == ["written", "unchanged"]
+    copy = aws.s3.get_object(Bucket=BUCKET, Key=COPY)
+    assert copy["Body"].read() == photo
+    written = copy["Metadata"]
+    assert sum(len(name) + len(value) for name, value in written.items()) <= MOST_BYTES
+    assert (written["owner"], written["description-by"], written["description-source"]) == ("Ada", "GLM-4.6V", "model")
+    decoded = {name: str(make_header(decode_header(written[name]))) for name in ("alt-text", "description")}
+    assert decoded["alt-text"].startswith("Zwei Vögel über dem See.")
+    assert decoded["description"].startswith("Zwei Vögel über dem See. Zwei")
+    assert decoded["description"].removesuffix("...").split()[-1] in {"Zwei", "Vögel", "über", "dem", "See."}
+    table.put(made.model_copy(update={"result": Result(text="Mine", language="en", task="caption"), "source": "human"}))
+    assert write_back.take(made.asset, made.key) == "written"
+    assert aws.s3.head_object(Bucket=BUCKET, Key=COPY)["Metadata"]["description"] == "Mine"
+    table.put(made)
+    both = writer(aws, table, COPIES.replace('["embed"]', '["embed", "metadata"]'))
+    assert both.take(made.asset, made.key) == "written"
+    assert b"<dc:description>" in aws.s3.get_object(Bucket=BUCKET, Key=COPY)["Body"].read()
+    assert aws.s3.head_object(Bucket=BUCKET, Key=COPY)["Metadata"]["owner"] == "Ada"
+
+
+def test_an_object_whose_own_metadata_takes_all_the_room_gets_no_copy(aws: Aws, table: Table, photo: bytes) -> None:
+    made = picture(aws, photo)
+    answer = aws.s3.put_object(Bucket=BUCKET, Key=made.key, Body=photo, Metadata={"long": "x" * 2_000})
+    table.put(made.model_copy(update={"version_id": answer["VersionId"]}))
+    write_back = writer(aws, table, COPIES.replace('["embed"]', '["metadata"]'))
+    assert write_back.take(made.asset, made.key) == "unchanged"
+    assert keys(aws) == {made.key}
+
+
+@pytest.mark.parametrize(
+    "text", ["a =?utf-8?q?b?=", "夕焼けの海と二羽の鳥" * 200, "Two birds " * 400, "x" * 5_000, "a\tb\nc"]
+)
+@pytest.mark.parametrize("room", [2_000, 300, 40, 5, -10])
+def test_metadata_holds_as_much_of_a_text_as_fits_and_can_be_read_back(text: str, room: int) -> None:
+    written = fitting(text, room)
+    assert written.isascii()
+    assert len(written) <= max(room, 0)
+    read = str(make_header(decode_header(written)))
+    assert " ".join(text.split()).startswith(read.removesuffix("..."))
+
+
+def test_copies_go_into_another_bucket_and_are_kept_there(aws: Aws, table: Table, photo: bytes) -> None:
+    aws.s3.create_bucket(Bucket="copies")
+    write_back = writer(aws, table, COPIES, "copies")
+    made = picture(aws, photo)
+    table.put(made)
+    assert [write_back.take(made.asset, made.key) for _ in range(2)] == ["written", "unchanged"]
+    assert keys(aws) == {made.key}
+    assert [entry["Key"] for entry in aws.s3.list_objects_v2(Bucket="copies")["Contents"]] == [COPY]
+    table.put(record("shop/a.jpg", state="deleted", result=None, kind=None))
+    assert write_back.take(made.asset, made.key) == "written"
+    assert "Contents" not in aws.s3.list_objects_v2(Bucket="copies")
+
+
 def test_a_copy_that_cannot_be_made_is_none_and_an_earlier_one_goes(aws: Aws, table: Table, photo: bytes) -> None:
     write_back = writer(aws, table, COPIES)
     table.put(picture(aws, photo))
@@ -233,7 +295,9 @@ def test_a_copy_of_somebody_else_stays_and_no_copy_is_captioned(
     assert dedupe.intake.handle(from_event(aws.event("Object Created", COPY, "v", size=9, etag="e"))) == "ignored"
 
 
-@pytest.mark.parametrize("rule", ['to = ["embed"]', 'to = ["xmp"]\ncopies = "a/"', 'to = ["embed"]\ncopies = "/a"'])
+@pytest.mark.parametrize(
+    "rule", ['to = ["embed"]', 'to = ["metadata"]', 'to = ["xmp"]\ncopies = "a/"', 'to = ["embed"]\ncopies = "/a"']
+)
 def test_a_rule_for_copies_says_where_they_go(rule: str) -> None:
     with pytest.raises(PolicyError, match="copies"):
         load(f"[[write_back]]\n{rule}\n")

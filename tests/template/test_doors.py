@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from captions.uploads.version import COPIES_WRITTEN_BACK
 from captions_cli.local.cloudformation.translate import load_template, translate
 from support.template import DOORS, ROOT, current, doors
 
@@ -77,3 +78,15 @@ def test_each_rule_takes_what_the_product_tells_and_alone_may_send_to_its_queue(
         ]
         assert {doors().target(queue) for queue in allowed["Resource"]} == queues
         assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": [name, "Arn"]}}}
+
+
+def test_copies_elsewhere_are_all_that_write_back_may_write_there() -> None:
+    assert doors().raw["Conditions"]["WritesCopiesElsewhere"]
+    policy = doors().raw["Resources"]["WriteBackCopiesPolicy"]
+    assert policy["Condition"] == "WritesCopiesElsewhere"
+    written, listed = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert {resource["Fn::Sub"].partition("/")[2] for resource in written["Resource"]} == {
+        f"*{end}" for end in COPIES_WRITTEN_BACK
+    }
+    assert listed["Action"] == "s3:ListBucket"
+    assert all("${CopiesBucketName}" in each["Fn::Sub"] for each in (*written["Resource"], listed["Resource"]))

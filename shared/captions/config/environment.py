@@ -204,3 +204,5 @@ class WriteBackSettings(FunctionEnvironment):
     captions_table: str
     policy_override: str | None = None
     """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the policy, with the rules of write-back."""
+    copies_bucket: str | None = None
+    """Where copies are put; None: into the bucket of the media."""

@@ -107,16 +107,16 @@ class WriteBackRule(_Part):
     prefix: str = ""
     kinds: tuple[Kind, ...] = ()
     """Of these kinds; empty: of every kind."""
-    to: tuple[Literal["sidecar", "xmp", "subtitles", "tags", "embed"], ...] = Field(min_length=1)
+    to: tuple[Literal["sidecar", "xmp", "subtitles", "tags", "embed", "metadata"], ...] = Field(min_length=1)
     copies: str = Field(default="", max_length=400, pattern=r"^([^/\s][^\s]*)?$")
-    """What the keys of copies begin with that have their caption inside (`embed`)."""
+    """What the keys of copies begin with that have their caption inside (`embed`) or in S3's metadata (`metadata`)."""
     existing: Literal["skip", "replace"] = "skip"
     """What becomes of a description that a file has already: it gets no copy, or ours takes its place in the copy."""
 
     @model_validator(mode="after")
     def _copies_have_a_place(self) -> WriteBackRule:
-        if ("embed" in self.to) != bool(self.copies):
-            raise ValueError("`embed` needs `copies`, and `copies` needs `embed`")
+        if bool({"embed", "metadata"} & set(self.to)) != bool(self.copies):
+            raise ValueError("`embed` and `metadata` need `copies`, and `copies` needs one of them")
         return self
 
 

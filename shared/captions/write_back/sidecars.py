@@ -94,7 +94,8 @@ def as_xmp(record: Record, result: Result) -> str:
     """An XMP sidecar: alt text and extended description of IPTC, description, keywords, and who wrote them.
 
     `DigitalSourceType` is left alone: it says how the picture itself was made, and a photo stays one whoever describes
-    it. That a model wrote the words stands in `CaptionWriter`.
+    it. So are the four properties for AI of IPTC 2025.1, of what generated an image. That a model wrote the words
+    stands in `CaptionWriter`.
     """
 
     def name(prefix: str, local: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from captions import telemetry
@@ -17,6 +17,7 @@ from captions.records.record import Record
 from captions.records.table import Records
 from captions.uploads.version import COPIES_WRITTEN_BACK, WRITTEN_BACK, is_written_back
 from captions.write_back.embedding import NotEmbeddableError, embed, extension_of
+from captions.write_back.metadata import metadata
 from captions.write_back.sidecars import as_xmp, files, tags
 
 MARK = "written-back"
@@ -35,11 +36,17 @@ class KeepsChangingError(RuntimeError):
 
 
 class WriteBack:
-    """Writes captions back; `s3` is a boto3 S3 client."""
+    """Writes captions back; `s3` is a boto3 S3 client.
 
-    def __init__(self, *, records: Records, s3: Any, policies: Callable[[], Policy]) -> None:
+    Copies go into `copies_bucket`, or into the bucket of their object.
+    """
+
+    def __init__(
+        self, *, records: Records, s3: Any, policies: Callable[[], Policy], copies_bucket: str | None = None
+    ) -> None:
         self._records = records
         self._s3 = s3
+        self._copies_bucket = copies_bucket
         self._policies = policies
         self._one_file = threading.Lock()
 
@@ -69,46 +76,54 @@ class WriteBack:
                 changed |= self._put(record, end, *wanted[end])
             else:
                 changed |= self._remove(record, end)
-        if "embed" in kinds:
-            changed |= self._embed(record, rule)
+        if rule.copies:
+            changed |= self._copy(record, rule)
         if "tags" in kinds and record.state != "deleted":
             changed |= self._tag(record)
         return changed
 
-    def _embed(self, record: Record, rule: WriteBackRule) -> bool:
-        """Keep the copy that has its caption inside: it is what the file, the words and the rule make together."""
+    def _copy(self, record: Record, rule: WriteBackRule) -> bool:
+        """Keep the copy that carries its caption: it is what the file, the words and the rule make together."""
         place, result = rule.copies + record.key, record.result
         if result is None or record.state != "captioned" or record.kind not in PICTURES:
             return self._remove_copies(record, place, but=None)
         xmp = as_xmp(record, result)
-        made_of = "\n".join((EMBEDDED, rule.existing, record.etag, record.version_id or "", xmp))
-        digest = hashlib.sha256(made_of.encode("utf-8", "replace")).hexdigest()
-        marks = {end: self._mark_of(record.bucket, place + end) for end in COPIES_WRITTEN_BACK}
+        made_of = [EMBEDDED, rule.existing, record.etag, record.version_id or "", xmp]
+        if "metadata" in rule.to:
+            # An object may be written again with the same bytes and other metadata: its sequencer tells.
+            made_of += [*sorted({"embed", "metadata"} & set(rule.to)), record.sequencer, record.source or ""]
+        digest = hashlib.sha256("\n".join(made_of).encode("utf-8", "replace")).hexdigest()
+        bucket = self._copies_bucket or record.bucket
+        marks = {end: self._mark_of(bucket, place + end) for end in COPIES_WRITTEN_BACK}
         if digest in marks.values():
             return False
         try:
             with self._one_file:
-                data = self._media(record)
-                if data is None:
+                media = self._media(record)
+                if media is None:
                     return False  # another version is there by now, whose own event comes
+                data, own = media
                 end = f".caption.{extension_of(data)}"
                 if marks[end] == "":
                     raise NotEmbeddableError("something of somebody else has the copy's key")
+                marked = {MARK: digest}
                 self._s3.put_object(
-                    Bucket=record.bucket,
+                    Bucket=bucket,
                     Key=place + end,
-                    Body=embed(data, xmp, rule.existing),
+                    Body=embed(data, xmp, rule.existing) if "embed" in rule.to else data,
                     ContentType=_MEDIA_TYPES[end],
-                    Metadata={MARK: digest},
+                    Metadata=metadata(record, result, own, marked) if "metadata" in rule.to else marked,
                 )
         except NotEmbeddableError as error:
-            telemetry.logger().warning("not_embedded", asset=record.asset, reason=str(error))
+            telemetry.logger().warning(
+                "not_embedded" if "embed" in rule.to else "not_copied", asset=record.asset, reason=str(error)
+            )
             return self._remove_copies(record, place, but=None)
         self._remove_copies(record, place, but=end)
         return True
 
-    def _media(self, record: Record) -> bytes | None:
-        """Return the file a record is about, None where it is another one by now.
+    def _media(self, record: Record) -> tuple[bytes, Mapping[str, str]] | None:
+        """Return the file a record is about and its user metadata; None where it is another one by now.
 
         Raises NotEmbeddableError where it is too large, or archived.
         """
@@ -127,14 +142,13 @@ class WriteBack:
             raise
         if record.etag and answer["ETag"].strip('"') != record.etag:
             return None
-        body: bytes = answer["Body"].read()
-        return body
+        return answer["Body"].read(), answer.get("Metadata", {})
 
     def _remove_copies(self, record: Record, place: str, *, but: str | None) -> bool:
-        removed = False
+        removed, bucket = False, self._copies_bucket or record.bucket
         for end in COPIES_WRITTEN_BACK:
-            if end != but and self._mark_of(record.bucket, place + end):
-                self._s3.delete_object(Bucket=record.bucket, Key=place + end)
+            if end != but and self._mark_of(bucket, place + end):
+                self._s3.delete_object(Bucket=bucket, Key=place + end)
                 removed = True
         return removed
 
