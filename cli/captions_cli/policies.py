@@ -112,6 +112,7 @@ def explain(
     """
     from captions import media, picture_class
     from captions.fingerprint import fingerprint_audio, fingerprint_image
+    from captions.media.descriptions import own_description
     from captions.tasks import prompt
 
     try:
@@ -125,9 +126,11 @@ def explain(
     seen = picture_class.classify(inspected.picture) if inspected.picture is not None else None
     try:
         fingerprint = fingerprint_image(inspected) if inspected.picture is not None else fingerprint_audio(data)
+        described = seen is not None and rules.asks_with_description(key, inspected.kind)
         target = routes.route(
-            key, inspected.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen, fingerprint=fingerprint
-        )
+            key, inspected.kind, rules, NO_QUEUES, metadata=metadata, tags=tags, looks=seen, fingerprint=fingerprint,
+            description=own_description(data) if described else "",
+        )  # fmt: skip
     except routes.UnroutableError as error:
         return Explanation(inspected.kind, inspected.media_type, seen, rejected=(error.code, error.message))
     if target is None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
+from captions.media.descriptions import own_description
 from captions.records.record import Provenance, Record, Result
 from captions.write_back.embedding import NotEmbeddableError, embed
 from captions.write_back.sidecars import as_xmp
@@ -145,3 +146,60 @@ def test_pieces_of_a_file_never_raise_anything_else() -> None:
                 embed(data[:end], XMP, "replace")
             except NotEmbeddableError:
                 continue
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_words_of_the_files_own_stay_beside_ours_where_they_are_context(form: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = (
+        {"pnginfo": packet_in_png(TITLED)} if form == "PNG" else {"xmp": TITLED.encode()}
+    )  # Pillow writes no XMP into PNG by itself
+    written = read(embed(picture(form, **options), XMP, "keep-as-context"), tmp_path / "a")
+    assert written["XMP-dc:Description"] == "Mine"
+    assert written["XMP-iptcCore:AltTextAccessibility"] == RESULT.text
+    assert written["XMP-dc:Subject"] == ["bird", "sky & sea"]
+    assert "XMP-photoshop:CaptionWriter" not in written
+    older = read(embed(picture("JPEG", exif=exif("mine")), XMP, "keep-as-context"), tmp_path / "b")
+    assert "XMP-dc:Description" not in older
+    assert older["IFD0:ImageDescription"] == "mine"
+    assert older["XMP-iptcCore:AltTextAccessibility"] == RESULT.text
+    bare = read(embed(picture(form), XMP, "keep-as-context"), tmp_path / "c")
+    assert bare["XMP-dc:Description"] == RESULT.text
+    assert bare["XMP-photoshop:CaptionWriter"] == "GLM-4.6V"
+
+
+def packet_in_png(packet: str) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet)
+    return info
+
+
+ALT_TEXT = "{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}AltTextAccessibility"
+ALT = f"""<x xmlns:i="{ALT_TEXT[1:].partition("}")[0]}"><i:AltTextAccessibility> Two </i:AltTextAccessibility></x>"""
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (picture("JPEG", xmp=TITLED.encode(), exif=exif("older")), "Mine"),
+        (picture("PNG", pnginfo=packet_in_png(TITLED)), "Mine"),
+        (picture("WEBP", xmp=TITLED.encode()), "Mine"),
+        (picture("JPEG", xmp=ALT.encode()), "Two"),
+        (picture("JPEG", xmp=RIGHTS.format("").encode(), exif=exif("mine")), "mine"),
+        (picture("WEBP", exif=exif("mine")), "mine"),
+        (picture("PNG", pnginfo=png_words()), "mine"),
+        (picture("JPEG"), ""),
+        (picture("JPEG", xmp=b"<x:xmpmeta"), ""),
+        (picture("JPEG", xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>'), ""),
+        (picture("JPEG", xmp=TITLED.encode("utf-16")), ""),
+        (picture("GIF"), ""),
+        (b"", ""),
+    ],
+)
+def test_a_files_own_description_is_read_from_where_it_stands(data: bytes, said: str) -> None:
+    assert own_description(data) == said
+
+
+def test_what_is_broken_or_cut_short_has_no_description_or_the_one_it_had() -> None:
+    for data in (picture("JPEG", xmp=TITLED.encode(), exif=exif("older")), picture("WEBP", exif=exif("Mine"))):
+        for end in range(0, min(len(data), 1_500), 7):
+            assert own_description(data[:end]) in ("", "Mine", "older")

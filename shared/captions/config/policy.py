@@ -110,8 +110,9 @@ class WriteBackRule(_Part):
     to: tuple[Literal["sidecar", "xmp", "subtitles", "tags", "embed", "metadata"], ...] = Field(min_length=1)
     copies: str = Field(default="", max_length=400, pattern=r"^([^/\s][^\s]*)?$")
     """What the keys of copies begin with that have their caption inside (`embed`) or in S3's metadata (`metadata`)."""
-    existing: Literal["skip", "replace"] = "skip"
-    """What becomes of a description that a file has already: it gets no copy, or ours takes its place in the copy."""
+    existing: Literal["skip", "replace", "keep-as-context"] = "skip"
+    """What becomes of a description that a file has already: it gets no copy, or ours takes its place in the copy, or
+    it stays there and is shown to the model, as what its owner says of it."""
 
     @model_validator(mode="after")
     def _copies_have_a_place(self) -> WriteBackRule:
@@ -284,6 +285,11 @@ class Policy(_Part):
         about = (rule for rule in self.write_back if key.startswith(rule.prefix))
         # Of what was deleted or never read the kind may be unknown: what stands beside it is still ours to remove.
         return next((rule for rule in about if not rule.kinds or not kind or kind in rule.kinds), None)
+
+    def asks_with_description(self, key: str, kind: str) -> bool:
+        """Whether the description that a file has of its own is part of what is asked about it."""
+        rule = self.write_back_rule(key, kind)
+        return rule is not None and rule.existing == "keep-as-context"
 
     def experiment(self, key: str, kind: str, task: str) -> str | None:
         """Return the name of the first experiment that an upload takes part in."""

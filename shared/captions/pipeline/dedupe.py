@@ -88,7 +88,7 @@ class Dedupe:
         try:
             target = routes.route(
                 record.upload.key, kind, rules, self.settings, metadata=subject.metadata, tags=subject.tags,
-                looks=subject.looks, fingerprint=subject.fingerprint,
+                looks=subject.looks, fingerprint=subject.fingerprint, description=subject.description,
             )  # fmt: skip
         except routes.UnroutableError as error:
             return self._rejected(record, error.code, error.message, subject)

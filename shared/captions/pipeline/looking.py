@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import TIMEOUT_MAX, BoundedSemaphore
 
 from captions import media
@@ -44,6 +44,8 @@ class Subject:
     looks: Looks | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    """The file's own, where the policy has it shown to models."""
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -87,7 +89,12 @@ class Looker:
             fetched = fetched or self._fetch(upload, settings)
             subject = self._decoded(upload, fetched.data, rules, settings, until)
         tags = self.objects.tags(upload) if fetched.tag_count and "tags" in rules.overrides else {}
-        return Subject(subject.media, subject.fingerprint, subject.looks, fetched.metadata, tags)
+        description = ""
+        if subject.looks is not None and rules.asks_with_description(upload.key, subject.media.kind):
+            from captions.media.descriptions import own_description  # loaded by few stacks
+
+            description = own_description(fetched.data)
+        return replace(subject, metadata=fetched.metadata, tags=tags, description=description)
 
     def _fetch(self, upload: ObjectVersion, settings: IntakeSettings) -> Fetched:
         first = SNIFFED_BYTES if upload.size > _largest(limits_of(settings)) else None

@@ -9,7 +9,7 @@ import email.errors
 import email.header
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -111,8 +111,11 @@ def route(
     tags: Mapping[str, str] | None = None,
     looks: "Looks | None" = None,
     fingerprint: "Fingerprint | None" = None,
+    description: str = "",
 ) -> Route | None:
     """Return the route of an upload; None for a kind that no task takes.
+
+    `description` is the file's own, where the policy has it shown to models; what stands beside the object goes before.
 
     `fingerprint` decides on the upload's side of an experiment; without it, it takes part in none.
 
@@ -120,6 +123,8 @@ def route(
         UnroutableError: what its metadata, tags or rule ask for is unknown, disabled or not for this kind.
     """
     wished = wishes(metadata or {}, tags or {}, policy)
+    if description:
+        wished = replace(wished, context={"description": description} | dict(wished.context))
     rule = policy.rule(key, kind)
     chosen = _named(kind, policy, wished, rule, looks)
     if chosen is None:

@@ -20,8 +20,9 @@ from xml.etree import ElementTree
 
 from captions.write_back.sidecars import NAMESPACES
 
-Existing = Literal["skip", "replace"]
-"""What becomes of words that a file holds already: it gets no copy, or ours take their place in its XMP."""
+Existing = Literal["skip", "replace", "keep-as-context"]
+"""What becomes of words that a file holds already: it gets no copy, or ours take their place in its XMP, or they stay
+and ours are added where it has none."""
 
 MOST_PACKET_BYTES = 65_502
 """Of XMP in one JPEG segment; larger packets are not read or written anywhere."""
@@ -75,15 +76,20 @@ def _merged(xmp: str, present: bytes | None, older: bool, existing: Existing) ->
     """Return a packet with our properties and all others of the one that is there."""
     root = ElementTree.fromstring(xmp)  # noqa: S314 - our own
     (ours,) = root.iter(_name("rdf", "Description"))
-    words = older
+    said = {_name("dc", "description")} if older else set[str]()
     if present is not None:
-        root, words = _without_ours(present)
-        words = words or older
+        root, said_in_xmp = _without_ours(present, kept=existing == "keep-as-context")
+        said |= said_in_xmp
         rdf = next(root.iter(_name("rdf", "RDF")))
         ours.set(_name("rdf", "about"), next((each.get(_name("rdf", "about"), "") for each in rdf), ""))
         rdf.append(ours)
-    if words and existing == "skip":
+    if existing == "skip" and said & {_name(*each) for each in _WORDS}:
         raise NotEmbeddableError("the file has a description of its own")
+    if existing == "keep-as-context":
+        if _name("dc", "description") in said:
+            said.add(_name("photoshop", "CaptionWriter"))  # it is of the description, which is not ours
+        for each in [each for each in ours if each.tag in said]:
+            ours.remove(each)
     text = ElementTree.tostring(root, encoding="unicode")
     packet = f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{text}<?xpacket end="w"?>'.encode()
     if len(packet) > MOST_PACKET_BYTES:
@@ -91,8 +97,11 @@ def _merged(xmp: str, present: bytes | None, older: bool, existing: Existing) ->
     return packet
 
 
-def _without_ours(packet: bytes) -> tuple[ElementTree.Element, bool]:
-    """Read a packet; return it without the properties that are ours, and whether it had words."""
+def _without_ours(packet: bytes, *, kept: bool) -> tuple[ElementTree.Element, set[str]]:
+    """Read a packet; return it without the properties that are ours, and which of them it had words in.
+
+    Where those are `kept`, only empty ones are taken out.
+    """
     if len(packet) > MOST_PACKET_BYTES or b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         raise NotEmbeddableError("the file's XMP is too large, or of a kind that is not read")
     text = re.sub(rb"<\?xpacket[^>]*\?>", b"", packet).strip(b"\0 \t\r\n\xef\xbb\xbf")
@@ -102,16 +111,21 @@ def _without_ours(packet: bytes) -> tuple[ElementTree.Element, bool]:
         raise NotEmbeddableError("the file's XMP cannot be read") from error
     if next(root.iter(_name("rdf", "RDF")), None) is None:
         raise NotEmbeddableError("the file's XMP cannot be read")
-    words = False
-    spoken = {_name(*name) for name in _WORDS}
-    for about in root.iter(_name("rdf", "Description")):
-        for name in (_name(*each) for each in _OURS):
-            spoken_words = [about.attrib.pop(name, "")]
+    said = set[str]()
+    abouts, names = list(root.iter(_name("rdf", "Description"))), [_name(*each) for each in _OURS]
+    for about in abouts:
+        for name in names:
+            words = [about.get(name, ""), *(text for child in about.findall(name) for text in child.itertext())]
+            if any(text.strip() for text in words):
+                said.add(name)
+    for about in abouts:
+        for name in names:
+            if kept and name in said:
+                continue
+            about.attrib.pop(name, None)
             for child in about.findall(name):
-                spoken_words += child.itertext()
                 about.remove(child)
-            words = words or (name in spoken and any(text.strip() for text in spoken_words))
-    return root, words
+    return root, said
 
 
 def _name(prefix: str, local: str) -> str:
