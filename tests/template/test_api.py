@@ -1,5 +1,6 @@
 """What holds of api.yaml: what its function may do, what it is told, and that it takes what template.yaml gives."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,32 @@ def test_nobody_is_served_without_an_authorizer_and_every_answer_streams(authori
     assert method["Integration"]["Uri"].endswith("/response-streaming-invocations")
     methods = [it for it in resources.values() if it.type == "AWS::ApiGateway::Method"]
     assert len(methods) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [
+        ({"Api": "off"}, None),
+        ({"Api": "iam"}, ["https://*.execute-api.eu-west-1.amazonaws.com"]),
+        ({"Api": "iam", "ApiOrigins": "https://captions.example"}, ["https://captions.example"]),
+        (
+            {"Api": "iam", "ApiOrigins": "https://a.example,http://b.example:81"},
+            ["https://a.example", "http://b.example:81"],
+        ),
+    ],
+)
+def test_pages_of_the_api_alone_use_the_bucket(given: dict[str, str], origins: list[str] | None) -> None:
+    parameters = {"EndpointUrls": "https://models.example/v1", **given}
+    stack = translate(ROOT / "template.yaml", stack_name="s", region="eu-west-1", parameters=parameters)
+    rules = stack.resources["MediaBucket"].properties.get("CorsConfiguration", {}).get("CorsRules")
+    assert (rules and [rule["AllowedOrigins"] for rule in rules]) == (origins and [origins])
+
+
+@pytest.mark.parametrize(
+    "bad", ["*", "https://a.example/", "https://a.example, https://b.example", "a.example", "https://*/x"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(bad: str) -> None:
+    assert not re.fullmatch(PARENT["Parameters"]["ApiOrigins"]["AllowedPattern"], bad)
 
 
 def test_people_cannot_change_the_prefixes_they_are_limited_to() -> None:
