@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FUNCTIONS = ("DedupeFunction", "CaptionFunction", "TranscribeFunction", "SweepFunction")
+FUNCTIONS = ("DedupeFunction", "CaptionFunction", "TranscribeFunction", "SweepFunction", "ApiFunction")
 
 
 def environment(functions: Any, outputs: Mapping[str, str], aws_endpoint_url: str) -> dict[str, dict[str, str]]:
@@ -33,6 +33,7 @@ def environment(functions: Any, outputs: Mapping[str, str], aws_endpoint_url: st
         }
         | {"AWS_ENDPOINT_URL": aws_endpoint_url}
         for name in FUNCTIONS
+        if f"{name}Name" in outputs  # not every stack has the API
     }
 
 

@@ -6,6 +6,8 @@ own, so that the local stack's functions leave the jobs to the containers.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import importlib.util
 import json
 import time
@@ -13,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -54,6 +57,7 @@ def stack(witness: Witness) -> Iterator[LocalStack]:
     with LocalStack(
         ROOT / "template.yaml",
         interceptors=[witness],
+        parameters={"Api": "iam"},
         address=Address(bind=bridge_address()),
         workers=WorkerOptions(schedules=False),
         model=ModelOptions(latency_scale=0),
@@ -126,13 +130,18 @@ def merged(body: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def functions_environment(stack: LocalStack) -> dict[str, dict[str, str]]:
-    spec = importlib.util.spec_from_file_location("environment", EVENTS / "environment.py")
+def script(name: str) -> ModuleType:
+    """A program of events/."""
+    spec = importlib.util.spec_from_file_location(name, EVENTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    result: dict[str, dict[str, str]] = script.environment(
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def functions_environment(stack: LocalStack) -> dict[str, dict[str, str]]:
+    result: dict[str, dict[str, str]] = script("environment").environment(
         stack.client("lambda"), stack.outputs, stack.aws_endpoint_url
     )
     return result
@@ -143,12 +152,13 @@ def built(stack: LocalStack) -> Path:
     return container_template()
 
 
-@pytest.fixture
-def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> Iterator[Bench]:
+@contextlib.contextmanager
+def own_resources(stack: LocalStack, template: Path, folder: Path) -> Iterator[Bench]:
     s3, sqs, dynamodb = stack.client("s3"), stack.client("sqs"), stack.client("dynamodb")
     s3.create_bucket(Bucket=BUCKET)
     queues = {name: sqs.create_queue(QueueName=f"containers-{name}")["QueueUrl"] for name in QUEUES}
     reported = {
+        "MEDIA_BUCKET": BUCKET,
         "UPLOADS_QUEUE_URL": queues["uploads"],
         "IMAGE_QUEUE_URL": queues["images"],
         "AUDIO_QUEUE_URL": queues["audio"],
@@ -161,11 +171,7 @@ def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> I
     records = Records(dynamodb, stack.outputs["CaptionsTableName"])
     request = urllib.request.Request(stack.endpoint_url.removesuffix("/v1") + "/_local/requests", method="DELETE")
     urllib.request.urlopen(request, timeout=10).close()
-    yield Bench(stack, SamLocal(built, environment, tmp_path), records, queues)
-    # Moto asks for no permissions; AWS will.
-    forbidden = {asked for asked in witness.asked if (asked.action, asked.resource) not in PERMISSIONS[asked.function]}
-    assert witness.asked
-    assert not forbidden
+    yield Bench(stack, SamLocal(template, environment, folder), records, queues)
     for url in queues.values():
         sqs.delete_queue(QueueUrl=url)
     result = s3.list_object_versions(Bucket=BUCKET)
@@ -177,6 +183,25 @@ def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> I
         name = stack.outputs[f"{table}TableName"]
         for item in dynamodb.scan(TableName=name)["Items"]:
             dynamodb.delete_item(TableName=name, Key={key: item[key] for key in keys})
+
+
+@pytest.fixture
+def bench(stack: LocalStack, witness: Witness, built: Path, tmp_path: Path) -> Iterator[Bench]:
+    with own_resources(stack, built, tmp_path) as bench:
+        yield bench
+    # Moto asks for no permissions; AWS will.
+    forbidden = {asked for asked in witness.asked if (asked.action, asked.resource) not in PERMISSIONS[asked.function]}
+    assert witness.asked
+    assert not forbidden
+
+
+@pytest.fixture
+def served(stack: LocalStack, built: Path, tmp_path: Path) -> Iterator[Bench]:
+    """The API's function; tests/support/api_policy.py holds what it asks for against its role."""
+    template = tmp_path / "api.json"
+    template.write_text(json.dumps(script("api_template").api_template(built)), encoding="utf-8")
+    with own_resources(stack, template, tmp_path) as bench:
+        yield bench
 
 
 def test_a_photo_and_its_copy_are_captioned_for_the_price_of_one(bench: Bench) -> None:
@@ -317,3 +342,42 @@ def test_start_lambda_serves_a_lambda_client_with_containers_that_stay(bench: Be
         with pytest.raises(ClientError, match="Function not found"):
             functions.invoke(FunctionName="NobodysFunction", Payload=b"{}")
     assert set(docker("ps", "--quiet").stdout.split()) <= set(before)
+
+
+def test_the_api_answers_what_api_gateway_hands_on(served: Bench) -> None:
+    def answer(event: Path) -> tuple[int, str, str]:
+        response = served.sam.invoke("ApiFunction", event)
+        body = base64.b64decode(response["body"]).decode()
+        return response["statusCode"], response["multiValueHeaders"]["content-type"][0].partition(";")[0], body
+
+    golden = json.loads((EVENTS / "api" / "assets-iam.json").read_text(encoding="utf-8"))
+    form = (
+        f'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\n{PHOTO}\r\n'
+        '--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    )
+    body = form.encode() + (MEDIA / "perched-osprey.jpg").read_bytes() + b"\r\n--x--\r\n"
+    posted = {
+        "httpMethod": "POST",
+        "path": "/v1/captions:stream",
+        "multiValueQueryStringParameters": None,
+        "multiValueHeaders": {"Content-Type": ["multipart/form-data; boundary=x"]},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+    event = served.sam.folder / "stream.json"
+    event.write_text(json.dumps(golden | posted), encoding="utf-8")
+    status, kind, streamed = answer(event)
+    assert (status, kind) == (200, "text/event-stream"), streamed
+    assert [line for line in streamed.splitlines() if line.startswith("event: ")][-1] == "event: done"
+    photo = served.record(PHOTO)
+    assert (photo.state, photo.source) == ("captioned", "model")
+    assert len(served.paid()) == 1
+
+    status, kind, listed = answer(EVENTS / "api" / "assets-iam.json")
+    assert (status, kind) == (200, "application/json"), listed
+    assert [(it["key"], it["state"]) for it in json.loads(listed)["items"]] == [(PHOTO, "captioned")]
+    assert photo.result is not None
+    assert photo.result.text in listed
+
+    status, _, limited = answer(EVENTS / "api" / "assets-cognito.json")  # whose claim is another prefix
+    assert (status, json.loads(limited)["items"]) == (200, [])
