@@ -108,7 +108,7 @@ lint: install $(VENV)/.console-checked ## ruff, mypy --strict, import-linter, cf
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
-	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml bulk.yaml cli/captions_cli/results.yaml
+	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml bulk.yaml api.yaml cli/captions_cli/results.yaml
 
 openapi: install ## write what the API says of itself into docs/openapi.json, and the client of it
 	@$(BIN)/python -m captions_api --openapi > docs/openapi.json
@@ -183,8 +183,8 @@ layers-requirements: $(UV) ## pin the layers' packages again, in the versions th
 	@$(LAYER_COMPILE) layers/search/requirements.in -o layers/search/requirements.txt
 
 validate: install $(VENV)/sam/.installed $(VENV)/checkov/.installed ## cfn-lint, checkov and sam validate --lint
-	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml bulk.yaml
-	@$(VENV)/checkov/bin/checkov --file template.yaml monitoring.yaml doors.yaml bulk.yaml --framework cloudformation --skip-download --compact --quiet
+	@$(BIN)/cfn-lint template.yaml monitoring.yaml doors.yaml bulk.yaml api.yaml
+	@$(VENV)/checkov/bin/checkov --file template.yaml monitoring.yaml doors.yaml bulk.yaml api.yaml --framework cloudformation --skip-download --compact --quiet
 	@$(SAM) validate --lint --region $(or $(REGION),us-east-1)
 
 build: install console $(VENV)/sam/.installed ## layers and functions for ARCH=arm64 (default) or x86_64, into .aws-sam
