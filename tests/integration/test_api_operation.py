@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from captions.cost import Cost
 from captions.gateway import ControlTable
 from captions.gateway.breakers import SharedCircuit
+from captions.search.embeddings import SpendingLedger
 from support.api import Api, api_on, keys
 from support.pipeline import aws_for_the_pipeline
 
@@ -128,3 +130,18 @@ def test_costs_tell_what_tiers_saved_what_falling_back_cost_and_one_model_alone(
     assert rows == {"easy": (3, 4), "hard": (1, 1)}
     assert api.get("/v1/costs")["totals"]["baseline"] is None
     assert api.call("GET", "/v1/costs?baseline=nobody").status_code == 422
+
+
+def test_costs_tell_those_of_embeddings_where_captions_are_searched(api: Api) -> None:
+    assert api.get("/v1/costs")["embeddings"] is None
+    with api_on(api.aws, search_function="search") as searched:
+        ledger = SpendingLedger(api.aws.dynamodb, "control", now=lambda: searched.now[0])
+        ledger.answered(ledger.begun(), 1_000, Cost(dollars=Decimal("0.00002")))
+        ledger.begun()
+        searched.now[0] += 86_400
+        ledger.answered(ledger.begun(), 500, Cost(unpriced_tokens=500))
+        assert Decimal(searched.get("/v1/costs?days=1")["embeddings"]["dollars"]) == 0
+        spent = searched.get("/v1/costs?days=2")["embeddings"]
+        assert Decimal(spent.pop("dollars")) == Decimal("0.00002")
+        assert spent == {"unpriced_tokens": 500, "uncounted_calls": 1, "exact": False}
+        assert searched.get("/v1/costs", token="photos")["embeddings"] is None

@@ -443,6 +443,8 @@ class Costs(Shape):
 
     rows: list[CostRow]
     totals: CostTotals
+    embeddings: Money | None = None
+    """What embeddings of captions and queries cost in these days, for all prefixes, beside the totals; null: nothing is searched, or the caller sees some prefixes only."""
     complete: bool
     """Whether all were looked at: no more than 5,000 are."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from captions.cost import Cost
 from captions.quality import cells
 from captions.records import attention
 from captions.records.listing import Filters, stages
@@ -249,6 +250,11 @@ class Costs(ApiShape):
 
     rows: tuple[CostRow, ...]
     totals: CostTotals
+    embeddings: Money | None = Field(
+        default=None,
+        description="What embeddings of captions and queries cost in these days, for all prefixes, beside the totals;"
+        " null: nothing is searched, or the caller sees some prefixes only.",
+    )
     complete: bool = Field(description=f"Whether all were looked at: no more than {MOST_RECORDS:,} are.")
 
 
@@ -280,8 +286,18 @@ def costs(
             cost_of_fallback=Money.of(beside.cost_of_fallback),
             baseline=Money.of_known(beside.baseline),
         ),
+        embeddings=None if who.limited or not stack.settings.search_function else _embeddings(stack, days),
         complete=complete,
     )
+
+
+def _embeddings(stack: Services, days: int) -> Money:
+    from captions.search import embeddings
+
+    today = datetime.fromtimestamp(stack.now(), UTC).date()
+    dynamodb, table = stack.clients("dynamodb"), stack.settings.control_table
+    spent = (embeddings.spent(dynamodb, table, str(today - timedelta(days=ago))) for ago in range(days))
+    return Money.of(Cost.sum(cost for _, _, cost in spent))
 
 
 def _money(part: Spending) -> dict[str, Any]:
