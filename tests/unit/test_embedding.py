@@ -130,6 +130,10 @@ def test_what_cannot_be_written_into_says_why() -> None:
         (picture("JPEG")[:30], "told apart"),
         (picture("WEBP")[:50], "told apart"),
         (picture("JPEG", xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>'), "not read"),
+        (
+            picture("JPEG", xmp=TITLED.replace("<x:", '<!DOCTYPE a [<!ENTITY b "c">]><x:', 1).encode("utf-16")),
+            "not read",
+        ),
     ):
         with pytest.raises(NotEmbeddableError, match=why):
             embed(data, XMP, "replace")

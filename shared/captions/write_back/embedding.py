@@ -105,6 +105,8 @@ def _without_ours(packet: bytes, *, kept: bool) -> tuple[ElementTree.Element, se
     if len(packet) > MOST_PACKET_BYTES or b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         raise NotEmbeddableError("the file's XMP is too large, or of a kind that is not read")
     text = re.sub(rb"<\?xpacket[^>]*\?>", b"", packet).strip(b"\0 \t\r\n\xef\xbb\xbf")
+    if b"\0" in text:  # UTF-16, in which entities would not be seen
+        raise NotEmbeddableError("the file's XMP is too large, or of a kind that is not read")
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - bounded, and without entities
     except ElementTree.ParseError as error:
