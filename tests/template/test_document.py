@@ -14,7 +14,7 @@ OUTPUTS = {
     "MediaBucketName", "CaptionsTableName", "FingerprintsTableName", "ControlTableName", "UploadsQueueUrl",
     "ImageQueueUrl", "AudioQueueUrl", "UploadsDeadLetterQueueUrl", "ImageDeadLetterQueueUrl",
     "AudioDeadLetterQueueUrl", "RuleDeadLetterQueueUrl", "EventBusName", "EndpointSecretArn", "DedupeFunctionName",
-    "ApiUrl", "CaptionFunctionName", "TranscribeFunctionName", "SweepFunctionName", "AlarmTopicArn",
+    "ApiFunctionName", "ApiUrl", "CaptionFunctionName", "TranscribeFunctionName", "SweepFunctionName", "AlarmTopicArn",
 }  # fmt: skip
 """What the `captions` command and the local stack read."""
 
