@@ -344,7 +344,7 @@ def test_evidence_stays_small() -> None:
         for data in (encoded(noise, "PNG"), *(p.read_bytes() for p in PHOTOS))
     ]
     assert max(sizes) < 65_000
-    assert sorted(sizes)[len(sizes) // 2] < 40_000
+    assert sorted(sizes)[len(sizes) // 2] < 45_000
 
 
 def test_a_picture_with_detail_everywhere_is_kept_in_fewer_cells() -> None:
