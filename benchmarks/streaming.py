@@ -135,13 +135,13 @@ def measure(
     kept: list[Image.Image] = []
     order: list[str] = []
     began = cpu_s(api_process)
-    for index, (one, other) in enumerate(zip(pictures, pictures, strict=True)):
-        turns = [("api", one), ("endpoint", other)]
+    for index, (first, second) in enumerate(zip(pictures, pictures, strict=True)):
+        turns = [("api", first), ("endpoint", second)]
         for name, picture in turns if index % 2 else reversed(turns):
             ask = of_api if name == "api" else of_endpoint
             seen[name].append(ask(api if name == "api" else endpoint, jpeg(picture)))
             order.append(name)
-        kept.append(one)
+        kept.append(first)
     between = cpu_s(api_process)
     log = admin(endpoint_url, "GET", "requests")["requests"]  # a copy that is no hit is asked about, too
     for index in range(hits + _WARM):
@@ -196,25 +196,25 @@ def figures_of(seen: dict[str, Any]) -> dict[str, Any]:
     numbers = {"api": 0, "endpoint": 0}
     waits: dict[str, list[dict[str, float] | None]] = {"api": [], "endpoint": []}
     for name, call in zip(seen["order"], log, strict=True):
-        one = seen[name][numbers[name]]
+        watch = seen[name][numbers[name]]
         numbers[name] += 1
-        if one["first"] is None:
+        if watch["first"] is None:
             waits[name].append(None)  # the upload's own event was quicker, and its words came all at once
             continue
         arrived = datetime.fromisoformat(call["at"]).timestamp()
         token = arrived + call["first_token_ms"] / 1000
         waits[name].append(
             {
-                "before": (arrived - one["began"]) * 1000,
+                "before": (arrived - watch["began"]) * 1000,
                 "thinking": (token - arrived) * 1000,
-                "after": (one["first"] - token) * 1000,
-                "whole": (one["first"] - one["began"]) * 1000,
+                "after": (watch["first"] - token) * 1000,
+                "whole": (watch["first"] - watch["began"]) * 1000,
             }
         )
     pairs = list(zip(waits["api"], waits["endpoint"], strict=True))[_WARM:]
     both = [(api, endpoint) for api, endpoint in pairs if api is not None and endpoint is not None]
     copies = seen["hit"][_WARM:]
-    hits = [one for one in copies if one["ending"] == "hit"]  # of the others the upload's own event was quicker
+    hits = [watch for watch in copies if watch["ending"] == "hit"]  # of the others the upload's own event was quicker
     return {
         "pairs": len(pairs),
         "watched": len(both),
@@ -223,8 +223,8 @@ def figures_of(seen: dict[str, Any]) -> dict[str, Any]:
         "difference": {part: spread([api[part] - endpoint[part] for api, endpoint in both]) for part in both[0][0]},
         "hits": len(hits),
         "copies": len(copies),
-        "hit": spread([(one["ended"] - one["began"]) * 1000 for one in hits]),
-        "copy": spread([(one["ended"] - one["began"]) * 1000 for one in copies]),
+        "hit": spread([(watch["ended"] - watch["began"]) * 1000 for watch in hits]),
+        "copy": spread([(watch["ended"] - watch["began"]) * 1000 for watch in copies]),
         "cpu_ms": {"new": round(seen["cpu"]["new"], 1), "copy": round(seen["cpu"]["copy"], 1)},
     }
 
