@@ -182,7 +182,7 @@ ALT = f"""<x xmlns:i="{ALT_TEXT[1:].partition("}")[0]}"><i:AltTextAccessibility>
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "description"),
     [
         (picture("JPEG", xmp=TITLED.encode(), exif=exif("older")), "Mine"),
         (picture("PNG", pnginfo=packet_in_png(TITLED)), "Mine"),
@@ -199,8 +199,8 @@ ALT = f"""<x xmlns:i="{ALT_TEXT[1:].partition("}")[0]}"><i:AltTextAccessibility>
         (b"", ""),
     ],
 )
-def test_a_files_own_description_is_read_from_where_it_stands(data: bytes, said: str) -> None:
-    assert own_description(data) == said
+def test_a_files_own_description_is_read_from_where_it_stands(data: bytes, description: str) -> None:
+    assert own_description(data) == description
 
 
 def test_what_is_broken_or_cut_short_has_no_description_or_the_one_it_had() -> None:

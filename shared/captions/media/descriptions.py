@@ -28,8 +28,8 @@ def own_description(data: bytes) -> str:
     """
     try:
         with Image.open(io.BytesIO(data), formats=_READ) as image:
-            found = _in_xmp(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
-            return found or _in_older(image)
+            in_xmp = _in_xmp(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
+            return in_xmp or _in_older(image)
     # What Pillow raises for broken metadata differs by format; a picture is captioned without it.
     except (
         OSError, ValueError, TypeError, LookupError, SyntaxError, struct.error, OverflowError,

@@ -76,19 +76,19 @@ def _merged(xmp: str, present: bytes | None, older: bool, existing: Existing) ->
     """Return a packet with our properties and all others of the one that is there."""
     root = ElementTree.fromstring(xmp)  # noqa: S314 - our own
     (ours,) = root.iter(_name("rdf", "Description"))
-    said = {_name("dc", "description")} if older else set[str]()
+    described = {_name("dc", "description")} if older else set[str]()
     if present is not None:
         root, said_in_xmp = _without_ours(present, kept=existing == "keep-as-context")
-        said |= said_in_xmp
+        described |= said_in_xmp
         rdf = next(root.iter(_name("rdf", "RDF")))
         ours.set(_name("rdf", "about"), next((each.get(_name("rdf", "about"), "") for each in rdf), ""))
         rdf.append(ours)
-    if existing == "skip" and said & {_name(*each) for each in _WORDS}:
+    if existing == "skip" and described & {_name(*each) for each in _WORDS}:
         raise NotEmbeddableError("the file has a description of its own")
     if existing == "keep-as-context":
-        if _name("dc", "description") in said:
-            said.add(_name("photoshop", "CaptionWriter"))  # it is of the description, which is not ours
-        for each in [each for each in ours if each.tag in said]:
+        if _name("dc", "description") in described:
+            described.add(_name("photoshop", "CaptionWriter"))  # it is of the description, which is not ours
+        for each in [each for each in ours if each.tag in described]:
             ours.remove(each)
     text = ElementTree.tostring(root, encoding="unicode")
     packet = f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{text}<?xpacket end="w"?>'.encode()
@@ -113,21 +113,21 @@ def _without_ours(packet: bytes, *, kept: bool) -> tuple[ElementTree.Element, se
         raise NotEmbeddableError("the file's XMP cannot be read") from error
     if next(root.iter(_name("rdf", "RDF")), None) is None:
         raise NotEmbeddableError("the file's XMP cannot be read")
-    said = set[str]()
+    described = set[str]()
     abouts, names = list(root.iter(_name("rdf", "Description"))), [_name(*each) for each in _OURS]
     for about in abouts:
         for name in names:
             words = [about.get(name, ""), *(text for child in about.findall(name) for text in child.itertext())]
             if any(text.strip() for text in words):
-                said.add(name)
+                described.add(name)
     for about in abouts:
         for name in names:
-            if kept and name in said:
+            if kept and name in described:
                 continue
             about.attrib.pop(name, None)
             for child in about.findall(name):
                 about.remove(child)
-    return root, said
+    return root, described
 
 
 def _name(prefix: str, local: str) -> str:
