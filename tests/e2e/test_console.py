@@ -330,6 +330,7 @@ def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> Non
     key = next_one()
     before = asset(key)["text"]
     page.keyboard.press("e")
+    page.wait_for_selector(".editor textarea:focus")  # a browser presses keys before the next frame is drawn
     page.keyboard.press("Control+A")
     page.keyboard.type("A person's words.")
     page.keyboard.press("Control+Enter")
