@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from captions_api.access import Caller
 from captions_api.repeated_writes import REPLAYED
 from captions_api.routes.review import margin_of_error
 
@@ -60,6 +61,29 @@ def test_of_two_at_once_one_is_done(api: Api, monkeypatch: pytest.MonkeyPatch) -
         free.set()
         assert first.result().status_code == 200
     assert (second.status_code, second.json()["type"]) == (409, "/problems/under-way")
+
+
+def test_who_may_see_less_now_is_not_answered_again(api: Api) -> None:
+    mine, other = api.captioned("photos/a.jpg"), api.captioned("scans/b.jpg", "a secret")
+    paths = [path_of(record, "/accept") for record in (mine, other)]
+    more = [
+        {"headers": {"If-Match": api.get(path_of(record))["etag"], "Idempotency-Key": record.key}}
+        for record in (mine, other)
+    ]
+    begun = api.call("POST", "/v1/uploads/multipart", json={"key": "scans/c.jpg", "size": 3}).json()["upload"]
+    parts = ("parts", {"upload": begun, "numbers": [1]}), ("complete", {"upload": begun, "parts": [
+        {"number": 1, "etag": "x"}]}), ("abort", {"upload": begun})  # fmt: skip
+    with api_on(api.aws, {"all": Caller("all", ("photos/",))}) as narrowed:
+        assert narrowed.call("POST", paths[0], **more[0]).status_code == 200
+        assert narrowed.call("POST", paths[0], **more[0]).headers[REPLAYED] == "true"
+    assert api.call("POST", paths[0], **more[0]).headers[REPLAYED] == "true"  # who may see more now
+    assert "a secret" in api.call("POST", paths[1], **more[1]).text
+    with api_on(api.aws, {"all": Caller("all", ("photos/",))}) as narrowed:
+        again = narrowed.call("POST", paths[1], **more[1])
+        assert (again.status_code, again.json()["type"]) == (403, "/problems/not-yours")
+        assert "secret" not in again.text
+        for route, body in parts:
+            assert narrowed.call("POST", f"/v1/uploads/multipart/{route}", json=body).status_code == 403, route
 
 
 def test_what_failed_inside_may_be_sent_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

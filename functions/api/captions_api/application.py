@@ -68,7 +68,7 @@ def create(
     """Return the application as it is served: behind API Gateway's authorizer, or, with `tokens`, on `hosts`."""
     known = Tokens(tokens) if tokens is not None else None
     authorizer: Authorizer = known if known is not None else gateway_authorizer
-    app = RepeatedWrites(api(services), services.own, streams=frozenset({"/v1/captions:stream"}))
+    app = RepeatedWrites(api(services), services.own, services.tenant, streams=frozenset({"/v1/captions:stream"}))
     return Door(app, authorizer, known, hosts, console.security_headers(services.settings))
 
 

@@ -38,6 +38,8 @@ class Earlier:
     """A write that came before under the same key: what it was, and its answer; no status: it is under way."""
 
     fingerprint: str
+    prefixes: tuple[str, ...]
+    """What its caller might see when it came."""
     status: int | None
     headers: tuple[tuple[str, str], ...]
     body: bytes
@@ -124,7 +126,7 @@ class OwnTable:
         values = {"picture": picture, "expires_at": int(self._now() + THUMBNAIL_SECONDS)}
         self._dynamodb.put_item(TableName=self._table, Item=_thumbnail_key(asset, version) | to_item(values))
 
-    def begin_write(self, caller: str, key: str, fingerprint: str) -> Earlier | None:
+    def begin_write(self, caller: str, key: str, fingerprint: str, prefixes: tuple[str, ...]) -> Earlier | None:
         """Note that a write begins; return one that came before under its key."""
         now = self._now()
         try:
@@ -133,7 +135,7 @@ class OwnTable:
                 Item=_write_key(caller, key)
                 | to_item(
                     {
-                        "fingerprint": fingerprint, "lease_until": now + LEASE_SECONDS,
+                        "fingerprint": fingerprint, "prefixes": list(prefixes), "lease_until": now + LEASE_SECONDS,
                         "expires_at": int(now + WRITE_SECONDS),
                     }
                 ),
@@ -149,6 +151,7 @@ class OwnTable:
             status = item.get("status")
             return Earlier(
                 fingerprint=str(item["fingerprint"]),
+                prefixes=tuple(item.get("prefixes", ("",))),
                 status=int(status) if status is not None else None,
                 headers=tuple((str(name), str(value)) for name, value in item.get("headers", ())),
                 body=bytes(item.get("body", b"")),

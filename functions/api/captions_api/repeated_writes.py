@@ -1,7 +1,8 @@
 """Writes that are sent again under one Idempotency-Key are done once, and answered as they were.
 
 After draft-ietf-httpapi-idempotency-key-header: the key belongs to its caller, another request under it is refused
-(422), and one that is still under way as well (409). What failed with nothing done may be sent again.
+(422), and one that is still under way as well (409). What failed with nothing done may be sent again. A caller who may
+see less now than when they were answered is not answered again (403).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -16,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from captions import telemetry
-from captions_api.access import caller_of
+from captions_api.access import Caller, caller_of
 from captions_api.own_table import MOST_ANSWER_BYTES, OwnTable
 from captions_api.problems import Refusal
 
@@ -54,10 +56,14 @@ class _Answer:
 
 @dataclass
 class RepeatedWrites:
-    """Passes requests on; a write under a key that was answered before is answered the same. `streams` are let be."""
+    """Passes requests on; a write under a key that was answered before is answered the same. `streams` are let be.
+
+    `tenant` returns a caller as they are limited now; it may raise Refusal.
+    """
 
     app: ASGIApp
     table: OwnTable
+    tenant: Callable[[Caller], Caller]
     streams: frozenset[str] = frozenset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,13 +85,16 @@ class RepeatedWrites:
         request = (scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"))
         about = "\x00".join((*request, headers.get("if-match", ""), headers.get("content-type", "")))
         fingerprint = hashlib.sha256(about.encode("utf-8", "surrogatepass") + b"\x00" + body).hexdigest()
-        caller = caller_of(scope).name
-        earlier = await asyncio.to_thread(self.table.begin_write, caller, key, fingerprint)
+        who = await asyncio.to_thread(self.tenant, caller_of(scope))
+        caller = who.name
+        earlier = await asyncio.to_thread(self.table.begin_write, caller, key, fingerprint, who.prefixes)
         if earlier is not None:
             if earlier.fingerprint != fingerprint:
                 raise Refusal(422, "idempotency-key-reused", "this Idempotency-Key was sent with another request")
             if earlier.status is None:
                 raise Refusal(409, "under-way", "the same request is under way", headers={"Retry-After": "1"})
+            if not all(map(who.may, earlier.prefixes)):
+                raise Refusal(403, "not-yours", "it was done; its answer may tell of keys that are not yours any more")
             kept = dict(earlier.headers) | {REPLAYED: "true"}
             await Response(earlier.body, earlier.status, kept)(scope, receive, send)
             return

@@ -150,7 +150,7 @@ def begin_parts(stack: Serving, who: Who, wanted: NewUpload) -> Parts:
 @router.post("/uploads/multipart/parts", summary="Get links for parts")
 def links_of_parts(stack: Serving, who: Who, wanted: WantedParts) -> PartLinks:
     """Return links, good for five minutes, to which parts are sent by PUT."""
-    begun, s3 = stack.seal.unseal(wanted.upload, _purpose(who)), stack.clients("s3")
+    begun, s3 = _begun(stack, who, wanted.upload), stack.clients("s3")
     request = {"Bucket": stack.bucket, "Key": begun["key"], "UploadId": begun["id"]}
     return PartLinks(
         urls={
@@ -165,7 +165,7 @@ def links_of_parts(stack: Serving, who: Who, wanted: WantedParts) -> PartLinks:
 @router.post("/uploads/multipart/complete", summary="End a large upload")
 def complete_parts(stack: Serving, who: Who, sent: SentParts) -> Stored:
     """Put the parts together; 409 where S3 does not have them."""
-    begun = stack.seal.unseal(sent.upload, _purpose(who))
+    begun = _begun(stack, who, sent.upload)
     parts = [
         {"PartNumber": part.number, "ETag": part.etag} for part in sorted(sent.parts, key=lambda part: part.number)
     ]
@@ -186,7 +186,7 @@ def complete_parts(stack: Serving, who: Who, sent: SentParts) -> Stored:
 @router.post("/uploads/multipart/abort", status_code=204, summary="Give a large upload up")
 def abort_parts(stack: Serving, who: Who, upload: BegunUpload) -> None:
     """Remove the parts that were sent."""
-    begun = stack.seal.unseal(upload.upload, _purpose(who))
+    begun = _begun(stack, who, upload.upload)
     try:
         stack.clients("s3").abort_multipart_upload(Bucket=stack.bucket, Key=begun["key"], UploadId=begun["id"])
     except ClientError as error:
@@ -195,6 +195,18 @@ def abort_parts(stack: Serving, who: Who, upload: BegunUpload) -> None:
 
 def _purpose(caller: Caller) -> str:
     return f"upload {caller.name}"
+
+
+def _begun(stack: Services, caller: Caller, upload: str) -> dict[str, str]:
+    """Return the key and the id of an upload in parts; raises Refusal (400, 403)."""
+    begun: dict[str, str] = stack.seal.unseal(upload, _purpose(caller))
+    _own(caller, begun["key"])  # they may be limited to fewer prefixes than when it began
+    return begun
+
+
+def _own(caller: Caller, key: str) -> None:
+    if not caller.may(key):
+        raise Refusal(403, "not-yours", "this key is not under a prefix of yours")
 
 
 def _not_as_said(error: ClientError) -> Exception:
@@ -208,8 +220,7 @@ def key_of(caller: Caller, wanted: NewUpload) -> str:
     """Return the key of an upload; raises Refusal (403, 422)."""
     if wanted.key is not None:
         key = wanted.key
-        if not caller.may(key):
-            raise Refusal(403, "not-yours", "this key is not under a prefix of yours")
+        _own(caller, key)
     else:
         name = wanted.name.replace("\\", "/").rpartition("/")[2].strip() or "upload"
         beginning = "uploads/" if "" in caller.prefixes else caller.prefixes[0] if caller.prefixes else None
