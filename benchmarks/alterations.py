@@ -247,8 +247,8 @@ def photo_edits(
     for share in (0.03, 0.05):
         first_price, second_price = _prices(rng)
         at = rng.random(), rng.random()
-        labels = (with_price(picture, price, at, share) for price in (first_price, second_price))
-        yield f"other price, letters of {share:.0%}", *labels
+        labelled, relabelled = (with_price(picture, price, at, share) for price in (first_price, second_price))
+        yield f"other price, letters of {share:.0%}", labelled, relabelled
     at = rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.8)
     yield "other sign 10%", with_sign(picture, first, at, 0.1), with_sign(picture, second, at, 0.1)
 

@@ -469,13 +469,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         **payments(log, records, stored),
         **accounts(log, records),
         "left_on_queues": {
-            name: sum(depth.values())
-            for name, depth in depths.items()
-            if "DeadLetter" not in name and sum(depth.values())
+            name: left for name, depth in depths.items() if "DeadLetter" not in name and (left := sum(depth.values()))
         },
         "dead_letters_put_back": letters,
         "dead_letters_left": {
-            name: sum(depth.values()) for name, depth in depths.items() if "DeadLetter" in name and sum(depth.values())
+            name: left for name, depth in depths.items() if "DeadLetter" in name and (left := sum(depth.values()))
         },
         "claims_with_several_results": sorted(_several(records)),
         "backlog_at_the_end_of_chaos": backlog,

@@ -127,7 +127,7 @@ def confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
 
 def by_category(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
     """Return recall on the pictures with this label alone, and precision over all: right if it is among the labels."""
-    table = {}
+    table: dict[str, dict[str, Any]] = {}
     for name in CATEGORIES:
         mine = [picture for picture in judged if picture.labels == (name,)]
         called = [picture for picture in judged if picture.looks.category == name]

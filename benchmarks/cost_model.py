@@ -25,6 +25,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -168,11 +169,11 @@ class Taps:
                 with self._lock:
                     self.emulator_s += time.thread_time() - began
 
-        BotocoreStubber.__call__ = counted  # type: ignore[method-assign]
+        BotocoreStubber.__call__ = counted
         try:
             yield
         finally:
-            BotocoreStubber.__call__ = answer  # type: ignore[method-assign]
+            BotocoreStubber.__call__ = answer
 
     def taken(self, work: Callable[[], Any]) -> tuple[Any, Taken]:
         """Do something, and return what it answered and took."""
@@ -194,10 +195,10 @@ def measured(pictures: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
             for number, (picture, copy) in enumerate(pictures):
                 for kind, data in (("new picture", picture), ("copy in other bytes", copy), ("same bytes", picture)):
                     event = aws.put(f"{number}-{kind}", data)
-                    ending, taken = taps.taken(lambda event=event: dedupe.deliver(event))
+                    ending, taken = taps.taken(partial(dedupe.deliver, event))
                     counted = kind if ending == ("queued" if kind == "new picture" else "hit") else f"other: {ending}"
                     jobs = dedupe.jobs()
-                    worked = [taps.taken(lambda job=job: shop.run(job))[1] for job in jobs]
+                    worked = [taps.taken(partial(shop.run, job))[1] for job in jobs]
                     if number >= WARM_UP:
                         groups.setdefault(("Dedupe", counted), []).append(taken)
                         groups.setdefault(("Caption", counted), []).extend(worked)

@@ -37,7 +37,7 @@ from captions_cli.local.options import ModelOptions
 from support.capacity import Meter
 
 ROOT = Path(__file__).parents[1]
-PRICES = json.loads((Path(__file__).parent / "prices-us-east-1.json").read_text())
+PRICES: dict[str, Any] = json.loads((Path(__file__).parent / "prices-us-east-1.json").read_text())
 STEPS = {"50,000 a day": 1.5e6, "1.2 million a month": 1.2e6, "100 million a day": 3e9}
 """Uploads a month."""
 FUNCTIONS = ("Dedupe", "Caption", "Transcribe", "Sweep")
@@ -167,12 +167,13 @@ def _invocations(logs: dict[str, str], function: str) -> list[tuple[float, int]]
 
 
 def price(name: str, amount: float) -> float:
-    return amount * PRICES[name]["dollars"] / PRICES[name]["per"]
+    return float(amount * PRICES[name]["dollars"] / PRICES[name]["per"])
 
 
 def per_million(run: dict[str, Any]) -> dict[str, float]:
     """Dollars for a million uploads like these, service by service."""
-    scale, calls = 1e6 / run["uploads"], run["calls"]
+    scale = 1e6 / run["uploads"]
+    calls: dict[str, float] = run["calls"]
 
     def asked(service: str, *actions: str) -> float:
         return sum(

@@ -6,6 +6,7 @@ be wrong for the other.
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
@@ -51,20 +52,18 @@ def _other_word(text: str, rng: Random) -> str:
     return " ".join(words)
 
 
-def _rows(draw: Draw, size: tuple[int, int], ink: Colour, rng: Random, other: Random | None, ruled: bool) -> None:
+def _rows(draw: Draw, size: tuple[int, int], ink: Colour, rng: Random, other: Random | None, *, ruled: bool) -> None:
     width, height = size
     letters = max(9, round(width / rng.choice((30, 40, 60, 80, 100))))
     font, step = ImageFont.load_default(letters), round(letters * rng.choice((1.2, 1.5, 2)))
-    rows = []
+    rows: list[tuple[int, str, str]] = []  # y, words, amount
     for y in range(2 * letters, height - 2 * letters, step):
         amount = f"{rng.randrange(1, 2000)}.{rng.randrange(100):02}" if rng.random() < 0.7 else ""
-        rows.append([y, _words(rng, rng.randrange(1, 5)), amount])
+        rows.append((y, _words(rng, rng.randrange(1, 5)), amount))
     if other is not None:
-        row = other.choice(rows)
-        if row[2]:
-            row[2] = _other_digit(row[2], other)
-        else:
-            row[1] = _other_word(row[1], other)
+        at = other.randrange(len(rows))
+        y, text, amount = rows[at]
+        rows[at] = (y, text, _other_digit(amount, other)) if amount else (y, _other_word(text, other), amount)
     for y, text, amount in rows:
         draw.text((width * 0.06, y), text, ink, font)
         draw.text((width * 0.94, y), amount, ink, font, anchor="ra")
@@ -102,7 +101,7 @@ def _screenshot(draw: Draw, size: tuple[int, int], ink: Colour, rng: Random, oth
         draw.text((x + 2 * box, y), text, ink, font)
 
 
-def _chart(draw: Draw, size: tuple[int, int], ink: Colour, rng: Random, other: Random | None, lines: bool) -> None:
+def _chart(draw: Draw, size: tuple[int, int], ink: Colour, rng: Random, other: Random | None, *, lines: bool) -> None:
     width, height = size
     count = rng.randrange(4, 14)
     values = [rng.uniform(0.1, 0.9) for _ in range(count)]
@@ -136,12 +135,12 @@ def _grid(draw: Draw, size: tuple[int, int], ink: Colour, rng: Random, other: Ra
 
 
 KINDS: dict[str, Callable[..., None]] = {
-    "receipt": lambda *all_: _rows(*all_, ruled=False),
-    "letter": lambda *all_: _rows(*all_, ruled=False),
-    "form": lambda *all_: _rows(*all_, ruled=True),
+    "receipt": partial(_rows, ruled=False),
+    "letter": partial(_rows, ruled=False),
+    "form": partial(_rows, ruled=True),
     "slide": _slide,
     "screenshot": _screenshot,
-    "bar chart": lambda *all_: _chart(*all_, lines=False),
-    "line chart": lambda *all_: _chart(*all_, lines=True),
+    "bar chart": partial(_chart, lines=False),
+    "line chart": partial(_chart, lines=True),
     "grid": _grid,
 }

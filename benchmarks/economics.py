@@ -186,7 +186,8 @@ def sources(folder: Path | None) -> tuple[list[Path], list[Path]]:
     sys.path.insert(0, str(Path(__file__).parent))
     from looks_labels import labelled
 
-    easy, hard = [], []
+    easy: list[Path] = []
+    hard: list[Path] = []
     for picture in labelled(folder):
         if len(picture.labels) == 1 and not picture.path.startswith(("families/", "odd/")):
             kinds = easy if picture.labels[0] in ("photo", "product", "drawing", "little") else hard
@@ -237,8 +238,8 @@ def copied(original: Upload, number: int, rng: random.Random) -> Upload:
     kind = rng.random()
     data = original.data
     if kind > 0.4:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture = picture.convert("RGB")
+        with Image.open(io.BytesIO(data)) as opened:
+            picture = opened.convert("RGB")
             if kind > 0.7:
                 picture.thumbnail((640, 640))
             data = saved(picture, "JPEG", quality=rng.choice((70, 80, 90)))

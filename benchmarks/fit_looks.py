@@ -132,7 +132,7 @@ def weights(rows: Sequence[Row]) -> Floats:
         / (1 if len(row.labels) == 1 else 2)
         for row in rows
     ])  # fmt: skip
-    target = np.array([CATEGORIES.index(row.labels[0]) for row in rows])  # type: ignore[arg-type]
+    target = np.array([CATEGORIES.index(row.labels[0]) for row in rows])
     totals = np.bincount(target, each, len(CATEGORIES))
     balanced: Floats = each * (totals.mean() / np.maximum(totals[target], 1)) ** 0.6
     return balanced
@@ -143,7 +143,7 @@ def fitted(rows: Sequence[Row], names: Sequence[str]) -> ExtraTreesClassifier:
         TREES, max_leaf_nodes=LEAVES, min_samples_leaf=3, max_features=0.35, random_state=7, n_jobs=1
     )
     values = np.array([[row.values[name] for name in names] for row in rows], np.float32)
-    target = [CATEGORIES.index(row.labels[0]) for row in rows]  # type: ignore[arg-type]
+    target = [CATEGORIES.index(row.labels[0]) for row in rows]
     return forest.fit(values, target, sample_weight=weights(rows))
 
 
@@ -254,8 +254,8 @@ def main() -> int:
     temperature = best_temperature(np.concatenate(judged), asked)
     written = [row for row in rows if row.labels[0] in WRITTEN]
     script = fitted_script(written)
-    for source, (right, judged, count) in script_held_out(written).items():
-        print(f"script of {source}: {right} right of {judged} told of {count}", file=sys.stderr)
+    for source, (correct, judged_by_it, count) in script_held_out(written).items():
+        print(f"script of {source}: {correct} right of {judged_by_it} told of {count}", file=sys.stderr)
     models = [{"digests": digests, "model": document(forest, names, temperature, script)} for digests, forest in folds]
     HELD_OUT.write_bytes(gzip.compress(json.dumps({"folds": models}, separators=(",", ":")).encode(), mtime=0))
     MODEL.write_text(

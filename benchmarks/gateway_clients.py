@@ -104,23 +104,23 @@ def litellm(spec: dict[str, Any]) -> Call:
         first, *rest = spec["chain"]
         options["fallbacks"] = [{first: rest}]
         options["max_fallbacks"] = len(rest)
-    router = Router(model_list=deployments, timeout=spec["timeout_s"], **options)  # type: ignore[arg-type]
+    router = Router(model_list=deployments, timeout=spec["timeout_s"], **options)
     name = "caption" if one_group else spec["chain"][0]
     image = base64.b64decode(spec["image"])
 
     async def call(number: int, deadline: float) -> str:
         response = await router.acompletion(
             model=name,
-            messages=messages(image),  # type: ignore[arg-type]
+            messages=messages(image),
             max_tokens=256,
             temperature=0.2,
             stream=bool(spec.get("stream")),
             extra_headers={"X-Client-Request-Id": f"{spec['run']}-{number}"},
         )
         if not spec.get("stream"):
-            return response.choices[0].message.content or ""  # type: ignore[union-attr]
+            return response.choices[0].message.content or ""
         text = ""
-        async for chunk in response:  # type: ignore[union-attr]
+        async for chunk in response:
             text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
         return text
 

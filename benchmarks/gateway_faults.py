@@ -339,7 +339,7 @@ def main() -> int:
     if options.sandboxes:
         result["shared_breakers"] = _shared(options)
         write(options.json, result)
-    failed = [name for name in figures if (figure := figures[name].get("gateway")) and not _reached(figure)]
+    failed = [name for name in figures if "gateway" in figures[name] and not _reached(figures[name]["gateway"])]
     print(f"\ngoals missed in: {', '.join(failed)}" if failed else "\nevery goal reached")
     return 1 if failed else 0
 

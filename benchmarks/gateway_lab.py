@@ -32,7 +32,7 @@ def peer_python() -> Path:
     if not python.exists():
         uv = str(Path(sys.executable).with_name("uv"))
         environment = os.environ | {"UV_LINK_MODE": "copy", "UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true"}
-        commands = (
+        commands: tuple[list[str | Path], ...] = (
             [uv, "venv", "--quiet", "--python", sys.executable, str(PEER)],
             [uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", PEER_REQUIREMENTS],
         )

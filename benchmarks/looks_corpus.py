@@ -90,10 +90,10 @@ def real_pictures(cache: Path, rng: Rng) -> Iterator[tuple[str, str, Image.Image
         taken = 0
         for file in files:
             try:
-                with Image.open(file) as picture:
-                    if min(picture.size) < side or max(picture.size) > 4000:
+                with Image.open(file) as opened:
+                    if min(opened.size) < side or max(opened.size) > 4000:
                         continue
-                    picture = on_white(picture)
+                    picture = on_white(opened)
             except OSError:
                 continue
             if picture.convert("L").resize((16, 16)).getextrema() == (255, 255):
@@ -168,6 +168,11 @@ def cjk_line(rng: Rng, script: str, count: int) -> str:
     return line
 
 
+def writing(rng: Rng, script: str, wide: int) -> Callable[[int], str]:
+    """Return what writes so many words, or `wide` times as many characters of a script without spaces."""
+    return lambda count: words(rng, count) if script == "latin" else cjk_line(rng, script, wide * count)
+
+
 def code_screen(rng: Rng, fonts: Fonts, sources: list[Path]) -> Image.Image:
     from pygments import highlight
     from pygments.formatters import ImageFormatter
@@ -195,7 +200,7 @@ def code_screen(rng: Rng, fonts: Fonts, sources: list[Path]) -> Image.Image:
     ground = picture.getpixel((1, picture.height - 2))
     bar = rng.choice((0, 0, 24, 32))
     wide = picture.width + rng.choice((0, 0, rng.randint(20, 500)))
-    window = Image.new("RGB", (wide, picture.height + bar), ground)  # type: ignore[arg-type]
+    window = Image.new("RGB", (wide, picture.height + bar), ground)
     window.paste(picture, (0, bar))
     draw = ImageDraw.Draw(window)
     if bar:
@@ -223,7 +228,7 @@ def receipt(rng: Rng, fonts: Fonts, script: str = "latin") -> Image.Image:
     size = rng.randint(14, 20)
     files = fonts.mono + fonts.plain if script == "latin" else fonts.cjk
     font, large = fonts.of(rng, files, size), fonts.of(rng, files, size + 10)
-    text = (lambda n: words(rng, n)) if script == "latin" else (lambda n: cjk_line(rng, script, 3 * n))
+    text = writing(rng, script, 3)
     ink = (rng.randint(0, 90),) * 3
     y = rng.randint(12, 50)
     draw.text((wide / 4, y), text(2).upper()[:14], font=large, fill=ink)
@@ -269,7 +274,7 @@ def page(rng: Rng, fonts: Fonts, script: str) -> Image.Image:
     left = rng.randint(20, wide // 8)
     y = rng.randint(20, 80)
     accent = rng.choice(("black", "#1f4e79", "#a00000", "black"))
-    text = (lambda n: words(rng, n)) if script == "latin" else (lambda n: cjk_line(rng, script, 4 * n))
+    text = writing(rng, script, 4)
     draw.text((left, y), text(3), font=title, fill=accent)
     y += size + 40
     bottom = high - rng.randint(20, high // 3)
@@ -349,7 +354,7 @@ def slide(rng: Rng, fonts: Fonts, script: str) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     files = fonts.plain if script == "latin" else fonts.cjk
     font, title = fonts.of(rng, files, wide // 32), fonts.of(rng, files, wide // 22)
-    text = (lambda n: words(rng, n)) if script == "latin" else (lambda n: cjk_line(rng, script, 3 * n))
+    text = writing(rng, script, 3)
     draw.text((wide * rng.choice((0.05, 0.3)), high * 0.05), text(3), font=title, fill=accent)
     if rng.random() < 0.4:
         draw.line((0, high * 0.15, wide, high * 0.15), fill=accent, width=2)

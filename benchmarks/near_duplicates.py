@@ -173,7 +173,7 @@ def examine(job: Job) -> Outcome | None:
     edits: list[tuple[str, dict[str, bool]]] = []
     evidence = original.ours.evidence
     name = job.thing.name if job.thing else str(job.path.relative_to(job.root))
-    outcome = Outcome(name, job.kind, original, benign, edits, evidence and len(evidence))
+    outcome = Outcome(name, job.kind, original, benign, edits, None if evidence is None else len(evidence))
     if not job.changed:
         return outcome
     for name, changes in (

@@ -57,6 +57,7 @@ def busy(processes: int) -> Iterator[None]:
 def ran(subject: str, state: Path, timeout: float) -> dict[str, Any]:
     """Run one of them in a directory of its own; `problem` is empty where all held."""
     figures = state / "figures.json"
+    line: list[str | Path]
     if subject == "pipeline":
         line = ["benchmarks/pipeline.py", "--json", figures, "--state", state / "stack", "--timeout", str(timeout)]
     else:

@@ -58,7 +58,7 @@ NAMES = 200_000
 HELD_BYTES = 14
 """Of a budget's item for each call under way: twelve digits and what a set adds (gateway.shared_state)."""
 
-Load = dict[str, Counter[str]]
+Load = dict[str, defaultdict[str, float]]
 """Write and read units an upload of one kind costs, by sort of key."""
 
 
@@ -84,8 +84,8 @@ class Keys:
     """Puts the units of a DynamoDB client's requests down to keys."""
 
     def __init__(self, client: Any) -> None:
-        self.written: Counter[str] = Counter()
-        self.read: Counter[str] = Counter()
+        self.written: defaultdict[str, float] = defaultdict(float)
+        self.read: defaultdict[str, float] = defaultdict(float)
         self._call = client._make_api_call
         client._make_api_call = self._noting
 
@@ -156,13 +156,11 @@ def loads(pictures: list[tuple[bytes, bytes]]) -> dict[str, tuple[Load, int]]:
         keys = Keys(aws.dynamodb)
         for number, (picture, copy) in enumerate(pictures):
             for kind, data in (("new", picture), ("near copy", copy), ("same bytes", picture)):
-                keys.written, keys.read = Counter(), Counter()
+                load_, count = result.setdefault(kind, ({"write": defaultdict(float), "read": defaultdict(float)}, 0))
+                keys.written, keys.read = load_["write"], load_["read"]
                 dedupe.deliver(aws.put(f"{number}-{kind}", data))
                 for job in dedupe.jobs():
                     shop.run(job)
-                load_, count = result.setdefault(kind, ({"write": Counter(), "read": Counter()}, 0))
-                load_["write"].update(keys.written)
-                load_["read"].update(keys.read)
                 result[kind] = (load_, count + 1)
     return result
 
@@ -199,16 +197,16 @@ def rows(
             for sort, total in each.items():
                 units[sort][way] += mix[kind] * total / count
     table = []
-    for sort, each in sorted(units.items()):
+    for sort, sort_units in sorted(units.items()):
         busiest = share.get(sort, 1.0)
-        writes, reads = (per_second * busiest * each[way] for way in ("write", "read"))
+        writes, reads = (per_second * busiest * sort_units[way] for way in ("write", "read"))
         if sort == "fingerprints: `split#versions`":  # by the clock, not by uploads
             writes = ASSUMED["sandboxes"][0] / NOTED_EVERY_SECONDS
         if sort == "control: `budget`":
             writes *= 1 + math.floor(per_second * (1 - copies) * ASSUMED["answer"][0] * HELD_BYTES / 1024)
         used = max(writes / WRITE_UNITS, reads / READ_UNITS)
         table.append(
-            {"key": sort, "writes": each["write"], "reads": each["read"], "share": busiest,
+            {"key": sort, "writes": sort_units["write"], "reads": sort_units["read"], "share": busiest,
              "writes_a_second": writes, "reads_a_second": reads, "used": used}
         )  # fmt: skip
     return table

@@ -204,8 +204,8 @@ def passed_by_a_photo() -> dict[str, list[str]]:
     """
     sys.path.insert(0, str(ROOT / "tests"))
     from captions_cli.local.model_endpoint import LocalEndpoint
-    from support.pipeline import MEDIA, aws_for_the_pipeline, dedupe_on  # type: ignore[import-not-found] # of tests/
-    from support.worker import workshop  # type: ignore[import-not-found] # of tests/
+    from support.pipeline import MEDIA, aws_for_the_pipeline, dedupe_on
+    from support.worker import workshop
 
     def modules(step: Callable[[], object]) -> list[str]:
         seen: set[str] = set()

@@ -40,8 +40,10 @@ def identities() -> dict[str, Any]:
     pictures = {}
     for name in PICTURES:
         seen = inspect((MEDIA / name).read_bytes())
+        assert seen.picture is not None
         fingerprint, looks = fingerprint_image(seen), classify(seen.picture)
         assert fingerprint.phash is not None
+        assert fingerprint.evidence is not None
         pictures[name] = [fingerprint.phash.hex(), looks.category, _digest([fingerprint.evidence.hex()])]
     return {
         "asks": {name: ask.identity for name, ask in asks.items()},

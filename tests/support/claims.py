@@ -204,15 +204,15 @@ class Store:
                 return world, None
             case protocol.Enlist(claim_id, follower):
                 expires_at = int(now + self.undecided_ttl)
-                key = (claim_id, f"{follower.asset}#{follower.sequencer}")
-                others = {each for each in world.followers if each[:2] != key}
-                return world._replace(followers=frozenset(others | {(*key, follower, expires_at)})), None
+                listed = (claim_id, f"{follower.asset}#{follower.sequencer}")
+                remaining = {each for each in world.followers if each[:2] != listed}
+                return world._replace(followers=frozenset(remaining | {(*listed, follower, expires_at)})), None
             case protocol.Dismiss(claim_id, follower):
-                key = (claim_id, f"{follower.asset}#{follower.sequencer}")
-                return world._replace(followers=frozenset(e for e in world.followers if e[:2] != key)), None
+                listed = (claim_id, f"{follower.asset}#{follower.sequencer}")
+                return world._replace(followers=frozenset(e for e in world.followers if e[:2] != listed)), None
             case protocol.Followers(claim_id):
-                result = sorted(e for e in world.followers if e[0] == claim_id and e[3] > int(now))
-                return world, tuple(each[2] for each in result)
+                waiting = sorted(e for e in world.followers if e[0] == claim_id and e[3] > int(now))
+                return world, tuple(each[2] for each in waiting)
         raise TypeError(f"unknown part {part!r}")
 
     def take(self, world: World, step: Any, now: float) -> tuple[World, Any]:

@@ -56,7 +56,8 @@ def aws_in_this_process() -> Iterator[None]:
 @functools.cache
 def _made_client(service: str, signature: str | None) -> Any:
     """Made once for all tests: making one takes longer than most tests do, and moto answers those it never saw."""
-    return boto3.client(service, region_name=REGION, config=Config(signature_version=signature))
+    config = Config(signature_version=signature)
+    return boto3.client(service, region_name=REGION, config=config)  # type: ignore[call-overload] # named at run time
 
 
 def client_of(service: str, signature: str | None = None) -> Any:

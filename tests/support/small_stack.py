@@ -193,7 +193,7 @@ class Small:
 
     def events(self, count: int) -> list[dict[str, Any]]:
         """The next `count` events that the bucket's rule delivered, and no more than that."""
-        url, result = self.stack.outputs["EventsQueueUrl"], []
+        url, result = self.stack.outputs["EventsQueueUrl"], list[dict[str, Any]]()
         while len(result) < count:
             messages = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=10)
             assert messages.get("Messages"), f"{len(result)} of {count} events came"

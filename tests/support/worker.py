@@ -10,7 +10,7 @@ from captions.config.environment import WorkerSettings
 from captions.gateway import Endpoint, Gateway
 from captions.gateway.catalogue import load
 from captions.inference.part_store import ProgressTable
-from captions.pipeline.caption import Worker
+from captions.pipeline.caption import JobEnding, Worker
 from captions.queues import Job, Queues
 from captions.records.record import Record
 from captions.uploads.s3_objects import Objects
@@ -29,14 +29,17 @@ class Workshop:
     worker: Worker
     endpoint: LocalEndpoint
 
-    def run(self, job: Job, *, seconds: float = 60.0) -> str:
-        """Deliver one job."""
-        return self.run_all([job], seconds=seconds)[0]
+    def run(self, job: Job, *, seconds: float = 60.0) -> JobEnding:
+        """Deliver one job. Raises what kept it from its ending."""
+        (ending,) = self.run_all([job], seconds=seconds)
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
 
-    def run_all(self, jobs: list[Job], *, seconds: float = 60.0) -> list[Any]:
+    def run_all(self, jobs: list[Job], *, seconds: float = 60.0) -> list[JobEnding | BaseException]:
         """Deliver jobs side by side, as one batch; an error stands in for the ending it kept from."""
 
-        async def batch() -> list[Any]:
+        async def batch() -> list[JobEnding | BaseException]:
             deadline = time.monotonic() + seconds
             try:
                 return await asyncio.gather(
