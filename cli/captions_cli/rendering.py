@@ -386,7 +386,7 @@ def whole(record: Record) -> dict[str, Any]:
     Of a model's answer beside a person's words it tells which one it is: `replaced_answer`, which the words took the
     place of, or `suggestion`, which came after them, and which `captions accept` takes.
     """
-    values = record.model_dump()
+    values = record.model_dump(exclude={"poster"})
     if record.provenance is not None:
         values["provenance"] |= _both(record.provenance.spent, "cost")
     beside, words = record.suggestion, record.human

@@ -185,6 +185,14 @@ def test_thumbnails_are_made_once(api: Api) -> None:
     assert api.call("GET", path).content == first.content
 
 
+def test_a_video_is_shown_by_the_picture_that_its_worker_made(api: Api) -> None:
+    video, other = api.captioned("a.mp4", kind="video", poster=b"WEBP"), api.captioned("b.mp4", kind="video")
+    assert api.call("GET", api.get(path_of(video))["thumbnail"]).content == b"WEBP"
+    assert api.get(path_of(other))["thumbnail"] is None
+    api.records.delete(api.version("a.mp4"), now=api.now[0])
+    assert api.call("GET", path_of(video, "/thumbnail")).status_code == 404
+
+
 def test_subtitles_are_served_where_words_have_times(api: Api) -> None:
     text = [{"start_s": 0.5, "end_s": 2, "text": "Hello <b>", "speaker": None}]
     record = api.captioned("a.mp3", kind="audio", data={"segments": text}, task="transcribe")

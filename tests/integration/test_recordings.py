@@ -1,11 +1,14 @@
 """Long and odd recordings and video end as one answer, from as many calls as it takes, each paid once."""
 
+import io
 import struct
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from captions.gateway import Endpoint, Gateway
 from captions.gateway.catalogue import load
@@ -317,6 +320,28 @@ def test_a_video_goes_to_a_model_that_takes_it_whole(shop: Workshop) -> None:
     assert record.result.task == "video"
     assert [request["kind"] for request in shop.paid()] == ["video"]
     assert "frames" not in record.result.data
+    assert size_of(record.poster) == (320, 240)
+    # A copy has its picture as well, and what is deleted has none.
+    assert shop.dedupe.upload("copy.webm", VIDEO) == "hit"
+    assert shop.dedupe.record("copy.webm").poster == record.poster
+    shop.dedupe.deliver(shop.dedupe.aws.delete("rabbit.webm"))
+    assert shop.dedupe.record("rabbit.webm").poster is None
+
+
+def test_a_video_without_a_picture_that_can_be_decoded_is_captioned_all_the_same(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, "key_frames", partial(recordings.key_frames, max_pixels=1))
+    record = transcribed(hearing(shop, OMNI, override=taking_data()), "rabbit.webm", VIDEO)
+    assert record.result is not None
+    assert record.poster is None
+
+
+def size_of(picture: bytes | None) -> tuple[int, int]:
+    assert picture is not None
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.format == "WEBP"
+        return image.size
 
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (250, 250, 250)]
@@ -329,6 +354,7 @@ def test_a_video_that_no_model_takes_is_told_by_its_frames_and_its_words(shop: W
     assert [request["kind"] for request in shop.paid()] == ["audio", "image"]
     data = record.result.data
     assert [int(at // 1.0) for at in data["frames"]] == [0, 1, 2, 3]
+    assert size_of(record.poster) == (320, 180)
     assert "modern" in " ".join(segment["text"] for segment in data["segments"])
     assert record.provenance is not None
     assert len(record.provenance.attempts) == 2

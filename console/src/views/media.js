@@ -4,7 +4,7 @@ import { clock } from '../format.js';
 import { html } from '../html.js';
 import { plain } from '../text.js';
 import { webVtt } from '../transcript.js';
-import { Thumbnail } from './pieces.js';
+import { Thumbnail, usePicture } from './pieces.js';
 import { Inline } from './words.js';
 
 /** @typedef {import('../types').Asset} Asset */
@@ -38,6 +38,7 @@ function Player({ asset, failed }) {
   /** @type {Segment[]} */
   const segments = asset.result?.data?.segments ?? [];
   const timed = segments.some((segment) => typeof segment.start_s === 'number');
+  const poster = usePicture(asset.kind === 'video' ? asset.thumbnail : null);
   const [now, setNow] = useState(-1);
   const resume = useRef(0);
   const track = useMemo(() => (timed && asset.kind === 'video' ? URL.createObjectURL(new Blob([webVtt(segments)], { type: 'text/vtt' })) : null), [asset.id, segments.length]);
@@ -57,7 +58,7 @@ function Player({ asset, failed }) {
   };
   const common = { ref: media, src: asset.media_url ?? undefined, controls: true, preload: 'metadata', onTimeUpdate: moved, onSeeked: moved, onLoadedMetadata: loaded, onError: failed, 'aria-label': plain(asset.key, 80) };
   return html`<div class="player ${asset.kind}">
-    ${asset.kind === 'video' ? html`<video ...${common} playsinline>${track && html`<track kind="captions" src=${track} srclang=${asset.language ?? 'und'} label="Captions" default />`}</video>` : html`<audio ...${common}></audio>`}
+    ${asset.kind === 'video' ? html`<video ...${common} poster=${poster ?? undefined} playsinline>${track && html`<track kind="captions" src=${track} srclang=${asset.language ?? 'und'} label="Captions" default />`}</video>` : html`<audio ...${common}></audio>`}
     ${segments.length > 0 && html`<${Transcript} segments=${segments} now=${now} seek=${seek} lang=${asset.language} />`}
   </div>`;
 }

@@ -47,7 +47,7 @@ export function Thumbnail({ asset, alt = '' }) {
 }
 
 /** The address a picture of the API can be shown from: with a bearer token, that of a blob. @param {string | null} path */
-function usePicture(path) {
+export function usePicture(path) {
   const direct = path && !token() ? address(path) : null;
   const [blob, setBlob] = useState(/** @type {string | null} */ (null));
   useEffect(() => {

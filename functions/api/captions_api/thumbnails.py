@@ -1,4 +1,4 @@
-"""Small pictures for lists: made when first asked for, and kept in the API's own table."""
+"""Small pictures for lists: made when first asked for, and kept in the API's own table; a video's is in its record."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def thumbnail(stack: Services, record: Record) -> bytes:
     """
     if views.thumbnail_of(record) is None:
         raise not_there()
+    if record.poster is not None:
+        return record.poster
     kept = stack.own.thumbnail(record.asset, record.sequencer)
     if kept is not None:
         return kept

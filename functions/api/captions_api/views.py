@@ -203,7 +203,8 @@ def etag_of(record: Record) -> str:
 
 def thumbnail_of(record: Record) -> str | None:
     """Return the path of a record's thumbnail; another version has another one."""
-    if record.kind not in PICTURES or record.state in ("rejected", "deleted"):
+    shown = record.kind in PICTURES or record.poster is not None
+    if not shown or record.state in ("rejected", "deleted"):
         return None
     version = hashlib.sha256(record.sequencer.encode()).hexdigest()[:12]
     return f"/v1/assets/{id_of(record.asset)}/thumbnail?v={version}"

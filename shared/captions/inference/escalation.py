@@ -90,6 +90,8 @@ class Answered:
     candidates: tuple[Candidate, ...]
     """In the order they were given; `kept` is one of them."""
     latency_ms: int
+    poster: bytes | None = field(default=None, repr=False)
+    """A small picture of the video it is about, as WebP."""
 
     @property
     def completion(self) -> Completion:

@@ -37,6 +37,7 @@ from captions.inference.candidate import Candidate, restored, stored
 from captions.inference.escalation import Answered, Asking
 from captions.inference.merging import joined
 from captions.media import recordings as sounds
+from captions.media.decoder import DecoderStopped
 from captions.routing.routes import Chains
 from captions.tasks import TASKS, Ask, Heard, Output, Reading, Seen, prompt
 
@@ -50,6 +51,12 @@ FRAMES = 8
 """Key frames of a video that are sent at the most."""
 FRAME_SIDE = 768
 """Pixels of a key frame's longest side."""
+POSTER_SIDE = 320
+"""Pixels of a poster's longest side."""
+POSTER_BYTES = 12_000
+"""Of a poster at the most: it stands in its record, and each list that shows the video reads it."""
+POSTER_WORK_S = 10.0
+"""Seconds of processor time for a poster of a video that a model took whole."""
 _DATA_PARTS = frozenset({"input_audio", "audio_url_data", "audio_transcriptions"})
 _CONTEXT_CHARACTERS = 900
 _CONTEXT_VALUES = 16
@@ -86,6 +93,15 @@ async def answer(
         GatewayError: there is no answer.
         MediaError: the recording cannot be decoded, or plays for too long.
     """
+    answered = await _answered(call, ask, recording, chains, hearing, seeing, seen)
+    if recording.whole.kind != "video" or answered.poster is not None:
+        return answered
+    return replace(answered, poster=await asyncio.to_thread(_poster, recording.data, call.deadline))
+
+
+async def _answered(
+    call: Asking, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
+) -> Answered:
     refused: GatewayError | None = None
     if whole(call.gateway, ask, recording, chains):
         try:
@@ -398,7 +414,25 @@ async def _film(
         # What was heard with its times, rather than what a model of pictures repeats of it.
         data["segments"] = speech.data.get("segments", [])
     output = answered.output.model_copy(update={"data": data})
-    return replace(answered, output=output)
+    return replace(answered, output=output, poster=_small(frames))
+
+
+def _poster(data: bytes, deadline: float) -> bytes | None:
+    """Return a small picture of a video; None where none can be had: its answer is paid for, and counts."""
+    until = min(deadline, time.monotonic() + 2 * POSTER_WORK_S)
+    try:
+        return _small(sounds.key_frames(data, 1, longest_side=FRAME_SIDE, work_s=POSTER_WORK_S, until=until))
+    except (media.MediaError, TimeoutError, DecoderStopped):
+        return None
+
+
+def _small(frames: Sequence[sounds.KeyFrame]) -> bytes | None:
+    """Return the frame in the middle as a poster."""
+    frame = frames[len(frames) // 2].data
+    try:
+        return media.model_copy(frame, max_side=POSTER_SIDE, max_bytes=POSTER_BYTES, media_types=("image/webp",))[0]
+    except media.MediaError:
+        return None
 
 
 async def _looked_at(call: Asking, recording: Recording) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:

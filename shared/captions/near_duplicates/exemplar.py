@@ -56,6 +56,8 @@ class Outcome:
     experiment: str | None = None
     arm: str | None = None
     """The side of the experiment that it was given in; a copy counts there, too."""
+    poster: bytes | None = None
+    """Of a video, whose copies have its very content."""
 
     @classmethod
     def of(cls, record: Record, asked: Asked) -> "Outcome | None":
@@ -85,6 +87,7 @@ class Outcome:
             category=provenance.category,
             experiment=provenance.experiment,
             arm=provenance.arm,
+            poster=record.poster,
         )
 
     @classmethod

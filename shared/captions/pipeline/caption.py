@@ -237,6 +237,7 @@ class Worker:
                 kind=job.kind,
                 media_type=job.media_type,
                 claim=job.claim,
+                poster=answered.poster,
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationException":
@@ -260,7 +261,7 @@ class Worker:
             return "settled"
         # The object was overwritten or deleted meanwhile. The caption is right for the picture it was made of.
         orphan = {"result": result, "source": "model", "suggestion": None, "provenance": provenance}
-        orphaned = delivery.record.model_copy(update={**orphan, "state": "captioned"})
+        orphaned = delivery.record.model_copy(update={**orphan, "state": "captioned", "poster": answered.poster})
         await asyncio.to_thread(self._handover.share, job.claim, orphaned, Asked.by(job))
         return "superseded"
 

@@ -154,6 +154,7 @@ class Dedupe:
             result=outcome.result,
             provenance=outcome.copied(record.attempts, likeness),
             content=subject.content,
+            poster=outcome.poster,
             **_kind_of(subject),
         )
         if ended:

@@ -86,6 +86,7 @@ class HandOver:
             provenance=outcome.copied(attempts, likeness) if outcome else tried,
             reason=None if outcome else leader.reason,
             kind=before.kind if before is not None else None,
+            poster=outcome.poster if outcome else None,
         )
         if ended is not None and outcome is not None:
             telemetry.cache_hit("in_flight", outcome.spent)

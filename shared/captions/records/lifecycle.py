@@ -73,7 +73,7 @@ _END = _MOVE | {"completed_at"}
 _WHAT_IT_IS = _names("kind", "media_type", "claim", "content")
 _TRIES = _names("lease_until", "sweeps", "begun")
 _WORK = _TRIES | {"attempts", "reason", "recaption", "draft", "likeness"}
-_ANSWERS = _names("result", "suggestion")
+_ANSWERS = _names("result", "suggestion", "poster")
 
 ACCEPT = Transition(
     name="accept",
@@ -162,14 +162,14 @@ ANSWER = Transition(
     name="answer",
     ends=("captioned",),
     needs=("no words about this version",),
-    sets=_END | _WHAT_IT_IS | {"provenance", "source", "result", "human"} | ATTENTION | COPY,
+    sets=_END | _WHAT_IT_IS | {"provenance", "source", "result", "human", "poster"} | ATTENTION | COPY,
     clears=_WORK | ATTENTION | COPY,
 )
 SUGGEST = Transition(
     name="suggest",
     ends=("captioned",),
     needs=("words about this version",),
-    sets=_END | _WHAT_IT_IS | {"provenance", "suggestion"} | COPY,
+    sets=_END | _WHAT_IT_IS | {"provenance", "suggestion", "poster"} | COPY,
     clears=_WORK | COPY,
 )
 """A person's words stay the result, and a model's answer stands beside them; the verdict stays where it is counted."""

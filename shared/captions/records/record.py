@@ -34,8 +34,8 @@ SHARDS = 8
 """Partitions each day, and the pending uploads, are spread over in the `activity` index."""
 
 MAX_RESULT_BYTES = 210_000
-"""Of one result as JSON, so that a person's words (twice 40 KB, and those they had before), attempts and a draft still
-fit beside it into an item of 400 KB."""
+"""Of one result as JSON, so that a person's words (twice 40 KB, and those they had before), attempts, a draft and a
+poster still fit beside it into an item of 400 KB."""
 
 _WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
 
@@ -354,6 +354,8 @@ class Record(BaseModel):
     superseded_cost: Decimal | None = None
     """Dollars paid for versions of the object that were replaced, as far as they are known."""
     draft: Draft | None = None
+    poster: bytes | None = Field(None, repr=False)
+    """A small picture of a video, as WebP (`inference.recording`): it lives and ends with the record."""
 
     @field_validator("superseded_cost")
     @classmethod

@@ -319,11 +319,12 @@ class Records:
         claim: ClaimRef | None = None,
         content: Sequence[str] = (),
         human: Human | None = None,
+        poster: bytes | None = None,
     ) -> Record | None:
         """End an upload; None when it was superseded, or had ended before.
 
         `claim` is the one that the answer was paid under: dedupe may have died before it noted that. `human` is whose
-        words the result is (source `human`), about this version from now on.
+        words the result is (source `human`), about this version from now on. `poster` is a small picture of a video.
 
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
@@ -342,7 +343,7 @@ class Records:
                 upload.asset, category=category, kind=kind, confidence=result.confidence, at=timestamp(now)
             )
             copy_of = provenance.copied_from if provenance else None
-            values |= {"copy_of": copy_of} if copy_of else {}
+            values |= {"copy_of": copy_of or None, "poster": poster}
             answer: dict[str, Any] = {"source": source, "result": _plain(result)}
             answer |= {"human": human.model_dump()} if human is not None else place
             changed, item = self._change(lifecycle.ANSWER, upload, {**values, **answer})
