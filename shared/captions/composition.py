@@ -345,7 +345,7 @@ def _bulk() -> tuple[BulkSettings, _Workers, BatchTable, BatchApi]:
     settings = BulkSettings.from_env()
     workers = _Workers(settings)
     table = BatchTable(client("dynamodb"), settings.control_table, client("s3"), settings.bulk_bucket)
-    return settings, workers, table, BatchApi(workers.keys)
+    return settings, workers, table, BatchApi(workers.keys, settings.endpoint_urls)
 
 
 def bulk_lane() -> BulkLane:

@@ -1,13 +1,18 @@
 """The bulk lane: from an upload that can wait to its caption from a batch, whatever goes wrong on the way."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import openai
 import pytest
 
+from captions import control_table
 from captions.bulk import protocol
+from captions.gateway import Budgets, ControlTable
 from captions.records.record import Record
 from captions_cli.local.model_endpoint import LocalEndpoint
 from support.bulk import CATALOGUE, GATHER_SECONDS, BulkShop, Killed, Killer, bulk_shop, noise
@@ -258,6 +263,165 @@ def test_two_looks_at_once_are_one(bulk: BulkShop) -> None:
     assert bulk.lane.table.take_over(now, now + 300)
     assert bulk.look() is None
     assert bulk.look(301) is not None
+
+
+def test_copies_of_an_upload_that_went_whose_line_failed_are_captioned(bulk: BulkShop, endpoint: LocalEndpoint) -> None:
+    endpoint.set_faults([{"fault": "refusal", "times": 1}])
+    uploads(bulk, 1)
+    bulk.gather()
+    assert bulk.dedupe.upload("copy.png", noise(0)) == "waiting"
+    bulk.dedupe.deliver(bulk.dedupe.aws.delete("0.png"))
+    bulk.settle()
+    for revisit in bulk.dedupe.aws.receive(bulk.dedupe.aws.uploads_queue):
+        bulk.dedupe.deliver(revisit)
+    bulk.settle()
+    assert [record.state for record in records(bulk, ["0.png", "copy.png"])] == ["deleted", "captioned"]
+
+
+def test_a_result_that_cannot_be_handed_out_keeps_no_other_from_its_end(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = uploads(bulk)
+    bulk.gather()
+    store = bulk.lane.worker.store
+
+    async def fails(delivery: Any, *others: Any) -> Any:
+        if delivery.job.upload.key == keys[1]:
+            raise RuntimeError("for good")
+        return await store(delivery, *others)
+
+    monkeypatch.setattr(bulk.lane.worker, "store", fails)
+    bulk.settle()
+    all_ended = records(bulk, keys)
+    assert [record.state for record in all_ended] == ["captioned"] * 3
+    assert sorted(bulk.payments().values()) == [1, 1, 2]
+    assert all_ended[1].provenance is not None
+    # What the batch's answer cost was not kept: it is unknown, not nothing.
+    assert all_ended[1].provenance.spent is not None
+    assert all_ended[1].provenance.spent.uncounted_calls == 1
+    assert [batch.state for batch in bulk.batches()] == ["closed"]
+
+
+def test_results_that_fail_together_are_handed_out_once_what_ails_them_is_over(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captions.bulk.lane.MOST_FAILED", 1)
+    keys = uploads(bulk)
+    bulk.gather()
+    with monkeypatch.context() as patch:
+
+        async def fails(*given: Any) -> Any:
+            raise RuntimeError("for now")
+
+        patch.setattr(bulk.lane.worker, "store", fails)
+        for _ in range(20):
+            bulk.look(GATHER_SECONDS)
+            if bulk.batches()[0].state == "ended":
+                break
+    assert bulk.batches()[0].taken == 0
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_a_model_that_left_the_catalogue_meanwhile_has_answered_at_an_unknown_price(bulk: BulkShop) -> None:
+    keys = uploads(bulk, 1)
+    bulk.gather()
+    bulk.look(GATHER_SECONDS)
+    bulk.lane.catalogue = CATALOGUE.model_copy(update={"models": {}})
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    (record,) = records(bulk, keys)
+    assert record.provenance is not None
+    assert record.provenance.spent is not None
+    assert record.provenance.spent.unpriced_tokens > 0
+
+
+@pytest.mark.parametrize("status", ["completed", "SUCCEEDED"])
+def test_a_batch_that_names_its_results_late_or_its_end_otherwise_is_not_paid_for_again(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    from captions_cli.local.model_endpoint.batches import StoredBatch
+
+    card, named_from = StoredBatch.card, 3
+    asked: list[str] = []
+
+    def late(self: StoredBatch) -> dict[str, Any]:
+        shown = card(self)
+        if shown["status"] == "completed":
+            asked.append(status)
+            shown |= {"status": status} | ({} if len(asked) > named_from else {"output_file_id": None})
+        return shown
+
+    monkeypatch.setattr(StoredBatch, "card", late)
+    keys = uploads(bulk, 2)
+    bulk.gather()
+    bulk.look(GATHER_SECONDS)
+    if status != "completed":  # nobody knows that word: what is there at the deadline is taken
+        bulk.dedupe.clock.at += bulk.lane.settings.bulk_patience_seconds
+    bulk.settle()
+    assert len(asked) > named_from
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_a_line_that_is_lost_may_have_been_billed(bulk: BulkShop, endpoint: LocalEndpoint) -> None:
+    endpoint.set_faults([{"fault": "lost_line", "times": 1}])
+    keys = uploads(bulk, 1)
+    bulk.settle()
+    (record,) = records(bulk, keys)
+    assert record.provenance is not None
+    lost, answered = record.provenance.attempts
+    assert (lost["lane"], lost["outcome"], lost["cost_at_least"]["uncounted_calls"]) == ("bulk", "timeout", 1)
+    assert answered["outcome"] == "ok"
+
+
+def test_the_endpoint_keeps_no_file_of_a_batch_that_is_over(bulk: BulkShop, endpoint: LocalEndpoint) -> None:
+    uploads(bulk)
+    bulk.settle()
+    client = openai.OpenAI(base_url=endpoint.url, api_key="a key")
+    assert [batch.status for batch in client.batches.list().data] == ["completed"]
+    assert client.files.list().data == []
+
+
+def test_an_endpoint_that_takes_too_long_about_one_batch_keeps_no_other_waiting(
+    aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk = bulk_shop(aws, dedupe, endpoint, bulk_max_requests=1)
+    keys = uploads(bulk, 2)
+    bulk.gather()
+    with monkeypatch.context() as patch:
+        upload, asked = bulk.lane.api.upload, list[str]()
+
+        async def hangs_once(*given: Any) -> str:
+            asked.append("")
+            if len(asked) == 1:
+                await asyncio.sleep(3_600)
+            return await upload(*given)
+
+        patch.setattr(bulk.lane.api, "upload", hangs_once)
+        patch.setattr("captions.bulk.lane.CLOSING_SECONDS", 117.0)  # of 120: three are left
+        bulk.look(GATHER_SECONDS)
+    assert sorted(batch.state for batch in bulk.batches()) == ["ready", "submitted"]
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_what_was_set_aside_for_an_upload_that_went_is_replaced_by_what_it_cost(bulk: BulkShop) -> None:
+    table = ControlTable(bulk.dedupe.aws.dynamodb, "control")
+    budgets = Budgets({"*": Decimal(5)}, table, now=lambda: datetime.fromtimestamp(bulk.dedupe.clock(), UTC))
+    bulk.lane.worker.gateway._budgets = budgets
+    uploads(bulk, 2)
+    bulk.gather()
+    day = budgets._now().date().isoformat()
+    key = control_table.budget("*", day)
+
+    def counted() -> Decimal:
+        item = bulk.dedupe.aws.dynamodb.get_item(TableName="control", Key=key)["Item"]
+        return Decimal(item["dollars"]["N"])
+
+    aside = counted()
+    bulk.dedupe.deliver(bulk.dedupe.aws.delete("0.png"))
+    bulk.settle()
+    assert counted() == sum(Decimal(str(call["cost"])) for call in bulk.shop.paid()) < aside
 
 
 def test_an_endpoint_that_is_down_is_waited_for(bulk: BulkShop, endpoint: LocalEndpoint, monkeypatch: Any) -> None:

@@ -128,7 +128,7 @@ def bulk_shop(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint, **more: Any) ->
         progress=shop.worker.progress,
     )
     table = BatchTable(aws.dynamodb, "control", aws.s3, BUCKET)
-    lane = BulkLane(settings, worker, table, BatchApi(lambda fresh: "a key"), CATALOGUE)
+    lane = BulkLane(settings, worker, table, BatchApi(lambda fresh: "a key", [endpoint.url]), CATALOGUE)
     return BulkShop(shop, lane, queue)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from captions.bulk import protocol
-from captions.bulk.protocol import Batch, Finished, Postponed, Refusal, Running, Unconfirmed, advance
+from captions.bulk.protocol import Batch, Finished, HandedOut, Postponed, Refusal, Running, Unconfirmed, advance
 
 LINES = ("a", "b", "c")
 LOOK_EVERY = 300.0
@@ -114,7 +114,7 @@ class World:
                 return self.retrieve(self.remotes[batch.remote_id or ""])
             case protocol.Cancel(batch):
                 remote = self.remotes[batch.remote_id or ""]
-                if remote.finished is None:
+                if remote.finished is None and remote.fate != "ends in its own words":
                     self.finish(remote, LINES[:1], "cancelled")
                 return None
             case protocol.HandOut(batch):
@@ -123,6 +123,9 @@ class World:
                 return self.return_rest(batch)
             case protocol.Discard():
                 assert not self.lease, "lines are removed while an upload waits for them"
+                return None
+            case protocol.RemoveFiles():
+                assert self.stored.state == "closed", "files are removed that are still read"
                 return None
         raise AssertionError(step)
 
@@ -159,6 +162,7 @@ class World:
             remote.fate = self.choices.among(
                 "completes", ("fault", "completes later"), ("fault", "expires"), ("fault", "fails"),
                 ("fault", "is stuck"), ("fault", "loses and doubles lines"), ("fault", "is not told of"),
+                ("fault", "ends in its own words"),
             )  # fmt: skip
         if remote.finished is not None:
             return remote.finished
@@ -171,6 +175,10 @@ class World:
                 return Postponed("404")
             case "is stuck":
                 return Running()
+            case "ends in its own words":
+                if not self.results:
+                    self.finish(Remote("", 0.0), LINES, None)
+                return Running(tuple(self.results))
             case "completes":
                 self.finish(remote, LINES, None)
             case "loses and doubles lines":
@@ -192,15 +200,23 @@ class World:
         if course != "reads":
             return Postponed("503") if course == "postponed" else None
         rest = [line for output in batch.outputs for line in self.results[output]][batch.taken :][:2]
+        failed = []
         for line in rest:
-            if self.choices.among("stored", ("crash", "killed between two lines")) != "stored":
+            course = self.choices.among("stored", ("crash", "killed between two lines"), ("fault", "fails"))
+            if course == "killed between two lines":
                 raise Crash
+            if course == "fails":
+                failed.append(line)
+                continue
             self.captioned.add(line)
             self.lease.discard(line)
-        return len(rest)
+        return HandedOut(len(rest), tuple(failed))
 
     def return_rest(self, batch: Batch) -> Any:
         answered = {line for output in batch.outputs for line in self.results[output]}
+        for line in answered & set(batch.failed):  # once more
+            self.captioned.add(line)
+            self.lease.discard(line)
         for line in LINES:
             if line in answered or line not in self.lease:
                 continue
@@ -232,7 +248,7 @@ class World:
         for line in sorted(self.released):
             self.ordinary(line)
         for remote in self.remotes.values():
-            if remote.finished is None:  # nobody knows of it, and it is billed all the same
+            if remote.finished is None and not self.results:  # nobody knows of it, and it is billed all the same
                 self.finish(remote, LINES, None)
 
 

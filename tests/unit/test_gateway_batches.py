@@ -1,15 +1,18 @@
 """What lines of a batch's results mean, as the endpoints of the field write them, and what they cost."""
 
+import asyncio
 import json
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from captions.bulk.batch_table import BatchLine
 from captions.gateway import Endpoint, Reservation
-from captions.gateway.batch_api import read_line, request_line, result_lines
+from captions.gateway.batch_api import BatchApi, BatchCallError, read_line, request_line, result_lines
 from captions.gateway.catalogue import load
 from captions.queues import Job
 from captions.uploads.version import Upload, from_event
@@ -54,6 +57,7 @@ def test_an_answer_costs_a_batchs_part_of_the_catalogues_price() -> None:
         ({"choices": []}, 200, None, "garbled", None),
         ({"choices": "text", "usage": "much"}, 200, None, "garbled", None),
         ("text", 200, None, "error_body", None),
+        (None, None, None, "error_body", None),  # neither an answer nor an error: nothing is known of what it cost
         (completion(), "200", None, "ok", "0.00175"),
     ],
 )
@@ -78,6 +82,74 @@ def test_a_file_of_results_is_read_line_by_line_whatever_stands_in_it(tmp_path: 
     deep = "[" * 100_000
     path.write_text(f'{{"custom_id": "a"}}\n\nno json\n[1]\n{{"custom_id": 7}}\n{deep}\n{{"custom_id": "b"}}')
     assert [line_id for line_id, _ in result_lines(path)] == ["a", "", "", "", "", "b"]
+
+
+def test_a_file_that_ends_within_a_line_was_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"custom_id": "a"}\n{"custom_id": "b", "resp')
+    lines = result_lines(path)
+    assert next(lines)[0] == "a"
+    with pytest.raises(EOFError):
+        next(lines)
+
+
+def test_a_result_of_any_length_takes_little_memory_and_is_a_call_of_unknown_cost(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with path.open("w") as out:
+        out.write('{"id": "r", "custom_id": "a-1-5", "response": {"status_code": 200, "body": {"x": "')
+        for _ in range(60):
+            out.write("x" * 1_000_000)
+        out.write('"}}}\n{"custom_id": "b"}')
+    tracemalloc.start()
+    (long_id, long), (after, _) = result_lines(path)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+    assert (long_id, after) == ("a-1-5", "b")
+    attempt = read_line(long, MODEL, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z").attempt
+    assert (attempt.outcome, attempt.spent.uncounted_calls) == ("error_body", 1)
+
+
+def test_bytes_that_are_no_text_spoil_a_character_of_an_answer_and_not_the_answer(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"custom_id": "a", "response": {"body": "caf\xe9"}}\n')
+    assert list(result_lines(path)) == [("a", {"custom_id": "a", "response": {"body": "caf\ufffd"}})]
+
+
+class Lister(BatchApi):
+    """Lists batches in pages, and says nothing of whether there are more."""
+
+    def __init__(self, pages: list[list[str]]) -> None:
+        super().__init__(lambda fresh: "a key", [])
+        self.pages = pages
+        self.asked = 0
+
+    async def _call(self, base_url: str, call: Any, *, writes: bool = False) -> Any:
+        page = self.pages[min(self.asked, len(self.pages) - 1)]
+        self.asked += 1
+        return SimpleNamespace(data=[SimpleNamespace(id=f"of-{file}", input_file_id=file) for file in page])
+
+
+def test_a_batch_is_looked_for_to_the_end_of_the_list() -> None:
+    def remote_id(pages: list[list[str]], file: str) -> str | None:
+        return asyncio.run(Lister(pages).find("https://e.example/v1", file))
+
+    assert remote_id([["f-1"], ["f-2"], []], "f-2") == "of-f-2"
+    assert remote_id([["f-1"], ["f-2"], []], "f-3") is None
+    assert remote_id([["f-1"]], "f-3") is None  # the same page for ever
+    with pytest.raises(BatchCallError) as error:
+        remote_id([[f"f-{100 * page + place}" for place in range(100)] for page in range(11)], "none")
+    assert error.value.kind == "later"  # created again only where it certainly is not there
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [({"default": "of another"}, "account"), ({"default": "x", "http://127.0.0.1:9/v1": "own"}, "down")],
+)
+def test_an_endpoint_that_is_no_longer_configured_gets_no_others_key(keys: dict[str, str], kind: str) -> None:
+    api = BatchApi(lambda fresh: keys, ["https://new.example/v1"])
+    with pytest.raises(BatchCallError) as error:
+        asyncio.run(api.retrieve("http://127.0.0.1:9/v1", "b"))
+    assert (error.value.kind, error.value.account) == ("later", kind == "account")
 
 
 def test_a_request_is_one_line() -> None:

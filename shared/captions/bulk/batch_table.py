@@ -159,7 +159,8 @@ class BatchTable:
         for item in self._items(control_table.bulk_batch()):
             values = {name: value for name, value in from_item(item).items() if name in Batch.__dataclass_fields__}
             values |= {name: float(values[name]) for name in ("deadline", "at")}
-            stored.append(Batch(**{**values, "outputs": tuple(values.get("outputs", ()))}))
+            values |= {name: tuple(values.get(name, ())) for name in ("outputs", "failed")}
+            stored.append(Batch(**values))
         return sorted(stored, key=lambda batch: batch.deadline)
 
     def discard(self, batch: Batch, ids: Iterable[str]) -> None:
@@ -198,7 +199,11 @@ class BatchTable:
 
     def _put(self, batch: Batch, condition: str, needs: Mapping[str, Any]) -> bool:
         values = {name: value for name, value in asdict(batch).items() if value is not None}
-        values |= {"outputs": list(batch.outputs), "expires_at": int(batch.deadline) + KEPT_SECONDS}
+        values |= {
+            "outputs": list(batch.outputs),
+            "failed": list(batch.failed),
+            "expires_at": int(batch.deadline) + KEPT_SECONDS,
+        }
         try:
             self._dynamodb.put_item(
                 TableName=self._table,

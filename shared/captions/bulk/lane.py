@@ -8,24 +8,32 @@ takes along what was paid.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from captions import telemetry
 from captions.bulk import protocol
 from captions.bulk.batch_table import BatchLine, BatchTable, Waiting
-from captions.bulk.protocol import Batch, Finished, Postponed, Refusal, Running, Unconfirmed
+from captions.bulk.protocol import Batch, Finished, HandedOut, Postponed, Refusal, Running, Unconfirmed
 from captions.config.environment import BulkSettings
 from captions.cost import Cost
 from captions.gateway import BudgetSpent, Endpoint, ErrorClass
-from captions.gateway.batch_api import BatchApi, BatchCallError, read_line, request_line, result_lines
-from captions.gateway.catalogue import Catalogue, Model
+from captions.gateway.batch_api import (
+    BatchApi,
+    BatchCallError,
+    read_line,
+    request_line,
+    result_lines,
+    unanswered,
+)
+from captions.gateway.catalogue import Catalogue, CatalogueError, Model
 from captions.gateway.requests import MessageParts
 from captions.gateway.types import Completion
 from captions.inference import asking
@@ -41,12 +49,16 @@ from captions.routing.routes import Chains
 from captions.tasks import prompt, read
 from captions.telemetry import MetricUnit
 
+T = TypeVar("T")
+
 LONGEST_FUNCTION_SECONDS = 900.0
 """A lease that holds longer is none of a function's at work (AWS Lambda quotas), but the lane's own."""
 AT_ONCE = 16
 """Results that are handed out side by side."""
 CHUNK = 256
 """Results between two writes of how far a batch has come."""
+MOST_FAILED = 100
+"""Lines of a batch whose results cannot be handed out while others can; with more, all wait for what ails them."""
 CLOSING_SECONDS = 20.0
 """Kept back from the time of an invocation: a chunk that began must end."""
 
@@ -73,15 +85,27 @@ class _Results:
         self.ids = ids
         self.position = 0
         self._paths = paths
-        self._lines = self._all()
+        self._lines = self.all()
+        self._cut: EOFError | None = None
 
-    def _all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield every line with its id; raises EOFError where a file ends within one."""
         for path in self._paths:
             yield from result_lines(path)
 
     def next(self, number: int) -> list[tuple[str, Mapping[str, Any]]]:
-        """Return so many lines, fewer at the end, each with its id."""
-        some = list(islice(self._lines, number))
+        """Return so many lines, fewer at the end, each with its id.
+
+        Raises BatchCallError where they end within a line: the rest may be there the next time.
+        """
+        some: list[tuple[str, Mapping[str, Any]]] = []
+        try:
+            for line in islice(self._lines, number):
+                some.append(line)  # noqa: PERF402 - those before a cut count
+        except EOFError as error:
+            self._cut = error
+        if self._cut is not None and not some:
+            raise BatchCallError("later", str(self._cut))
         self.position += len(some)
         return some
 
@@ -89,10 +113,6 @@ class _Results:
         """Go on behind so many lines."""
         while self.position < number and self.next(min(CHUNK, number - self.position)):
             pass
-
-    def answered(self) -> set[str]:
-        """Return the ids of all lines that stand in a file."""
-        return {line_id for line_id, _ in self._all()}
 
 
 @dataclass
@@ -297,14 +317,16 @@ class BulkLane:
                 case protocol.UploadFile():
                     return await self._upload(batch)
                 case protocol.CreateBatch():
-                    return await self.api.create(batch.endpoint, batch.file_id or "", batch.id)
+                    created = self.api.create(batch.endpoint, batch.file_id or "", batch.id)
+                    return await self._in_time(created, "unknown")
                 case protocol.Find():
-                    return await self.api.find(batch.endpoint, batch.file_id or "")
+                    return await self._in_time(self.api.find(batch.endpoint, batch.file_id or ""))
                 case protocol.Retrieve():
-                    remote = await self.api.retrieve(batch.endpoint, batch.remote_id or "")
-                    return Running() if remote.status == "running" else Finished(remote.outputs, remote.reason)
+                    remote = await self._in_time(self.api.retrieve(batch.endpoint, batch.remote_id or ""))
+                    ended = remote.status != "running"
+                    return Finished(remote.outputs, remote.reason) if ended else Running(remote.outputs)
                 case protocol.Cancel():
-                    return await self.api.cancel(batch.endpoint, batch.remote_id or "")
+                    return await self._in_time(self.api.cancel(batch.endpoint, batch.remote_id or ""))
                 case protocol.HandOut():
                     return await self._hand_out(batch)
                 case protocol.ReturnRest():
@@ -312,6 +334,11 @@ class BulkLane:
                 case protocol.Discard():
                     lines = await asyncio.to_thread(self.table.lines_of, batch)
                     return await asyncio.to_thread(self.table.discard, batch, [line.line for line in lines])
+                case protocol.RemoveFiles():
+                    for file_id in filter(None, (batch.file_id, *batch.outputs)):
+                        with contextlib.suppress(BatchCallError):  # not every endpoint removes files
+                            await self._in_time(self.api.remove(batch.endpoint, file_id))
+                    return None
         except BatchCallError as error:
             telemetry.logger().warning("batch_call_failed", batch=batch.id, step=type(step).__name__, error=str(error))
             telemetry.count("BulkCallFailed")
@@ -322,6 +349,14 @@ class BulkLane:
             if error.kind == "later" or isinstance(step, protocol.Find | protocol.HandOut | protocol.Cancel):
                 return Postponed(str(error))
             return Refusal(str(error))
+
+    async def _in_time(self, call: Awaitable[T], otherwise: Literal["later", "unknown"] = "later") -> T:
+        """Wait for a call of the endpoint, but for half of the time that is left: other batches come after this one."""
+        try:
+            async with asyncio.timeout(max(1.0, (self._deadline - time.monotonic()) / 2)):
+                return await call
+        except TimeoutError as error:
+            raise BatchCallError(otherwise, "the endpoint takes too long") from error
 
     async def _move(self, seen: Batch, batch: Batch) -> bool:
         moved = await asyncio.to_thread(self.table.move, seen, batch)
@@ -350,12 +385,12 @@ class BulkLane:
                 await asyncio.to_thread(write, path)
             except KeyError as error:
                 return Refusal(f"the line {error} is not there any more")
-            return await self.api.upload(batch.endpoint, f"captions-{batch.id}.jsonl", path)
+            return await self._in_time(self.api.upload(batch.endpoint, f"captions-{batch.id}.jsonl", path))
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    async def _hand_out(self, batch: Batch) -> int | None:
-        """Hand out the next results, and return their number; None where there is no time for them."""
+    async def _hand_out(self, batch: Batch) -> HandedOut | Postponed | None:
+        """Hand out the next results, as the protocol's step says."""
         if time.monotonic() >= self._deadline:
             return None
         results = self._results.get(batch.id)
@@ -364,35 +399,51 @@ class BulkLane:
             results = self._results[batch.id] = await self._downloaded(batch)
             await asyncio.to_thread(results.skip, batch.taken)
         chunk = await asyncio.to_thread(results.next, CHUNK)
-        model = self._model(batch)
-        side_by_side = asyncio.Semaphore(AT_ONCE)
-
-        async def hand_out(line_id: str, result: Mapping[str, Any]) -> None:
-            async with side_by_side:
-                await self._result(batch, model, line_id, result)
-
         firsts: dict[str, Mapping[str, Any]] = {}
         for line_id, result in chunk:
             if line_id in results.ids:
                 firsts.setdefault(line_id, result)  # one that comes twice was answered by the first
             else:
                 telemetry.logger().warning("batch_line_unknown", batch=batch.id)
-        await asyncio.gather(*(hand_out(line_id, result) for line_id, result in firsts.items()))
-        return len(chunk)
+        failed = await self._each(lambda item: self._result(batch, *item), firsts.items())
+        if len(batch.failed) + len(failed) > MOST_FAILED:
+            results.position = -1  # from the last cursor on, once more
+            return Postponed(f"{len(failed)} of {len(firsts)} results cannot be handed out")
+        return HandedOut(len(chunk), tuple(line_id for line_id, _ in failed))
+
+    async def _each(self, handle: Callable[[T], Awaitable[Any]], items: Iterable[T]) -> list[T]:
+        """Handle items side by side, and return those that failed: one must not keep the others from their ends."""
+        side_by_side = asyncio.Semaphore(AT_ONCE)
+        failed: list[T] = []
+
+        async def guarded(item: T) -> None:
+            async with side_by_side:
+                try:
+                    await handle(item)
+                except Exception:
+                    telemetry.logger().exception("batch_line_not_handled")
+                    telemetry.count("BulkFailed")
+                    failed.append(item)
+
+        await asyncio.gather(*map(guarded, items))
+        return failed
 
     async def _downloaded(self, batch: Batch) -> _Results:
         """Return the results of a batch, whose files stay for as long as this look at the batches takes."""
         paths = [Path(self._folder) / f"{batch.id}-{place}.jsonl" for place in range(len(batch.outputs))]
         for file_id, path in zip(batch.outputs, paths, strict=True):
-            await self.api.download(batch.endpoint, file_id, path)
+            await self._in_time(self.api.download(batch.endpoint, file_id, path))
         lines = await asyncio.to_thread(self.table.lines_of, batch)
         return _Results(paths, frozenset(line.line for line in lines))
 
     def _model(self, batch: Batch) -> Model:
-        served = self.catalogue.served(batch.model, batch.endpoint)
-        return served[0] if served is not None else self.catalogue.model(batch.model)
+        """Return the batch's model; without prices where the catalogue has it no more."""
+        with contextlib.suppress(CatalogueError):
+            served = self.catalogue.served(batch.model, batch.endpoint)
+            return served[0] if served is not None else self.catalogue.model(batch.model)
+        return Model(name=batch.model, provider="unknown", modalities=frozenset({"text"}), context=1)
 
-    async def _result(self, batch: Batch, model: Model, line_id: str, result: Mapping[str, Any]) -> None:
+    async def _result(self, batch: Batch, line_id: str, result: Mapping[str, Any]) -> None:
         """Hand out one result; taken again, it changes nothing."""
         worker = self.worker
         line = await asyncio.to_thread(self.table.line, line_id)
@@ -405,7 +456,7 @@ class BulkLane:
         rules = worker.policy
         chains = asking.chains(job.upload.key, job.kind, job.ask, job.looks, rules, job.arm)
         ending: str = "ordinary"
-        candidate = await self._candidate(batch, model, delivery, result, chains)
+        candidate = await self._candidate(batch, delivery, result, chains)
         spent = Cost.sum(map(Cost.of_call, delivery.ledger.made))
         if candidate is not None and rests(candidate, chains):
             assert candidate.reading.output is not None
@@ -414,19 +465,17 @@ class BulkLane:
             first = ending == "captioned"
         else:
             first = await self._return(line, delivery, candidate)
-            if not first:
-                await worker.account(delivery)
         if first:
             self._count("handed_out")
             telemetry.model_calls(job.ask.task, delivery.ledger.made)
-            await worker.gateway.settle(line.reservation, spent)
+        await worker.gateway.settle(line.reservation, spent)
         telemetry.logger().info("batch_line_handled", batch=batch.id, asset=job.upload.asset, ending=ending)
 
     async def _candidate(
-        self, batch: Batch, model: Model, delivery: Delivery, result: Mapping[str, Any], chains: Chains
+        self, batch: Batch, delivery: Delivery, result: Mapping[str, Any], chains: Chains
     ) -> Candidate | None:
         """Put the call into the ledger, and return its answer; None where there is none."""
-        job = delivery.job
+        job, model = delivery.job, self._model(batch)
         called = read_line(result, model, Endpoint(batch.endpoint), batch.submitted_at or "")
         attempt, answer = called.attempt, called.answer
         candidate = None
@@ -465,26 +514,39 @@ class BulkLane:
 
     async def _return_rest(self, batch: Batch) -> bool:
         """Send what no result answered the ordinary way; False where there was no time for all of it."""
-        results = await self._downloaded(batch)
-        answered = await asyncio.to_thread(results.answered)
-        rest = [line for line in await asyncio.to_thread(self.table.lines_of, batch) if line.line not in answered]
+        lines = await asyncio.to_thread(self.table.lines_of, batch)
+        failed, answered = set(batch.failed), set[str]()
+        if batch.outputs:
+            results = self._results[batch.id]  # the very files that were handed out
+            answered = {line_id for line_id, _ in results.all()}
+            again = {line_id: result for line_id, result in results.all() if line_id in failed}
+            still = await self._each(lambda item: self._result(batch, *item), again.items())
+            answered -= {line_id for line_id, _ in still}
+        rest = [line for line in lines if line.line not in answered]
         for start in range(0, len(rest), AT_ONCE):
             if time.monotonic() >= self._deadline:
                 return False
-            await asyncio.gather(*map(self._return_waiting, rest[start : start + AT_ONCE]))
+            left = await self._each(lambda line: self._return_waiting(batch, line), rest[start : start + AT_ONCE])
+            if left and self.worker.now() < batch.deadline + protocol.HANDING_SECONDS:
+                return False  # later on their leases are over, and the sweep sees to them
         return True
 
-    async def _return_waiting(self, waiting: Waiting) -> None:
+    async def _return_waiting(self, batch: Batch, waiting: Waiting) -> None:
         line = await asyncio.to_thread(self.table.line, waiting.line)
         record = await asyncio.to_thread(self.worker.records.get, line.job.upload.asset) if line is not None else None
         if line is None or record is None:
             return
         delivery = Delivery(line.job, record, line.lease_until, self.worker.records, self.worker.now)
-        if await self._return(line, delivery):
-            await self.worker.gateway.settle(line.reservation, Cost())
-        elif record.sequencer != line.job.upload.sequencer:
-            # It was replaced or deleted while it waited: its claim is free, and a follower leads.
-            await self.worker.pass_on(line.job)
+        spent = Cost()
+        if batch.doubtful:
+            lost = unanswered(self._model(batch), Endpoint(batch.endpoint), batch.submitted_at or "", batch.reason)
+            chains = asking.chains(
+                line.job.upload.key, line.job.kind, line.job.ask, line.job.looks, self.worker.policy, line.job.arm
+            )
+            delivery.ledger.add(made.as_dict() for made in marked((lost,), "first", chains.tier))
+            spent = lost.spent
+        await self._return(line, delivery)
+        await self.worker.gateway.settle(line.reservation, spent)
 
     async def _return(self, line: BatchLine, delivery: Delivery, candidate: Candidate | None = None) -> bool:
         """Give the lease back and queue the job for a worker, with what was paid and answered; False if not held."""
@@ -509,7 +571,12 @@ class BulkLane:
         if released:
             self._count("returned")
             await self._ordinary(job)
-        return released
+            return True
+        stored = await worker.account(delivery)
+        if stored is None or stored.sequencer != job.upload.sequencer:
+            # It was replaced or deleted while it waited: its claim is free, and a follower leads.
+            await worker.pass_on(job)
+        return False
 
     async def _ordinary(self, job: Job) -> None:
         """Queue a job for a worker; how long it waited for a batch is not held against it."""

@@ -29,8 +29,10 @@ SETTLING_SECONDS = 900.0
 """After how long a batch that was created without an answer is listed for certain."""
 CANCELLING_SECONDS = 1_800.0
 """How long a batch that is overdue may take to be cancelled, so that what it has answered is not lost."""
+READING_SECONDS = 2_700.0
+"""How long after its deadline a batch's results may still be read and handed out."""
 HANDING_SECONDS = 3_600.0
-"""How long the uploads' leases outlast their batch's deadline: cancelling, and handing out its results."""
+"""How long the uploads' leases outlast their batch's deadline: cancelling, reading its results, returning the rest."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Batch:
     """The endpoint's files with its results and errors."""
     taken: int = 0
     """How many lines of these files were handed out."""
+    failed: tuple[str, ...] = ()
+    """The lines whose results could not be handed out: they are tried once more, and then go the ordinary way."""
+    doubtful: bool = False
+    """Whether what no result answers may have been billed all the same."""
     reason: str | None = None
     """Why it ended without results, or with a part of them."""
 
@@ -120,8 +126,8 @@ class Cancel:
 
 @dataclass(frozen=True)
 class HandOut:
-    """Hand out some of the results behind those that were; answers how many lines (0: there are no more), Postponed
-    where the files cannot be read now, or None where there is no time left.
+    """Hand out some of the results behind those that were; answers HandedOut, Postponed where they cannot be read or
+    handed out now, or None where there is no time left.
     """
 
     batch: Batch
@@ -141,7 +147,17 @@ class Discard:
     batch: Batch
 
 
-BatchStep = Detach | MoveBatch | UploadFile | CreateBatch | Find | Retrieve | Cancel | HandOut | ReturnRest | Discard
+@dataclass(frozen=True)
+class RemoveFiles:
+    """Have the endpoint remove the batch's files, which hold the pictures; answers nothing."""
+
+    batch: Batch
+
+
+BatchStep = (
+    Detach | MoveBatch | UploadFile | CreateBatch | Find | Retrieve | Cancel | HandOut | ReturnRest | Discard
+    | RemoveFiles
+)  # fmt: skip
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
@@ -168,7 +184,9 @@ class Unconfirmed:
 
 @dataclass(frozen=True)
 class Running:
-    """The endpoint still works at it."""
+    """The endpoint still works at it, as far as it says; `outputs` are files that it has already."""
+
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,14 @@ class Finished:
 
     outputs: tuple[str, ...]
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class HandedOut:
+    """So many lines of results are done with (0: there are no more), beside those that could not be handed out."""
+
+    lines: int
+    failed: tuple[str, ...] = ()
 
 
 Steps = Generator[BatchStep, Any, Batch]
@@ -252,20 +278,28 @@ def _recover(batch: Batch, now: Callable[[], float]) -> Steps:
     if isinstance(remote, Postponed):
         # An endpoint that lists nothing until the deadline will not tell either whether it took it.
         overdue = now() >= batch.deadline
-        return (yield from _moved(batch, now, state="ended", reason=remote.reason)) if overdue else batch
+        return (yield from _lost(batch, now, remote.reason)) if overdue else batch
     if not settled:
         return batch
     if _too_late(batch, now):
-        return (yield from _moved(batch, now, state="ended", reason="its creation was never confirmed"))
+        return (yield from _lost(batch, now, "its creation was never confirmed"))
     return (yield from _create((yield from _moved(batch, now)), now))
+
+
+def _lost(batch: Batch, now: Callable[[], float], reason: str, outputs: tuple[str, ...] = ()) -> Steps:
+    """Give a batch up of which nobody knows what the endpoint did, and billed."""
+    return (yield from _moved(batch, now, state="ended", reason=reason, outputs=outputs, doubtful=True))
 
 
 def _poll(batch: Batch, now: Callable[[], float]) -> Steps:
     status = yield Retrieve(batch)
     if isinstance(status, Finished):
-        return (yield from _moved(batch, now, state="ended", outputs=status.outputs, reason=status.reason))
+        # What a batch lacks that says it is complete was answered, and lost.
+        ended = {"outputs": status.outputs, "reason": status.reason, "doubtful": status.reason is None}
+        return (yield from _moved(batch, now, state="ended", **ended))
     if now() >= batch.deadline + CANCELLING_SECONDS:
-        return (yield from _moved(batch, now, state="ended", reason="it did not end by its deadline"))
+        outputs = status.outputs if isinstance(status, Running) else ()
+        return (yield from _lost(batch, now, "it did not end by its deadline", outputs))
     if isinstance(status, Running) and now() >= batch.deadline:
         yield Cancel(batch)
     return batch
@@ -273,18 +307,21 @@ def _poll(batch: Batch, now: Callable[[], float]) -> Steps:
 
 def _take(batch: Batch, now: Callable[[], float]) -> Steps:
     while batch.outputs:
-        number = yield HandOut(batch)
-        if number is None:
+        handed = yield HandOut(batch)
+        if handed is None:
             return batch
-        if isinstance(number, Postponed):
-            if now() < batch.deadline + CANCELLING_SECONDS:
+        if isinstance(handed, Postponed):
+            if now() < batch.deadline + READING_SECONDS:
                 return batch
-            batch = yield from _moved(batch, now, outputs=(), reason=number.reason)
+            batch = yield from _lost(batch, now, handed.reason)
             break
-        if not number:
+        if not handed.lines:
             break
-        batch = yield from _moved(batch, now, taken=batch.taken + number)
+        counted = {"taken": batch.taken + handed.lines, "failed": (*batch.failed, *handed.failed)}
+        batch = yield from _moved(batch, now, **counted)
     if (yield ReturnRest(batch)) is not True:
         return batch
     yield Discard(batch)
-    return (yield from _moved(batch, now, state="closed"))
+    closed = yield from _moved(batch, now, state="closed")
+    yield RemoveFiles(batch)
+    return closed

@@ -43,6 +43,11 @@ class KeyRing:
             keys = await self._fetched(force=False)
         return _for(base_url, keys)
 
+    async def own(self, base_url: str) -> bool:
+        """Whether this very endpoint has a key; raises AccountProblem as `key` does."""
+        await self.key(base_url)
+        return base_url in (self._keys or {})
+
     async def renewed(self, base_url: str, rejected: str) -> str | None:
         """Return another key than the one that was rejected, or None if there is none.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,9 +32,14 @@ CHAT = "/v1/chat/completions"
 WINDOW = "24h"
 """The only one that OpenAI takes."""
 MOST_LISTED = 1_000
-"""Batches that are looked through for one, newest first."""
+"""Batches that are looked through for one."""
 _MOST_RESULT_BYTES = 400_000_000
-"""Of one file of results: 50,000 answers of 8 KB."""
+"""Of one file of results, 50,000 answers of 8 KB; of a longer one this is read."""
+_MOST_LINE_BYTES = 4_000_000
+"""Of one result: no answer to a picture is so long, and it is read as a whole."""
+_NAMED = re.compile(rb'"custom_id"\s*:\s*"([\w-]+)"')
+_HEAD_BYTES = 1_024
+"""Of a line that is too long, which is taken for garbled: where its id is looked for."""
 _PIECE_BYTES = 1 << 16
 _TIMEOUT = openai.Timeout(120.0, connect=5.0)
 
@@ -53,7 +59,7 @@ class BatchCallError(Exception):
 
 @dataclass(frozen=True)
 class RemoteBatch:
-    """A batch as the endpoint has it; `outputs` are the ids of its files of results and errors."""
+    """A batch as the endpoint has it; `outputs` are the ids of those files of results and errors that it has."""
 
     id: str
     status: BatchStatus
@@ -72,10 +78,14 @@ class LineResult:
 
 
 class BatchApi:
-    """A client of the Batch API of several endpoints; connections belong to the event loop of its calls."""
+    """A client of the Batch API of `endpoints`; connections belong to the event loop of its calls.
 
-    def __init__(self, keys: Keys) -> None:
+    One that was configured when a batch began, and is no longer, gets no key that is not its own.
+    """
+
+    def __init__(self, keys: Keys, endpoints: Iterable[str]) -> None:
         self._keys = KeyRing(keys)
+        self._endpoints = frozenset(Endpoint(url).base_url for url in endpoints)
         self._clients: dict[str, openai.AsyncOpenAI] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -102,27 +112,36 @@ class BatchApi:
         return str(created.id)
 
     async def find(self, base_url: str, file_id: str) -> str | None:
-        """Return the id of a batch that was made of a file; None if there is none among the newest MOST_LISTED."""
+        """Return the id of a batch that was made of a file; None if there is none.
+
+        Raises BatchCallError where more than MOST_LISTED are listed without it: then nobody knows.
+        """
+        seen: set[str] = set()
         after: str | None = None
-        for _ in range(MOST_LISTED // 100):
+        while len(seen) < MOST_LISTED:
             options = {} if after is None else {"after": after}
             page = await self._call(base_url, lambda api, o=options: api.batches.list(limit=100, **o))
             for batch in page.data:
                 if batch.input_file_id == file_id:
                     return str(batch.id)
-            if not page.data or not getattr(page, "has_more", False):
+            # Some say nothing of whether there are more, and some give the same page for ever.
+            new = {str(batch.id) for batch in page.data} - seen
+            if not new or getattr(page, "has_more", None) is False:
                 return None
+            seen |= new
             after = page.data[-1].id
-        return None
+        raise BatchCallError("later", f"the batch is not among the first {MOST_LISTED} that are listed")
 
     async def retrieve(self, base_url: str, batch: str) -> RemoteBatch:
         """Return how a batch is."""
         batch_object = await self._call(base_url, lambda api: api.batches.retrieve(batch))
-        status = str(getattr(batch_object, "status", "")).lower()
-        if status not in ("completed", "failed", "expired", "cancelled"):
-            return RemoteBatch(batch, "running")
-        files = (getattr(batch_object, name, None) for name in ("output_file_id", "error_file_id"))
-        outputs = tuple(str(file) for file in files if file)
+        status = str(getattr(batch_object, "status", "")).lower().replace("canceled", "cancelled")
+        answers, errors = (getattr(batch_object, name, None) for name in ("output_file_id", "error_file_id"))
+        outputs = tuple(str(file) for file in (answers, errors) if file)
+        # It may say that it has ended before it names the file of what it answered.
+        answered = getattr(getattr(batch_object, "request_counts", None), "completed", None) or 0
+        if status not in ("completed", "failed", "expired", "cancelled") or (answered and not answers):
+            return RemoteBatch(batch, "running", outputs)
         if status == "completed":
             return RemoteBatch(batch, "completed", outputs)
         problems = getattr(getattr(batch_object, "errors", None), "data", None) or ()
@@ -134,19 +153,22 @@ class BatchApi:
         await self._call(base_url, lambda api: api.batches.cancel(batch))
 
     async def download(self, base_url: str, file_id: str, to: Path) -> None:
-        """Write a file of results to a path."""
+        """Write a file of results to a path, or as much of it as is read."""
 
         async def fetch(api: openai.AsyncOpenAI) -> None:
-            size = 0
+            left = _MOST_RESULT_BYTES
             async with api.files.with_streaming_response.content(file_id) as response:
                 with to.open("wb") as out:
                     async for piece in response.iter_bytes(_PIECE_BYTES):
-                        size += len(piece)
-                        if size > _MOST_RESULT_BYTES:
-                            raise BatchCallError("never", f"results of more than {_MOST_RESULT_BYTES} bytes")
-                        out.write(piece)
+                        left -= out.write(piece[:left])
+                        if not left:
+                            break
 
         await self._call(base_url, fetch)
+
+    async def remove(self, base_url: str, file_id: str) -> None:
+        """Remove a file: what was sent, or what was answered."""
+        await self._call(base_url, lambda api: api.files.delete(file_id))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -157,6 +179,10 @@ class BatchApi:
     async def _call(self, base_url: str, call: Any, *, writes: bool = False) -> Any:
         try:
             key = await self._keys.key(base_url)
+            if base_url not in self._endpoints and not await self._keys.own(base_url):
+                raise AccountProblem(
+                    f"{base_url} is not among the stack's endpoints any more, and has no key of its own"
+                )
         except AccountProblem as error:
             raise BatchCallError("later", str(error), account=True) from error
         for _ in range(2):
@@ -204,17 +230,28 @@ def request_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
 
 
 def result_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each line of a file of results with its custom id; what is no such line has an empty one."""
+    """Yield each line of a file of results with its custom id; what is no such line has an empty one.
+
+    A file that ends within a line was not read to its end: raises EOFError there.
+    """
     with path.open("rb") as lines:
-        for text in lines:
+        while text := lines.readline(_MOST_LINE_BYTES):
+            too_long = len(text) == _MOST_LINE_BYTES and not text.endswith(b"\n")
+            while too_long and (rest := lines.readline(_MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
             if not text.strip():
                 continue
             try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
+                line = None if too_long else json.loads(text.decode("utf-8-sig", "replace"))
+            except (ValueError, RecursionError) as error:
+                if not text.endswith(b"\n"):
+                    raise EOFError(f"{path.name} ends within a line") from error
                 line = None
-            custom_id = line.get("custom_id") if isinstance(line, dict) else None
-            yield (custom_id, line) if isinstance(custom_id, str) else ("", {})
+            if isinstance(line, dict) and isinstance(custom_id := line.get("custom_id"), str):
+                yield custom_id, line
+            else:
+                named = _NAMED.search(text[:_HEAD_BYTES]) if too_long else None
+                yield (named[1].decode(), {"response": {"status_code": 200}}) if named else ("", {})
 
 
 def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started_at: str) -> LineResult:
@@ -240,7 +277,8 @@ def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started
         usage, stated = usage_of(body.get("usage") if isinstance(body, Mapping) else None)
         outcome, detail, answer = ErrorClass.GARBLED.value, None, None
     spent, source = cost_of(usage, stated, model.in_batches())
-    if spent.exact is None and outcome != "ok" and (status != 200 or ErrorClass(outcome).unbilled):
+    failed = status != 200 if status is not None else bool(error)
+    if spent.exact is None and outcome != "ok" and (failed or ErrorClass(outcome).unbilled):
         spent = Cost()  # a line that failed is not billed (OpenAI's Batch guide)
     attempt = Attempt(
         model=model.name,
@@ -256,3 +294,20 @@ def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started
         lane="bulk",
     )
     return LineResult(attempt, answer, source)
+
+
+def unanswered(model: Model, endpoint: Endpoint, started_at: str, why: str | None) -> Attempt:
+    """Return the call that a line was which no result answers, and of which nobody knows whether it was billed."""
+    return Attempt(
+        model=model.name,
+        endpoint=endpoint.name,
+        outcome=ErrorClass.TIMEOUT.value,
+        status=None,
+        latency_ms=0,
+        prompt_tokens=None,
+        completion_tokens=None,
+        spent=Cost(uncounted_calls=1),
+        started_at=started_at,
+        detail=(why or "no line of the batch's results answers it")[:200],
+        lane="bulk",
+    )
