@@ -105,6 +105,7 @@ def test_pictures_that_can_wait_are_captioned_from_batches_though_the_function_i
     bucket, inner = stack.outputs["MediaBucketName"], nested(stack)
     s3 = stack.client("s3")
     can_wait = ["archive/0.png", "archive/1.png", "old/2.png", "old/3.png"]
+    events: dict[str, Any]
     for events, prefix in (({}, "old/"), ({"EventBridgeConfiguration": {}}, "archive/")):
         s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=events)
         for number, key in enumerate(can_wait):

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(700)
 def test_a_minute_of_chaos_loses_nothing_and_pays_for_nothing_twice(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    chaos = [sys.executable, ROOT / "benchmarks" / "chaos.py", "--minutes", "1", "--seed", "5"]
+    chaos = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--minutes", "1", "--seed", "5"]
     done = subprocess.run(
-        [*chaos, "--timeout", "500", "--json", figures], capture_output=True, text=True, timeout=650, check=False
+        [*chaos, "--timeout", "500", "--json", str(figures)], capture_output=True, text=True, timeout=650, check=False
     )
 
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]

@@ -31,8 +31,7 @@ def records(stack: LocalStack) -> list[Record]:
 def asked(stack: LocalStack) -> list[dict[str, Any]]:
     """The model endpoint's own log."""
     with urllib.request.urlopen(stack.endpoint_url.removesuffix("/v1") + "/_local/requests") as answer:
-        log = json.load(answer)
-    return log["requests"] if isinstance(log, dict) else log
+        return list(json.load(answer)["requests"])
 
 
 def until_all_ended(stack: LocalStack, count: int, seconds: float) -> list[Record]:
@@ -50,9 +49,9 @@ def until_all_ended(stack: LocalStack, count: int, seconds: float) -> list[Recor
 
 def test_a_burst_of_copies_pays_once_for_each_picture(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    burst = [sys.executable, ROOT / "benchmarks" / "pipeline.py", "--uploads", "24", "--distinct", "6"]
+    burst = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py"), "--uploads", "24", "--distinct", "6"]
     done = subprocess.run(
-        [*burst, "--timeout", "200", "--json", figures], capture_output=True, text=True, timeout=280, check=False
+        [*burst, "--timeout", "200", "--json", str(figures)], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(figures.read_text())

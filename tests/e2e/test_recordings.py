@@ -3,6 +3,7 @@
 import json
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from support.recordings import PHRASE, encoded, film, samples
 
 ROOT = Path(__file__).parents[2]
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
-UPLOADS = {
+UPLOADS: dict[str, Callable[[], bytes]] = {
     "memo.wma": lambda: encoded(samples(PHRASE), "asf", "wmav2"),
     "talk.mp4": lambda: film(COLOURS, sound=samples(PHRASE)),
     "talk.avi": lambda: film(COLOURS, sound=samples(PHRASE), container="avi"),

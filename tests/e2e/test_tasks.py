@@ -57,17 +57,17 @@ def test_every_task_is_answered_through_the_stack(tmp_path: Path) -> None:
     results = {Path(key).stem: record.result for key, record in records.items()}
     assert all(result is not None and result.task == task for task, result in results.items())
     texts = {task: result.text for task, result in results.items() if result is not None}
-    data = {task: result.data for task, result in results.items() if result is not None}
+    answers = {task: result.data for task, result in results.items() if result is not None}
     assert "brown" in texts["caption"]
     assert "lines of text" in texts["alt_text"]
     assert "All clear" not in texts["alt_text"]
-    assert data["alt_text"]["purpose"] == "informative"
-    assert isinstance(data["objects"]["objects"], list)
-    assert "cannot read" in data["ocr"]["unclear"][0]
-    assert len(data["chart"]["series"][0]["points"]) == 4
+    assert answers["alt_text"]["purpose"] == "informative"
+    assert isinstance(answers["objects"]["objects"], list)
+    assert "cannot read" in answers["ocr"]["unclear"][0]
+    assert len(answers["chart"]["series"][0]["points"]) == 4
     assert texts["code"] == ""
     assert "comparatively" in texts["transcribe"]
-    assert data["audio_qa"]["answerable"] is True
-    assert data["emotion"]["emotion"] == "unknown"
+    assert answers["audio_qa"]["answerable"] is True
+    assert answers["emotion"]["emotion"] == "unknown"
     assert "words a second" in texts["music"]
-    assert data["video"]["scenes"]
+    assert answers["video"]["scenes"]

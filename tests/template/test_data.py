@@ -1,6 +1,7 @@
 """Invariants of where media and captions are kept."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def buckets_and_queues_refuse_plain_http(template: Template) -> Iterator[str]:
     of_doors=True,
 )
 def everything_that_is_kept_is_encrypted_with_a_key_of_ones_own_if_there_is_one(template: Template) -> Iterator[str]:
-    chosen = {"Fn::If": ["MakesKey", {"Fn::GetAtt": ["DataKey", "Arn"]}, {"Ref": "KmsKeyArn"}]}
+    chosen: dict[str, Any] = {"Fn::If": ["MakesKey", {"Fn::GetAtt": ["DataKey", "Arn"]}, {"Ref": "KmsKeyArn"}]}
     condition = "HasKey"
     if "KeyArn" in template.raw["Parameters"]:  # of a nested template, which is given the chosen key
         condition, chosen = "HasOwnKey", {"Ref": "KeyArn"}

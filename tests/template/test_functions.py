@@ -91,9 +91,9 @@ def every_function_logs_to_a_group_of_its_own_that_forgets(template: Template) -
     groups = dict(template.of_type("AWS::Logs::LogGroup"))
     used: list[str] = []
     for name, function in template.of_type("AWS::Lambda::Function"):
-        group = template.target(function.get("LoggingConfig", {}).get("LogGroup"))
-        used.append(group)
-        if group not in groups:
+        its_group = template.target(function.get("LoggingConfig", {}).get("LogGroup"))
+        used.append(its_group)
+        if its_group not in groups:
             yield f"{name} has no log group in the template"
     if len(set(used)) != len(used):
         yield "two functions share a log group"
@@ -183,7 +183,7 @@ def names_derived_from_the_longest_stack_name_are_allowed(template: Template) ->
     longest = "s" * deploying.LONGEST_STACK_NAME
     for type_, (key, limit) in limits.items():
         for name, made in template.of_type(type_):
-            node = made.get(key)
+            node = made[key]
             text = longest if node == {"Ref": "AWS::StackName"} else node["Fn::Sub"]
             if len(text.replace("${AWS::StackName}", longest)) > limit:
                 yield f"the name of {name} is too long"

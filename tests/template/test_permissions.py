@@ -205,10 +205,10 @@ def every_function_may_read_its_queue_and_write_its_log(template: Template) -> I
         )
 
     for _, mapping in template.of_type("AWS::Lambda::EventSourceMapping"):
-        function, queue = template.function(mapping["FunctionName"]), template.target(mapping["EventSourceArn"])
+        reader, queue = template.function(mapping["FunctionName"]), template.target(mapping["EventSourceArn"])
         for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
-            if not may(function, action, queue):
-                yield f"{function} may not {action} on {queue}"
+            if not may(reader, action, queue):
+                yield f"{reader} may not {action} on {queue}"
     for name, function in template.of_type("AWS::Lambda::Function"):
         group = template.target(function["LoggingConfig"]["LogGroup"])
         for action in ("logs:CreateLogStream", "logs:PutLogEvents"):

@@ -141,10 +141,8 @@ def matched(event: dict[str, Any], **parameters: str) -> bool:
     given = {"EndpointUrls": "https://models.example/v1", **parameters}
     translation = translate(ROOT / "template.yaml", stack_name="captions", region=REGION, parameters=given)
     (bucket,) = (resource.name for resource in translation.of_type("AWS::S3::Bucket")) if not parameters else ("",)
-    text = json.dumps(event).replace("OWN-BUCKET", bucket)
-    return EventPattern.load(json.dumps(translation.resources["UploadsRule"].properties["EventPattern"])).matches_event(
-        json.loads(text)
-    )
+    pattern = EventPattern.load(json.dumps(translation.resources["UploadsRule"].properties["EventPattern"]))
+    return bool(pattern.matches_event(json.loads(json.dumps(event).replace("OWN-BUCKET", bucket))))
 
 
 def sent(detail_type: str, bucket: str = "OWN-BUCKET") -> dict[str, Any]:

@@ -47,7 +47,7 @@ def ended(number: int, state: str, at: str, text: str | None = None) -> dict[str
         bucket="bucket",
         key="a.jpg",
         sequencer=pad_sequencer(f"{number:016X}"),
-        state=state,  # type: ignore[arg-type]
+        state=state,
         result=Result(text=text, language="en", task="caption") if text else None,
         completed_at=at,
     )
