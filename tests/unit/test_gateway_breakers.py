@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from captions.gateway import BreakerPolicy, Breakers, ErrorClass, SharedCircuit
+from captions.gateway.breakers import Admission, Blocked
 from captions.gateway.errors import AttemptFailed
 
 pytestmark = pytest.mark.anyio
@@ -14,31 +16,31 @@ E, M = "http://e/v1", "GLM-4.6V"
 
 
 class Clock:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 1_000_000.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
 class MemoryStore:
     """A store as the control table keeps it, in memory; counts what it is asked for."""
 
-    def __init__(self):
-        self.items = {}
-        self.leases = {}
-        self.suspects = {}
+    def __init__(self) -> None:
+        self.items: dict[str, SharedCircuit] = {}
+        self.leases: dict[str, tuple[str, float]] = {}
+        self.suspects: dict[str, set[str]] = {}
         self.writes = 0
         self.reads = 0
         self.broken = False
         self._lock = threading.Lock()
 
-    def read(self):
+    def read(self) -> list[SharedCircuit]:
         self._check()
         self.reads += 1
         return list(self.items.values())
 
-    def open(self, circuit, now):
+    def open(self, circuit: SharedCircuit, now: float) -> None:
         self._check()
         with self._lock:
             standing = self.items.get(circuit.circuit)
@@ -47,14 +49,14 @@ class MemoryStore:
                 self.items[circuit.circuit] = circuit
                 self.leases.pop(circuit.circuit, None)
 
-    def suspect(self, circuit, owner, now, window_s):
+    def suspect(self, circuit: str, owner: str, now: float, window_s: float) -> int:
         self._check()
         with self._lock:
             self.writes += 1
             self.suspects.setdefault(circuit, set()).add(owner)
             return len(self.suspects[circuit])
 
-    def lease(self, circuit, owner, now, lease_s):
+    def lease(self, circuit: str, owner: str, now: float, lease_s: float) -> bool:
         self._check()
         with self._lock:
             item = self.items.get(circuit)
@@ -65,7 +67,7 @@ class MemoryStore:
             self.leases[circuit] = (owner, now + lease_s)
             return True
 
-    def close(self, circuit, owner):
+    def close(self, circuit: str, owner: str) -> None:
         self._check()
         with self._lock:
             if self.leases.get(circuit, ("", 0))[0] == owner:
@@ -73,17 +75,19 @@ class MemoryStore:
                 del self.items[circuit]
                 del self.leases[circuit]
 
-    def _check(self):
+    def _check(self) -> None:
         if self.broken:
             raise ConnectionError("the table cannot be reached")
 
 
 @pytest.fixture
-def clock():
+def clock() -> Clock:
     return Clock()
 
 
-async def call(breakers, error_class=None, *, model=M, endpoint=E, **facts):
+async def call(
+    breakers: Breakers, error_class: ErrorClass | None = None, *, model: str = M, endpoint: str = E, **facts: Any
+) -> bool:
     """One call with the given outcome; False if it was not admitted."""
     admission = await breakers.admit(endpoint, model)
     if admission is None:
@@ -92,12 +96,24 @@ async def call(breakers, error_class=None, *, model=M, endpoint=E, **facts):
     return True
 
 
-async def trip(breakers, model=M, endpoint=E):
+async def admitted(breakers: Breakers) -> Admission:
+    admission = await breakers.admit(E, M)
+    assert admission is not None
+    return admission
+
+
+def blocking(breakers: Breakers, model: str = M) -> Blocked:
+    blocked = breakers.blocked(E, model)
+    assert blocked is not None
+    return blocked
+
+
+async def trip(breakers: Breakers, model: str = M, endpoint: str = E) -> None:
     for _ in range(breakers.policy.consecutive):
         assert await call(breakers, ErrorClass.SERVER_ERROR, model=model, endpoint=endpoint)
 
 
-async def test_a_row_of_failures_opens_the_circuit_of_that_model_only(clock):
+async def test_a_row_of_failures_opens_the_circuit_of_that_model_only(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
 
     await trip(breakers)
@@ -107,7 +123,7 @@ async def test_a_row_of_failures_opens_the_circuit_of_that_model_only(clock):
     assert await call(breakers, endpoint="http://other/v1")
 
 
-async def test_a_model_that_fails_half_of_its_calls_is_opened_too(clock):
+async def test_a_model_that_fails_half_of_its_calls_is_opened_too(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     admitted = [
         await call(breakers, ErrorClass.CUT if turn % 2 else None) for turn in range(breakers.policy.minimum_calls + 1)
@@ -116,7 +132,7 @@ async def test_a_model_that_fails_half_of_its_calls_is_opened_too(clock):
     assert admitted.count(False) == 1
 
 
-async def test_failures_that_lie_longer_back_are_forgotten(clock):
+async def test_failures_that_lie_longer_back_are_forgotten(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     for turn in range(30):
         assert await call(breakers, ErrorClass.CUT if turn % 2 else None)
@@ -127,13 +143,13 @@ async def test_failures_that_lie_longer_back_are_forgotten(clock):
     "error_class",
     [ErrorClass.REFUSED, ErrorClass.OURS, ErrorClass.TOO_LARGE, ErrorClass.TRUNCATED, ErrorClass.UNFIT],
 )
-async def test_what_does_not_speak_against_the_model_never_opens_it(clock, error_class):
+async def test_what_does_not_speak_against_the_model_never_opens_it(clock: Clock, error_class: ErrorClass) -> None:
     breakers = Breakers(clock=clock)
 
     assert all([await call(breakers, error_class) for _ in range(50)])
 
 
-async def test_rate_limits_are_counted_apart_from_failures(clock):
+async def test_rate_limits_are_counted_apart_from_failures(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     for _ in range(breakers.policy.consecutive - 1):
         await call(breakers, ErrorClass.SERVER_ERROR)
@@ -142,15 +158,15 @@ async def test_rate_limits_are_counted_apart_from_failures(clock):
 
     assert breakers.blocked(E, M) is None
     await call(breakers, ErrorClass.RATE_LIMITED)
-    assert breakers.blocked(E, M).rate_limited
+    assert blocking(breakers).rate_limited
 
 
-async def test_retry_after_is_the_open_time(clock):
+async def test_retry_after_is_the_open_time(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
 
     await call(breakers, ErrorClass.RATE_LIMITED, retry_after_s=42.0)
 
-    assert breakers.blocked(E, M).wait_s == 42.0
+    assert blocking(breakers).wait_s == 42.0
     clock.now += 41.9
     assert not await call(breakers)
     clock.now += 0.2
@@ -158,15 +174,15 @@ async def test_retry_after_is_the_open_time(clock):
     assert breakers.blocked(E, M) is None
 
 
-async def test_a_retry_after_beyond_reason_is_capped(clock):
+async def test_a_retry_after_beyond_reason_is_capped(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
 
     await call(breakers, ErrorClass.RATE_LIMITED, retry_after_s=1e6)
 
-    assert breakers.blocked(E, M).wait_s == breakers.policy.longest_retry_after_s
+    assert blocking(breakers).wait_s == breakers.policy.longest_retry_after_s
 
 
-async def test_half_open_lets_one_probe_through_and_its_answer_closes(clock):
+async def test_half_open_lets_one_probe_through_and_its_answer_closes(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     await trip(breakers)
     clock.now += 60.0
@@ -175,35 +191,35 @@ async def test_half_open_lets_one_probe_through_and_its_answer_closes(clock):
     others = [await breakers.admit(E, M) for _ in range(10)]
     assert probe is not None
     assert others == [None] * 10
-    assert breakers.blocked(E, M).wait_s < 1.0
+    assert blocking(breakers).wait_s < 1.0
     breakers.settle(probe, M, None)
 
     assert all([await call(breakers) for _ in range(10)])
 
 
-async def test_a_failed_probe_opens_for_longer_up_to_a_limit(clock):
+async def test_a_failed_probe_opens_for_longer_up_to_a_limit(clock: Clock) -> None:
     policy = BreakerPolicy()
     breakers = Breakers(policy, clock=clock)
     await trip(breakers)
-    waits = [breakers.blocked(E, M).wait_s]
+    waits = [blocking(breakers).wait_s]
     for _ in range(6):
-        clock.now += breakers.blocked(E, M).wait_s + 0.01
+        clock.now += blocking(breakers).wait_s + 0.01
         assert await call(breakers, ErrorClass.TIMEOUT)
-        waits.append(breakers.blocked(E, M).wait_s)
+        waits.append(blocking(breakers).wait_s)
 
     assert 4.0 <= waits[0] <= 6.0
     assert waits[1] > waits[0]
     assert 24.0 <= waits[-1] <= policy.longest_open_s * 1.2
 
 
-async def test_a_model_that_flaps_is_opened_for_longer_each_time_until_it_settled(clock):
+async def test_a_model_that_flaps_is_opened_for_longer_each_time_until_it_settled(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     await trip(breakers)
-    first = breakers.blocked(E, M).wait_s
+    first = blocking(breakers).wait_s
     clock.now += first + 0.01
     await call(breakers)
     await trip(breakers)
-    second = breakers.blocked(E, M).wait_s
+    second = blocking(breakers).wait_s
     assert second > first
 
     clock.now += second + 0.01
@@ -211,12 +227,12 @@ async def test_a_model_that_flaps_is_opened_for_longer_each_time_until_it_settle
     clock.now += breakers.policy.settled_after_s + 1.0
     await call(breakers)
     await trip(breakers)
-    assert breakers.blocked(E, M).wait_s <= 6.0
+    assert blocking(breakers).wait_s <= 6.0
 
 
-async def test_calls_that_began_before_the_circuit_changed_do_not_change_it(clock):
+async def test_calls_that_began_before_the_circuit_changed_do_not_change_it(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
-    early = [await breakers.admit(E, M) for _ in range(20)]
+    early = [await admitted(breakers) for _ in range(20)]
     await trip(breakers)
     until = breakers.circuit(E, M).open_until
 
@@ -227,28 +243,26 @@ async def test_calls_that_began_before_the_circuit_changed_do_not_change_it(cloc
     assert late is None
 
 
-async def test_a_probe_that_is_abandoned_frees_its_place(clock):
+async def test_a_probe_that_is_abandoned_frees_its_place(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     await trip(breakers)
     clock.now += 60.0
-    probe = await breakers.admit(E, M)
-
-    breakers.abandon(probe)
+    breakers.abandon(await admitted(breakers))
 
     assert await call(breakers)
 
 
-async def test_an_account_problem_closes_the_whole_endpoint_at_once(clock):
+async def test_an_account_problem_closes_the_whole_endpoint_at_once(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
 
     await call(breakers, ErrorClass.ACCOUNT, status=402)
 
     assert not await call(breakers, model="GPT-4o")
-    assert breakers.blocked(E, "GPT-4o").reason == "account"
+    assert blocking(breakers, "GPT-4o").reason == "account"
     assert await call(breakers, endpoint="http://other/v1")
 
 
-async def test_an_endpoint_that_cannot_be_reached_is_opened(clock):
+async def test_an_endpoint_that_cannot_be_reached_is_opened(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     for model in ("a", "b", "c"):
         await call(breakers, ErrorClass.CONNECTION, model=model, unreachable=True)
@@ -256,7 +270,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_opened(clock):
     assert not await call(breakers, model="d")
 
 
-async def test_one_dead_model_never_opens_its_endpoint(clock):
+async def test_one_dead_model_never_opens_its_endpoint(clock: Clock) -> None:
     breakers = Breakers(BreakerPolicy(consecutive=1_000, minimum_calls=1_000), clock=clock)
     for _ in range(100):
         await call(breakers, ErrorClass.SERVER_ERROR)
@@ -264,7 +278,7 @@ async def test_one_dead_model_never_opens_its_endpoint(clock):
     assert await call(breakers, model="GPT-4o")
 
 
-async def test_a_row_of_failures_over_several_models_opens_the_endpoint(clock):
+async def test_a_row_of_failures_over_several_models_opens_the_endpoint(clock: Clock) -> None:
     breakers = Breakers(clock=clock)
     for turn in range(breakers.policy.endpoint_consecutive):
         await call(breakers, ErrorClass.SERVER_ERROR, model=f"m{turn % 4}")
@@ -276,7 +290,7 @@ async def test_a_row_of_failures_over_several_models_opens_the_endpoint(clock):
     assert await call(breakers, model="one more")
 
 
-async def test_a_healthy_system_writes_nothing(clock):
+async def test_a_healthy_system_writes_nothing(clock: Clock) -> None:
     store = MemoryStore()
     breakers = Breakers(store=store, clock=clock)
     for turn in range(1_000):
@@ -289,7 +303,7 @@ async def test_a_healthy_system_writes_nothing(clock):
     assert store.reads <= 100.0 / breakers.policy.refresh_s + 50 + 1
 
 
-async def settled(*all_breakers):
+async def settled(*all_breakers: Breakers) -> None:
     for breakers in all_breakers:
         if pending := breakers.pending():
             await asyncio.wait(pending)
@@ -297,13 +311,13 @@ async def settled(*all_breakers):
             await breakers._reading
 
 
-async def learn(breakers, clock):
+async def learn(breakers: Breakers, clock: Clock) -> None:
     clock.now += breakers.policy.refresh_s + 0.01
     await breakers.refresh()
     await settled(breakers)
 
 
-async def test_what_one_sandbox_learns_the_others_know(clock):
+async def test_what_one_sandbox_learns_the_others_know(clock: Clock) -> None:
     store = MemoryStore()
     first, second = (Breakers(store=store, clock=clock) for _ in range(2))
     await first.refresh()
@@ -318,7 +332,7 @@ async def test_what_one_sandbox_learns_the_others_know(clock):
     assert store.writes == 2  # the suspicion, and what it grew to
 
 
-async def test_a_new_sandbox_knows_before_its_first_call(clock):
+async def test_a_new_sandbox_knows_before_its_first_call(clock: Clock) -> None:
     store = MemoryStore()
     old = Breakers(store=store, clock=clock)
     await trip(old)
@@ -330,7 +344,7 @@ async def test_a_new_sandbox_knows_before_its_first_call(clock):
     assert not await call(new)
 
 
-async def test_one_sandbox_probes_for_all_and_tells_them(clock):
+async def test_one_sandbox_probes_for_all_and_tells_them(clock: Clock) -> None:
     store = MemoryStore()
     sandboxes = [Breakers(store=store, clock=clock) for _ in range(20)]
     await trip(sandboxes[0])
@@ -351,7 +365,7 @@ async def test_one_sandbox_probes_for_all_and_tells_them(clock):
     assert all([await call(sandbox) for sandbox in sandboxes])
 
 
-async def test_a_probe_whose_sandbox_died_is_taken_over_after_its_lease(clock):
+async def test_a_probe_whose_sandbox_died_is_taken_over_after_its_lease(clock: Clock) -> None:
     store = MemoryStore()
     dead, alive = (Breakers(store=store, clock=clock) for _ in range(2))
     await trip(dead)
@@ -365,7 +379,7 @@ async def test_a_probe_whose_sandbox_died_is_taken_over_after_its_lease(clock):
     assert await alive.admit(E, M) is not None
 
 
-async def test_sandboxes_that_trip_together_write_once(clock):
+async def test_sandboxes_that_trip_together_write_once(clock: Clock) -> None:
     store = MemoryStore()
     sandboxes = [Breakers(store=store, clock=clock) for _ in range(10)]
 
@@ -377,7 +391,7 @@ async def test_sandboxes_that_trip_together_write_once(clock):
     assert store.writes <= len(sandboxes) + 2
 
 
-async def test_sandboxes_that_call_seldom_see_together_what_none_sees_alone(clock):
+async def test_sandboxes_that_call_seldom_see_together_what_none_sees_alone(clock: Clock) -> None:
     store = MemoryStore()
     long = BreakerPolicy(open_s=600.0, longest_open_s=600.0)
     sandboxes = [Breakers(long, store=store, clock=clock) for _ in range(20)]
@@ -392,7 +406,7 @@ async def test_sandboxes_that_call_seldom_see_together_what_none_sees_alone(cloc
     assert failed <= len(sandboxes) + BreakerPolicy().suspecting_sandboxes
 
 
-async def test_single_failures_here_and_there_write_nothing(clock):
+async def test_single_failures_here_and_there_write_nothing(clock: Clock) -> None:
     store = MemoryStore()
     sandboxes = [Breakers(store=store, clock=clock) for _ in range(20)]
     for turn in range(50):
@@ -404,7 +418,7 @@ async def test_single_failures_here_and_there_write_nothing(clock):
     assert store.writes == 0
 
 
-async def test_short_open_times_are_not_shared(clock):
+async def test_short_open_times_are_not_shared(clock: Clock) -> None:
     store = MemoryStore()
     breakers = Breakers(store=store, clock=clock)
 
@@ -414,8 +428,8 @@ async def test_short_open_times_are_not_shared(clock):
     assert store.writes == 0
 
 
-async def test_circuits_work_without_their_table(clock):
-    store, seen = MemoryStore(), []
+async def test_circuits_work_without_their_table(clock: Clock) -> None:
+    store, seen = MemoryStore(), list[str]()
     store.broken = True
     breakers = Breakers(store=store, clock=clock, observe=lambda event, fields: seen.append(event))
 
@@ -429,7 +443,7 @@ async def test_circuits_work_without_their_table(clock):
     assert "breaker_store_failed" in seen
 
 
-async def test_an_expired_entry_of_the_table_is_probed_and_not_believed_for_ever(clock):
+async def test_an_expired_entry_of_the_table_is_probed_and_not_believed_for_ever(clock: Clock) -> None:
     store = MemoryStore()
     store.items[f"{E}#{M}"] = SharedCircuit(f"{E}#{M}", clock.now - 500.0, 3, "failing")
     breakers = Breakers(store=store, clock=clock)
