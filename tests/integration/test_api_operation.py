@@ -5,6 +5,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from captions_api import cost_sums
+from captions_api.routes import operation
 
 from captions.cost import Cost
 from captions.gateway import ControlTable
@@ -61,6 +63,39 @@ def test_costs_are_added_up_with_what_is_not_known_of_them(api: Api) -> None:
     assert (answer["totals"]["copied"], answer["totals"]["saved_by_cache"]["dollars"]) == (1, "0.25")
     assert answer["complete"]
     assert {row["name"] for row in api.get("/v1/costs?by=model")["rows"]} == {"M", "N", "-"}
+
+
+def test_costs_of_many_uploads_are_counted_on_until_all_are_in_the_sums(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(cost: str) -> dict[str, Any]:
+        tokens = {"prompt_tokens": 1_000, "completion_tokens": 100}
+        return {"model": "M", "tier": "easy", "role": "first", "outcome": "ok", "cost": cost, **tokens}
+
+    costs = [Decimal(number) / 100 for number in range(1, 12)]
+    for number, cost in enumerate(costs):
+        api.captioned(f"{'abc'[number % 3]}/{number}.jpg", attempts=(call(str(cost)),), tier="easy")
+    path = "/v1/costs?by=prefix&baseline=GPT-4o"
+    whole = api.get(path)
+    assert whole["complete"]
+    monkeypatch.setattr(operation, "MOST_RECORDS", 4)
+    first = api.get(path)
+    assert (first["totals"]["uploads"], first["complete"]) == (4, False)
+    assert first["back_to"] == api.get("/v1/assets?limit=4")["items"][-1]["completed_at"]
+    assert Decimal(first["totals"]["paid"]["dollars"]) == sum(costs[-4:])
+    second, again = (api.get(f"{path}&cursor={first['cursor']}") for _ in range(2))
+    assert (second["totals"], second["rows"]) == (again["totals"], again["rows"])  # counted twice, added once
+    last = api.get(f"{path}&cursor={second['cursor']}")
+    assert last == whole
+    assert api.call("GET", f"{path}&cursor={first['cursor']}", token="other").status_code == 400
+    assert api.call("GET", f"/v1/costs?by=prefix&cursor={first['cursor']}").status_code == 400
+    monkeypatch.setattr(cost_sums, "MOST_ROWS", 1)
+    some = api.get(f"{path}&cursor={api.get(path)['cursor']}")
+    assert [(row["name"], row["uploads"]) for row in some["rows"]] == [("*", 5), ("a/", 3)]
+    for item in api.aws.dynamodb.scan(TableName="api")["Items"]:
+        if item["pk"]["S"] == "sums":
+            api.aws.dynamodb.delete_item(TableName="api", Key={"pk": item["pk"], "sk": item["sk"]})
+    assert api.call("GET", f"{path}&cursor={first['cursor']}").json()["type"] == "/problems/bad-cursor"
 
 
 def test_what_people_edit_is_told_by_category_model_and_prompt(api: Api) -> None:

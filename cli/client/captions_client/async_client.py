@@ -290,8 +290,14 @@ class AsyncClient:
     async def costs(
         self, *, by: CostsBy | None = None, days: int | None = None, baseline: str | None = None
     ) -> models.Costs:
-        """Return what models cost and the cache saved; `baseline` is a model, to see what it alone would have cost."""
-        return await self._call(calls.costs(by, days, baseline))
+        """Return what models cost and the cache saved, of every upload of these days, 5,000 in a request.
+
+        `baseline` is a model, to see what it alone would have cost.
+        """
+        answer = await self._call(calls.costs(by, days, baseline))
+        while answer.cursor is not None:
+            answer = await self._call(calls.costs(by, days, baseline, answer.cursor))
+        return answer
 
     async def quality(self, *, days: int | None = None) -> models.QualityReport:
         """Return what people did with captions, by category, model and prompt."""

@@ -252,7 +252,9 @@ def catalogue() -> Call[models.Models]:
     return Call("GET", "/v1/models", models.Models)
 
 
-def costs(by: CostsBy | None = None, days: int | None = None, baseline: str | None = None) -> Call[models.Costs]:
+def costs(
+    by: CostsBy | None = None, days: int | None = None, baseline: str | None = None, cursor: str | None = None
+) -> Call[models.Costs]:
     return Call("GET", "/v1/costs", models.Costs, query=dict(locals()))
 
 

@@ -284,8 +284,14 @@ class Client:
         return self._call(calls.catalogue())
 
     def costs(self, *, by: CostsBy | None = None, days: int | None = None, baseline: str | None = None) -> models.Costs:
-        """Return what models cost and the cache saved; `baseline` is a model, to see what it alone would have cost."""
-        return self._call(calls.costs(by, days, baseline))
+        """Return what models cost and the cache saved, of every upload of these days, 5,000 in a request.
+
+        `baseline` is a model, to see what it alone would have cost.
+        """
+        answer = self._call(calls.costs(by, days, baseline))
+        while answer.cursor is not None:
+            answer = self._call(calls.costs(by, days, baseline, answer.cursor))
+        return answer
 
     def quality(self, *, days: int | None = None) -> models.QualityReport:
         """Return what people did with captions, by category, model and prompt."""

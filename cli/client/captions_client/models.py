@@ -446,7 +446,11 @@ class Costs(Shape):
     embeddings: Money | None = None
     """What embeddings of captions and queries cost in these days, for all prefixes, beside the totals; null: nothing is searched, or the caller sees some prefixes only."""
     complete: bool
-    """Whether all were looked at: no more than 5,000 are."""
+    """Whether every upload of these days is in the sums."""
+    cursor: str | None = None
+    """Goes on from these sums: the answer has all of them and the next uploads; null: complete."""
+    back_to: str | None = None
+    """Of what ended since then every upload is in the sums, exactly; null: complete."""
 
 
 class FoundAssets(Shape):

@@ -5,6 +5,7 @@
     open                        <asset digest>  somebody has an asset open in review
     thumbnail#<asset digest>    <version>       a small picture
     write#<caller digest>       <key digest>    a write's answer, for whoever sends it again
+    sums                        <random>        costs that were added up so far, for whoever goes on from them
 
 All but the secret expire. What is lost with it is made again, and lists begin at their first page.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 from captions.aws.dynamodb import from_item, to_item
 from captions.timestamps import timestamp
+from captions_api.problems import Refusal
 from captions_api.views import Opened
 
 THUMBNAIL_SECONDS = 30 * 86_400
@@ -27,6 +29,8 @@ OPEN_SECONDS = 120.0
 """How long an asset counts as open unless whoever has it says so again."""
 WRITE_SECONDS = 86_400.0
 """How long a write's answer is kept for those who send it again."""
+SUMS_SECONDS = 3_600.0
+"""How long costs that were added up are kept for whoever goes on from them."""
 LEASE_SECONDS = 60.0
 """How long a write that has not answered is believed to be under way."""
 MOST_ANSWER_BYTES = 300_000
@@ -125,6 +129,20 @@ class OwnTable:
         """Keep a small picture for a month."""
         values = {"picture": picture, "expires_at": int(self._now() + THUMBNAIL_SECONDS)}
         self._dynamodb.put_item(TableName=self._table, Item=_thumbnail_key(asset, version) | to_item(values))
+
+    def sums(self, name: str) -> bytes:
+        """Return sums that were kept; raises Refusal (400) where they are no longer."""
+        answer = self._dynamodb.get_item(TableName=self._table, Key=to_item({"pk": "sums", "sk": name}))
+        if "Item" not in answer:
+            raise Refusal(400, "bad-cursor", "these sums are too old to go on from; begin at the first page")
+        return bytes(from_item(answer["Item"])["sums"])
+
+    def keep_sums(self, sums: bytes) -> str:
+        """Keep sums for a while; returns what they are found by. Each are kept apart, so that none is added twice."""
+        name = secrets.token_hex(16)
+        values = {"pk": "sums", "sk": name, "sums": sums, "expires_at": int(self._now() + SUMS_SECONDS)}
+        self._dynamodb.put_item(TableName=self._table, Item=to_item(values))
+        return name
 
     def begin_write(self, caller: str, key: str, fingerprint: str, prefixes: tuple[str, ...]) -> Earlier | None:
         """Note that a write begins; return one that came before under its key."""

@@ -44,6 +44,19 @@ Order = Literal["newest", "confidence", "category"]
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What a page may look at."""
+
+    entries: int = MOST_ENTRIES
+    reads: int = MOST_READ
+    stages: int = MOST_STAGES
+    at_once: int = READ_AT_ONCE
+    """Records read at the same time."""
+    of_partition: int | None = None
+    """Entries of a partition asked for at once; None: as many as the page may show."""
+
+
+@dataclass(frozen=True)
 class Filters:
     """What a record must be to be shown; what is not given is not asked."""
 
@@ -217,9 +230,17 @@ class Listing:
         created: datetime = table["CreationDateTime"]
         return created.astimezone(UTC).date()
 
-    def page(self, order: Sequence[Stage], filters: Filters, *, limit: int, after: Position = BEGINNING) -> Page:
+    def page(
+        self,
+        order: Sequence[Stage],
+        filters: Filters,
+        *,
+        limit: int,
+        after: Position = BEGINNING,
+        bounds: Bounds = Bounds(),
+    ) -> Page:
         """Return up to `limit` records from `after` on."""
-        reading = _Reading(self, order, filters, limit, after)
+        reading = _Reading(self, order, filters, limit, after, bounds)
         return reading.page()
 
     def since(self, at: str, filters: Filters, *, now: str, limit: int) -> tuple[Record, ...]:
@@ -405,19 +426,29 @@ class Listing:
 class _Reading:
     """One page while it is read."""
 
-    def __init__(self, listing: Listing, order: Sequence[Stage], filters: Filters, limit: int, after: Position) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        order: Sequence[Stage],
+        filters: Filters,
+        limit: int,
+        after: Position,
+        bounds: Bounds,
+    ) -> None:
         self._listing = listing
         self._order = order
         self._filters = filters
         self._limit = limit
         self._after = after
-        self._entries_left = MOST_ENTRIES
-        self._reads_left = MOST_READ
+        self._bounds = bounds
+        self._entries_left = bounds.entries
+        self._reads_left = bounds.reads
         self._shown: dict[str, Record] = {}
 
     def page(self) -> Page:
-        order = self._order[: self._after.stage + MOST_STAGES]
-        for number, entries in self._listing.entries(order, limit=self._limit, after=self._after):
+        order = self._order[: self._after.stage + self._bounds.stages]
+        of_partition = self._bounds.of_partition or self._limit
+        for number, entries in self._listing.entries(order, limit=of_partition, after=self._after):
             stopped = self._read(entries, number)
             if stopped is not None:
                 return self._ended(stopped)
@@ -432,7 +463,9 @@ class _Reading:
                 self._entries_left -= 1
                 if self._filters.names(last[1]) and last[1] not in self._shown:
                     chosen.append(last)
-                    if len(chosen) >= min(READ_AT_ONCE, max(self._limit - len(self._shown), 20), self._reads_left):
+                    if len(chosen) >= min(
+                        self._bounds.at_once, max(self._limit - len(self._shown), 20), self._reads_left
+                    ):
                         break
             read = {record.asset: record for record in self._listing.read([asset for _, asset in chosen])}
             self._reads_left -= len(chosen)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -14,9 +14,8 @@ from pydantic import Field
 from captions.cost import Cost
 from captions.quality import cells
 from captions.records import attention
-from captions.records.listing import Filters, stages
-from captions.records.record import Record
-from captions.records.spending import By, Spending, spending
+from captions.records.listing import BEGINNING, Bounds, Filters, Page, Position, stages
+from captions.records.spending import Spending
 from captions_api.dependencies import Serving, Who
 from captions_api.problems import Refusal
 from captions_api.services import Services
@@ -25,7 +24,8 @@ from captions_api.views import ApiShape, Money
 router = APIRouter(tags=["operation"])
 
 MOST_RECORDS = 5_000
-"""Records that one look at costs reads at the most, the newest first."""
+"""Records that one look at costs reads at the most, the newest first; the next one goes on from there."""
+_COSTS = Bounds(entries=20_000, reads=MOST_RECORDS, stages=400, at_once=800, of_partition=700)
 _QUEUES = {
     "uploads": "uploads_queue_url",
     "image": "image_queue_url",
@@ -255,7 +255,13 @@ class Costs(ApiShape):
         description="What embeddings of captions and queries cost in these days, for all prefixes, beside the totals;"
         " null: nothing is searched, or the caller sees some prefixes only.",
     )
-    complete: bool = Field(description=f"Whether all were looked at: no more than {MOST_RECORDS:,} are.")
+    complete: bool = Field(description="Whether every upload of these days is in the sums.")
+    cursor: str | None = Field(
+        None, description="Goes on from these sums: the answer has all of them and the next uploads; null: complete."
+    )
+    back_to: str | None = Field(
+        None, description="Of what ended since then every upload is in the sums, exactly; null: complete."
+    )
 
 
 @router.get("/costs", summary="See what was paid and saved")
@@ -267,27 +273,41 @@ def costs(
     baseline: Annotated[
         str, Query(max_length=200, description="A model of the catalogue: what it alone would have cost.")
     ] = "",
+    cursor: Annotated[str | None, Query(max_length=4_000)] = None,
 ) -> Costs:
-    """Return what the uploads of the last days cost, the newest first where there are too many."""
-    from captions.records.cost_comparison import compared  # brings the gateway along
+    """Return what the uploads of the last days cost; of many, the newest first, and a cursor for the rest."""
+    from captions_api.cost_sums import CostSums  # brings the gateway along
 
     alone = stack.catalogue.models.get(baseline)
     if baseline and alone is None:
         raise Refusal(422, "invalid", "baseline: no model of the catalogue has this name; /v1/models lists them")
-    records, complete = _ended(stack, stack.prefixes(who), days)
-    grouping: By = by
-    groups, total = spending(records, grouping)
-    beside = compared(records, stack.policy, stack.catalogue, alone)
+    purpose = json.dumps(["costs", who.name, who.prefixes, by, days, baseline])
+    today, after, sums = datetime.fromtimestamp(stack.now(), UTC).date(), BEGINNING, CostSums()
+    if alone is not None:
+        sums.baseline = Cost()
+    if cursor is not None:
+        position = stack.seal.unseal(cursor, purpose)
+        today, after = date.fromisoformat(position["today"]), Position(**position["after"])
+        sums = CostSums.read(stack.own.sums(position["sums"]))
+    page = _ended(stack, stack.prefixes(who), today, days, after)
+    sums.add(page.records, by, stack.policy, stack.catalogue, alone)
+    following = None
+    if page.next is not None:
+        kept = {"today": today.isoformat(), "after": vars(page.next), "sums": stack.own.keep_sums(sums.stored())}
+        following = stack.seal.seal(kept, purpose)
+    rows = sorted(sums.rows.items(), reverse=by == "day")
     return Costs(
-        rows=tuple(CostRow(name=name, **_money(part)) for name, part in groups),
+        rows=tuple(CostRow(name=name, **_money(part)) for name, part in rows),
         totals=CostTotals(
-            **_money(total),
-            saved_by_tiers=Money.of(beside.saved_by_tiers),
-            cost_of_fallback=Money.of(beside.cost_of_fallback),
-            baseline=Money.of_known(beside.baseline),
+            **_money(sums.total),
+            saved_by_tiers=Money.of(sums.saved_by_tiers),
+            cost_of_fallback=Money.of(sums.cost_of_fallback),
+            baseline=Money.of_known(sums.baseline),
         ),
         embeddings=None if who.limited or not stack.settings.search_function else _embeddings(stack, days),
-        complete=complete,
+        complete=following is None,
+        cursor=following,
+        back_to=sums.back_to if following is not None else None,
     )
 
 
@@ -310,14 +330,12 @@ def _money(part: Spending) -> dict[str, Any]:
     }
 
 
-def _ended(stack: Services, prefixes: tuple[str, ...], days: int) -> tuple[list[Record], bool]:
+def _ended(stack: Services, prefixes: tuple[str, ...], today: date, days: int, after: Position) -> Page:
     if not prefixes:
-        return [], True
+        return Page((), None)
     filters = Filters(prefixes, states=frozenset({"captioned", "rejected", "blocked", "failed", "deleted"}))
-    today = datetime.fromtimestamp(stack.now(), UTC).date()
     order = stages("newest", filters, today=today, first=stack.listing.first_day(), days=days)
-    records = list(islice(stack.listing.walk(order, filters), MOST_RECORDS + 1))
-    return records[:MOST_RECORDS], len(records) <= MOST_RECORDS
+    return stack.listing.page(order, filters, limit=MOST_RECORDS, after=after, bounds=_COSTS)
 
 
 class QualityCell(ApiShape):
