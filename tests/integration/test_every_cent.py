@@ -13,10 +13,11 @@ from captions import telemetry
 from captions.config.policy import load
 from captions.gateway import Gateway
 from captions.queues import Revisit
+from captions.records.attempts import CallLedger
 from captions.records.record import Record
 from captions.records.spending import spending
 from captions.records.table import MAX_DRAFT_BYTES, Records
-from captions.uploads.version import ObjectVersion
+from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.worker import Workshop
 
 CHEAP, BETTER = "GLM-4-Plus", "GPT-4o"
@@ -239,9 +240,14 @@ def test_what_replaced_versions_had_cost_stays_in_the_account(
 def test_calls_that_came_too_late_are_added_once(doubtful: Workshop, photo: bytes) -> None:
     doubtful.dedupe.upload("a.jpg", photo)
     late = [{"model": CHEAP, "endpoint": "e", "started_at": "2026-01-01T00:00:00.000+00:00", "cost": "0.01"}]
+    other = [late[0] | {"cost": "0.1"}]
+    version = doubtful.dedupe.record("a.jpg").upload
     for _ in range(2):
-        doubtful.dedupe.records.add_superseded("media/a.jpg", late)
-    assert accounted(doubtful.dedupe.record("a.jpg")) == Decimal("0.01")
+        for upload, calls in (version, late), (version.model_copy(update={"sequencer": pad_sequencer("1")}), other):
+            ledger = CallLedger()
+            ledger.add(calls)
+            doubtful.dedupe.records.account(upload, ledger)
+    assert accounted(doubtful.dedupe.record("a.jpg")) == Decimal("0.11")
 
 
 def test_the_calls_of_a_dead_worker_are_counted_once_by_who_takes_over(

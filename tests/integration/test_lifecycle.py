@@ -73,6 +73,8 @@ def item_in(state: State, way: Transition) -> dict[str, Any]:
         "human": words.model_dump(),
         "recaption": {"mode": "force", "at": EARLIER} if "first caption" not in way.needs else None,
         **dict.fromkeys((*lifecycle.PAID, *lifecycle.SUPERSEDED), 7),
+        "superseded_ids": ["04:earlier"],
+        "paid_ids": None if "no calls of others" in way.needs else ["05:before"],
     }
     return to_item(item)
 
@@ -147,10 +149,12 @@ def stored(dynamodb: Any) -> dict[str, Any]:
 def assert_taken(way: Transition, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     assert after["state"] in ([{"S": state} for state in way.ends] or [before["state"]])
     changed = {name for name, value in after.items() if value != before.get(name)}
-    may_change = way.sets | {"state", *lifecycle.PAID, *(name for name, _ in way.adds)}
+    may_change = way.sets | {"state", *lifecycle.PAID, lifecycle.PAID_IDS, *(name for name, _ in way.adds + way.joins)}
     assert changed
     assert changed <= may_change | ({way.counts} if way.counts else set())
-    assert before.keys() - after.keys() == (way.clears & before.keys()) - changed
+    calls = way.clears & {"attempts", "provenance"} or changed & {"attempts", "provenance"}
+    clears = way.clears | ({*lifecycle.PAID, lifecycle.PAID_IDS} if calls else set())
+    assert before.keys() - after.keys() == (clears & before.keys()) - after.keys()
 
 
 @pytest.mark.parametrize(
@@ -177,14 +181,16 @@ BREAKS: Mapping[Need, dict[str, Any]] = {
     "another caption": {"recaption": None},
     "no words about this version": {"human": Human(sequencer=VERSION.sequencer).model_dump()},
     "words about this version": {"human": Human(sequencer=pad_sequencer("04")).model_dump()},
+    "no calls of others": {"paid_ids": ["05:others"]},
 }
 OTHERWISE = {
     (lifecycle.GIVE_UP, "first caption"): lifecycle.KEEP,
     (lifecycle.KEEP, "another caption"): lifecycle.GIVE_UP,
     (lifecycle.ANSWER, "no words about this version"): lifecycle.SUGGEST,
     (lifecycle.SUGGEST, "words about this version"): lifecycle.ANSWER,
+    **{(way, "no calls of others"): way for way in TRANSITIONS},
 }
-"""Which of an end's two ways is taken where the first one is not open."""
+"""Which of an end's two ways is taken where the first one is not open; others' calls are taken along."""
 
 
 @pytest.mark.parametrize(
@@ -226,3 +232,4 @@ def test_what_another_version_had_cost_is_added_up_when_it_is_replaced(dynamodb:
     record = Record.from_item(stored(dynamodb))
     assert record.superseded == Cost(dollars=record.superseded_cost or 0, unpriced_tokens=14)
     assert (record.superseded_cost, record.superseded_calls) == (14, 14)
+    assert (record.paid_ids, record.superseded_ids) == ((), ("04:earlier", "05:before"))

@@ -9,6 +9,7 @@ from captions.config.policy import load
 from captions.cost import Cost
 from captions.gateway.catalogue import load as catalogue
 from captions.queues import Revisit
+from captions.records.attempts import CallLedger
 from captions.records.record import Record
 from captions.records.spending import spending
 from support.worker import Workshop
@@ -21,6 +22,13 @@ def unpriced(shop: Workshop) -> Workshop:
     """Pictures go to a model whose output price alone is published."""
     shop.worker.policies = lambda: load(f'[tiers.easy]\nmodels = ["{MODEL}"]\n[tiers.hard]\nmodels = ["{MODEL}"]\n')
     return shop
+
+
+def account(shop: Workshop, late: list[dict[str, Any]]) -> None:
+    """Account for calls that came too late."""
+    ledger = CallLedger()
+    ledger.add(late)
+    shop.dedupe.records.account(shop.dedupe.record("a.jpg").upload, ledger)
 
 
 def captioned(shop: Workshop, key: str, data: bytes) -> Record:
@@ -98,7 +106,7 @@ def test_calls_that_came_too_late_add_their_tokens_once(unpriced: Workshop, phot
         {"model": MODEL, "endpoint": "e", "started_at": "2026-01-01T00:00:01.000+00:00", "outcome": "timeout"},
     ]
     for _ in range(2):
-        unpriced.dedupe.records.add_superseded("media/a.jpg", late)
+        account(unpriced, late)
     assert accounted(unpriced.dedupe.record("a.jpg")) == spent + Cost(uncounted_calls=1)
 
 
@@ -115,6 +123,6 @@ def test_sums_that_were_written_before_tokens_were_counted_read_as_calls_of_unkn
     record = unpriced.dedupe.record("a.jpg")
     assert accounted(record) == Cost(dollars=Decimal("0.5"), uncounted_calls=2)
     late = [{"model": MODEL, "started_at": "2026", **Cost(unpriced_tokens=9).fields()}]
-    unpriced.dedupe.records.add_superseded("media/a.jpg", late)
+    account(unpriced, late)
     record = unpriced.dedupe.record("a.jpg")
     assert accounted(record) == Cost(dollars=Decimal("0.5"), unpriced_tokens=9, uncounted_calls=2)

@@ -18,6 +18,8 @@ from captions.records.attempts import (
     calls,
     cost,
     kept,
+    named,
+    newest,
     paid,
 )
 from captions.records.record import Provenance, Record
@@ -133,6 +135,22 @@ def test_the_newest_calls_of_sums_are_known_and_the_oldest_forgotten() -> None:
     known = call_ids(kept(made))
     assert len(known) == MAX_CALL_IDS + MAX_ATTEMPTS_KEPT
     assert call_ids(made[-MAX_CALL_IDS:]) <= known
+
+
+def test_ids_of_replaced_versions_have_room_and_the_oldest_go_first() -> None:
+    long, short = named("0500", [attempt(number) for number in range(970)]), named("06", [attempt(0)])
+    assert newest([long, short]) == [long, short]
+    assert newest([short, long, short]) == [short, long, short]
+    assert newest([short, long, long, short]) == [long, short]
+    assert newest([short, long * 2]) == [long * 2]
+
+
+def test_calls_of_two_versions_in_one_batch_are_two() -> None:
+    record = as_record(()).model_copy(update={"paid_ids": (named("0100", [attempt(0)]),)})
+    ledger = CallLedger()
+    ledger.add([attempt(0)])
+    assert ledger.unknown_to(record, "01") == ()
+    assert ledger.unknown_to(record, "02") == (attempt(0),)
 
 
 def test_an_upload_on_its_way_once_more_is_not_counted_twice() -> None:

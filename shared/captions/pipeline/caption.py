@@ -40,7 +40,7 @@ from captions.pipeline.delivery import Delivery
 from captions.pipeline.publish import HandOver
 from captions.quality.calibration import Platt
 from captions.queues import Job, Queues, Revisit, backoff
-from captions.records.attempts import call_id, call_ids, paid, paid_since
+from captions.records.attempts import paid, paid_since
 from captions.records.record import Ended, Provenance, Reason, Record, Result, fitted
 from captions.records.table import Begun, Busy, Duplicate, Records, Superseded
 from captions.routing import routes
@@ -238,6 +238,7 @@ class Worker:
                 media_type=job.media_type,
                 claim=job.claim,
                 poster=answered.poster,
+                held=delivery.paid_ids,
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationException":
@@ -303,6 +304,7 @@ class Worker:
             provenance=Provenance(prompt_version=job.ask.version, **paid(delivery.ledger.kept)),
             kind=job.kind,
             media_type=job.media_type,
+            held=delivery.paid_ids,
         )
         if ended is None:
             await self.account(delivery)
@@ -357,19 +359,8 @@ class Worker:
         return "deferred"
 
     async def account(self, delivery: Delivery) -> Record | None:
-        """Account for calls that came to nothing, as their upload has ended or is another one; return its record.
-
-        Those that the record holds, or held when it was replaced, are in its sums already.
-        """
-        upload = delivery.job.upload
-        stored = await asyncio.to_thread(self.records.get, upload.asset)
-        held: Sequence[Mapping[str, Any]] = delivery.held
-        if stored is not None and stored.sequencer == upload.sequencer:
-            held = (*stored.attempts, *(stored.provenance.attempts if stored.provenance else ()))
-        known = call_ids(held)
-        late = [call for call in delivery.ledger.made if call_id(call) not in known]
-        await asyncio.to_thread(self.records.add_superseded, upload.asset, late)
-        return stored
+        """Account for calls that came to nothing, as their upload has ended or is another one; return its record."""
+        return await asyncio.to_thread(self.records.account, delivery.job.upload, delivery.ledger)
 
     async def settle(self, job: Job, record: Record) -> None:
         """Do all that follows an upload's stored end."""

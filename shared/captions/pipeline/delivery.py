@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from captions import telemetry
 from captions.inference.candidate import Noted
 from captions.queues import Job
-from captions.records.attempts import CallLedger
+from captions.records.attempts import CallLedger, named
 from captions.records.record import Draft, Record
 from captions.records.table import Records
 from captions.tasks import Ask
@@ -28,11 +28,14 @@ class Delivery:
     now: Callable[[], float]
     held: tuple[dict[str, Any], ...] = ()
     """The calls of this delivery that the record holds."""
+    paid_ids: tuple[str, ...] = ()
+    """Which calls it holds in all, as far as is known here."""
     _guard: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Parts of a recording end side by side: each write holds what those before it held."""
 
     def __post_init__(self) -> None:
         self.ledger = CallLedger(self.record.attempts)
+        self.paid_ids = self.record.paid_ids
 
     @property
     def taken_over(self) -> tuple[dict[str, Any], ...]:
@@ -81,5 +84,5 @@ class Delivery:
             telemetry.logger().warning("draft_not_noted", asset=upload.asset, error=str(error))
             return True
         if noted:
-            self.held = made
+            self.held, self.paid_ids = made, (named(upload.sequencer, kept),)
         return noted

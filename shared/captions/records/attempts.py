@@ -4,12 +4,13 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 from captions.cost import Cost
-from captions.records.record import Recaption
+from captions.records.record import Recaption, Record
 
 MAX_ATTEMPTS_KEPT = 60
 """Model calls kept one by one in a record, older ones as sums; an item holds 400 KB (Amazon DynamoDB, quotas)."""
@@ -23,6 +24,9 @@ MAX_SUMS = 20
 MAX_CALL_IDS = 1_000
 """Calls of sums that are still told from new ones: twice the parts of the longest recording, cut for a model that hears
 30 seconds. Beyond that, a call of a part that is still kept apart (captions.inference.part_store) may count twice."""
+
+MAX_SUPERSEDED_IDS_BYTES = 8_000
+"""Of the ids of calls for replaced versions. Older ones go: their workers' leases are over."""
 
 SEVERAL_MODELS = "-"
 """In a sum's place for the model, where sums of one model each would be too many."""
@@ -54,6 +58,11 @@ class CallLedger:
     def made(self) -> tuple[dict[str, Any], ...]:
         """The calls that the record did not hold, in the order they ended."""
         return tuple(self._made.values())
+
+    def unknown_to(self, record: Record, sequencer: str) -> tuple[dict[str, Any], ...]:
+        """Return the calls made for a version that its record, as it was read, does not account for."""
+        known = accounted(record, sequencer)
+        return tuple(call for name, call in self._made.items() if name not in known)
 
     @property
     def kept(self) -> tuple[dict[str, Any], ...]:
@@ -154,8 +163,30 @@ def call_id(attempt: Mapping[str, Any]) -> str:
 
 def call_ids(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     """Return the ids of all calls that attempts stand for, of sums those of the newest calls (MAX_CALL_IDS)."""
-    ids_of: set[str] = set()
-    for attempt in attempts:
-        ids = attempt["ids"] if "calls" in attempt else call_id(attempt)
-        ids_of.update(ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))
-    return frozenset(ids_of)
+    return frozenset(
+        name for attempt in attempts for name in _cut(attempt["ids"] if "calls" in attempt else call_id(attempt))
+    )
+
+
+def named(sequencer: str, attempts: Iterable[Mapping[str, Any]]) -> str:
+    """Return one text that tells which calls were made for a version: two versions' calls of one batch look alike."""
+    return f"{sequencer.rstrip('0')}:{''.join(sorted(call_ids(attempts)))}"
+
+
+def accounted(record: Record, sequencer: str) -> frozenset[str]:
+    """Return the ids of a version's calls that its record accounts for, wherever it holds them."""
+    own = (*record.attempts, *(record.provenance.attempts if record.provenance else ()))
+    held = call_ids(own) if record.sequencer == sequencer else frozenset()
+    texts = (text.partition(":") for text in (*record.paid_ids, *record.superseded_ids))
+    return held.union(*(_cut(ids) for version, _, ids in texts if version == sequencer.rstrip("0")))
+
+
+def newest(texts: Sequence[str]) -> list[str]:
+    """Return those of such texts, oldest first, that a record has room for; the last one always."""
+    sizes = accumulate(map(len, reversed(texts)))
+    room = sum(size <= MAX_SUPERSEDED_IDS_BYTES for size in sizes)
+    return list(texts[-max(1, room) :])
+
+
+def _cut(ids: str) -> Iterator[str]:
+    return (ids[at : at + _CALL_ID_CHARACTERS] for at in range(0, len(ids), _CALL_ID_CHARACTERS))

@@ -13,11 +13,13 @@ from captions.records.copies import COPY
 from captions.records.record import PENDING, State
 
 PAID = ("paid", "paid_calls", "paid_unknown", "paid_counted", "paid_tokens")
-"""The sums of a version's calls, written with every list of them."""
+"""The sums of a version's calls, written, and cleared, with every list of them."""
 SUPERSEDED = (
     "superseded_cost", "superseded_calls", "superseded_unknown", "superseded_counted", "superseded_tokens",
 )  # fmt: skip
 """What these are added to when another version comes: a single write that need not read them."""
+PAID_IDS, SUPERSEDED_IDS = "paid_ids", "superseded_ids"
+"""Which calls these sums are of (`captions.records.attempts.named`): a call is added to neither a second time."""
 
 Need = Literal[
     "newer version",
@@ -29,6 +31,7 @@ Need = Literal[
     "another caption",
     "no words about this version",
     "words about this version",
+    "no calls of others",
 ]
 
 
@@ -49,6 +52,8 @@ class Transition:
     """A number that grows by one."""
     adds: tuple[tuple[str, str], ...] = ()
     """Pairs of a number that grows and the record's own number that it grows by."""
+    joins: tuple[tuple[str, str], ...] = ()
+    """Pairs of a list that grows and the record's own list that it grows by."""
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what of `values` is known, with the state it leads to.
@@ -82,8 +87,9 @@ ACCEPT = Transition(
     needs=("newer version", "no version taken before its event"),
     sets=_OBJECT | _MOVE | {"etag", "size", "received_at", "lane"},
     clears=_WORK | _ANSWERS | {"kind", "media_type", "claim", "source", "provenance", "completed_at", "version_id"}
-    | {"lane"} | ATTENTION | COPY | {*PAID},
+    | {"lane"} | ATTENTION | COPY,
     adds=tuple(zip(SUPERSEDED, PAID, strict=True)),
+    joins=((SUPERSEDED_IDS, PAID_IDS),),
 )  # fmt: skip
 """An event of another version; what a person wrote, and what was looked at under the name, stays."""
 DELETE = Transition(
@@ -139,6 +145,7 @@ POSTPONE = Transition(name="postpone", needs=("unchanged since it was read",), s
 VANISH = Transition(
     name="vanish",
     ends=("deleted",),
+    needs=("no calls of others",),
     sets=_END | _WHAT_IT_IS | {"provenance", "reason"},
     clears=_WORK | _ANSWERS | ATTENTION | COPY,
 )
@@ -146,14 +153,14 @@ VANISH = Transition(
 GIVE_UP = Transition(
     name="give up",
     ends=("rejected", "blocked", "failed"),
-    needs=("first caption",),
+    needs=("first caption", "no calls of others"),
     sets=_END | _WHAT_IT_IS | {"provenance", "reason"} | ATTENTION,
     clears=_WORK | ATTENTION,
 )
 KEEP = Transition(
     name="keep",
     ends=("captioned",),
-    needs=("another caption",),
+    needs=("another caption", "no calls of others"),
     sets=_END | {"provenance", "reason"},
     clears=_WORK,
 )
@@ -161,14 +168,14 @@ KEEP = Transition(
 ANSWER = Transition(
     name="answer",
     ends=("captioned",),
-    needs=("no words about this version",),
+    needs=("no words about this version", "no calls of others"),
     sets=_END | _WHAT_IT_IS | {"provenance", "source", "result", "human", "poster"} | ATTENTION | COPY,
     clears=_WORK | ATTENTION | COPY,
 )
 SUGGEST = Transition(
     name="suggest",
     ends=("captioned",),
-    needs=("words about this version",),
+    needs=("words about this version", "no calls of others"),
     sets=_END | _WHAT_IT_IS | {"provenance", "suggestion", "poster"} | COPY,
     clears=_WORK | COPY,
 )

@@ -353,6 +353,10 @@ class Record(BaseModel):
     """Tokens of those without a known price."""
     superseded_cost: Decimal | None = None
     """Dollars paid for versions of the object that were replaced, as far as they are known."""
+    paid_ids: tuple[str, ...] = ()
+    """Which calls were made for this version, or the one that was deleted (`captions.records.attempts.named`)."""
+    superseded_ids: tuple[str, ...] = ()
+    """Which calls the `superseded` sums hold, oldest first, as far as there is room."""
     draft: Draft | None = None
     poster: bytes | None = Field(None, repr=False)
     """A small picture of a video, as WebP (`inference.recording`): it lives and ends with the record."""

@@ -4,7 +4,6 @@ Every write names the sequencer it was decided on, so that a repeated, late or o
 condition false instead of overwriting something newer.
 """
 
-import hashlib
 import random
 import re
 import time
@@ -20,7 +19,7 @@ from pydantic import BaseModel
 from captions import telemetry
 from captions.aws.dynamodb import to_item
 from captions.records import lifecycle
-from captions.records.attempts import call_id, cost, kept, paid, totals
+from captions.records.attempts import CallLedger, call_ids, cost, kept, named, newest, paid, totals
 from captions.records.attention import judged_in, unreviewed, without_caption
 from captions.records.lifecycle import Need
 from captions.records.record import (
@@ -62,6 +61,7 @@ _CONDITIONS: Mapping[Need, str] = {
     "another caption": "attribute_exists(#recaption)",
     "no words about this version": "(attribute_not_exists(#human) OR #human.#sequencer <> :sequencer)",
     "words about this version": "#human.#sequencer = :sequencer",
+    "no calls of others": "(attribute_not_exists(#paid_ids) OR #paid_ids = :held)",
 }
 
 
@@ -146,6 +146,8 @@ class Records:
         changed, item = self._change(lifecycle.ACCEPT, upload, values, **facts)
         record = Record.from_item(item) if item else None
         if changed and record is not None:
+            if len(ids := newest(record.superseded_ids)) < len(record.superseded_ids):
+                self._name_superseded(record, ids)
             return Accepted(record)
         if record is not None and record.sequencer == upload.sequencer:
             return Duplicate(record)
@@ -320,6 +322,7 @@ class Records:
         content: Sequence[str] = (),
         human: Human | None = None,
         poster: bytes | None = None,
+        held: Sequence[str] = (),
     ) -> Record | None:
         """End an upload; None when it was superseded, or had ended before.
 
@@ -328,6 +331,9 @@ class Records:
 
         What a person wrote or accepted stays the result; a model's answer is then a suggestion beside it. An upload
         that was to be captioned once more, and could not be, keeps the caption it has.
+
+        `held` tells which calls the record holds as far as is known here (`Record.paid_ids`). Others that it holds, as
+        of a worker whose lease this one took over, or who takes this one for dead, stay with it.
         """
         values: dict[str, Any] = {
             "kind": kind,
@@ -346,22 +352,22 @@ class Records:
             values |= {"copy_of": copy_of or None, "poster": poster}
             answer: dict[str, Any] = {"source": source, "result": _plain(result)}
             answer |= {"human": human.model_dump()} if human is not None else place
-            changed, item = self._change(lifecycle.ANSWER, upload, {**values, **answer})
+            changed, item = self._change(lifecycle.ANSWER, upload, {**values, **answer}, held=held)
             if not changed and item is not None and Record.from_item(item).reviewed:
                 stands = {"result": answer["result"], "source": source or "model", "at": values["completed_at"]}
-                changed, item = self._change(lifecycle.SUGGEST, upload, {**values, "suggestion": stands})
+                changed, item = self._change(lifecycle.SUGGEST, upload, {**values, "suggestion": stands}, held=held)
         elif state == "deleted":
-            changed, item = self._change(lifecycle.VANISH, upload, {**values, "reason": _plain(reason)})
+            changed, item = self._change(lifecycle.VANISH, upload, {**values, "reason": _plain(reason)}, held=held)
         else:
             values |= {"state": state, "reason": _plain(reason)}
             values |= without_caption(upload.asset, state, timestamp(now))
-            changed, item = self._change(lifecycle.GIVE_UP, upload, values)
+            changed, item = self._change(lifecycle.GIVE_UP, upload, values, held=held)
             if not changed and item is not None and "recaption" in item:
                 # The caption's provenance stays with what was paid since.
                 before = Record.from_item(item).provenance or Provenance()
                 since = before.model_copy(update=paid(provenance.attempts) if provenance else {})
                 kept_one = {"provenance": _plain(since), "reason": _plain(reason), **ended(upload.asset, now)}
-                changed, item = self._change(lifecycle.KEEP, upload, kept_one)
+                changed, item = self._change(lifecycle.KEEP, upload, kept_one, held=held)
         return _ended_record(changed, item, upload.sequencer, now)
 
     def index(self, record: Record) -> bool:
@@ -434,28 +440,40 @@ class Records:
             time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
         return False
 
-    def add_superseded(self, asset: str, attempts: Sequence[Mapping[str, Any]]) -> None:
-        """Account for calls whose answer came too late: their version has ended, or was replaced or deleted.
+    def account(self, upload: ObjectVersion, ledger: CallLedger) -> Record | None:
+        """Account for calls that came to nothing, as their version has ended, or was replaced or deleted.
 
-        Repeated right away, as by a client that lost the answer to its write, the same calls are not added again.
+        Those that the record accounts for already, wherever it holds them, are not added again, whatever became of the
+        answers to their writes and however often they are handed in. Returns the record as it was before.
         """
-        if not attempts:
-            return
-        sums = {f":{name}": value for name, value in zip(lifecycle.SUPERSEDED, totals(attempts), strict=True)}
-        named = "".join(sorted(call_id(attempt) for attempt in attempts))
-        marker = hashlib.sha256(named.encode()).hexdigest()[:16]
+        while (record := self.get(upload.asset)) is not None:
+            late = ledger.unknown_to(record, upload.sequencer)
+            if not late:
+                return record
+            ids = newest([*record.superseded_ids, named(upload.sequencer, late)])
+            sums = {f":{name}": value for name, value in zip(lifecycle.SUPERSEDED, totals(late), strict=True)}
+            added = ", ".join(f"{name} :{name}" for name in lifecycle.SUPERSEDED)
+            if self._name_superseded(record, ids, f" ADD {added}", sums):
+                return record
+        return None
+
+    def _name_superseded(
+        self, record: Record, ids: Sequence[str], more: str = "", values: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Write which calls the superseded sums are of; False where that changed since the record was read."""
+        none_before = "" if record.superseded_ids else "attribute_not_exists(superseded_ids) OR "
+        bound = {":ids": list(ids), ":before": list(record.superseded_ids), **(values or {})}
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
-                Key=_key(asset),
-                UpdateExpression=f"ADD {', '.join(f'{name} :{name}' for name in lifecycle.SUPERSEDED)}"
-                " SET superseded_last = :marker",
-                ConditionExpression="attribute_exists(asset) AND"
-                " (attribute_not_exists(superseded_last) OR superseded_last <> :marker)",
-                ExpressionAttributeValues=to_item({**sums, ":marker": marker}),
+                Key=_key(record.asset),
+                UpdateExpression=f"SET superseded_ids = :ids{more}",
+                ConditionExpression=f"attribute_exists(asset) AND ({none_before}superseded_ids = :before)",
+                ExpressionAttributeValues=to_item(bound),
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
-            return
+            return False
+        return True
 
     def due(self, shard: int, now: float) -> Iterator[Record]:
         """Yield one shard's pending uploads whose time to be looked at has come, longest overdue first."""
@@ -511,7 +529,8 @@ class Records:
     ) -> tuple[bool, dict[str, Any] | None]:
         """Take a transition, if the record is where it starts: whether it was, and the item as it then stands.
 
-        `facts` are what its needs go by: `now`, the `updated_at` that was `seen`, the lease that is `mine`.
+        `facts` are what its needs go by: `now`, the `updated_at` that was `seen`, the lease that is `mine`, the calls
+        that are `held`; where it holds others, these are taken along.
         """
         update = self._written(way, upload, values, **facts)
         try:
@@ -519,7 +538,14 @@ class Records:
                 **update, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as failure:
-            return False, failure.response.get("Item")
+            before: dict[str, Any] | None = failure.response.get("Item")
+            record = Record.from_item(before) if before and "held" in facts else None
+            if record is None or record.terminal or record.sequencer != upload.sequencer:
+                return False, before
+            if record.paid_ids == tuple(facts["held"]):
+                return False, before
+            provenance = _with_calls_of(record, values.get("provenance"))
+            return self._change(way, upload, {**values, "provenance": provenance}, **facts | {"held": record.paid_ids})
         item: dict[str, Any] = answer["Attributes"]
         if self._watch is not None:
             self._watch(item, ended="completed_at" in values, mark_late=partial(self._mark_late, item))
@@ -530,8 +556,14 @@ class Records:
     ) -> dict[str, Any]:
         """Return a transition as an update of DynamoDB."""
         given = way.given(values)
-        made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
-        given |= {name: value for name, value in zip(lifecycle.PAID, totals(made), strict=True) if value}
+        clears = set(way.clears)
+        if {"attempts", "provenance"} & (given.keys() | clears):
+            # The sums are those of the calls that the record holds, also where it loses them to an end of another's.
+            made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
+            sums = dict(zip(lifecycle.PAID, totals(made), strict=True)) if made else {}
+            sums |= {lifecycle.PAID_IDS: [named(upload.sequencer, made)]} if made else {}
+            given |= {name: value for name, value in sums.items() if value}
+            clears |= {*lifecycle.PAID, lifecycle.PAID_IDS}
         bound = {":sequencer": upload.sequencer, **{f":{name}": fact for name, fact in facts.items()}}
         needs = [_CONDITIONS[need] for need in way.needs]
         if way.starts:
@@ -542,9 +574,13 @@ class Records:
         if way.counts is not None:
             changes.append(f"#{way.counts} = if_not_exists(#{way.counts}, :zero) + :one")
         changes += [f"#{name} = if_not_exists(#{name}, :zero) + if_not_exists(#{by}, :zero)" for name, by in way.adds]
-        bound |= {":zero": 0, ":one": 1}
+        changes += [
+            f"#{name} = list_append(if_not_exists(#{name}, :none), if_not_exists(#{by}, :none))"
+            for name, by in way.joins
+        ]
+        bound |= {":zero": 0, ":one": 1, ":none": []}
         expression = f"SET {', '.join(changes)}"
-        if removed := sorted(way.clears - given.keys()):
+        if removed := sorted(clears - given.keys()):
             expression += f" REMOVE {', '.join(f'#{name}' for name in removed)}"
         condition = " AND ".join(needs)
         used = f"{condition} {expression}"
@@ -625,6 +661,14 @@ def _plain(model: BaseModel | None) -> dict[str, Any] | None:
 def _tried(record: Record) -> list[dict[str, Any]] | None:
     """Return every call made for a version so far, as its next try takes them along."""
     return list(kept((*(record.provenance.attempts if record.provenance else ()), *record.attempts))) or None
+
+
+def _with_calls_of(record: Record, provenance: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return a provenance with the calls that a record holds besides."""
+    own = Provenance.model_validate(provenance or {})
+    known = call_ids(own.attempts)
+    others = [call for call in _tried(record) or () if call_ids([call]).isdisjoint(known)]
+    return _plain(own.model_copy(update=paid(kept((*others, *own.attempts))))) if others else provenance
 
 
 def _pending(asset: str, due: float) -> dict[str, str]:
