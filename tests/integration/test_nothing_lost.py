@@ -113,7 +113,8 @@ def test_a_worker_that_dies_between_the_calls_of_a_step_up_leaves_the_upload_to_
         return await complete(self, request, chain, **more)
 
     monkeypatch.setattr(Gateway, "complete", dies)
-    assert isinstance(doubtful.run(job), Killed)
+    with pytest.raises(Killed):
+        doubtful.run(job)
     monkeypatch.setattr(Gateway, "complete", complete)
     record = doubtful.dedupe.record("a.jpg")
     assert (record.state, record.result, doubtful.dedupe.aws.heard()) == ("queued", None, [])
