@@ -167,6 +167,17 @@ def test_a_file_of_somebody_else_is_never_overwritten_nor_removed(aws: Aws, tabl
     assert body(aws, "shop/a.jpg.caption.json") == "mine"
 
 
+def test_a_key_with_no_room_for_an_end_gets_nothing_beside_it_and_is_no_dead_letter(
+    aws: Aws, table: Table, photo: bytes
+) -> None:
+    key = "shop/" + "ü" * 508  # 1,021 bytes of 1,024
+    aws.put(key, photo)
+    for policy in (RULES, COPIES):
+        table.put(record(key, size=len(photo)))
+        assert writer(aws, table, policy).take(f"{BUCKET}/{key}", key) in ("written", "unchanged")
+    assert keys(aws) == {key}
+
+
 COPIES = """
 [[write_back]]
 prefix = "shop/"

@@ -121,6 +121,89 @@ def test_words_of_the_files_own_stay_unless_they_are_to_be_replaced(original: by
     assert written["XMP-dc:Description"] == RESULT.text
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_what_is_replaced_contradicts_ours_nowhere_in_the_file(form: str, order: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{form.lower()}"
+    path.write_bytes(picture(form, xmp=TITLED.encode()) if form != "PNG" else picture(form, pnginfo=png_words()))
+    words = [f"-{tag}=Mine, {'long ' * 9}indeed" for tag in ("ImageDescription", "UserComment")]
+    iim = ["-IPTC:Caption-Abstract=Mine", "-IPTC:Keywords=old", "-IPTC:City=Oslo"] if form == "JPEG" else []
+    older = ["-Make=Ricoh", "-ExposureTime=1/60", f"-ExifByteOrder={order}", *words, *iim]
+    exiftool(path, *older)
+    original = path.read_bytes()
+    before = read(original, path)
+    assert before["IFD0:ImageDescription"] == before["ExifIFD:UserComment"]
+    copy = embed(original, XMP, "replace")
+    assert frames(copy)[:-1] == frames(original)[:-1]  # all but EXIF
+    after = read(copy, path)
+    assert {name: text for name, text in after.items() if "Mine" in str(text) or text == "mine"} == {}
+    assert after["XMP-dc:Description"] == RESULT.text
+    kept = ("IFD0:Make", "ExifIFD:ExposureTime", *(("IPTC:Keywords", "IPTC:City") if iim else ()))
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+    assert own_description(copy) == RESULT.text
+    new = warnings(path)
+    path.write_bytes(original)
+    assert new <= warnings(path)
+
+
+def test_a_comment_that_says_something_else_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(picture("JPEG"))
+    exiftool(path, "-ImageDescription=Mine", "-UserComment=Steps: 20, Sampler: Euler")
+    after = read(embed(path.read_bytes(), XMP, "replace"), path)
+    assert ("IFD0:ImageDescription" in after, after["ExifIFD:UserComment"]) == (False, "Steps: 20, Sampler: Euler")
+    bare = picture("JPEG", exif=words_alone())
+    assert "IFD0:ImageDescription" not in read(embed(bare, XMP, "replace"), path)
+
+
+def words_alone() -> Image.Exif:
+    made = Image.Exif()
+    made[0x010E] = "mine"
+    return made
+
+
+def exiftool(path: Path, *options: str) -> str:
+    read(path.read_bytes(), path)  # skips, or fails, where there is none
+    done = ["exiftool", "-q", "-overwrite_original", *options, path]
+    return subprocess.run(done, check=True, capture_output=True, text=True).stdout
+
+
+def warnings(path: Path) -> set[str]:
+    lines = exiftool(path, "-validate", "-a", "-s3", "-warning").splitlines()
+    return {line for line in lines if not line.endswith((" Warnings", "1 Warning"))}
+
+
+def in_app1(data: bytes, *contents: bytes) -> bytes:
+    """A JPEG with further APP1 segments."""
+    return data[:2] + b"".join(b"\xff\xe1" + (len(each) + 2).to_bytes(2) + each for each in contents) + data[2:]
+
+
+def test_xmp_of_odd_kinds_gets_no_copy_and_never_raises_anything_else() -> None:
+    head = b"http://ns.adobe.com/xap/1.0/\0"
+    packet = RIGHTS.format("").encode()
+    deep = RIGHTS.format("<dc:coverage>" + "<dc:a>" * 3_000 + "</dc:a>" * 3_000 + "</dc:coverage>").encode()
+    for data, why in (
+        (in_app1(picture("JPEG"), head + packet, head + packet), "several"),
+        (in_app1(picture("JPEG"), head + packet, b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40), "several parts"),
+        (picture("JPEG", xmp=deep), "nested"),
+        *(
+            (picture("JPEG", xmp=f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + packet), "cannot be read")
+            for encoding in ("shift_jis", "utf-7", "none-such")
+        ),
+    ):
+        with pytest.raises(NotEmbeddableError, match=why):
+            embed(data, XMP, "replace")
+
+
+def test_older_words_that_cannot_be_taken_out_have_no_copy_beside_them() -> None:
+    caption = b"\x1c\x02\x78\x00\x04mine"
+    for iim in (b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\x40\0" + caption, b"Photoshop 2.5\0" + caption):
+        data = picture("JPEG")
+        segment = b"\xff\xed" + (len(iim) + 2).to_bytes(2) + iim
+        with pytest.raises(NotEmbeddableError, match="IPTC-IIM"):
+            embed(data[:2] + segment + data[2:], XMP, "replace")
+
+
 def test_what_cannot_be_written_into_says_why() -> None:
     whole = picture("JPEG", xmp=b"<x:xmpmeta")
     for data, why in (
@@ -148,6 +231,13 @@ def test_pieces_of_a_file_never_raise_anything_else() -> None:
         for end in range(0, min(len(data), 600), 7):
             try:
                 embed(data[:end], XMP, "replace")
+            except NotEmbeddableError:
+                continue
+    described = picture("JPEG", exif=exif("mine"))
+    for at in range(2, 120):  # directories that lead anywhere
+        for value in (0, 0xFF):
+            try:
+                embed(described[:at] + bytes([value]) + described[at + 1 :], XMP, "replace")
             except NotEmbeddableError:
                 continue
 

@@ -10,10 +10,11 @@ Metadata Working Group guidelines (EXIF's ImageDescription and IPTC-IIM's Captio
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
@@ -21,12 +22,17 @@ from xml.etree import ElementTree
 from captions.write_back.sidecars import NAMESPACES
 
 Existing = Literal["skip", "replace", "keep-as-context"]
-"""What becomes of words that a file holds already: it gets no copy, or ours take their place in its XMP, or they stay
-and ours are added where it has none."""
+"""What becomes of words that a file holds already: it gets no copy, or ours take their place, or they stay and ours are
+added where it has none."""
 
 MOST_PACKET_BYTES = 65_502
 """Of XMP in one JPEG segment; larger packets are not read or written anywhere."""
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_JPEG_MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_IIM, _IIM_DIGEST = 0x0404, 0x0425
+"""Photoshop's image resources that hold IPTC-IIM, and the MD5 of it."""
+_IMAGE_DESCRIPTION, _EXIF_IFD, _USER_COMMENT = 0x010E, 0x8769, 0x9286
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_XMP = b"XML:com.adobe.xmp\0"
 _OURS = (
@@ -70,6 +76,8 @@ def embed(data: bytes, xmp: str, existing: Existing) -> bytes:
         return work(data, xmp, existing)
     except (struct.error, IndexError) as error:
         raise NotEmbeddableError("the file's parts cannot be told apart") from error
+    except RecursionError as error:
+        raise NotEmbeddableError("the file's XMP is nested too deep") from error
 
 
 def _merged(xmp: str, present: bytes | None, older: bool, existing: Existing) -> bytes:
@@ -109,7 +117,11 @@ def _without_ours(packet: bytes, *, kept: bool) -> tuple[ElementTree.Element, se
         raise NotEmbeddableError("the file's XMP is too large, or of a kind that is not read")
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - bounded, and without entities
-    except ElementTree.ParseError as error:
+    except (
+        ElementTree.ParseError,
+        ValueError,
+        LookupError,
+    ) as error:  # the latter two of what it says it is encoded in
         raise NotEmbeddableError("the file's XMP cannot be read") from error
     if next(root.iter(_name("rdf", "RDF")), None) is None:
         raise NotEmbeddableError("the file's XMP cannot be read")
@@ -160,18 +172,49 @@ def _in_jpeg(data: bytes, xmp: str, existing: Existing) -> bytes:
     packet, kept, older = None, list[FilePart](), False
     for part in parts:
         if part.kind == "e1" and part.content.startswith(_JPEG_XMP):
-            packet = part.content.removeprefix(_JPEG_XMP)
+            packet = _only(packet, part.content.removeprefix(_JPEG_XMP))
             continue
-        if part.kind == "e1" and part.content.startswith(b"Exif\0\0"):
-            older = older or _exif_describes(part.content[6:])
-        if part.kind == "ed":
-            older = older or _iim_describes(part.content)
+        content = part.content
+        if part.kind == "e1" and content.startswith(_JPEG_MORE_XMP):
+            # Words of ours beside words in there would be two descriptions, and one may lie across segments.
+            raise NotEmbeddableError("the file's XMP is in several parts")
+        if part.kind == "e1" and content.startswith(b"Exif\0\0") and _exif_describes(content[6:]):
+            older = True
+            content = _put_right(content[:6], content[6:], _exif_without_words, _exif_describes, existing)
+        if part.kind == "ed" and _iim_describes(content):
+            older = True
+            content = _put_right(b"", content, _iim_without_words, _iim_describes, existing)
+        if content is not part.content:
+            whole = b"\xff" + bytes.fromhex(part.kind) + struct.pack(">H", len(content) + 2) + content
+            part = FilePart(part.kind, content, whole if content else b"")
         kept.append(part)
     content = _JPEG_XMP + _merged(xmp, packet, older, existing)
     ours = FilePart("e1", content, b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content)
     # Behind JFIF and Exif, which come first, and before what counts bytes from its own place (APP2, multi-picture).
     place = next((n for n, part in enumerate(kept) if part.kind not in ("e0", "e1")), len(kept))
     return data[:2] + b"".join(part.whole for part in (*kept[:place], ours, *kept[place:]))
+
+
+def _only(packet: bytes | None, another: bytes) -> bytes:
+    if packet is not None:
+        raise NotEmbeddableError("the file has several XMP packets")
+    return another
+
+
+def _put_right(
+    head: bytes,
+    older: bytes,
+    without_words: Callable[[bytes], bytes],
+    describes: Callable[[bytes], bool],
+    existing: Existing,
+) -> bytes:
+    """Return an older place of a description, without it where ours replaces it; empty where nothing is left."""
+    if existing != "replace":
+        return head + older
+    rest = without_words(older)
+    if describes(rest):
+        raise NotEmbeddableError("the file's older description cannot be taken out")
+    return head + rest if rest else b""
 
 
 def _in_png(data: bytes, xmp: str, existing: Existing) -> bytes:
@@ -191,17 +234,26 @@ def _in_png(data: bytes, xmp: str, existing: Existing) -> bytes:
                     text = inflate.decompress(text, MOST_PACKET_BYTES + 1)
                 except zlib.error as error:
                     raise NotEmbeddableError("the file's XMP cannot be read") from error
-            packet = text
+            packet = _only(packet, text)
             continue
-        older = older or (kind in (b"tEXt", b"zTXt", b"iTXt") and content.startswith(b"Description\0"))
-        older = older or (kind == b"eXIf" and _exif_describes(content))
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and content.startswith(b"Description\0"):
+            older = True
+            if existing == "replace":
+                continue
+        if kind == b"eXIf" and _exif_describes(content):
+            older = True
+            rest = _put_right(b"", content, _exif_without_words, _exif_describes, existing)
+            whole = _png_chunk(kind, rest) if rest else b""
         kept.append(whole)
         if kind == b"IEND":
             kept.append(data[at:])
             break
-    body = b"iTXt" + _PNG_XMP + b"\0\0\0\0" + _merged(xmp, packet, older, existing)
-    ours = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    ours = _png_chunk(b"iTXt", _PNG_XMP + b"\0\0\0\0" + _merged(xmp, packet, older, existing))
     return _PNG_SIGNATURE + b"".join((kept[0], ours, *kept[1:]))
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def _in_webp(data: bytes, xmp: str, existing: Existing) -> bytes:
@@ -212,17 +264,25 @@ def _in_webp(data: bytes, xmp: str, existing: Existing) -> bytes:
         kind, content = data[at : at + 4].decode("latin-1"), data[at + 8 : at + 8 + length]
         if len(content) < length:
             raise NotEmbeddableError("the file's parts cannot be told apart")
-        if kind == "XMP ":
-            packet = content
-        else:
-            older = older or (kind == "EXIF" and _exif_describes(content.removeprefix(b"Exif\0\0")))
-            chunks.append(FilePart(kind, content, data[at : at + 8 + length + length % 2]))
+        whole = data[at : at + 8 + length + length % 2]
         at += 8 + length + length % 2
+        if kind == "XMP ":
+            packet = _only(packet, content)
+            continue
+        tiff = content.removeprefix(b"Exif\0\0")
+        if kind == "EXIF" and _exif_describes(tiff):
+            older = True
+            head = content[: len(content) - len(tiff)]
+            content = _put_right(head, tiff, _exif_without_words, _exif_describes, existing)
+            whole = _chunk(b"EXIF", content)
+        if content or kind != "EXIF":
+            chunks.append(FilePart(kind, content, whole))
     if chunks[0].kind == "VP8X":
         head, rest = chunks[0].content, chunks[1:]
     else:
         head, rest = _extended(chunks[0]), chunks
-    head = bytes([head[0] | 0x04]) + head[1:]
+    described = 0x08 if any(each.kind == "EXIF" for each in rest) else 0
+    head = bytes([head[0] & ~0x08 | 0x04 | described]) + head[1:]
     ours = _merged(xmp, packet, older, existing)
     packed = _chunk(b"VP8X", head) + b"".join(each.whole for each in rest) + _chunk(b"XMP ", ours)
     return b"RIFF" + struct.pack("<I", len(packed) + 4) + b"WEBP" + packed
@@ -246,24 +306,102 @@ def _extended(picture: FilePart) -> bytes:
 
 
 def _exif_describes(tiff: bytes) -> bool:
-    """Whether EXIF has an ImageDescription (tag 270) that says something."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 8:
-        return False
+    """Whether EXIF has an ImageDescription that says something."""
     try:
-        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, at)
-        for number in range(count):
-            tag, kind, length, value = struct.unpack_from(f"{order}HHII", tiff, at + 2 + 12 * number)
-            if tag == 270 and kind == 2:
-                start = at + 10 + 12 * number if length <= 4 else value
-                return bool(tiff[start : start + length].strip(b"\0 "))
+        order, first = _tiff(tiff)
+        return bool(_exif_value(tiff, order, first, _IMAGE_DESCRIPTION).strip(b"\0 "))
     except struct.error:
         return False
-    return False
+
+
+def _exif_without_words(tiff: bytes) -> bytes:
+    """Return EXIF without its ImageDescription, nor a UserComment of the same words; empty where nothing is left.
+
+    Entries go from their directories, and nothing else moves: what other entries point at stays where it is.
+    """
+    order, first = _tiff(tiff)
+    words = _exif_value(tiff, order, first, _IMAGE_DESCRIPTION).decode("utf-8", "replace").strip("\0 ")
+    pointer = dict(_entries(tiff, order, first)).get(_EXIF_IFD)
+    if pointer is not None:
+        (at,) = struct.unpack_from(f"{order}I", pointer, 8)
+        comment = _exif_value(tiff, order, at, _USER_COMMENT)
+        encoding = {b"UNICODE\0": "utf-16-le" if order == "<" else "utf-16-be"}.get(comment[:8], "utf-8")
+        if comment[8:].decode(encoding, "replace").strip("\0 ") == words:
+            tiff = _without_entry(tiff, order, at, _USER_COMMENT)
+    if len(_entries(tiff, order, first)) == 1:
+        return b""
+    return _without_entry(tiff, order, first, _IMAGE_DESCRIPTION)
+
+
+def _tiff(tiff: bytes) -> tuple[str, int]:
+    """Return the byte order of TIFF, as `struct` has it, and where its first directory is; raises struct.error."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        raise struct.error("no TIFF")
+    (first,) = struct.unpack_from(f"{order}I", tiff, 4)
+    return order, first
+
+
+def _entries(tiff: bytes, order: str, at: int) -> list[tuple[int, bytes]]:
+    """Return the tags and entries of a directory, each of 12 bytes."""
+    (count,) = struct.unpack_from(f"{order}H", tiff, at)
+    raw = struct.unpack_from("12s" * count, tiff, at + 2)
+    return [(struct.unpack_from(f"{order}H", entry)[0], entry) for entry in raw]
+
+
+def _exif_value(tiff: bytes, order: str, at: int, tag: int) -> bytes:
+    """Return a text (or what has no type) of a directory; empty where it is not there."""
+    entry = dict(_entries(tiff, order, at)).get(tag, b"\0" * 12)
+    kind, length, value = struct.unpack_from(f"{order}HII", entry, 2)
+    if kind not in (2, 7):
+        return b""
+    return entry[8 : 8 + length] if length <= 4 else tiff[value : value + length]
+
+
+def _without_entry(tiff: bytes, order: str, at: int, tag: int) -> bytes:
+    entries = _entries(tiff, order, at)
+    kept = [entry for each, entry in entries if each != tag]
+    end = at + 2 + 12 * len(entries)
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + tiff[end : end + 4]
+    return tiff[:at] + directory + bytes(12 * (len(entries) - len(kept))) + tiff[end + 4 :]
+
+
+def _iim_without_words(photoshop: bytes) -> bytes:
+    """Return Photoshop's image resources without IPTC-IIM's Caption (2:120) and its writer (2:122)."""
+    if not photoshop.startswith(_PHOTOSHOP):
+        raise NotEmbeddableError("the file's IPTC-IIM cannot be read")
+    resources, at = list[tuple[int, bytes, bytes]](), len(_PHOTOSHOP)
+    while at < len(photoshop):
+        number, name_length = struct.unpack_from(">HB", photoshop, at + 4)
+        body = at + 7 + name_length + (name_length + 1) % 2
+        (length,) = struct.unpack_from(">I", photoshop, body)
+        end = body + 4 + length
+        if photoshop[at : at + 4] != b"8BIM" or end > len(photoshop):
+            raise NotEmbeddableError("the file's IPTC-IIM cannot be read")
+        resources.append((number, photoshop[at:body], photoshop[body + 4 : end]))
+        at = end + length % 2
+    iim = b"".join(_kept_datasets(content) for number, _, content in resources if number == _IIM)
+    made = {_IIM: iim, _IIM_DIGEST: hashlib.md5(iim, usedforsecurity=False).digest()}
+    out = _PHOTOSHOP
+    for number, head, content in resources:
+        now = made.get(number, content)
+        out += head + struct.pack(">I", len(now)) + now + b"\0" * (len(now) % 2)
+    return out
+
+
+def _kept_datasets(iim: bytes) -> bytes:
+    out, at = b"", 0
+    while at + 5 <= len(iim) and iim[at] == 0x1C:
+        (length,) = struct.unpack_from(">H", iim, at + 3)
+        if length & 0x8000:
+            raise NotEmbeddableError("the file's IPTC-IIM has a dataset of more than 32 KB")
+        end = at + 5 + length
+        out += b"" if iim[at + 1 : at + 3] in (b"\x02\x78", b"\x02\x7a") else iim[at:end]
+        at = end
+    return out + iim[at:]
 
 
 def _iim_describes(photoshop: bytes) -> bool:
     """Whether a JPEG's IPTC-IIM has a Caption (dataset 2:120) that says something."""
-    match = re.search(rb"\x1c\x02\x78([\x00-\x7f].)", photoshop, re.DOTALL)
-    return match is not None and int.from_bytes(match[1]) > 0
+    captions = re.finditer(rb"\x1c\x02\x78([\x00-\x7f].)", photoshop, re.DOTALL)
+    return any(int.from_bytes(length[1]) for length in captions)

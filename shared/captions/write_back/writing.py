@@ -23,9 +23,11 @@ from captions.write_back.sidecars import as_xmp, files, tags
 MARK = "written-back"
 """Name of the user metadata that says a file is ours: it holds the SHA-256 of its content."""
 MOST_ROUNDS = 5
+MOST_KEY_BYTES = 1_024
+"""Of an object's key (Amazon S3 user guide, "Naming Amazon S3 objects")."""
 MOST_EMBEDDED_BYTES = 40_000_000
 """Of a file that is copied with its caption inside: one at a time is held in memory, up to three times over."""
-EMBEDDED = "embedded 1"
+EMBEDDED = "embedded 2"
 """Changes where the same words would be written into a file in another way: then copies are made again."""
 PICTURES = frozenset({"image", "animation", "document"})
 _MEDIA_TYPES = {".caption.jpg": "image/jpeg", ".caption.png": "image/png", ".caption.webp": "image/webp"}
@@ -105,7 +107,7 @@ class WriteBack:
                 data, own = media
                 end = f".caption.{extension_of(data)}"
                 if marks[end] == "":
-                    raise NotEmbeddableError("something of somebody else has the copy's key")
+                    raise NotEmbeddableError("something of somebody else has the copy's key, or it is too long")
                 marked = {MARK: digest}
                 self._s3.put_object(
                     Bucket=bucket,
@@ -159,7 +161,7 @@ class WriteBack:
         if there == digest:
             return False
         if there == "":
-            telemetry.logger().warning("sidecar_of_somebody_else", asset=record.asset, end=end)
+            telemetry.logger().warning("sidecar_key_not_ours", asset=record.asset, end=end)
             return False
         self._s3.put_object(
             Bucket=record.bucket,
@@ -180,9 +182,14 @@ class WriteBack:
         return self._mark_of(record.bucket, record.key + end)
 
     def _mark_of(self, bucket: str, key: str) -> str | None:
-        """The digest that a file of ours holds; "" for one of somebody else, None where there is none."""
+        """The digest that a file of ours holds; None where there is none, "" for what is not ours to write.
+
+        That is a file of somebody else, or a key that is too long for one.
+        """
         from botocore.exceptions import ClientError
 
+        if len(key.encode("utf-8", "surrogatepass")) > MOST_KEY_BYTES:
+            return ""
         try:
             answer = self._s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
