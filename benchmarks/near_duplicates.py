@@ -1,12 +1,12 @@
 """How well near-duplicates are recognised: recall on benign changes, wrong merges of pictures that are different.
 
     python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N] [--seed TEXT] [--pages N]
-        [--photographed N] [--packages DIR]
+        [--photographed N] [--packages DIR] [--copies]
 
 DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (different pictures that look alike) and,
 optionally, families/ with LABELS.csv (near-duplicates made by others). To these come pages that are drawn
 (drawn_pages.py), photographs of pages that are made of them (photographed_pages.py) and, if --packages are there, small
-pictures of one thing on plain ground (plain_ground.py). Every edit is saved as PNG, as
+pictures of one thing on plain ground (plain_ground.py). --copies makes no edits. Every edit is saved as PNG, as
 JPEG of quality 75 and 30, and reduced to 640 px and to half its size; --seed makes other edits of the same pictures.
 Compared are this project's three policies with
 imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit, <= 30) and PDQ (<= 31; from the environment
@@ -137,6 +137,7 @@ class Job:
     changed: bool  # whether it is changed and edited, or only compared with the others
     seed: str = ""
     thing: plain_ground.Thing | None = None  # what of the path is shown, on plain ground
+    copies: bool = False  # whether it is changed only, and not edited
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def examine(job: Job) -> Outcome | None:
     ):
         for change, apply in changes.items():
             benign.append((name, change, matches(original, marks(apply(picture)))))
+    if job.copies:
+        return outcome
     pairs = list(alterations.photo_edits(picture, _limited(upright(job.other.read_bytes())), rng))
     if job.kind == "text-like":
         pairs += alterations.text_edits(picture, rng)
@@ -425,6 +428,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--things", type=int, default=100, help="how many of them of each half")
     parser.add_argument("--seed", default="", help="other edits and other pages")
+    parser.add_argument("--copies", action="store_true", help="changes that keep a caption right, and no edits")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     photos = _pictures(options.media / "photos")
@@ -433,18 +437,19 @@ def main() -> int:
         parser.error(f"{options.media}/photos holds no pictures")
     share = 1 / 4 if options.quick else 1
     jobs = [
-        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)], path in chosen, options.seed)
+        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)], path in chosen, options.seed,
+            copies=options.copies)
         for kind, paths, chosen in (
             ("photo", photos, _spread(photos, share * options.photos)),
             ("text-like", alike, _spread(alike, share * options.texts)),
         )
         for number, path in enumerate(paths)
-    ]
+    ]  # fmt: skip
     for half in ("tuned on", "measured") if options.packages.is_dir() else ():
         things = plain_ground.things(options.packages, photos, int(share * options.things), half)
         jobs += [
             Job(thing.path, options.packages, f"plain ground, {half}", photos[number % len(photos)], True,
-                options.seed, thing)
+                options.seed, thing, options.copies)
             for number, thing in enumerate(things)
         ]  # fmt: skip
     begun = time.monotonic()

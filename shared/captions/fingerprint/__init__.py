@@ -43,7 +43,7 @@ __all__ = [
     "same_picture",
 ]
 
-# Of the hash, the evidence and the digests together. Fingerprints of two versions never meet: it is part of the scope.
+# Of the hash and the digests together, which are stored. Those of two versions never meet: it is part of the scope.
 HASH_VERSION = "p1"
 
 

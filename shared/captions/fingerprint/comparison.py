@@ -49,8 +49,9 @@ class _Limits:
 
 _STRICT = _Limits(0.012, 1.2, 28, 0.7, 34, 13.5, 5, 30, 18, 9)
 _DOUBTFUL = _Limits(0.012, 1.2, 28, 0.7, 26, 10, 3.8, 24, 15, 8)  # perhaps of writing, or only one of the two
-_TEXT = _Limits(0.012, 1.2, 28, 0.7, 18, 7.4, 2.7, 20, 12, 7, wide=False)
-_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 14, 5.8, 2.2, 20, 12, 7, wide=False)
+_TEXT = _Limits(0.012, 1.2, 28, 0.7, 16, 6, 2.5, 20, 12, 7, wide=False)
+_TEXT_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 13, 5, 2.1, 20, 12, 7, wide=False)
+_PAGE_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 8, 2.8, 1.4, 20, 12, 7, wide=False)
 _PALETTE = _Limits(0.012, 1.2, 28, 0.7, 42, 16.5, 6.2, 34, 20, 12)  # one of the two has few colours
 _SHARPENED = 0.4
 _BRIGHTENED = 3  # the third is wider by this for each unit of the gain's logarithm: what clips is no noise of detail
@@ -60,9 +61,10 @@ _PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
 # ones there is room for a page of small print, whose detail hides a letter.
 _CELLS_OF_LETTERS, _SMALL_WRITING = 0.36, 400
 _RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, and small letters are blurred
-# Beyond this scale a letter of a page may be a few grey cells, whose change is no more than what resampling leaves. A
-# page is writing on a plain ground: this share of its cells is all but even. Texture of a photo seldom is.
-_PAGE_SCALE = 0.31  # logarithm of 1.36
+# Beyond this scale a letter of a page may be a few grey cells, whose change is little more than what resampling leaves:
+# less must be left, in cells of no more than so many of the smaller one's pixels. A page is writing on a plain ground:
+# this share of its cells is all but even. Texture of a photo seldom is.
+_PAGE_SCALE, _PAGE_CELL = 0.31, 6  # logarithm of 1.36; pixels
 _PLAIN, _EVEN_RANGE = 0.13, 2  # of 255 within 3 x 3 cells
 _FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
 # The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
@@ -75,12 +77,12 @@ _FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the
 _FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.6, 1.5, 2.3
 # What was neither brightened nor sharpened follows from its copy as well, while of a letter that is nearly lost in
 # noise one of the two ways often shows more.
-_FINEST_EITHER_WAY = 1.7
+_FINEST_EITHER_WAY = 1.8
 _FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
 _FINEST_GAIN, _GAIN = 1.2, 0.12  # and by this for each unit of the gain's logarithm, as far as that; for what clipped
 _DIFFERS = 1.5  # of 255
 _EVEN_TAIL = 1.1  # root mean square by mean of a noise that is spread evenly
-_FINEST_NOISE = 2  # of 255: what the thumbnails' own compression leaves
+_FINEST_NOISE = 2  # of 255: what compression leaves on even ground
 # A small pale mark that `loose` passes over.
 _MARK_SHARE = 0.5  # of the limits; beyond it something stands out
 _MARK_AREA, _MARK_EDGE = 0.04, 0.06  # of the picture; its distance from the upper or lower edge, of the side
@@ -176,7 +178,8 @@ def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
     fine = page_like and max(a.width, a.height, b.width, b.height) > _FINE_PIXELS_PER_CELL * TEXT_SIDE
     if scale > _RESIZED and (fine or WRITING in (a.writing, b.writing)):
         if page and scale > _PAGE_SCALE:
-            return None
+            pixels = min(a.width * a.height, b.width * b.height)
+            return _PAGE_RESIZED if pixels <= _PAGE_CELL * _coarse_cells(a, b) ** 2 else None
         return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
     if fine and WRITING not in (a.writing, b.writing):
         return _shrunk(_TEXT, _FINE_SHARE)

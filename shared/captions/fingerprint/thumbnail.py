@@ -4,28 +4,24 @@ Evidence is a thumbnail: luma on a square grid, chroma on a coarser one, the ori
 of writing, which is judged by other limits.
 """
 
-import io
 import math
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from captions import media
+from captions.fingerprint.phash import hamming, perceptual_hash
 from captions.fingerprint.planes import Plane, grown, value_range
 
-# Cells a side. Pictures of writing have smaller details that mean more; what surrounds them costs little to keep.
-# Photos are judged on the coarse grid, where compression is averaged out, and once more as finely as they are kept,
-# since a page that lies in them has letters of a few pixels.
+# Cells a side. Pictures of writing have smaller details that mean more. Photos are judged on the coarse grid, where
+# compression is averaged out, and once more as finely as they are kept, since a page that lies in them has letters of a
+# few pixels. Cells are kept as they are: a codec's noise would be most of what two thumbnails of one page differ by.
 COARSE_SIDE = 192
-_FINE_SIDE, _SIDE_STEP, _FINE_QUALITIES = 512, 64, (88, 80, 70, 60, 50, 40, 30, 20)  # the first that fits
-TEXT_SIDE, _TEXT_QUALITIES = 384, (88, 76)
-_FINE_METHOD, _TEXT_METHOD = 1, 2  # WebP's effort: with less, even ground is not kept even, by which pages are told
-CHROMA_SIDE, _CHROMA_QUALITY = 64, 92
-_LARGEST = 64_000  # bytes
-_GUESS = 12  # of quality: by how much more than in proportion to the size it may be
+_FINE_SIDE, _SIDE_STEP = 512, 64
+TEXT_SIDE = 384
+CHROMA_SIDE = 64
 CELLS_PER_PIXEL = 0.6  # of the smaller picture's shorter side: at this or less resampling hardly shows
 _KEPT_PER_PIXEL = 1.0  # of the picture's own side: a grid made from more cells than it has shows less of their raster
 
@@ -42,14 +38,16 @@ _FAINT_HEIGHT, _FAINT_SHARE, _FAINT_OF_EDGES = 12, 0.05, 0.5
 # Writing of more than this many pixels to a cell could be changed unseen: such pictures match exactly or not at all.
 _TEXT_CELL = media.LARGE_SIDE / TEXT_SIDE
 
-# A picture says too little to be recognised by if fewer of its cells than this share have any edge in them.
+# A picture says too little to be recognised by if fewer of its cells than this share have any edge in them: but for
+# soft shapes of many tones, whose hash is moved by so few bits by a noise as compression leaves it.
 _EDGE_RANGE = 16  # of 255 within 3 x 3 cells
 _EDGE_SHARE = 0.01
+_NOISE, _MOVED = 2, 6  # of 255, either way; bits
 _SMALLEST_SIDE = 32  # pixels
 
-# Layout, width, height, writing, bytes of palette (RGB) and of chroma (WebP) that follow, before the luma.
-_HEADER = struct.Struct("<BIIBHH")
-_LAYOUT = 5
+# Layout, width, height, writing, bytes of palette (RGB) that follow, before blue, red and luma.
+_HEADER = struct.Struct("<BIIBH")
+_LAYOUT = 6
 NO_WRITING, PERHAPS_WRITING, WRITING = 0, 1, 2
 
 _PALETTE_COLOURS = 128  # fewer are a drawing's, and predict nothing
@@ -72,34 +70,22 @@ class PictureEvidence:
 
 
 def evidence_of(picture: media.Picture) -> bytes | None:
-    """Return what `same_picture` compares, 10 to 64 KB; None for pictures that show too little to be told apart."""
+    """Return what `same_picture` compares, 45 to 271 KB; None for pictures that show too little to be told apart."""
     shorter = min(picture.width, picture.height)
     if shorter < _SMALLEST_SIDE:
         return None
     grey, box = picture.working.convert("L"), _extent(picture)
     values = np.asarray(_thumbnail(grey, COARSE_SIDE, box), dtype=np.float32)
-    if float((value_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE:
+    if float((value_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE and not _softly_shaped(values):
         return None
     writing = _writing(values)
     if writing is None or (writing and shorter > _TEXT_CELL * TEXT_SIDE):
         return None
     blue, red = _thumbnail(picture.working, CHROMA_SIDE, box).convert("YCbCr").split()[1:]
-    chroma = Image.new("L", (2 * CHROMA_SIDE, CHROMA_SIDE))
-    chroma.paste(blue, (0, 0))
-    chroma.paste(red, (CHROMA_SIDE, 0))
-    packed_chroma = _webp(chroma, _CHROMA_QUALITY, _TEXT_METHOD)
     palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _PALETTE_COLOURS else b""
-    room = _LARGEST - _HEADER.size - len(palette) - len(packed_chroma)
-    if writing:
-        packed = _fitting(_thumbnail(grey, TEXT_SIDE, box), _TEXT_QUALITIES, _TEXT_METHOD, room)
-    else:  # fur and grass take more room than there is for so many cells: fewer then
-        sides = range(_photo_side(pixels_a_side(picture.width, picture.height)), COARSE_SIDE - 1, -2 * _SIDE_STEP)
-        tries = (_fitting(_thumbnail(grey, side, box), _FINE_QUALITIES, _FINE_METHOD, room) for side in sides)
-        packed = next((attempt for attempt in tries if attempt is not None), None)
-    if packed is None:
-        return None
-    header = _HEADER.pack(_LAYOUT, picture.width, picture.height, writing, len(palette), len(packed_chroma))
-    return header + palette + packed_chroma + packed
+    side = TEXT_SIDE if writing else _photo_side(pixels_a_side(picture.width, picture.height))
+    header = _HEADER.pack(_LAYOUT, picture.width, picture.height, writing, len(palette))
+    return b"".join((header, palette, blue.tobytes(), red.tobytes(), _thumbnail(grey, side, box).tobytes()))
 
 
 def pixels_a_side(width: int, height: int) -> float:
@@ -133,25 +119,6 @@ def _thumbnail(picture: Image.Image, side: int, box: Box) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
 
 
-def _fitting(plane: Image.Image, qualities: Sequence[int], method: int, room: int) -> bytes | None:
-    """Return `plane` in the best of the qualities that fits into `room` bytes; None if none does."""
-    guess = 100.0
-    for quality in qualities:
-        if quality > guess:  # encoding takes longer than all else here: hopeless ones are passed over
-            continue
-        packed = _webp(plane, quality, method)
-        if len(packed) <= room:
-            return packed
-        guess = quality * room / len(packed) + _GUESS
-    return None
-
-
-def _webp(plane: Image.Image, quality: int, method: int) -> bytes:
-    stream = io.BytesIO()
-    plane.save(stream, "WEBP", quality=quality, method=method)
-    return stream.getvalue()
-
-
 def _writing(luma: Plane) -> int | None:
     """Return whether the picture is, or may be, of writing or line drawing: thin strokes stand on plain ground.
 
@@ -165,9 +132,7 @@ def _writing(luma: Plane) -> int | None:
     strokes = float((dark | light).mean())
     if strokes > _STROKE_SHARE:
         return WRITING
-    counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
-    one_tone = float(np.convolve(counts, np.ones(9), "same").max()) / luma.size
-    if strokes > _STROKE_SHARE_ON_TONE and one_tone > _TONE_SHARE:
+    if strokes > _STROKE_SHARE_ON_TONE and _commonest_tone(luma) > _TONE_SHARE:
         return PERHAPS_WRITING
     edges = float((value_range(luma, 1) > _EDGE_RANGE).mean())
     if strokes > max(_FEW_STROKES, _STROKES_OF_EDGES * edges):
@@ -178,23 +143,38 @@ def _writing(luma: Plane) -> int | None:
     return None if float(faint.mean()) > max(_FAINT_SHARE, _FAINT_OF_EDGES * edges) else NO_WRITING
 
 
+def _commonest_tone(luma: Plane) -> float:
+    """Return the largest share of the picture that one tone fills: nine values of luma."""
+    counts = np.bincount(luma.astype(np.uint8).reshape(-1), minlength=256)
+    return float(np.convolve(counts, np.ones(9), "same").max()) / luma.size
+
+
+def _softly_shaped(luma: Plane) -> bool:
+    """Return whether a picture without edges shows something all the same.
+
+    One of few tones may be a blank page, and of a mere gradient most of the hash is rounding.
+    """
+    if _commonest_tone(luma) > _TONE_SHARE:
+        return False
+    noise = np.random.default_rng(0).uniform(-_NOISE, _NOISE, luma.shape)
+    noisy = Image.fromarray(np.clip(np.rint(luma + noise), 0, 255).astype(np.uint8))
+    return hamming(perceptual_hash(Image.fromarray(luma.astype(np.uint8))), perceptual_hash(noisy)) <= _MOVED
+
+
 def luma_of(evidence: bytes) -> Image.Image:
     """Return the luma thumbnail (mode L, square) that `evidence` holds."""
-    *_, palette_size, chroma_size = _HEADER.unpack_from(evidence)
-    return _decoded(evidence[_HEADER.size + palette_size + chroma_size :])
-
-
-def _decoded(packed: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(packed), formats=["WEBP"]).convert("L")
+    *_, palette_size = _HEADER.unpack_from(evidence)
+    luma = evidence[_HEADER.size + palette_size + 2 * CHROMA_SIDE**2 :]
+    side = math.isqrt(len(luma))
+    return Image.frombytes("L", (side, side), luma)
 
 
 def unpacked(evidence: bytes) -> PictureEvidence | None:
     """Read packed evidence; None for that of another layout."""
     if evidence[0] != _LAYOUT:
         return None
-    _, width, height, writing, palette_size, chroma_size = _HEADER.unpack_from(evidence)
+    _, width, height, writing, palette_size = _HEADER.unpack_from(evidence)
     palette = evidence[_HEADER.size : _HEADER.size + palette_size]
-    start = _HEADER.size + palette_size
-    chroma = np.asarray(_decoded(evidence[start : start + chroma_size]), np.float32) - 128
-    luma = np.asarray(luma_of(evidence), np.float32)
-    return PictureEvidence(width, height, writing, palette, luma, chroma[:, :CHROMA_SIDE], chroma[:, CHROMA_SIDE:])
+    chroma = np.frombuffer(evidence, np.uint8, 2 * CHROMA_SIDE**2, _HEADER.size + palette_size).astype(np.float32) - 128
+    blue, red = chroma.reshape(2, CHROMA_SIDE, CHROMA_SIDE)
+    return PictureEvidence(width, height, writing, palette, np.asarray(luma_of(evidence), np.float32), blue, red)

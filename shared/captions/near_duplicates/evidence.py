@@ -17,7 +17,7 @@ from captions.near_duplicates.protocol import Claim
 from captions.uploads.s3_objects import GoneError, Objects, UnreadableError
 
 KEPT = 256
-"""Pictures whose evidence a process remembers: some 5 MB."""
+"""Pictures whose evidence a process remembers: at most 70 MB."""
 
 Exact = tuple[str, ...]
 
