@@ -153,7 +153,9 @@ def _meaning(settings: SearchSettings, records: Records) -> MeaningIndex:
         provider = _provider(SecretsProvider, "secretsmanager")
         return parse_secret(provider.get(arn, max_age=KEY_MAX_AGE_SECONDS, force_fetch=fresh))
 
-    ledger = SpendingLedger(client("dynamodb"), settings.control_table, now=time.time)
+    ledger = SpendingLedger(
+        client("dynamodb"), settings.control_table, now=time.time, limit=settings.daily_budget_dollars
+    )
     embeddings = CaptionEmbeddings(
         settings.endpoint_urls, keys, model, settings.embedding_dimensions, ledger, settings.embedding_price
     )

@@ -5,7 +5,8 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
 * `breakers`, `<circuit>`: a circuit that is not closed. A closed one has no item, so a healthy table has none
   (gateway.shared_state).
 * `suspects`, `<circuit>`: the sandboxes that saw it fail lately, `since` when (gateway.shared_state).
-* `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day, UTC (gateway.shared_state).
+* `budget#<scope>`, `<YYYY-MM-DD>`: `dollars` spent and set aside on that day, UTC (gateway.shared_state,
+  search.embeddings).
 * `recording#<version>`, `<plan>#<number>`: what a part of a recording was answered with (inference.part_store).
 * `quality#<model>#<task>`, `counts`: what people did with a model's captions; it stays (records.reviews).
 * `verdicts`, `<YYYY-MM-DD>#<category>`: what people did on a day, UTC, with captions of a category, a count for each
@@ -18,6 +19,7 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +27,9 @@ from captions.timestamps import timestamp
 
 EVERYTHING = "*"
 """The budget scope that every call counts against."""
+BUDGET_KEPT_SECONDS = 35 * 86_400
+ASSUMED_PRICE = Decimal("3.00")
+"""Dollars per million tokens whose price is not published, as budgets count them."""
 _QUALITY = "quality#"
 VERDICTS = "verdicts"
 """The `pk` of what people did on each day."""
@@ -134,3 +139,51 @@ def read_control(dynamodb: Any, table: str, now: float) -> ControlState:
         if item["pk"] == today["pk"]:
             spent = number.get("dollars", Decimal(0))
     return ControlState(edited, accepted, open_circuits, spent)
+
+
+# Dollars set aside stand among `held` from their first write to their last. botocore repeats a write whose reply it did
+# not get, and DynamoDB may have done it: the condition then fails, which says that it is done.
+
+
+def set_aside(client: Any, table: str, scope: str, day: str, id_: str, dollars: Decimal, limit: Decimal) -> bool:
+    """Add dollars to what a scope's calls of a day (UTC) cost; False where that would be more than the limit.
+
+    `id_` tells them from all others of the day.
+    """
+    ends = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() + BUDGET_KEPT_SECONDS
+    try:
+        client.update_item(
+            TableName=table,
+            Key=budget(scope, day),
+            UpdateExpression="ADD dollars :dollars, held :ids SET expires_at = :expires",
+            ConditionExpression="attribute_not_exists(dollars) OR (dollars <= :room AND NOT contains(held, :id))",
+            ExpressionAttributeValues={
+                ":dollars": {"N": str(dollars)},
+                ":room": {"N": str(limit - dollars)},
+                ":expires": {"N": str(int(ends))},
+                ":ids": {"SS": [id_]},
+                ":id": {"S": id_},
+            },
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except client.exceptions.ConditionalCheckFailedException as refused:
+        return id_ in refused.response.get("Item", {}).get("held", {}).get("SS", [])
+    return True
+
+
+def settle(client: Any, table: str, scope: str, day: str, id_: str, difference: Decimal) -> None:
+    """Add what a call cost more (or less) than was set aside for it; once, however often it is called."""
+    try:
+        client.update_item(
+            TableName=table,
+            Key=budget(scope, day),
+            UpdateExpression="ADD dollars :difference DELETE held :ids",
+            ConditionExpression="contains(held, :id)",
+            ExpressionAttributeValues={
+                ":difference": {"N": str(difference)},
+                ":ids": {"SS": [id_]},
+                ":id": {"S": id_},
+            },
+        )
+    except client.exceptions.ConditionalCheckFailedException:
+        return

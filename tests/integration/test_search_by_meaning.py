@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,10 +12,11 @@ from typing import Any
 import boto3
 import pytest
 
+from captions import control_table
 from captions.cost import Cost
 from captions.search.embeddings import CaptionEmbeddings, EmbeddingsError, SpendingLedger, spent
 from captions.search.fusion import Search, fused
-from captions.search.index import WordsIndex
+from captions.search.index import AUDIT_SECONDS, WordsIndex
 from captions.search.meaning import MOST_FACETS, NOT_FILTERED, MeaningIndex, key_of
 from captions.search.searching import SearchPage, SearchQuery
 from captions.search.words import QueryError, facets
@@ -219,6 +221,73 @@ def test_a_write_whose_reply_was_lost_counts_once(meaning: Meaning) -> None:
     ledger.unanswered(ledger.begun())
     assert len(again) == 4
     assert meaning.spent() == (1, 5, Cost(unpriced_tokens=5))
+
+
+def test_embeddings_count_against_the_daily_budget_and_keep_to_it(meaning: Meaning) -> None:
+    aws = meaning.library.aws
+    limit = Decimal("0.000002")  # a hundred tokens, which a hundred characters are at the most
+    meaning.embeddings.ledger = SpendingLedger(aws.dynamodb, "control", now=meaning.library.clock, limit=limit)
+
+    def counted() -> Decimal:
+        item = aws.dynamodb.get_item(TableName="control", Key=control_table.budget("*", DAY))["Item"]
+        return Decimal(item["dollars"]["N"])
+
+    meaning.caption("1.jpg", "A lighthouse on a rock.")
+    assert counted() == meaning.spent()[2].dollars > 0
+    meaning.embeddings.failing = True
+    with pytest.raises(EmbeddingsError, match="gone"):
+        meaning.caption("2.jpg", "A zebra.")
+    assert counted() > meaning.spent()[2].dollars  # nobody knows what it cost: what was set aside stands
+    meaning.embeddings.failing = False
+    long = "Many zebras. " * 7
+    with pytest.raises(EmbeddingsError, match="spending limit"):
+        meaning.caption("3.jpg", long)
+    assert counted() <= limit
+    meaning.library.now += 86_400
+    meaning.take("3.jpg")
+    assert "3.jpg" in meaning.held()
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_text_that_the_model_does_not_take_keeps_no_other_from_its_vector(meaning: Meaning, status: int) -> None:
+    post = meaning.embeddings._post
+
+    def picky(base: str, texts: Any, *, fresh: bool) -> Any:
+        if any(len(text) > 1_000 or "forbidden" in text for text in texts):
+            raise urllib.error.HTTPError(base, status, "no", {}, None)  # type: ignore[arg-type]
+        return post(base, texts, fresh=fresh)
+
+    meaning.embeddings._post = picky  # type: ignore[method-assign]
+    keys = [f"{n}.jpg" for n in range(9)]
+    for n, key in enumerate(keys):
+        words = {3: "A long text. " * 200, 5: "Something forbidden."}.get(n, f"A lighthouse, {n}.")
+        meaning.library.caption(key, words)
+    meaning.take(*keys)
+    assert set(meaning.held()) == set(keys) - {"5.jpg"}
+    assert meaning.spent()[2].uncounted_calls == 0
+    assert meaning.search.index.tidy(deadline=1e12).missing == 0
+
+    def closed(base: str, texts: Any, *, fresh: bool) -> Any:
+        raise urllib.error.HTTPError(base, status, "no", {}, None)  # type: ignore[arg-type]
+
+    meaning.embeddings._post = closed  # type: ignore[method-assign]
+    meaning.library.caption("10.jpg", "A zebra.")
+    with pytest.raises(EmbeddingsError):  # it takes nothing at all: that is no fault of the text
+        meaning.take("10.jpg")
+
+
+def test_a_vector_that_is_lost_by_itself_is_found_by_the_monthly_comparison(meaning: Meaning) -> None:
+    meaning.caption("1.jpg", "A lighthouse.")
+    meaning.caption("2.jpg", "A zebra.")
+    meaning.library.now += 3_600
+    meaning.search.index.tidy(deadline=1e12)
+    meaning.vectors.delete_vectors(indexArn=meaning.index_arn, keys=[key_of(f"{BUCKET}/1.jpg")])
+    meaning.library.now += 900
+    meaning.search.index.tidy(deadline=1e12)
+    assert set(meaning.held()) == {"2.jpg"}
+    meaning.library.now += AUDIT_SECONDS
+    assert meaning.search.index.tidy(deadline=1e12).missing == 1
+    assert set(meaning.held()) == {"1.jpg", "2.jpg"}
 
 
 class Twice:

@@ -131,7 +131,7 @@ def environment_value(template: Template, node: Any) -> str:
     if parameter is None:
         return "name"
     made_up = "https://endpoint.example/v1"
-    if parameter["Type"] == "Number" or template.target(node).endswith("Price"):
+    if parameter["Type"] == "Number" or template.target(node).endswith(("Price", "Dollars")):
         made_up = "1"
     return str(parameter.get("Default", made_up))
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
-from captions.control_table import EVERYTHING
+from captions.control_table import ASSUMED_PRICE, EVERYTHING
 from captions.cost import Cost
 from captions.gateway.catalogue import Model
 from captions.gateway.errors import BudgetSpent
@@ -90,7 +90,7 @@ class Budgets:
         limits: Mapping[str, Decimal],
         store: BudgetStore,
         *,
-        assumed_price: Decimal = Decimal("3.00"),
+        assumed_price: Decimal = ASSUMED_PRICE,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._limits = dict(limits)

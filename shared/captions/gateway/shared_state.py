@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +11,6 @@ from captions.gateway.breakers import SharedCircuit
 from captions.gateway.budgets import Reservation
 
 _KEPT_AFTER_OPEN_S = 3_600
-_BUDGET_KEPT_S = 35 * 86_400
 
 
 class ControlTable:
@@ -146,30 +144,10 @@ class ControlTable:
             taken.append(scope)
         return None
 
-    # A reservation stands among `held` from its first write to its last. botocore repeats a write whose reply it did
-    # not get, and DynamoDB may have done it: the condition then fails, which says that it is done.
-
     def _add_within(self, scope: str, reservation: Reservation, limit: Decimal) -> bool:
-        day = datetime.fromisoformat(reservation.day).replace(tzinfo=UTC)
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=control_table.budget(scope, reservation.day),
-                UpdateExpression="ADD dollars :dollars, held :ids SET expires_at = :expires",
-                ConditionExpression=("attribute_not_exists(dollars) OR (dollars <= :room AND NOT contains(held, :id))"),
-                ExpressionAttributeValues={
-                    ":dollars": {"N": str(reservation.dollars)},
-                    ":room": {"N": str(limit - reservation.dollars)},
-                    ":expires": {"N": str(int(day.timestamp()) + _BUDGET_KEPT_S)},
-                    ":ids": {"SS": [reservation.id]},
-                    ":id": {"S": reservation.id},
-                },
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as refused:
-            held: list[str] = refused.response.get("Item", {}).get("held", {}).get("SS", [])
-            return reservation.id in held
-        return True
+        return control_table.set_aside(
+            self._client, self._table, scope, reservation.day, reservation.id, reservation.dollars, limit
+        )
 
     def settle(self, reservation: Reservation, spent: Decimal) -> None:
         """Replace the dollars set aside by those really spent."""
@@ -177,20 +155,8 @@ class ControlTable:
             self._replace(scope, reservation, spent)
 
     def _replace(self, scope: str, reservation: Reservation, spent: Decimal) -> None:
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=control_table.budget(scope, reservation.day),
-                UpdateExpression="ADD dollars :difference DELETE held :ids",
-                ConditionExpression="contains(held, :id)",
-                ExpressionAttributeValues={
-                    ":difference": {"N": str(spent - reservation.dollars)},
-                    ":ids": {"SS": [reservation.id]},
-                    ":id": {"S": reservation.id},
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return
+        difference = spent - reservation.dollars
+        control_table.settle(self._client, self._table, scope, reservation.day, reservation.id, difference)
 
 
 def _number(seconds: float) -> dict[str, str]:

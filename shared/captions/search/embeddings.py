@@ -20,6 +20,10 @@ from captions import control_table, telemetry
 from captions.cost import Cost
 
 TEXTS_AT_ONCE = 64
+PROBE = "a picture"
+"""What any model of embeddings takes."""
+LEAST_CHARACTERS = 400
+"""A text that is refused is shortened by halves, down to this."""
 TIMEOUT_SECONDS = 20.0
 MOST_ANSWER_BYTES = 16_000_000
 """64 vectors of 4,096 numbers as JSON take less."""
@@ -36,6 +40,19 @@ class EmbeddingsError(RuntimeError):
     """No endpoint gave the vectors that were asked for; the message says why."""
 
 
+class TextsRefusedError(EmbeddingsError):
+    """An endpoint does not take what was asked (400, 413, 422): mostly one text that is too long for the model."""
+
+
+@dataclass(frozen=True)
+class BegunCall:
+    """A call that is counted and not answered: its day (UTC), and the dollars that were set aside for it."""
+
+    day: str
+    aside: Decimal = Decimal(0)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
 class SpendingLedger:
     """What embeddings cost, by day (UTC): items `embeddings#<day>` of the control table, one for each sandbox.
 
@@ -43,33 +60,55 @@ class SpendingLedger:
     repetition changes nothing. Safe to share between threads.
     """
 
-    def __init__(self, dynamodb: Any, table: str, *, now: Callable[[], float]) -> None:
+    def __init__(self, dynamodb: Any, table: str, *, now: Callable[[], float], limit: Decimal | None = None) -> None:
+        """Keep to a limit in dollars a day, which calls of models count against too; None: there is none."""
         self._dynamodb = dynamodb
         self._table = table
         self._now = now
+        self._limit = limit
         self._writer = uuid.uuid4().hex[:16]
         self._guard = threading.Lock()
 
-    def begun(self) -> str:
-        """Count a call that nobody has counted yet; return its day."""
-        day = datetime.fromtimestamp(self._now(), UTC).date().isoformat()
-        self._add(day, uncounted_calls=1)
-        return day
+    def begun(self, most: Decimal = Decimal(0)) -> BegunCall:
+        """Count a call that nobody has counted yet, and set aside what it costs at the most.
 
-    def answered(self, day: str, tokens: int | None, cost: Cost) -> None:
-        """Note what a call cost that was begun on that day."""
+        Raises EmbeddingsError: the limit leaves no room.
+        """
+        day = datetime.fromtimestamp(self._now(), UTC).date().isoformat()
+        call = BegunCall(day, most if self._limit is not None else Decimal(0))
+        if self._limit is not None and not (
+            most <= self._limit
+            and control_table.set_aside(
+                self._dynamodb, self._table, control_table.EVERYTHING, day, call.id, most, self._limit
+            )
+        ):
+            raise EmbeddingsError(f"the spending limit of ${self._limit} a day is used up on {day}")
+        self._add(day, uncounted_calls=1)
+        return call
+
+    def answered(self, call: BegunCall, tokens: int | None, cost: Cost) -> None:
+        """Note what a call cost that was begun."""
         self._add(
-            day,
+            call.day,
             calls=1,
             tokens=tokens or 0,
             picodollars=int((cost.dollars / PICODOLLAR).to_integral_value(ROUND_UP)),
             unpriced_tokens=cost.unpriced_tokens,
             uncounted_calls=cost.uncounted_calls - 1,
         )
+        # Of one that nobody counted, what was set aside stands.
+        self._settle(call, call.aside if cost.uncounted_calls else cost.assumed(control_table.ASSUMED_PRICE))
 
-    def unanswered(self, day: str) -> None:
+    def unanswered(self, call: BegunCall) -> None:
         """Note that a call that was begun was refused, which costs nothing."""
-        self._add(day, uncounted_calls=-1)
+        self._add(call.day, uncounted_calls=-1)
+        self._settle(call, Decimal(0))
+
+    def _settle(self, call: BegunCall, spent: Decimal) -> None:
+        if self._limit is not None:
+            control_table.settle(
+                self._dynamodb, self._table, control_table.EVERYTHING, call.day, call.id, spent - call.aside
+            )
 
     def _add(self, day: str, **amounts: int) -> None:
         changes = {name: amount for name, amount in amounts.items() if amount}
@@ -138,27 +177,42 @@ class CaptionEmbeddings:
     timeout: float = TIMEOUT_SECONDS
     _opener: urllib.request.OpenerDirector = field(default_factory=lambda: urllib.request.build_opener(_Stay()))
 
-    def of(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return the vector of each text, none of which is empty. Raises EmbeddingsError."""
-        vectors: list[list[float]] = []
+    def of(self, texts: Sequence[str]) -> list[list[float] | None]:
+        """Return the vector of each text, none of which is empty; None where no endpoint takes the text.
+
+        Raises EmbeddingsError.
+        """
+        vectors: list[list[float] | None] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             vectors += self._some(texts[start : start + TEXTS_AT_ONCE])
         return vectors
 
-    def _some(self, texts: Sequence[str]) -> list[list[float]]:
-        why = "no endpoint is configured"
+    def _some(self, texts: Sequence[str]) -> Sequence[list[float] | None]:
+        why, refused = EmbeddingsError("no endpoint is configured"), False
         for url in self.urls:
             base = url.rstrip("/")
             try:
                 return self._ask(base, texts)
             except EmbeddingsError as error:
-                why = str(error)
+                why, refused = error, refused or isinstance(error, TextsRefusedError)
                 telemetry.count("EmbeddingsFailed")
-                telemetry.logger().warning("embeddings_failed", endpoint=base, error=why)
-        raise EmbeddingsError(why)
+                telemetry.logger().warning("embeddings_failed", endpoint=base, error=str(error))
+        if not refused or list(texts) == [PROBE]:
+            raise why
+        # One text must not keep the others from their vectors, if it is the text: whoever takes none takes no word.
+        self._some([PROBE])
+        if len(texts) > 1:
+            half = len(texts) // 2
+            return [*self._some(texts[:half]), *self._some(texts[half:])]
+        if len(texts[0]) > LEAST_CHARACTERS:
+            return self._some([texts[0][: len(texts[0]) // 2]])
+        telemetry.logger().error("text_without_vector", error=str(why))
+        return [None]
 
     def _ask(self, base: str, texts: Sequence[str]) -> list[list[float]]:
-        day = self.ledger.begun()
+        price = control_table.ASSUMED_PRICE if self.price is None else self.price
+        # In some scripts a character is a token; more than one it is hardly ever.
+        call = self.ledger.begun(sum(map(len, texts)) * price / _MILLION)
         try:
             try:
                 answer = self._post(base, texts, fresh=False)
@@ -167,13 +221,14 @@ class CaptionEmbeddings:
                     raise
                 answer = self._post(base, texts, fresh=True)
         except urllib.error.HTTPError as error:
-            self.ledger.unanswered(day)
-            raise EmbeddingsError(f"{base} answered {error.code} to /embeddings") from error
+            self.ledger.unanswered(call)
+            kind = TextsRefusedError if error.code in (400, 413, 422) else EmbeddingsError
+            raise kind(f"{base} answered {error.code} to /embeddings") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Cut off, or no JSON: what it cost is not known, and stands as a call that nobody counted.
             raise EmbeddingsError(f"{base} gave no embeddings: {getattr(error, 'reason', error)}") from error
         tokens = _tokens(answer)
-        self.ledger.answered(day, tokens, self._cost(tokens))
+        self.ledger.answered(call, tokens, self._cost(tokens))
         return self._read(answer, base, len(texts))
 
     def _post(self, base: str, texts: Sequence[str], *, fresh: bool) -> Any:

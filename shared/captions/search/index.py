@@ -227,7 +227,7 @@ class WordsIndex:
         return known
 
     def _audit(self, deadline: float) -> int:
-        """Compare each row with its record, once a month: a lost edit or deletion shows in nothing else.
+        """Compare each row with its record and its vector, once a month: a lost edit or deletion shows in nothing else.
 
         Rows that are outdated leave their segment. Returns for how many the index had nothing newer.
         """
@@ -239,18 +239,22 @@ class WordsIndex:
             with self._store.opened(entry) as segment:
                 written = segment.versions(entry.low, entry.high)
             changed: dict[str, Record] = {}
+            lost: list[str] = []
             for records in _side_by_side(self._records, list(written)):
                 if time.monotonic() >= deadline:
                     return missing
                 changed |= {
                     each.asset: each for each in records if each.terminal and _version(each) > written[each.asset]
                 }
+                if self._meaning is not None:
+                    vectorless = self._meaning.missing(record for record in records if record.terminal)
+                    lost += [record.asset for record in vectorless]
             known: set[str] = set()
             for other in manifest.segments:
                 if other.name != entry.name and changed:
                     with self._store.opened(other) as segment:
                         known |= {a for a, each in changed.items() if segment.has(a, *_version(each))}
-            lost = [asset for asset in changed if asset not in known]
+            lost += [asset for asset in changed if asset not in known and asset not in set(lost)]
             telemetry.count("NotIndexed", len(lost))
             for start in range(0, len(lost), TAKEN_AT_ONCE):
                 missing += len(self.take(lost[start : start + TAKEN_AT_ONCE]))

@@ -71,7 +71,7 @@ class MeaningIndex:
     def missing(self, records: Iterable[Record]) -> list[Record]:
         """Return those of these records whose vector is not there, or of another text or version, or there still."""
         known = list(records)
-        held = self._held([record.asset for record in known])
+        held = self._held([record.asset for record in known], data=False)
         return [
             record
             for record in known
@@ -81,6 +81,8 @@ class MeaningIndex:
     def near(self, text: str, query: SearchQuery) -> list[Nearest]:
         """Return the captions nearest to a text, the nearest first. Raises EmbeddingsError."""
         (vector,) = self._embeddings.of([text[:MOST_CHARACTERS]])
+        if vector is None:
+            raise EmbeddingsError("no endpoint takes this text")
         answer = self._client.query_vectors(
             indexArn=self._index,
             topK=MOST_NEAREST,
@@ -104,7 +106,7 @@ class MeaningIndex:
     def _write(self, records: Sequence[Record]) -> None:
         held = self._held([record.asset for record in records])
         changed = [record for record in records if not self._current(record, held.get(record.asset))]
-        vectors = {
+        vectors: dict[str, list[float] | None] = {
             digest: held[record.asset]["data"]["float32"]
             for record in changed
             if record.asset in held
@@ -113,6 +115,9 @@ class MeaningIndex:
         }
         texts = {digest_of(record): _text(record) for record in changed if digest_of(record) not in vectors}
         vectors |= dict(zip(texts, self._embeddings.of(list(texts.values())), strict=True))
+        # A text that no endpoint takes has no vector; one of its words before would lead nowhere.
+        self._remove([record for record in changed if vectors[digest_of(record)] is None and record.asset in held])
+        changed = [record for record in changed if vectors[digest_of(record)] is not None]
         for start in range(0, len(changed), WRITTEN_AT_ONCE):
             self._client.put_vectors(
                 indexArn=self._index,
@@ -146,13 +151,13 @@ class MeaningIndex:
         for start in range(0, len(keys), WRITTEN_AT_ONCE):
             self._client.delete_vectors(indexArn=self._index, keys=keys[start : start + WRITTEN_AT_ONCE])
 
-    def _held(self, assets: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    def _held(self, assets: Sequence[str], *, data: bool = True) -> dict[str, Mapping[str, Any]]:
         held: dict[str, Mapping[str, Any]] = {}
         for start in range(0, len(assets), READ_AT_ONCE):
             answer = self._client.get_vectors(
                 indexArn=self._index,
                 keys=[key_of(asset) for asset in assets[start : start + READ_AT_ONCE]],
-                returnData=True,
+                returnData=data,
                 returnMetadata=True,
             )
             held |= {vector["metadata"]["asset"]: vector for vector in answer["vectors"]}
