@@ -1,10 +1,9 @@
-/** The console's side of the API. All addresses are relative to the page, so that a stage's prefix is kept. */
+/** The console's side of the API. */
 import { serverSentEvents } from './events.js';
+import { another, BASE, bearer, end, SignInError } from './session.js';
 
 /** @typedef {import('./types').Problem} ProblemDetails */
 /** @typedef {import('./types').Asset} Asset */
-
-const TOKEN = 'captions-token';
 
 /** An answer that is none: RFC 9457's problem details, or that there was no answer (status 0). */
 export class ApiError extends Error {
@@ -17,17 +16,8 @@ export class ApiError extends Error {
   }
 }
 
-/** @returns {string | null} the bearer token, where the page's cookie does not do */
-export const token = () => sessionStorage.getItem(TOKEN);
-
-/** @param {string} value */
-export const setToken = (value) => sessionStorage.setItem(TOKEN, value);
-
-/** Dispatches `unauthorized` when a token is asked for. */
-export const session = new EventTarget();
-
-/** @param {string} path @returns {string} relative to the page */
-export const address = (path) => path.replace(/^\/+/, '');
+/** @param {string} path @returns {string} below the console's own address */
+export const address = (path) => new URL(path.replace(/^\/+/, ''), BASE).href;
 
 /** @param {Record<string, unknown>} values @returns {string} "?a=b" without what is empty */
 export function query(values) {
@@ -47,22 +37,29 @@ export function query(values) {
 async function request(method, path, { body, form, etag, signal, accept = 'application/json' } = {}) {
   /** @type {Record<string, string>} */
   const headers = { Accept: accept };
-  const bearer = token();
-  if (bearer) headers.Authorization = `Bearer ${bearer}`;
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-Match'] = etag;
   if (method !== 'GET') headers['Idempotency-Key'] = crypto.randomUUID();
+  /** @type {RequestInit} */
+  const sent = { method, headers, signal, body: form ?? (body === undefined ? undefined : JSON.stringify(body)), credentials: 'same-origin' };
   let response;
   try {
-    response = await fetch(address(path), {
-      method, headers, signal, body: form ?? (body === undefined ? undefined : JSON.stringify(body)), credentials: 'same-origin',
-    });
+    let token = await bearer();
+    if (token) headers.Authorization = `Bearer ${token}`;
+    response = await fetch(address(path), sent);
+    if (response.status === 401 && await another(token)) {
+      // What is refused at the door has had no effect: it can be sent again.
+      token = await bearer();
+      headers.Authorization = `Bearer ${token}`;
+      response = await fetch(address(path), sent);
+      if (response.status === 401) throw end('The API does not know this token. Sign in again.');
+    }
   } catch (error) {
     if (signal?.aborted) throw error;
+    if (error instanceof SignInError) throw new ApiError({ status: 401, title: 'Not signed in', detail: error.message });
     throw new ApiError({ status: 0, title: 'The API does not answer', detail: 'The API does not answer.' });
   }
   if (response.ok) return response;
-  if (response.status === 401) session.dispatchEvent(new Event('unauthorized'));
   const problem = await response.json().catch(() => ({}));
   throw new ApiError({ ...problem, status: response.status }, response.headers.get('ETag'));
 }

@@ -3,6 +3,7 @@ import { render } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { html } from './html.js';
 import { link, useRoute } from './route.js';
+import { begin, useSession } from './session.js';
 import { AssetPage } from './pages/asset.js';
 import { Costs } from './pages/costs.js';
 import { Gallery } from './pages/gallery.js';
@@ -13,6 +14,7 @@ import { Review } from './pages/review.js';
 import { Search } from './pages/search.js';
 import { Empty } from './views/pieces.js';
 import { Shell, applyTheme } from './views/shell.js';
+import { SignIn } from './views/sign-in.js';
 
 /** @type {Record<string, [string, any]>} */
 const PAGES = {
@@ -35,5 +37,14 @@ function App() {
 
 const Missing = () => html`<h1 tabindex="-1">There is no such page</h1><${Empty} title="Nothing here">Go to the <a href=${link('')}>gallery</a>.<//>`;
 
+function Console() {
+  const { mode } = useSession();
+  return mode === 'out' ? html`<${SignIn} />` : html`<${App} />`;
+}
+
+/** @param {{error: Error}} props */
+const Unreachable = ({ error }) => html`<main><h1>The console cannot start</h1><p class="failure" role="alert">${error.message}</p><button onClick=${() => location.reload()}>Try again</button></main>`;
+
+const place = /** @type {HTMLElement} */ (document.getElementById('app'));
 applyTheme();
-render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById('app')));
+begin().then(() => render(html`<${Console} />`, place), (error) => render(html`<${Unreachable} error=${error} />`, place));

@@ -1,7 +1,9 @@
 /** What a person can say about an upload, with what becomes of it: used by the upload's page and the review. */
-import { useCallback, useState } from 'preact/hooks';
+import { useCallback, useEffect, useState } from 'preact/hooks';
 import { ApiError, asset as readAsset, assetPath, edit, post, say } from './api.js';
+import { draftOf, dropDraft, keepDraft } from './drafts.js';
 import { notices } from './notices.js';
+import { session } from './session.js';
 
 /** @typedef {import('./types').Asset} Asset */
 
@@ -15,6 +17,19 @@ export function useVerdicts(asset, put) {
   const [conflict, setConflict] = useState(/** @type {Asset | null} */ (null));
   const [busy, setBusy] = useState(false);
   const [offer, setOffer] = useState(/** @type {import('./types').Offer | null} */ (null));
+  const draft = asset ? draftOf(asset.id, session().sub) : null;
+  /** Of the record that the words are written upon, though it may have been read again since. */
+  const etag = draft?.etag ?? asset?.etag ?? '';
+  useEffect(() => {
+    if (!asset || !draft) return;
+    setEditing(true);
+    if (draft.etag !== asset.etag) setConflict(asset);
+  }, [asset?.id]);
+  const close = () => {
+    if (asset) dropDraft(asset.id);
+    setEditing(false);
+    setConflict(null);
+  };
   const during = useCallback(async (/** @type {() => Promise<void>} */ act) => {
     setBusy(true);
     try {
@@ -30,9 +45,8 @@ export function useVerdicts(asset, put) {
   const save = (text, over = false) => during(async () => {
     if (!asset) return;
     try {
-      put(await edit(asset.id, text, over && conflict ? conflict.etag : asset.etag));
-      setEditing(false);
-      setConflict(null);
+      put(await edit(asset.id, text, over && conflict ? conflict.etag : etag));
+      close();
       notices.say('Saved. A model will not write over your words.', 'good');
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== CHANGED) throw error;
@@ -72,8 +86,10 @@ export function useVerdicts(asset, put) {
     editing, conflict, busy, save, recaption, redrive, offer: asset && offer?.id === asset.id ? offer : null,
     decline: () => setOffer(null),
     begin: () => setEditing(true),
-    leave: () => { setEditing(false); setConflict(null); },
-    take: () => { if (conflict) put(conflict); setEditing(false); setConflict(null); },
+    draft: draft?.text,
+    keep: (/** @type {string} */ text) => { if (asset) keepDraft(asset.id, { text, etag, by: session().sub }); },
+    leave: close,
+    take: () => { if (conflict) put(conflict); close(); },
     accept: () => verdict('accept'),
     undo: () => verdict('undo'),
   };

@@ -3,13 +3,17 @@
 import base64
 import io
 import json
+import os
 import re
+import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from captions_api.own_table import OwnTable
@@ -21,8 +25,10 @@ from captions.quality.cells import Cell
 from captions.timestamps import timestamp
 from captions_cli.demo_uploads import media
 from captions_cli.local import LocalStack
+from captions_cli.local.child_server import ChildServer
 from captions_cli.local.options import ModelOptions
 from support.browser import SITE, WAIT_MS, browsing, chromium, complaints, findings, keep_screenshot
+from support.sign_in import CLIENT_ID, Gateway, gateway, user_pool
 from support.small_stack import eventually
 
 pytestmark = pytest.mark.timeout(400)
@@ -582,3 +588,198 @@ def test_the_page_allows_nothing_that_its_policy_need_not(site: Site) -> None:
     assert rules["default-src"] == "'none'"
     assert rules["script-src"] == rules["style-src"] == "'self'"
     assert rules["base-uri"] == rules["form-action"] == rules["frame-ancestors"] == "'none'"
+
+
+@pytest.fixture(scope="module")
+def people(site: Site) -> Iterator[Gateway]:
+    """The same stack's API as on AWS with `Api=cognito`: below a stage, behind an authorizer, beside a user pool."""
+    function = site.stack.outputs["ApiFunctionName"]
+    variables = site.stack.client("lambda").get_function_configuration(FunctionName=function)["Environment"][
+        "Variables"
+    ]
+    with user_pool() as pool:
+        environment = variables | {
+            "API_AUTHORIZER": "cognito", "SIGN_IN_CLIENT_ID": CLIENT_ID, "SIGN_IN_ISSUER": pool.issuer,
+            "SIGN_IN_URL": pool.url, "STACK_NAME": "", "AWS_ENDPOINT_URL": site.stack.aws_endpoint_url,
+            "AWS_REGION": site.stack.region, "AWS_DEFAULT_REGION": site.stack.region, "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local", "PATH": os.environ["PATH"], "POWERTOOLS_TRACE_DISABLED": "true",
+        }  # fmt: skip
+        arguments = [sys.executable, "-P", "-m", "captions_api", "--port", "0", "--exit-with-parent"]
+        api = ChildServer("the API", arguments, environment, site.stack.state_dir / "logs" / "people.log")
+        try:
+            with gateway(api.wait(), pool) as stage:
+                yield stage
+        finally:
+            api.stop()
+
+
+@pytest.fixture
+def visitor(browser: Any, people: Gateway, site: Site) -> Iterator[Any]:
+    """The window of somebody who has not signed in. No address and no log has a token in it."""
+    pool = people.pool
+    pool.people = {"ada": ("a long password", {"email": "ada@example.org", "custom:prefixes": "photos/"})}
+    pool.lifetime_s, pool.twist, pool.back = 3600, {}, {}
+    addresses: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.complaints = complaints(page)
+    page.on("request", lambda request: addresses.append(request.url))
+    page.goto(people.url)
+    page.get_by_role("heading", name="Sign in").wait_for()
+    yield page
+    log = "".join(path.read_text(errors="replace") for path in (site.stack.state_dir / "logs").glob("*.log"))
+    for token in pool.made:
+        assert not [address for address in (*addresses, *people.seen, *pool.seen) if token in address]
+        assert token not in log
+    assert page.complaints == []
+    context.close()
+
+
+def sign_in(page: Any) -> None:
+    """Press the button, and say who one is on the user pool's page."""
+    page.get_by_role("button", name="Sign in").click()
+    page.fill("input[name=username]", "ada")
+    page.fill("input[name=password]", "a long password")
+    page.click("button")
+
+
+def test_people_sign_in_and_see_what_is_theirs(visitor: Any, people: Gateway, site: Site) -> None:
+    page = visitor
+    for scheme, width in (("light", 1440), ("dark", 360)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        assert findings(page) == []
+        keep_screenshot(page, f"sign-in-{scheme}-{width}")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.evaluate("location.hash = '#/?q=photos'")
+    sign_in(page)
+    page.wait_for_selector("a.card img")
+    assert page.url == f"{people.url}/#/?q=photos", "one comes back to where one was, without the code"
+    until(page, "[...document.querySelectorAll('a.card img')].some((image) => image.naturalWidth > 0)")
+    go(page, "#/", "a.card")
+    names = page.locator("a.card .name").all_text_contents()
+    assert names
+    assert all(name.startswith("photos/") for name in names), "the claim that limits its owner counts"
+    # Renewed without a word; the old refresh token is good for nothing.
+    kept = page.evaluate("sessionStorage.getItem('captions-refresh')")
+    page.reload()
+    page.wait_for_selector("a.card")
+    now = page.evaluate("sessionStorage.getItem('captions-refresh')")
+    assert now != kept
+    assert list(people.pool.refresh_tokens) == [now]
+    assert page.evaluate("Object.values({...localStorage})") == []
+    # A stream has the token too.
+    go(page, "#/now", ".place")
+    page.locator("input[type=file]").set_input_files(ROOT / "tests" / "media" / "photos" / "chelsea.jpg")
+    page.locator(".answer.done").wait_for()
+    page.get_by_role("button", name="Sign out, ada@example.org").click()
+    page.get_by_role("heading", name="Sign in").wait_for()
+    assert page.url == f"{people.url}/"
+    assert people.pool.refresh_tokens == {}
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_session_that_ends_loses_nothing_that_was_written(visitor: Any, people: Gateway, site: Site) -> None:
+    page, key = visitor, "photos/05.jpg"
+    people.pool.lifetime_s = 61  # renewed a minute before its end: at once
+    sign_in(page)
+    page.wait_for_selector("a.card")
+    go(page, f"#/asset/{id_of(site.stack, key)}", ".caption .big")
+    page.keyboard.press("e")
+    page.locator("textarea").fill("Written before the session ended.")
+    people.pool.refresh_tokens.clear()
+    page.keyboard.press("Control+Enter")
+    dialog = page.get_by_role("dialog", name="Nobody is signed in")
+    dialog.wait_for()
+    assert "The session has ended" in dialog.text_content()
+    assert findings(page) == []
+    keep_screenshot(page, "session-ended")
+    assert page.locator("textarea").input_value() == "Written before the session ended."
+    site.edit(key, "Somebody else's words.")
+    people.pool.lifetime_s = 3600
+    sign_in(page)
+    page.locator(".conflict .theirs", has_text="Somebody else's words.").wait_for()
+    assert page.locator("textarea").input_value() == "Written before the session ended."
+    page.locator("textarea").focus()
+    page.keyboard.press("Control+Enter")
+    page.locator(".toast.good", has_text="Saved").wait_for()
+    assert site.asset(key)["text"] == "Written before the session ended."
+    assert page.evaluate("Object.keys({...sessionStorage})") == ["captions-refresh"]
+    page.complaints[:] = [text for text in page.complaints if "status of 400" not in text]  # what ended the session
+
+
+FOREIGN = "no sign-in that was begun in this window"
+REFUSED: tuple[tuple[dict[str, Any], dict[str, str], str], ...] = (
+    ({"nonce": "another"}, {}, FOREIGN),
+    ({"nonce": None}, {}, FOREIGN),
+    ({"iss": "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Other"}, {}, "of another user pool"),
+    ({"aud": "another"}, {}, "of another application"),
+    ({"exp": 1_000_000_000}, {}, "clock"),
+    ({}, {"state": "another"}, FOREIGN),
+    ({}, {"code": "used before"}, "was used before"),
+    ({}, {"error": "access_denied"}, "let nobody in"),
+)
+"""What the pool says of its token, and leads back with; what the console says then."""
+
+
+def test_an_answer_that_is_not_to_this_sign_in_is_refused(visitor: Any, people: Gateway) -> None:
+    # Nobody asked for these, which somebody else may have put into a link; nor do they lead anywhere else.
+    for answer in ("code=stolen&state=x", "error=access_denied", "code=x&state=x&state=y"):
+        visitor.goto(f"{people.url}/?{answer}&redirect_uri=https://evil.example/#https://evil.example/")
+        visitor.locator("[role=alert]", has_text=FOREIGN).wait_for()
+        assert visitor.url == f"{people.url}/#https://evil.example/"
+    for twist, back, words in REFUSED:
+        people.pool.twist, people.pool.back = twist, back
+        sign_in(visitor)
+        visitor.locator("[role=alert]", has_text=words).wait_for()
+        assert visitor.url == f"{people.url}/"
+        assert visitor.evaluate("sessionStorage.length") == 0
+    people.pool.twist, people.pool.back = {}, {}
+    sign_in(visitor)
+    visitor.wait_for_selector("a.card")
+    visitor.complaints[:] = [text for text in visitor.complaints if "status of 400" not in text]  # of the used code
+
+
+def asked(people: Gateway, path: str, token: str = "", **headers: str) -> tuple[int, str]:
+    """Ask without a browser; returns the status and the body."""
+    given = {**({"Authorization": f"Bearer {token}"} if token else {}), **headers}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{people.url}{path}", headers=given), timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_only_a_token_of_this_pool_and_client_opens_more_than_the_pages(people: Gateway, site: Site) -> None:
+    pool = people.pool
+    assert asked(people, "/v1/assets", pool.token(**{"custom:prefixes": "photos/"}))[0] == 200
+    with user_pool() as other:
+        foreign = other.token(iss=pool.issuer)
+    for token in (
+        "", "x", foreign, pool.token(iss="https://evil.example"), pool.token(aud="another"), pool.token(exp=1),
+        pool.token(aud=None, token_use="access", client_id=CLIENT_ID),
+    ):  # fmt: skip
+        assert asked(people, "/v1/assets", token)[0] == 401
+    # The authorizer lets a token through that is none of ID: the function does not.
+    status, body = asked(people, "/v1/assets", pool.token(token_use="access"))
+    assert (status, json.loads(body)["type"]) == (401, "/problems/wrong-token")
+    claims = json.dumps({"authorizer": {"claims": {"sub": "1", "aud": CLIENT_ID, "token_use": "id"}}})
+    for path in ("/static/../v1/assets", "/static/%2e%2e/v1/assets", "/static/.%2E/healthz/../v1/assets"):
+        status, body = asked(people, path, **{"X-Amzn-Request-Context": claims})
+        assert status == 401, "what came by an open route is let no further"
+    configuration = json.loads(asked(people, "/config.json")[1])["sign_in"]
+    assert configuration == {"issuer": pool.issuer, "url": pool.url, "client_id": CLIENT_ID, "scope": "openid"}
+
+
+def test_a_code_is_worth_nothing_without_what_it_was_asked_with(people: Gateway, visitor: Any) -> None:
+    visitor.get_by_role("button", name="Sign in").click()
+    visitor.wait_for_selector("input[name=username]")
+    pool = people.pool
+    (address,) = [it for it in pool.seen if it.startswith("/oauth2/authorize")][-1:]
+    code = "taken"
+    pool.codes[code] = {**dict(parse_qsl(urlsplit(address).query)), "username": "ada"}
+    given = {"grant_type": "authorization_code", "client_id": CLIENT_ID, "code": code, "code_verifier": "v" * 43,
+             "redirect_uri": f"{people.url}/"}  # fmt: skip
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(f"{pool.url}/oauth2/token", urlencode(given).encode(), timeout=10)

@@ -121,7 +121,7 @@ class Invoked:
 
 @contextmanager
 def api_on(
-    aws: Aws, tokens: Mapping[str, Caller] = TOKENS, *, search: SearchFunction | None = None, **settings: Any
+    aws: Aws, tokens: Mapping[str, Caller] | None = TOKENS, *, search: SearchFunction | None = None, **settings: Any
 ) -> Iterator[Api]:
     """The application on these tables and queues, and beside a search function.
 

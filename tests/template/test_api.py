@@ -1,13 +1,18 @@
 """What holds of api.yaml: what its function may do, what it is told, and that it takes what template.yaml gives."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from captions_api import console
+from captions_api.access import CLAIM
 
 from captions.config.environment import ApiSettings
 from captions_cli.local.cloudformation.translate import Translation, load_template, translate
+from support.sign_in import route_of, routes
 from support.template import listed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +50,14 @@ ACTIONS = {
 def translated(**given: str) -> Translation:
     values = {name: "1" if TEMPLATE["Parameters"][name]["Type"] == "Number" else "x" for name in TEMPLATE["Parameters"]}
     values |= {"Authorizer": "iam", "Architecture": "arm64", "KmsKeyArn": "", "ExistingBucketKeyArn": ""}
-    values |= {"PolicyOverride": "", "ModelsOverride": "", "WebAdapterLayerArn": "", "SearchFunctionName": "", **given}
+    values |= {
+        "PolicyOverride": "",
+        "ModelsOverride": "",
+        "WebAdapterLayerArn": "",
+        "SearchFunctionName": "",
+        "ApiOrigins": "",
+        **given,
+    }
     return translate(ROOT / "api.yaml", stack_name="s", region="eu-west-1", parameters=values)
 
 
@@ -70,15 +82,43 @@ def test_it_may_do_what_is_written_down_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("authorizer", ["iam", "cognito"])
-def test_nobody_is_served_without_an_authorizer_and_every_answer_streams(authorizer: str) -> None:
+def test_nobody_is_served_data_without_an_authorizer_and_every_answer_streams(authorizer: str) -> None:
     resources = translated(Authorizer=authorizer).resources
-    method = resources["ApiMethod"].properties
-    assert method["AuthorizationType"] == {"iam": "AWS_IAM", "cognito": "COGNITO_USER_POOLS"}[authorizer]
-    assert ("AuthorizerId" in method) == (authorizer == "cognito")
-    assert method["Integration"]["ResponseTransferMode"] == "STREAM"
-    assert method["Integration"]["Uri"].endswith("/response-streaming-invocations")
-    methods = [it for it in resources.values() if it.type == "AWS::ApiGateway::Method"]
-    assert len(methods) == 1
+    methods = {name: it.properties for name, it in resources.items() if it.type == "AWS::ApiGateway::Method"}
+    assert set(methods) == {"ApiMethod", "PageMethod", "ConfigurationMethod", "StaticFileMethod"}
+    for name, method in methods.items():
+        kind = {"iam": "AWS_IAM", "cognito": "COGNITO_USER_POOLS" if name == "ApiMethod" else "NONE"}[authorizer]
+        assert method["AuthorizationType"] == kind
+        assert ("AuthorizerId" in method) == (kind == "COGNITO_USER_POOLS")
+        assert method["Integration"]["ResponseTransferMode"] == "STREAM"
+        assert method["Integration"]["Uri"].endswith("/response-streaming-invocations")
+
+
+def test_the_routes_that_people_need_before_they_have_a_token_are_these_alone() -> None:
+    assert routes() == {
+        ("ANY", "/{proxy+}"): True,
+        ("GET", "/"): False,
+        ("GET", "/config.json"): False,
+        ("GET", "/static/{proxy+}"): False,
+    }
+    document = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    for path in document["paths"]:
+        assert route_of("GET", path.replace("{id}", "x")) is True
+    assert route_of("POST", "/static/x.js") is None
+
+
+@pytest.mark.parametrize("authorizer", ["iam", "cognito"])
+def test_other_routes_are_another_deployment(authorizer: str) -> None:
+    """A deployment is what its routes were when it was made: CloudFormation makes another for another name alone."""
+    kinds = {f"AWS::ApiGateway::{kind}" for kind in ("RestApi", "Resource", "Method", "Authorizer")}
+    served = {name: it for name, it in RESOURCES.items() if it["Type"] in kinds}
+    digest = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()[:8]
+    resources = translated(Authorizer=authorizer).resources
+    (name,) = [name for name, it in resources.items() if it.type == "AWS::ApiGateway::Deployment"]
+    assert name == f"{authorizer.capitalize()}Deployment{digest}"
+    assert set(RESOURCES[name]["DependsOn"]) == {it for it, about in served.items() if about["Type"].endswith("Method")}
+    chosen = RESOURCES["Stage"]["Properties"]["DeploymentId"]["Fn::If"]
+    assert chosen == ["HasCognito", {"Ref": f"CognitoDeployment{digest}"}, {"Ref": f"IamDeployment{digest}"}]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +149,40 @@ def test_an_origin_that_no_browser_sends_is_refused(bad: str) -> None:
 
 
 def test_people_cannot_change_the_prefixes_they_are_limited_to() -> None:
-    pool = RESOURCES["UserPool"]["Properties"]
+    pool, client = RESOURCES["UserPool"]["Properties"], RESOURCES["UserPoolClient"]["Properties"]
     assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] is True
-    assert RESOURCES["UserPoolClient"]["Properties"]["WriteAttributes"] == ["email"]
+    assert client["WriteAttributes"] == ["email"]
+    # Beside other scopes, and where the client may not read it, an ID token lacks the attribute that limits its owner.
+    assert client["AllowedOAuthScopes"] == [console.SCOPE] == ["openid"]
+    assert CLAIM in client["ReadAttributes"]
+
+
+def test_the_client_is_public_and_signs_people_in_by_a_code_alone() -> None:
+    client = RESOURCES["UserPoolClient"]["Properties"]
+    assert client["GenerateSecret"] is False
+    assert client["AllowedOAuthFlows"] == ["code"]
+    assert client["RefreshTokenRotation"]["Feature"] == "ENABLED"
+    assert "ALLOW_REFRESH_TOKEN_AUTH" not in client["ExplicitAuthFlows"], "Cognito refuses it beside rotation"
+    expression = RESOURCES["Authorized"]["Properties"]["IdentityValidationExpression"]
+    assert expression == {"Fn::Sub": "^${UserPoolClient}$"}
+
+
+@pytest.mark.parametrize(
+    ("origins", "addresses"),
+    [
+        ("", ["https://x-api.execute-api.eu-west-1.amazonaws.com/live/"]),
+        ("https://captions.example", ["https://captions.example/"]),
+        ("https://a.example,https://b.example", ["https://a.example/", "https://b.example/"]),
+    ],
+)
+def test_people_are_led_back_to_the_consoles_own_addresses_alone(origins: str, addresses: list[str]) -> None:
+    resources = translated(Authorizer="cognito", ApiOrigins=origins).resources
+    client, pool = resources["UserPoolClient"].properties, resources["UserPool"].properties
+    assert client["CallbackURLs"] == addresses
+    assert client["LogoutURLs"] == client["CallbackURLs"]
+    message = pool["AdminCreateUserConfig"]["InviteMessageTemplate"]["EmailMessage"]
+    assert addresses[0].removesuffix("/") in message
+    assert {"{username}", "{####}"} <= set(re.findall(r"\{[^}]+\}", message))
 
 
 def test_the_function_is_told_all_that_it_needs() -> None:

@@ -6,18 +6,19 @@ import sys
 from typing import Any
 
 import pytest
-from captions_api.access import Caller, Tokens, gateway_authorizer
+from captions_api.access import Caller, GatewayAuthorizer, Tokens
 from captions_api.cursors import Seal
 from captions_api.problems import Refusal
 from starlette.datastructures import Headers
 
 
 def caller(context: Any) -> Caller:
-    return gateway_authorizer(Headers({"x-amzn-request-context": json.dumps(context)}), {})
+    return GatewayAuthorizer("console")(Headers({"x-amzn-request-context": json.dumps(context)}), {})
 
 
 def person(**claims: str) -> dict[str, Any]:
-    return {"authorizer": {"claims": {"sub": "1", "cognito:username": "ann", **claims}}}
+    whole = {"sub": "1", "cognito:username": "ann", "token_use": "id", "aud": "console", **claims}
+    return {"authorizer": {"claims": whole}}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,16 @@ def test_a_person_without_the_claim_and_a_program_see_everything() -> None:
     assert caller({"identity": {"userArn": "arn:aws:iam::1:user/x"}}) == Caller("arn:aws:iam::1:user/x", ("",))
 
 
-@pytest.mark.parametrize("context", [None, [], "x", {}, {"authorizer": None}, {"identity": {"userArn": None}}])
+@pytest.mark.parametrize("claims", [{"aud": "another"}, {"aud": ""}, {"token_use": "access"}, {"token_use": ""}])
+def test_a_token_of_another_client_or_without_the_claim_lets_nobody_in(claims: dict[str, str]) -> None:
+    with pytest.raises(Refusal) as refused:
+        caller(person(**claims))
+    assert refused.value.status == 401
+
+
+@pytest.mark.parametrize(
+    "context", [None, [], "x", {}, {"authorizer": None}, {"authorizer": "x"}, {"identity": {"userArn": None}}]
+)
 def test_without_an_authorizers_word_nobody_is_served(context: Any) -> None:
     with pytest.raises(Refusal) as refused:
         caller(context)

@@ -65,7 +65,7 @@ function Caption({ asset, verdicts }) {
   const newer = asset.suggestion && !asset.suggestion.replaced ? asset.suggestion.result.text : null;
   return html`<section class="part caption" aria-label="Caption">
     <h2>${result?.task ? words(result.task === 'caption' ? 'caption' : result.task) : 'Caption'}</h2>
-    ${verdicts.editing ? html`<${Editor} asset=${asset} conflict=${verdicts.conflict} busy=${verdicts.busy} save=${verdicts.save} leave=${verdicts.leave} take=${verdicts.take} />`
+    ${verdicts.editing ? html`<${Editor} asset=${asset} verdicts=${verdicts} />`
     : html`${result ? (result.text ? (result.task === 'code' ? html`<${Highlighted} text=${result.text} language=${result.data?.programming_language ?? ''} />` : html`<${Words} text=${result.text} lang=${result.language} class="big" />`) : html`<p class="muted">${result.task === 'alt_text' ? 'Decorative: the alt text is empty.' : 'No text.'}</p>`)
       : html`<p class="muted reason">${asset.reason?.message ?? 'No caption yet; it appears here as it ends.'}</p>`}
       <p class="about">${result && html`<${Confidence} value=${asset.confidence} /><span>${result.language}</span>${result.style && html`<span>${words(result.style)}</span>`}${result.safety && result.safety !== 'unknown' && html`<span class="safety ${result.safety}">${result.safety}</span>`}`}</p>

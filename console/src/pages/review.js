@@ -1,12 +1,14 @@
 /** Caption after caption to be judged, without a mouse. */
 import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ApiError, asset as readAsset, assetPath, get, post, query, say } from '../api.js';
+import { draftOf } from '../drafts.js';
 import { count, counted, percent, words } from '../format.js';
 import { html } from '../html.js';
 import { useKeys } from '../keys.js';
 import { useInterval } from '../loading.js';
 import { notices } from '../notices.js';
 import { link } from '../route.js';
+import { session } from '../session.js';
 import { plain } from '../text.js';
 import { useVerdicts } from '../verdicts.js';
 import { Difference } from '../views/difference.js';
@@ -89,7 +91,8 @@ function Sample({ queue }) {
 /** @param {{queue: ReturnType<typeof useQueue>}} props */
 function Desk({ queue }) {
   const { items } = queue;
-  const [at, setAt] = useState(0);
+  // Where somebody wrote before signing in again, if that is here.
+  const [at, setAt] = useState(() => Math.max(0, items.findIndex((item) => draftOf(item.id, session().sub))));
   const [records, setRecords] = useState(/** @type {Map<string, Asset>} */ (new Map()));
   const [judged, setJudged] = useState(/** @type {Map<string, 'accepted' | 'edited'>} */ (new Map()));
   const [differs, setDiffers] = useState(true);
@@ -173,7 +176,7 @@ function Desk({ queue }) {
         <h2 class="name"><a href=${link('asset', item.id)}><${Inline} text=${item.key} most=${300} /></a></h2>
         ${other && html`<p class="taken"><${Icon} name="person" /><span><bdi>${plain(other, 60)}</bdi> has this open</span></p>`}
         <${Failure} error=${failed} again=${() => read(item.id)} />
-        ${verdicts.editing && asset ? html`<${Editor} key=${item.id} asset=${asset} conflict=${verdicts.conflict} busy=${verdicts.busy} save=${verdicts.save} leave=${verdicts.leave} take=${verdicts.take} />`
+        ${verdicts.editing && asset ? html`<${Editor} key=${item.id} asset=${asset} verdicts=${verdicts} />`
         : html`<div aria-live="polite"><${Words} key=${item.id} text=${asset?.result?.text ?? item.text ?? ''} lang=${item.language} class="big" /></div>
           <p class="about"><${Confidence} value=${item.confidence} /><${Source} asset=${asset ?? item} />${item.category && html`<span>${words(item.category)}</span>`}${item.task && item.task !== 'caption' && html`<span>${words(item.task)}</span>`}${judged.has(item.id) && html`<span class="verdict ${judged.get(item.id)}">${judged.get(item.id)}</span>`}</p>
           ${differs && asset && asset.model_text !== null && asset.reviewed === 'edited' && html`<h3>Against the model's words</h3><${Difference} before=${asset.model_text} after=${asset.result?.text ?? ''} lang=${asset.language} label="From the model's words to the person's" />`}`}

@@ -19,11 +19,12 @@ export const AltCounter = ({ value }) => html`<span class="counter ${value > ALT
   ${count(value)} of ${value > ALT_TARGET ? `${ALT_MOST} characters at most` : `${ALT_TARGET} characters`}${value > ALT_MOST ? ': too long' : value > ALT_TARGET ? ': longer than a screen reader should have to say' : ''}</span>`;
 
 /**
- * @param {{asset: Asset, conflict: Asset | null, busy: boolean, save: (text: string, over?: boolean) => void, leave: () => void, take: () => void, draft?: string}} props
- * `conflict` is the record as somebody else left it; `save(text, true)` writes over it, `take` keeps theirs.
+ * @param {{asset: Asset, verdicts: ReturnType<typeof import('../verdicts.js').useVerdicts>}} props
+ * `verdicts.conflict` is the record as somebody else left it; `save(text, true)` writes over it, `take` keeps theirs.
  */
-export function Editor({ asset, conflict, busy, save, leave, take, draft }) {
-  const [text, setText] = useState(draft ?? asset.result?.text ?? '');
+export function Editor({ asset, verdicts }) {
+  const { conflict, busy, save, leave, take, keep } = verdicts;
+  const [text, setText] = useState(verdicts.draft ?? asset.result?.text ?? '');
   const field = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   const bytes = new TextEncoder().encode(text).length;
   const alt = asset.result?.task === 'alt_text';
@@ -52,7 +53,7 @@ export function Editor({ asset, conflict, busy, save, leave, take, draft }) {
       <p>Yours, against theirs:</p><${Difference} before=${conflict.result?.text ?? ''} after=${text} label="From theirs to yours" lang=${conflict.language} />
     </div>`}
     <label><span class=${conflict ? '' : 'unseen'}>${conflict ? 'Yours' : 'Caption'}</span>
-      <textarea ref=${field} dir="auto" lang=${known(asset.language)} rows="3" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} onKeyDown=${key} aria-invalid=${problem ? 'true' : undefined} aria-describedby="editor-hint"></textarea></label>
+      <textarea ref=${field} dir="auto" lang=${known(asset.language)} rows="3" value=${text} onInput=${(/** @type {any} */ event) => { setText(event.target.value); keep(event.target.value); }} onKeyDown=${key} aria-invalid=${problem ? 'true' : undefined} aria-describedby="editor-hint"></textarea></label>
     <p id="editor-hint" class="hint">${problem ? html`<span class="bad">${problem}</span>` : alt ? html`<${AltCounter} value=${characters(text)} />` : `${count(characters(text))} characters`}
       <span class="muted"> <kbd>Ctrl</kbd> <kbd>Enter</kbd> saves, <kbd>Esc</kbd> leaves it as it was</span></p>
     <p class="actions"><button class="primary" disabled=${Boolean(problem) || busy}>${conflict ? 'Save mine over theirs' : 'Save'}</button>

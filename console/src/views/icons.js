@@ -28,6 +28,7 @@ const PATHS = {
   undo: 'M8 5 3 10l5 5M3 10h11a6 6 0 0 1 0 12h-3',
   play: 'M7 4l13 8-13 8z',
   person: 'M12 4a4 4 0 1 0 0 8 4 4 0 0 0 0-8M4 21c1-5 4-7 8-7s7 2 8 7',
+  leave: 'M14 4H5v16h9M10 12h11M17 8l4 4-4 4',
   flag: 'M5 22V3h13l-3 5 3 5H5',
 };
 

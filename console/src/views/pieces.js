@@ -1,13 +1,16 @@
 /** Small parts that several pages show. */
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { address, blobUrl, token } from '../api.js';
+import { address, blobUrl } from '../api.js';
 import { count, money, percent, words } from '../format.js';
 import { html } from '../html.js';
+import { session } from '../session.js';
 import { plain } from '../text.js';
 import { Icon } from './icons.js';
 
 /** @typedef {import('../types').AssetSummary} AssetSummary */
 /** @typedef {import('../types').Money} MoneyValue */
+
+export const Brand = () => html`<span class="brand"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M7 9.500h18v7H7zM7 21.500h18M7 25.500h11" /></svg><span>Captions</span></span>`;
 
 /** @param {{state: string, recaptioned?: boolean}} props */
 export const State = ({ state }) => html`<span class="state ${state}">${words(state)}</span>`;
@@ -48,7 +51,7 @@ export function Thumbnail({ asset, alt = '' }) {
 
 /** The address a picture of the API can be shown from: with a bearer token, that of a blob. @param {string | null} path */
 export function usePicture(path) {
-  const direct = path && !token() ? address(path) : null;
+  const direct = path && session().mode === 'cookie' ? address(path) : null;
   const [blob, setBlob] = useState(/** @type {string | null} */ (null));
   useEffect(() => {
     if (!path || direct) return undefined;

@@ -1,12 +1,14 @@
-/** What stands around every page: navigation, theme, notices, the list of keys, and the question for a token. */
+/** What stands around every page: navigation, theme, notices, and the list of keys. */
 import { useEffect, useState } from 'preact/hooks';
-import { session, setToken } from '../api.js';
 import { html } from '../html.js';
 import { keysOn, setKeysOn, useKeys } from '../keys.js';
 import { notices } from '../notices.js';
 import { link } from '../route.js';
+import { signOut, useSession } from '../session.js';
+import { plain } from '../text.js';
 import { Icon } from './icons.js';
-import { Dialog } from './pieces.js';
+import { Brand, Dialog } from './pieces.js';
+import { Ended } from './sign-in.js';
 
 /** @type {[string, string, string][]} page, name, key after g */
 const PAGES = [['', 'Gallery', 'g'], ['search', 'Search', 's'], ['review', 'Review', 'r'], ['quality', 'Quality', 'q'], ['costs', 'Costs', 'c'], ['live', 'Live', 'l'], ['now', 'Caption now', 'n']];
@@ -23,18 +25,19 @@ const KEYS = [
 export function Shell({ page, children }) {
   const [help, setHelp] = useState(false);
   const chord = useChord();
+  const person = useSession();
   useKeys({ '?': () => setHelp(true), ...chord });
   const current = page === 'asset' ? '' : page;
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header class="bar">
-      <a class="brand" href=${link('')}><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M7 9.500h18v7H7zM7 21.500h18M7 25.500h11" /></svg><span>Captions</span></a>
+      <a href=${link('')}><${Brand} /></a>
       <nav aria-label="Main">${PAGES.map(([id, name]) => html`<a key=${id} href=${link(id)} aria-current=${id === current ? 'page' : undefined}><${Icon} name=${id || 'gallery'} /><span>${name.split(' ')[0]}${name.includes(' ') && html`<span class="rest"> ${name.slice(name.indexOf(' ') + 1)}</span>`}</span></a>`)}</nav>
-      <div class="tools"><${Theme} /><button class="icon-only" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" onClick=${() => setHelp(true)}><${Icon} name="keys" /></button></div>
+      <div class="tools">${person.mode === 'in' && html`<button class="icon-only" aria-label="Sign out, ${plain(person.name, 60)}" title="Sign out, ${plain(person.name, 60)}" onClick=${signOut}><${Icon} name="leave" /></button>`}<${Theme} /><button class="icon-only" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" onClick=${() => setHelp(true)}><${Icon} name="keys" /></button></div>
     </header>
     <main id="main" tabindex="-1">${children}</main>
     <${Toasts} />
-    <${Token} />
+    <${Ended} />
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}`;
 }
 
@@ -96,29 +99,6 @@ function Toasts() {
   }, []);
   return html`<section class="toasts" aria-label="Messages" aria-live="polite">${list.map((notice) => html`<div key=${notice.id} class="toast ${notice.tone}">
     <span>${notice.text}</span><button class="icon-only" aria-label="Dismiss" onClick=${() => notices.dismiss(notice.id)}><${Icon} name="close" /></button></div>`)}</section>`;
-}
-
-/** Asked for once the API answers 401: by no cookie, or no longer. */
-function Token() {
-  const [asked, setAsked] = useState(false);
-  useEffect(() => {
-    const ask = () => setAsked(true);
-    session.addEventListener('unauthorized', ask);
-    return () => session.removeEventListener('unauthorized', ask);
-  }, []);
-  if (!asked) return null;
-  /** @param {SubmitEvent} event */
-  const enter = (event) => {
-    event.preventDefault();
-    const value = new FormData(/** @type {HTMLFormElement} */ (event.target)).get('token');
-    if (!value) return;
-    setToken(String(value).trim());
-    location.reload();
-  };
-  return html`<${Dialog} title="Sign in" onClose=${() => setAsked(false)}><form onSubmit=${enter}>
-    <p>The API knows no token of yours, or no longer. The local stack prints an address with one (<code>captions up</code>); a deployed one takes an ID token of its user pool.</p>
-    <label>Token <input name="token" type="password" autocomplete="off" required /></label>
-    <p class="actions"><button class="primary">Sign in</button></p></form><//>`;
 }
 
 /** @param {{onClose: () => void}} props */

@@ -25,6 +25,8 @@ COOKIE = "captions"
 CLAIM = "custom:prefixes"
 """The Cognito attribute that limits a person to key prefixes, comma separated. Its owner cannot change it."""
 OPEN_PATHS = frozenset({"/healthz"})
+CONSOLE_PATHS = frozenset({"/", "/config.json"})
+"""What people get before they have a token, beside what is below /static/: files that hold no data."""
 _CONTEXT_HEADER = "x-amzn-request-context"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -88,22 +90,48 @@ class Tokens:
         return fitting[0] if fitting else None
 
 
-def gateway_authorizer(headers: Headers, scope: Scope) -> Caller:
-    """Take whom API Gateway's authorizer let through; raises Refusal (401) where its word is missing."""
+def gateway_context(headers: Headers) -> dict[str, Any]:
+    """Return what API Gateway tells of a request, as Lambda Web Adapter passes it on; {} where nothing does."""
     try:
-        context: Any = json.loads(headers.get(_CONTEXT_HEADER, ""))
-        claims = (context.get("authorizer") or {}).get("claims") or {}
-        arn = (context.get("identity") or {}).get("userArn")
-    except (ValueError, AttributeError):
-        claims, arn = {}, None
-    if claims.get("sub"):
+        context = json.loads(headers.get(_CONTEXT_HEADER, ""))
+    except ValueError:
+        return {}
+    return context if isinstance(context, dict) else {}
+
+
+@dataclass(frozen=True)
+class GatewayAuthorizer:
+    """Takes whom API Gateway's authorizer let through.
+
+    `client_id` is the one application whose tokens count. Only ID tokens do: an access token of the same person
+    does not have the claim that limits them.
+    """
+
+    client_id: str | None = None
+
+    def __call__(self, headers: Headers, scope: Scope) -> Caller:
+        """Return the caller; raises Refusal (401) where the authorizer's word is missing, or is not enough."""
+        context = gateway_context(headers)
+        try:
+            claims = (context.get("authorizer") or {}).get("claims") or {}
+            arn = (context.get("identity") or {}).get("userArn")
+        except AttributeError:
+            claims, arn = {}, None
+        if claims.get("sub"):
+            return self._person(claims)
+        if arn:
+            return Caller(str(arn))
+        raise Refusal(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
+
+    def _person(self, claims: Mapping[str, Any]) -> Caller:
+        if self.client_id is not None and claims.get("token_use") != "id":
+            raise Refusal(401, "wrong-token", "this is no ID token, which alone tells what its owner may see")
+        if self.client_id is not None and claims.get("aud") != self.client_id:
+            raise Refusal(401, "wrong-client", "this token was made for another application")
         name = f"cognito:{claims.get('cognito:username') or claims['sub']}"
         if CLAIM in claims:
             return Caller(name, tuple(prefix.strip() for prefix in str(claims[CLAIM]).split(",") if prefix.strip()))
         return Caller(name)
-    if arn:
-        return Caller(str(arn))
-    raise Refusal(401, "not-signed-in", "the request came without an authorizer's word on who is calling")
 
 
 @dataclass
@@ -118,6 +146,8 @@ class Door:
     and is another site's (DNS rebinding) is none of them."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Those of every answer."""
+    open_console: bool = False
+    """Whether the console's files are for everybody, so that people can sign in with them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its caller in `scope["state"]`, or answer why not."""
@@ -140,12 +170,15 @@ class Door:
                 if (entered := self._entered(scope)) is not None:
                     await entered(scope, receive, send)
                     return
-            if scope["path"] not in OPEN_PATHS:
+            if not self._open(scope["path"]):
                 scope.setdefault("state", {})["caller"] = self.authorizer(headers, scope)
         except Refusal as problem:
             await problem.response()(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+    def _open(self, path: str) -> bool:
+        return path in OPEN_PATHS or (self.open_console and (path in CONSOLE_PATHS or path.startswith("/static/")))
 
     def _own_site(self, headers: Headers, scope: Scope) -> None:
         if headers.get("host", "").lower() not in self.hosts:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from captions.config.environment import ApiSettings
 from captions_api import console, problems
-from captions_api.access import Authorizer, Caller, Door, Tokens, gateway_authorizer
+from captions_api.access import Authorizer, Caller, Door, GatewayAuthorizer, Tokens
 from captions_api.repeated_writes import RepeatedWrites
 from captions_api.routes import again, assets, operation, review, search, streaming, uploads
 from captions_api.services import Services
@@ -67,9 +67,11 @@ def create(
 ) -> ASGIApp:
     """Return the application as it is served: behind API Gateway's authorizer, or, with `tokens`, on `hosts`."""
     known = Tokens(tokens) if tokens is not None else None
-    authorizer: Authorizer = known if known is not None else gateway_authorizer
+    settings = services.settings
+    authorizer: Authorizer = known if known is not None else GatewayAuthorizer(settings.sign_in_client_id)
     app = RepeatedWrites(api(services), services.own, services.tenant, streams=frozenset({"/v1/captions:stream"}))
-    return Door(app, authorizer, known, hosts, console.security_headers(services.settings))
+    people = known is None and settings.api_authorizer == "cognito"
+    return Door(app, authorizer, known, hosts, console.security_headers(settings), open_console=people)
 
 
 def document() -> dict[str, Any]:

@@ -3,32 +3,72 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from captions.config.environment import ApiSettings
+from captions_api.access import gateway_context
 
 BUILT = Path(__file__).resolve().parents[1] / "console"
+SCOPE = "openid"
+"""With any other scope beside it, Cognito leaves out of ID tokens the attribute that limits people to prefixes."""
 _NOT_BUILT = "The console is not built; the API is served under /v1. `make console` builds it.\n"
 
 
+class _Hashed(StaticFiles):
+    """Files that have a hash of what they hold in their names: they never change."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        response = super().file_response(*arguments, **named)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
 def install(app: FastAPI, settings: ApiSettings) -> None:
-    """Serve the console's page at /, and its files under /static."""
+    """Serve the console's page at /, its files under /static, and at /config.json where people sign in."""
     folder = Path(settings.console_dir) if settings.console_dir else BUILT
     page = folder / "index.html"
+    fresh = {"Cache-Control": "no-cache"}
 
     @app.get("/", include_in_schema=False)
-    def index() -> Response:
+    def index(request: Request) -> Response:
         if not page.is_file():
             return Response(_NOT_BUILT, media_type="text/plain")
-        return FileResponse(page, headers={"Cache-Control": "no-cache"})
+        # With its prefix, as a stage's address may be opened with or without a slash at its end.
+        content = page.read_text(encoding="utf-8").replace('"static/', f'"{_prefix(request)}static/')
+        return HTMLResponse(content, headers=fresh)
+
+    @app.get("/config.json", include_in_schema=False)
+    def configuration() -> Response:
+        return JSONResponse({"sign_in": _sign_in(settings)}, headers=fresh)
 
     if (folder / "static").is_dir():
-        app.mount("/static", StaticFiles(directory=folder / "static"))
+        app.mount("/static", GZipMiddleware(_Hashed(directory=folder / "static")))
+
+
+def _prefix(request: Request) -> str:
+    """Return what the page's own files are below: "/live/" on a stage of API Gateway, "" at the top of a host."""
+    path = f"{gateway_context(request.headers).get('path', '')}".rstrip("/")
+    return f"{path}/" if re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) else ""
+
+
+def _sign_in(settings: ApiSettings) -> dict[str, Any] | None:
+    """Return what a public client of OAuth needs, and nothing that is secret; None where nobody signs in."""
+    if settings.sign_in_client_id is None:
+        return None
+    return {
+        "issuer": settings.sign_in_issuer,
+        "url": settings.sign_in_url,
+        "client_id": settings.sign_in_client_id,
+        "scope": SCOPE,
+    }
 
 
 def media_origin(settings: ApiSettings) -> str:
@@ -46,6 +86,7 @@ def media_origin(settings: ApiSettings) -> str:
 def security_headers(settings: ApiSettings) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers of every answer: nothing is run or loaded but from here, and media from the bucket."""
     media = media_origin(settings)
+    sign_in = f" {settings.sign_in_url}" if settings.sign_in_url else ""
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -55,7 +96,7 @@ def security_headers(settings: ApiSettings) -> tuple[tuple[bytes, bytes], ...]:
             "manifest-src 'self'",
             f"img-src 'self' blob: data: {media}",
             f"media-src 'self' blob: {media}",
-            f"connect-src 'self' {media}",
+            f"connect-src 'self' {media}{sign_in}",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Strictness = Literal["exact", "strict", "loose"]
 
@@ -148,6 +148,12 @@ class ApiSettings(WorkerSettings, IntakeSettings):
     api_authorizer: Literal["token", "iam", "cognito"] = "token"
     """Who says who is calling: API Gateway's authorizer, or, on one machine, the token in the printed URL."""
     api_token: str | None = None
+    sign_in_client_id: str | None = None
+    """With `cognito`: the user pool's app client, whose ID tokens alone are taken."""
+    sign_in_issuer: str | None = None
+    """As ID tokens name the user pool (`iss`)."""
+    sign_in_url: str | None = None
+    """Where the user pool has its sign-in page and its endpoints of OAuth."""
     uploads_dead_letter_queue_url: str | None = None
     image_dead_letter_queue_url: str | None = None
     audio_dead_letter_queue_url: str | None = None
@@ -159,6 +165,14 @@ class ApiSettings(WorkerSettings, IntakeSettings):
     """Name of the function that answers searches; empty where there is none."""
     aws_endpoint_url: str | None = None
     """Another endpoint for every AWS service, which browsers must be let to as well."""
+
+    @model_validator(mode="after")
+    def _people_have_a_pool(self) -> Self:
+        if self.api_authorizer == "cognito" and not (
+            self.sign_in_client_id and self.sign_in_issuer and self.sign_in_url
+        ):
+            raise ValueError("cognito needs sign_in_client_id, sign_in_issuer and sign_in_url")
+        return self
 
 
 class SearchSettings(FunctionEnvironment):

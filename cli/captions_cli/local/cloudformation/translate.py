@@ -107,6 +107,8 @@ RESOURCE_TYPES: Mapping[str, ResourceType] = {
     "AWS::ApiGateway::Stage": ResourceType("not emulated", _SERVED),
     "AWS::Cognito::UserPool": ResourceType("not emulated", "a token lets callers in"),
     "AWS::Cognito::UserPoolClient": ResourceType("not emulated", "a token lets callers in"),
+    "AWS::Cognito::UserPoolDomain": ResourceType("not emulated", "a token lets callers in"),
+    "AWS::Cognito::ManagedLoginBranding": ResourceType("not emulated", "a token lets callers in"),
     "AWS::XRay::Group": ResourceType("not emulated", "traces are not collected"),
     "AWS::Budgets::Budget": ResourceType("not emulated", "nothing is billed"),
 }
