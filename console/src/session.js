@@ -171,7 +171,7 @@ export async function bearer() {
  */
 export async function another(refused) {
   if (!pool) {
-    if (!current.ended) end('The stack was started again since. Open the address that `captions up` printed.');
+    if (!current.ended) end('This token is good no more. Open the address that `captions up` or `captions console` printed last.');
     return false;
   }
   if (idToken === refused) await renew();

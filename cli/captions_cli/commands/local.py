@@ -1,4 +1,4 @@
-"""The stack on this machine: `up`, `down` and `demo`."""
+"""The stack on this machine: `up`, `down` and `demo`; and the console of any stack."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ import typer
 from captions_cli.commands.options import Globals, Parameters, pairs, say
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
-from captions_cli.stack import DEFAULT_LOCAL_REGION, DEFAULT_STACK_NAME, LocalState, home
+from captions_cli.stack import DEFAULT_LOCAL_REGION, DEFAULT_STACK_NAME, LocalState, home, read_local_state
 
 if TYPE_CHECKING:
     from captions_cli.background import LocalSettings
@@ -98,6 +98,38 @@ def demo(
     if report.problems:
         say(f"the stack's logs are in {directory}")
         raise typer.Exit(ExitCode.NOT_CAPTIONED)
+
+
+@app.command()
+def console(
+    ctx: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve it at; 0 is any free one.")] = 8765,
+) -> None:
+    """Print where the console is; where the API takes signed requests (Api=iam), serve it here, signed by you."""
+    stack = ctx.obj.stack()
+    state = read_local_state(home()) if stack.endpoint_url else None
+    if state is not None:
+        print(state.console_url)
+        return
+    match stack.parameters.get("Api", "off"):
+        case "cognito":
+            print(stack.output("ApiUrl"))
+        case "iam":
+            from captions_cli import signed_console
+
+            try:
+                signed_console.serve(
+                    stack.output("ApiUrl"), stack.session.get_credentials(), stack.region, port, _announce
+                )
+            except OSError as error:
+                raise CommandError(f"port {port} is not to be had: {error}", ExitCode.USAGE) from error
+        case _:
+            raise CommandError(f"{stack.where} has no API: deploy it with Api=cognito or Api=iam", ExitCode.USAGE)
+
+
+def _announce(address: str) -> None:
+    print(address, flush=True)
+    say("what you do there is signed with your credentials; Ctrl-C ends it")
 
 
 @contextmanager
