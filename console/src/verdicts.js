@@ -54,15 +54,15 @@ export function useVerdicts(asset, put) {
     }
   });
 
-  /** @param {'accept' | 'undo'} verdict */
-  const verdict = (verdict) => during(async () => {
-    if (!asset) return;
+  /** @param {'accept' | 'undo'} verdict @param {Asset | undefined} [about] */
+  const verdict = (verdict, about = asset) => during(async () => {
+    if (!about) return;
     try {
-      put(await say(asset.id, verdict, asset.etag));
+      put(await say(about.id, verdict, about.etag));
       notices.say(verdict === 'accept' ? 'Accepted.' : 'Undone.', 'good');
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== CHANGED) throw error;
-      put(await readAsset(asset.id));
+      put(await readAsset(about.id));
       notices.say('It changed meanwhile: this is how it is now. Look again.', 'bad');
     }
   });
@@ -92,5 +92,6 @@ export function useVerdicts(asset, put) {
     take: () => { if (conflict) put(conflict); close(); },
     accept: () => verdict('accept'),
     undo: () => verdict('undo'),
+    undoOf: (/** @type {Asset} */ other) => verdict('undo', other),
   };
 }

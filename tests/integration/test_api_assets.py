@@ -157,8 +157,8 @@ def test_a_caption_is_accepted_edited_and_taken_back(api: Api) -> None:
 
 def test_what_somebody_else_has_open_is_marked(api: Api) -> None:
     record = api.captioned("a.jpg")
-    assert api.call("POST", path_of(record, "/open")).json()["by"] == "all"
-    assert api.call("POST", path_of(record, "/open"), token="other").json()["by"] == "all"
+    mine, other = (api.call("POST", path_of(record, "/open"), token=token).json() for token in ("all", "other"))
+    assert [(opened["by"], opened["yours"]) for opened in (mine, other)] == [("all", True), ("all", False)]
     assert api.get("/v1/assets", token="other")["items"][0]["opened_by"]["by"] == "all"
     assert api.get("/v1/assets")["items"][0]["opened_by"] is None, "one's own is nobody else's"
     assert api.call("POST", path_of(record, "/close"), token="other").status_code == 204

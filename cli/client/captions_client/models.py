@@ -130,6 +130,8 @@ class Opened(Shape):
 
     by: str
     until: str
+    yours: bool = False
+    """Whether that is the caller."""
 
 
 class Original(Shape):

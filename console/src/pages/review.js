@@ -85,7 +85,7 @@ function useQueue(filters) {
 
 /** @param {{queue: ReturnType<typeof useQueue>}} props */
 function Sample({ queue }) {
-  return html`<p class="note">${queue.population === null ? '' : html`A random sample of ${count(Math.min(SAMPLE, queue.population))} out of ${counted(queue.population, 'caption')}`}${queue.margin === null ? '' : html`: the share that people would edit is known to within <b>± ${percent(queue.margin, 1)}</b> (95 %) once all of it is judged`}.</p>`;
+  return html`<p class="note">A random sample of ${queue.population === null ? counted(queue.items.length, 'caption') : html`${count(queue.items.length)} out of ${counted(queue.population, 'caption')}`}${queue.margin === null ? '' : html`: the share that people would edit is known to within <b>± ${percent(queue.margin, 1)}</b> (95 %) once all of it is judged`}.</p>`;
 }
 
 /** @param {{queue: ReturnType<typeof useQueue>}} props */
@@ -126,7 +126,10 @@ function Desk({ queue }) {
     if (items.length - at < AHEAD) queue.more();
   }, [at, items]);
 
-  const hold = useCallback(() => { post(assetPath(item.id, '/open')).catch(() => {}); }, [item.id]);
+  const [holder, setHolder] = useState(/** @type {{id: string, by: string | null}} */ ({ id: '', by: null }));
+  const hold = useCallback(() => {
+    post(assetPath(item.id, '/open')).then((opened) => setHolder({ id: item.id, by: opened.yours ? null : opened.by }), () => {});
+  }, [item.id]);
   useEffect(() => {
     hold();
     return () => { post(assetPath(item.id, '/close')).catch(() => {}); };
@@ -139,34 +142,37 @@ function Desk({ queue }) {
     setAt((before) => Math.min(items.length - 1, Math.max(0, before + step)));
   };
 
+  /** Verdicts that the API has not answered yet, by id. */
+  const underWay = useRef(/** @type {Map<string, Promise<Asset | null>>} */ (new Map()));
   /** The next is shown at once; should the verdict fail, it is said, and the caption counts as not judged. */
   const accept = () => {
-    if (!asset) return;
+    if (!asset || underWay.current.has(asset.id)) return;
     const judging = asset;
     setJudged((before) => new Map(before).set(judging.id, 'accepted'));
     setAt((before) => Math.min(items.length - 1, before + 1));
-    say(judging.id, 'accept', judging.etag).then(put, (error) => {
+    underWay.current.set(judging.id, say(judging.id, 'accept', judging.etag).then((found) => { put(found); return found; }, (error) => {
       setJudged((before) => { const after = new Map(before); after.delete(judging.id); return after; });
       read(judging.id);
       notices.say(`${plain(judging.key, 60)} was not accepted: ${error instanceof ApiError && error.status === 412 ? 'somebody changed it meanwhile' : error.message}`, 'bad');
-    });
+      return null;
+    }).finally(() => underWay.current.delete(judging.id)));
   };
 
-  /** Takes back the verdict on what is shown, or else on what was judged just before. */
-  const undo = () => {
-    if (asset && judged.has(asset.id)) { verdicts.undo(); return; }
-    const last = [...judged.keys()].at(-1);
+  /** Takes back the verdict on what is shown, or else on what was judged just before, once the API has it. */
+  const undo = async () => {
+    const last = asset && judged.has(asset.id) ? asset.id : [...judged.keys()].at(-1);
     const index = items.findIndex((other) => other.id === last);
-    const record = last && records.get(last);
-    if (index < 0 || !record) return;
+    if (!last || index < 0) return;
     setAt(index);
-    say(record.id, 'undo', record.etag).then((found) => { put(found); notices.say('Undone.', 'good'); }, (error) => notices.say(error.message, 'bad'));
+    const said = underWay.current.get(last);
+    const record = said ? await said : records.get(last);
+    if (record) verdicts.undoOf(record);
   };
   useKeys({
     j: () => go(1), k: () => go(-1), ArrowDown: () => go(1), ArrowUp: () => go(-1), a: accept, e: verdicts.begin, r: verdicts.recaption, u: undo, d: () => setDiffers(!differs),
   });
   const edited = [...judged.values()].filter((one) => one === 'edited').length;
-  const other = (asset?.opened_by ?? item.opened_by)?.by;
+  const other = holder.id === item.id ? holder.by : (asset?.opened_by ?? item.opened_by)?.by;
   return html`<div class="desk">
     <${Strip} items=${items} at=${at} judged=${judged} go=${(/** @type {number} */ index) => go(index - at)} />
     <div class="judged" role="status"><b>${count(judged.size)}</b> judged${judged.size > 0 ? html`, ${count(edited)} edited (${percent(edited / judged.size)})` : ''}; ${at + 1} of ${count(items.length)}${queue.cursor ? '+' : ''}</div>

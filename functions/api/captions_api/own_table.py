@@ -93,7 +93,7 @@ class OwnTable:
         except self._dynamodb.exceptions.ConditionalCheckFailedException as refused:
             item = from_item(refused.response["Item"])
             return Opened(by=str(item["by"]), until=timestamp(float(item["until"])))
-        return Opened(by=caller, until=timestamp(until))
+        return Opened(by=caller, until=timestamp(until), yours=True)
 
     def close(self, asset: str, caller: str) -> None:
         """Note that a caller has closed an asset."""

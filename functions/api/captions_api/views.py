@@ -53,6 +53,7 @@ class Opened(ApiShape):
 
     by: str
     until: str
+    yours: bool = Field(False, description="Whether that is the caller.")
 
 
 class AssetSummary(ApiShape):
