@@ -43,6 +43,22 @@ def test_the_status_tells_queues_circuits_budgets_and_what_waits(api: Api) -> No
     assert (answer["alarms"], answer["alarms_known"]) == (None, False)  # no metrics arrive here
 
 
+def test_the_status_tells_which_alarms_ring_and_of_how_many_nothing_is_known(api: Api) -> None:
+    with api_on(api.aws, stack_name="captions") as deployed:
+        cloudwatch = deployed.services.clients("cloudwatch")
+        about = {"Namespace": "n", "MetricName": "m", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1}
+        over = {"Threshold": 1, "ComparisonOperator": "GreaterThanThreshold"}
+        names = {"captions-rings": "ALARM", "captions-quiet": "OK", "captions-blind": "INSUFFICIENT_DATA",
+                 "other-rings": "ALARM"}  # fmt: skip
+        for name, state in names.items():
+            cloudwatch.put_metric_alarm(AlarmName=name, **about, **over)
+            cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="crossed")
+        answer = deployed.get("/v1/status")
+        assert [(alarm["name"], alarm["reason"]) for alarm in answer["alarms"]] == [("captions-rings", "crossed")]
+        assert (answer["alarms_known"], answer["alarms_without_data"]) == (True, 1)
+        assert deployed.get("/v1/status", token="photos")["alarms_without_data"] is None
+
+
 def test_models_are_listed_with_their_tiers_and_prices(api: Api) -> None:
     models: dict[str, Any] = {entry["name"]: entry for entry in api.get("/v1/models")["models"]}
     assert "easy" in models["GLM-4.5V"]["tiers"]

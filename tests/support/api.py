@@ -144,8 +144,10 @@ def api_on(
             "search_function": "search" if search else "", **settings,
         }
     )  # fmt: skip
-    s3 = client_of("s3", "s3v4")
-    clients: dict[str, Any] = {"dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events}
+    s3, cloudwatch = client_of("s3", "s3v4"), client_of("cloudwatch")
+    clients: dict[str, Any] = {
+        "dynamodb": aws.dynamodb, "s3": s3, "sqs": aws.sqs, "events": aws.events, "cloudwatch": cloudwatch,
+    }  # fmt: skip
     now = [NOW]
 
     def tick() -> float:
@@ -158,7 +160,7 @@ def api_on(
         api = Api(aws, services, client, now)
         if search is not None:
             clients["lambda"] = Invoked(search, api.witness)
-        for watched in (aws.dynamodb, aws.s3, aws.sqs, aws.events, s3):
+        for watched in (aws.dynamodb, aws.s3, aws.sqs, aws.events, s3, cloudwatch):
             api.witness.watch(watched)
         yield api
         assert not api.witness.denied, f"api.yaml's role does not allow {sorted(api.witness.denied)}"

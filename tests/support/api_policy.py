@@ -92,6 +92,11 @@ def actions(service: str, operation: str, arguments: Mapping[str, Any]) -> Itera
         case "events":
             for entry in arguments["Entries"]:
                 yield "events:PutEvents", _ARN.format("events") + f"event-bus/{entry['EventBusName']}"
+        case "cloudwatch":
+            yield (
+                f"cloudwatch:{operation}",
+                _ARN.format("cloudwatch") + f"alarm:{arguments.get('AlarmNamePrefix', '*')}",
+            )
         case _:
             yield f"{service}:{operation}", "?"
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from captions_cli import loopback
 from captions_cli.local import web_server
+from captions_cli.local.aws.alarms import Alarms, LoggedMetrics
 from captions_cli.local.aws.cross_origin import CrossOrigin
 from captions_cli.local.aws.events import EventRouter, Unreliability, parse_function_name
 from captions_cli.local.aws.limits import ServiceLimits, partition_key
@@ -93,6 +94,7 @@ class LocalStack:
         self._unreliability = unreliability
         self._interceptors = list(interceptors)
         self._cross_origin = CrossOrigin()
+        self._alarms = Alarms(lambda queue, region: self._depth(queue, region)["visible"])
         self._serve_api = serve_api
         self.api: web_server.WebServer | None = None
         self._ending = contextlib.ExitStack()
@@ -232,6 +234,7 @@ class LocalStack:
         if self._state_dir is None:
             self._state_dir = Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="captions-")))
         (self._state_dir / "logs").mkdir(parents=True, exist_ok=True)
+        self._alarms.metrics = LoggedMetrics(self._state_dir / "logs")
         lock = self._ending.enter_context((self._state_dir / "lock").open("a+", encoding="ascii"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -263,6 +266,7 @@ class LocalStack:
                 *self._interceptors,
                 self._cross_origin,
                 self._cloudformation,
+                self._alarms,
                 moves,
                 self._lambda_invocations,
                 ServiceLimits(partition_key),

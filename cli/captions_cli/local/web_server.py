@@ -9,8 +9,8 @@ from pathlib import Path
 from captions_cli.local.child_server import ChildServer
 
 LOG_NAME = "api.log"
-IN_PLACE_OF_API_GATEWAY = {"API_AUTHORIZER": "token", "STACK_NAME": ""}
-"""What its environment is on one machine: a token lets callers in, and no metrics arrive that alarms could ring by."""
+IN_PLACE_OF_API_GATEWAY = {"API_AUTHORIZER": "token"}
+"""What its environment is on one machine: a token lets callers in."""
 
 
 class WebServer(ChildServer):

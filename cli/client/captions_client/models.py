@@ -275,7 +275,9 @@ class Status(Shape):
     budgets: list[Budget]
     alarms: list[Alarm] | None
     alarms_known: bool
-    """Whether alarms can ring: on one machine no metrics arrive, and none does."""
+    """Whether there is a stack whose alarms can ring."""
+    alarms_without_data: int | None
+    """Alarms of which nothing can be told, as what they watch was not measured."""
     states: dict[str, int]
     """Uploads by state: on their way, ended without a caption, unreviewed."""
     states_complete: bool

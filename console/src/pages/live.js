@@ -28,8 +28,8 @@ export function Live() {
       <div class="tiles">
         <${Tile} title="Queues" head=${['Queue', 'Waiting', 'In work', 'Later', 'Dead letters']} empty="No queues." rows=${queues(value.queues ?? [])} />
         <${Tile} title="Circuits" head=${['Model or endpoint', 'Why it is open', 'Tried again']} empty="Every circuit is closed: no model and no endpoint is kept from being asked." rows=${(value.circuits ?? []).map((/** @type {any} */ circuit) => [html`<${Inline} text=${circuit.name} most=${160} />`, html`<span class="circuit open">${words(circuit.reason ?? '')}</span>`, until(circuit.open_until)])} />
-        <section class="tile"><h2>Budgets</h2>${(value.budgets ?? []).length === 0 ? html`<p class="muted">No budget is set, or nothing was spent of it.</p>` : html`<ul class="budgets">${value.budgets.map((/** @type {any} */ budget) => html`<li key=${budget.scope}><${Budget} budget=${budget} /></li>`)}</ul>`}</section>
-        <${Tile} title="Alarms" head=${['Alarm', 'Why', 'Since']} empty=${value.alarms ? 'No alarm rings.' : 'Alarms are watched on AWS only, and by those who see all uploads.'} rows=${alarms.map((/** @type {any} */ alarm) => [html`<${Inline} text=${alarm.name} most=${120} />`, html`<${Inline} text=${alarm.reason} most=${300} />`, ago(alarm.since)])} />
+        <section class="tile"><h2>Budgets</h2>${(value.budgets ?? []).length === 0 ? html`<p class="muted">No budget is set.</p>` : html`<ul class="budgets">${value.budgets.map((/** @type {any} */ budget) => html`<li key=${budget.scope}><${Budget} budget=${budget} /></li>`)}</ul>`}</section>
+        <${Tile} title="Alarms" head=${['Alarm', 'Why', 'Since']} empty=${value.alarms ? 'No alarm rings.' : 'Alarms are shown to those who see all uploads.'} note=${value.alarms_without_data ? `Nothing can be told of ${counted(value.alarms_without_data, 'alarm')}: what they watch was not measured.` : ''} rows=${alarms.map((/** @type {any} */ alarm) => [html`<${Inline} text=${alarm.name} most=${120} />`, html`<${Inline} text=${alarm.reason} most=${300} />`, ago(alarm.since)])} />
       </div>`}`;
 }
 
@@ -42,10 +42,10 @@ const queues = (list) => list.filter((queue) => !queue.dead_letters).map((queue)
   return [queue.name, count(queue.visible), count(queue.in_flight), count(queue.delayed), dead ? html`<b class="bad">${count(dead)}</b>` : dead];
 });
 
-/** @param {{title: string, head: string[], rows: any[][], empty: string}} props */
-const Tile = ({ title, head, rows, empty }) => html`<section class="tile"><h2>${title}</h2>${rows.length === 0 ? html`<p class="muted">${empty}</p>` : html`<div class="scroll" tabindex="0" role="region" aria-label=${title}><table>
+/** @param {{title: string, head: string[], rows: any[][], empty: string, note?: string}} props */
+const Tile = ({ title, head, rows, empty, note }) => html`<section class="tile"><h2>${title}</h2>${rows.length === 0 ? html`<p class="muted">${empty}</p>` : html`<div class="scroll" tabindex="0" role="region" aria-label=${title}><table>
   <thead><tr>${head.map((name, index) => html`<th key=${name} scope="col" class=${index && title === 'Queues' ? 'number' : ''}>${name}</th>`)}</tr></thead>
-  <tbody>${rows.map((row, at) => html`<tr key=${at}>${row.map((cell, index) => (index ? html`<td key=${index} class=${title === 'Queues' ? 'number' : ''}>${cell ?? '–'}</td>` : html`<th key=${index} scope="row">${cell}</th>`))}</tr>`)}</tbody></table></div>`}</section>`;
+  <tbody>${rows.map((row, at) => html`<tr key=${at}>${row.map((cell, index) => (index ? html`<td key=${index} class=${title === 'Queues' ? 'number' : ''}>${cell ?? '–'}</td>` : html`<th key=${index} scope="row">${cell}</th>`))}</tr>`)}</tbody></table></div>`}${note && html`<p class="muted">${note}</p>`}</section>`;
 
 /** @param {{budget: {scope: string, limit: string, spent: string}}} props */
 function Budget({ budget }) {

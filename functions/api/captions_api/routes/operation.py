@@ -83,7 +83,10 @@ class Status(ApiShape):
     circuits: tuple[Circuit, ...]
     budgets: tuple[Budget, ...]
     alarms: tuple[Alarm, ...] | None
-    alarms_known: bool = Field(description="Whether alarms can ring: on one machine no metrics arrive, and none does.")
+    alarms_known: bool = Field(description="Whether there is a stack whose alarms can ring.")
+    alarms_without_data: int | None = Field(
+        description="Alarms of which nothing can be told, as what they watch was not measured."
+    )
     states: dict[str, int] = Field(description="Uploads by state: on their way, ended without a caption, unreviewed.")
     states_complete: bool = Field(description="Whether all of them were counted.")
 
@@ -104,11 +107,13 @@ def status(stack: Serving, who: Who) -> Status:
     for name, (index, names) in partitions.items():
         states[name], whole = stack.listing.count(index, names, prefixes)
         complete = complete and whole
+    alarms, without_data = (None, None) if who.limited else _alarms(stack)
     return Status(
         queues=None if who.limited else tuple(_queues(stack)),
         circuits=tuple(_circuits(stack)),
         budgets=tuple(entry for entry in _budgets(stack) if not who.limited or who.may(entry.scope)),
-        alarms=None if who.limited else _alarms(stack),
+        alarms=alarms,
+        alarms_without_data=without_data,
         alarms_known=bool(stack.settings.stack_name),
         states=states,
         states_complete=complete,
@@ -150,24 +155,24 @@ def _budgets(stack: Services) -> Iterator[Budget]:
         yield Budget(scope=scope, limit=format(limit, "f"), spent=format(spent, "f"))
 
 
-def _alarms(stack: Services) -> tuple[Alarm, ...] | None:
+def _alarms(stack: Services) -> tuple[tuple[Alarm, ...] | None, int | None]:
+    """Return the alarms that ring, and how many there are of which nothing can be told."""
     if not stack.settings.stack_name:
-        return None
-    answer = stack.clients("cloudwatch").describe_alarms(
-        AlarmNamePrefix=f"{stack.settings.stack_name}-",
-        AlarmTypes=["MetricAlarm", "CompositeAlarm"],
-        StateValue="ALARM",
-        MaxRecords=100,
-    )
-    ringing = [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
-    return tuple(
+        return None, None
+    pages = stack.clients("cloudwatch").get_paginator("describe_alarms").paginate(
+        AlarmNamePrefix=f"{stack.settings.stack_name}-", AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+    )  # fmt: skip
+    alarms = [entry for page in pages for kind in ("MetricAlarms", "CompositeAlarms") for entry in page.get(kind, ())]
+    ringing = tuple(
         Alarm(
             name=entry["AlarmName"],
             since=entry["StateUpdatedTimestamp"].isoformat() if "StateUpdatedTimestamp" in entry else None,
             reason=str(entry.get("StateReason", ""))[:500],
         )
-        for entry in ringing
+        for entry in alarms
+        if entry["StateValue"] == "ALARM"
     )
+    return ringing, sum(entry["StateValue"] == "INSUFFICIENT_DATA" for entry in alarms)
 
 
 class ModelEntry(ApiShape):
