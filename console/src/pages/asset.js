@@ -85,7 +85,7 @@ function Caption({ asset, verdicts }) {
 
 /** @param {{asset: Asset}} props */
 const Way = ({ asset }) => !asset.timeline?.length ? null : html`<${Part} title="Its way"><ol class="timeline">${asset.timeline.map((step, index) => html`<li key=${index}>
-  <time datetime=${step.at}>${moment(step.at)}</time><b>${words(step.what)}</b><span><${Inline} text=${step.call ? `${step.call.model}: ${words(step.call.outcome ?? '')}` : step.what === 'received' ? size(asset.size) : step.detail ?? ''} most=${400} />${step.call && html`, ${duration(step.call.latency_ms)}, <${Money} cost=${step.call.cost} />`}</span></li>`)}</ol><//>`;
+  <time datetime=${step.at}>${moment(step.at)}</time><b>${words(step.what)}</b><span><${Inline} text=${step.call ? `${step.call.model}${step.call.role && step.call.role !== 'first' ? `, ${words(step.call.role)}` : ''}: ${words(step.call.outcome ?? '')}` : step.what === 'received' ? size(asset.size) : step.detail ?? ''} most=${400} />${step.call && html`, ${duration(step.call.latency_ms)}, <${Money} cost=${step.call.cost} />`}</span></li>`)}</ol><//>`;
 
 /** @param {{attempts: Attempt[]}} props */
 function Attempts({ attempts }) {
