@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captions.config import policy
-from captions.config.environment import IntakeSettings, WorkerSettings
+from captions.config.environment import IntakeSettings
+from captions.config.function_environments import WorkerSettings
 from captions.config.policy import Policy, PolicyError
 from captions.gateway.catalogue import Catalogue
 from captions.overrides import UnreadableOverrideError, read

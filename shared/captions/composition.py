@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from captions import telemetry
 from captions.aws.clients import client
 from captions.completion_events import Notifier
-from captions.config.environment import (
-    BulkSettings,
-    IntakeSettings,
-    SearchSettings,
-    Settings,
-    Strictness,
-    SweepSettings,
-    WebhookSettings,
-    WorkerSettings,
-    WriteBackSettings,
-)
+from captions.config.environment import IntakeSettings, Settings, Strictness
 from captions.once import once
 from captions.overrides import Overridden, read
 from captions.queues import Queues
@@ -32,6 +22,7 @@ from captions.uploads.s3_objects import Objects
 if TYPE_CHECKING:
     from captions.bulk.batch_table import BatchTable
     from captions.bulk.lane import BulkLane
+    from captions.config.function_environments import BulkSettings, SearchSettings, WorkerSettings
     from captions.config.policy import Policy
     from captions.gateway import Gateway
     from captions.gateway.batch_api import BatchApi
@@ -80,6 +71,7 @@ def intake() -> Intake:
 def _webhooks() -> tuple[Deliveries, Overridden[Webhooks]]:
     from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
+    from captions.config.function_environments import WebhookSettings
     from captions.webhooks.deliveries import Deliveries
     from captions.webhooks.endpoints import WebhooksError, load, secrets_of
     from captions.webhooks.health import HealthTable
@@ -112,6 +104,7 @@ def webhooks(*, fresh: bool = False) -> Deliveries:
 @once
 def write_back() -> WriteBack:
     """The write-back function's logic."""
+    from captions.config.function_environments import WriteBackSettings
     from captions.write_back.writing import WriteBack
 
     settings = WriteBackSettings.from_env()
@@ -126,6 +119,7 @@ def write_back() -> WriteBack:
 @once
 def search() -> Search:
     """Both sides of the search: what follows completion events, and what answers."""
+    from captions.config.function_environments import SearchSettings
     from captions.search.fusion import Search
     from captions.search.index import WordsIndex
     from captions.search.searching import WordsSearch
@@ -165,6 +159,7 @@ def _meaning(settings: SearchSettings, records: Records) -> MeaningIndex:
 @once
 def sweeper() -> Sweeper:
     """The sweep function's logic."""
+    from captions.config.function_environments import SweepSettings
     from captions.control_table import read_control
     from captions.pipeline.quality_watch import Mail, QualityWatch
     from captions.pipeline.sweep import Sweeper
@@ -326,6 +321,8 @@ class _Workers:
 @once
 def model_spans() -> ModelSpans | None:
     """What sends spans and metrics of model calls; None where no collector is configured."""
+    from captions.config.function_environments import WorkerSettings
+
     endpoint = WorkerSettings.from_env().otlp_endpoint
     if endpoint is None:
         return None
@@ -336,12 +333,15 @@ def model_spans() -> ModelSpans | None:
 
 @once
 def _workers() -> _Workers:
+    from captions.config.function_environments import WorkerSettings
+
     return _Workers(WorkerSettings.from_env())
 
 
 @once
 def _bulk() -> tuple[BulkSettings, _Workers, BatchTable, BatchApi]:
     from captions.bulk.batch_table import BatchTable
+    from captions.config.function_environments import BulkSettings
     from captions.gateway.batch_api import BatchApi
 
     settings = BulkSettings.from_env()

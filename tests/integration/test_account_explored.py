@@ -17,7 +17,7 @@ from unittest.mock import MagicMock
 import boto3
 import pytest
 
-from captions.config.environment import WorkerSettings
+from captions.config.function_environments import WorkerSettings
 from captions.cost import Cost
 from captions.gateway import Exhausted, Gateway, Refused
 from captions.inference.candidate import Noted, restored

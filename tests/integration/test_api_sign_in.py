@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from captions.config.environment import ApiSettings
+from captions.config.function_environments import ApiSettings
 from support.api import Api, api_on, path_of
 from support.pipeline import aws_for_the_pipeline
 

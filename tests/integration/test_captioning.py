@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from PIL import Image
 
-from captions.config.environment import SweepSettings
+from captions.config.function_environments import SweepSettings
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
 from captions.gateway.catalogue import load
 from captions.pipeline.caption import JobNotStartedError

@@ -9,7 +9,7 @@ import pytest
 from captions import telemetry
 from captions.aws.dynamodb import to_item
 from captions.completion_events import Notifier
-from captions.config.environment import SweepSettings
+from captions.config.function_environments import SweepSettings
 from captions.config.policy import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
 from captions.gateway.catalogue import load as catalogue

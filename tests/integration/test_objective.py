@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from captions import telemetry
-from captions.config.environment import SweepSettings
+from captions.config.function_environments import SweepSettings
 from captions.control_table import ControlState, read_control
 from captions.gateway import EVERYTHING, ControlTable, Reservation, SharedCircuit
 from captions.pipeline.sweep import Sweeper

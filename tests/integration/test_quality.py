@@ -10,7 +10,7 @@ import pytest
 
 from captions import telemetry
 from captions.completion_events import NotDeliveredError, Notifier
-from captions.config.environment import SweepSettings
+from captions.config.function_environments import SweepSettings
 from captions.pipeline.quality_watch import Mail, QualityWatch
 from captions.pipeline.sweep import Sweeper
 from captions.quality import cells

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from captions.config.environment import SweepSettings
+from captions.config.function_environments import SweepSettings
 from captions.pipeline import sweep as sweeping
 from captions.pipeline.sweep import Sweeper
 from captions.queues import Job, Revisit

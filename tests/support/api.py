@@ -12,7 +12,7 @@ from captions_api.ids import id_of
 from captions_api.services import Services
 from starlette.testclient import TestClient
 
-from captions.config.environment import ApiSettings
+from captions.config.function_environments import ApiSettings
 from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.table import Records
 from captions.uploads.version import ObjectVersion, pad_sequencer

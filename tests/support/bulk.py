@@ -15,7 +15,7 @@ from PIL import Image
 from captions.bulk.batch_table import BatchTable
 from captions.bulk.lane import BulkLane, Ran
 from captions.bulk.protocol import Batch
-from captions.config.environment import BulkSettings
+from captions.config.function_environments import BulkSettings
 from captions.gateway import Endpoint, Gateway
 from captions.gateway.batch_api import BatchApi
 from captions.gateway.catalogue import load

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captions.completion_events import Notifier
-from captions.config.environment import WorkerSettings
+from captions.config.function_environments import WorkerSettings
 from captions.gateway import Endpoint, Gateway
 from captions.gateway.catalogue import load
 from captions.inference.part_store import ProgressTable

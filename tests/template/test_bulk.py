@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from captions.config.environment import BulkSettings
+from captions.config.function_environments import BulkSettings
 from captions_cli.local.cloudformation.translate import Translation, load_template, translate
 from support.template import BULK, ROOT, bulk, current, listed
 

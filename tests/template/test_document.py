@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from captions.config.environment import WorkerSettings
+from captions.config.function_environments import WorkerSettings
 from captions.config.policy import is_language
 from support.template import ROOT, Invariants, Template, current, properties, texts
 

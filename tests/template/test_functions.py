@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from captions.config.environment import (
-    FunctionEnvironment,
-    IntakeSettings,
+from captions.config.environment import FunctionEnvironment, IntakeSettings
+from captions.config.function_environments import (
     SearchSettings,
     SweepSettings,
     WebhookSettings,

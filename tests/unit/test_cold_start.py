@@ -16,6 +16,7 @@ import app
 print(gc.isenabled(), gc.get_freeze_count() > 10_000, len(runs), *sys.modules)
 """
 UNNEEDED = {
+    "captions.config.function_environments",
     "captions.gateway.client",
     "captions.search.index",
     "captions.webhooks.deliveries",
@@ -25,6 +26,7 @@ UNNEEDED = {
     "pillow_heif",
     "av",
     "scipy",
+    "statistics",
     "PIL.ImageDraw",
     "numpy.ma",
     "numpy.random",

@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from captions.config.environment import IntakeSettings, WorkerSettings
+from captions.config.environment import IntakeSettings
+from captions.config.function_environments import WorkerSettings
 
 GIVEN = {
     "CAPTIONS_TABLE": "captions",

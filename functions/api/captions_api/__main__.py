@@ -15,7 +15,7 @@ import threading
 
 import uvicorn
 
-from captions.config.environment import ApiSettings
+from captions.config.function_environments import ApiSettings
 from captions_api.access import Caller
 from captions_api.application import create, document
 from captions_api.services import Services

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from captions.config.environment import ApiSettings
+from captions.config.function_environments import ApiSettings
 from captions_api import console, problems
 from captions_api.access import Authorizer, Caller, Door, GatewayAuthorizer, Tokens
 from captions_api.repeated_writes import RepeatedWrites

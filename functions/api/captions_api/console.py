@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from captions.config.environment import ApiSettings
+from captions.config.function_environments import ApiSettings
 from captions_api.access import gateway_context
 
 BUILT = Path(__file__).resolve().parents[1] / "console"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from captions import composition
 from captions.aws.clients import client
 from captions.completion_events import Notifier
-from captions.config.environment import ApiSettings
+from captions.config.function_environments import ApiSettings
 from captions.config.policy import Policy, from_parameters
 from captions.once import Once
 from captions.queues import Queues

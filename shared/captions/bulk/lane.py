@@ -22,7 +22,7 @@ from captions import telemetry
 from captions.bulk import protocol
 from captions.bulk.batch_table import BatchLine, BatchTable, Waiting
 from captions.bulk.protocol import Batch, Finished, HandedOut, Postponed, Refusal, Running, Unconfirmed
-from captions.config.environment import BulkSettings
+from captions.config.function_environments import BulkSettings
 from captions.cost import Cost
 from captions.gateway import BudgetSpent, Endpoint, ErrorClass
 from captions.gateway.batch_api import (

@@ -8,8 +8,7 @@ document of the same shape (from a parameter store or a bucket), so that another
     'de'
 """
 
-from __future__ import annotations
-
+# Annotations stay what they are: Pydantic would have to compile each of them, in every cold start.
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -115,7 +114,7 @@ class WriteBackRule(_Part):
     it stays there and is shown to the model, as what its owner says of it."""
 
     @model_validator(mode="after")
-    def _copies_have_a_place(self) -> WriteBackRule:
+    def _copies_have_a_place(self) -> "WriteBackRule":
         if bool({"embed", "metadata"} & set(self.to)) != bool(self.copies):
             raise ValueError("`embed` and `metadata` need `copies`, and `copies` needs one of them")
         return self
@@ -250,7 +249,7 @@ class Policy(_Part):
     alone decides."""
 
     @model_validator(mode="after")
-    def _names_tiers_it_has(self) -> Policy:
+    def _names_tiers_it_has(self) -> "Policy":
         named = {f"routing.{kind}": getattr(self.routing, kind) for kind in (*KINDS, "cjk_tier", "long_tier")}
         named |= {f"routing.categories.{name}": tier for name, tier in self.routing.categories.items()}
         named |= {f"tasks.{name}.tier": task.tier for name, task in self.tasks.items()}
@@ -300,7 +299,7 @@ class Policy(_Part):
         under = [prefix for prefix in self.languages.prefixes if key.startswith(prefix)]
         return self.languages.prefixes[max(under, key=len)] if under else self.languages.default
 
-    def automatic(self, kind: str, looks: Looks | None) -> str:
+    def automatic(self, kind: str, looks: "Looks | None") -> str:
         """Return the task of an upload for which nobody names one."""
         if looks is not None and looks.confidence >= self.routing.category_from:
             named = self.auto.categories.get(looks.category)
@@ -315,7 +314,7 @@ class Policy(_Part):
         return frozenset({getattr(self.auto, kind), *(self.auto.categories.values() if pictured else ())})
 
     def tier(
-        self, key: str, kind: str, task: str, looks: Looks | None, *, tokens: int = 0, variant: str | None = None
+        self, key: str, kind: str, task: str, looks: "Looks | None", *, tokens: int = 0, variant: str | None = None
     ) -> str:
         """Return the tier of an upload: what a rule says, the task, its length, its writing, its looks, its kind.
 
@@ -366,7 +365,7 @@ def load(
     *,
     parameters: Mapping[str, Any] | None = None,
     tasks: Iterable[str] | None = None,
-    catalogue: Catalogue | None = None,
+    catalogue: "Catalogue | None" = None,
 ) -> Policy:
     """Return the packaged policy with `parameters` (see `from_parameters`) and then an override document laid over it.
 
@@ -438,7 +437,7 @@ def _check_tasks(policy: Policy, tasks: frozenset[str]) -> None:
             raise PolicyError(f"the policy is wrong at {place}: there is no task {task!r}")
 
 
-def _check_models(policy: Policy, catalogue: Catalogue) -> None:
+def _check_models(policy: Policy, catalogue: "Catalogue") -> None:
     for name, tier in policy.tiers.items():
         for index, model in enumerate(tier.models):
             # One that is only disabled is passed over, so that a model can be taken out in one place.

@@ -6,8 +6,8 @@ out from that noise in one region, in luma or in chroma; then the pictures are n
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ from captions.fingerprint.thumbnail import (
 Strictness = Literal["exact", "strict", "loose"]
 
 
-@dataclass(frozen=True)
-class _Limits:
+class _Limits(NamedTuple):
     """The largest differences (of 255) that copies of one picture may show; docs/near-duplicates.md has the margins."""
 
     aspect: float  # relative
@@ -151,7 +150,7 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
         return _resemblance("marked", difference, limits)
     if min(first.width, first.height, second.width, second.height) < _SMALL_SIDE:
         share = _SMALL_REFRAMED
-        limits = replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
+        limits = limits._replace(peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
     framing = find_framing(first.luma, second.luma)
     if framing is None or not framing.is_crop:
         return None
@@ -200,9 +199,9 @@ def _resolved(a: PictureEvidence, b: PictureEvidence) -> bool:
 def _unscaled_limits(a: PictureEvidence, b: PictureEvidence, shortest: int, *, resized: bool) -> _Limits:
     limits = _shrunk(_full_sized_limits(a, b), shortest / _FULL_SIDE)
     colour = min(1.0, max(_LEAST_CHROMA, shortest / _FULL_SIDE))
-    limits = replace(limits, chroma_peak=limits.chroma_peak * colour, chroma_region=limits.chroma_region * colour)
+    limits = limits._replace(chroma_peak=limits.chroma_peak * colour, chroma_region=limits.chroma_region * colour)
     if (resized or a.writing == b.writing == WRITING) and bool(a.palette) == bool(b.palette):
-        return replace(limits, outlier=min(limits.outlier, _FURTHEST_OUTLIER))
+        return limits._replace(outlier=min(limits.outlier, _FURTHEST_OUTLIER))
     return limits
 
 
@@ -219,7 +218,7 @@ def _full_sized_limits(a: PictureEvidence, b: PictureEvidence) -> _Limits:
 
 def _shrunk(limits: _Limits, share: float) -> _Limits:
     share = min(1.0, max(0.45, share**1.5))
-    return replace(limits, peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
+    return limits._replace(peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
 
 
 def _plain(evidence: PictureEvidence) -> float:
@@ -227,8 +226,7 @@ def _plain(evidence: PictureEvidence) -> float:
     return float((value_range(luma, 1) <= _EVEN_RANGE).mean())
 
 
-@dataclass(frozen=True)
-class _Difference:
+class _Difference(NamedTuple):
     gain: float
     offset: float
     sharpness: float
@@ -246,8 +244,8 @@ def _widened(limits: _Limits, difference: _Difference) -> _Limits:
         return limits
     more = 1 + _SHARPENED * difference.sharpness
     clipped = 1 + _BRIGHTENED * min(_GAIN, abs(math.log(max(difference.gain, 1e-3))))
-    return replace(
-        limits, peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more * clipped
+    return limits._replace(
+        peak=limits.peak * more, region=limits.region * more, outlier=limits.outlier * more * clipped
     )
 
 
@@ -357,7 +355,7 @@ def _without(residual: "Residual", box: tuple[float, float, float, float]) -> "R
     side, luma = len(residual.luma), residual.luma.copy()
     left, top, right, bottom = box
     luma[int(top * side) : math.ceil(bottom * side), int(left * side) : math.ceil(right * side)] = 0
-    return replace(residual, luma=luma)
+    return residual._replace(luma=luma)
 
 
 def _difference(residual: Residual) -> _Difference:

@@ -4,7 +4,7 @@ The fit allows for what copies may differ by: brightness, contrast, sharpness, c
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,7 @@ _LEAST_BUSY = 0.25  # of the cells, which count as busy in any case
 _PALETTE_ERROR = 20  # of 255; bands of a palette chosen for a photo are narrower
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """How the second luma follows from the first."""
 
     gain: float
@@ -51,8 +50,7 @@ class Fit:
         return abs(math.log(max(self.gain, 1e-3))) >= _UNCHANGED or abs(self.offset) >= _PALER
 
 
-@dataclass(frozen=True)
-class Residual:
+class Residual(NamedTuple):
     """What of the second picture is left where the first one, fitted to it, is taken away: square planes."""
 
     fit: "Fit"
@@ -193,8 +191,7 @@ def _beyond(value: Plane, error: Plane) -> Plane:
     return value - np.clip(value, np.minimum(error, 0), np.maximum(error, 0))
 
 
-@dataclass(frozen=True)
-class Detail:
+class Detail(NamedTuple):
     """How much happens in either picture around each cell.
 
     That is the largest less the smallest luma within 3 x 3 and 7 x 7 cells, and the root mean square of the detail

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
-_FILLINGS = tuple(bytes(random.Random(seed).choices(range(255), k=4_096)) for seed in (1, 2))  # noqa: S311  no secret
+_FILLINGS = tuple(random.Random(seed).randbytes(4_096).replace(b"\xff", b"\0") for seed in (1, 2))  # noqa: S311  no secret
 """No marker is in them, as no byte is 255."""
 _MISSING = 0.02
 """Share of its height that has to be missing: some encoders leave out the last byte."""

@@ -48,8 +48,21 @@ MAX_ROUNDS = 12
 """How often a claim starts again after yielding before its upload goes back to the queue."""
 
 
-@dataclass(frozen=True)
-class Announcement:
+class _Compared:
+    """What `@dataclass` would write and compile for each class here, in every cold start."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Announcement(_Compared):
     """What one upload brings to the index."""
 
     id: str
@@ -71,8 +84,8 @@ class Announcement:
         return tuple(phash for phash in (self.phash, self.brightened) if phash is not None)
 
 
-@dataclass(frozen=True)
-class Claim:
+@dataclass(frozen=True, eq=False, repr=False)
+class Claim(_Compared):
     """One claim as it stands in the index."""
 
     id: str
@@ -105,24 +118,24 @@ def claim_id(scope: str, upload: ObjectVersion) -> str:
 # -- steps: what the protocol asks of a store; each is atomic on its own --------------------------------------------
 
 
-@dataclass(frozen=True)
-class Create:
+@dataclass(frozen=True, eq=False, repr=False)
+class Create(_Compared):
     """Write the claim as OPEN unless one of that id is there; answers the Claim that then stands."""
 
     announcement: Announcement
     lease_until: float
 
 
-@dataclass(frozen=True)
-class Publish:
+@dataclass(frozen=True, eq=False, repr=False)
+class Publish(_Compared):
     """Write every posting, as one edition; may stop half way in a crash."""
 
     announcement: Announcement
     edition: int
 
 
-@dataclass(frozen=True)
-class Scan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scan(_Compared):
     """Answer the ids of other claims whose postings share an exact key, or lie within the radius, of the hash (near) or
     of one of the probes (reframed); or any of these.
     """
@@ -132,22 +145,22 @@ class Scan:
     consistent: bool
 
 
-@dataclass(frozen=True)
-class Read:
+@dataclass(frozen=True, eq=False, repr=False)
+class Read(_Compared):
     """Answer the claims of the given ids without their evidence, strongly consistent, leaving out what is not there."""
 
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(_Compared):
     """Answer the evidence of the given claims by claim id, leaving out those whose object cannot be read (any more)."""
 
     of: tuple[Claim, ...]
 
 
-@dataclass(frozen=True)
-class Move:
+@dataclass(frozen=True, eq=False, repr=False)
+class Move(_Compared):
     """Change a claim's state if it still is as it was seen; answers whether it was."""
 
     seen: Claim
@@ -158,46 +171,46 @@ class Move:
     outcome: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Withdraw:
+@dataclass(frozen=True, eq=False, repr=False)
+class Withdraw(_Compared):
     """Remove one edition of the postings of a claim that became a follower."""
 
     announcement: Announcement
     edition: int
 
 
-@dataclass(frozen=True)
-class Enlist:
+@dataclass(frozen=True, eq=False, repr=False)
+class Enlist(_Compared):
     """Write an upload down among a claim's followers."""
 
     claim_id: str
     follower: ObjectVersion
 
 
-@dataclass(frozen=True)
-class Dismiss:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dismiss(_Compared):
     """Take an upload from a claim's followers."""
 
     claim_id: str
     follower: ObjectVersion
 
 
-@dataclass(frozen=True)
-class Followers:
+@dataclass(frozen=True, eq=False, repr=False)
+class Followers(_Compared):
     """Answer the uploads that follow a claim, strongly consistent."""
 
     claim_id: str
 
 
-@dataclass(frozen=True)
-class Consult:
+@dataclass(frozen=True, eq=False, repr=False)
+class Consult(_Compared):
     """Answer what the upload of a claim was captioned with, if its end is stored; None if it is not."""
 
     claim: Claim
 
 
-@dataclass(frozen=True)
-class Rest:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rest(_Compared):
     """Let time pass, so that others can move."""
 
     seconds: float
@@ -209,8 +222,8 @@ Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Di
 # -- outcomes -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Lead:
+@dataclass(frozen=True, eq=False, repr=False)
+class Lead(_Compared):
     """The upload is to be captioned; its result will serve the others."""
 
     claim_id: str
@@ -239,8 +252,8 @@ class Follow:
     likeness: "Likeness | None" = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
-class Contended:
+@dataclass(frozen=True, eq=False, repr=False)
+class Contended(_Compared):
     """Others did not decide in time; try again later."""
 
 

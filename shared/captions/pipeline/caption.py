@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from captions import media, telemetry
 from captions.completion_events import Notifier
 from captions.config import policy
-from captions.config.environment import WorkerSettings
+from captions.config.function_environments import WorkerSettings
 from captions.config.policy import Policy
 from captions.gateway import (
     AccountProblem,

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from captions import telemetry
-from captions.config.environment import SweepSettings
+from captions.config.function_environments import SweepSettings
 from captions.control_table import ControlState
 from captions.queues import LONGEST_REST_SECONDS, Queues, Revisit
 from captions.records.record import SHARDS, Record

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
-from statistics import NormalDist
 from typing import Any, Literal, Self
 
 from captions import control_table
@@ -94,7 +93,8 @@ class VerdictCounts:
         return self.share > LINE if flagged else self.interval[0] > LINE
 
 
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+_Z = 1.959963984540054
+"""How many standard deviations lie on each side of the mean in CONFIDENCE of a normal distribution."""
 
 
 def difference(entry: VerdictCounts, other: VerdictCounts) -> tuple[float, float, float] | None:

@@ -8,7 +8,7 @@ import secrets
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 SEQUENCER_WIDTH = 64
 """Digits a stored sequencer is padded to; S3's own have 16 to 18."""
@@ -80,23 +80,8 @@ class UnreadableEventError(ValueError):
     """A message that is none of the events this pipeline knows."""
 
 
-class _Bucket(BaseModel):
-    name: str
-
-
-class _Object(BaseModel):
-    key: str
-    version_id: str | None = Field(default=None, alias="version-id")
-    sequencer: str | None = None
-    etag: str = ""
-    size: int = 0
-
-
-class _Detail(BaseModel):
-    bucket: _Bucket
-    object: _Object
-    deletion_type: str | None = Field(default=None, alias="deletion-type")
-    lane: Literal["bulk"] | None = None
+def _detail(*path: str, default: Any = ...) -> Any:
+    return Field(default, validation_alias=AliasPath("detail", *path))
 
 
 class _S3Event(BaseModel):
@@ -109,7 +94,14 @@ class _S3Event(BaseModel):
     source: Literal["aws.s3"]
     detail_type: Literal["Object Created", "Object Deleted", "Object Restore Completed"] = Field(alias="detail-type")
     time: datetime
-    detail: _Detail
+    bucket: str = _detail("bucket", "name")
+    key: str = _detail("object", "key")
+    version_id: str | None = _detail("object", "version-id", default=None)
+    sequencer: str | None = _detail("object", "sequencer", default=None)
+    etag: str = _detail("object", "etag", default="")
+    size: int = _detail("object", "size", default=0)
+    deletion_type: str | None = _detail("deletion-type", default=None)
+    lane: Literal["bulk"] | None = _detail("lane", default=None)
 
 
 WRITTEN_BACK = (".caption.json", ".caption.xmp", ".caption.vtt", ".caption.srt")
@@ -133,22 +125,21 @@ def from_event(event: Any) -> Upload | Deletion | Restored | Ignored:
         return Ignored(reason="s3:TestEvent")
     try:
         parsed = _S3Event.model_validate(event)
-        stored = parsed.detail.object
-        if is_written_back(stored.key):
+        if is_written_back(parsed.key):
             return Ignored(reason="written back")
         version = {
-            "bucket": parsed.detail.bucket.name,
-            "key": stored.key,
+            "bucket": parsed.bucket,
+            "key": parsed.key,
             # Buckets that were never versioned give no id, or the literal "null".
-            "version_id": None if stored.version_id in (None, "", "null") else stored.version_id,
-            "sequencer": pad_sequencer(stored.sequencer),
-            "etag": stored.etag.strip('"'),
-            "size": stored.size,
+            "version_id": None if parsed.version_id in (None, "", "null") else parsed.version_id,
+            "sequencer": pad_sequencer(parsed.sequencer),
+            "etag": parsed.etag.strip('"'),
+            "size": parsed.size,
         }
         if parsed.detail_type == "Object Created":
-            return Upload.model_validate({**version, "lane": parsed.detail.lane})
+            return Upload.model_validate({**version, "lane": parsed.lane})
         if parsed.detail_type == "Object Restore Completed":
             return Restored.model_validate(version)
-        return Deletion.model_validate({**version, "permanent": parsed.detail.deletion_type != "Delete Marker Created"})
+        return Deletion.model_validate({**version, "permanent": parsed.deletion_type != "Delete Marker Created"})
     except ValidationError as error:
         raise UnreadableEventError(f"not an S3 event: {error.error_count()} fields are missing or wrong") from error
