@@ -368,6 +368,23 @@ def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> Non
     judged(8)
 
 
+def test_what_is_being_written_outlives_a_page_that_is_loaded_again(page: Any) -> None:
+    go(page, "#/review", ".judging button.primary:enabled")
+    page.keyboard.press("j")
+    page.wait_for_selector(".judging button.primary:enabled")
+    name = page.locator(".judging .name").text_content()
+    page.keyboard.press("e")
+    page.locator("textarea").fill("Not yet saved.")
+    page.reload()
+    page.locator("textarea").wait_for()
+    assert page.locator("textarea").input_value() == "Not yet saved."
+    assert page.locator(".judging .name").text_content() == name
+    page.locator("textarea").press("Escape")
+    page.reload()
+    page.wait_for_selector(".judging button.primary:enabled")
+    assert page.locator("textarea").count() == 0
+
+
 def test_what_somebody_else_has_open_is_marked_in_review(page: Any, site: Site) -> None:
     items = site.call("GET", "review?n=50")["items"]
     dynamodb = site.stack.client("dynamodb")

@@ -32,13 +32,15 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield made
 
 
-def through_gateway(api: Api, path: str, stage: str = "/live", claims: dict[str, Any] | None = None) -> Any:
+def through_gateway(
+    api: Api, path: str, stage: str = "/live", claims: dict[str, Any] | None = None, method: str = "GET"
+) -> Any:
     context = {
         "path": stage + path,
         "identity": {"userArn": None},
         **({"authorizer": {"claims": claims}} if claims else {}),
     }
-    return api.call("GET", path, token=None, headers={"x-amzn-request-context": json.dumps(context)})
+    return api.call(method, path, token=None, headers={"x-amzn-request-context": json.dumps(context)})
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,14 @@ def test_nothing_else_is_answered_without_an_authorizers_word(api: Api) -> None:
     assert through_gateway(api, "/static/%2e%2e/v1/assets").status_code == 404
     assert through_gateway(api, path_of(record), claims=CLAIMS).json()["key"] == "photos/a.jpg"
     assert through_gateway(api, path_of(other), claims=CLAIMS).status_code == 404
+
+
+def test_who_has_a_caption_open_is_shown_by_address(api: Api) -> None:
+    path = path_of(api.captioned("photos/open.jpg"))
+    ann = {**CLAIMS, "email": "ann@example.org", "email_verified": "true"}
+    assert through_gateway(api, f"{path}/open", claims=ann, method="POST").json()["by"] == "ann@example.org"
+    assert through_gateway(api, path, claims=ann).json()["opened_by"] is None, "one's own is nobody else's"
+    assert through_gateway(api, path, claims=CLAIMS).json()["opened_by"]["by"] == "ann@example.org"
 
 
 @pytest.mark.parametrize("missing", POOL)

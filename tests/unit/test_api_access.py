@@ -29,6 +29,13 @@ def test_a_person_is_limited_to_the_prefixes_of_their_claim(claim: str, prefixes
     assert caller(person(**{"custom:prefixes": claim})) == Caller("cognito:ann", prefixes)
 
 
+@pytest.mark.parametrize(
+    ("verified", "shown"), [("true", "ann@example.org"), ("false", "cognito:ann"), ("", "cognito:ann")]
+)
+def test_others_are_shown_an_address_that_is_known_to_be_theirs(verified: str, shown: str) -> None:
+    assert caller(person(email="ann@example.org", email_verified=verified)).shown == shown
+
+
 def test_a_person_without_the_claim_and_a_program_see_everything() -> None:
     assert caller(person()) == Caller("cognito:ann", ("",))
     assert caller({"identity": {"userArn": "arn:aws:iam::1:user/x"}}) == Caller("arn:aws:iam::1:user/x", ("",))

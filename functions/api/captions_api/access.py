@@ -37,6 +37,13 @@ class Caller:
 
     name: str
     prefixes: tuple[str, ...] = ("",)
+    address: str = ""
+    """A person's verified e-mail address: a user pool's own names are ids, which tell nobody anything."""
+
+    @property
+    def shown(self) -> str:
+        """What others are shown of who has something open."""
+        return self.address or self.name
 
     @property
     def limited(self) -> bool:
@@ -129,9 +136,11 @@ class GatewayAuthorizer:
         if self.client_id is not None and claims.get("aud") != self.client_id:
             raise Refusal(401, "wrong-client", "this token was made for another application")
         name = f"cognito:{claims.get('cognito:username') or claims['sub']}"
+        address = str(claims.get("email", "")) if claims.get("email_verified") == "true" else ""
         if CLAIM in claims:
-            return Caller(name, tuple(prefix.strip() for prefix in str(claims[CLAIM]).split(",") if prefix.strip()))
-        return Caller(name)
+            prefixes = tuple(prefix.strip() for prefix in str(claims[CLAIM]).split(",") if prefix.strip())
+            return Caller(name, prefixes, address)
+        return Caller(name, address=address)
 
 
 @dataclass

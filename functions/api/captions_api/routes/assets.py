@@ -74,7 +74,7 @@ def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> t
 
 def summaries(stack: Services, caller: Caller, records: list[Record]) -> tuple[AssetSummary, ...]:
     """Show records in a list, with who else has them open."""
-    opened = stack.own.opened(but=caller.name) if records else {}
+    opened = stack.own.opened(but=caller.shown) if records else {}
     return tuple(views.summary(record, opened.get(record.asset)) for record in records)
 
 
@@ -154,7 +154,7 @@ def shown(stack: Services, caller: Caller, record: Record, response: Response) -
     copies, more = _copies(stack, caller, record)
     return views.asset(
         record,
-        opened=stack.own.opened(but=caller.name).get(record.asset),
+        opened=stack.own.opened(but=caller.shown).get(record.asset),
         media_url=stack.link(record),
         copies=copies,
         more_copies=more,
@@ -257,13 +257,13 @@ def undo_asset(stack: Serving, who: Who, id: str, response: Response, if_match: 
 @router.post("/assets/{id}/open", summary="Mark as open in review")
 def open_asset(stack: Serving, who: Who, id: str) -> Opened:
     """Note that the caller has an asset open, for two minutes; answers who has it, if that is another."""
-    return stack.own.open(stack.record(who, id).asset, who.name)
+    return stack.own.open(stack.record(who, id).asset, who.shown)
 
 
 @router.post("/assets/{id}/close", status_code=204, summary="Mark as closed")
 def close_asset(stack: Serving, who: Who, id: str) -> None:
     """Note that the caller has closed an asset."""
-    stack.own.close(stack.record(who, id).asset, who.name)
+    stack.own.close(stack.record(who, id).asset, who.shown)
 
 
 @router.get(
