@@ -108,8 +108,8 @@ class World:
             case protocol.Find(batch):
                 listed = [name for name, it in self.remotes.items() if it.file == batch.file_id]
                 assert len(listed) <= 1
-                seen = next((name for name in listed if self.remotes[name].listed_from <= self.now), None)
-                return seen if self.choices.among("lists", ("fault", "fails")) == "lists" else Postponed("503")
+                shown = next((name for name in listed if self.remotes[name].listed_from <= self.now), None)
+                return shown if self.choices.among("lists", ("fault", "fails")) == "lists" else Postponed("503")
             case protocol.Retrieve(batch):
                 return self.retrieve(self.remotes[batch.remote_id or ""])
             case protocol.Cancel(batch):

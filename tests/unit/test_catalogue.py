@@ -6,18 +6,24 @@ from decimal import Decimal
 import pytest
 
 from captions.gateway import catalogue
-from captions.gateway.catalogue import CatalogueError, load
+from captions.gateway.catalogue import Catalogue, CatalogueError, Modality, Model, load
 from captions_cli.catalogue_comparison import compare_with_endpoint
 
 OMNI = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 VL_8B = "Qwen/Qwen3-VL-8B-Instruct"
 
 
-def test_the_examples_of_the_module_hold():
+def served(models: Catalogue, name: str, endpoint: str) -> tuple[Model, str]:
+    found = models.served(name, endpoint)
+    assert found is not None
+    return found
+
+
+def test_the_examples_of_the_module_hold() -> None:
     assert doctest.testmod(catalogue).failed == 0
 
 
-def test_the_packaged_catalogue_has_every_model_of_the_field():
+def test_the_packaged_catalogue_has_every_model_of_the_field() -> None:
     models = load().models
 
     assert len(models) == 15
@@ -41,7 +47,9 @@ def test_the_packaged_catalogue_has_every_model_of_the_field():
         ("Doubao-Seed-2.0-Pro", None, "3.00", 128_000),
     ],
 )
-def test_prices_are_exact_and_an_unpublished_one_is_none(name, input_price, output_price, context):
+def test_prices_are_exact_and_an_unpublished_one_is_none(
+    name: str, input_price: str | None, output_price: str, context: int
+) -> None:
     model = load().model(name)
 
     assert model.input_price == (None if input_price is None else Decimal(input_price))
@@ -49,7 +57,7 @@ def test_prices_are_exact_and_an_unpublished_one_is_none(name, input_price, outp
     assert model.context == context
 
 
-def test_measured_latencies_are_kept_per_kind():
+def test_measured_latencies_are_kept_per_kind() -> None:
     latency = load().model(OMNI).latency
 
     assert (latency["image"].p50, latency["image"].p99) == (0.81, 2.3)
@@ -57,7 +65,7 @@ def test_measured_latencies_are_kept_per_kind():
     assert load().model("GLM-4.5V").latency == {}
 
 
-def test_every_timeout_lies_above_the_measured_p99():
+def test_every_timeout_lies_above_the_measured_p99() -> None:
     for model in load().models.values():
         for kind, latency in model.latency.items():
             assert model.timeout_s(kind) > (latency.longest or latency.p99)
@@ -73,11 +81,11 @@ def test_every_timeout_lies_above_the_measured_p99():
         ("audio", 7_200.0, 120.0),
     ],
 )
-def test_long_sound_is_given_more_time_up_to_a_limit(kind, duration_s, expected):
+def test_long_sound_is_given_more_time_up_to_a_limit(kind: Modality, duration_s: float | None, expected: float) -> None:
     assert load().model(OMNI).timeout_s(kind, duration_s) == expected
 
 
-def test_only_media_types_of_a_kind_the_model_understands_are_accepted():
+def test_only_media_types_of_a_kind_the_model_understands_are_accepted() -> None:
     models = load()
 
     assert models.model(VL_8B).accepts("image", "image/jpeg")
@@ -86,7 +94,7 @@ def test_only_media_types_of_a_kind_the_model_understands_are_accepted():
     assert models.model(OMNI).accepts("audio", "audio/wav")
 
 
-def test_an_override_changes_single_fields_adds_models_and_disables_others():
+def test_an_override_changes_single_fields_adds_models_and_disables_others() -> None:
     changed = load(
         """
         [models."GPT-4o"]
@@ -127,16 +135,16 @@ def test_an_override_changes_single_fields_adds_models_and_disables_others():
         ("models = 3", "tables"),
     ],
 )
-def test_a_wrong_override_is_refused_with_the_place_named(override, named):
+def test_a_wrong_override_is_refused_with_the_place_named(override: str, named: str) -> None:
     with pytest.raises(CatalogueError, match=named):
         load(override)
 
 
-def test_an_empty_override_changes_nothing():
+def test_an_empty_override_changes_nothing() -> None:
     assert load("  \n") == load()
 
 
-def test_a_dialect_changes_how_a_model_is_taken_and_never_what_it_understands():
+def test_a_dialect_changes_how_a_model_is_taken_and_never_what_it_understands() -> None:
     changed = load(
         """
         [endpoints."http://ollama:11434/v1/"]
@@ -153,38 +161,38 @@ def test_a_dialect_changes_how_a_model_is_taken_and_never_what_it_understands():
         """
     )
 
-    model, name = changed.served(VL_8B, "http://ollama:11434/v1")
-    assert (name, model.takes) == ("qwen3-vl:8b", {"image_url_data"})
-    assert (model.input_price, model.output_price) == (0, 0)
-    text_only, _ = changed.served("Qwen3-32B", "http://ollama:11434/v1")
+    model, name = served(changed, VL_8B, "http://ollama:11434/v1")
+    assert (name, set(model.takes)) == ("qwen3-vl:8b", {"image_url_data"})
+    assert model.input_price == model.output_price == 0
+    text_only, _ = served(changed, "Qwen3-32B", "http://ollama:11434/v1")
     assert text_only.modalities == {"text"}
     assert changed.served("GPT-4o", "http://ollama:11434/v1") is None
 
-    omni, name = changed.served(OMNI, "https://dashscope/v1/")
+    omni, name = served(changed, OMNI, "https://dashscope/v1/")
     assert name == OMNI
     assert omni.streaming_only
     assert omni.audio_data_prefix == "data:;base64,"
-    assert not changed.served(VL_8B, "https://dashscope/v1")[0].streaming_only
+    assert not served(changed, VL_8B, "https://dashscope/v1")[0].streaming_only
 
-    sglang, _ = changed.served(OMNI, "http://sglang/v1")
+    sglang, _ = served(changed, OMNI, "http://sglang/v1")
     assert sglang.modalities == {"text", "image", "audio", "video"}
     assert "input_audio" not in sglang.takes
     assert {"audio_url", "audio_url_data"} <= sglang.takes
 
 
-def test_a_model_loses_the_kinds_a_server_cannot_carry():
+def test_a_model_loses_the_kinds_a_server_cannot_carry() -> None:
     changed = load('[endpoints."http://o/v1"]\ndialect = "ollama"')
 
-    assert changed.served(OMNI, "http://o/v1")[0].modalities == {"text", "image"}
+    assert served(changed, OMNI, "http://o/v1")[0].modalities == {"text", "image"}
 
 
-def test_an_endpoint_that_is_not_named_takes_every_entry_as_it_stands():
+def test_an_endpoint_that_is_not_named_takes_every_entry_as_it_stands() -> None:
     models = load()
 
     assert models.served(OMNI, "https://anything/v1") == (models.model(OMNI), OMNI)
 
 
-def test_the_comparison_names_what_is_missing_new_and_priced_otherwise():
+def test_the_comparison_names_what_is_missing_new_and_priced_otherwise() -> None:
     payload = {
         "data": [
             {"id": "GPT-4o", "pricing": {"prompt": "0.000002", "completion": "0.00001"}, "context_length": 64_000},
@@ -209,7 +217,7 @@ def test_the_comparison_names_what_is_missing_new_and_priced_otherwise():
     assert result.contexts == {"GPT-4o": 64_000}
 
 
-def test_the_comparison_respects_the_names_of_an_endpoint():
+def test_the_comparison_respects_the_names_of_an_endpoint() -> None:
     changed = load('[endpoints."http://o/v1"]\ndialect = "ollama"\nonly_named = true\nnames = { "GLM-4.6V" = "glm:v" }')
 
     result = compare_with_endpoint(changed, {"data": [{"id": "glm:v"}]}, "http://o/v1")
@@ -219,6 +227,6 @@ def test_the_comparison_respects_the_names_of_an_endpoint():
     assert result.new == ()
 
 
-def test_a_payload_that_is_no_list_of_models_is_refused():
+def test_a_payload_that_is_no_list_of_models_is_refused() -> None:
     with pytest.raises(CatalogueError, match="not a list"):
         compare_with_endpoint(load(), {"error": "no"})

@@ -266,7 +266,9 @@ def test_a_broken_protocol_is_found_out(broken: Callable[[Steps], Steps], compla
 class CommitsUnconditionally(Store):
     def apply(self, world: World, part: Any, now: float) -> tuple[World, Any]:
         if isinstance(part, protocol.Move) and part.state == "LEAD":
-            part = replace(part, seen=world.claim(part.seen.id))
+            standing = world.claim(part.seen.id)
+            assert standing is not None
+            part = replace(part, seen=standing)
         return super().apply(world, part, now)
 
 

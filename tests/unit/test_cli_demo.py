@@ -23,6 +23,7 @@ from captions_cli import demo_doors, demo_uploads, demo_view, rendering
 from captions_cli.demo import DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
 from captions_cli.demo_view import as_json, totals
+from captions_cli.local.model_endpoint import eyes
 
 UPLOADS = demo_uploads.uploads()
 MEDIA = Path(demo_uploads.__file__).parent / "demo_media"
@@ -88,7 +89,7 @@ def test_uploads_of_one_picture_match_and_those_of_two_do_not() -> None:
         for upload in UPLOADS
         if upload.picture
     }
-    first = {}
+    first: dict[str | None, str] = {}
     for upload in (upload for upload in UPLOADS if upload.picture):
         exemplar = first.setdefault(upload.picture, upload.key)
         for picture, key in first.items():
@@ -235,20 +236,23 @@ def test_nothing_says_that_a_model_answered_which_did_not() -> None:
     assert "$0.002000 simulated" in cells
     assert not any("GPT-4o" in cell for cell in cells)
     real = with_record("osprey.jpg", provenance=Provenance(model="GPT-4o", reported_model="gpt-4o-2024", cost="0.002"))
+    assert real[0].record is not None
     row = rendering.row(rendering.summary(real[0].record))
     assert [cell.plain for cell in row][3:6:2] == ["gpt-4o-2024", "$0.002000"]
 
 
 def test_missing_eyes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo_view.NO_EYES not in totals(report(all_right()))
-    monkeypatch.setattr(demo_view.eyes, "missing", lambda: ("rapidocr",))
+    monkeypatch.setattr(eyes, "missing", lambda: ("rapidocr",))
     assert demo_view.NO_EYES in totals(report(all_right()))
 
 
 def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:
     some = report(with_record("speech.wav", provenance=Provenance(model="Qwen")))
     none = report([right(named("speech.wav"), "model")])
-    only = replace(none.outcomes[0], record=none.outcomes[0].record.model_copy(update={"provenance": None}))
+    (outcome,) = none.outcomes
+    assert outcome.record is not None
+    only = replace(outcome, record=outcome.record.model_copy(update={"provenance": None}))
 
     assert "13 captions were paid for: \u2265 $0.024000 + 1 unknown" in totals(some)[1]
     assert "1 captions were paid for: unknown" in totals(report([only]))[1]

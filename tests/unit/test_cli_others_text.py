@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+import typer
 from rich.table import Table
 
 from captions.records.record import Reason, Record
@@ -66,7 +67,7 @@ def test_progress_and_errors_do_the_same(capsys: pytest.CaptureFixture[str]) -> 
     with progress.UploadProgress(1) as shown:
         shown.sent(NotSent("[/key]\x9b", "[/why] \u202e"))
     rendering.stderr().print("[/body] :warning:")
-    with pytest.raises(main.typer.Exit):
+    with pytest.raises(typer.Exit):
         main._fail(CommandError("[/error]\nnext \x1b[2J line", ExitCode.AWS))
     text = capsys.readouterr().err
     assert "not uploaded [/key]\\x9b ([/why] \\u202e)" in text

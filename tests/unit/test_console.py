@@ -46,12 +46,12 @@ def integrity(data: bytes) -> str:
 
 
 @pytest.fixture
-def modules(tmp_path, monkeypatch):
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(build, "MODULES", tmp_path / "node_modules")
     return tmp_path
 
 
-def test_the_console_does_what_its_own_tests_say():
+def test_the_console_does_what_its_own_tests_say() -> None:
     if not (CONSOLE / "node_modules" / "diff").is_dir():
         pytest.skip("the console's packages are not there: run `make console`")
     node = shutil.which("node") or build.node()[0]
@@ -61,7 +61,7 @@ def test_the_console_does_what_its_own_tests_say():
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-def test_a_package_is_unpacked_only_if_it_is_what_is_pinned(modules):
+def test_a_package_is_unpacked_only_if_it_is_what_is_pinned(modules: Path) -> None:
     data = packed(**{"package/index.js": "export default 1"})
     tarball = modules / "thing-1.0.0.tgz"
     tarball.write_bytes(data)
@@ -75,7 +75,7 @@ def test_a_package_is_unpacked_only_if_it_is_what_is_pinned(modules):
         build._unpack(other, data, tarball)
 
 
-def test_a_package_writes_nothing_outside_its_folder(modules):
+def test_a_package_writes_nothing_outside_its_folder(modules: Path) -> None:
     data = packed(**{"package/../../../evil.js": "1", "/package/fine.js": "2", "package/fine.js": "3"})
     tarball = modules / "thing-1.0.0.tgz"
     tarball.write_bytes(data)
@@ -84,7 +84,7 @@ def test_a_package_writes_nothing_outside_its_folder(modules):
     assert written == {f"node_modules/thing/{name}" for name in (".integrity", "fine.js", "package/fine.js")}
 
 
-def test_every_package_is_pinned_by_hash_and_names_no_host():
+def test_every_package_is_pinned_by_hash_and_names_no_host() -> None:
     listed = build.packages()
     assert {package.use for package in listed} == {"site", "lint", "test"}
     for package in listed:
@@ -96,7 +96,7 @@ def test_every_package_is_pinned_by_hash_and_names_no_host():
     assert [str(path) for path in ours if hosts.search(path.read_text())] == []
 
 
-def test_the_page_has_nothing_that_a_strict_policy_refuses():
+def test_the_page_has_nothing_that_a_strict_policy_refuses() -> None:
     page = (CONSOLE / "src" / "index.html").read_text()
     assert not re.search(r"<style|\son\w+=|style=|javascript:|<script(?![^>]*\ssrc=)", page, re.IGNORECASE)
     sources = {path: path.read_text() for path in (CONSOLE / "src").rglob("*.js")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.core.botocore_stubber import BotocoreStubber
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -65,12 +66,12 @@ def test_what_the_emulator_takes_does_not_count(monkeypatch: pytest.MonkeyPatch)
         while time.thread_time() < until:
             pass
 
-    monkeypatch.setattr(cost_model.BotocoreStubber, "__call__", busy)
+    monkeypatch.setattr(BotocoreStubber, "__call__", busy)
     taps = Taps({})
     with taps.without_the_emulator():
-        _, taken = taps.taken(lambda: cost_model.BotocoreStubber.__call__(None))  # type: ignore[arg-type, call-arg]
+        _, taken = taps.taken(lambda: BotocoreStubber.__call__(None))
     assert taken.cpu_s < 0.02
-    assert cost_model.BotocoreStubber.__call__ is busy
+    assert BotocoreStubber.__call__ is busy
 
 
 def test_waits_are_shared_by_the_uploads_of_an_invocation_and_cpu_is_not() -> None:

@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,6 +142,7 @@ def test_parts_that_nobody_takes_leave_no_process() -> None:
     parts = recordings.cut(READING, WAV, longest_s=20)
     next(parts)
     assert len(psutil.Process().children()) == 1
+    assert isinstance(parts, Generator)
     parts.close()  # the fixture looks for the process
 
 
@@ -203,7 +205,7 @@ def test_a_decoder_in_other_hands_is_not_believed(answer: str, tmp_path: Path, m
 def test_bytecode_is_kept_where_the_sources_are_read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(decoder.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     decoder._bytecode_folder.cache_clear()
     try:
         assert recordings.facts(SENTENCE).sound

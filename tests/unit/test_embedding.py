@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def png_words() -> PngImagePlugin.PngInfo:
     return info
 
 
-FILES = {
+FILES: dict[str, Callable[[], bytes]] = {
     "plain.jpg": lambda: picture("JPEG"),
     "progressive-exif.jpg": lambda: picture("JPEG", progressive=True, exif=exif(), icc_profile=b"x" * 70_000),
     "rights.jpg": lambda: picture("JPEG", xmp=RIGHTS.format("").encode()),

@@ -122,9 +122,9 @@ def test_chart_values_are_matched_by_series_and_label() -> None:
 
 def test_a_chart_of_one_series_needs_no_name_and_a_flood_of_values_does_not_pay() -> None:
     about = item("chart", points=(LabelledPoint("", "a", 2.0), LabelledPoint("", "b", 0.0)))
-    exact = [{"name": "whatever", "points": [{"x": "A", "y": 2}, {"x": "b", "y": 0}]}]
+    exact: list[dict[str, Any]] = [{"name": "whatever", "points": [{"x": "A", "y": 2}, {"x": "b", "y": 0}]}]
     assert judged(about, answered("", series=exact))["values_f1"] == 1.0
-    flood = [{"name": "", "points": [*exact[0]["points"], *({"x": str(x), "y": 1} for x in range(96))]}]  # type: ignore[misc]
+    flood = [{"name": "", "points": [*exact[0]["points"], *({"x": str(x), "y": 1} for x in range(96))]}]
     assert judged(about, answered("", series=flood))["values_f1"] == pytest.approx(0.04)
     assert judged(about, None)["values_f1"] == 0.0
 

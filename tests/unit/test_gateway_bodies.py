@@ -1,6 +1,7 @@
 """Each medium the way the model at hand takes it, and only models that can do the job."""
 
 from base64 import b64decode
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from captions.gateway import (
     Endpoint,
     ErrorClass,
     Exhausted,
+    GatewayError,
     Media,
     NoCapableModel,
     Refused,
@@ -26,22 +28,24 @@ PICTURE = Media("image", "image/jpeg", b"\xff\xd8" * 300)
 SOUND = Media("audio", "audio/mpeg", b"ID3" * 300, duration_s=12.0)
 
 
-def ask(*media, **changes):
+def ask(*media: Media, **changes: Any) -> Request:
     return Request(**({"instructions": "Be brief.", "text": "What is it?", "media": media} | changes))
 
 
-def body(request, name, endpoint="http://openai/v1"):
-    model, wire_name = DIALECTS.served(name, endpoint)
+def body(request: Request, name: str, endpoint: str = "http://openai/v1") -> dict[str, Any]:
+    served = DIALECTS.served(name, endpoint)
+    assert served is not None
+    model, wire_name = served
     return MessageParts(request).body(
         model, wire_name, max_tokens=request.max_tokens, stream=model.streaming_only, seconds=30.0
     )
 
 
-def media_part(request, name, endpoint="http://openai/v1"):
+def media_part(request: Request, name: str, endpoint: str = "http://openai/v1") -> Any:
     return body(request, name, endpoint)["messages"][1]["content"][0]
 
 
-def test_a_picture_goes_as_data_uri_before_the_question():
+def test_a_picture_goes_as_data_uri_before_the_question() -> None:
     sent = body(ask(PICTURE), "GPT-4o")
 
     assert [message["role"] for message in sent["messages"]] == ["system", "user"]
@@ -69,11 +73,13 @@ ANY_OBJECT = {"type": "json_object"}
         ("Qwen/Qwen3-VL-8B-Instruct", "http://ollama/v1", SCHEMA, "What is it?", SCHEMA),
     ],
 )
-def test_the_wanted_form_is_weakened_to_what_the_model_takes(model, endpoint, wanted, text, sent):
+def test_the_wanted_form_is_weakened_to_what_the_model_takes(
+    model: str, endpoint: str, wanted: dict[str, Any], text: str, sent: dict[str, Any] | None
+) -> None:
     assert body(ask(response_format=wanted, text=text), model, endpoint).get("response_format") == sent
 
 
-def test_text_alone_goes_as_text_and_n_is_never_sent():
+def test_text_alone_goes_as_text_and_n_is_never_sent() -> None:
     sent = body(ask(), "Qwen3-32B")
 
     assert sent["messages"][1]["content"] == "What is it?"
@@ -90,7 +96,7 @@ def test_text_alone_goes_as_text_and_n_is_never_sent():
         ("sglang", {"type": "audio_url", "prefix": "data:audio/mpeg;base64,"}),
     ],
 )
-def test_sound_goes_the_way_the_server_takes_it(dialect, part):
+def test_sound_goes_the_way_the_server_takes_it(dialect: str, part: dict[str, str]) -> None:
     sent = media_part(ask(SOUND), OMNI, f"http://{dialect}/v1")
 
     assert sent["type"] == part["type"]
@@ -101,17 +107,17 @@ def test_sound_goes_the_way_the_server_takes_it(dialect, part):
     assert inner.get("format") == part.get("format")
 
 
-def test_dashscopes_omni_models_are_streamed_with_usage():
+def test_dashscopes_omni_models_are_streamed_with_usage() -> None:
     sent = body(ask(SOUND), OMNI, "http://dashscope/v1")
 
     assert sent["stream"] is True
     assert sent["stream_options"] == {"include_usage": True}
 
 
-def test_a_link_is_made_only_if_the_data_does_not_fit():
+def test_a_link_is_made_only_if_the_data_does_not_fit() -> None:
     made = []
 
-    def link(seconds):
+    def link(seconds: float) -> str:
         made.append(seconds)
         return "https://bucket/key?signature"
 
@@ -126,27 +132,27 @@ def test_a_link_is_made_only_if_the_data_does_not_fit():
     assert made == [30.0, 30.0], "each attempt has a link of its own, for its own time"
 
 
-def plan(request, chain, *endpoints):
+def plan(request: Request, chain: list[str], *endpoints: str) -> Plan:
     urls = endpoints or ("http://openai/v1",)
     return Plan.of(request, chain, [Endpoint(url) for url in urls], DIALECTS.served, MessageParts(request))
 
 
-def names(plan):
+def names(plan: Plan) -> list[tuple[str, str]]:
     return [(c.model.name, c.endpoint.base_url.removeprefix("http://").removesuffix("/v1")) for c in plan.in_order()]
 
 
-def test_models_that_cannot_do_the_job_are_passed_over():
+def test_models_that_cannot_do_the_job_are_passed_over() -> None:
     assert names(plan(ask(PICTURE), ["Qwen3-32B", "GPT-4o"])) == [("GPT-4o", "openai")]
     assert names(plan(ask(SOUND), ["GPT-4o", OMNI], "http://ollama/v1", "http://openai/v1")) == [(OMNI, "openai")]
 
 
-def test_a_context_that_is_surely_too_small_is_passed_over():
+def test_a_context_that_is_surely_too_small_is_passed_over() -> None:
     long = ask(PICTURE, text="word " * 45_000)
 
     assert names(plan(long, ["GLM-4.6V", "GPT-4o"])) == [("GPT-4o", "openai")]
 
 
-def test_nothing_that_takes_the_medium_and_nothing_that_takes_its_size_are_different_ends():
+def test_nothing_that_takes_the_medium_and_nothing_that_takes_its_size_are_different_ends() -> None:
     film = Media("video", "video/mp4", b"x")
     huge = Media("image", "image/jpeg", b"x" * 4_000_000)
 
@@ -161,14 +167,14 @@ def test_nothing_that_takes_the_medium_and_nothing_that_takes_its_size_are_diffe
 CHAIN = ["Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-VL-32B-Instruct", "GLM-4.6V", "GPT-4o"]
 
 
-def fail(plan, error_class, **facts):
+def fail(plan: Plan, error_class: ErrorClass, **facts: Any) -> str:
     tried = plan.in_order()[0]
     plan.failed(tried, AttemptFailed(error_class, **facts))
     return tried.model.name
 
 
 @pytest.mark.parametrize("error_class", [ErrorClass.SERVER_ERROR, ErrorClass.TIMEOUT, ErrorClass.REFUSED])
-def test_after_a_providers_own_failure_comes_another_provider(error_class):
+def test_after_a_providers_own_failure_comes_another_provider(error_class: ErrorClass) -> None:
     order = plan(ask(PICTURE), CHAIN)
 
     fail(order, error_class)
@@ -176,7 +182,7 @@ def test_after_a_providers_own_failure_comes_another_provider(error_class):
     assert [name for name, _ in names(order)][:2] == ["GLM-4.6V", "GPT-4o"]
 
 
-def test_after_a_rate_limit_the_chain_goes_on_as_it_stands():
+def test_after_a_rate_limit_the_chain_goes_on_as_it_stands() -> None:
     order = plan(ask(PICTURE), CHAIN)
 
     fail(order, ErrorClass.RATE_LIMITED)
@@ -184,14 +190,14 @@ def test_after_a_rate_limit_the_chain_goes_on_as_it_stands():
     assert names(order)[0][0] == "Qwen/Qwen3-VL-32B-Instruct"
 
 
-def test_a_model_that_is_missing_or_limited_is_looked_for_at_the_next_endpoint():
+def test_a_model_that_is_missing_or_limited_is_looked_for_at_the_next_endpoint() -> None:
     for error_class in (ErrorClass.UNAVAILABLE, ErrorClass.RATE_LIMITED):
         order = plan(ask(PICTURE), CHAIN, "http://openai/v1", "http://vllm/v1")
         fail(order, error_class)
         assert names(order)[0] == (CHAIN[0], "vllm")
 
 
-def test_an_endpoint_that_cannot_be_reached_is_left_to_the_last():
+def test_an_endpoint_that_cannot_be_reached_is_left_to_the_last() -> None:
     order = plan(ask(PICTURE), CHAIN[:2], "http://openai/v1", "http://vllm/v1")
 
     fail(order, ErrorClass.CONNECTION, unreachable=True)
@@ -199,7 +205,7 @@ def test_an_endpoint_that_cannot_be_reached_is_left_to_the_last():
     assert [endpoint for _, endpoint in names(order)] == ["vllm", "vllm", "openai", "openai"]
 
 
-def test_an_endpoint_that_rejects_the_account_is_out():
+def test_an_endpoint_that_rejects_the_account_is_out() -> None:
     order = plan(ask(PICTURE), CHAIN, "http://openai/v1", "http://vllm/v1")
 
     fail(order, ErrorClass.ACCOUNT)
@@ -207,7 +213,7 @@ def test_an_endpoint_that_rejects_the_account_is_out():
     assert {endpoint for _, endpoint in names(order)} == {"vllm"}
 
 
-def test_too_large_leaves_only_larger_models():
+def test_too_large_leaves_only_larger_models() -> None:
     order = plan(ask(PICTURE), CHAIN)
 
     fail(order, ErrorClass.TOO_LARGE)
@@ -215,7 +221,7 @@ def test_too_large_leaves_only_larger_models():
     assert [name for name, _ in names(order)] == ["GPT-4o"]
 
 
-def test_two_models_that_call_the_request_wrong_are_believed():
+def test_two_models_that_call_the_request_wrong_are_believed() -> None:
     order = plan(ask(PICTURE), CHAIN)
 
     fail(order, ErrorClass.OURS)
@@ -236,7 +242,9 @@ def test_two_models_that_call_the_request_wrong_are_believed():
         ([ErrorClass.UNFIT, ErrorClass.UNFIT], Exhausted),
     ],
 )
-def test_a_call_without_candidates_ends_with_what_can_still_change(error_classes, error):
+def test_a_call_without_candidates_ends_with_what_can_still_change(
+    error_classes: list[ErrorClass], error: type[GatewayError]
+) -> None:
     order = plan(ask(PICTURE), ["GPT-4o", "GLM-4.6V"])
 
     for error_class in error_classes:

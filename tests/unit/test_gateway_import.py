@@ -18,7 +18,7 @@ print(json.dumps({"new": sorted(set(sys.modules) - before), "opened": len(opened
 _HEAVY = ("boto3", "botocore", "aws_lambda_powertools", "numpy", "PIL", "aiohttp", "requests", "yaml")
 
 
-def test_the_gateway_brings_nothing_heavy_and_needs_no_environment():
+def test_the_gateway_brings_nothing_heavy_and_needs_no_environment() -> None:
     environment = {"PATH": os.environ["PATH"]}
 
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, env=environment, check=True)

@@ -1,6 +1,8 @@
 """What a failure is, what an answer is, what it cost."""
 
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import httpx2
 import openai
@@ -45,7 +47,7 @@ from captions.gateway.responses import Collector, answer_of, failure_of
         (422, {"detail": "x"}, ErrorClass.OURS),
     ],
 )
-def test_a_status_and_its_body_have_one_class(status, body, expected):
+def test_a_status_and_its_body_have_one_class(status: int, body: object, expected: ErrorClass) -> None:
     assert classify_status(status, body) is expected
 
 
@@ -61,7 +63,9 @@ def test_a_status_and_its_body_have_one_class(status, body, expected):
         ("something broke", ErrorClass.ERROR_BODY, None),
     ],
 )
-def test_an_error_that_came_with_http_200_is_classed_by_what_it_says(error, expected, status):
+def test_an_error_that_came_with_http_200_is_classed_by_what_it_says(
+    error: object, expected: ErrorClass, status: int | None
+) -> None:
     assert classify_error_object(error) == (expected, status)
 
 
@@ -79,24 +83,24 @@ def test_an_error_that_came_with_http_200_is_classed_by_what_it_says(error, expe
         ({}, None),
     ],
 )
-def test_retry_after_is_seconds_milliseconds_or_a_date(headers, expected):
+def test_retry_after_is_seconds_milliseconds_or_a_date(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after_s(headers, now=784_111_740.0) == expected
 
 
-def chat(**changes):
+def chat(**changes: Any) -> Any:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "A cat."}}
     choice |= changes.pop("choice", {})
     body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m-1", "choices": [choice]}
     return construct_type(type_=ChatCompletion, value=body | changes)
 
 
-def outcome(call, *arguments):
+def outcome(call: Callable[..., object], *arguments: object) -> AttemptFailed:
     with pytest.raises(AttemptFailed) as caught:
         call(*arguments)
     return caught.value
 
 
-def test_a_whole_answer_is_one():
+def test_a_whole_answer_is_one() -> None:
     answer = answer_of(chat())
 
     assert (answer.text, answer.reported_model, answer.finish_reason) == ("A cat.", "m-1", "stop")
@@ -117,28 +121,28 @@ def test_a_whole_answer_is_one():
         ({"error": {"code": 502, "message": "upstream"}}, ErrorClass.SERVER_ERROR),
     ],
 )
-def test_what_is_not_a_whole_answer_is_a_failure(choice, expected):
+def test_what_is_not_a_whole_answer_is_a_failure(choice: dict[str, Any], expected: ErrorClass) -> None:
     assert outcome(answer_of, chat(choice=choice)).error_class is expected
 
 
 @pytest.mark.parametrize("response", ["<html>busy</html>", chat(choices=None), chat(choices=[]), None, 7])
-def test_what_is_no_completion_is_garbled(response):
+def test_what_is_no_completion_is_garbled(response: object) -> None:
     assert outcome(answer_of, response).error_class is ErrorClass.GARBLED
 
 
-def test_a_text_in_parts_is_put_together():
+def test_a_text_in_parts_is_put_together() -> None:
     message = {"role": "assistant", "content": [{"type": "text", "text": "A "}, {"type": "text", "text": "cat."}]}
 
     assert answer_of(chat(choice={"message": message})).text == "A cat."
 
 
-def chunk(text=None, finish=None, usage=None, **extra):
+def chunk(text: str | None = None, finish: str | None = None, usage: dict[str, int] | None = None, **extra: Any) -> Any:
     choices = [] if usage else [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]
     body = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m-1", "choices": choices}
     return construct_type(type_=ChatCompletionChunk, value=body | {"usage": usage} | extra)
 
 
-def test_a_stream_is_whole_only_with_a_finish_reason():
+def test_a_stream_is_whole_only_with_a_finish_reason() -> None:
     whole, cut = Collector(), Collector()
     for piece in (chunk("A "), chunk("cat."), chunk(finish="stop"), chunk(usage={"prompt_tokens": 9})):
         whole.add(piece)
@@ -150,7 +154,7 @@ def test_a_stream_is_whole_only_with_a_finish_reason():
     assert outcome(cut.answer).error_class is ErrorClass.CUT
 
 
-def test_a_failure_of_a_stream_keeps_the_tokens_it_told_of():
+def test_a_failure_of_a_stream_keeps_the_tokens_it_told_of() -> None:
     collector = Collector()
     collector.add(chunk(usage={"prompt_tokens": 9, "completion_tokens": 3}))
 
@@ -159,13 +163,13 @@ def test_a_failure_of_a_stream_keeps_the_tokens_it_told_of():
     assert usage_of(failure.usage)[0] == Usage(prompt=9, completion=3)
 
 
-def test_what_the_client_never_raises_is_a_garbled_answer_and_logged(caplog):
+def test_what_the_client_never_raises_is_a_garbled_answer_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert failure_of(KeyError("words of the answer")).error_class is ErrorClass.GARBLED
     assert "KeyError" in caplog.text
     assert "words of the answer" not in caplog.text
 
 
-def test_a_connection_that_was_never_made_blames_the_endpoint():
+def test_a_connection_that_was_never_made_blames_the_endpoint() -> None:
     error = openai.APIConnectionError(request=httpx2.Request("POST", "http://h/v1"))
     error.__cause__ = httpx2.ConnectError("refused")
     late = openai.APITimeoutError(request=httpx2.Request("POST", "http://h/v1"))
@@ -176,7 +180,7 @@ def test_a_connection_that_was_never_made_blames_the_endpoint():
     assert failure_of(late).error_class is ErrorClass.CONNECTION
 
 
-def test_an_endpoint_that_quotes_the_key_is_not_quoted():
+def test_an_endpoint_that_quotes_the_key_is_not_quoted() -> None:
     request = httpx2.Request("POST", "http://h/v1")
     body = {"error": {"message": "Incorrect API key provided: sk-secret", "code": "invalid_api_key"}}
     response = httpx2.Response(401, request=request, json=body)
@@ -190,13 +194,13 @@ GPT = load().model("GPT-4o")
 VL = load().model("Qwen/Qwen3-VL-8B-Instruct")
 
 
-def test_the_endpoints_own_figure_comes_first():
+def test_the_endpoints_own_figure_comes_first() -> None:
     usage, stated = usage_of({"prompt_tokens": 1000, "completion_tokens": 10, "cost": 0.0001})
 
     assert cost_of(usage, stated, GPT) == (Cost(dollars=Decimal("0.0001")), "endpoint")
 
 
-def test_tokens_are_priced_in_disjoint_buckets_and_exactly():
+def test_tokens_are_priced_in_disjoint_buckets_and_exactly() -> None:
     model = GPT.model_copy(update={"cached_input_price": Decimal("1.25")})
     usage = Usage(prompt=1_000, completion=100, cached=400, reasoning=60)
 
@@ -205,7 +209,7 @@ def test_tokens_are_priced_in_disjoint_buckets_and_exactly():
     assert cost_of(usage, None, GPT)[0].exact == Decimal("0.0035")
 
 
-def test_tokens_without_a_price_and_calls_without_a_count_stand_beside_the_dollars_and_never_cost_nothing():
+def test_tokens_without_a_price_and_calls_without_a_count_stand_beside_the_dollars_and_never_cost_nothing() -> None:
     five = Decimal("0.000005")
 
     assert cost_of(Usage(prompt=100, completion=10), None, VL) == (Cost(dollars=five, unpriced_tokens=100), "unknown")
@@ -218,5 +222,5 @@ def test_tokens_without_a_price_and_calls_without_a_count_stand_beside_the_dolla
 
 
 @pytest.mark.parametrize("cost", [-1, float("nan"), True, "free", None, []])
-def test_a_figure_that_is_none_is_not_believed(cost):
+def test_a_figure_that_is_none_is_not_believed(cost: object) -> None:
     assert usage_of({"prompt_tokens": 1, "completion_tokens": 1, "cost": cost})[1] is None

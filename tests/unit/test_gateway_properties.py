@@ -22,7 +22,9 @@ FINAL = {ErrorClass.ACCOUNT, ErrorClass.UNAVAILABLE, ErrorClass.REFUSED, ErrorCl
     errors=st.lists(st.sampled_from(list(ErrorClass)), min_size=200, max_size=200),
 )
 @settings(deadline=None, max_examples=200)
-def test_a_plan_tries_each_candidate_before_it_repeats_one_and_ends_with_an_error(chain, errors):
+def test_a_plan_tries_each_candidate_before_it_repeats_one_and_ends_with_an_error(
+    chain: list[str], errors: list[ErrorClass]
+) -> None:
     request = Request("", "What is this?")
     plan = Plan.of(request, chain, ENDPOINTS, CATALOGUE.served, MessageParts(request))
 
@@ -44,7 +46,7 @@ def test_a_plan_tries_each_candidate_before_it_repeats_one_and_ends_with_an_erro
 class Clock:
     now = 0.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
@@ -59,11 +61,13 @@ class Clock:
     )
 )
 @settings(deadline=None, max_examples=200)
-def test_an_open_circuit_lets_one_probe_through_and_a_closed_one_everything(steps):
+def test_an_open_circuit_lets_one_probe_through_and_a_closed_one_everything(
+    steps: list[str | ErrorClass | float],
+) -> None:
     asyncio.run(walk(steps))
 
 
-async def walk(steps):
+async def walk(steps: list[str | ErrorClass | float]) -> None:
     clock = Clock()
     breakers = Breakers(clock=clock)
     under_way = []
@@ -88,7 +92,7 @@ async def walk(steps):
             if step == "abandon":
                 breakers.abandon(admission)
             else:
-                breakers.settle(admission, "m", None if step == "answer" else AttemptFailed(step))
+                breakers.settle(admission, "m", AttemptFailed(step) if isinstance(step, ErrorClass) else None)
     clock.now += 2_000.0
     for admission in under_way:
         breakers.abandon(admission)

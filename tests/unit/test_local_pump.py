@@ -51,7 +51,7 @@ def test_an_error_fails_the_whole_batch_whatever_it_says() -> None:
 
 
 def test_filter_criteria_let_a_message_pass_if_any_pattern_matches() -> None:
-    patterns = [{"body": {"kind": ["image"]}}, {"body": {"size": [{"numeric": [">", 10]}]}}]
+    patterns: list[dict[str, Any]] = [{"body": {"kind": ["image"]}}, {"body": {"size": [{"numeric": [">", 10]}]}}]
     assert matches(patterns, '{"kind": "image"}')
     assert matches(patterns, '{"kind": "audio", "size": 11}')
     assert not matches(patterns, '{"kind": "audio", "size": 9}')

@@ -25,7 +25,7 @@ def looks_of(data: bytes) -> Looks:
 
 def drawn(picture: Image.Image, name: str = "PNG", **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, name, **options)  # type: ignore[arg-type]
+    picture.save(stream, name, **options)
     return stream.getvalue()
 
 

@@ -5,6 +5,7 @@ import math
 import struct
 import tempfile
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -191,7 +192,7 @@ TAILS = {
     ],
 )
 def test_what_stands_behind_a_recording_is_passed_over(
-    container: str, codec: str, options: dict[str, str], tail: bytes
+    container: str, codec: str, options: dict[str, Any], tail: bytes
 ) -> None:
     data = recorded(container, codec, rate=48_000 if codec == "libopus" else RATE, **options)
 

@@ -115,7 +115,7 @@ def modules() -> list[str]:
     return [result.name for result in pkgutil.walk_packages(captions.__path__, "captions.")]
 
 
-def subclasses(model: type) -> Iterator[type]:
+def subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     for item in model.__subclasses__():
         yield item
         yield from subclasses(item)

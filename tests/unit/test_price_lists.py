@@ -125,7 +125,8 @@ def test_they_go_to_where_the_functions_read_them(where: str) -> None:
     with mock_aws():
 
         def client(service: str) -> Any:
-            return boto3.client(service, "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+            keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+            return boto3.client(service, "us-east-1", **keys)  # type: ignore[call-overload] # named at run time
 
         client("s3").create_bucket(Bucket="overrides")
         client("s3").put_object(Bucket="overrides", Key="models.toml", Body=DOCUMENT.encode())
@@ -148,6 +149,10 @@ def test_a_stack_without_an_override_is_told_what_to_put_into_one() -> None:
     # -- asking for them
 
 
+def stack_at(endpoint_url: str) -> Stack:
+    return cast(Stack, SimpleNamespace(parameters={}, local_model_endpoint_url=endpoint_url, client=None, where="it"))
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("CAPTIONS_ENDPOINT_KEY", "k")
@@ -156,8 +161,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
         with serving(Server()) as server:
             server.listed = json.dumps(listed).encode()
             server.pages = {"/v1/model/info": json.dumps(infos).encode()}
-            about = {"parameters": {}, "local_model_endpoint_url": server.url, "client": None, "where": "it"}
-            (result,) = doctor.without_price(cast(Stack, SimpleNamespace(**about)), load())
+            (result,) = doctor.without_price(stack_at(server.url), load())
         return result
 
     return ask
@@ -184,6 +188,5 @@ def test_doctor_finds_the_prices_where_litellms_proxy_has_them(asked: Any) -> No
 def test_doctor_is_content_where_every_price_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTIONS_ENDPOINT_URL", "http://o/v1")
     free = load('[endpoints."http://o/v1"]\nfree = true\n')
-    about = {"parameters": {}, "local_model_endpoint_url": "", "client": None, "where": "it"}
-    (result,) = doctor.without_price(cast(Stack, SimpleNamespace(**about)), free)
+    (result,) = doctor.without_price(stack_at(""), free)
     assert result[0] == "ok"

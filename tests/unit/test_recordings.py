@@ -5,6 +5,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from captions.media import MediaError, reference_frames
 from captions.media.recordings import (
     ENCODINGS,
     RATE,
+    Encoding,
     Part,
     cut,
     encoding_for,
@@ -39,7 +41,7 @@ NO_SPEECH_HERE = 20.0
 """Decibels below the loud places that only pauses have in the readings used here."""
 
 
-def parts(data: bytes, longest_s: float, encoding=WAV, **limits) -> list[Part]:
+def parts(data: bytes, longest_s: float, encoding: Encoding = WAV, **limits: Any) -> list[Part]:
     return list(cut(data, encoding, longest_s=longest_s, **limits))
 
 
@@ -60,7 +62,7 @@ def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.container)
-def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding) -> None:
+def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding: Encoding) -> None:
     most = 200_000
     longest_s = longest_part(encoding, max_bytes=most, longest_s=12.0)
     result = parts(READING, longest_s, encoding)
@@ -190,7 +192,7 @@ def test_a_header_that_lies_of_its_length_is_not_believed() -> None:
 def test_a_recording_that_plays_too_long_is_refused_and_not_held_in_memory() -> None:
     bomb = encoded(silence(600.0), "flac", "flac")
     assert len(bomb) < 150_000 < 600 * RATE * 2 / 100
-    taken = []
+    taken: list[Part] = []
     with pytest.raises(MediaError, match="longer than 120 s") as raised:
         taken.extend(cut(bomb, WAV, longest_s=30.0, total_s=120.0))
     assert raised.value.code == "too_large"
@@ -267,7 +269,7 @@ def test_sound_alone_has_no_frames() -> None:
         key_frames(SENTENCE, 2)
 
 
-def moving(codec: str, container: str, shades: Sequence[int] = (20, 90, 160), **options: str) -> bytes:
+def moving(codec: str, container: str, options: dict[str, str], shades: Sequence[int] = (20, 90, 160)) -> bytes:
     """A video of one key frame, and of frames that refer to it."""
     import av
 
@@ -291,7 +293,8 @@ def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(
     references: int, codec: str, container: str
 ) -> None:
     parameters = f"ref={references}:bframes=0:b-pyramid=0"
-    data = moving(codec, container, preset="ultrafast", **{f"{codec[3:]}-params": parameters})
+    options = {"preset": "ultrafast", f"{codec[3:]}-params": parameters}
+    data = moving(codec, container, options)
     bound = 320 * 240 * 6  # as a frame of 8K has it with the real one
 
     if references < 8:
@@ -313,7 +316,8 @@ def test_how_many_frames_a_video_has_its_decoder_keep_is_read_from_its_header(
 def test_of_formats_that_do_not_say_what_they_keep_large_frames_are_taken_from_key_frames(
     codec: str, container: str, options: dict[str, str]
 ) -> None:
-    data = moving(codec, container, [shade for shade in (20, 90, 160, 230) for _ in range(10)], **options)
+    shades = [shade for shade in (20, 90, 160, 230) for _ in range(10)]
+    data = moving(codec, container, options, shades)
     assert len(key_frames(data, 4)) > 1
     assert len(key_frames(data, 4, max_kept_pixels=320 * 240 * 8)) == 1
 

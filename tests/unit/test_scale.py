@@ -1,7 +1,7 @@
 """Which key of a table fills its partition first."""
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -32,8 +32,11 @@ def test_keys_are_sorted_by_what_they_are_of(table: str, key: str, sort: str) ->
 
 def test_the_busiest_key_gets_its_share_of_what_uploads_write() -> None:
     pending = "activity: `pending#<shard>`"
-    load = {"write": Counter({pending: 6.0, "control: `breakers`": 2.0}), "read": Counter({"control: `breakers`": 1.0})}
-    nothing: scale.Load = {"write": Counter(), "read": Counter()}
+    load: scale.Load = {
+        "write": defaultdict(float, {pending: 6.0, "control: `breakers`": 2.0}),
+        "read": defaultdict(float, {"control: `breakers`": 1.0}),
+    }
+    nothing: scale.Load = {"write": defaultdict(float), "read": defaultdict(float)}
     result = {"new": (load, 2), "near copy": (nothing, 1), "same bytes": (nothing, 1)}
     table = {row["key"]: row for row in scale.rows(result, {pending: 0.125}, 1_000.0)}
     assert table[pending]["writes"] == pytest.approx(0.6 * 3)

@@ -4,14 +4,14 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from captions.cost import Cost
-from captions.gateway import Completion, DeadlineExceeded, Exhausted, Refused, Usage
+from captions.gateway import Completion, DeadlineExceeded, Exhausted, Refused, Request, Usage
 from captions_cli.bulk_alt_texts import AltTextItem, AltTexts, generate_alt_texts
 
 Listed = list[dict[str, Any]]
@@ -25,9 +25,10 @@ class Model:
         self.asked: list[Listed] = []
         self.texts: list[str] = []
 
-    async def complete(self, request, chain, *, deadline):
+    async def complete(self, request: Request, chain: Sequence[str], *, deadline: float) -> Completion:
         await asyncio.sleep(0)
-        listed = json.loads(re.search(r"^<items \w+>\n(.*)\n</items", request.text, re.MULTILINE)[1])
+        (items,) = re.findall(r"^<items \w+>\n(.*)\n</items", request.text, re.MULTILINE)
+        listed = json.loads(items)
         self.asked.append(listed)
         self.texts.append(request.text)
         words = self.answer(listed, len(self.asked))

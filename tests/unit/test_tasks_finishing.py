@@ -1,5 +1,7 @@
 """Code, charts, subtitles, tags and languages: what is made of an answer after it was read."""
 
+from typing import Any
+
 import pytest
 
 from captions.subtitles import Cue, srt, webvtt
@@ -68,7 +70,7 @@ def test_no_source_breaks_the_parsers(text: str, language: str) -> None:
     processed(text, language)
 
 
-def chart(**changes):
+def chart(**changes: Any) -> ChartAnswer:
     answer = {
         "summary": "s", "chart_type": "bar",
         "y_axis": {"min": 0, "max": 40},
@@ -77,7 +79,7 @@ def chart(**changes):
     return ChartAnswer.taken({**answer, **changes})
 
 
-def contradictions(**changes):
+def contradictions(**changes: Any) -> set[str]:
     return {problem.code for problem in problems(chart(**changes))}
 
 
@@ -104,7 +106,7 @@ def contradictions(**changes):
                      {"name": "bananas", "points": [{"y": 1}, {"y": 2}, {"y": 3}]}]}, {"trend"}),
     ],
 )  # fmt: skip
-def test_a_chart_is_held_against_itself(changes, codes) -> None:
+def test_a_chart_is_held_against_itself(changes: dict[str, Any], codes: set[str]) -> None:
     assert contradictions(**changes) == codes
 
 

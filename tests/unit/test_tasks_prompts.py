@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import jsonschema
 import pytest
@@ -45,7 +46,7 @@ def test_every_task_says_its_shape_in_words_and_as_a_schema_and_both_agree(task:
 def test_a_strict_schema_has_nothing_that_strict_modes_refuse() -> None:
     allowed = {"type", "properties", "required", "additionalProperties", "items", "enum", "description"}
 
-    def keys(schema: dict) -> set[str]:
+    def keys(schema: dict[str, Any]) -> set[str]:
         result = set(schema)
         for inner in schema.get("properties", {}).values():
             result |= keys(inner)
@@ -182,7 +183,7 @@ def test_styles_differ_in_what_they_ask() -> None:
     ],
 )
 def test_version_is_of_the_prompt_and_identity_of_all_that_was_asked(
-    changes: dict, version: bool, identity: bool
+    changes: dict[str, Any], version: bool, identity: bool
 ) -> None:
     plain_ask, other = Ask(task="caption"), Ask(**{"task": "caption", **changes})
     assert (other.version == plain_ask.version) == version

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from captions.tasks import TASKS, Ask, Reading, Seen, read
 
-GOOD = {
+GOOD: dict[str, dict[str, Any]] = {
     "caption": {"caption": "A brown cat sits on a sofa and looks at the camera.", "visible_text": []},
     "alt_text": {"purpose": "informative", "reason": "it shows a cat", "alt": "Brown cat on a sofa.",
                  "long_description": "A brown cat sits on a grey sofa and looks straight at the camera.",
@@ -37,7 +37,7 @@ GOOD = {
               "speech": [{"text": "Fetch!", "start": 0.5, "end": 1, "speaker": "Speaker 1"}], "sounds": "Barking.",
               "visible_text": []},
 }  # fmt: skip
-ENDING = {"tags": ["Cat", "#sofa"], "safety": "safe", "confidence": 0.9}
+ENDING: dict[str, Any] = {"tags": ["Cat", "#sofa"], "safety": "safe", "confidence": 0.9}
 
 MUCH_SPEECH = " ".join(f"word{n}" for n in range(60))
 

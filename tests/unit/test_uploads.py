@@ -1,6 +1,7 @@
 """Events of S3, and which of two is the later one."""
 
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,6 @@ def test_anything_else_is_refused_by_name(value: object) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"sequencer": "not hex"}, {"sequencer": "A" * 65}, {"key": ""}, {"size": -1}])
-def test_fields_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+def test_fields_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UnreadableEventError):
         from_event(event(**wrong))
