@@ -164,8 +164,9 @@ class Upload:
 
     def copied(self) -> None:
         """Dedupe finds the caption of a copy; it read the record before the worker began."""
-        what = {"source": "cache", "provenance": Provenance(copied_from="b", **paid(self.as_seen.attempts))}
-        self.table.finish(self.as_seen.upload, "captioned", now=self.clock(), result=RESULT, **what)
+        provenance = Provenance(copied_from="b", **paid(self.as_seen.attempts))
+        about: dict[str, Any] = {"source": "cache", "provenance": provenance, "result": RESULT}
+        self.table.finish(self.as_seen.upload, "captioned", now=self.clock(), **about)
 
     def stalled(self) -> None:
         """The sweep gives the upload up."""
@@ -174,10 +175,10 @@ class Upload:
 
     def again(self) -> None:
         """What has ended is sent on its way once more."""
-        again = self.table.reopen if self.record.state in ("failed", "blocked") else self.table.recaption
-        record = self.record
-        if again == self.table.reopen or record.state == "captioned":
-            again(record, *(() if again == self.table.reopen else ("force",)), now=self.clock(), due=self.clock())  # type: ignore[arg-type]
+        if self.record.state in ("failed", "blocked"):
+            self.table.reopen(self.record, now=self.clock(), due=self.clock())
+        elif self.record.state == "captioned":
+            self.table.recaption(self.record, "force", now=self.clock(), due=self.clock())
 
 
 RESULT = Result(text="A barn.", language="en", task="caption")

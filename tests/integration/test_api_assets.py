@@ -255,7 +255,7 @@ def test_an_asset_tells_which_uploads_took_its_caption_and_why(api: Api) -> None
 
 def test_an_asset_is_shown_while_the_index_of_copies_is_being_built(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     made = api.captioned("photos/first.jpg")
-    refusal = {
+    refusal: Any = {
         "Error": {"Code": "ValidationException", "Message": "Cannot read from backfilling global secondary index"}
     }
 

@@ -11,7 +11,7 @@ from captions.config.function_environments import ApiSettings
 from support.api import Api, api_on, path_of
 from support.pipeline import aws_for_the_pipeline
 
-POOL = {
+POOL: dict[str, Any] = {
     "sign_in_client_id": "console",
     "sign_in_issuer": "https://idp.example/pool",
     "sign_in_url": "https://in.example",

@@ -132,7 +132,7 @@ def test_a_worker_that_is_quicker_than_the_stream_is_watched(shop: Workshop, pho
     records.begin(known, now=clock(), lease_until=clock() + 60)
 
     async def watch(streaming: Streaming) -> list[Event]:
-        events = []
+        events: list[Event] = []
         async for event in streaming.caption(upload, photo, {}):
             if not events:
                 result = Result(text="A garden.", language="en", task="caption")
@@ -265,7 +265,7 @@ def test_the_main_text_is_read_while_its_json_is_written(answer: str, shown: str
 
 def test_the_client_reads_the_stream_as_types(api: Api, photo: bytes) -> None:
     async def streamed() -> tuple[list[client.Event], list[client.Event], bytes]:
-        transport = httpx.ASGITransport(api.client.app)  # type: ignore[arg-type] # Starlette's own word for the same
+        transport = httpx.ASGITransport(api.client.app)
         async with client.AsyncClient(f"http://{HOST}", token="all", transport=transport) as made:
             first = [event async for event in made.stream(photo, name="garden.jpg", language="en")]
             assert isinstance(first[-1], client.Done)

@@ -94,7 +94,7 @@ def test_every_route_answers_nothing_of_another_prefix(api: Api) -> None:
         body = {"json": BODIES[name]} if name in BODIES else {}
         if name in SEALED:
             begun = api.call("POST", "/v1/uploads/multipart", json={"key": "scans/x.jpg", "size": 3}).json()["upload"]
-            more = {"numbers": [1]} if name.endswith("parts") else {}
+            more: dict[str, Any] = {"numbers": [1]} if name.endswith("parts") else {}
             more |= {"parts": [{"number": 1, "etag": "x"}]} if name.endswith("complete") else {}
             body = {"json": {"upload": begun, **more}}
         for token in ("photos", "nothing", *RULED):

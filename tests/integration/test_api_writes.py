@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from captions_api.access import Caller
@@ -66,7 +67,7 @@ def test_of_two_at_once_one_is_done(api: Api, monkeypatch: pytest.MonkeyPatch) -
 def test_who_may_see_less_now_is_not_answered_again(api: Api) -> None:
     mine, other = api.captioned("photos/a.jpg"), api.captioned("scans/b.jpg", "a secret")
     paths = [path_of(record, "/accept") for record in (mine, other)]
-    more = [
+    more: list[dict[str, Any]] = [
         {"headers": {"If-Match": api.get(path_of(record))["etag"], "Idempotency-Key": record.key}}
         for record in (mine, other)
     ]

@@ -35,6 +35,7 @@ def test_a_job_ends_in_a_caption_its_provenance_and_an_event(shop: Workshop, pho
     assert len(record.result.text) > 20
     assert record.provenance is not None
     assert record.provenance.model == FIRST
+    assert record.provenance.prompt_version is not None
     assert record.provenance.prompt_version == f"caption-{record.provenance.prompt_version.split('-')[1]}"
     assert [attempt["outcome"] for attempt in record.provenance.attempts] == ["ok"]
     assert shop.dedupe.aws.heard() == [("Caption.Completed", "a.jpg")]
@@ -425,7 +426,7 @@ def test_answers_that_are_always_cut_short_are_not_paid_for_all_day(shop: Worksh
     shop.endpoint.set_faults([{"fault": "truncated"}])
     shop.dedupe.upload("a.jpg", photo)
     (job,) = shop.jobs()
-    endings = []
+    endings: list[str] = []
     while not endings or endings[-1] == "deferred":
         endings.append(shop.run(job.model_copy(update={"unusable": len(endings)})))
         shop.dedupe.clock.at += 900

@@ -45,7 +45,8 @@ def aws_url() -> Iterator[str]:
 
 @functools.cache
 def client_at(url: str, service: str) -> Any:
-    return boto3.client(service, endpoint_url=url, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x")
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+    return boto3.client(service, endpoint_url=url, region_name=REGION, **keys)  # type: ignore[call-overload] # named at run time
 
 
 @dataclass
@@ -422,7 +423,7 @@ def test_get_shows_the_whole_record(captions: Captions, cloud: Cloud) -> None:
     pretty = captions("get", "a b.jpg").stdout
 
     assert whole["provenance"]["attempts"] == [{"outcome": "ok"}]
-    unsaid = {"style": "", "tags": [], "safety": None, "confidence": None, "data": {}, "left_out": []}
+    unsaid: dict[str, Any] = {"style": "", "tags": [], "safety": None, "confidence": None, "data": {}, "left_out": []}
     assert whole["result"] == {"text": "a dog", "language": "en", "task": "caption", **unsaid}
     assert "provenance.attempts[0].outcome  ok" in pretty
 

@@ -322,8 +322,8 @@ class Narrow(Records):
 
     def finish(self, upload: ObjectVersion, state: Any, **about: Any) -> Record | None:
         if about.get("result") is not None:
-            message = {"Code": "ValidationException", "Message": "Item size has exceeded the maximum allowed size"}
-            raise ClientError({"Error": message}, "UpdateItem")
+            message = "Item size has exceeded the maximum allowed size"
+            raise ClientError({"Error": {"Code": "ValidationException", "Message": message}}, "UpdateItem")
         return super().finish(upload, state, **about)
 
 

@@ -97,7 +97,12 @@ def test_a_day_of_many_pages_is_never_held_whole(api: Api, tmp_path: Path, monke
 
     def watched(file: Any) -> Any:
         write = opener(file)
-        return lambda rows: (written.append(len(rows)), write(rows))[1]
+
+        def noted(rows: Any) -> Any:
+            written.append(len(rows))
+            return write(rows)
+
+        return noted
 
     monkeypatch.setattr(exporting, "as_lines", watched)
     monkeypatch.setattr(exporting, "PAGE", 10)

@@ -25,7 +25,7 @@ PHOTO = Media("image", "image/jpeg", (MEDIA / "photos/coffee.jpg").read_bytes())
 
 
 @pytest.fixture
-def endpoint(hearer):
+def endpoint(hearer: LocalEndpoint) -> LocalEndpoint:
     return hearer
 
 
@@ -50,7 +50,7 @@ async def completed(
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-async def test_how_sure_the_recogniser_is_of_its_words_comes_through(endpoint, streamed):
+async def test_how_sure_the_recogniser_is_of_its_words_comes_through(endpoint: LocalEndpoint, streamed: bool) -> None:
     completion = await completed(endpoint, SPEECH, OMNI, streamed=streamed)
     assert completion.mean_logprob is not None
     assert completion.mean_logprob < 0
@@ -78,17 +78,17 @@ WITH_CONFIDENCE = {
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-async def test_what_is_measured_without_a_certainty_has_none(endpoint, streamed):
+async def test_what_is_measured_without_a_certainty_has_none(endpoint: LocalEndpoint, streamed: bool) -> None:
     assert (await completed(endpoint, PHOTO, VISION, streamed=streamed)).mean_logprob is None
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-async def test_nobody_is_told_who_did_not_ask(endpoint, streamed):
+async def test_nobody_is_told_who_did_not_ask(endpoint: LocalEndpoint, streamed: bool) -> None:
     assert (await completed(endpoint, SPEECH, OMNI, streamed=streamed, offered=False)).mean_logprob is None
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-async def test_the_mean_is_that_of_every_token_of_every_chunk(endpoint, streamed):
+async def test_the_mean_is_that_of_every_token_of_every_chunk(endpoint: LocalEndpoint, streamed: bool) -> None:
     text = "A cup of coffee stands on a table of dark wood, beside it a spoon."
     endpoint.set_faults([{"fault": "answer", "text": text, "certainty": 0.25}])
     completion = await completed(endpoint, PHOTO, VISION, streamed=streamed)
@@ -96,7 +96,7 @@ async def test_the_mean_is_that_of_every_token_of_every_chunk(endpoint, streamed
     assert completion.mean_logprob == pytest.approx(math.log(0.25))
 
 
-async def test_an_answer_whose_tokens_are_doubtful_is_trusted_less(endpoint):
+async def test_an_answer_whose_tokens_are_doubtful_is_trusted_less(endpoint: LocalEndpoint) -> None:
     text = '{"caption": "A cup of coffee on a table.", "tags": ["coffee"], "safety": "safe", "confidence": 0.9}'
     chains = Chains(tier="easy", models=(VISION,), higher=(), higher_tier=None, threshold=0.0, least_seconds=0.0)
     scores = []
@@ -131,7 +131,9 @@ def choice(logprobs: Any, **more: Any) -> list[SimpleNamespace]:
         (SimpleNamespace(content="-0.1"), None),
     ],
 )
-async def test_what_servers_tell_of_tokens_is_averaged_and_nonsense_passed_over(logprobs_given, mean):
+async def test_what_servers_tell_of_tokens_is_averaged_and_nonsense_passed_over(
+    logprobs_given: Any, mean: float | None
+) -> None:
     whole = SimpleNamespace(
         choices=choice(logprobs_given, message=SimpleNamespace(content="a b"), finish_reason="stop"),
         model="m",

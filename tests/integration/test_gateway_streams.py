@@ -3,12 +3,14 @@
 import asyncio
 import io
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from PIL import Image
 
-from captions.gateway import DeadlineExceeded, Endpoint, Gateway, Media, Request, RetryPolicy
+from captions.gateway import DeadlineExceeded, Endpoint, Gateway, Media, Request, RetryPolicy, StreamEvent
 from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +18,7 @@ FIRST, SECOND = "Qwen/Qwen3-VL-8B-Instruct", "GLM-4.6V"
 
 
 @pytest.fixture
-async def client(endpoint):
+async def client(endpoint: LocalEndpoint) -> AsyncIterator[Gateway]:
     gateway = Gateway(
         endpoints=[Endpoint(endpoint.url)],
         keys=lambda force: "sk-test",
@@ -27,32 +29,35 @@ async def client(endpoint):
     await gateway.aclose()
 
 
-def ask():
+def ask() -> Request:
     file = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(file, "JPEG")
     return Request("Be brief.", "What is it?", (Media("image", "image/jpeg", file.getvalue()),))
 
 
-def soon(seconds=20.0):
+def soon(seconds: float = 20.0) -> float:
     return time.monotonic() + seconds
 
 
-async def collect(client, chain, deadline=None):
+async def collect(client: Gateway, chain: list[str], deadline: float | None = None) -> list[StreamEvent]:
     return [event async for event in client.stream(ask(), chain, deadline=deadline or soon())]
 
 
-async def test_a_stream_is_deltas_and_the_whole_at_the_end(client, endpoint):
+async def test_a_stream_is_deltas_and_the_whole_at_the_end(client: Gateway, endpoint: LocalEndpoint) -> None:
     *deltas, done = await collect(client, [FIRST, SECOND])
 
     assert {event.kind for event in deltas} == {"delta"}
     assert len(deltas) > 1
     assert done.kind == "done"
+    assert done.completion is not None
     assert done.completion.text == "".join(event.text for event in deltas)
-    assert done.completion.usage.completion > 0
+    assert done.completion.usage.completion
     assert done.completion.text == (await client.complete(ask(), [FIRST], deadline=soon())).text
 
 
-async def test_a_model_that_breaks_off_is_restarted_and_never_continued(client, endpoint):
+async def test_a_model_that_breaks_off_is_restarted_and_never_continued(
+    client: Gateway, endpoint: LocalEndpoint
+) -> None:
     endpoint.set_faults([{"fault": "cut_stream", "model": FIRST, "after_pieces": 3}])
 
     events = await collect(client, [FIRST, SECOND])
@@ -65,27 +70,32 @@ async def test_a_model_that_breaks_off_is_restarted_and_never_continued(client, 
     void = "".join(event.text for event in events[:at])
     whole = "".join(event.text for event in events[at:-1])
     assert void
-    assert events[-1].completion.text == whole
-    assert [attempt.outcome for attempt in events[-1].completion.attempts] == ["cut", "ok"]
+    completion = events[-1].completion
+    assert completion is not None
+    assert completion.text == whole
+    assert [attempt.outcome for attempt in completion.attempts] == ["cut", "ok"]
 
 
-async def test_a_model_that_fails_before_its_first_word_is_replaced_without_notice(client, endpoint):
+async def test_a_model_that_fails_before_its_first_word_is_replaced_without_notice(
+    client: Gateway, endpoint: LocalEndpoint
+) -> None:
     endpoint.set_faults([{"fault": "stream_error", "model": FIRST, "after_pieces": 1}])
 
     events = await collect(client, [FIRST, SECOND])
 
     assert "restart" not in [event.kind for event in events]
+    assert events[-1].completion is not None
     assert events[-1].completion.model == SECOND
 
 
-async def test_a_stream_that_drips_ends_at_its_deadline(client, endpoint):
+async def test_a_stream_that_drips_ends_at_its_deadline(client: Gateway, endpoint: LocalEndpoint) -> None:
     await collect(client, [FIRST])
     endpoint.set_faults([{"fault": "slow_drip", "delay_s": 0.1}])
     deadline = soon(0.7)
 
     seen = []
 
-    async def read():
+    async def read() -> None:
         async for event in client.stream(ask(), [FIRST], deadline=deadline):
             seen.append(event)  # noqa: PERF401 - what was seen before the error counts
 
@@ -97,7 +107,7 @@ async def test_a_stream_that_drips_ends_at_its_deadline(client, endpoint):
     assert caught.value.attempts[0].outcome == "deadline"
 
 
-async def test_a_consumer_that_stops_early_leaves_nothing_open(client, endpoint):
+async def test_a_consumer_that_stops_early_leaves_nothing_open(client: Gateway, endpoint: LocalEndpoint) -> None:
     stream = client.stream(ask(), [FIRST], deadline=soon())
     async for event in stream:
         assert event.kind == "delta"
@@ -107,7 +117,7 @@ async def test_a_consumer_that_stops_early_leaves_nothing_open(client, endpoint)
     assert (await client.complete(ask(), [FIRST], deadline=soon())).model == FIRST
 
 
-async def test_a_slow_consumers_own_time_is_not_the_models(client, endpoint):
+async def test_a_slow_consumers_own_time_is_not_the_models(client: Gateway, endpoint: LocalEndpoint) -> None:
     quick = load("[defaults.timeouts]\nimage = 1.0")
     gateway = Gateway(endpoints=[Endpoint(endpoint.url)], keys=lambda force: "k", catalogue=quick)
     await gateway.complete(ask(), [FIRST], deadline=soon())

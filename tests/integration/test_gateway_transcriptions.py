@@ -3,11 +3,23 @@
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from captions.gateway import Endpoint, ErrorClass, Exhausted, Gateway, Media, NoCapableModel, Request, Unacceptable
+from captions.gateway import (
+    Completion,
+    Endpoint,
+    ErrorClass,
+    Exhausted,
+    Gateway,
+    Media,
+    NoCapableModel,
+    Request,
+    Unacceptable,
+)
 from captions.gateway.catalogue import load
+from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -20,11 +32,13 @@ ASKED = Request("Write down every word.", "Transcribe this.", (SPEECH,), request
 
 
 @pytest.fixture
-def endpoint(hearer):
+def endpoint(hearer: LocalEndpoint) -> LocalEndpoint:
     return hearer
 
 
-async def complete(endpoint, chain, request=ASKED, override="", seconds=60.0):
+async def complete(
+    endpoint: LocalEndpoint, chain: list[str], request: Request = ASKED, override: str = "", seconds: float = 60.0
+) -> Completion:
     gateway = Gateway(
         endpoints=[Endpoint(endpoint.url)], keys=lambda force: "sk-test", catalogue=load(override or None)
     )
@@ -34,7 +48,7 @@ async def complete(endpoint, chain, request=ASKED, override="", seconds=60.0):
         await gateway.aclose()
 
 
-async def test_a_transcription_has_words_times_language_and_the_price_of_its_seconds(endpoint):
+async def test_a_transcription_has_words_times_language_and_the_price_of_its_seconds(endpoint: LocalEndpoint) -> None:
     # Alone in its chain, and with time: the local endpoint really listens, which a starved machine takes long over, and
     # the gateway would rightly fall back to the next model.
     heard = await complete(endpoint, [WHISPER], seconds=240.0)
@@ -52,7 +66,7 @@ async def test_a_transcription_has_words_times_language_and_the_price_of_its_sec
     assert (request["path"], request["client_request_id"]) == ("/v1/audio/transcriptions", "r-1")
 
 
-async def test_a_broken_transcription_falls_back_to_a_chat_and_its_cost_counts(endpoint):
+async def test_a_broken_transcription_falls_back_to_a_chat_and_its_cost_counts(endpoint: LocalEndpoint) -> None:
     endpoint.set_faults([{"fault": "error_body", "model": WHISPER}])
 
     heard = await complete(endpoint, [WHISPER, OMNI])
@@ -71,7 +85,9 @@ async def test_a_broken_transcription_falls_back_to_a_chat_and_its_cost_counts(e
         ("connection_reset", "connection"),
     ],
 )
-async def test_each_failure_has_the_class_it_has_in_chats(endpoint, fault, outcome):
+async def test_each_failure_has_the_class_it_has_in_chats(
+    endpoint: LocalEndpoint, fault: dict[str, Any], outcome: str
+) -> None:
     endpoint.set_faults([{"fault": fault}])
 
     with pytest.raises(Exhausted) as raised:
@@ -80,7 +96,7 @@ async def test_each_failure_has_the_class_it_has_in_chats(endpoint, fault, outco
     assert {attempt.outcome for attempt in raised.value.attempts} == {outcome}
 
 
-async def test_silence_is_an_answer_and_not_a_failure(endpoint):
+async def test_silence_is_an_answer_and_not_a_failure(endpoint: LocalEndpoint) -> None:
     endpoint.set_faults([{"fault": "empty"}])
 
     heard = await complete(endpoint, [WHISPER])
@@ -89,7 +105,7 @@ async def test_silence_is_an_answer_and_not_a_failure(endpoint):
     assert [attempt.outcome for attempt in heard.attempts] == ["ok"]
 
 
-async def test_an_answer_that_is_not_accepted_goes_to_the_next_model(endpoint):
+async def test_an_answer_that_is_not_accepted_goes_to_the_next_model(endpoint: LocalEndpoint) -> None:
     endpoint.set_faults([{"fault": "empty", "model": WHISPER}])
     request = Request(
         "", "Transcribe.", (SPEECH,), transcription=True, judge=lambda text: None if text else ErrorClass.UNFIT
@@ -102,14 +118,14 @@ async def test_an_answer_that_is_not_accepted_goes_to_the_next_model(endpoint):
     assert heard.attempts[0].cost is not None
 
 
-async def test_a_model_that_gives_no_times_is_asked_for_none(endpoint):
+async def test_a_model_that_gives_no_times_is_asked_for_none(endpoint: LocalEndpoint) -> None:
     heard = await complete(endpoint, [WHISPER], override=f'[models."{WHISPER}"]\ntranscript_format = "json"')
 
     assert "printing" in heard.text
     assert (heard.segments, heard.language) == ((), None)
 
 
-async def test_without_a_price_the_cost_stays_unknown(endpoint):
+async def test_without_a_price_the_cost_stays_unknown(endpoint: LocalEndpoint) -> None:
     priceless = """
     [models."scribe"]
     provider = "Own"
@@ -126,7 +142,7 @@ async def test_without_a_price_the_cost_stays_unknown(endpoint):
     assert (heard.cost, heard.cost_source) == (None, "unknown")
 
 
-async def test_only_the_words_of_sound_are_asked_of_it(endpoint):
+async def test_only_the_words_of_sound_are_asked_of_it(endpoint: LocalEndpoint) -> None:
     described = Request("Be brief.", "What is heard?", (SPEECH,))
     with pytest.raises(NoCapableModel):
         await complete(endpoint, [WHISPER], described)
@@ -136,14 +152,14 @@ async def test_only_the_words_of_sound_are_asked_of_it(endpoint):
     assert [request["path"] for request in endpoint.requests()] == ["/v1/chat/completions"]
 
 
-async def test_sound_that_is_surely_too_long_is_not_sent(endpoint):
+async def test_sound_that_is_surely_too_long_is_not_sent(endpoint: LocalEndpoint) -> None:
     hour = Request("", "Transcribe.", (Media("audio", "audio/mpeg", b"ID3", duration_s=3_600.0),), transcription=True)
     with pytest.raises(Unacceptable, match="too large"):
         await complete(endpoint, [OMNI], hour)
     assert endpoint.requests() == []
 
 
-async def test_what_is_streamed_comes_from_a_chat(endpoint):
+async def test_what_is_streamed_comes_from_a_chat(endpoint: LocalEndpoint) -> None:
     gateway = Gateway(endpoints=[Endpoint(endpoint.url)], keys=lambda force: "sk-test", catalogue=load())
     try:
         events = [event async for event in gateway.stream(ASKED, [WHISPER, OMNI], deadline=time.monotonic() + 60.0)]
@@ -152,11 +168,12 @@ async def test_what_is_streamed_comes_from_a_chat(endpoint):
     assert {event.model for event in events} == {OMNI}
 
 
-async def test_a_dialect_grants_no_transcriptions_to_models_that_have_none():
+async def test_a_dialect_grants_no_transcriptions_to_models_that_have_none() -> None:
     catalogue = load("\n".join(f'[endpoints."http://{name}/v1"]\ndialect = "{name}"' for name in ("vllm", "sglang")))
-    omni, _ = catalogue.served(OMNI, "http://vllm/v1")
-    whisper, _ = catalogue.served(WHISPER, "http://vllm/v1")
+    omni, whisper = (catalogue.served(name, "http://vllm/v1") for name in (OMNI, WHISPER))
+    assert omni is not None
+    assert whisper is not None
 
-    assert "audio_transcriptions" not in omni.takes
-    assert whisper.takes == {"audio_transcriptions"}
+    assert "audio_transcriptions" not in omni[0].takes
+    assert whisper[0].takes == {"audio_transcriptions"}
     assert catalogue.served(WHISPER, "http://sglang/v1") is None

@@ -231,5 +231,5 @@ def test_what_another_version_had_cost_is_added_up_when_it_is_replaced(dynamodb:
     take(lifecycle.ACCEPT, dynamodb, Record.from_item(item_in("captioned", lifecycle.ACCEPT)))
     record = Record.from_item(stored(dynamodb))
     assert record.superseded == Cost(dollars=record.superseded_cost or 0, unpriced_tokens=14)
-    assert (record.superseded_cost, record.superseded_calls) == (14, 14)
+    assert record.superseded_cost == record.superseded_calls == 14
     assert (record.paid_ids, record.superseded_ids) == ((), ("04:earlier", "05:before"))

@@ -167,9 +167,10 @@ class TestS3Events:
         assert small.events(1)[0]["detail"]["object"]["key"] == "taken/one"
 
     def test_an_event_whose_target_is_gone_ends_in_the_rules_dead_letter_queue(self, small: Small) -> None:
-        events, target = small.stack.client("events"), {"Id": "gone", "Arn": "arn:aws:sqs:eu-west-1:123456789012:gone"}
+        events, queues = small.stack.client("events"), "arn:aws:sqs:eu-west-1:123456789012:"
         dead_letter = small.stack.outputs["RuleDeadLetterQueueUrl"]
-        target["DeadLetterConfig"] = {"Arn": "arn:aws:sqs:eu-west-1:123456789012:" + dead_letter.rpartition("/")[2]}
+        dead_letters = {"Arn": queues + dead_letter.rpartition("/")[2]}
+        target = {"Id": "gone", "Arn": queues + "gone", "DeadLetterConfig": dead_letters}
         events.put_rule(Name="to-nowhere", EventPattern=json.dumps({"detail": {"object": {"key": ["lost"]}}}))
         events.put_targets(Rule="to-nowhere", Targets=[target])
         try:

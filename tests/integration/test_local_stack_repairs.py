@@ -43,7 +43,7 @@ def repairs(endpoint: AwsEndpoint) -> Iterator[MotoRepairs]:
 
 def client(endpoint: AwsEndpoint, service: str) -> Any:
     session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="y", region_name="eu-west-1")
-    return session.client(service, endpoint_url=endpoint.url)
+    return session.client(service, endpoint_url=endpoint.url)  # type: ignore[call-overload] # named at run time
 
 
 def make_tables(dynamodb: Any) -> None:
@@ -117,8 +117,10 @@ def index_pages(dynamodb: Any, **base: Any) -> list[Any]:
             names = {"#at": "at"} if "#at" in condition else {}
             values = {":g": {"S": group}, ":a": {"S": "010"}, ":b": {"S": "030"}}
             used = {name: value for name, value in values.items() if name in condition}
-            asked = {"KeyConditionExpression": "g = :g" + condition, "ExpressionAttributeValues": {":g": values[":g"]}}
-            asked["ExpressionAttributeValues"] |= used
+            asked: dict[str, Any] = {
+                "KeyConditionExpression": "g = :g" + condition,
+                "ExpressionAttributeValues": {":g": values[":g"]} | used,
+            }
             asked |= {"ExpressionAttributeNames": names} if names else {}
             result.append(pages(dynamodb, **base, IndexName="activity", **asked))
         filtered = {"FilterExpression": "begins_with(pk, :p)", "KeyConditionExpression": "g = :g"}
@@ -630,6 +632,7 @@ def vector_queries(bench: Bench) -> None:
     assert answer["distanceMetric"] == "cosine"
     assert [round(each["distance"], 4) for each in answer["vectors"]] == [0, 0.2929]
     assert answer["vectors"][0]["metadata"] == {"tags": ["a", "b"], "at": 1}
+    wrong: dict[str, Any]
     for wrong in (
         {"topK": 101}, {"queryVector": {"float32": [1]}}, {"queryVector": {"float32": [0, 0]}}, {"filter": {}},
         {"filter": {"at": {"$gt": "1"}}}, {"filter": {"$and": []}}, {"filter": {"at": {"$near": 1}}},

@@ -144,7 +144,9 @@ class TestInterceptors:
             "events": (lambda c: c.list_rules(), "ThrottlingException"),
         }
         impatient = {
-            name: boto3.client(name, endpoint_url=small.stack.aws_endpoint_url, config=once, **CREDENTIALS)
+            name: boto3.client(  # type: ignore[call-overload] # named at run time
+                name, endpoint_url=small.stack.aws_endpoint_url, config=once, **CREDENTIALS
+            )
             for name in calls
         }
         for name, (call, code) in calls.items():

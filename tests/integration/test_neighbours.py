@@ -5,13 +5,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, fingerprint_image, hamming
+from captions.fingerprint.comparison import Strictness
 from captions.near_duplicates import Contended, Follow, Hit, Lead, Neighbours, index, protocol
 from captions.near_duplicates.protocol import Announcement, Claim
 from captions.uploads.version import ObjectVersion, pad_sequencer
@@ -159,6 +160,7 @@ def test_a_crop_is_found_under_loose_alone(client: Any, clock: Clock, scope: str
     photo = (MEDIA / "casa-mila.jpg").read_bytes()
     original, crop = fingerprint_image(photo), fingerprint_image(cropped(photo))
     assert hamming(original.phash or b"", crop.phash or b"") > RADIUS, "its own hash is out of reach"
+    policy: Strictness
     for policy, first, second in (("loose", original, crop), ("loose", crop, original), ("strict", original, crop)):
         neighbours = Neighbours(client, TABLE, policy=policy, now=clock, evidence=showing(original, crop))
         case = f"{scope} {policy} {first is crop}"
@@ -416,7 +418,7 @@ def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: li
     for name, first, other, number in commands:
         me = parties[first]
         old = seen[-1 - number % len(seen)]
-        state = ("OPEN", "YIELD", "LEAD", "READY", "FOLLOW", "DEAD")[number]
+        state = get_args(protocol.ClaimState)[number]
         step: Any
         match name:
             case "create":

@@ -314,10 +314,11 @@ def test_an_outcome_of_the_first_version_is_a_hit_and_an_unknown_field_of_a_late
     assert record.claim is not None
     table, client = "fingerprints", shop.dedupe.aws.dynamodb
     (item,) = [Item for Item in client.scan(TableName=table)["Items"] if "outcome" in Item]
-    for outcome in (
+    outcomes: tuple[dict[str, Any], ...] = (
         {"asset": record.asset, "result": {"text": "An old caption.", "language": "en", "task": "caption"}},
         {**later(record), "of_a_later_version": True},
-    ):
+    )
+    for outcome in outcomes:
         item["outcome"] = to_item({"outcome": outcome})["outcome"]
         client.put_item(TableName=table, Item=item)
         name = f"copy-{len(outcome)}.jpg"

@@ -305,7 +305,7 @@ def test_a_job_goes_by_the_policy_it_began_with(shop: Workshop, photo: bytes) ->
 
 def test_an_override_is_read_from_a_parameter_or_an_object(aws: Aws) -> None:
     def client(service: str) -> Any:
-        return boto3.client(service, region_name=REGION)
+        return boto3.client(service, region_name=REGION)  # type: ignore[call-overload] # named at run time
 
     client("ssm").put_parameter(Name="/captions/policy", Value="a = 1", Type="String")
     client("s3").put_object(Bucket="media", Key="policy.toml", Body=b"b = 2")

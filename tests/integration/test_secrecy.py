@@ -1,5 +1,6 @@
 """What must never leave: keys and signatures into logs and records, requests to addresses that an upload names."""
 
+import inspect
 import io
 import json
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def chatterbox() -> Iterator[Chatterbox]:
 def talking(shop: Workshop, chatterbox: Chatterbox, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """The worker with the key, the links and the log of the deployed functions, at that endpoint."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    shop.worker.objects = Objects(client.__wrapped__("s3"))
+    shop.worker.objects = Objects(inspect.unwrap(client)("s3"))
     shop.worker.gateway = Gateway(
         endpoints=[Endpoint(chatterbox.url)],
         keys=lambda fresh: KEY,

@@ -42,7 +42,7 @@ def client(clock: Clock) -> Iterator[Client]:
 
     def made(service: str) -> Any:
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
-        return boto3.client(service, endpoint_url=endpoint.url, config=ONCE, **keys)
+        return boto3.client(service, endpoint_url=endpoint.url, config=ONCE, **keys)  # type: ignore[call-overload] # named at run time
 
     made("dynamodb").create_table(
         TableName="t",

@@ -149,9 +149,10 @@ def test_the_command_tells_where_the_console_is_or_serves_it(api: str, code: int
         "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {"ApiUrl": {"Value": "https://x.example/live"}},
     }
-    given = [{"ParameterKey": "Api", "ParameterValue": api}]
     boto3.client("cloudformation", region_name=REGION).create_stack(
-        StackName="c", TemplateBody=json.dumps(template), Parameters=given
+        StackName="c",
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": "Api", "ParameterValue": api}],
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -133,7 +133,7 @@ def test_a_sandbox_notes_what_it_uses_every_few_minutes_and_no_upload_depends_on
 
         asked = 0
 
-        def update_item(self, **arguments: object) -> None:
+        def update_item(self, **arguments: Any) -> None:
             self.asked += 1
             boto3.client("dynamodb", region_name=REGION, endpoint_url="http://127.0.0.1:9").update_item(**arguments)
 

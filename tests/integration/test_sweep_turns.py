@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from captions import telemetry
 from captions.config.function_environments import SweepSettings
-from captions.pipeline import sweep as sweeping
 from captions.pipeline.sweep import Sweeper
 from captions.queues import Job, Revisit
 from captions.records.record import SHARDS, Record, shard_of
@@ -66,7 +66,7 @@ def managed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], float]:
 
     def only(count: int) -> float:
         ticks = itertools.chain([0.0], iter(float(n) for n in range(10_000)))
-        monkeypatch.setattr(sweeping.time, "monotonic", lambda: next(ticks))
+        monkeypatch.setattr("time.monotonic", lambda: next(ticks))
         return float(count)
 
     return only
@@ -128,6 +128,6 @@ def test_the_age_of_the_oldest_is_seen_though_its_turn_does_not_come(
     (old, *_) = (upload for upload in uploads if shard_of(upload.asset) == 7)
     dedupe.records.accept(old.model_copy(update={"sequencer": pad_sequencer("6")}), now=now - 90_000, due=now - 80_000)
     gauges: dict[str, float] = {}
-    monkeypatch.setattr(sweeping.telemetry, "gauge", lambda name, value, *unit: gauges.update({name: value}))
+    monkeypatch.setattr(telemetry, "gauge", lambda name, value, *unit: gauges.update({name: value}))
     sweep_of(dedupe.records, Outbox(), lambda: now).run(deadline=managed(0))
     assert gauges["OldestDueSeconds"] == 90_000

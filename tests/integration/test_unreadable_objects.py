@@ -105,6 +105,7 @@ def test_a_restore_changes_nothing_for_what_was_readable_or_is_another_version(
     first = dedupe.aws.put("a.jpg", photo)["detail"]["object"]["version-id"]
     assert dedupe.upload("a.jpg", other_photo) == "queued"
     current = dedupe.record("a.jpg").version_id
+    assert current is not None
     assert dedupe.deliver(dedupe.aws.event("Object Restore Completed", "a.jpg", first)) == "superseded"
     assert dedupe.deliver(dedupe.aws.event("Object Restore Completed", "a.jpg", current)) == "duplicate"
     assert dedupe.deliver(dedupe.aws.event("Object Restore Completed", "never-seen.jpg", first)) == "superseded"

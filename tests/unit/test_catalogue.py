@@ -14,9 +14,9 @@ VL_8B = "Qwen/Qwen3-VL-8B-Instruct"
 
 
 def served(models: Catalogue, name: str, endpoint: str) -> tuple[Model, str]:
-    found = models.served(name, endpoint)
-    assert found is not None
-    return found
+    model = models.served(name, endpoint)
+    assert model is not None
+    return model
 
 
 def test_the_examples_of_the_module_hold() -> None:

@@ -165,7 +165,7 @@ def words_alone() -> Image.Exif:
 
 def exiftool(path: Path, *options: str) -> str:
     read(path.read_bytes(), path)  # skips, or fails, where there is none
-    done = ["exiftool", "-q", "-overwrite_original", *options, path]
+    done = ["exiftool", "-q", "-overwrite_original", *options, str(path)]
     return subprocess.run(done, check=True, capture_output=True, text=True).stdout
 
 
