@@ -89,8 +89,20 @@ def pages(dynamodb: Any, **query: Any) -> list[Any]:
         query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
-def queries(dynamodb: Any) -> list[Any]:
+def scans(dynamodb: Any) -> list[Any]:
+    """Pages of whole tables, and of each of three segments."""
     result = []
+    for table in ("ranged", "plain"):
+        for segment in ({}, *({"Segment": number, "TotalSegments": 3} for number in range(3))):
+            paginator = dynamodb.get_paginator("scan").paginate(
+                TableName=table, **segment, PaginationConfig={"PageSize": 7}
+            )
+            result += [(page["Items"], page["ScannedCount"]) for page in paginator]
+    return result
+
+
+def queries(dynamodb: Any) -> list[Any]:
+    result = scans(dynamodb)
     for table in ("ranged", "plain"):
         for options in ({}, {"Limit": 3}, {"ScanIndexForward": False}, {"ScanIndexForward": False, "Limit": 4}):
             base = {"TableName": table} | options
@@ -572,6 +584,9 @@ def speed(bench: Bench) -> None:
     bench.count("getmembers")
     queries(dynamodb)
     assert bench.count("getmembers") <= 1, "the methods of a class are listed for each request"
+    bench.count("__lt__")
+    dynamodb.scan(TableName="plain")
+    assert bench.count("__lt__") == 0, "keys are compared in Python"
 
 
 def indexes(bench: Bench) -> None:
@@ -693,6 +708,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
     """Count reads and calls of what walks all messages, methods or items, from the first question on."""
     import inspect
 
+    from moto.dynamodb.models.dynamo_type import DynamoType
     from moto.dynamodb.models.table import Table
     from moto.sqs.models import Message
 
@@ -713,6 +729,9 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
                 return list(sorting(self, hashes, ranges, items))
 
             monkeypatch.setattr(Table, name, sort)
+        elif name == "__lt__":
+            compare: Any = DynamoType.__lt__
+            monkeypatch.setattr(DynamoType, name, lambda *both: (counts.update([name]), compare(*both))[1])
         elif isinstance(vars(Message)[name], property):
             getter: Any = vars(Message)[name].fget
             monkeypatch.setattr(Message, name, property(lambda self: (counts.update([name]), getter(self))[1]))
