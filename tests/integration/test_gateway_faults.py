@@ -34,6 +34,7 @@ from captions.gateway import (
 )
 from captions.gateway.api_keys import Keys
 from captions.gateway.catalogue import load
+from captions.records.attempts import CallLedger
 from captions_cli.local.model_endpoint import LocalEndpoint
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +91,15 @@ async def test_an_answer_says_who_gave_it(endpoint: LocalEndpoint) -> None:
     assert outcomes(completion.attempts) == [(FIRST, "ok")]
     (entry,) = endpoint.requests()
     assert entry["client_request_id"] == "job-7"
+
+
+async def test_calls_that_begin_at_once_are_told_apart(endpoint: LocalEndpoint) -> None:
+    async with opened(endpoint.url) as client:
+        done = await asyncio.gather(*(client.complete(ask(), CHAIN, deadline=soon()) for _ in range(30)))
+
+    ledger = CallLedger()
+    ledger.add(attempt.as_dict() for completion in done for attempt in completion.attempts)
+    assert len(ledger.made) == 30
 
 
 class opened:

@@ -470,7 +470,7 @@ class _Turn:
 
     def begin(self) -> None:
         self.began = time.monotonic()
-        self.began_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.began_at = datetime.now(UTC).isoformat(timespec="microseconds")
 
     def left(self) -> float:
         """Return the seconds that are left of the turn, at least a millisecond so that its end shows as a time-out."""
