@@ -18,9 +18,9 @@ from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.translate import load_template
 from captions_cli.local.options import ModelOptions
 from captions_cli.main import app
-from captions_cli.stack import LocalState
 from support.bulk import noise
 from support.permissions import Witness, allowed
+from support.small_stack import inside
 
 ROOT = Path(__file__).parents[2]
 BULK = load_template(ROOT / "bulk.yaml")["Resources"]
@@ -48,16 +48,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
         model=ModelOptions(latency_scale=0),
         interceptors=[witness],
     ) as running:
-        state = LocalState(
-            pid=1,
-            aws_endpoint_url=running.aws_endpoint_url,
-            model_endpoint_url=running.endpoint_url,
-            stack_name=running.stack_name,
-            region=running.region,
-            bucket=running.outputs["MediaBucketName"],
-            started_at="",
-        )
-        (home / "stack.json").write_text(json.dumps(vars(state)))
+        (home / "stack.json").write_text(json.dumps(running.state()))
         running.client("ssm").put_parameter(Name=POLICY, Value=RULES, Type="String")
         yield running
 
@@ -72,14 +63,6 @@ def captions(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return json.loads(done.stdout)
 
     return run
-
-
-def nested(stack: LocalStack) -> dict[str, str]:
-    """The physical ids of what is in the nested stack, by logical id."""
-    cloudformation = stack.client("cloudformation")
-    inner = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId="BulkLane")
-    inside = cloudformation.describe_stack_resources(StackName=inner["StackResourceDetail"]["PhysicalResourceId"])
-    return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in inside["StackResources"]}
 
 
 def look(stack: LocalStack, function: str) -> None:
@@ -102,7 +85,7 @@ def gathered(item: dict[str, Any]) -> bool:
 def test_pictures_that_can_wait_are_captioned_from_batches_though_the_function_is_killed(
     stack: LocalStack, captions: Callable[..., Any], witness: Witness
 ) -> None:
-    bucket, inner = stack.outputs["MediaBucketName"], nested(stack)
+    bucket, inner = stack.outputs["MediaBucketName"], inside(stack, "BulkLane")
     s3 = stack.client("s3")
     can_wait = ["archive/0.png", "archive/1.png", "old/2.png", "old/3.png"]
     events: dict[str, Any]

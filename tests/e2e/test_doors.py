@@ -20,7 +20,7 @@ from captions_cli.main import app
 from support.permissions import Witness, allowed
 from support.pipeline import MEDIA
 from support.serving import serving
-from support.small_stack import eventually
+from support.small_stack import eventually, inside
 
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
@@ -61,7 +61,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
         interceptors=[witness],
     ) as running:
         (home / "stack.json").write_text(json.dumps(running.state()))
-        running.client("ssm").put_parameter(Name=POLICY, Value=RULES, Type="String")
+        for name, text in ((POLICY, RULES), (WEBHOOKS, "[endpoints]\n")):
+            running.client("ssm").put_parameter(Name=name, Value=text, Type="String")
         yield running
 
 
@@ -77,26 +78,16 @@ def captions(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return run
 
 
-def nested(stack: LocalStack) -> dict[str, str]:
-    """The physical ids of what is in the nested stack, by logical id."""
-    cloudformation = stack.client("cloudformation")
-    inner = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId="Doors")
-    result = cloudformation.describe_stack_resources(StackName=inner["StackResourceDetail"]["PhysicalResourceId"])[
-        "StackResources"
-    ]
-    return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in result}
-
-
 def test_a_caption_and_what_a_person_makes_of_it_reach_an_endpoint_that_verifies(
     stack: LocalStack, captions: Callable[..., Any], witness: Witness, tmp_path: Path
 ) -> None:
     receiving = example()
     store = receiving.Store(str(tmp_path / "captions.sqlite"))
-    inner = nested(stack)
+    inner = inside(stack, "Doors")
     with serving(receiving.receiver(SECRET, store)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/"
         text = f'[endpoints.shop]\nurl = "{url}"\nprefixes = ["shop/"]\n[endpoints.off]\nurl = "{url}"\npaused = true\n'
-        stack.client("ssm").put_parameter(Name=WEBHOOKS, Value=text, Type="String")
+        stack.client("ssm").put_parameter(Name=WEBHOOKS, Value=text, Type="String", Overwrite=True)
         stack.client("secretsmanager").put_secret_value(
             SecretId=inner["WebhookSecrets"], SecretString=json.dumps({"shop": [SECRET]})
         )
@@ -194,7 +185,7 @@ def test_a_caption_and_a_persons_words_stand_beside_the_object_and_go_with_it(
     key = "beside/casa-mila.jpg"
     letter = {"detail-type": "Caption.Completed", "detail": {"asset": f"{bucket}/{key}", "key": key}}
     s3.delete_object(Bucket=bucket, Key="beside/casa-mila.jpg.caption.json")
-    sqs, inner = stack.client("sqs"), nested(stack)
+    sqs, inner = stack.client("sqs"), inside(stack, "Doors")
     sqs.send_message(QueueUrl=inner["WriteBackDeadLetterQueue"], MessageBody=json.dumps(letter))
     assert captions("status")["queues"]["WriteBackDeadLetter"]["visible"] == 1
     moved = {it["queue"]: it for it in captions("redrive")["dead_letters"]}

@@ -19,7 +19,7 @@ from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.permissions import CREDENTIAL
 from support.pipeline import MEDIA
 from support.serving import serving
-from support.small_stack import eventually
+from support.small_stack import eventually, inside
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -98,12 +98,9 @@ def test_each_function_killed_at_its_first_write_does_its_work_all_the_same(stac
         def log_message(self, *_: Any) -> None:
             pass
 
-    cloudformation, s3 = stack.client("cloudformation"), stack.client("s3")
+    s3 = stack.client("s3")
     bucket = stack.outputs["MediaBucketName"]
-    inner = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId="Doors")
-    nested = inner["StackResourceDetail"]["PhysicalResourceId"]
-    resources = cloudformation.describe_stack_resources(StackName=nested)["StackResources"]
-    named = {it["LogicalResourceId"]: it["PhysicalResourceId"] for it in resources}
+    named = inside(stack, "Doors")
     keys = {f"{number}.jpg" for number in range(PICTURES)}
 
     def searched(by: str) -> set[str]:

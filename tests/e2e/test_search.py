@@ -16,7 +16,7 @@ from captions_cli.local.options import ModelOptions
 from captions_cli.main import app
 from support.permissions import Witness, allowed
 from support.pipeline import MEDIA
-from support.small_stack import eventually
+from support.small_stack import eventually, inside
 
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
@@ -80,17 +80,13 @@ def test_what_is_uploaded_is_found_edited_and_gone_when_it_is_deleted(
     costs = json.loads(CliRunner().invoke(app, ["costs", "--output", "json"]).stdout)["embeddings"]
     assert (costs["calls"] >= 3, costs["tokens"] > 10, float(costs["dollars"]) > 0) == (True, True, True)
 
-    inner = stack.client("cloudformation").describe_stack_resource(
-        StackName=stack.stack_name, LogicalResourceId="Doors"
-    )["StackResourceDetail"]["PhysicalResourceId"]
-    resources = stack.client("cloudformation").describe_stack_resources(StackName=inner)["StackResources"]
-    function = next(it["PhysicalResourceId"] for it in resources if it["LogicalResourceId"] == "SearchFunction")
-    answer = stack.client("lambda").invoke(FunctionName=function, Payload=b"{}")
+    inner = inside(stack, "Doors")
+    answer = stack.client("lambda").invoke(FunctionName=inner["SearchFunction"], Payload=b"{}")
     assert "FunctionError" not in answer
     assert json.loads(answer["Payload"].read())["missing"] == 0
     assert stack.wait_idle(30)
 
-    names = {it["PhysicalResourceId"].rpartition("/")[2]: it["LogicalResourceId"] for it in resources}
+    names = {physical.rpartition("/")[2]: logical for logical, physical in inner.items()}
     table_arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${CaptionsTableName}"
     control_arn = table_arn.replace("${CaptionsTableName}", "${ControlTableName}")
     witness.names |= names | {

@@ -159,6 +159,15 @@ def eventually(look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     return value
 
 
+def inside(stack: LocalStack, nested: str) -> dict[str, str]:
+    """The physical ids of what is in a nested stack, by logical id."""
+    cloudformation = stack.client("cloudformation")
+    outer = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId=nested)
+    name = outer["StackResourceDetail"]["PhysicalResourceId"]
+    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+    return {it["LogicalResourceId"]: it["PhysicalResourceId"] for it in resources}
+
+
 class Small:
     """The small stack with shorthands."""
 
