@@ -4,9 +4,10 @@
     python benchmarks/chaos.py --minutes 1 --rate 2 --seed 4
 
 Runs the real template on the local stack, whose sandboxes all start cold. While uploads keep coming, workers are
-killed, all of them at once with their pump now and then; DynamoDB, SQS, S3 and EventBridge throttle or lose answers to
-what they did; every event comes twice, in another order, and queued messages are sent twice; each worker's clock is
-wrong; models time out, break off, answer nonsense or are down. Then all of it ends, and what is left has to drain.
+killed, of the function that was killed least, and all of them at once with their pump now and then; DynamoDB, SQS, S3
+and EventBridge throttle or lose answers to what they did; every event comes twice, in another order, and queued
+messages are sent twice; each worker's clock is wrong; models time out, break off, answer nonsense or are down; batches
+lose lines or end half done; who is notified fails. Then all of it ends, and what is left has to drain.
 
 The endpoint's own request log is the witness for what was paid, the AWS stand-in for when a result was stored, a queue
 on the event bus for what was told. Exits with 1 unless
@@ -16,15 +17,21 @@ on the event bus for what was told. Exits with 1 unless
 * the records' account holds no call twice: it is at most what the endpoint charged,
 * every model's result names a claim under which the endpoint answered, as often as there are results of it,
 * no copy has another picture's caption,
-* the event bus got every end, and no queue holds anything. Dead letters are put back and counted.
+* the event bus got every end, and no queue holds anything. Dead letters are put back and counted,
+* a picture that a batch answered was paid for in no other way,
+* each endpoint of a webhook got every event that is for it, and what it got was signed,
+* every captioned object has its caption beside it, in its last words, and nothing else has one,
+* search finds every caption by its words and by its meaning, and nothing that has none.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
 import platform
 import random
+import re
 import sys
 import tempfile
 import threading
@@ -36,31 +43,56 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from standardwebhooks import Webhook, WebhookVerificationError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from pipeline import FORMS, collages, encoded, sources
 
+from captions.control_table import bulk_run
 from captions.records.record import Record
 from captions.records.spending import spending
 from captions_cli.local import LocalStack, StackError
 from captions_cli.local.aws.events import Unreliability
 from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.aws_faults import AwsFault, AwsFaults
+from support.serving import serving
+from support.small_stack import inside
 
 ROOT = Path(__file__).parents[1]
 CHAIN = ("GLM-4-Plus", "GPT-4o", "Qwen/Qwen3-VL-32B-Instruct")
-COPIES, OVERWRITTEN, DELETED, BROKEN = 0.30, 0.05, 0.05, 0.05
-"""Shares of the uploads that copy an earlier picture, are overwritten or deleted soon after, or are no picture."""
+COPIES, OVERWRITTEN, DELETED, BROKEN, CAN_WAIT = 0.30, 0.05, 0.05, 0.05, 0.10
+"""Shares of the uploads that copy an earlier picture, are overwritten or deleted soon after, are no picture, or are
+captioned in batches."""
 CLOCK_SKEW_S = 2.0
 VISIBILITY_SCALE = 0.08
 """What a killed worker held comes back in half a minute instead of six."""
 SWEEP = {"SweepAfterSeconds": "30", "SweepSchedule": "rate(1 minute)"}
 SENT_TWICE = 0.05
+DOORS = {
+    "Webhooks": "/chaos/webhooks", "WriteBack": "true", "Search": "meaning", "SearchDelaySeconds": "1",
+    "Bulk": "batches", "BulkGatherSeconds": "5", "PolicyOverride": "/chaos/policy",
+}  # fmt: skip
+RULES = '[[rules]]\nprefix = "archive/"\nlane = "bulk"\n[[write_back]]\nprefix = ""\nto = ["sidecar"]\n'
+SIDECAR = ".caption.json"
+ENDPOINTS = {"all": "", "pictures": "picture-"}
+"""Who is notified of what: the prefix of the keys."""
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+KILLED = frozenset(
+    {"DedupeFunction", "CaptionFunction", "WebhooksFunction", "WriteBackFunction", "SearchFunction", "BulkFunction"}
+)
+"""Chaos goes on until each of these was killed and a receiver failed, for MOST_MORE_SECONDS at the most."""
+MOST_MORE_SECONDS = 240.0
+LOOK_SECONDS = 5.0
+"""Between two looks at the batches; in the template a minute."""
+LEASE_SECONDS = 10.0
+"""After which a killed look at the batches counts as over: its time-out, scaled as visibility is."""
 
 Faults = tuple[dict[str, Any], ...]
 ENDPOINT_STORMS: dict[str, Faults] = {
@@ -77,6 +109,12 @@ ENDPOINT_STORMS: dict[str, Faults] = {
     "one model hangs": ({"fault": "hang", "model": CHAIN[0], "delay_s": 20},),
     "two models down": ({"fault": "overloaded", "model": CHAIN[0]}, {"fault": "not_found", "model": CHAIN[1]}),
     "everything down": ({"fault": "overloaded"},),
+    "lines lost and doubled": (
+        {"fault": "lost_line", "probability": 0.3},
+        {"fault": "doubled_line", "probability": 0.3},
+    ),
+    "batches expire": ({"fault": "batch_expired"},),
+    "batches are not confirmed": ({"fault": "batch_unconfirmed"},),
 }
 AWS_STORMS: dict[str, tuple[AwsFault, ...]] = {
     "DynamoDB throttles": (AwsFault("dynamodb", probability=0.4),),
@@ -86,6 +124,7 @@ AWS_STORMS: dict[str, tuple[AwsFault, ...]] = {
     "SQS loses answers": (AwsFault("sqs", "SendMessage*", probability=0.3, lost_answer=True),),
     "S3 slows down": (AwsFault("s3", probability=0.3),),
     "EventBridge throttles": (AwsFault("events", "PutEvents", probability=0.5),),
+    "parameters throttle": (AwsFault("ssm", probability=0.5), AwsFault("secretsmanager", probability=0.5)),
 }
 
 
@@ -138,11 +177,58 @@ class Stored:
                 self.ended_at.setdefault(key, time.time())
 
 
+class Receiver:
+    """Another program, with an endpoint for each of ENDPOINTS; `failing`: it takes events in or not, and says neither.
+
+    `server` is to be served while it is needed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._guard = threading.Lock()
+        self.failing = False
+        self.failed = self.unsigned = 0
+        self.got: dict[str, Counter[str]] = {name: Counter() for name in ENDPOINTS}
+        """By endpoint, how often it got each event."""
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(receiver.take(self.path[1:], self.rfile.read(self._length()), dict(self.headers)))
+                self.end_headers()
+
+            def _length(self) -> int:
+                return int(self.headers["content-length"])
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def take(self, name: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Take an event in, and return the status to answer with."""
+        with self._guard:
+            fault = self._random.choice((None, "refused", "answer lost")) if self.failing else None
+            self.failed += fault is not None
+            if fault == "refused":
+                return 503
+            try:
+                event = Webhook(SECRET).verify(body, dict(headers))
+            except WebhookVerificationError:
+                self.unsigned += 1
+                return 401
+            self.got[name][event["data"]["id"]] += 1
+            return 500 if fault else 204
+
+
 class Chaos:
     """Everything that goes wrong, in a thread for each kind, until it is stopped."""
 
-    def __init__(self, stack: LocalStack, faults: AwsFaults, seed: int, kill_every_s: float) -> None:
+    def __init__(
+        self, stack: LocalStack, faults: AwsFaults, receiver: Receiver, seed: int, kill_every_s: float
+    ) -> None:
         self._stack = stack
+        self._receiver = receiver
         self._faults = faults
         self._seed = seed
         self._kill_every_s = kill_every_s
@@ -153,9 +239,14 @@ class Chaos:
 
     def start(self, pump_every_s: float) -> None:
         """Begin."""
-        for work in (self._kill, lambda: self._restart(pump_every_s), self._storm_endpoint, self._storm_aws):
+        storms = (self._storm_endpoint, self._storm_aws, self._storm_receiver)
+        for work in (self._kill, lambda: self._restart(pump_every_s), *storms):
             self._threads.append(threading.Thread(target=work, daemon=True))
             self._threads[-1].start()
+
+    def complete(self) -> bool:
+        """Whether each function was killed, and a receiver failed."""
+        return self._receiver.failed > 0 and self.killed.keys() >= KILLED
 
     def stop(self) -> None:
         """End all of it."""
@@ -163,22 +254,47 @@ class Chaos:
         for thread in self._threads:
             thread.join()
         self._faults.clear()
+        self._receiver.failing = False
         endpoint_faults(self._stack, ())
 
     def _kill(self) -> None:
         rng = random.Random(self._seed)
         while not self._stopped.wait(rng.expovariate(1 / self._kill_every_s)):
-            if workers := self._stack.workers():
-                function, pid = rng.choice(workers)
-                try:
-                    self._stack.kill_worker(pid)
-                except (StackError, ProcessLookupError):
-                    continue  # it ended by itself meanwhile
+            workers = self._stack.workers()
+            if not workers:
+                continue
+            fewest = min(self.killed[function] for function, _ in workers)
+            chosen, pid = rng.choice([it for it in workers if self.killed[it[0]] == fewest])
+            if chosen == "BulkFunction":
+                all_of_it = (process for name, process in workers if name == chosen)
+                self._end_lease_after(partial(self._kill_now, chosen, *all_of_it))
+            else:
+                self._kill_now(chosen, pid)
+
+    def _kill_now(self, function: str, *victims: int) -> None:
+        for pid in victims:
+            with contextlib.suppress(StackError, ProcessLookupError):  # it ended by itself meanwhile
+                self._stack.kill_worker(pid)
                 self.killed[function] += 1
+
+    def _end_lease_after(self, kill: Callable[[], None]) -> None:
+        """Kill every worker that may look after the batches; its lease is over soon, instead of after its time-out."""
+        dynamodb = self._stack.client("dynamodb")
+        lease = {"TableName": self._stack.outputs["ControlTableName"], "Key": bulk_run()}
+        before = _insist(lambda: dynamodb.get_item(**lease)).get("Item")
+        kill()
+
+        def end() -> None:
+            with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):  # it is another one's
+                seen = {":seen": before["lease_until"]}
+                dynamodb.delete_item(**lease, ConditionExpression="lease_until = :seen", ExpressionAttributeValues=seen)
+
+        if before is not None:
+            threading.Timer(LEASE_SECONDS, _insist, [end]).start()
 
     def _restart(self, every_s: float) -> None:
         while not self._stopped.wait(every_s):
-            self._stack.restart_pump()
+            self._end_lease_after(self._stack.restart_pump)
             self.killed["pump and all workers"] += 1
 
     def _storm_endpoint(self) -> None:
@@ -200,6 +316,47 @@ class Chaos:
             self.storms[name] += 1
             self._stopped.wait(rng.uniform(3, 8))
             self._faults.clear()
+
+    def _storm_receiver(self) -> None:
+        rng = random.Random(self._seed + 3)
+        while not self._stopped.wait(rng.uniform(4, 10)):
+            self._receiver.failing = True
+            self.storms["receiver fails"] += 1
+            self._stopped.wait(rng.uniform(3, 8))
+            self._receiver.failing = False
+
+
+@contextlib.contextmanager
+def looked_after(stack: LocalStack) -> Iterator[None]:
+    """Have the batches looked after every few seconds, as their schedule does every minute."""
+    function, stopped = inside(stack, "BulkLane")["BulkFunction"], threading.Event()
+
+    def look() -> None:
+        while not stopped.wait(LOOK_SECONDS):
+            with contextlib.suppress(ClientError, BotoCoreError):  # it was killed: another one looks in a while
+                stack.client("lambda").invoke(FunctionName=f"{function}:live", Payload=b"{}")
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        looking.join()
+
+
+def configure(stack: LocalStack, receiver: Receiver) -> None:
+    """Say what is written back, what is captioned in batches, and who is notified."""
+    url = f"http://127.0.0.1:{receiver.server.server_address[1]}"
+    tables = (
+        f'[endpoints.{name}]\nurl = "{url}/{name}"\nprefixes = ["{prefix}"]\n' for name, prefix in ENDPOINTS.items()
+    )
+    for name, value in ((DOORS["PolicyOverride"], RULES), (DOORS["Webhooks"], "".join(tables))):
+        stack.client("ssm").put_parameter(Name=name, Value=value, Type="String")
+    secrets = json.dumps({name: [SECRET] for name in ENDPOINTS})
+    stack.client("secretsmanager").put_secret_value(
+        SecretId=inside(stack, "Doors")["WebhookSecrets"], SecretString=secrets
+    )
 
 
 def _in_turn(names: list[str], rng: random.Random) -> Iterator[str]:
@@ -253,7 +410,9 @@ def upload(stack: LocalStack, plan: Plan, rng: random.Random, rate: float, secon
                 continue
             image = next(pictures)
             body = encoded(image, "92")
-            if kind < BROKEN + COPIES + OVERWRITTEN:
+            if kind >= 1 - CAN_WAIT:
+                jobs.append(pool.submit(put, f"archive/{number:05}.jpg", body, "captioned"))
+            elif kind < BROKEN + COPIES + OVERWRITTEN:
                 key = f"overwritten/{number:05}.jpg"
                 jobs.append(pool.submit(put, key, body, "captioned"))
                 jobs.append(pool.submit(put_later, key, encoded(next(pictures), "92"), later_s, jobs[-1]))
@@ -339,15 +498,55 @@ def listen(stack: LocalStack) -> str:
     return url
 
 
-def heard(stack: LocalStack, url: str) -> set[tuple[str, str]]:
-    """Return the key and state of every end that the event bus got."""
-    sqs, bodies = stack.client("sqs"), set()
+def heard(stack: LocalStack, url: str) -> dict[str, tuple[str, str]]:
+    """Return the key and state of every end that the event bus got, by the event's id."""
+    sqs, events = stack.client("sqs"), {}
     while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=3600).get("Messages"):
         for message in messages:
             detail = json.loads(message["Body"])["detail"]
             if "state" in detail:
-                bodies.add((detail["key"], detail["state"]))
-    return bodies
+                events[detail["id"]] = detail["key"], detail["state"]
+    return events
+
+
+def undelivered(events: Mapping[str, tuple[str, str]], receiver: Receiver) -> list[str]:
+    """Return the events that an endpoint did not get, though they are for it."""
+    return sorted(
+        f"{name}: {key} {state}"
+        for name, prefix in ENDPOINTS.items()
+        for id_, (key, state) in events.items()
+        if key.startswith(prefix) and not receiver.got[name][id_]
+    )
+
+
+def wrong_sidecars(stack: LocalStack, records: Mapping[str, Record]) -> list[str]:
+    """Return the objects that have no caption beside them, or an older one, or one though they are not captioned."""
+    s3, bucket = stack.client("s3"), stack.outputs["MediaBucketName"]
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    written = {
+        name.removesuffix(SIDECAR): json.loads(s3.get_object(Bucket=bucket, Key=name)["Body"].read())["text"]
+        for page in pages
+        for it in page.get("Contents", [])
+        if (name := it["Key"]).endswith(SIDECAR)
+    }
+    words = {key: record.result.text for key, record in records.items() if record.result is not None}
+    return sorted(key for key in words.keys() | written.keys() if words.get(key) != written.get(key))
+
+
+def wrong_hits(stack: LocalStack, records: Mapping[str, Record]) -> list[str]:
+    """Return the captions that search does not find by words or by meaning, and what it finds that has no caption."""
+    function = inside(stack, "Doors")["SearchFunction"]
+
+    def hit(key: str, text: str, by: str) -> bool:
+        asked = json.dumps({"search": {"text": text, "by": by, "prefix": key, "limit": 10}})
+        invoked = stack.client("lambda").invoke(FunctionName=f"{function}:live", Payload=asked)
+        return key in {item["key"] for item in json.loads(invoked["Payload"].read())["items"]}
+
+    wrong = []
+    for key, record in records.items():
+        text = " ".join(re.findall(r"[^\W\d_]+", record.result.text if record.result is not None else "a picture")[:6])
+        wrong += [f"{key} by {by}" for by in ("words", "meaning") if hit(key, text, by) != (record.result is not None)]
+    return wrong
 
 
 def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], stored: Stored) -> dict[str, Any]:
@@ -361,7 +560,10 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
     by_claim: dict[str, list[tuple[float, float]]] = {}
     for entry in usable:
         began = datetime.fromisoformat(entry["at"]).timestamp()
-        by_claim.setdefault(entry["client_request_id"] or "", []).append((began, began + entry["latency_ms"] / 1000))
+        claim = entry["client_request_id"] or ""
+        if entry["batch"]:
+            claim = claim.rsplit("-", 2)[0]  # a line's name goes on with the generation and the lease
+        by_claim.setdefault(claim, []).append((began, began + entry["latency_ms"] / 1000))
     # Two uploads can have answers of one claim: a copy leads where the first leader is taken for dead.
     claims: dict[str, list[float]] = {}
     for record in records.values():
@@ -369,6 +571,8 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
             ended_at = stored.ended_at.get((record.asset, record.sequencer, record.state), float("inf"))
             claims.setdefault(record.claim.id if record.claim else "", []).append(ended_at)
     results = sum(len(times) for times in claims.values())
+    in_batches = {entry["media_sha256"] for entry in usable if entry["batch"]}
+    times_paid = Counter(entry["media_sha256"] for entry in usable)
     again = [
         claim
         for claim, times in claims.items()
@@ -384,6 +588,8 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
         "answers_paid": len(usable),
         "results_of_models": results,
         "answers_without_a_result": len(usable) - results,
+        "answers_of_batches": sum(entry["batch"] is not None for entry in usable),
+        "paid_beside_a_batch": sorted(sha for sha in in_batches if times_paid[sha] > 1),
         "paid_after_it_was_stored": again,
         "paid_twice_at_once": at_once,
         "results_that_nobody_paid": [
@@ -409,35 +615,41 @@ def accounts(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) ->
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Let chaos reign, then wait for the end of everything; return the figures."""
     seconds = options.minutes * 60
-    faults, stored = AwsFaults(options.seed), Stored(options.seed)
+    faults, stored, receiver = AwsFaults(options.seed), Stored(options.seed), Receiver(options.seed)
     plan = Plan()
     load = os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory() as temporary,
+        serving(receiver.server),
         LocalStack(
             ROOT / "template.yaml",
             state_dir=options.state or Path(temporary),
-            parameters={"ImageModels": ",".join(CHAIN)} | SWEEP,
+            parameters={"ImageModels": ",".join(CHAIN)} | SWEEP | DOORS,
             interceptors=[faults, stored],
             workers=WorkerOptions(warm=0, visibility_scale=VISIBILITY_SCALE, clock_skew_s=CLOCK_SKEW_S),
             model=ModelOptions(latency_scale=options.latency_scale),
             unreliability=Unreliability(deliver_twice=True, shuffle=True, seed=options.seed),
         ) as stack,
     ):
+        configure(stack, receiver)
         bus_queue = listen(stack)
-        chaos = Chaos(stack, faults, options.seed, options.kill_every)
-        chaos.start(pump_every_s=min(90.0, seconds / 2.5))
-        began = time.monotonic()
-        upload(stack, plan, random.Random(options.seed), options.rate, seconds)
-        uploaded_s = time.monotonic() - began
-        chaos.stop()
-        backlog = sum(not record.terminal for record in records_of(stack).values())
-        print(f"{plan.uploads} uploads in {uploaded_s:.0f} s, {backlog} not ended; chaos is over", file=sys.stderr)
-        drain_s, letters = drained(stack, plan, options.timeout)
+        with looked_after(stack):
+            chaos = Chaos(stack, faults, receiver, options.seed, options.kill_every)
+            chaos.start(pump_every_s=min(90.0, seconds / 2.5))
+            began = time.monotonic()
+            upload(stack, plan, random.Random(options.seed), options.rate, seconds)
+            uploaded_s = time.monotonic() - began
+            while not chaos.complete() and time.monotonic() - began < seconds + MOST_MORE_SECONDS:
+                time.sleep(0.5)
+            chaos.stop()
+            backlog = sum(not record.terminal for record in records_of(stack).values())
+            print(f"{plan.uploads} uploads in {uploaded_s:.0f} s, {backlog} not ended; chaos is over", file=sys.stderr)
+            drain_s, letters = drained(stack, plan, options.timeout)
         records = records_of(stack)
         events = heard(stack, bus_queue)
         depths = stack.queue_depths()
         log = _endpoint(stack, "GET", "requests")["requests"]
+        sidecars, hits = wrong_sidecars(stack, records), wrong_hits(stack, records)
     ends = sorted(
         stored.ended_at[(record.asset, record.sequencer, record.state)] - plan.put_at[key]
         for key, record in records.items()
@@ -465,7 +677,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "sources": dict(Counter(record.source or "-" for record in records.values())),
         "ended_wrong": wrong,
         "another_pictures_caption": foreign_copies(records),
-        "not_told": sorted(key for key, state in plan.state.items() if key not in wrong and (key, state) not in events),
+        "not_told": sorted(
+            key for key, state in plan.state.items() if key not in wrong and (key, state) not in events.values()
+        ),
+        "not_delivered": undelivered(events, receiver),
+        "not_signed": receiver.unsigned,
+        "webhooks": {name: sum(got.values()) for name, got in receiver.got.items()},
+        "webhooks_failed": receiver.failed,
+        "wrong_beside_objects": sidecars,
+        "wrong_in_search": hits,
         **payments(log, records, stored),
         **accounts(log, records),
         "left_on_queues": {
@@ -510,7 +730,12 @@ PROMISES = (
     "paid_after_it_was_stored",
     "paid_twice_at_once",
     "results_that_nobody_paid",
+    "paid_beside_a_batch",
     "accounted_twice",
+    "not_delivered",
+    "not_signed",
+    "wrong_beside_objects",
+    "wrong_in_search",
     "left_on_queues",
     "dead_letters_left",
 )

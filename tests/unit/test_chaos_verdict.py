@@ -43,6 +43,8 @@ def paid(at: float, *, claim: str = "claim-1", seconds: float = 1.0, **changes: 
         "outcome": "ok",
         "finish_reason": "stop",
         "fault": None,
+        "batch": None,
+        "media_sha256": "the picture",
     } | changes
 
 
@@ -88,6 +90,26 @@ def test_a_copy_that_pays_although_its_leaders_result_was_stored_is_found(chaos:
 
 def test_two_payments_at_once_for_one_claim_are_found(chaos: ModuleType) -> None:
     assert judged(chaos, [paid(100.0), paid(100.5)])["paid_twice_at_once"] == ["claim-1"]
+
+
+def test_what_is_paid_beside_the_answer_of_a_batch_is_found(chaos: ModuleType) -> None:
+    line = paid(100.0, claim="claim-1-1-1800000000", batch="batch-1")
+
+    once, twice = judged(chaos, [line]), judged(chaos, [line, paid(102.0)])
+
+    assert (once["results_that_nobody_paid"], once["answers_of_batches"], once["paid_beside_a_batch"]) == ([], 1, [])
+    assert twice["paid_beside_a_batch"] == ["the picture"]
+
+
+def test_an_event_that_an_endpoint_never_got_is_found(chaos: ModuleType) -> None:
+    receiver = chaos.Receiver(0)
+    receiver.server.server_close()
+    events = {"1": ("picture-1/a.jpg", "captioned"), "2": ("broken/b.jpg", "rejected")}
+    receiver.got["all"].update(["1", "1"])
+
+    assert chaos.undelivered(events, receiver) == ["all: broken/b.jpg rejected", "pictures: picture-1/a.jpg captioned"]
+    assert receiver.take("all", b"{}", {}) == 401
+    assert receiver.unsigned == 1
 
 
 def test_a_result_that_nobody_paid_for_is_found(chaos: ModuleType) -> None:

@@ -31,7 +31,7 @@ _KEPT_BYTES = 1_000_000_000
 """Of all files together; those of ended batches, oldest first, give way."""
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
-LineAnswer = Callable[[str, bytes], Awaitable["tuple[int, dict[str, Any], Fault | None]"]]
+LineAnswer = Callable[[str, str, bytes], Awaitable["tuple[int, dict[str, Any], Fault | None]"]]
 """Answers one line's body, given its batch's id: the HTTP status, the body, and the fault that struck it."""
 
 
@@ -259,7 +259,7 @@ class BatchBook:
         output: list[dict[str, Any]],
         failed: list[dict[str, Any]],
     ) -> None:
-        status, answer, fault = await self._answer(batch.id, json.dumps(body).encode())
+        status, answer, fault = await self._answer(batch.id, custom_id, json.dumps(body).encode())
         if fault is not None and fault.fault == "lost_line":
             return
         kind = "completed" if status == 200 else "failed"

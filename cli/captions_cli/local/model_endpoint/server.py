@@ -404,9 +404,9 @@ class EndpointServer:
                 return _json(book.cancel(id_))
         raise ApiError(404, f"Unknown request URL: {request.method} {request.path}.", code="unknown_url")
 
-    async def _line_answer(self, batch: str, body: bytes) -> tuple[int, dict[str, Any], Fault | None]:
-        """Answer one line of a batch, which stands in the log like a call."""
-        entry = self.witness.open(connection=0, client_request_id=None, path=batches.ENDPOINT)
+    async def _line_answer(self, batch: str, line: str, body: bytes) -> tuple[int, dict[str, Any], Fault | None]:
+        """Answer one line of a batch, which stands in the log like a call, with its `custom_id` as the request's id."""
+        entry = self.witness.open(connection=0, client_request_id=line, path=batches.ENDPOINT)
         entry.note(authorized=True, batch=batch)
         outcome, fault = "gone", None
         try:
