@@ -1,8 +1,11 @@
-"""What the command knows of a stack's bulk lane: its queue, and the batches that are not closed yet."""
+"""What the command knows of a stack's bulk lane: its queue, what waits for a batch, and its batches."""
 
+import time
 from dataclasses import dataclass
+from typing import Any
 
-from captions.bulk.batch_table import BatchTable
+from captions.bulk.batch_table import BatchTable, WaitingCount
+from captions.bulk.protocol import Batch
 from captions.config.policy import Policy
 from captions.gateway.catalogue import Catalogue
 from captions.timestamps import timestamp
@@ -12,17 +15,30 @@ from captions_cli.stack import Stack
 
 
 @dataclass(frozen=True)
-class OpenBatch:
-    """One batch on its way."""
+class Lane:
+    """What waits for a batch, and the batches: those on their way and those closed in the last day, oldest first."""
 
-    id: str
-    state: str
-    model: str
-    lines: int
-    taken: int
-    deadline: str
-    remote_id: str | None
-    reason: str | None
+    waiting: WaitingCount
+    batches: tuple[Batch, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON: times as ISO 8601, dollars as decimal text where they are known in full."""
+        waiting, since = vars(self.waiting), self.waiting.since
+        return {
+            "waiting": waiting | {"since": None if since is None else timestamp(since)},
+            "batches": [_plain(batch) for batch in self.batches],
+        }
+
+
+_TIMES = ("gathered_at", "deadline", "at")
+_SHOWN = ("id", "state", "model", "endpoint", "lines", "taken", "remote_id", "reason")
+
+
+def _plain(batch: Batch) -> dict[str, Any]:
+    values = {name: getattr(batch, name) for name in _SHOWN} | {
+        name: timestamp(getattr(batch, name)) for name in _TIMES
+    }
+    return values | batch.spent.pair() | batch.saved.pair("saved")
 
 
 def has(stack: Stack) -> bool:
@@ -47,25 +63,12 @@ def depths(stack: Stack) -> dict[str, dict[str, int]]:
     return {name: redriving.depth(sqs, stack.nested("BulkLane", output)) for name, output in outputs.items()}
 
 
-def batches(stack: Stack) -> list[OpenBatch]:
-    """The batches that are not closed yet, the one with the nearest deadline first."""
+def look(stack: Stack) -> Lane | None:
+    """What the lane holds now; None where there is none."""
     if not has(stack):
-        return []
+        return None
     table = BatchTable(stack.client("dynamodb"), stack.output("ControlTableName"), None, "")
-    return [
-        OpenBatch(
-            id=batch.id,
-            state=batch.state,
-            model=batch.model,
-            lines=batch.lines,
-            taken=batch.taken,
-            deadline=timestamp(batch.deadline),
-            remote_id=batch.remote_id,
-            reason=batch.reason,
-        )
-        for batch in table.batches()
-        if batch.state != "closed"
-    ]
+    return Lane(table.count_waiting(), tuple(table.recent(time.time())))
 
 
 def without_batches(policy: Policy, catalogue: Catalogue) -> dict[str, str]:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, load
 from captions.near_duplicates import Splits
-from captions.timestamps import timestamp
 from captions_cli import alarms, deploying, drift, endpoint_models, redriving, setting_prices
 from captions_cli.catalogue_comparison import compare_with_endpoint
 from captions_cli.errors import CommandError, explain
@@ -401,7 +400,9 @@ def _bulk(stack: Stack) -> _Said:
     for tier, model in ordinary.items():
         remedy = "set its batch_factor in a ModelsOverride if the endpoint takes batches of it (docs/bulk.md)"
         yield "warning", f"pictures of the tier {tier} go the ordinary way: {model} takes no batches", remedy
-    late = [batch for batch in bulk_lane.batches(stack) if batch.deadline < timestamp(time.time())]
+    lane = bulk_lane.look(stack)
+    batches = lane.batches if lane is not None else ()
+    late = [batch for batch in batches if batch.state != "closed" and batch.deadline < time.time()]
     for batch in late:
         yield "problem", f"batch {batch.id[:12]} ({batch.state}) is past its deadline", "docs/runbooks/bulk.md"
     if not ordinary and not late:

@@ -17,12 +17,15 @@ from captions.gateway.catalogue import Catalogue
 from captions.quality.cells import Quality, VerdictCounts, grouped
 from captions.records.record import Record
 from captions.records.spending import Spending
+from captions.timestamps import timestamp
 from captions_cli.catalogue_comparison import CatalogueComparison
 from captions_cli.printable import printable, printable_json
 from captions_cli.uploading import NotSent, Planned, Sent
 from captions_cli.watching import SeenUpload
 
 if TYPE_CHECKING:
+    from captions.bulk.batch_table import WaitingCount
+    from captions.bulk.protocol import Batch
     from captions_cli.policies import Explanation
     from captions_cli.recaptioning import Due
 
@@ -455,14 +458,43 @@ def queue_depths(depths: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
-def batches(open_ones: Sequence[Any]) -> Table:
-    """The batches that are on their way."""
-    names = ("Batch", "State", "Model", "Lines", "Handed out", "Deadline", "At the endpoint", "Why")
-    table = columns(*names, right=("Lines", "Handed out"), fold=("Why",))
-    for batch in open_ones:
-        numbers = (f"{batch.lines:,}", f"{batch.taken:,}")
+def waiting_for_a_batch(waiting: "WaitingCount") -> str:
+    """How many uploads are gathered and in no batch yet."""
+    if waiting.since is None:
+        return "no upload waits for a batch"
+    number = f"{waiting.number:,}" if waiting.complete else f"at least {waiting.number:,}"
+    return f"{number} uploads wait for a batch, the first since {timestamp(waiting.since)[:16]}"
+
+
+def batches(listed: "Iterable[Batch]") -> Table:
+    """Batches: those on their way, and those closed lately."""
+    numbers = ("Lines", "Handed out", "Cost", "Saved")
+    table = columns(
+        "Batch",
+        "State",
+        "Model",
+        *numbers,
+        "Gathered",
+        "Deadline",
+        "At the endpoint",
+        "Why",
+        right=numbers,
+        fold=("Why",),
+    )
+    for batch in listed:
+        known = batch.taken > 0
         table.add_row(
-            batch.id[:12], batch.state, batch.model, *numbers, batch.deadline[:16], batch.remote_id or "", batch.reason
+            batch.id[:12],
+            batch.state,
+            model_name(batch.model),
+            f"{batch.lines:,}",
+            f"{batch.taken:,}",
+            cost(batch.spent) if known else "",
+            cost(batch.saved) if known else "",
+            timestamp(batch.gathered_at)[:16],
+            timestamp(batch.deadline)[:16],
+            batch.remote_id or "",
+            batch.reason or "",
         )
     return table
 
@@ -524,11 +556,12 @@ def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending) 
             _sum(group.cost),
             str(group.copied),
             _sum(group.saved),
+            _sum(group.saved_by_batches),
         )
     return table
 
 
-SPENDING_COLUMNS = ("Uploads", "Model calls", "Cost", "Copied", "Saved")
+SPENDING_COLUMNS = ("Uploads", "Model calls", "Cost", "Copied", "Saved by copies", "Saved by batches")
 
 
 def _sum(spent: Cost) -> str:

@@ -132,6 +132,10 @@ def test_pictures_that_can_wait_are_captioned_from_batches_though_the_function_i
     lanes = {key: "lane" in item for key, item in records().items()}
     assert lanes == dict.fromkeys(can_wait, True) | {"now.png": False}
     status = captions("status")
+    assert status["bulk"]["waiting"]["number"] == 0
+    batches = status["bulk"]["batches"]
+    assert sum(batch["taken"] for batch in batches) == len(can_wait)
+    assert {(batch["state"], batch["cost"] == batch["saved"]) for batch in batches} == {("closed", True)}
     assert status["queues"]["Bulk"]["visible"] == status["queues"]["BulkDeadLetter"]["visible"] == 0
     assert [finding["level"] for finding in captions("doctor") if finding["check"] == "bulk lane"]
 

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -21,6 +23,9 @@ from PIL import Image
 
 from captions import control_table
 from captions.aws.dynamodb import to_item
+from captions.bulk.batch_table import BatchTable
+from captions.bulk.protocol import Batch
+from captions.cost import Cost
 from captions.quality.cells import Cell
 from captions.timestamps import timestamp
 from captions_cli.demo_uploads import media
@@ -594,6 +599,18 @@ def test_a_screen_reader_hears_what_is_there(page: Any, site: Site, name: str) -
     assert [line for line in SPOKEN[name] if line not in heard] == [], heard
     assert "navigation" in heard
     assert "main" in heard
+
+
+def test_batches_are_seen_on_the_live_page_with_what_they_cost(page: Any, site: Site) -> None:
+    s3, table = site.stack.client("s3"), site.stack.outputs["ControlTableName"]
+    s3.create_bucket(Bucket="lines")
+    batch = Batch("b" * 24, "ended", "GPT-4o", "https://e/v1", 3, 900, time.time() + 9e4, time.time(), taken=2)
+    batch = replace(batch, gathered_at=time.time() - 90, spent=Cost(dollars=Decimal("0.5")), reason="expired")
+    assert BatchTable(site.stack.client("dynamodb"), table, s3, "lines").form(batch, [])
+    go(page, "#/live", ".tiles")
+    tile = page.locator(".tile", has=page.get_by_role("heading", name="Batches"))
+    shown = tile.locator("tbody tr").inner_text()
+    assert [it for it in ("b" * 12, "GPT-4o", "expired", "2 of 3", "1 min ago", "$0.5") if it not in shown] == [], shown
 
 
 def test_costs_are_compared_with_one_model_alone(page: Any) -> None:

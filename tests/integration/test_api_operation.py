@@ -1,17 +1,22 @@
 """How the stack is, what it costs and what people edit, over HTTP."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from captions_api import cost_sums
+from captions_api.ids import id_of
 from captions_api.routes import operation
 
+from captions.bulk.batch_table import BatchTable, Waiting
+from captions.bulk.protocol import Batch
 from captions.cost import Cost
 from captions.gateway import ControlTable
 from captions.gateway.breakers import SharedCircuit
 from captions.search.embeddings import SpendingLedger
+from captions.timestamps import timestamp
 from support.api import Api, api_on, keys
 from support.pipeline import aws_for_the_pipeline
 
@@ -57,6 +62,42 @@ def test_the_status_tells_which_alarms_ring_and_of_how_many_nothing_is_known(api
         assert [(alarm["name"], alarm["reason"]) for alarm in answer["alarms"]] == [("captions-rings", "crossed")]
         assert (answer["alarms_known"], answer["alarms_without_data"]) == (True, 1)
         assert deployed.get("/v1/status", token="photos")["alarms_without_data"] is None
+
+
+def test_the_status_tells_what_waits_in_the_bulk_lane_and_its_batches(api: Api) -> None:
+    at = api.now[0]
+    table = BatchTable(api.aws.dynamodb, "control", api.aws.s3, api.services.bucket)
+    begun = Batch("b1", "submitted", "GPT-4o", "https://e/v1", 3, 900, at + 9e4, at, "f-1", "r-1", gathered_at=at - 60)
+    over = replace(begun, id="b2", state="closed", taken=3, spent=Cost(dollars=Decimal("0.5"), unpriced_tokens=7))
+    for batch in (begun, over, replace(over, id="b3", at=at - 90_000)):
+        assert table.form(batch, [])
+    for number in range(2):
+        line = Waiting(f"l-{number}", "GPT-4o", "https://e/v1", 300, at - 30 + number, at + 9e4)
+        api.aws.dynamodb.put_item(**table.waiting_put(line))
+    answer = api.get("/v1/status")["bulk"]
+    assert (answer["waiting"], answer["waiting_complete"]) == (2, True)
+    assert answer["waiting_since"] == timestamp(at - 30)
+    first, second = answer["batches"]  # the one that was closed long ago is not shown any more
+    assert (first["id"], first["state"], first["lines"], first["remote_id"]) == ("b1", "submitted", 3, "r-1")
+    assert (first["gathered_at"], first["deadline"]) == (timestamp(at - 60), timestamp(at + 9e4))
+    assert (second["id"], second["taken"], second["cost"]["dollars"], second["cost"]["exact"]) == (
+        "b2",
+        3,
+        "0.5",
+        False,
+    )
+    assert api.get("/v1/status", token="photos")["bulk"] is None
+
+
+def test_calls_in_batches_stand_in_an_assets_way_and_in_the_costs(api: Api) -> None:
+    call = {"model": "M", "outcome": "ok", "latency_ms": 0, "cost": "0.25", "started_at": "2026-01-01T00:00:00Z"}
+    line = {**call, "lane": "bulk", "batch": "b1", "saved": "0.24"}
+    made = api.captioned("a.jpg", attempts=(line,))
+    asset = api.get(f"/v1/assets/{id_of(made.asset)}")
+    moments = {moment["what"]: moment for moment in asset["timeline"]}
+    assert moments["batch"]["detail"] == "waited in batch b1"
+    assert (moments["attempt"]["call"]["batch"], moments["attempt"]["call"]["latency_ms"]) == ("b1", None)
+    assert api.get("/v1/costs")["totals"]["saved_by_batches"]["dollars"] == "0.24"
 
 
 def test_models_are_listed_with_their_tiers_and_prices(api: Api) -> None:

@@ -11,9 +11,12 @@ import openai
 import pytest
 
 from captions import control_table
-from captions.bulk import protocol
+from captions.bulk import lane, protocol
+from captions.bulk.batch_table import WaitingCount
+from captions.cost import Cost
 from captions.gateway import Budgets, ControlTable
 from captions.records.record import Record
+from captions.records.spending import calls_of, spending
 from captions_cli.local.model_endpoint import LocalEndpoint
 from support.bulk import CATALOGUE, GATHER_SECONDS, BulkShop, Killed, Killer, bulk_shop, noise
 from support.pipeline import Aws, Dedupe
@@ -52,6 +55,7 @@ def test_misses_are_gathered_sent_as_one_batch_and_handed_out_like_any_answer(bu
     keys = uploads(bulk)
     assert bulk.shop.jobs() == []
     assert bulk.gather() == ["gathered"] * 3
+    assert bulk.lane.table.count_waiting() == WaitingCount(3, complete=True, since=bulk.dedupe.clock())
     assert bulk.look() is not None
     assert bulk.batches() == []  # they may yet become more
     ran = bulk.look(GATHER_SECONDS)
@@ -60,10 +64,15 @@ def test_misses_are_gathered_sent_as_one_batch_and_handed_out_like_any_answer(bu
     bulk.settle()
     all_captioned_and_paid_for_once(bulk, keys)
     assert len({call["batch"] for call in bulk.shop.paid()}) == 1
+    (batch,) = bulk.lane.table.recent(bulk.dedupe.clock())
+    total = spending(records(bulk, keys), "day")[1]
+    assert (batch.taken, batch.spent, batch.saved) == (3, total.cost, total.saved_by_batches)
+    assert batch.saved == batch.spent != Cost()  # half the price
     for record in records(bulk, keys):
         assert record.provenance is not None
         (attempt,) = record.provenance.attempts
         assert (attempt["lane"], attempt["role"], attempt["outcome"]) == ("bulk", "first", "ok")
+        assert attempt["batch"] == batch.id
         # Half of the catalogue's prices.
         model = CATALOGUE.models[attempt["model"]]
         assert model.input_price is not None
@@ -114,13 +123,19 @@ def test_a_model_that_takes_no_batches_is_asked_the_ordinary_way(bulk: BulkShop)
 
 
 def test_lines_that_are_lost_go_the_ordinary_way_and_doubled_ones_change_nothing(
-    bulk: BulkShop, endpoint: LocalEndpoint
+    bulk: BulkShop, endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lane, "CHUNK", 1)  # one that comes twice comes in two chunks
     endpoint.set_faults([{"fault": "lost_line", "times": 1}, {"fault": "doubled_line"}])
     keys = uploads(bulk)
     bulk.settle()
     all_captioned_and_paid_for_once(bulk, keys)
     assert bulk.endings == {"captioned": 1}
+    calls = [call for record in records(bulk, keys) for call in calls_of(record) if call.get("lane") == "bulk"]
+    answered = [call for call in calls if call["outcome"] == "ok"]
+    (batch,) = bulk.batches()
+    assert (len(calls), len(answered)) == (3, 2)
+    assert batch.spent == Cost.sum(map(Cost.of_call, answered))
     assert sorted(bulk.dedupe.aws.heard()).count(("Caption.Completed", keys[0])) == 1
 
 

@@ -9,12 +9,14 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from captions.bulk import protocol
 from captions.bulk.protocol import Batch, Finished, HandedOut, Postponed, Refusal, Running, Unconfirmed, advance
+from captions.cost import Cost
 
 LINES = ("a", "b", "c")
 LOOK_EVERY = 300.0
@@ -210,7 +212,7 @@ class World:
                 continue
             self.captioned.add(line)
             self.lease.discard(line)
-        return HandedOut(len(rest), tuple(failed))
+        return HandedOut(len(rest), tuple(failed), Cost(dollars=Decimal(len(rest))))
 
     def return_rest(self, batch: Batch) -> Any:
         answered = {line for output in batch.outputs for line in self.results[output]}
@@ -280,6 +282,7 @@ def test_however_a_batch_goes_each_upload_ends_and_is_paid_for_once(crashes: int
         assert world.captioned == set(LINES), where
         assert world.paid == Counter(LINES), where
         assert not world.waiting, where
+        assert world.stored.spent.dollars == world.stored.taken, where
     assert number >= at_least
 
 

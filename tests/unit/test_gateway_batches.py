@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tracemalloc
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from captions.bulk.batch_table import BatchLine
+from captions.bulk.batch_table import BatchLine, WaitingCount
+from captions.bulk.protocol import Batch
+from captions.cost import Cost
 from captions.gateway import Endpoint, Reservation
 from captions.gateway.batch_api import BatchApi, BatchCallError, read_line, request_line, result_lines
-from captions.gateway.catalogue import load
+from captions.gateway.catalogue import Model, load
 from captions.queues import Job
 from captions.uploads.version import Upload, from_event
-from captions_cli import bulk_lane
+from captions_cli import bulk_lane, rendering
 from captions_cli.reconciling import Listed, Lost, event
 
 MODEL = load().model("GPT-4o")
@@ -28,9 +31,9 @@ def completion(**changes: Any) -> dict[str, Any]:
     return {"id": "c", "object": "chat.completion", "model": "gpt-4o-x", "usage": USAGE, "choices": [choice | changes]}
 
 
-def answered(body: Any, status: Any = 200, error: Any = None) -> Any:
+def answered(body: Any, status: Any = 200, error: Any = None, model: Model = MODEL) -> Any:
     line = {"custom_id": "a", "response": {"status_code": status, "body": body}, "error": error}
-    return read_line(line, MODEL, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z")
+    return read_line(line, model, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z", "b1")
 
 
 def test_an_answer_costs_a_batchs_part_of_the_catalogues_price() -> None:
@@ -39,9 +42,17 @@ def test_an_answer_costs_a_batchs_part_of_the_catalogues_price() -> None:
     assert (result.answer.text, result.answer.reported_model) == ("A cat.", "gpt-4o-x")
     # 1,000 tokens at $2.50 and 100 at $10 a million, halved.
     assert result.attempt.cost == Decimal("0.00175")
-    assert result.attempt.as_dict()["lane"] == "bulk"
+    kept = result.attempt.as_dict()
+    assert (kept["lane"], kept["batch"], kept["saved"]) == ("bulk", "b1", "0.00175")
     stated = answered(completion() | {"usage": USAGE | {"cost": 0.0003}})
     assert (stated.attempt.cost, stated.cost_source) == (Decimal("0.0003"), "endpoint")
+    assert stated.attempt.as_dict()["saved"] == "0.0032"
+    unpriced = MODEL.model_copy(update={"output_price": None})
+    part = answered(completion(), model=unpriced).attempt.saved
+    assert part == Cost(dollars=Decimal("0.00125"), unpriced_tokens=100)
+    assert answered(completion() | {"usage": USAGE | {"cost": 1}}, model=unpriced).attempt.saved == Cost(
+        unpriced_tokens=100
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,12 +78,15 @@ def test_what_is_no_answer_is_a_failed_attempt_with_what_it_cost(
     result = answered(body, status, error)
     assert result.attempt.outcome == outcome
     assert result.attempt.cost == (None if cost is None else Decimal(cost))
+    saved = result.attempt.saved
+    assert (saved is None) == (cost == "0")  # what is not billed saves nothing
+    assert saved is None or saved.exact == (None if cost is None else Decimal(cost))
     assert (result.answer is None) == (outcome != "ok")
 
 
 @pytest.mark.parametrize("line", [{}, {"response": None}, {"response": []}, {"error": "text"}, {"response": {}}])
 def test_a_line_of_any_shape_is_an_attempt(line: dict[str, Any]) -> None:
-    result = read_line(line, MODEL, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z")
+    result = read_line(line, MODEL, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z", "b1")
     assert result.answer is None
     assert result.attempt.outcome == "error_body"
 
@@ -105,7 +119,7 @@ def test_a_result_of_any_length_takes_little_memory_and_is_a_call_of_unknown_cos
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
     assert (long_id, after) == ("a-1-5", "b")
-    attempt = read_line(long, MODEL, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z").attempt
+    attempt = read_line(long, MODEL, Endpoint("https://e.example/v1"), "2026-01-01T00:00:00Z", "b1").attempt
     assert (attempt.outcome, attempt.spent.uncounted_calls) == ("error_body", 1)
 
 
@@ -174,6 +188,18 @@ def test_reconcile_tells_of_an_upload_that_can_wait() -> None:
         upload = from_event(event(lost, "media", "eu-west-1", bulk=bulk))
         assert isinstance(upload, Upload)
         assert upload.lane == lane
+
+
+def test_batches_are_shown_with_what_they_cost_and_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    began = 1_800_000_000.0
+    ended = Batch("a" * 24, "ended", "GPT-4o", "https://e/v1", 1_200, 9, began + 9e4, began, gathered_at=began)
+    taken = replace(ended, taken=1_100, spent=Cost(dollars=Decimal(2)), saved=Cost(dollars=Decimal(1)))
+    rendering.print_table(rendering.batches([replace(ended, state="submitted", remote_id="batch_7"), taken]))
+    first, second = (row.split() for row in capsys.readouterr().out.splitlines()[1:])
+    assert first == ["a" * 12, "submitted", "GPT-4o", "1,200", "0", "2027-01-15T08:00", "2027-01-16T09:00", "batch_7"]
+    assert second[3:7] == ["1,200", "1,100", "$2.00", "$1.00"]
+    assert rendering.waiting_for_a_batch(WaitingCount(1_000, False, began)).startswith("at least 1,000 uploads wait")
+    assert "no upload" in rendering.waiting_for_a_batch(WaitingCount(0, True, None))
 
 
 def test_tiers_whose_first_model_takes_no_batches_are_named() -> None:

@@ -85,6 +85,13 @@ def test_calls_of_unknown_cost_stay_apart_from_those_whose_cost_is_known() -> No
     assert (total.calls, total.cost_unknown, total.cost.dollars) == (200, 100, Decimal(50))
 
 
+def test_what_batches_saved_is_added_up_with_the_calls() -> None:
+    made = [attempt(number, saved="0.25" if number < 100 else None) for number in range(200)]
+
+    _, total = spending([as_record(kept(made))], "day")
+    assert total.saved_by_batches == Cost(dollars=Decimal(25))
+
+
 def test_what_cost_nothing_is_summed_before_what_was_paid() -> None:
     failures = [attempt(number, cost="0", outcome="rate_limited") for number in range(1, 300)]
     record = kept([attempt(0), *failures])

@@ -20,7 +20,7 @@ def status(ctx: typer.Context) -> None:
     urls = {name.removesuffix("QueueUrl"): url for name, url in sorted(outputs.items()) if name.endswith("QueueUrl")}
     depths = {name: redriving.depth(sqs, url) for name, url in urls.items()}
     depths |= bulk_lane.depths(stack)
-    batches = bulk_lane.batches(stack)
+    lane = bulk_lane.look(stack)
     counts, complete = listing.count(stack)
     watched = alarms.look(stack)
     if given.json:
@@ -31,7 +31,7 @@ def status(ctx: typer.Context) -> None:
                 "aws_endpoint_url": stack.endpoint_url,
                 "bucket": stack.bucket,
                 "queues": depths,
-                "batches": [vars(batch) for batch in batches],
+                "bulk": lane.as_dict() if lane is not None else None,
                 "uploads": counts,
                 "uploads_complete": complete,
                 "alarms": vars(watched),
@@ -41,8 +41,10 @@ def status(ctx: typer.Context) -> None:
     say(f"{stack.where} is up, bucket {stack.bucket}")
     rendering.print_table(rendering.queue_depths(depths))
     rendering.print_table(rendering.state_counts(counts, complete=complete))
-    if batches:
-        rendering.print_table(rendering.batches(batches))
+    if lane is not None:
+        say(rendering.waiting_for_a_batch(lane.waiting))
+        if lane.batches:
+            rendering.print_table(rendering.batches(lane.batches))
     for name in watched.ringing:
         say(f"in ALARM: {name}")
     if watched.why is not None:

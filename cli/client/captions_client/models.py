@@ -267,23 +267,6 @@ class SentParts(Shape):
     parts: list[SentPart]
 
 
-class Status(Shape):
-    """How the stack is; what is about all uploads is left out (null) for callers of some prefixes."""
-
-    queues: list[Queue] | None
-    circuits: list[Circuit]
-    budgets: list[Budget]
-    alarms: list[Alarm] | None
-    alarms_known: bool
-    """Whether there is a stack whose alarms can ring."""
-    alarms_without_data: int | None
-    """Alarms of which nothing can be told, as what they watch was not measured."""
-    states: dict[str, int]
-    """Uploads by state: on their way, ended without a caption, unreviewed."""
-    states_complete: bool
-    """Whether all of them were counted."""
-
-
 class Stored(Shape):
     """An object that now is in the bucket."""
 
@@ -397,6 +380,42 @@ class Assets(Shape):
     """What `since` takes, to be told what has ended or moved from now on."""
 
 
+class Batch(Shape):
+    """A batch of the bulk lane."""
+
+    id: str
+    state: Literal["formed", "ready", "submitting", "submitted", "ended", "closed"] | str
+    model: str
+    lines: int
+    taken: int
+    """Lines of its results that were handed out."""
+    gathered_at: str
+    """When the first of its lines began to wait."""
+    deadline: str
+    """What it has not answered then goes the ordinary way."""
+    cost: Money
+    """Of the lines that were handed out."""
+    saved: Money
+    """What they would have cost by themselves, beyond that."""
+    remote_id: str | None
+    """What the endpoint calls it."""
+    reason: str | None
+    """Why it does not go on, or ended without results."""
+
+
+class BulkStatus(Shape):
+    """What waits in the bulk lane, and in which batches."""
+
+    waiting: int
+    """Uploads that are gathered, and in no batch yet."""
+    waiting_complete: bool
+    """Whether all of them were counted."""
+    waiting_since: str | None
+    """When the oldest of them was gathered."""
+    batches: list[Batch]
+    """Those under way, and those closed in the last day; oldest first."""
+
+
 class Call(Shape):
     """One call to one model, or several older ones in one."""
 
@@ -413,6 +432,8 @@ class Call(Shape):
     completion_tokens: int | None
     calls: int
     cost: Money
+    batch: str | None = None
+    """The batch it was a line of; how long it took is not known then."""
 
 
 class CostRow(Shape):
@@ -424,6 +445,7 @@ class CostRow(Shape):
     copied: int
     paid: Money
     saved_by_cache: Money
+    saved_by_batches: Money
 
 
 class CostTotals(Shape):
@@ -434,6 +456,8 @@ class CostTotals(Shape):
     copied: int
     paid: Money
     saved_by_cache: Money
+    saved_by_batches: Money
+    """What calls in batches would have cost by themselves, beyond their cost."""
     saved_by_tiers: Money
     """What asking cheaper tiers first saved against the first model of the tier they step up to, by the prices of now; below zero: what stepping up cost beyond that."""
     cost_of_fallback: Money
@@ -473,7 +497,7 @@ class Moment(Shape):
     """One step on an upload's way."""
 
     at: str
-    what: Literal["received", "attempt", "answered", "copied", "ended", "reviewed", "recaption"] | str
+    what: Literal["received", "batch", "attempt", "answered", "copied", "ended", "reviewed", "recaption"] | str
     detail: str
     call: Call | None = None
 
@@ -489,6 +513,24 @@ class ReviewQueue(Shape):
     """Half of the 95 % interval of a share that is found in the sample, at the widest; null: no sample."""
     seed: str | None
     """Draws the same sample again, as long as the table stays the same."""
+
+
+class Status(Shape):
+    """How the stack is; what is about all uploads is left out (null) for callers of some prefixes."""
+
+    queues: list[Queue] | None
+    circuits: list[Circuit]
+    budgets: list[Budget]
+    alarms: list[Alarm] | None
+    alarms_known: bool
+    """Whether there is a stack whose alarms can ring."""
+    alarms_without_data: int | None
+    """Alarms of which nothing can be told, as what they watch was not measured."""
+    bulk: BulkStatus | None = None
+    states: dict[str, int]
+    """Uploads by state: on their way, ended without a caption, unreviewed."""
+    states_complete: bool
+    """Whether all of them were counted."""
 
 
 class Asset(Shape):

@@ -85,7 +85,7 @@ function Caption({ asset, verdicts }) {
 
 /** @param {{asset: Asset}} props */
 const Way = ({ asset }) => !asset.timeline?.length ? null : html`<${Part} title="Its way"><ol class="timeline">${asset.timeline.map((step, index) => html`<li key=${index}>
-  <time datetime=${step.at}>${moment(step.at)}</time><b>${words(step.what)}</b><span><${Inline} text=${step.call ? `${step.call.model}${step.call.role && step.call.role !== 'first' ? `, ${words(step.call.role)}` : ''}: ${words(step.call.outcome ?? '')}` : step.what === 'received' ? size(asset.size) : step.detail ?? ''} most=${400} />${step.call && html`, ${duration(step.call.latency_ms)}, <${Money} cost=${step.call.cost} />`}</span></li>`)}</ol><//>`;
+  <time datetime=${step.at}>${moment(step.at)}</time><b>${words(step.what)}</b><span><${Inline} text=${step.call ? `${step.call.model}${step.call.role && step.call.role !== 'first' ? `, ${words(step.call.role)}` : ''}: ${words(step.call.outcome ?? '')}` : step.what === 'received' ? size(asset.size) : step.detail ?? ''} most=${400} />${step.call && html`, ${step.call.batch ? '' : `${duration(step.call.latency_ms)}, `}<${Money} cost=${step.call.cost} />`}</span></li>`)}</ol><//>`;
 
 /** @param {{attempts: Attempt[]}} props */
 function Attempts({ attempts }) {
@@ -97,7 +97,7 @@ function Attempts({ attempts }) {
       <th scope="row"><${Inline} text=${attempt.model === '-' ? 'several' : attempt.model} most=${80} />${(attempt.calls ?? 1) > 1 ? ` × ${attempt.calls}` : ''}<small><${Inline} text=${attempt.endpoint} most=${80} /></small></th>
       <td>${[attempt.role && words(attempt.role), attempt.tier].filter(Boolean).join(', ') || '–'}</td>
       <td><span class="outcome ${attempt.outcome === 'ok' ? 'good' : attempt.outcome ? 'bad' : ''}">${words(attempt.outcome ?? 'unknown')}</span>${attempt.detail && html`<small><${Inline} text=${attempt.detail} most=${200} /></small>`}</td>
-      <td><svg class="length" viewBox="0 0 60 6" aria-hidden="true"><rect width=${(60 * (attempt.latency_ms ?? 0)) / longest} height="6" rx="3" /></svg>${duration(attempt.latency_ms)}</td>
+      <td><svg class="length" viewBox="0 0 60 6" aria-hidden="true"><rect width=${(60 * (attempt.latency_ms ?? 0)) / longest} height="6" rx="3" /></svg>${attempt.batch ? 'in a batch' : duration(attempt.latency_ms)}</td>
       <td class="number">${attempt.prompt_tokens ?? '–'} + ${attempt.completion_tokens ?? '–'}</td>
       <td class="number"><${Money} cost=${attempt.cost} /></td></tr>`)}</tbody></table></div><//>`;
 }

@@ -36,6 +36,7 @@ export function Costs({ query }) {
       <dl class="cards">
         <${Card} name="Paid" cost=${totals.paid} />
         <${Card} name="Saved by copies" cost=${totals.saved_by_cache} good />
+        ${any(totals.saved_by_batches) && html`<${Card} name="Saved by batches" cost=${totals.saved_by_batches} good hint="against asking the same models at once" />`}
         ${totals.saved_by_tiers && (Number(totals.saved_by_tiers.dollars) < 0
           ? html`<${Card} name="Lost by stepping up" cost=${opposite(totals.saved_by_tiers)} hint="beyond asking the dearer tier's first model at once" />`
           : html`<${Card} name="Saved by tiers" cost=${totals.saved_by_tiers} good hint="against asking the dearer tier's first model at once" />`)}
@@ -47,8 +48,8 @@ export function Costs({ query }) {
         ? html`<span class="spinner" aria-hidden="true"></span> Counting on …` : html`<button onClick=${goOn}>Count the rest</button>`}</div>`}
       ${rows.length === 0 && html`<${Empty} title="Nothing was paid in this time">Costs are shown as soon as a model was asked.<//>`}
       ${rows.length > 0 && html`<${Bars} rows=${rows.map((/** @type {any} */ row) => ({ name: label(row, chosen.by), value: Number(row.paid.dollars), text: money(row.paid) }))} over=${chosen.by === 'day'} label="Paid by ${chosen.by}" />
-        <div class="scroll" tabindex="0" role="region" aria-label="Costs by ${chosen.by}"><table><thead><tr><th scope="col">${(BY.find(([id]) => id === chosen.by) ?? BY[0])[1]}</th><th scope="col" class="number">Uploads</th><th scope="col" class="number">Copies</th><th scope="col" class="number">Calls</th><th scope="col" class="number">Paid</th><th scope="col" class="number">Saved by copies</th></tr></thead>
-          <tbody>${rows.map((/** @type {any} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row"><${Inline} text=${label(row, chosen.by)} most=${120} /></th><td class="number">${whole(row.uploads)}</td><td class="number">${whole(row.copied)}</td><td class="number">${whole(row.calls)}</td><td class="number"><${Money} cost=${row.paid} /></td><td class="number"><${Money} cost=${row.saved_by_cache} /></td></tr>`)}</tbody></table></div>`}`}`;
+        <div class="scroll" tabindex="0" role="region" aria-label="Costs by ${chosen.by}"><table><thead><tr><th scope="col">${(BY.find(([id]) => id === chosen.by) ?? BY[0])[1]}</th><th scope="col" class="number">Uploads</th><th scope="col" class="number">Copies</th><th scope="col" class="number">Calls</th><th scope="col" class="number">Paid</th><th scope="col" class="number">Saved by copies</th>${any(totals.saved_by_batches) && html`<th scope="col" class="number">Saved by batches</th>`}</tr></thead>
+          <tbody>${rows.map((/** @type {any} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row"><${Inline} text=${label(row, chosen.by)} most=${120} /></th><td class="number">${whole(row.uploads)}</td><td class="number">${whole(row.copied)}</td><td class="number">${whole(row.calls)}</td><td class="number"><${Money} cost=${row.paid} /></td><td class="number"><${Money} cost=${row.saved_by_cache} /></td>${any(totals.saved_by_batches) && html`<td class="number"><${Money} cost=${row.saved_by_batches} /></td>`}</tr>`)}</tbody></table></div>`}`}`;
 }
 
 /** Costs, added up answer by answer until all are counted. @param {string} path */
@@ -86,6 +87,9 @@ function beside({ paid, baseline }) {
   if (!alone || !paid.exact || !baseline.exact) return 'for the same uploads, each captioned by it';
   return `for the same uploads; what was paid is ${percent(spent / alone)} of it`;
 }
+
+/** Whether anything is known to be in a cost. @param {any} cost */
+const any = (cost) => cost && (Number(cost.dollars) !== 0 || !cost.exact);
 
 /** @param {any} cost */
 const opposite = (cost) => ({ ...cost, dollars: String(-Number(cost.dollars)) });

@@ -4,7 +4,7 @@ import { html } from '../html.js';
 import { useGet } from '../loading.js';
 import { link } from '../route.js';
 import { plain } from '../text.js';
-import { Failure, Loading } from '../views/pieces.js';
+import { Failure, Loading, Money } from '../views/pieces.js';
 import { Inline } from '../views/words.js';
 
 const REFRESH_MS = 3000;
@@ -28,6 +28,7 @@ export function Live() {
       <div class="tiles">
         <${Tile} title="Queues" head=${['Queue', 'Waiting', 'In work', 'Later', 'Dead letters']} empty="No queues." rows=${queues(value.queues ?? [])} />
         <${Tile} title="Circuits" head=${['Model or endpoint', 'Why it is open', 'Tried again']} empty="Every circuit is closed: no model and no endpoint is kept from being asked." rows=${(value.circuits ?? []).map((/** @type {any} */ circuit) => [html`<${Inline} text=${circuit.name} most=${160} />`, html`<span class="circuit open">${words(circuit.reason ?? '')}</span>`, until(circuit.open_until)])} />
+        ${value.bulk && (value.bulk.waiting > 0 || value.bulk.batches.length > 0) && html`<${Bulk} bulk=${value.bulk} />`}
         <section class="tile"><h2>Budgets</h2>${(value.budgets ?? []).length === 0 ? html`<p class="muted">No budget is set.</p>` : html`<ul class="budgets">${value.budgets.map((/** @type {any} */ budget) => html`<li key=${budget.scope}><${Budget} budget=${budget} /></li>`)}</ul>`}</section>
         <${Tile} title="Alarms" head=${['Alarm', 'Why', 'Since']} empty=${value.alarms ? 'No alarm rings.' : 'Alarms are shown to those who see all uploads.'} note=${value.alarms_without_data ? `Nothing can be told of ${counted(value.alarms_without_data, 'alarm')}: what they watch was not measured.` : ''} rows=${alarms.map((/** @type {any} */ alarm) => [html`<${Inline} text=${alarm.name} most=${120} />`, html`<${Inline} text=${alarm.reason} most=${300} />`, ago(alarm.since)])} />
       </div>`}`;
@@ -41,6 +42,13 @@ const queues = (list) => list.filter((queue) => !queue.dead_letters).map((queue)
   const dead = list.find((other) => other.dead_letters && other.name === queue.name)?.visible;
   return [queue.name, count(queue.visible), count(queue.in_flight), count(queue.delayed), dead ? html`<b class="bad">${count(dead)}</b>` : dead];
 });
+
+/** What waits in the bulk lane, and in which batches; the newest first. @param {{bulk: any}} props */
+const Bulk = ({ bulk }) => html`<${Tile} title="Batches" head=${['Batch', 'State', 'Answered', 'Gathered', 'Cost', 'Saved']} empty="No batch is on its way."
+  note=${bulk.waiting > 0 ? `${count(bulk.waiting)}${bulk.waiting_complete ? '' : '+'} wait for a batch, the first gathered ${ago(bulk.waiting_since)}.` : ''}
+  rows=${[...bulk.batches].reverse().map((/** @type {any} */ batch) => [html`${batch.id.slice(0, 12)}<small><${Inline} text=${batch.model} most=${80} /></small>`,
+    html`${words(batch.state)}${batch.reason && html`<small><${Inline} text=${batch.reason} most=${200} /></small>`}`, `${count(batch.taken)} of ${count(batch.lines)}`, ago(batch.gathered_at),
+    batch.taken ? html`<${Money} cost=${batch.cost} />` : '–', batch.taken ? html`<${Money} cost=${batch.saved} />` : '–'])} />`;
 
 /** @param {{title: string, head: string[], rows: any[][], empty: string, note?: string}} props */
 const Tile = ({ title, head, rows, empty, note }) => html`<section class="tile"><h2>${title}</h2>${rows.length === 0 ? html`<p class="muted">${empty}</p>` : html`<div class="scroll" tabindex="0" role="region" aria-label=${title}><table>

@@ -108,13 +108,14 @@ class Call(ApiShape):
     completion_tokens: int | None
     calls: int
     cost: Money
+    batch: str | None = Field(None, description="The batch it was a line of; how long it took is not known then.")
 
 
 class Moment(ApiShape):
     """One step on an upload's way."""
 
     at: str
-    what: Literal["received", "attempt", "answered", "copied", "ended", "reviewed", "recaption"]
+    what: Literal["received", "batch", "attempt", "answered", "copied", "ended", "reviewed", "recaption"]
     detail: str
     call: Call | None = None
 
@@ -342,17 +343,22 @@ def comparison(record: Record, original: Record | None = None) -> Comparison | N
     return Comparison(kind=likeness.kind, hash_distance=likeness.hash_distance, why=why)
 
 
+_NUMBERS = ("status", "latency_ms", "prompt_tokens", "completion_tokens")
+_TEXTS = ("endpoint", "role", "tier", "detail", "started_at", "batch")
+
+
 def _call(attempt: Mapping[str, Any]) -> Call:
     outcomes = attempt.get("outcomes")
     outcome = ", ".join(f"{name} {number}" for name, number in outcomes.items()) if outcomes else attempt.get("outcome")
-    numbers = ("status", "latency_ms", "prompt_tokens", "completion_tokens")
+    numbers = {name: _whole(attempt.get(name)) for name in _NUMBERS}
+    texts = {name: _as_text(attempt.get(name)) for name in _TEXTS}
     return Call(
         model=str(attempt.get("model") or ""),
         outcome=str(outcome or "unknown"),
         calls=int(attempt.get("calls", 1)),
         cost=Money.of(Cost.of_call(attempt)),
-        **{name: _whole(attempt.get(name)) for name in numbers},
-        **{name: _as_text(attempt.get(name)) for name in ("endpoint", "role", "tier", "detail", "started_at")},
+        **(numbers | ({"latency_ms": None} if texts["batch"] else {})),
+        **texts,
     )
 
 
@@ -377,6 +383,13 @@ def _tracks(record: Record) -> tuple[Track, ...]:
 def _timeline(record: Record, calls: Sequence[Call]) -> tuple[Moment, ...]:
     provenance = record.provenance
     moments = [Moment(at=record.received_at, what="received", detail=f"{record.size} bytes")]
+    moments += [
+        Moment(at=call.started_at, what="batch", detail=f"waited in batch {call.batch}")
+        for call in calls
+        if call.started_at and call.batch
+    ]
+    if record.lane == "bulk" and not record.terminal:
+        moments.append(Moment(at=record.updated_at, what="batch", detail="waits for a batch"))
     moments += [
         Moment(at=call.started_at, what="attempt", detail=f"{call.model}: {call.outcome}", call=call)
         for call in calls

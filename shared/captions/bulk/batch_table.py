@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from captions import control_table
 from captions.aws.dynamodb import from_item, to_item
 from captions.bulk.protocol import Batch
+from captions.cost import Cost
 from captions.gateway import Reservation
 from captions.queues import Job
 
@@ -28,6 +29,10 @@ T = TypeVar("T")
 
 KEPT_SECONDS = 7 * 86_400
 """How long a batch is still shown once it is closed, and lines are kept at the most (the bucket's lifecycle)."""
+SHOWN_SECONDS = 86_400
+"""How long a closed batch is shown beside those under way."""
+MOST_COUNTED = 1_000
+"""Lines that are counted for somebody who looks: about 40 read units."""
 _HEAD_BYTES = 32_768
 _READERS = 16
 
@@ -82,6 +87,17 @@ class Waiting:
         return control_table.bulk_waiting(f"{self.gathered_at:017.3f}#{self.line}")
 
 
+@dataclass(frozen=True)
+class WaitingCount:
+    """How many lines wait."""
+
+    number: int
+    complete: bool
+    """Whether that is all of them."""
+    since: float | None
+    """When the first of them was gathered, in epoch seconds; None where none waits."""
+
+
 class BatchTable:
     """Lines, lists and batches; `dynamodb` and `s3` are boto3 clients, safe to share between threads."""
 
@@ -109,6 +125,19 @@ class BatchTable:
             values = {name: value for name, value in from_item(item).items() if name in Waiting.__dataclass_fields__}
             stored.append(Waiting(**values | {name: float(values[name]) for name in ("gathered_at", "lease_until")}))
         return stored
+
+    def count_waiting(self) -> WaitingCount:
+        """Count the lines that wait, MOST_COUNTED at the most, by what was written a moment ago."""
+        page = self._dynamodb.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": control_table.bulk_waiting()["pk"]},
+            ProjectionExpression="sk",
+            Limit=MOST_COUNTED,
+        )
+        items = page["Items"]
+        since = float(items[0]["sk"]["S"].partition("#")[0]) if items else None
+        return WaitingCount(len(items), "LastEvaluatedKey" not in page, since)
 
     def line(self, id_: str) -> BatchLine | None:
         """Return what a line is about; None where it is not there any more."""
@@ -158,10 +187,15 @@ class BatchTable:
         stored = []
         for item in self._items(control_table.bulk_batch()):
             values = {name: value for name, value in from_item(item).items() if name in Batch.__dataclass_fields__}
-            values |= {name: float(values[name]) for name in ("deadline", "at")}
+            values |= {name: float(values[name]) for name in ("deadline", "at", "gathered_at") if name in values}
+            values |= {name: Cost.model_validate(values[name]) for name in ("spent", "saved") if name in values}
             values |= {name: tuple(values.get(name, ())) for name in ("outputs", "failed")}
             stored.append(Batch(**values))
         return sorted(stored, key=lambda batch: batch.deadline)
+
+    def recent(self, now: float) -> list[Batch]:
+        """Return the batches that are worked at, and those that were closed within SHOWN_SECONDS."""
+        return [batch for batch in self.batches() if batch.state != "closed" or batch.at > now - SHOWN_SECONDS]
 
     def discard(self, batch: Batch, ids: Iterable[str]) -> None:
         """Remove lines and the list of a batch."""
@@ -202,6 +236,8 @@ class BatchTable:
         values |= {
             "outputs": list(batch.outputs),
             "failed": list(batch.failed),
+            "spent": batch.spent.model_dump(),
+            "saved": batch.saved.model_dump(),
             "expires_at": int(batch.deadline) + KEPT_SECONDS,
         }
         try:

@@ -28,6 +28,7 @@ from captions.gateway import BudgetSpent, Endpoint, ErrorClass
 from captions.gateway.batch_api import (
     BatchApi,
     BatchCallError,
+    LineResult,
     read_line,
     request_line,
     result_lines,
@@ -35,7 +36,7 @@ from captions.gateway.batch_api import (
 )
 from captions.gateway.catalogue import Catalogue, CatalogueError, Model
 from captions.gateway.requests import MessageParts
-from captions.gateway.types import Completion
+from captions.gateway.types import Attempt, Completion
 from captions.inference import asking
 from captions.inference.candidate import Candidate, Noted
 from captions.inference.escalation import Answered, judged, marked, request_of, rests
@@ -87,16 +88,18 @@ class _Results:
         self._paths = paths
         self._lines = self.all()
         self._cut: EOFError | None = None
+        self._seen: set[str] = set()
 
     def all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield every line with its id; raises EOFError where a file ends within one."""
         for path in self._paths:
             yield from result_lines(path)
 
-    def next(self, number: int) -> list[tuple[str, Mapping[str, Any]]]:
-        """Return so many lines, fewer at the end, each with its id.
+    def next(self, number: int) -> tuple[int, dict[str, Mapping[str, Any]]]:
+        """Return how many lines come next, so many or fewer at the end, and those of them that answer one by its id.
 
-        Raises BatchCallError where they end within a line: the rest may be there the next time.
+        A line that comes twice was answered by the first. Raises BatchCallError where they end within a line: the rest
+        may be there the next time.
         """
         some: list[tuple[str, Mapping[str, Any]]] = []
         try:
@@ -107,11 +110,18 @@ class _Results:
         if self._cut is not None and not some:
             raise BatchCallError("later", str(self._cut))
         self.position += len(some)
-        return some
+        firsts: dict[str, Mapping[str, Any]] = {}
+        for line_id, result in some:
+            if line_id not in self.ids:
+                telemetry.logger().warning("batch_line_unknown", line=self.position)
+            elif line_id not in self._seen:
+                self._seen.add(line_id)
+                firsts[line_id] = result
+        return len(some), firsts
 
     def skip(self, number: int) -> None:
         """Go on behind so many lines."""
-        while self.position < number and self.next(min(CHUNK, number - self.position)):
+        while self.position < number and self.next(min(CHUNK, number - self.position))[0]:
             pass
 
 
@@ -281,6 +291,7 @@ class BulkLane:
             size=size,
             deadline=min(line.lease_until for line in lines) - protocol.HANDING_SECONDS,
             at=round(self.worker.now(), 3),
+            gathered_at=min(line.gathered_at for line in lines),
         )
 
     async def _advance(self, batch: Batch) -> Batch:
@@ -398,18 +409,24 @@ class BulkLane:
             # The cursor counts the lines of the batch's files: they are read again from their beginning.
             results = self._results[batch.id] = await self._downloaded(batch)
             await asyncio.to_thread(results.skip, batch.taken)
-        chunk = await asyncio.to_thread(results.next, CHUNK)
-        firsts: dict[str, Mapping[str, Any]] = {}
-        for line_id, result in chunk:
-            if line_id in results.ids:
-                firsts.setdefault(line_id, result)  # one that comes twice was answered by the first
-            else:
-                telemetry.logger().warning("batch_line_unknown", batch=batch.id)
-        failed = await self._each(lambda item: self._result(batch, *item), firsts.items())
+        number, firsts = await asyncio.to_thread(results.next, CHUNK)
+        calls: list[Attempt] = []
+
+        async def handle(item: tuple[str, Mapping[str, Any]]) -> None:
+            line_id, called = item[0], self._called(batch, item[1])
+            calls.append(called.attempt)
+            await self._result(batch, line_id, called)
+
+        failed = await self._each(handle, firsts.items())
         if len(batch.failed) + len(failed) > MOST_FAILED:
             results.position = -1  # from the last cursor on, once more
             return Postponed(f"{len(failed)} of {len(firsts)} results cannot be handed out")
-        return HandedOut(len(chunk), tuple(line_id for line_id, _ in failed))
+        spent = Cost.sum(call.spent for call in calls)
+        saved = Cost.sum(call.saved for call in calls if call.saved is not None)
+        return HandedOut(number, tuple(line_id for line_id, _ in failed), spent, saved)
+
+    def _called(self, batch: Batch, result: Mapping[str, Any]) -> LineResult:
+        return read_line(result, self._model(batch), Endpoint(batch.endpoint), batch.submitted_at or "", batch.id)
 
     async def _each(self, handle: Callable[[T], Awaitable[Any]], items: Iterable[T]) -> list[T]:
         """Handle items side by side, and return those that failed: one must not keep the others from their ends."""
@@ -443,7 +460,7 @@ class BulkLane:
             return served[0] if served is not None else self.catalogue.model(batch.model)
         return Model(name=batch.model, provider="unknown", modalities=frozenset({"text"}), context=1)
 
-    async def _result(self, batch: Batch, line_id: str, result: Mapping[str, Any]) -> None:
+    async def _result(self, batch: Batch, line_id: str, called: LineResult) -> None:
         """Hand out one result; taken again, it changes nothing."""
         worker = self.worker
         line = await asyncio.to_thread(self.table.line, line_id)
@@ -456,7 +473,7 @@ class BulkLane:
         rules = worker.policy
         chains = asking.chains(job.upload.key, job.kind, job.ask, job.looks, rules, job.arm)
         ending: str = "ordinary"
-        candidate = await self._candidate(batch, delivery, result, chains)
+        candidate = await self._candidate(delivery, called, chains)
         spent = Cost.sum(map(Cost.of_call, delivery.ledger.made))
         if candidate is not None and rests(candidate, chains):
             assert candidate.reading.output is not None
@@ -471,12 +488,9 @@ class BulkLane:
         await worker.gateway.settle(line.reservation, spent)
         telemetry.logger().info("batch_line_handled", batch=batch.id, asset=job.upload.asset, ending=ending)
 
-    async def _candidate(
-        self, batch: Batch, delivery: Delivery, result: Mapping[str, Any], chains: Chains
-    ) -> Candidate | None:
+    async def _candidate(self, delivery: Delivery, called: LineResult, chains: Chains) -> Candidate | None:
         """Put the call into the ledger, and return its answer; None where there is none."""
-        job, model = delivery.job, self._model(batch)
-        called = read_line(result, model, Endpoint(batch.endpoint), batch.submitted_at or "")
+        job = delivery.job
         attempt, answer = called.attempt, called.answer
         candidate = None
         if answer is not None:
@@ -488,7 +502,7 @@ class BulkLane:
             if not reading.refused:
                 completion = Completion(
                     text=answer.text,
-                    model=model.name,
+                    model=attempt.model,
                     reported_model=answer.reported_model,
                     endpoint=attempt.endpoint,
                     finish_reason=answer.finish_reason,
@@ -501,7 +515,7 @@ class BulkLane:
                     mean_logprob=answer.mean_logprob,
                 )
                 known = await self.worker.calibrated(job, chains, self.worker.policy)
-                candidate = judged("first", chains.tier, completion, reading, known.get((model.name, job.ask.task)))
+                candidate = judged("first", chains.tier, completion, reading, known.get((attempt.model, job.ask.task)))
         delivery.ledger.add(made.as_dict() for made in marked((attempt,), "first", chains.tier))
         return candidate
 
@@ -520,7 +534,8 @@ class BulkLane:
             results = self._results[batch.id]  # the very files that were handed out
             answered = {line_id for line_id, _ in results.all()}
             again = {line_id: result for line_id, result in results.all() if line_id in failed}
-            still = await self._each(lambda item: self._result(batch, *item), again.items())
+            handle = lambda item: self._result(batch, item[0], self._called(batch, item[1]))  # noqa: E731
+            still = await self._each(handle, again.items())
             answered -= {line_id for line_id, _ in still}
         rest = [line for line in lines if line.line not in answered]
         for start in range(0, len(rest), AT_ONCE):
@@ -539,7 +554,8 @@ class BulkLane:
         delivery = Delivery(line.job, record, line.lease_until, self.worker.records, self.worker.now)
         spent = Cost()
         if batch.doubtful:
-            lost = unanswered(self._model(batch), Endpoint(batch.endpoint), batch.submitted_at or "", batch.reason)
+            where, began = Endpoint(batch.endpoint), batch.submitted_at or ""
+            lost = unanswered(self._model(batch), where, began, batch.id, batch.reason)
             chains = asking.chains(
                 line.job.upload.key, line.job.kind, line.job.ask, line.job.looks, self.worker.policy, line.job.arm
             )
@@ -586,8 +602,3 @@ class BulkLane:
     def _count(self, name: str) -> None:
         if name in Ran.__dataclass_fields__:
             self._counts[name] = self._counts.get(name, 0) + 1
-
-
-def open_batches(batches: Iterable[Batch]) -> list[Batch]:
-    """Return the batches that are still worked at."""
-    return [batch for batch in batches if batch.state != "closed"]

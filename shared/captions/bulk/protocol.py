@@ -16,9 +16,10 @@ same code through a crash at every step and every answer of the endpoint.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from captions.cost import Cost
 from captions.timestamps import timestamp
 
 BatchState = Literal["formed", "ready", "submitting", "submitted", "ended", "closed"]
@@ -66,6 +67,12 @@ class Batch:
     """Whether what no result answers may have been billed all the same."""
     reason: str | None = None
     """Why it ended without results, or with a part of them."""
+    gathered_at: float = 0.0
+    """When the first of its lines began to wait."""
+    spent: Cost = field(default_factory=Cost)
+    """What the lines that were handed out cost, as far as it is known."""
+    saved: Cost = field(default_factory=Cost)
+    """What they would have cost by themselves, beyond that."""
 
 
 # -- steps; each may stop half way in a crash, and can be taken again ------------------------------------------------
@@ -199,10 +206,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class HandedOut:
-    """So many lines of results are done with (0: there are no more), beside those that could not be handed out."""
+    """So many lines of results are done with (0: there are no more), beside those that could not be handed out; what
+    the lines cost, and would have cost by themselves beyond that.
+    """
 
     lines: int
     failed: tuple[str, ...] = ()
+    spent: Cost = field(default_factory=Cost)
+    saved: Cost = field(default_factory=Cost)
 
 
 Steps = Generator[BatchStep, Any, Batch]
@@ -318,7 +329,9 @@ def _take(batch: Batch, now: Callable[[], float]) -> Steps:
         if not handed.lines:
             break
         counted = {"taken": batch.taken + handed.lines, "failed": (*batch.failed, *handed.failed)}
-        batch = yield from _moved(batch, now, **counted)
+        # Results that are taken again come to the same sums: what they cost is stored with how many were taken.
+        sums = {"spent": batch.spent + handed.spent, "saved": batch.saved + handed.saved}
+        batch = yield from _moved(batch, now, **counted, **sums)
     if (yield ReturnRest(batch)) is not True:
         return batch
     yield Discard(batch)

@@ -24,7 +24,7 @@ from captions.gateway.api_keys import KeyRing, Keys
 from captions.gateway.catalogue import Model
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import AccountProblem, AttemptFailed, classify_error_object, classify_status, message_of
-from captions.gateway.pricing import cost_of, usage_of
+from captions.gateway.pricing import cost_of, saved_in_batch, usage_of
 from captions.gateway.responses import ModelAnswer, answer_of, failure_of
 from captions.gateway.types import Attempt, CostSource, Endpoint
 
@@ -254,8 +254,8 @@ def result_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield (named[1].decode(), {"response": {"status_code": 200}}) if named else ("", {})
 
 
-def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started_at: str) -> LineResult:
-    """Return what a line of results means, at a batch's prices: an answer, or the failure that it is."""
+def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started_at: str, batch: str) -> LineResult:
+    """Return what a line of a batch's results means, at a batch's prices: an answer, or the failure that it is."""
     response = line.get("response")
     response = response if isinstance(response, Mapping) else {}
     body, status = response.get("body"), response.get("status_code")
@@ -277,9 +277,10 @@ def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started
         usage, stated = usage_of(body.get("usage") if isinstance(body, Mapping) else None)
         outcome, detail, answer = ErrorClass.GARBLED.value, None, None
     spent, source = cost_of(usage, stated, model.in_batches())
+    saved: Cost | None = saved_in_batch(usage, stated, spent, model)
     failed = status != 200 if status is not None else bool(error)
     if spent.exact is None and outcome != "ok" and (failed or ErrorClass(outcome).unbilled):
-        spent = Cost()  # a line that failed is not billed (OpenAI's Batch guide)
+        spent, saved = Cost(), None  # a line that failed is not billed (OpenAI's Batch guide)
     attempt = Attempt(
         model=model.name,
         endpoint=endpoint.name,
@@ -292,11 +293,13 @@ def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started
         started_at=started_at,
         detail=detail,
         lane="bulk",
+        batch=batch,
+        saved=saved,
     )
     return LineResult(attempt, answer, source)
 
 
-def unanswered(model: Model, endpoint: Endpoint, started_at: str, why: str | None) -> Attempt:
+def unanswered(model: Model, endpoint: Endpoint, started_at: str, batch: str, why: str | None) -> Attempt:
     """Return the call that a line was which no result answers, and of which nobody knows whether it was billed."""
     return Attempt(
         model=model.name,
@@ -310,4 +313,5 @@ def unanswered(model: Model, endpoint: Endpoint, started_at: str, why: str | Non
         started_at=started_at,
         detail=(why or "no line of the batch's results answers it")[:200],
         lane="bulk",
+        batch=batch,
     )

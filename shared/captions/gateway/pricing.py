@@ -62,6 +62,17 @@ def cost_of(usage: Usage, stated: Decimal | None, model: Model) -> tuple[Cost, C
     return cost, "unknown" if cost.exact is None else "catalogue"
 
 
+def saved_in_batch(usage: Usage, stated: Decimal | None, spent: Cost, model: Model) -> Cost:
+    """Return what a line of a batch would have cost by itself, at the model's own prices, beyond what it cost.
+
+    Where a price is missing, its tokens stand beside the dollars, as in what was spent.
+    """
+    alone, _ = cost_of(usage, None, model)
+    if stated is not None and alone.exact is None:
+        return alone.model_copy(update={"dollars": Decimal(0)})
+    return alone.model_copy(update={"dollars": alone.dollars - spent.dollars})
+
+
 def _field(holder: object, name: str) -> Any:
     if isinstance(holder, Mapping):
         return holder.get(name)

@@ -140,6 +140,10 @@ class Attempt:
     tier: str | None = None
     lane: str | None = None
     """`bulk` where it was a line of a batch."""
+    batch: str | None = None
+    """That batch."""
+    saved: Cost | None = None
+    """What a call by itself would have cost beyond it, by the catalogue's prices; None where it was no billed line."""
 
     @property
     def cost(self) -> Decimal | None:
@@ -162,6 +166,8 @@ class Attempt:
             "role": self.role,
             "tier": self.tier,
             "lane": self.lane,
+            "batch": self.batch,
+            **(self.saved.fields("saved") if self.saved is not None else {}),
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -135,12 +135,14 @@ def _sum(model: str, attempts: Sequence[Mapping[str, Any]], ids: int) -> dict[st
         outcomes.update(attempt.get("outcomes") or {str(attempt.get("outcome") or "unknown"): 1})
     known = "".join(attempt["ids"] if "calls" in attempt else call_id(attempt) for attempt in attempts)
     begun = [str(attempt["started_at"]) for attempt in attempts if attempt.get("started_at")]
+    saved = [part for attempt in attempts if (part := Cost.read(attempt, "saved")) is not None]
     folded: dict[str, Any] = {
         "model": model,
         "calls": sum(calls(attempt) for attempt in attempts),
         "outcomes": dict(outcomes),
         "latency_ms": sum(int(attempt.get("latency_ms") or 0) for attempt in attempts),
         **cost(attempts).fields(),
+        **(Cost.sum(saved).fields("saved") if saved else {}),
         "started_at": min(begun, default=None),
         "ids": known[-ids * _CALL_ID_CHARACTERS :],
     }

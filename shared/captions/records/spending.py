@@ -28,6 +28,8 @@ class Spending:
     """A copied caption of which nothing is known counts as one call that nobody counted."""
     saved_unknown: int = 0
     """Copied captions of which it is not known in full what they had cost."""
+    saved_by_batches: Cost = field(default_factory=Cost)
+    """What lines of batches would have cost by themselves, beyond what they cost."""
 
     def add(self, other: "Spending") -> None:
         """Add another's sums to these."""
@@ -116,6 +118,7 @@ def _add_call(to: Spending, call: Mapping[str, Any]) -> None:
     cost = Cost.of_call(call)
     to.cost += cost
     to.cost_unknown += number if cost.exact is None else 0
+    to.saved_by_batches += Cost.read(call, "saved") or Cost()
 
 
 def calls_of(record: Record) -> Sequence[Mapping[str, Any]]:

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from captions.bulk.protocol import BatchState
 from captions.cost import Cost
 from captions.quality import cells
 from captions.records import attention
 from captions.records.listing import BEGINNING, Bounds, Filters, Page, Position, stages
 from captions.records.spending import Spending
+from captions.timestamps import timestamp
 from captions_api.dependencies import Serving, Who
 from captions_api.problems import Refusal
 from captions_api.services import Services
@@ -76,6 +78,31 @@ class Alarm(ApiShape):
     reason: str
 
 
+class Batch(ApiShape):
+    """A batch of the bulk lane."""
+
+    id: str
+    state: BatchState
+    model: str
+    lines: int
+    taken: int = Field(description="Lines of its results that were handed out.")
+    gathered_at: str = Field(description="When the first of its lines began to wait.")
+    deadline: str = Field(description="What it has not answered then goes the ordinary way.")
+    cost: Money = Field(description="Of the lines that were handed out.")
+    saved: Money = Field(description="What they would have cost by themselves, beyond that.")
+    remote_id: str | None = Field(description="What the endpoint calls it.")
+    reason: str | None = Field(description="Why it does not go on, or ended without results.")
+
+
+class BulkStatus(ApiShape):
+    """What waits in the bulk lane, and in which batches."""
+
+    waiting: int = Field(description="Uploads that are gathered, and in no batch yet.")
+    waiting_complete: bool = Field(description="Whether all of them were counted.")
+    waiting_since: str | None = Field(description="When the oldest of them was gathered.")
+    batches: tuple[Batch, ...] = Field(description="Those under way, and those closed in the last day; oldest first.")
+
+
 class Status(ApiShape):
     """How the stack is; what is about all uploads is left out (null) for callers of some prefixes."""
 
@@ -87,6 +114,7 @@ class Status(ApiShape):
     alarms_without_data: int | None = Field(
         description="Alarms of which nothing can be told, as what they watch was not measured."
     )
+    bulk: BulkStatus | None = None
     states: dict[str, int] = Field(description="Uploads by state: on their way, ended without a caption, unreviewed.")
     states_complete: bool = Field(description="Whether all of them were counted.")
 
@@ -115,6 +143,7 @@ def status(stack: Serving, who: Who) -> Status:
         alarms=alarms,
         alarms_without_data=without_data,
         alarms_known=bool(stack.settings.stack_name),
+        bulk=None if who.limited else _bulk(stack),
         states=states,
         states_complete=complete,
     )
@@ -127,6 +156,31 @@ def _queues(stack: Services) -> Iterator[Queue]:
         answer = stack.clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=list(_DEPTHS.values()))
         depths = {depth: int(answer["Attributes"][attribute]) for depth, attribute in _DEPTHS.items()}
         yield Queue(name=name.removesuffix("_dead"), dead_letters=name.endswith("_dead"), **depths)
+
+
+def _bulk(stack: Services) -> BulkStatus:
+    from captions.bulk.batch_table import BatchTable
+
+    table = BatchTable(stack.clients("dynamodb"), stack.settings.control_table, None, "")
+    waiting = table.count_waiting()
+    return BulkStatus(
+        waiting=waiting.number,
+        waiting_complete=waiting.complete,
+        waiting_since=None if waiting.since is None else timestamp(waiting.since),
+        batches=tuple(
+            Batch(
+                gathered_at=timestamp(batch.gathered_at),
+                deadline=timestamp(batch.deadline),
+                cost=Money.of(batch.spent),
+                saved=Money.of(batch.saved),
+                **{name: getattr(batch, name) for name in _OF_A_BATCH},
+            )
+            for batch in table.recent(stack.now())
+        ),
+    )
+
+
+_OF_A_BATCH = ("id", "state", "model", "lines", "taken", "remote_id", "reason")
 
 
 def _circuits(stack: Services) -> Iterator[Circuit]:
@@ -230,6 +284,7 @@ class CostRow(ApiShape):
     copied: int
     paid: Money
     saved_by_cache: Money
+    saved_by_batches: Money
 
 
 class CostTotals(ApiShape):
@@ -240,6 +295,9 @@ class CostTotals(ApiShape):
     copied: int
     paid: Money
     saved_by_cache: Money
+    saved_by_batches: Money = Field(
+        description="What calls in batches would have cost by themselves, beyond their cost."
+    )
     saved_by_tiers: Money = Field(
         description="What asking cheaper tiers first saved against the first model of the tier they step up to, by the"
         " prices of now; below zero: what stepping up cost beyond that."
@@ -332,6 +390,7 @@ def _money(part: Spending) -> dict[str, Any]:
         "copied": part.copied,
         "paid": Money.of(part.cost),
         "saved_by_cache": Money.of(part.saved),
+        "saved_by_batches": Money.of(part.saved_by_batches),
     }
 
 
