@@ -7,7 +7,7 @@ from typing import Any
 from captions.bulk.batch_table import BatchTable, WaitingCount
 from captions.bulk.protocol import Batch
 from captions.config.policy import Policy
-from captions.gateway.catalogue import Catalogue
+from captions.gateway.catalogue import Catalogue, first_in_batches
 from captions.timestamps import timestamp
 from captions_cli import redriving
 from captions_cli.errors import CommandError, ExitCode
@@ -72,11 +72,12 @@ def look(stack: Stack) -> Lane | None:
 
 
 def without_batches(policy: Policy, catalogue: Catalogue) -> dict[str, str]:
-    """The tiers whose first model takes no batches, by name, with that model: their pictures go the ordinary way."""
-    firsts = {name: tier.models[0] for name, tier in policy.tiers.items()}
-    known = {name: catalogue.models.get(model) for name, model in firsts.items()}
-    return {
-        name: firsts[name]
-        for name, model in known.items()
-        if model is not None and "image" in model.modalities and model.batch_factor is None
+    """The tiers whose pictures go the ordinary way, by name, with the first model that sees: none takes batches, or
+    each costs more in them than that one by itself.
+    """
+    chains = {name: [catalogue.models.get(model) for model in tier.models] for name, tier in policy.tiers.items()}
+    seeing = {
+        name: [model for model in chain if model is not None and model.enabled and model.chats and "image" in model.modalities]
+        for name, chain in chains.items()
     }
+    return {name: models[0].name for name, models in seeing.items() if models and first_in_batches(models) is None}

@@ -399,14 +399,15 @@ def _bulk(stack: Stack) -> _Said:
     ordinary = bulk_lane.without_batches(policies.of(stack, catalogue), catalogue)
     for tier, model in ordinary.items():
         remedy = "set its batch_factor in a ModelsOverride if the endpoint takes batches of it (docs/bulk.md)"
-        yield "warning", f"pictures of the tier {tier} go the ordinary way: {model} takes no batches", remedy
+        none = f"neither {model} takes batches, nor one that costs no more in them"
+        yield "warning", f"pictures of the tier {tier} go the ordinary way: {none}", remedy
     lane = bulk_lane.look(stack)
     batches = lane.batches if lane is not None else ()
     late = [batch for batch in batches if batch.state != "closed" and batch.deadline < time.time()]
     for batch in late:
         yield "problem", f"batch {batch.id[:12]} ({batch.state}) is past its deadline", "docs/runbooks/bulk.md"
     if not ordinary and not late:
-        yield "ok", "every tier's first model takes batches, and none is overdue", ""
+        yield "ok", "every tier has a model that takes batches, and none is overdue", ""
 
 
 def _dead_letters(stack: Stack) -> _Said:

@@ -16,7 +16,7 @@ from captions.bulk.protocol import Batch
 from captions.cost import Cost
 from captions.gateway import Endpoint, Reservation
 from captions.gateway.batch_api import BatchApi, BatchCallError, read_line, request_line, result_lines
-from captions.gateway.catalogue import Model, load
+from captions.gateway.catalogue import Model, first_in_batches, load
 from captions.queues import Job
 from captions.uploads.version import Upload, from_event
 from captions_cli import bulk_lane, rendering
@@ -202,10 +202,25 @@ def test_batches_are_shown_with_what_they_cost_and_saved(capsys: pytest.CaptureF
     assert "no upload" in rendering.waiting_for_a_batch(WaitingCount(0, True, None))
 
 
+def test_the_first_model_that_takes_batches_is_chosen_unless_it_costs_more_than_the_first() -> None:
+    plain = MODEL.model_copy(update={"batch_factor": None})
+    cheap = MODEL.model_copy(update={"input_price": Decimal("1.25"), "output_price": Decimal(5), "batch_factor": None})
+    cheaper = cheap.model_copy(update={"output_price": Decimal("4.99")})
+    unpriced = plain.model_copy(update={"input_price": None})
+    assert first_in_batches([MODEL, plain]) == 0
+    assert first_in_batches([plain, plain, MODEL]) == 2
+    assert first_in_batches([cheap, MODEL]) == 1  # half of its price is no more
+    assert first_in_batches([cheaper, MODEL]) is None
+    assert first_in_batches([unpriced, MODEL]) is None
+    assert first_in_batches([MODEL.model_copy(update={"input_price": None})]) == 0
+    assert first_in_batches([MODEL.model_copy(update={"streaming_only": True}), plain]) is None
+    assert first_in_batches([]) is None
+
+
 def test_tiers_whose_first_model_takes_no_batches_are_named() -> None:
     from captions.config import policy
 
-    rules = policy.load('[tiers.easy]\nmodels = ["GPT-4o"]')
+    rules = policy.load('[tiers.easy]\nmodels = ["GPT-4o"]\n[tiers.audio]\nmodels = ["GPT-4o", "GLM-4-Plus"]')
     ordinary = bulk_lane.without_batches(rules, load())
-    assert "easy" not in ordinary
+    assert not {"easy", "audio", "long"} & set(ordinary)
     assert ordinary["hard"] == "Qwen/Qwen3-VL-32B-Instruct"

@@ -13,7 +13,7 @@ say) changes single fields, adds models and endpoints, or disables an entry, wit
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -146,6 +146,16 @@ class Model(_Entry):
         """Whether the model answers chat completions, rather than transcriptions alone."""
         return "text" in self.modalities
 
+    @property
+    def takes_batches(self) -> bool:
+        """Whether a call about a picture can be a line of a batch."""
+        return self.batch_factor is not None and "image_url_data" in self.takes and not self.streaming_only
+
+    def costs_no_more_than(self, other: Model) -> bool:
+        """Whether no token costs more than another model's, for certain: a price that is not known may be any."""
+        prices = ((getattr(self, name), getattr(other, name)) for name in ("input_price", "output_price"))
+        return all(own is not None and theirs is not None and own <= theirs for own, theirs in prices)
+
     def in_batches(self) -> Model:
         """Return the model at the prices of a batch."""
         factor = self.batch_factor or Decimal(1)
@@ -213,6 +223,18 @@ class Dialect(_Entry):
         if self.max_body is not None:
             changes["max_body"] = min(self.max_body, model.max_body)
         return model.model_copy(update=changes)
+
+
+def first_in_batches(models: Iterable[Model]) -> int | None:
+    """Return the place of the first model that takes batches, and whose tokens cost no more there than those of the
+    first model do by themselves; None if there is none.
+    """
+    first: Model | None = None
+    for place, model in enumerate(models):
+        first = first or model
+        if model.takes_batches and (model is first or model.in_batches().costs_no_more_than(first)):
+            return place
+    return None
 
 
 class EndpointEntry(_Entry):

@@ -20,7 +20,7 @@ from captions.cost import Cost
 from captions.gateway.api_keys import KeyRing, Keys
 from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
 from captions.gateway.budgets import Budgets, Reservation, RetryBudget
-from captions.gateway.catalogue import Catalogue, CatalogueError, Modality, Model
+from captions.gateway.catalogue import Catalogue, CatalogueError, Modality, Model, first_in_batches
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import (
     AccountProblem,
@@ -199,20 +199,20 @@ class Gateway:
         return able
 
     def in_batches(self, chain: Sequence[str]) -> tuple[Model, str, Endpoint] | None:
-        """Return the model that a call about a picture would ask first, its name at the endpoint, and the endpoint.
+        """Return the chain's first model that takes batches of pictures, its name at the endpoint, and the endpoint.
 
-        None where that model takes no batches there. Another one of the chain is not looked for: it may cost more in a
-        batch than the first one by itself.
+        None where there is none, or where each costs more in a batch than the first model that sees does by itself.
         """
-        for name in dict.fromkeys(chain):
-            for endpoint in self._endpoints:
-                served = self._serve(name, endpoint.base_url)
-                if served is None or not served[0].chats or "image" not in served[0].modalities:
-                    continue
-                model, wire_name = served
-                fit = model.batch_factor is not None and "image_url_data" in model.takes and not model.streaming_only
-                return (model, wire_name, endpoint) if fit else None
-        return None
+        targets = [
+            (*served, endpoint)
+            for name in dict.fromkeys(chain)
+            for endpoint in self._endpoints
+            if (served := self._serve(name, endpoint.base_url)) is not None
+            and served[0].chats
+            and "image" in served[0].modalities
+        ]
+        place = first_in_batches(model for model, _, _ in targets)
+        return None if place is None else targets[place]
 
     async def reserve(self, request: Request, model: Model) -> Reservation | None:
         """Set aside what a request in a batch will cost at the most; None if no limit concerns it.

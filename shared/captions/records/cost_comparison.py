@@ -79,7 +79,9 @@ def _of_fallback(
         asked = str(call.get("tier") or tier)
         models = rules.tiers[asked].models if asked in rules.tiers else ()
         # A first model whose circuit was open has no call of its own.
-        later = call.get("role") == "fallback" or call.get("model") in models[1:]
+        # The bulk lane asks the first one that takes batches.
+        in_batch = call.get("lane") == "bulk"
+        later = not in_batch and (call.get("role") == "fallback" or call.get("model") in models[1:])
         if later and _answered(call):
             fell_back.add(asked)
             called = catalogue.models.get(str(call.get("model")))
