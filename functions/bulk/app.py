@@ -38,6 +38,8 @@ def look(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     """Look after the batches once, and say what was done."""
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
     ran = asyncio.get_event_loop().run_until_complete(composition.bulk_lane().run(deadline=deadline))
+    if (spans := composition.model_spans()) is not None:
+        spans.flush()
     did = asdict(ran) if ran is not None else {}
     logger.info("looked_after_batches", other_is_at_it=ran is None, **did)
     return did

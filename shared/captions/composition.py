@@ -356,7 +356,8 @@ def bulk_lane() -> BulkLane:
 
     settings, workers, table, api = _bulk()
     worker = workers.current()
-    return BulkLane(settings, worker, table, api, workers.catalogue)
+    spans = model_spans()
+    return BulkLane(settings, worker, table, api, workers.catalogue, spans.add if spans is not None else None)
 
 
 def worker() -> Worker:

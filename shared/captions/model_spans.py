@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class ModelSpans:
         self._dollars = meter.create_counter("media_captions.model.cost", "{USD}", "Dollars, as far as they are known")
 
     def add(self, call: CallReport) -> None:
-        """Add one call that has ended."""
+        """Add one call that has ended; a line of a batch has lasted from when its batch was sent until now."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         attempt = call.attempt
@@ -85,6 +86,8 @@ class ModelSpans:
         more: dict[str, AttributeValue] = {name: value for name, value in numbers.items() if value is not None}
         if call.finish_reason:
             more["gen_ai.response.finish_reasons"] = (call.finish_reason,)
+        if attempt.batch is not None:
+            more["media_captions.batch"] = attempt.batch
         if attempt.cost is not None:
             more["media_captions.cost.dollars"] = float(attempt.cost)
         began = int(datetime.fromisoformat(attempt.started_at).timestamp() * 1_000_000_000)
@@ -97,8 +100,11 @@ class ModelSpans:
         )
         if attempt.outcome != "ok":
             span.set_status(Status(StatusCode.ERROR))
-        span.end(began + attempt.latency_ms * 1_000_000)
-        self._seconds.record(attempt.latency_ms / 1000, about)
+        if attempt.lane == "bulk":  # how long it waited in its batch says nothing of the model
+            span.end(max(began, time.time_ns()))
+        else:
+            span.end(began + attempt.latency_ms * 1_000_000)
+            self._seconds.record(attempt.latency_ms / 1000, about)
         for kind, tokens in (("input", attempt.prompt_tokens), ("output", attempt.completion_tokens)):
             if tokens is not None:
                 self._tokens.record(tokens, {**about, "gen_ai.token.type": kind})

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from captions.model_spans import ModelSpans
+from captions_cli.local.model_endpoint import LocalEndpoint
+from support.bulk import CATALOGUE, MODEL, bulk_shop, noise
+from support.pipeline import Aws, Dedupe
 from support.serving import serving
 from support.worker import Workshop
 
@@ -110,6 +114,26 @@ def test_a_collector_gets_a_span_for_each_call_fallbacks_too(
     everything = b"".join(body for _, body in collector.bodies)
     for secret in (record.result.text, "private/holiday", "Bearer", *record.result.tags[:1]):
         assert secret.encode() not in everything
+
+
+def test_a_line_of_a_batch_is_a_span_that_names_its_batch(aws: Aws, dedupe: Dedupe, collector: Collector) -> None:
+    with LocalEndpoint(latency_scale=0.0, catalogue=CATALOGUE) as endpoint:
+        bulk = bulk_shop(aws, dedupe, endpoint)
+        spans = ModelSpans(collector.url)
+        bulk.lane.report = spans.add
+        bulk.dedupe.clock.at = time.time() - 3_600
+        bulk.upload("a.png", noise(1))
+        bulk.settle()
+        spans.flush()
+    (batch,) = bulk.batches()
+    (span,) = collector.spans()
+    about = attributes(span)
+    assert (span.name, about["media_captions.batch"]) == (f"chat {MODEL}", batch.id)
+    assert about["media_captions.cost.dollars"] == float(batch.spent.dollars) > 0
+    assert about["gen_ai.usage.input_tokens"] > 0
+    assert about["gen_ai.response.model"].startswith("local/")
+    assert span.start_time_unix_nano < span.end_time_unix_nano
+    assert {"gen_ai.client.token.usage", "media_captions.model.cost"} == set(collector.metrics())
 
 
 def test_a_collector_that_fails_takes_no_caption_along(

@@ -36,7 +36,7 @@ from captions.gateway.batch_api import (
 )
 from captions.gateway.catalogue import Catalogue, CatalogueError, Model
 from captions.gateway.requests import MessageParts
-from captions.gateway.types import Attempt, Completion
+from captions.gateway.types import Attempt, CallReport, Completion
 from captions.inference import asking
 from captions.inference.candidate import Candidate, Noted
 from captions.inference.escalation import Answered, judged, marked, request_of, rests
@@ -134,6 +134,8 @@ class BulkLane:
     table: BatchTable
     api: BatchApi
     catalogue: Catalogue
+    report: Callable[[CallReport], None] | None = None
+    """Is called with each line that was handed out, whatever came of it."""
 
     def __post_init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -426,7 +428,7 @@ class BulkLane:
         return HandedOut(number, tuple(line_id for line_id, _ in failed), spent, saved)
 
     def _called(self, batch: Batch, result: Mapping[str, Any]) -> LineResult:
-        return read_line(result, self._model(batch), Endpoint(batch.endpoint), batch.submitted_at or "", batch.id)
+        return read_line(result, self._served(batch)[0], Endpoint(batch.endpoint), batch.submitted_at or "", batch.id)
 
     async def _each(self, handle: Callable[[T], Awaitable[Any]], items: Iterable[T]) -> list[T]:
         """Handle items side by side, and return those that failed: one must not keep the others from their ends."""
@@ -453,12 +455,12 @@ class BulkLane:
         lines = await asyncio.to_thread(self.table.lines_of, batch)
         return _Results(paths, frozenset(line.line for line in lines))
 
-    def _model(self, batch: Batch) -> Model:
-        """Return the batch's model; without prices where the catalogue has it no more."""
+    def _served(self, batch: Batch) -> tuple[Model, str]:
+        """Return the batch's model and its name at the endpoint; without prices where the catalogue has it no more."""
         with contextlib.suppress(CatalogueError):
             served = self.catalogue.served(batch.model, batch.endpoint)
-            return served[0] if served is not None else self.catalogue.model(batch.model)
-        return Model(name=batch.model, provider="unknown", modalities=frozenset({"text"}), context=1)
+            return served if served is not None else (self.catalogue.model(batch.model), batch.model)
+        return Model(name=batch.model, provider="unknown", modalities=frozenset({"text"}), context=1), batch.model
 
     async def _result(self, batch: Batch, line_id: str, called: LineResult) -> None:
         """Hand out one result; taken again, it changes nothing."""
@@ -485,8 +487,25 @@ class BulkLane:
         if first:
             self._count("handed_out")
             telemetry.model_calls(job.ask.task, delivery.ledger.made)
+            self._reported(batch, called)
         await worker.gateway.settle(line.reservation, spent)
         telemetry.logger().info("batch_line_handled", batch=batch.id, asset=job.upload.asset, ending=ending)
+
+    def _reported(self, batch: Batch, called: LineResult) -> None:
+        if self.report is None:
+            return
+        (model, wire_name), answer = self._served(batch), called.answer
+        self.report(
+            CallReport(
+                attempt=called.attempt,
+                operation="chat",
+                provider=model.provider,
+                base_url=batch.endpoint,
+                wire_name=wire_name,
+                reported_model=answer.reported_model if answer is not None else None,
+                finish_reason=answer.finish_reason if answer is not None else None,
+            )
+        )
 
     async def _candidate(self, delivery: Delivery, called: LineResult, chains: Chains) -> Candidate | None:
         """Put the call into the ledger, and return its answer; None where there is none."""
@@ -555,7 +574,7 @@ class BulkLane:
         spent = Cost()
         if batch.doubtful:
             where, began = Endpoint(batch.endpoint), batch.submitted_at or ""
-            lost = unanswered(self._model(batch), where, began, batch.id, batch.reason)
+            lost = unanswered(self._served(batch)[0], where, began, batch.id, batch.reason)
             chains = asking.chains(
                 line.job.upload.key, line.job.kind, line.job.ask, line.job.looks, self.worker.policy, line.job.arm
             )
