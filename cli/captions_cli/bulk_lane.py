@@ -77,7 +77,11 @@ def without_batches(policy: Policy, catalogue: Catalogue) -> dict[str, str]:
     """
     chains = {name: [catalogue.models.get(model) for model in tier.models] for name, tier in policy.tiers.items()}
     seeing = {
-        name: [model for model in chain if model is not None and model.enabled and model.chats and "image" in model.modalities]
+        name: [
+            model
+            for model in chain
+            if model is not None and model.enabled and model.chats and "image" in model.modalities
+        ]
         for name, chain in chains.items()
     }
     return {name: models[0].name for name, models in seeing.items() if models and first_in_batches(models) is None}

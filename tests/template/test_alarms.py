@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from captions_cli.local.cloudformation.translate import load_template
 from support.template import (
     ROOT,
     Invariants,
@@ -102,7 +103,9 @@ def every_alarm_has_its_page_and_every_page_its_alarm(template: Template) -> Ite
         for alarm in re.findall(r"`(\w+)`", line)
     }
     named = {}
-    for name, alarm in (*alarms(template), *alarms(doors()), *alarms(bulk())):
+    api = load_template(ROOT / "api.yaml")["Resources"]
+    of_the_api = [(name, resource["Properties"]) for name, resource in api.items() if resource["Type"] in ALARMS]
+    for name, alarm in (*alarms(template), *alarms(doors()), *alarms(bulk()), *of_the_api):
         result = re.search(
             r"\$\{RunbookUrl\}/([\w-]+\.md)$",
             str(alarm["AlarmDescription"].get("Fn::Sub")) if isinstance(alarm["AlarmDescription"], dict) else "",
