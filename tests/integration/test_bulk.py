@@ -415,7 +415,13 @@ def test_an_endpoint_that_takes_too_long_about_one_batch_keeps_no_other_waiting(
         patch.setattr(bulk.lane.api, "upload", hangs_once)
         patch.setattr("captions.bulk.lane.CLOSING_SECONDS", 117.0)  # of 120: three are left
         bulk.look(GATHER_SECONDS)
-    assert sorted(batch.state for batch in bulk.batches()) == ["ready", "submitted"]
+    states = [batch.state for batch in bulk.batches()]
+    assert states.count("ready") == 1
+    assert set(states) <= {
+        "ready",
+        "submitted",
+        "closed",
+    }  # the endpoint may answer the other one within this very look
     bulk.settle()
     all_captioned_and_paid_for_once(bulk, keys)
 
