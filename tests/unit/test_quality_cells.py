@@ -1,7 +1,6 @@
 """Shares of edited captions: what is certain of them, and when a cell is flagged."""
 
 import pytest
-from scipy.stats import binomtest
 
 from captions.quality.cells import LINE, MINIMUM, Cell, VerdictCounts, difference
 
@@ -10,6 +9,8 @@ CELL = Cell("photo", "GPT-4o", "caption", "caption-0123")
 
 @pytest.mark.parametrize(("edited", "judged"), [(0, 1), (1, 1), (7, 20), (31, 100), (300, 1000), (0, 500)])
 def test_intervals_are_wilsons(edited: int, judged: int) -> None:
+    from scipy.stats import binomtest  # half a second, which every worker would spend
+
     expected = binomtest(edited, judged).proportion_ci(0.95, method="wilson")
     assert VerdictCounts(edited, judged - edited).interval == pytest.approx((expected.low, expected.high), abs=1e-9)
 
