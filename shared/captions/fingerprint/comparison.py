@@ -74,9 +74,10 @@ _FURTHEST_OUTLIER = 3.1  # of writing and of resized pictures, unless one of the
 # The same of 3 x 3 cells of the finest grid, for all but large pages: what a word changed on a photographed page
 # exceeds. Resampling blurs, and thereby leaves less of both.
 _FINEST_OUTLIER, _FINEST_OUTLIER_RESIZED, _FINEST_OUTLIER_REFRAMED = 1.6, 1.5, 2.3
-# What was neither brightened nor sharpened follows from its copy as well, while of a letter that is nearly lost in
-# noise one of the two ways often shows more.
-_FINEST_EITHER_WAY = 1.8
+# Each follows from the other unless it was brightened, while of a letter that is nearly lost in noise one of the two
+# ways often shows more: the sum of both, in many cells and where there are fewer than COARSE_SIDE a side, of which the
+# largest is smaller. Where less is left than so many of 255, it may be noise if neither way shows more than the third.
+_FINEST_BOTH_WAYS, _FINEST_BOTH_WAYS_SMALL, _FINEST_EITHER_WAY, _STANDS_OUT = 2.9, 2.7, 1.8, 8
 _FINEST_SHARPENED, _UNSHARPENED = 2, 0.12  # wider by this for each unit of sharpness beyond what compression does
 _FINEST_GAIN, _GAIN = 1.2, 0.12  # and by this for each unit of the gain's logarithm, as far as that; for what clipped
 _DIFFERS = 1.5  # of 255
@@ -301,18 +302,23 @@ def _follows(
         return None
     if bool(a.palette) != bool(b.palette) or (a.writing == b.writing == WRITING and not _resolved(a, b)):
         return difference
-    finest = residual_of(a, b, int(detail * _fine_cells(a, b)), framing, backwards)
+    cells = _fine_cells(a, b)
+    finest = residual_of(a, b, int(detail * cells), framing, backwards)
     limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
     if framing is not None:
         limit = _FINEST_OUTLIER_REFRAMED
         if min(a.width, a.height, b.width, b.height) < _SMALL_SIDE:
             limit *= _SMALL_REFRAMED_FINEST
-    if _finest_outlier(finest if box is None else _without(finest, box)) > limit:
+    one_way = _finest_outlier(finest if box is None else _without(finest, box))
+    if one_way > limit:
         return None
-    if framing is not None or box is not None or finest.fit.adjusted:
+    if framing is not None or box is not None or finest.fit.moved:
         return difference
-    other_way = _finest_outlier(residual_of(a, b, _fine_cells(a, b), None, not backwards))
-    return difference if other_way <= _FINEST_EITHER_WAY else None
+    other_way = _finest_outlier(residual_of(a, b, cells, None, not backwards))
+    if one_way + other_way <= (_FINEST_BOTH_WAYS_SMALL if cells < COARSE_SIDE else _FINEST_BOTH_WAYS):
+        return difference
+    stands_out = float(np.sqrt(mean_around(finest.luma**2, 3)).max()) > _STANDS_OUT
+    return None if stands_out or other_way > _FINEST_EITHER_WAY else difference
 
 
 def _mark(residual: "Residual", limits: _Limits, aspect: float) -> tuple[float, float, float, float] | None:

@@ -40,11 +40,6 @@ class Fit(NamedTuple):
         return rgb_of(planes) * self.gain + self.offset + self.detail
 
     @property
-    def adjusted(self) -> bool:
-        """Whether more was done to the picture than to compress it."""
-        return self.moved or self.sharpness > _SHARPENED
-
-    @property
     def moved(self) -> bool:
         """Whether its brightness or contrast was changed."""
         return abs(math.log(max(self.gain, 1e-3))) >= _UNCHANGED or abs(self.offset) >= _PALER
