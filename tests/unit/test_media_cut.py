@@ -107,6 +107,20 @@ def test_a_picture_that_was_cut_is_truncated_in_every_format(name: str, options:
         assert caught.value.code == "truncated"
 
 
+@pytest.mark.parametrize("name", ["JPEG", "JPEG2000", "PNG", "GIF", "ICO", "QOI"])
+def test_a_preallocated_picture_whose_tail_was_not_written_is_rejected(name: str) -> None:
+    """Zeros stand in its place; behind a whole file they are harmless. Other formats do not say where they end."""
+    file = io.BytesIO()
+    PHOTO.resize((400, 300)).save(file, name)
+    whole = file.getvalue()
+    assert media.inspect(whole + bytes(5_000)).picture
+    for share in (0.3, 0.6, 0.95):
+        written = whole[: int(len(whole) * share)]
+        with pytest.raises(MediaError) as caught:
+            media.inspect(written + bytes(len(whole) - len(written)))
+        assert caught.value.code in ("truncated", "broken")
+
+
 def closed_png(whole: bytes, end: int) -> bytes:
     data = whole[whole.index(b"IDAT") + 4 : end]
     packed = (struct.pack(">I", len(body)) + name + body for name, body in ((b"IDAT", data), (b"IEND", b"")))
