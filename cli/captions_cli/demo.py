@@ -22,6 +22,8 @@ from captions_cli.watching import SeenUpload, UploadWatch
 
 PRICED_MODELS = {"ImageModels": "GPT-4o,Qwen/Qwen3-VL-32B-Instruct"}
 """Template parameters of the demo: it asks a model first whose prices are published, to have costs to show."""
+REAL_ENDPOINT = {"Bulk": "off"}
+"""Of a demo on an endpoint of the user's: it may have no batches, or take a day for one."""
 ANSWERED = frozenset({"ok", "unfit"})
 """Outcomes of calls that a model answered, whatever became of the answer."""
 WAVE_SECONDS = 120.0
@@ -133,8 +135,10 @@ def run(
 def upload_and_wait(
     stack: Stack, planned: Sequence[DemoUpload], audience: Audience, *, timeout: float = WAVE_SECONDS
 ) -> list[DemoOutcome]:
-    """Upload wave after wave, each once the one before has ended."""
+    """Upload wave after wave, each once the one before has ended but for what can wait: that is waited for at last."""
     watch = UploadWatch(stack, [])
+    can_wait = {upload.key for upload in planned if upload.waits}
+    later: list[Sent] = []
     failures: dict[str, str] = {}
     for number in sorted({upload.wave for upload in planned}):
         wave = [upload for upload in planned if upload.wave == number]
@@ -142,9 +146,13 @@ def upload_and_wait(
         for answer in _send(stack, wave):
             if isinstance(answer, NotSent):
                 failures[answer.key] = answer.why
+            elif answer.key in can_wait:
+                later.append(answer)
             else:
                 watch.add([answer])
         watch.until_ended(timeout, audience.seen)
+    watch.add(later)
+    watch.until_ended(timeout, audience.seen)
     return [_outcome(upload, watch.seen.get(upload.key), failures.get(upload.key)) for upload in planned]
 
 

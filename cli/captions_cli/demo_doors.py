@@ -1,4 +1,4 @@
-"""What else of the stack the demo shows: a webhook received and verified, a caption beside its object, a search."""
+"""What else of the stack the demo shows: a webhook received, a caption beside its object, a search, a batch."""
 
 import json
 import re
@@ -11,8 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from captions.cost import Cost
 from captions.records.record import Record
-from captions_cli import searching
+from captions.records.spending import calls_of
+from captions_cli import rendering, searching
+from captions_cli.demo_uploads import ARCHIVE
 from captions_cli.stack import Stack
 
 WEBHOOKS, POLICY = "/captions/demo/webhooks", "/captions/demo/policy"
@@ -22,11 +25,15 @@ PARAMETERS = {
     "PolicyOverride": POLICY,
     "Search": "words",
     "SearchDelaySeconds": "1",
+    "Bulk": "batches",
+    "BulkGatherSeconds": "3",
 }
 """Template parameters of the demo's doors; one that was given another value is left as it is, and not looked at."""
 SHOWN = "osprey.jpg"
 """The upload whose caption is kept beside it, and searched for."""
 WAIT_SECONDS = 60.0
+LOOK_SECONDS = 1.0
+"""Between two looks at the batches: the stack's own schedule has one a minute."""
 MOST_BODY_BYTES = 100_000
 
 
@@ -47,12 +54,18 @@ class DemoDoors(AbstractContextManager["DemoDoors"]):
         self._server: ThreadingHTTPServer | None = None
         self._states: dict[str, set[str]] = {}
         self._refused = 0
+        self._over = threading.Event()
+        self._looking: threading.Thread | None = None
         self._guard = threading.Lock()
 
     def __enter__(self) -> Self:
         if "PolicyOverride" in self._open:
-            rule = f'[[write_back]]\nprefix = "{SHOWN}"\nto = ["sidecar"]\n'
-            self._stack.client("ssm").put_parameter(Name=POLICY, Value=rule, Type="String")
+            rules = f'[[write_back]]\nprefix = "{SHOWN}"\nto = ["sidecar"]\n'
+            rules += f'[[rules]]\nprefix = "{ARCHIVE}"\nlane = "bulk"\n'
+            self._stack.client("ssm").put_parameter(Name=POLICY, Value=rules, Type="String")
+        if "Bulk" in self._open:
+            self._looking = threading.Thread(target=self._look_after_batches, daemon=True)
+            self._looking.start()
         if "Webhooks" in self._open:
             self._receive()
         return self
@@ -60,6 +73,9 @@ class DemoDoors(AbstractContextManager["DemoDoors"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        if self._looking is not None:
+            self._looking.join(WAIT_SECONDS)
         if self._server is None:
             return
         self._server.shutdown()
@@ -75,6 +91,7 @@ class DemoDoors(AbstractContextManager["DemoDoors"]):
             (self._server is not None, "webhooks", lambda: self._heard(records)),
             ({"WriteBack", "PolicyOverride"} <= self._open, "write-back", lambda: self._beside(shown)),
             ("Search" in self._open, "search", lambda: self._searched(shown)),
+            ({"Bulk", "PolicyOverride"} <= self._open, "bulk lane", lambda: self._batched(records)),
         ]
         deadline = time.monotonic() + WAIT_SECONDS
         for is_open, door, look in looks:
@@ -160,6 +177,24 @@ class DemoDoors(AbstractContextManager["DemoDoors"]):
             return None
         written = json.load(answer["Body"])
         return f"write-back: {key} has the caption too" if written.get("text") == shown.result.text else None
+
+    def _look_after_batches(self) -> None:
+        function = f"{self._stack.nested('BulkLane', 'BulkFunctionName')}:live"
+        client = self._stack.client("lambda")
+        while not self._over.wait(LOOK_SECONDS):
+            client.invoke(FunctionName=function, Payload=b"{}")
+
+    def _batched(self, records: Sequence[Record]) -> str | None:
+        could_wait = [record for record in records if record.key.startswith(ARCHIVE)]
+        calls = [call for record in could_wait for call in calls_of(record) if call.get("batch")]
+        if not calls or len({record.key for record in could_wait}) > len(calls):
+            return None
+        batches = len({call["batch"] for call in calls})
+        paid, saved = (Cost.sum(Cost.read(call, name) or Cost() for call in calls) for name in ("cost", "saved"))
+        return (
+            f"bulk lane: {len(could_wait)} pictures in {batches} {'batch' if batches == 1 else 'batches'} "
+            f"for {rendering.cost(paid)}, saving {rendering.cost(saved)}"
+        )
 
     def _searched(self, shown: Record | None) -> str | None:
         if shown is None or shown.result is None:

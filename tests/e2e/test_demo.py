@@ -52,8 +52,9 @@ def test_the_demo_ends_with_every_upload_as_it_must_be(env: dict[str, str]) -> N
     report = json.loads(ran.stdout)
     assert shown == {row["key"] for row in report["uploads"]}
     assert report["problems"] == []
-    assert [line.partition(":")[0] for line in report["doors"]] == ["webhooks", "write-back", "search"]
-    assert len(report["uploads"]) == 26
+    assert [line.partition(":")[0] for line in report["doors"]] == ["webhooks", "write-back", "search", "bulk lane"]
+    assert re.match(r"bulk lane: 3 pictures in \d \w+ for (\$0\.\d+), saving \1$", report["doors"][3])
+    assert len(report["uploads"]) == 29
     assert report["paid_calls"] == report["paid"] == len({row["picture"] for row in report["uploads"]} - {None})
     by_key = {row["key"]: row for row in report["uploads"]}
     assert "printed book" in by_key["speech.wav"]["text"].lower()

@@ -173,16 +173,16 @@ def test_a_run_in_which_everything_is_right_has_no_problems() -> None:
 
     assert fine.problems == []
     assert totals(fine) == [
-        "26 uploads: 23 captioned, 3 rejected",
-        "13 captions were paid for: $0.026000, simulated; the endpoint's own log has 13 answered calls",
+        "29 uploads: 26 captioned, 3 rejected",
+        "16 captions were paid for: $0.032000, simulated; the endpoint's own log has 16 answered calls",
         "10 uploads took the caption of the same content, saving $0.020000, simulated",
         "20.0 s in all, 5.0 s of them to start the stack",
-        "small local models gave these answers (PP-OCRv6 13) at the simulated prices of the models that were asked: "
+        "small local models gave these answers (PP-OCRv6 16) at the simulated prices of the models that were asked: "
         "no money was spent; CAPTIONS_ENDPOINT_URL puts a real endpoint in their place",
         "everything ended as it must",
     ]
     reported = as_json(fine)
-    assert (reported["paid"], reported["cost"], reported["reused"], reported["saved"]) == (13, "0.026", 10, "0.020")
+    assert (reported["paid"], reported["cost"], reported["reused"], reported["saved"]) == (16, "0.032", 10, "0.020")
     assert reported["problems"] == []
 
 
@@ -261,7 +261,7 @@ def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:
     assert outcome.record is not None
     only = replace(outcome, record=outcome.record.model_copy(update={"provenance": None}))
 
-    assert "13 captions were paid for: \u2265 $0.024000 + 1 unknown" in totals(some)[1]
+    assert "16 captions were paid for: \u2265 $0.030000 + 1 unknown" in totals(some)[1]
     assert "1 captions were paid for: unknown" in totals(report([only]))[1]
 
 
@@ -325,17 +325,17 @@ def test_calls_that_the_records_do_not_know_of_are_a_problem() -> None:
     extra = [*all_calls(), {"kind": "image", "media_sha256": "osprey", "outcome": "ok"}]
 
     assert report(all_right(), extra).problems == [
-        "the endpoint answered 11 image calls, not 10",
+        "the endpoint answered 14 image calls, not 13",
     ]
     twice = [
         {**call, "media_sha256": "osprey"} if call["media_sha256"] == "colosseum" else call for call in all_calls()
     ]
-    assert report(all_right(), twice).problems == ["the endpoint was paid for 9 different image contents, not 10"]
+    assert report(all_right(), twice).problems == ["the endpoint was paid for 12 different image contents, not 13"]
     repair = {"role": "repair", "outcome": "ok"}
     repaired = with_record("osprey.jpg", provenance=Provenance(model="GPT-4o", cost="0.002", attempts=(repair,)))
     assert report(repaired, extra).problems == []
     assert report(all_right(), []).problems == [
-        "the endpoint answered 0 image calls, not 10",
+        "the endpoint answered 0 image calls, not 13",
         "the endpoint answered 0 audio calls, not 2",
         "the endpoint answered 0 video calls, not 1",
     ]

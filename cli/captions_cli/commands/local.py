@@ -81,7 +81,7 @@ def demo(
     given: Globals = ctx.obj
     settings = _settings(given, latency_scale, parameter)
     real = bool(os.environ.get(URL_VARIABLE))
-    own = {**demo_doors.PARAMETERS, **({} if real else demonstration.PRICED_MODELS)}
+    own = {**demo_doors.PARAMETERS, **(demonstration.REAL_ENDPOINT if real else demonstration.PRICED_MODELS)}
     settings = replace(settings, parameters={**own, **settings.parameters})
     directory = home() / "demo"
     with _ending_in_order(), LiveAudience() as audience:
