@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from captions.config.policy import Policy
     from captions.gateway.catalogue import Catalogue
-    from captions_cli.evaluate.questions import Estimate, LeftOut
+    from captions_cli.evaluate.journal import Journal
+    from captions_cli.evaluate.questions import Estimate, LeftOut, Question
     from captions_cli.evaluate.running import AskedModels, Run
     from captions_cli.evaluate.summary import JudgedAnswer
 
@@ -45,76 +46,85 @@ app = typer.Typer(
 def _evaluate() -> None: ...
 
 
+LabelledSet = Annotated[Path, typer.Argument(metavar="SET", help="A folder with labels.csv or labels.jsonl.")]
+Models = Annotated[str, typer.Option(help="Models to measure one by one, as in A,B,C; none: the policy's.")]
+Policies = Annotated[
+    list[Path] | None, typer.Option("--policy", help="A policy override to measure; several are compared.")
+]
+Tasks = Annotated[str, typer.Option(help="Only these tasks, as in caption,ocr.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Questions of each test at most.")]
+MaxCost = Annotated[
+    float | None, typer.Option(min=0.0, help="Dollars that all of it may cost, with earlier runs of these results.")
+]
+EstimateOnly = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it spends.")]
+Results = Annotated[Path, typer.Option(help="Where answers are kept as they come; run again, it goes on from there.")]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(help="An OpenAI-compatible base URL; otherwise CAPTIONS_ENDPOINT_URL, or the stack's endpoints."),
+]
+EmbeddingModel = Annotated[str | None, typer.Option(help="The endpoint's model that compares captions by meaning.")]
+ModelsOverride = Annotated[
+    Path | None, typer.Option(help="Models beside the packaged ones, as ModelsOverride has them.")
+]
+Root = Annotated[Path | None, typer.Option(help="Where the set's paths begin; its own folder by default.")]
+ReportFile = Annotated[Path | None, typer.Option(help="An HTML file to write: plots, and the worst answers.")]
+WritePolicy = Annotated[
+    Path | None, typer.Option(help="A policy override to propose: the cheapest models that are good enough.")
+]
+Within = Annotated[
+    float, typer.Option(min=0.0, max=100.0, help="Points below the best that are good enough for --write-policy.")
+]
+SideBySide = Annotated[int, typer.Option(min=1, max=64, help="Questions asked at the same time.")]
+
+
 @app.command("run")
 def run(
     ctx: typer.Context,
-    labelled: Annotated[Path, typer.Argument(metavar="SET", help="A folder with labels.csv or labels.jsonl.")],
-    models: Annotated[str, typer.Option(help="Models to measure one by one, as in A,B,C; none: the policy's.")] = "",
-    policy: Annotated[
-        list[Path] | None, typer.Option("--policy", help="A policy override to measure; several are compared.")
-    ] = None,
-    tasks: Annotated[str, typer.Option(help="Only these tasks, as in caption,ocr.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each test at most.")] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(min=0.0, help="Dollars that all of it may cost, with earlier runs of these results.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it spends.")] = False,
-    results: Annotated[
-        Path, typer.Option(help="Where answers are kept as they come; run again, it goes on from there.")
-    ] = Path("evaluation.jsonl"),
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="An OpenAI-compatible base URL; otherwise CAPTIONS_ENDPOINT_URL, or the stack's endpoints."),
-    ] = None,
-    embedding_model: Annotated[
-        str | None, typer.Option(help="The endpoint's model that compares captions by meaning.")
-    ] = None,
-    models_override: Annotated[
-        Path | None, typer.Option(help="Models beside the packaged ones, as ModelsOverride has them.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the set's paths begin; its own folder by default.")] = None,
-    report: Annotated[Path | None, typer.Option(help="An HTML file to write: plots, and the worst answers.")] = None,
-    write_policy: Annotated[
-        Path | None, typer.Option(help="A policy override to propose: the cheapest models that are good enough.")
-    ] = None,
-    within: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="Points below the best that are good enough for --write-policy.")
-    ] = 2.0,
-    side_by_side: Annotated[int, typer.Option(min=1, max=64, help="Questions asked at the same time.")] = 4,
+    labelled: LabelledSet,
+    models: Models = "",
+    policy: Policies = None,
+    tasks: Tasks = "",
+    limit: Limit = None,
+    max_cost: MaxCost = None,
+    dry_run: EstimateOnly = False,
+    yes: Yes = False,
+    results: Results = Path("evaluation.jsonl"),
+    endpoint: EndpointUrl = None,
+    embedding_model: EmbeddingModel = None,
+    models_override: ModelsOverride = None,
+    root: Root = None,
+    report: ReportFile = None,
+    write_policy: WritePolicy = None,
+    within: Within = 2.0,
+    side_by_side: SideBySide = 4,
 ) -> None:
     """Ask models about labelled media as uploads are asked about, and say which is how good, fast and dear."""
-    from captions_cli import rendering
-    from captions_cli.evaluate import labels, questions, running, summary, tables
+    _check_installed()
+    from captions_cli.evaluate import labels, questions, running, summary
     from captions_cli.evaluate.journal import Journal
     from captions_cli.evaluate.progress import EvaluationProgress
     from captions_cli.evaluate.similarity import Embeddings
 
-    _check_installed()
     given: Globals = ctx.obj
-    if write_policy is not None and (not _names(models) or len(policy or []) > 1):
+    names, files = _names(models), policy or []
+    if write_policy is not None and (not names or len(files) > 1):
         raise CommandError("--write-policy needs --models, and one --policy at most", ExitCode.USAGE)
     for file in (report, write_policy):
         _check_writable(file, new=file is write_policy)
     where = _models(given, endpoint, models_override)
     items = labels.chosen(labels.read(labelled, root=root), tasks=_names(tasks), limit=limit)
-    names = _names(models)
-    if unknown := [name for name in names if name not in where.catalogue.models]:
-        message = f"the catalogue has no model {unknown[0]!r}; --models-override can add it"
-        raise CommandError(message, ExitCode.USAGE)
-    measured = questions.contenders(names, _rules(given, policy or [], where.catalogue, endpoint))
+    _check_known(names, where.catalogue)
+    measured = questions.contenders(names, _rules(given, files, where.catalogue, endpoint))
     asked, left_out = questions.prepare(items, measured)
     _tell_left_out(left_out)
     if not asked:
         raise CommandError(f"nothing of {labelled} can be asked", ExitCode.USAGE)
     ceiling = None if max_cost is None else Decimal(str(max_cost))
     with Journal(results, where.urls) as journal:
-        open_questions = [question for question in asked if not journal.answered(question.key)]
-        expected = questions.estimate(open_questions, where.catalogue)
-        _tell_estimate(expected, len({question.key for question in asked}), journal.spent, ceiling)
+        expected = _expected(asked, journal, where.catalogue, ceiling)
         if dry_run:
-            if given.json:
-                rendering.print_json({"dry_run": True, **_estimate(expected), "spent": journal.spent})
+            _print_estimate(given, expected, journal)
             return
         if expected.questions and not yes and ceiling is None and sys.stdin.isatty():
             typer.confirm("Ask them?", abort=True, err=True)
@@ -122,34 +132,70 @@ def run(
             done = running.run(asked, journal, where, limit=ceiling, side_by_side=side_by_side, ended=progress.ended)
         embeddings = Embeddings(where.urls[0], where.keys[where.urls[0]], embedding_model, journal, ceiling)
         judged = summary.judge(asked, items, journal, embeddings.similarities)
-        summarised = summary.summarise(judged, measured)
         facts = {
             "set": str(labelled),
             "results": str(results),
-            **summarised,
-            "left_out": [
-                {"path": question.item.name, "task": question.item.task, "why": question.why} for question in left_out
-            ],
+            **summary.summarise(judged, measured),
+            "left_out": [{"path": it.item.name, "task": it.item.task, "why": it.why} for it in left_out],
             "not_paid_for": done.unpaid,
             "spent": journal.spent,
             "calls_of_unknown_cost": journal.unknown,
             "embeddings": {"model": embeddings.model or None, "why_not": embeddings.why},
         }
+    _write_report(report, facts, judged)
+    if write_policy is not None:
+        facts["policy"] = _propose(judged, measured[0].rules, within / 100, write_policy, where.catalogue)
+    _print(given, facts)
+    _end(done, facts, embeddings.why)
+
+
+def _check_known(names: list[str], catalogue: Catalogue) -> None:
+    if unknown := [name for name in names if name not in catalogue.models]:
+        message = f"the catalogue has no model {unknown[0]!r}; --models-override can add it"
+        raise CommandError(message, ExitCode.USAGE)
+
+
+def _expected(asked: Sequence[Question], journal: Journal, catalogue: Catalogue, ceiling: Decimal | None) -> Estimate:
+    """Return what the questions without an answer are expected to cost, and say it."""
+    from captions_cli.evaluate import questions
+
+    expected = questions.estimate([it for it in asked if not journal.answered(it.key)], catalogue)
+    _tell_estimate(expected, len({question.key for question in asked}), journal.spent, ceiling)
+    return expected
+
+
+def _print_estimate(given: Globals, expected: Estimate, journal: Journal) -> None:
+    from captions_cli import rendering
+
+    if given.json:
+        facts = {
+            "questions": expected.questions,
+            "expected_cost": f"{expected.expected:f}",
+            "largest_cost": f"{expected.most:f}",
+            "models_without_price": list(expected.unpriced),
+        }
+        rendering.print_json({"dry_run": True, **facts, "spent": journal.spent})
+
+
+def _write_report(report: Path | None, facts: dict[str, Any], judged: list[JudgedAnswer]) -> None:
     if report is not None:
         from captions_cli.evaluate.report import html
 
         report.write_text(html(facts, judged), encoding="utf-8")
         say(f"{report} has the plots and the worst answers")
-    if write_policy is not None:
-        facts["policy"] = _propose(judged, measured[0].rules, within / 100, write_policy, where.catalogue)
+
+
+def _print(given: Globals, facts: dict[str, Any]) -> None:
+    from captions_cli import rendering
+    from captions_cli.evaluate import tables
+
     if given.json:
         rendering.print_json(facts)
-    else:
-        rendering.print_table(tables.contenders(summarised))
-        rendering.print_table(tables.measures(summarised))
-        for line in tables.verdicts(summarised):
-            say(line)
-    _end(done, facts, embeddings.why)
+        return
+    rendering.print_table(tables.contenders(facts))
+    rendering.print_table(tables.measures(facts))
+    for line in tables.verdicts(facts):
+        say(line)
 
 
 def _check_writable(file: Path | None, *, new: bool) -> None:
@@ -257,15 +303,6 @@ def _tell_estimate(expected: Estimate, questions: int, spent: Decimal, ceiling: 
             say("--max-cost takes $3.00 per million tokens where no price is published and the endpoint names no cost")
     if spent:
         say(f"{money(spent)} were spent before")
-
-
-def _estimate(expected: Estimate) -> dict[str, Any]:
-    return {
-        "questions": expected.questions,
-        "expected_cost": f"{expected.expected:f}",
-        "largest_cost": f"{expected.most:f}",
-        "models_without_price": list(expected.unpriced),
-    }
 
 
 def _check_installed() -> None:
