@@ -8,7 +8,6 @@ from typing import Literal
 
 from PIL import Image
 
-WAVES = 2
 ARCHIVE = "archive/"
 """Keys of pictures that can wait begin so."""
 

@@ -63,8 +63,6 @@ MOST_FAILED = 100
 CLOSING_SECONDS = 20.0
 """Kept back from the time of an invocation: a chunk that began must end."""
 
-Gathered = Literal["gathered", "entrusted", "ordinary", "busy", "deferred"]
-
 
 @dataclass(frozen=True)
 class Ran:

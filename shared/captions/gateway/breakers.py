@@ -167,7 +167,7 @@ class CircuitBreaker:
         self._row_unreachable = 0
         self._failed_models: set[str] = set()
 
-    def blocked_until(self, now: float) -> float:
+    def blocked_until(self) -> float:
         """Return the moment up to which no call passes, which is in the past for a circuit that lets one through."""
         return max(self.open_until, self.probe_until) if self.opened else 0.0
 
@@ -355,9 +355,7 @@ class Breakers:
         now = self._clock()
         worst: CircuitBreaker | None = None
         for circuit in (self.circuit(endpoint), self.circuit(endpoint, model)):
-            if circuit.blocked_until(now) > now and (
-                worst is None or circuit.blocked_until(now) > worst.blocked_until(now)
-            ):
+            if circuit.blocked_until() > now and (worst is None or circuit.blocked_until() > worst.blocked_until()):
                 worst = circuit
         if worst is None:
             return None
@@ -373,7 +371,7 @@ class Breakers:
         if not circuits[0].opened and not circuits[1].opened:
             return Admission(*circuits, probes=())
         now = self._clock()
-        if any(circuit.blocked_until(now) > now for circuit in circuits):
+        if any(circuit.blocked_until() > now for circuit in circuits):
             return None
         probes = tuple(circuit for circuit in circuits if circuit.opened)
         for circuit in probes:  # at once, before anything is awaited: the other calls of this loop must see it

@@ -171,7 +171,7 @@ class _Part:
     calls: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def silent(cls, part: sounds.Part, ask: Ask) -> Output:
+    def silent(cls, ask: Ask) -> Output:
         """Return what is said of a part in which nothing can be heard: no model is asked about silence."""
         return Output(text="", language=ask.language, data=dict(TASKS[ask.task].silence))
 
@@ -296,7 +296,7 @@ class _Run:
                 self.answers[part.index] = self._known[part.index]
             elif part.silent:
                 self.quiet = self.quiet or part
-                self.silent.append(Heard(part.start_s, part.end_s, _Part.silent(part, self._ask)))
+                self.silent.append(Heard(part.start_s, part.end_s, _Part.silent(self._ask)))
             elif self._call.deadline - time.monotonic() < LEAST_SECONDS:
                 self._failed.append(DeadlineExceeded("the time given to the call ran out before every part was asked"))
             else:

@@ -14,7 +14,7 @@ Vector Machines", 1999; fitted as in Lin, Lin and Weng, "A Note on Platt's Proba
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ def bin_of(score: float) -> int:
 def fit(verdicts: Verdicts, *, least: int) -> Platt | None:
     """Fit the calibration to what people did; None while fewer than `least` answers, or all of one kind, were judged.
 
-    A curve that would trust lower scores more tells of noise, and is not used either.
+    A curve that would trust lower scores more is noise, and is not used either.
     """
     positive, negative = sum(verdicts.accepted), sum(verdicts.edited)
     judged = positive + negative
@@ -143,7 +143,3 @@ def _loss(points: Sequence[tuple[float, int, float]], a: float, b: float) -> flo
         # log(1 + e^z) without overflow, on either side of zero.
         total += count * (max(z, 0.0) + math.log1p(math.exp(-abs(z))) - (1.0 - target) * z)
     return total
-
-
-PlattByModel = Mapping[tuple[str, str], Platt]
-"""By model and task."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from captions.records.attention import ATTENTION
-from captions.records.copies import COPY
 from captions.records.record import PENDING, State
 
 PAID = ("paid", "paid_calls", "paid_unknown", "paid_counted", "paid_tokens")
@@ -20,6 +19,10 @@ SUPERSEDED = (
 """What these are added to when another version comes: a single write that need not read them."""
 PAID_IDS, SUPERSEDED_IDS = "paid_ids", "superseded_ids"
 """Which calls these sums are of (`captions.records.attempts.named`): a call is added to neither a second time."""
+COPY = frozenset({"copy_of"})
+"""What makes an item stand in the `copy_of` index, beside the end that every ended item has: which uploads took an
+upload's caption, the newest first. A copy stands in it as long as its caption, or the model's answer beside a person's
+words, is another one's (`Provenance.copied_from`); the index is made where there is an API to show it."""
 
 Need = Literal[
     "newer version",

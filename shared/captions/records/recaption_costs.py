@@ -1,6 +1,6 @@
 """What it may cost to have a caption made once more.
 
-What one costs is told twice: as expected, by the model that is asked first and the tokens of the last answer, and at
+There are two figures: the expected cost, by the model that is asked first and the tokens of the last answer, and at
 the most, where the dearest models answer at full length, one is shown its answer and asked to mend it, and the tier
 above is asked as well.
 """

@@ -32,12 +32,12 @@ def sound(heard: Mapping[str, Any]) -> Description:
         facts={key: value for key, value in heard.items() if key != "segments"},
         segments=segments,
         duration_s=duration,
-        measured=_answers(heard, segments, duration),
+        measured=_answers(heard, segments),
         model=heard["model"],
     )
 
 
-def _answers(heard: Mapping[str, Any], segments: tuple[SpokenSegment, ...], duration: float) -> dict[str, Any]:
+def _answers(heard: Mapping[str, Any], segments: tuple[SpokenSegment, ...]) -> dict[str, Any]:
     """Return what was measured by the names that the shapes of answers use for it."""
     loudness = f"{heard['loudness_dbfs']:.0f} dB below full scale".replace("-", "")
     times = [{"start": segment.start, "end": segment.end, "text": segment.text} for segment in segments]
