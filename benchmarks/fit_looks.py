@@ -163,7 +163,7 @@ def fitted_script(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def script_held_out(rows: Sequence[Row]) -> dict[str, tuple[int, int, int]]:
-    """Return how each source's writing is told by a model that has not seen the source: right, told, pictures."""
+    """Return how a model that has not seen a source judges its writing: right, judged, pictures."""
     table = {}
     for source in sorted({row.source for row in rows}):
         mine = [row for row in rows if row.source == source and not row.copy]
@@ -255,7 +255,7 @@ def main() -> int:
     written = [row for row in rows if row.labels[0] in WRITTEN]
     script = fitted_script(written)
     for source, (correct, judged_by_it, count) in script_held_out(written).items():
-        print(f"script of {source}: {correct} right of {judged_by_it} told of {count}", file=sys.stderr)
+        print(f"script of {source}: {correct} right of {judged_by_it} judged, of {count} pictures", file=sys.stderr)
     models = [{"digests": digests, "model": document(forest, names, temperature, script)} for digests, forest in folds]
     HELD_OUT.write_bytes(gzip.compress(json.dumps({"folds": models}, separators=(",", ":")).encode(), mtime=0))
     MODEL.write_text(

@@ -22,7 +22,7 @@ class Look:
 
 
 def look(stack: Stack) -> Look:
-    """Look at the stack's alarms; what AWS does not answer is told in the answer."""
+    """Look at the stack's alarms; the answer says what AWS did not answer."""
     try:
         own = names(stack)
         return Look(len(own), tuple(ringing(stack, own)))

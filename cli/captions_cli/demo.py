@@ -78,7 +78,7 @@ class Report:
 
 
 class Audience:
-    """What is told while the demo runs; this one says nothing."""
+    """What is shown while the demo runs; this one shows nothing."""
 
     def say(self, text: str) -> None:
         """Something happened that is about no single upload."""

@@ -239,7 +239,7 @@ def _endpoint(stack: Stack) -> _Said:
     try:
         catalogue = endpoint_models.catalogue_of(stack)
     except CommandError:
-        catalogue = load()  # as a function that has seen no good override; `overrides` tells of the broken one
+        catalogue = load()  # as a function that has seen no good override; `overrides` reports the broken one
     for url in endpoint_models.endpoints(stack, os.environ):
         yield from _one_endpoint(stack, url, catalogue)
 

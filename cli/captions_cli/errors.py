@@ -1,4 +1,4 @@
-"""What a command may end with, and how AWS's errors are told in one line."""
+"""What a command may end with, and how AWS's errors are put in one line."""
 
 from enum import IntEnum
 from typing import Any
@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot go on; `message` is what the user is told, `exit_code` how the process ends."""
+    """A command cannot go on; `message` is what the user sees, `exit_code` how the process ends."""
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Finds uploads that the pipeline was never told of, and tells it: by the events that S3 should have sent.
+"""Finds uploads of which the pipeline has had no event, and sends it the events that S3 should have sent.
 
 An event so made comes after everything that is recorded of its object, and before every later event of S3: sequencers
 are compared as text padded with zeros to a width that S3 does not use up, and the last digit is raised by one. For an
@@ -43,7 +43,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Lost:
-    """What no event told of: an object without a record, a version newer than the record's, a deletion."""
+    """What no event came for: an object without a record, a version newer than the record's, a deletion."""
 
     kind: LostKind
     listed: Listed

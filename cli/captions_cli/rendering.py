@@ -517,9 +517,9 @@ def tally(counts: Mapping[str, Any]) -> Table:
     table.add_row("listed", str(counts["listed"]))
     table.add_row("in order", str(counts["in_order"]))
     table.add_row("too young to tell", str(counts["recent"]))
-    table.add_row("never told of", str(counts["lost"]["missing"]))
-    table.add_row("told of in an older version", str(counts["lost"]["replaced"]))
-    table.add_row("deleted, and not told of", str(counts["lost"]["deleted"]))
+    table.add_row("without any event", str(counts["lost"]["missing"]))
+    table.add_row("event for an older version", str(counts["lost"]["replaced"]))
+    table.add_row("deleted, without an event", str(counts["lost"]["deleted"]))
     return table
 
 

@@ -1,7 +1,7 @@
 """Tells the event bus how an upload ended.
 
-Delivery is at least once: an upload whose end was stored but whose event may not have been sent is told again, with the
-same `id`, when its message is delivered again.
+Delivery is at least once: where an upload's end was stored but its event may not have been sent, the event is published
+again, with the same `id`, when the upload's message is delivered again.
 """
 
 import hashlib

@@ -375,7 +375,7 @@ _COUNTED = {
 
 
 def _observed(event: str, fields: Mapping[str, Any]) -> None:
-    """Log and count what the gateway tells of."""
+    """Log and count what the gateway reports."""
     if event in _COUNTED:
         telemetry.count(_COUNTED[event])
     telemetry.logger().info(event, **{f"gateway_{name}": value for name, value in fields.items()})

@@ -1,4 +1,4 @@
-"""Every key of the control table, and what the table tells of the whole product at one moment.
+"""Every key of the control table, and what the table says about the whole product at one moment.
 
 Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and writes it:
 
@@ -103,7 +103,7 @@ def bulk_run() -> ControlKey:
 
 @dataclass(frozen=True)
 class ControlState:
-    """What the control table tells of the whole product at one moment.
+    """What the control table says about the whole product at one moment.
 
     `edited` and `accepted` are what people did with captions so far, `open_circuits` how many models and endpoints are
     left alone, `spent` the dollars of this day (UTC); None: no budget is set, so nobody adds up.

@@ -31,7 +31,7 @@ SECOND_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10
 """What the conventions say their histograms are to have."""
 _PROVIDERS = {"OpenAI": "openai", "DeepSeek": "deepseek", "Anthropic": "anthropic", "Mistral": "mistral_ai",
               "Google": "gcp.gemini", "xAI": "x_ai", "Cohere": "cohere", "Groq": "groq"}  # fmt: skip
-"""The conventions' own names of providers; others are told in small letters."""
+"""The conventions' own names of providers; others are written in lower case."""
 _XRAY = re.compile(r"Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;Parent=([0-9a-f]{16}))?")
 
 

@@ -25,7 +25,7 @@ class Overridden(Generic[T]):
     """What `parse` makes of the document that `read` returns; safe to share between threads.
 
     `parse` is given None for no document, which it must always understand. Any of `errors` means that the document is
-    broken; `broken` is told so.
+    broken; `broken` is called then.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ PIPELINE_METRICS = frozenset(
         "WebhooksConfigurationBroken",
     }
 )
-"""Counts that belong to the product as a whole, whichever function tells of them."""
+"""Counts that belong to the product as a whole, whichever function reports them."""
 
 _guard = threading.RLock()
 """Powertools' metrics are not made for threads; dedupe handles its messages in several."""

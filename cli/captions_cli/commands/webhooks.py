@@ -76,7 +76,8 @@ def resume(ctx: typer.Context, name: Name) -> None:
     if before is None or not before.paused_at:
         say(f"{name} was not paused")
         return
-    say(f"{name} is told again; `captions webhooks replay {name} --since {timestamp(before.paused_at)}` sends the rest")
+    since = timestamp(before.paused_at)
+    say(f"{name} is notified again; `captions webhooks replay {name} --since {since}` sends the rest")
 
 
 @app.command()

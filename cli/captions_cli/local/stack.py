@@ -338,7 +338,7 @@ class LocalStack:
             self._start_api(api[1])
 
     def _start_api(self, function: Function) -> None:
-        """Serve the API on loopback, with what its function is told in AWS."""
+        """Serve the API on loopback, with the settings that its function has in AWS."""
         assert self._sandboxes is not None
         variables = self._sandboxes.environment(function) | web_server.IN_PLACE_OF_API_GATEWAY
         self.api = web_server.WebServer(self._workers.python, variables, self.state_dir / "logs", self._address.bind)

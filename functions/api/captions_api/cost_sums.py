@@ -16,7 +16,7 @@ from captions.records.record import Record
 from captions.records.spending import By, Spending, spending
 
 MOST_ROWS = 1_000
-"""Rows that are told apart: those that are met first, the newest. What others cost is exact in one row for all."""
+"""Rows that are kept apart: those that are met first, the newest. What others cost is exact in one row for all."""
 OTHERS = "*"
 """The name of that row."""
 

@@ -15,7 +15,7 @@ from captions import telemetry
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
-"""What a client is told to wait while an AWS service does not answer."""
+"""How long a client is asked to wait while an AWS service does not answer."""
 _SHOWN_ERRORS = 20
 _TITLES = {
     400: "Bad request",

@@ -27,7 +27,7 @@ class FunctionEnvironment(BaseModel):
 
 
 class Settings(FunctionEnvironment):
-    """What every function on the way of an upload is told."""
+    """Settings of every function on the way of an upload."""
 
     captions_table: str
     fingerprints_table: str

@@ -45,7 +45,7 @@ _CONNECT_SHARE = 0.8
 """A region that cannot be reached must not take an attempt's whole time, and must be told from a slow model."""
 
 _LATE_S = 0.1
-"""A timer that fires so much too late tells of a process that is starved of CPU, not of a slow model."""
+"""A timer that fires so much too late means a process that is starved of CPU, not a slow model."""
 
 _UNKNOWN_MODEL_S = 300.0
 """After how long a chain is worth another look that names nothing the catalogue has: an override is read so often."""
@@ -134,7 +134,7 @@ class Gateway:
         Args:
             request: what is asked.
             chain: names of models in order of preference; those that cannot do the job are passed over, and so are
-                names that the catalogue does not have (`unknown_model` tells of them).
+                names that the catalogue does not have (`unknown_model` reports them).
             deadline: a value of `time.monotonic()` by which the call has ended, one way or the other.
 
         Raises:

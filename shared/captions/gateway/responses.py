@@ -82,7 +82,7 @@ def transcript_of(response: object, wire_name: str) -> ModelAnswer:
     usage = getattr(response, "usage", None)
     duration = getattr(response, "duration", None)
     if usage is None and isinstance(duration, int | float):
-        usage = {"seconds": duration}  # what older servers tell of the time they bill
+        usage = {"seconds": duration}  # how older servers report the time they bill
     _raise_error_in(response, usage, wire_name)
     text = getattr(response, "text", None)
     if not isinstance(text, str):
@@ -165,7 +165,7 @@ class Collector:
 
 
 def _logprobs(choice: object) -> list[float]:
-    """Return the logarithms of the probabilities that a choice tells of its tokens; none where it tells nonsense."""
+    """Return the logarithms of the probabilities that a choice gives for its tokens; none where they are nonsense."""
     tokens = getattr(getattr(choice, "logprobs", None), "content", None)
     values = [getattr(token, "logprob", None) for token in tokens] if isinstance(tokens, list) else []
     # -9999 stands for a token that is not among the likeliest (OpenAI API reference).

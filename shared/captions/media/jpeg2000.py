@@ -1,7 +1,7 @@
 """JPEG 2000 of more than 8 bits a channel, whose white Pillow 13.0 turns into black and whose opaque into transparent.
 
 It rounds to 8 bits, and 255.5 and more to 256, of which it keeps the lower byte: 0. Read once more as if it had one bit
-more than it has, a picture takes the middle half of what 8 bits can hold, and such a 0 is told from a true one.
+more than it has, a picture takes the middle half of what 8 bits can hold, and such a 0 differs from a true one.
 """
 
 from __future__ import annotations

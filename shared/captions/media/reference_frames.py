@@ -10,7 +10,7 @@ from collections.abc import Iterator
 SLOTS = {"vp8": 3, "vp9": 8, "av1": 8, "libdav1d": 8}
 """Decoders of formats that state no number of pictures: each has so many places, which may hold the same one."""
 _WITH_CHROMA = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
-"""Profiles of H.264 whose parameter set tells of chroma, depth and scaling lists first."""
+"""Profiles of H.264 whose parameter set begins with chroma, depth and scaling lists."""
 _H264_SET, _H265_SET = 7, 33
 _MOST_ARRAYS = 64
 

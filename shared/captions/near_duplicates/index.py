@@ -131,7 +131,7 @@ class Neighbours:
         return self._run(protocol.retire(claim_id, generation))
 
     def dismiss(self, claim_id: str, follower: ObjectVersion) -> None:
-        """Take a follower off the list once it was told."""
+        """Take a follower off the list once it was notified."""
         self._dismiss(protocol.Dismiss(claim_id, follower))
 
     def _announcement(self, scope: str, upload: ObjectVersion, fingerprint: Fingerprint) -> Announcement:

@@ -19,7 +19,7 @@ same. A claim that withdrew takes its postings away. A slow delivery may do so w
 again; so postings carry an edition, a claim that leaves FOLLOW takes a new one, and only the edition that was
 withdrawn is removed.
 
-Two near pictures are told to be the same by evidence, which is made of their objects. An object is there before its
+Evidence, which is made of the objects, decides whether two near pictures are the same. An object is there before its
 claim, and may be gone or unreadable at any time after. A claim without evidence matches nothing but by an exact key:
 its picture may be paid for again, and is never confused with another.
 

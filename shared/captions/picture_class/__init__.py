@@ -23,7 +23,7 @@ class Looks(BaseModel):
     """What a picture looks like: its likeliest `category`, and how likely that is (`confidence`, 0..1).
 
     `text_share` is the share (0..1) of the picture's area that surely is lines of writing. `cjk` is the likelihood
-    (0..1) that this writing is Chinese, Japanese or Korean; told of documents, screenshots and code, and None where
+    (0..1) that this writing is Chinese, Japanese or Korean; known for documents, screenshots and code, and None where
     there is too little of it, or too small, to tell.
     """
 

@@ -275,7 +275,7 @@ class Dedupe:
         return "deleted"
 
     def _end(self, record: Record, state: Ended, **what: Any) -> bool:
-        """Store an upload's end and tell of it; False where it had ended, or was overwritten, meanwhile."""
+        """Store an upload's end and publish it; False where it had ended, or was overwritten, meanwhile."""
         ended = self.records.finish(record.upload, state, now=self.now(), **what)
         if ended is not None:
             self.notifier.ended([ended])
@@ -295,7 +295,7 @@ def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
 
 
 def _log_decision(record: Record, scope: str, fingerprint: Fingerprint, answer: Decision) -> None:
-    """Say under which claim and scope an upload was decided on: two exemplars of one picture are told apart by it."""
+    """Say under which claim and scope an upload was decided on: it tells two exemplars of one picture apart."""
     telemetry.logger().debug(
         "claim_decided",
         asset=record.asset,

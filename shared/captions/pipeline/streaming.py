@@ -206,7 +206,7 @@ class Streaming:
         act: Callable[[Callable[[Event], None]], Awaitable[None]],
         forget: Callable[[], None],
     ) -> AsyncIterator[Event]:
-        """Yield what is told by `act`, which goes on to its end though nobody listens; `forget` follows it."""
+        """Yield the events of `act`, which goes on to its end though nobody listens; `forget` follows it."""
         events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
 
         async def run() -> None:

@@ -1,6 +1,6 @@
 """Languages: whether a tag is one (BCP-47), and whether a text can be in the language it should be in.
 
-What is told from a text is told deterministically: its scripts always, and among languages of the Latin script the
+What is read from a text is deterministic: its scripts always, and among languages of the Latin script the
 words that nearly every sentence of a language has. It finds answers in the wrong language; it does not name the
 language of every text.
 """
@@ -176,7 +176,7 @@ def _latin_contradiction(text: str, language: str) -> str | None:
     asked = _SAME.get(primary(language), primary(language))
     words = _words(text)
     hits = _hits(words)
-    # Of a language without a list only English is told: its neighbours would be taken for it.
+    # Without a list for the language only English is recognised: neighbours would be taken for the language.
     best = max(hits if asked in _WORDS else ("en",), key=lambda name: hits[name])
     if best == asked or frozenset({best, asked}) in _NEAR:
         return None

@@ -246,7 +246,7 @@ class Deliveries:
         began = time.monotonic()
         try:
             if not endpoint.url.startswith("https:") and not self.loopback:
-                raise WebhooksError("an endpoint is told over HTTPS; plain HTTP is for a local stack alone")
+                raise WebhooksError("endpoints are notified over HTTPS; plain HTTP is for a local stack alone")
             headers = self._signed(delivery)
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 status, retry_after = await self._exchange(endpoint.url, headers, delivery.body)

@@ -15,7 +15,7 @@ from captions.completion_events import DETAIL_TYPES, REVIEW_TYPES, UNDONE_TYPE
 
 EVENT_TYPES = (*DETAIL_TYPES.values(), *REVIEW_TYPES.values(), UNDONE_TYPE)
 TEST_TYPE = "Caption.Test"
-"""What `captions webhooks test` sends, to any endpoint whatever it wants to be told of."""
+"""What `captions webhooks test` sends, to any endpoint, whatever events it asks for."""
 MOST_SECRETS = 2
 """Valid at once: while a receiver changes over, what is sent is signed with the new secret and the old one."""
 

@@ -1,6 +1,6 @@
 """Makes, changes and removes resources by the calls that CloudFormation makes, type by type.
 
-A `put` is told what the resource is to be and what it was (None: it is new). An update that failed half way is taken
+A `put` gets what the resource is to be and what it was (None: it is new). An update that failed half way is taken
 back by putting what was.
 """
 
@@ -211,7 +211,7 @@ def _put_queue(queue: Resource, before: Resource | None, clients: Clients) -> No
     attributes |= {name: json.dumps(properties[name]) for name in _QUEUE_JSON if name in properties}
     if before is None:
         fifo = {"FifoQueue": "true"} if _truth(properties.get("FifoQueue", False)) else {}
-        # Which queues may send their dead letters here is told afterwards: they may not exist yet.
+        # Which queues may send their dead letters here is set afterwards: they may not exist yet.
         first = {name: value for name, value in attributes.items() if name != "RedriveAllowPolicy"} | fifo
         sqs.create_queue(QueueName=queue.name, Attributes=first, tags={t["Key"]: t["Value"] for t in _tags(queue)})
         attributes = {name: value for name, value in attributes.items() if name == "RedriveAllowPolicy"}

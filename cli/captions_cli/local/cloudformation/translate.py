@@ -38,7 +38,7 @@ Treatment = Literal["created", "repaired", "not emulated"]
 
 @dataclass(frozen=True)
 class ResourceType:
-    """How a resource type of the template comes to be on this machine.
+    """How a resource type of the template is made on this machine.
 
     `created`: by the calls that CloudFormation would make, in the AWS stand-in. `repaired`: so as well, but what it
     does is done by the local stack. `not emulated`: named in the start-up summary with the reason.

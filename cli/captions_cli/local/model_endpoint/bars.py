@@ -1,4 +1,4 @@
-"""Upright bars on an even ground, counted and measured: what pixels alone tell of a bar chart.
+"""Upright bars on an even ground, counted and measured: what pixels alone say about a bar chart.
 
 Bars are stretches of columns of one colour that begin at a common base, end at different heights under open ground,
 are about equally wide, and make up most of what is drawn. Their values are not known, as the axis is not read.

@@ -30,7 +30,7 @@ class Entry:
         self.fields.update(fields)
 
     def note_error(self, code: str | int | None, message: str) -> None:
-        """Add what the client was told went wrong: the error object's code, and its message cut to a short one."""
+        """Add the error that the client got: the error object's code, and its message cut to a short one."""
         if len(message) > _MESSAGE_CHARACTERS:
             message = message[: _MESSAGE_CHARACTERS - 1] + "…"
         self.note(error_code=code, error_message=message)

@@ -50,4 +50,4 @@ STREAMED = 0x7F000000
 
 def partly_there(stated: int, there: int) -> str:
     """Return the note about a file that states more bytes of sound than it holds."""
-    return f"the file tells of {stated} bytes of sound and holds {there}; what is there was heard"
+    return f"the file states {stated} bytes of sound and holds {there}; what is there was heard"

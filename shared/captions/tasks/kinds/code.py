@@ -209,7 +209,7 @@ _LONGEST_LINE = 1_000
 
 
 def _unbalanced(text: str) -> str | None:
-    """Where no parser helps, brackets that do not match tell of a cut or misread line."""
+    """Where no parser helps, brackets that do not match show a cut or misread line."""
     if any(len(line) > _LONGEST_LINE for line in text.splitlines()):
         return None
     bare = _STRINGS.sub("", text)
