@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from captions_client import (
+    CaptionsError,
     ChangedMeanwhileError,
     Client,
     ConnectionFailedError,
@@ -22,6 +24,7 @@ from captions_client import (
     NotFoundError,
     ProblemError,
     UnexpectedAnswerError,
+    WaitTimeoutError,
     calls,
     models,
 )  # fmt: skip
@@ -182,6 +185,63 @@ def test_retry_after_is_waited_for_within_reason() -> None:
     assert calls.wait_before_retry(1, 3, httpx.Response(503, headers={"Retry-After": "9999"})) == 30
     assert calls.wait_before_retry(4, 3, None) is None
     assert calls.wait_before_retry(1, 3, httpx.Response(404)) is None
+
+
+def test_a_wait_ends_in_its_time_however_the_api_fails() -> None:
+    asked: list[Any] = []
+
+    def busy(request: httpx.Request) -> httpx.Response:
+        asked.append(request.extensions["timeout"]["read"])
+        return httpx.Response(503, headers={"Retry-After": "20"})
+
+    with pytest.raises(WaitTimeoutError) as error:
+        client(busy).wait("x", timeout=2)
+    assert isinstance(error.value.__cause__, NotAvailableError)
+    assert len(asked) == 1  # the second try would be too late
+    assert asked[0] <= 2
+    with pytest.raises(NotAvailableError):
+        client(busy, retries=0).wait("x", timeout=600)
+
+
+def test_a_state_that_a_later_api_ends_with_is_an_end() -> None:
+    archived = asset(state="archived", completed_at="2026")
+    assert client(lambda request: httpx.Response(200, json=archived)).wait("x", timeout=5).state == "archived"
+
+
+def test_a_token_is_in_no_error() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["Authorization"] == "Bearer secret"
+        return httpx.Response(200, json=asset())
+
+    with Client(URL, token="secret\n", transport=httpx.MockTransport(answer)) as made:  # as a file has it
+        made.get("x")
+    with pytest.raises(ValueError, match="no header") as error:
+        Client(URL, token="se\ncret")
+    assert "cret" not in str(error.value)
+
+    def refused(request: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError("Illegal header value b'Bearer secret'")
+
+    with pytest.raises(ConnectionFailedError) as unsent:
+        client(refused, retries=9).get("x")  # not tried again: the request is wrong
+    assert "secret" not in "".join(traceback.format_exception(unsent.value))
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_is_no_answer_of_the_api_is_an_error_of_this_package(status: int) -> None:
+    with pytest.raises(CaptionsError):
+        client(lambda request: httpx.Response(status, content=b"[" * 100_000), retries=0).get("x")
+
+    def garbled(request: httpx.Request) -> httpx.Response:
+        raise httpx.DecodingError("incorrect header check")
+
+    with pytest.raises(UnexpectedAnswerError, match="encoding"):
+        client(garbled).get("x")
+    with pytest.raises(UnexpectedAnswerError, match="encoding"):
+        list(client(garbled).stream(b"x"))
+    page = {"items": [], "cursor": "c", "live": "l"}
+    with pytest.raises(UnexpectedAnswerError, match="page that it is at"):
+        list(client(lambda request: httpx.Response(200, json=page)).iterate())
 
 
 def test_the_token_goes_to_the_api_alone() -> None:

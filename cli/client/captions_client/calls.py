@@ -134,6 +134,39 @@ class Call(Generic[Answer]):
         return read  # type: ignore[no-any-return]
 
 
+def bearer(token: str | None) -> dict[str, str]:
+    """Return the header of a token, without the line's end that a file may have behind it.
+
+    Raises ValueError, which does not quote it, for one that no header can hold.
+    """
+    if not (kept := (token or "").strip()):
+        return {}
+    if not (kept.isascii() and kept.isprintable()):
+        raise ValueError("the token has characters that no header can hold")
+    return {"Authorization": f"Bearer {kept}"}
+
+
+def etag_of_part(answer: httpx.Response) -> str:
+    """Return what the bucket calls a part that it stored."""
+    if (etag := answer.headers.get("ETag")) is None:
+        raise UnexpectedAnswerError(f"{answer.url.host} stored a part and gave no ETag")
+    return str(etag)
+
+
+def link_of_part(links: models.PartLinks, number: int) -> str:
+    """Return where a part is sent to."""
+    if (url := links.urls.get(str(number))) is None:
+        raise UnexpectedAnswerError(f"the API gave no link for part {number}")
+    return url
+
+
+def next_page(asked: str | None, page: models.Assets) -> str | None:
+    """Return the cursor of the page after one that was asked for by a cursor; None: it was the last."""
+    if page.cursor is not None and page.cursor == asked:
+        raise UnexpectedAnswerError("the list goes on with the page that it is at")
+    return page.cursor
+
+
 def wait_before_retry(tries: int, retries: int, answer: httpx.Response | None) -> float | None:
     """Return the seconds to wait before another try; None if there is none. No answer: the connection failed."""
     if tries > retries:

@@ -11,6 +11,7 @@ import httpx
 
 from captions_client import calls, models
 from captions_client.calls import (
+    MAX_WAIT_SECONDS,
     Asking,
     AskingPicture,
     Call,
@@ -20,7 +21,15 @@ from captions_client.calls import (
     Versioned,
     wait_before_retry,
 )
-from captions_client.errors import CaptionsError, ConnectionFailedError, NotFoundError, WaitTimeoutError
+from captions_client.errors import (
+    CaptionsError,
+    ConnectionFailedError,
+    NotAvailableError,
+    NotFoundError,
+    TooManyRequestsError,
+    UnexpectedAnswerError,
+    WaitTimeoutError,
+)
 from captions_client.events import Event, EventReader
 from captions_client.media import (
     ONE_PART_BYTES,
@@ -36,11 +45,14 @@ from captions_client.waiting import aside, shielded, sleep
 
 Answer = TypeVar("Answer")
 
-TIMEOUT = httpx.Timeout(30.0)
+LEAST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
+"""Of each step of a call: to connect, to send, to answer."""
+TIMEOUT = httpx.Timeout(LONGEST_SECONDS)
 STREAM_TIMEOUT = httpx.Timeout(30.0, read=300.0)
 """Between two pieces of a stream: a model may take its time before the first word."""
 STORAGE_TIMEOUT = httpx.Timeout(30.0, read=120.0, write=120.0)
 ENDED = frozenset({"captioned", "rejected", "blocked", "failed", "deleted"})
+UNDER_WAY = frozenset({"received", "queued", "waiting"})
 _POLL_SECONDS = (0.25, 5.0)
 """Between two looks at an upload: the first wait, and the longest."""
 
@@ -48,7 +60,9 @@ _POLL_SECONDS = (0.25, 5.0)
 def _ended(asset: models.Asset, version_id: str | None) -> bool:
     if version_id is not None and asset.version_id != version_id:
         return False  # what was under this key before
-    return asset.state in ENDED and not asset.recaptioning
+    # A later API may have states of its own.
+    ended = asset.state in ENDED or (asset.state not in UNDER_WAY and asset.completed_at is not None)
+    return ended and not asset.recaptioning
 
 
 def _waited_for(uploaded: Uploaded | Versioned | str) -> tuple[str, str | None]:
@@ -81,7 +95,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         storage_transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"User-Agent": "captions-client", **({"Authorization": f"Bearer {token}"} if token else {})}
+        headers = {"User-Agent": "captions-client", **calls.bearer(token)}
         self._retries = retries
         self._api = httpx.Client(base_url=base_url, headers=headers, auth=auth, timeout=TIMEOUT, transport=transport)
         # The bucket is somebody else: it gets neither the token nor the credentials.
@@ -98,19 +112,27 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, call: Call[Answer]) -> Answer:
-        return call.read(self._send(self._api, call.request()))
+    def _call(self, call: Call[Answer], until: float | None = None) -> Answer:
+        return call.read(self._send(self._api, call.request(), until))
 
-    def _send(self, http: httpx.Client, request: dict[str, Any]) -> httpx.Response:
+    def _send(self, http: httpx.Client, request: dict[str, Any], until: float | None = None) -> httpx.Response:
+        """Send a request, again where that may help, as long as it is not later than `until` (time.monotonic())."""
         tries = 0
         while True:
             tries += 1
+            if until is not None:
+                request["timeout"] = max(LEAST_SECONDS, min(LONGEST_SECONDS, until - time.monotonic()))
             try:
                 answer, failure = http.request(**request), None
+            except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+                # Nothing was sent. What is wrong with a header is not shown: it may be the token.
+                raise ConnectionFailedError(f"the request cannot be sent: {type(error).__name__}") from None
+            except httpx.DecodingError as error:
+                raise UnexpectedAnswerError("the answer is not in the encoding that it says") from error
             except httpx.TransportError as error:
                 answer, failure = None, error
             wait = wait_before_retry(tries, self._retries, answer)
-            if wait is not None:
+            if wait is not None and (until is None or time.monotonic() + wait < until):
                 sleep(wait)
             elif answer is not None:
                 return answer
@@ -134,9 +156,9 @@ class Client:
                 etags = {}
                 for number in range(1, begun.parts + 1):
                     # A link each: they are good for five minutes.
-                    url = (self._call(calls.links_of_parts(begun.upload, [number]))).urls[str(number)]
+                    url = calls.link_of_part(self._call(calls.links_of_parts(begun.upload, [number])), number)
                     part = {"method": "PUT", "url": url, "content": aside(file.part, number, begun.part_size)}
-                    etags[number] = stored(self._send(self._bucket, part)).headers["ETag"]
+                    etags[number] = calls.etag_of_part(stored(self._send(self._bucket, part)))
                 whole = self._call(calls.complete_parts(begun.upload, etags))
             except BaseException:
                 with shielded(), suppress(CaptionsError):
@@ -153,12 +175,16 @@ class Client:
         deadline, pause, state = time.monotonic() + timeout, _POLL_SECONDS[0], None
         while True:
             try:
-                asset = self.get(id)
+                asset = self._call(calls.get_asset(id), deadline)
                 state = asset.state
                 if _ended(asset, version):
                     return asset
             except NotFoundError:
                 pass  # its event is on its way
+            except (ConnectionFailedError, NotAvailableError, TooManyRequestsError) as error:
+                if time.monotonic() + MAX_WAIT_SECONDS < deadline:
+                    raise  # after all tries, and not for want of time
+                raise WaitTimeoutError(id, state) from error
             if time.monotonic() + pause > deadline:
                 raise WaitTimeoutError(id, state)
             sleep(pause)
@@ -194,6 +220,8 @@ class Client:
                     calls.STREAM.read(answer)
                 for piece in answer.iter_bytes():
                     yield from reader.feed(piece)
+        except httpx.DecodingError as error:
+            raise UnexpectedAnswerError("the stream is not in the encoding that it says") from error
         except httpx.TransportError as error:
             raise ConnectionFailedError(str(error) or type(error).__name__) from error
         if not reader.ended:
@@ -204,9 +232,10 @@ class Client:
         while True:
             page = self.assets(**filters)
             yield from page.items
-            if page.cursor is None:
+            cursor = calls.next_page(filters.get("cursor"), page)
+            if cursor is None:
                 return
-            filters["cursor"] = page.cursor
+            filters["cursor"] = cursor
 
     def assets(self, **filters: Unpack[Filters]) -> models.Assets:
         """Return one page of assets, or, with `since` from an earlier page's `live`, what has happened since."""

@@ -130,7 +130,7 @@ def problem_of(answer: httpx.Response) -> ProblemError:
     """Return what an answer refuses with: the API's problem, or whatever stands before the API says."""
     try:
         members = json.loads(answer.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):
         members = {"title": answer.reason_phrase, "detail": answer.text[:200]}

@@ -97,6 +97,6 @@ class EventReader:
                     failed = problem(int(data["status"]), data)
                 case _:
                     return None  # of a later API
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
             raise UnexpectedAnswerError(f"the stream's event {name!r} cannot be read: {error}") from error
         raise failed
