@@ -21,6 +21,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from captions.completion_events import end_event
 from captions.records.record import Provenance, Record, Result
 from captions.webhooks import deliveries as module
+from captions.webhooks.addresses import is_public
 from captions.webhooks.deliveries import (
     GIVE_UP_SECONDS,
     RETRY_SECONDS,
@@ -360,6 +361,18 @@ def test_on_aws_nothing_but_public_addresses_over_https_is_called(post: Post, ur
     post.put(event())
     assert post.until_empty(2) == ["spread", "later"]
     assert why in post.health.read()["audit"].last_error
+
+
+def test_no_address_that_leads_to_a_network_of_ones_own_is_public() -> None:
+    public = ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+    own = [
+        "127.0.0.1", "10.1.2.3", "100.64.0.1", "169.254.169.254", "192.0.0.8", "192.88.99.1", "198.18.0.1", "0.0.0.0",
+        "240.0.0.1", "224.0.0.1", "::", "::1", "::127.0.0.1", "::ffff:7f00:1", "::ffff:0:7f00:1", "64:ff9b::7f00:1",
+        "64:ff9b:1::7f00:1", "2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:7f00:1::", "fd00:ec2::254", "fe80::1%eth0",
+        "fec0::1", "ff02::1", "100::1", "3fff::1", "2001:db8::1",
+    ]  # fmt: skip
+    assert [address for address in public if not is_public(address)] == []
+    assert [address for address in own if is_public(address)] == []
 
 
 def test_a_name_that_turns_private_after_it_was_judged_leads_nowhere_else(

@@ -16,6 +16,9 @@ import httpcore2
 
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv4 addresses within IPv6 that a NAT64 leads to (RFC 6052)."""
+_SPECIAL = [ipaddress.ip_network(each) for each in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "3fff::/20")]
+"""What some versions of Python take for global (IANA's registries of special-purpose addresses): assignments of
+protocols, relays of 6to4, addresses of a site, examples."""
 
 
 class ForbiddenAddressError(Exception):
@@ -35,7 +38,8 @@ def is_public(address: str) -> bool:
         within += [ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)] if ip in _TRANSLATED else []
         if within:
             return all(is_public(str(each)) for each in within)
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    special = ip.is_multicast or ip.is_reserved or any(ip in network for network in _SPECIAL)
+    return ip.is_global and not special
 
 
 class PublicOnly(httpcore2.AsyncNetworkBackend):
