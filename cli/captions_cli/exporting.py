@@ -41,8 +41,12 @@ COLUMNS: Mapping[str, str] = {
     "updated_at": "time",
 }  # fmt: skip
 """The columns and what they hold; new ones come at the end, none goes (docs/operation.md, "Exports")."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes a cell for a formula by (OWASP, "CSV Injection")."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes a cell for a formula by (OWASP, "CSV Injection"), in full width too."""
+_CONTROL = dict.fromkeys({*range(32), 127} - set(map(ord, "\t\n\r")), "\ufffd")
+"""What no reader of CSV need take, such as NUL."""
+GROUP_ROWS, GROUP_BYTES = 10_000, 64_000_000
+"""Of a row group of Parquet, whichever comes first: small groups make files large, and slow to read."""
 _SCALE = Decimal(1).scaleb(-18)
 
 
@@ -177,6 +181,8 @@ def _whole(path: Path, now: float) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         os.utime(part, (now, now))
         part.replace(path)
     finally:
@@ -230,6 +236,8 @@ def as_csv(file: IO[str]) -> Write:
 def _cell(kind: str, value: Any) -> Any:
     if kind in ("list", "object"):
         value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        value = value.translate(_CONTROL)
     if kind == "text" and isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value
@@ -263,9 +271,19 @@ def _parquet(path: Path) -> Iterator[Write]:
         return value
 
     with pq.ParquetWriter(path, schema, compression="zstd") as out:
+        held: list[pa.RecordBatch] = []
+
+        def write_group() -> None:
+            if held:
+                out.write_table(pa.Table.from_batches(held))
+                held.clear()
 
         def write(rows: Sequence[ExportRow]) -> None:
             columns = {name: [typed(kind, each[name]) for each in rows] for name, kind in COLUMNS.items()}
-            out.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
+            held.append(pa.RecordBatch.from_pydict(columns, schema=schema))
+            sizes = [(batch.num_rows, batch.nbytes) for batch in held]
+            if sum(rows for rows, _ in sizes) >= GROUP_ROWS or sum(size for _, size in sizes) >= GROUP_BYTES:
+                write_group()
 
         yield write
+        write_group()

@@ -78,6 +78,26 @@ def test_no_cell_of_a_csv_is_a_formula(api: Api, tmp_path: Path) -> None:
     assert len(rows) == 2
 
 
+@pytest.mark.parametrize("text", ["\n=1+1", "\uff1d1+1", "\uff20SUM(A1)", "a\x00b\x1b[31m"])
+def test_a_cell_of_a_csv_is_neither_a_formula_in_disguise_nor_a_control(text: str) -> None:
+    cell = exporting._cell("text", text)
+    assert cell.startswith("'") or "\x00" not in cell
+    assert not any(ord(character) < 32 and character not in "\t\r\n" for character in cell)
+    assert not cell.startswith(("=", "\n", "\uff1d", "\uff20"))
+
+
+def test_a_row_group_of_parquet_holds_thousands_of_rows(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "PAGE", 4)
+    day = max(run(api, tmp_path, "parquet"), key=lambda day: day.rows or 0)
+    assert (pq.ParquetFile(day.path).num_row_groups, day.rows) == (1, 32)
+    monkeypatch.setattr(exporting, "GROUP_ROWS", 10)
+    (day,) = (each for each in run(api, tmp_path / "small", "parquet") if each.rows)
+    assert pq.ParquetFile(day.path).num_row_groups in (3, 4)
+    assert pq.read_table(day.path).num_rows == 32
+
+
 def test_parquet_has_types(api: Api, tmp_path: Path) -> None:
     days = run(api, tmp_path, "parquet", states=("captioned",))
     tables = [pq.read_table(day.path) for day in days]
