@@ -351,6 +351,20 @@ def test_a_model_that_left_the_catalogue_meanwhile_has_answered_at_an_unknown_pr
     assert record.provenance.spent.unpriced_tokens > 0
 
 
+def test_a_batch_costs_the_part_of_the_prices_that_it_began_at(bulk: BulkShop) -> None:
+    """Who takes the factor from the catalogue, so that no further batch is made, has those under way at half price."""
+    keys = uploads(bulk, 1)
+    bulk.gather()
+    bulk.look(GATHER_SECONDS)
+    models = {name: model.model_copy(update={"batch_factor": None}) for name, model in CATALOGUE.models.items()}
+    bulk.lane.catalogue = CATALOGUE.model_copy(update={"models": models})
+    bulk.settle()
+    (record,) = records(bulk, keys)
+    (paid,) = bulk.shop.paid()
+    assert record.provenance is not None
+    assert Decimal(str(record.provenance.cost)) == Decimal(str(paid["cost"]))
+
+
 @pytest.mark.parametrize("status", ["completed", "SUCCEEDED"])
 def test_a_batch_that_names_its_results_late_or_its_end_otherwise_is_not_paid_for_again(
     bulk: BulkShop, monkeypatch: pytest.MonkeyPatch, status: str

@@ -292,6 +292,7 @@ class BulkLane:
             deadline=min(line.lease_until for line in lines) - protocol.HANDING_SECONDS,
             at=round(self.worker.now(), 3),
             gathered_at=min(line.gathered_at for line in lines),
+            factor=self._listed(model, endpoint)[0].batch_factor,
         )
 
     async def _advance(self, batch: Batch) -> Batch:
@@ -454,11 +455,16 @@ class BulkLane:
         return _Results(paths, frozenset(line.line for line in lines))
 
     def _served(self, batch: Batch) -> tuple[Model, str]:
-        """Return the batch's model and its name at the endpoint; without prices where the catalogue has it no more."""
+        """Return the batch's model, at the part of its prices that the batch was formed at, and its name there."""
+        model, wire_name = self._listed(batch.model, batch.endpoint)
+        return (model if batch.factor is None else model.model_copy(update={"batch_factor": batch.factor})), wire_name
+
+    def _listed(self, name: str, endpoint: str) -> tuple[Model, str]:
+        """Return a model and its name at an endpoint; without prices where the catalogue has it no more."""
         with contextlib.suppress(CatalogueError):
-            served = self.catalogue.served(batch.model, batch.endpoint)
-            return served if served is not None else (self.catalogue.model(batch.model), batch.model)
-        return Model(name=batch.model, provider="unknown", modalities=frozenset({"text"}), context=1), batch.model
+            served = self.catalogue.served(name, endpoint)
+            return served if served is not None else (self.catalogue.model(name), name)
+        return Model(name=name, provider="unknown", modalities=frozenset({"text"}), context=1), name
 
     async def _result(self, batch: Batch, line_id: str, called: LineResult) -> None:
         """Hand out one result; taken again, it changes nothing."""

@@ -17,6 +17,7 @@ same code through a crash at every step and every answer of the endpoint.
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 from captions.cost import Cost
@@ -73,6 +74,8 @@ class Batch:
     """What the lines that were handed out cost, as far as it is known."""
     saved: Cost = field(default_factory=Cost)
     """What they would have cost by themselves, beyond that."""
+    factor: Decimal | None = None
+    """The part of its prices that the model's calls cost in it: as the catalogue said when it was formed."""
 
 
 # -- steps; each may stop half way in a crash, and can be taken again ------------------------------------------------
