@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -239,8 +240,17 @@ def test_uploads_overwritten_or_deleted_while_they_wait(bulk: BulkShop) -> None:
     assert sum(bulk.payments().values()) == 4
 
 
-def test_limits_of_size_and_number_split_what_waits(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint) -> None:
+def test_limits_of_size_and_number_split_what_waits(
+    aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bulk = bulk_shop(aws, dedupe, endpoint, bulk_max_requests=2)
+    download, on_disk = bulk.lane.api.download, list[str]()
+
+    async def downloaded(base_url: str, file_id: str, to: Path) -> None:
+        on_disk.extend(path.name for path in to.parent.iterdir())
+        await download(base_url, file_id, to)
+
+    monkeypatch.setattr(bulk.lane.api, "download", downloaded)
     keys = uploads(bulk, 5)
     bulk.gather()
     ran = bulk.look()
@@ -248,6 +258,7 @@ def test_limits_of_size_and_number_split_what_waits(aws: Aws, dedupe: Dedupe, en
     assert (ran.formed, ran.waiting) == (2, 1)  # the full ones do not wait
     bulk.settle()
     assert sorted(batch.lines for batch in bulk.batches()) == [1, 2, 2]
+    assert on_disk == []  # one batch's results at a time
     all_captioned_and_paid_for_once(bulk, keys)
 
 

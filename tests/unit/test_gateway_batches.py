@@ -140,7 +140,13 @@ class Lister(BatchApi):
     async def _call(self, base_url: str, call: Any, *, writes: bool = False) -> Any:
         page = self.pages[min(self.asked, len(self.pages) - 1)]
         self.asked += 1
-        return SimpleNamespace(data=[SimpleNamespace(id=f"of-{file}", input_file_id=file) for file in page])
+        noon = 1_767_268_800  # 2026-01-01, and a minute earlier for each number
+        return SimpleNamespace(
+            data=[
+                SimpleNamespace(id=f"of-{file}", input_file_id=file, created_at=noon - 60 * int(file[2:]))
+                for file in page
+            ]
+        )
 
 
 def test_a_batch_is_looked_for_to_the_end_of_the_list() -> None:
@@ -150,9 +156,17 @@ def test_a_batch_is_looked_for_to_the_end_of_the_list() -> None:
     assert remote_id([["f-1"], ["f-2"], []], "f-2") == "of-f-2"
     assert remote_id([["f-1"], ["f-2"], []], "f-3") is None
     assert remote_id([["f-1"]], "f-3") is None  # the same page for ever
+    pages = [[f"f-{100 * page + place}" for place in range(100)] for page in range(11)]
     with pytest.raises(BatchCallError) as error:
-        remote_id([[f"f-{100 * page + place}" for place in range(100)] for page in range(11)], "none")
+        remote_id(pages, "none")
     assert error.value.kind == "later"  # created again only where it certainly is not there
+    lister = Lister(pages)
+    assert asyncio.run(lister.find("https://e.example/v1", "none", "2026-01-01T12:00:00.000000Z")) is None
+    assert lister.asked == 2  # the second page is of more than an hour before: all others are older
+    with pytest.raises(BatchCallError):  # the oldest first: it would come at the end
+        asyncio.run(
+            Lister([page[::-1] for page in pages[::-1]]).find("https://e.example/v1", "none", "2026-02-01T12:00Z")
+        )
 
 
 @pytest.mark.parametrize(

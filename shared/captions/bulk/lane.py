@@ -117,6 +117,11 @@ class _Results:
                 firsts[line_id] = result
         return len(some), firsts
 
+    def remove(self) -> None:
+        """Make room on the disk for those of other batches."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
     def skip(self, number: int) -> None:
         """Go on behind so many lines."""
         while self.position < number and self.next(min(CHUNK, number - self.position))[0]:
@@ -314,6 +319,9 @@ class BulkLane:
         except Exception:
             telemetry.logger().exception("batch_not_advanced", batch=batch.id, state=seen.state)
             telemetry.count("BulkFailed")
+        finally:
+            if (results := self._results.pop(batch.id, None)) is not None:
+                results.remove()
         return seen
 
     async def _take(self, step: protocol.BatchStep) -> Any:  # noqa: C901 - one branch for each step
@@ -332,7 +340,7 @@ class BulkLane:
                     created = self.api.create(batch.endpoint, batch.file_id or "", batch.id)
                     return await self._in_time(created, "unknown")
                 case protocol.Find():
-                    return await self._in_time(self.api.find(batch.endpoint, batch.file_id or ""))
+                    return await self._in_time(self.api.find(batch.endpoint, batch.file_id or "", batch.submitted_at or ""))
                 case protocol.Retrieve():
                     remote = await self._in_time(self.api.retrieve(batch.endpoint, batch.remote_id or ""))
                     ended = remote.status != "running"
@@ -447,7 +455,7 @@ class BulkLane:
         return failed
 
     async def _downloaded(self, batch: Batch) -> _Results:
-        """Return the results of a batch, whose files stay for as long as this look at the batches takes."""
+        """Return the results of a batch, whose files stay until it is taken as far as it goes."""
         paths = [Path(self._folder) / f"{batch.id}-{place}.jsonl" for place in range(len(batch.outputs))]
         for file_id, path in zip(batch.outputs, paths, strict=True):
             await self._in_time(self.api.download(batch.endpoint, file_id, path))
