@@ -340,7 +340,9 @@ class BulkLane:
                     created = self.api.create(batch.endpoint, batch.file_id or "", batch.id)
                     return await self._in_time(created, "unknown")
                 case protocol.Find():
-                    return await self._in_time(self.api.find(batch.endpoint, batch.file_id or "", batch.submitted_at or ""))
+                    return await self._in_time(
+                        self.api.find(batch.endpoint, batch.file_id or "", batch.submitted_at or "")
+                    )
                 case protocol.Retrieve():
                     remote = await self._in_time(self.api.retrieve(batch.endpoint, batch.remote_id or ""))
                     ended = remote.status != "running"
