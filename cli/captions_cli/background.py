@@ -117,7 +117,7 @@ def run_in_foreground(directory: Path, settings: LocalSettings, ready: Callable[
         stdout=sys.stderr,
         start_new_session=True,
         cwd=project_root(),
-        env=_environment(),
+        env=_environment() | {"CAPTIONS_STOP_WITH": str(os.getpid())},  # even where this process is killed
     )
     try:
         ready(_wait_until_ready(directory, process, None))

@@ -31,7 +31,8 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name in ("NO_PROXY", "no_proxy"):
         kept.pop(name, None)
     home = str(tmp_path_factory.mktemp("captions-home"))
-    return {**kept, **nowhere, "AWS_PROFILE": "nobody", "CAPTIONS_HOME": home}
+    # No stack outlives its test, not even one that is killed.
+    return {**kept, **nowhere, "AWS_PROFILE": "nobody", "CAPTIONS_HOME": home, "CAPTIONS_STOP_WITH": str(os.getpid())}
 
 
 @pytest.mark.timeout(SECONDS + 30)

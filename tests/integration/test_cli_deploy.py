@@ -351,7 +351,7 @@ def test_a_dry_run_shows_changes_and_drift_and_leaves_nothing(project: Project, 
 
 def test_an_empty_local_stack_says_how_to_deploy_to_it(tmp_path: Path) -> None:
     captions = [sys.executable, "-m", "captions_cli.main"]
-    environment = {**os.environ, "CAPTIONS_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "CAPTIONS_HOME": str(tmp_path / "home"), "CAPTIONS_STOP_WITH": str(os.getpid())}
     try:
         up = subprocess.run([*captions, "up", "--empty"], env=environment, capture_output=True, text=True, check=False)
         assert up.returncode == 0, up.stderr

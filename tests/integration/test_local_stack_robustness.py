@@ -266,9 +266,22 @@ class TestProcess:
         _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
 
+    def test_it_ends_in_good_order_with_the_process_that_it_was_started_for(self, tmp_path: Path) -> None:
+        make_template(tmp_path)
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
+            process = run_module(tmp_path, CAPTIONS_STOP_WITH=str(owner.pid))
+            ready(process)
+            owner.kill()  # and not waited for: it is a zombie now
+            assert process.wait(timeout=30) == 0
+        assert not (tmp_path / "state" / "stack.json").exists()
+        process = run_module(tmp_path, CAPTIONS_STOP_WITH=str(owner.pid))
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert errors.endswith(f"error: CAPTIONS_STOP_WITH='{owner.pid}' is no running process\n")
+
 
 def run_module(
-    directory: Path, *arguments: str, endpoint: str | None = "http://127.0.0.1:9/v1"
+    directory: Path, *arguments: str, endpoint: str | None = "http://127.0.0.1:9/v1", **environment: str
 ) -> "subprocess.Popen[str]":
     """Run `python -m captions_cli.local` with the small template."""
     return subprocess.Popen(
@@ -282,7 +295,7 @@ def run_module(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("CAPTIONS_")},
+        env={name: value for name, value in os.environ.items() if not name.startswith("CAPTIONS_")} | environment,
     )
 
 

@@ -2,7 +2,8 @@
 
 Writes STATE_DIR/stack.json once an upload would be worked on, prints the same as one JSON line, runs until SIGTERM or
 SIGINT, and removes the file. What is not emulated goes to standard error. $CAPTIONS_ENDPOINT_URL and
-$CAPTIONS_ENDPOINT_KEY put a real model endpoint in place of the local one.
+$CAPTIONS_ENDPOINT_KEY put a real model endpoint in place of the local one. $CAPTIONS_STOP_WITH is the id of a process;
+the stack ends as on SIGTERM once that process has ended in any way.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from captions_cli.local.errors import StackError
 from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 
 STATE_FILE = "stack.json"
+LOOK_SECONDS = 1.0
+"""Seconds between looks at the process with which the stack ends."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: threading.Event) -> None:
     from captions_cli.local.stack import LocalStack
 
+    owner = _process(environ.get("CAPTIONS_STOP_WITH"))
     stack = LocalStack(
         None if options.empty else options.template,
         stack_name=options.stack_name,
@@ -70,9 +76,26 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         _write_whole(state_file, json.dumps(state, indent=2) + "\n")
         print(json.dumps(state), flush=True)
         try:
-            stopping.wait()
+            while not stopping.wait(LOOK_SECONDS) and _lives(owner):
+                pass
         finally:
             state_file.unlink(missing_ok=True)
+
+
+def _process(number: str | None) -> psutil.Process | None:
+    if not number:
+        return None
+    try:
+        return psutil.Process(int(number))
+    except (ValueError, OverflowError, psutil.NoSuchProcess) as error:
+        raise StackError(f"CAPTIONS_STOP_WITH={number!r} is no running process") from error
+
+
+def _lives(process: psutil.Process | None) -> bool:
+    try:
+        return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _summarise(coverage: Sequence[tuple[str, str, str, str]]) -> None:
