@@ -23,21 +23,30 @@ class Watched:
         self.log = directory / "Function.log"
         self.depths = {"dead-letters": 0}
         self.cloudwatch = client_of("cloudwatch")
-        self._alarms = Alarms(lambda queue, region: self.depths[queue], now=lambda: NOW)
+        self.now = NOW
+        self._alarms = Alarms(lambda queue, region: self.depths[queue], now=lambda: self.now)
         self._alarms.metrics = LoggedMetrics(directory)
 
     def write(self, seconds_ago: float, end: str = "\n", **metrics: Any) -> None:
         """Log metrics as Powertools does."""
         named = [{"Name": name, "Unit": "Count"} for name in metrics]
         about = {"Namespace": "pipeline", "Dimensions": [["service"]], "Metrics": named}
-        blob = {"_aws": {"Timestamp": (NOW - seconds_ago) * 1000, "CloudWatchMetrics": [about]}, "service": "all"}
+        blob = {"_aws": {"Timestamp": (self.now - seconds_ago) * 1000, "CloudWatchMetrics": [about]}, "service": "all"}
         with self.log.open("a") as log:
             log.write("START RequestId: 1\n" + json.dumps(blob | metrics) + end)
 
+    def set(self, alarm: str, state: str) -> None:
+        """Set an alarm's state by hand."""
+        self._pass("SetAlarmState")
+        self.cloudwatch.set_alarm_state(AlarmName=alarm, StateValue=state, StateReason="a drill")
+
+    def _pass(self, action: str) -> None:
+        call = AwsCall("cloudwatch", "us-east-1", {"HTTP_X_AMZ_TARGET": f"GraniteService.{action}"}, b"")
+        self._alarms(call, lambda passed: None)  # type: ignore[arg-type, return-value]
+
     def states(self) -> dict[str, tuple[str, str]]:
         """The state of each alarm and its reason."""
-        call = AwsCall("cloudwatch", "us-east-1", {"HTTP_X_AMZ_TARGET": "GraniteService.DescribeAlarms"}, b"")
-        self._alarms(call, lambda passed: None)  # type: ignore[arg-type, return-value]
+        self._pass("DescribeAlarms")
         alarms = self.cloudwatch.describe_alarms()["MetricAlarms"]
         return {alarm["AlarmName"]: (alarm["StateValue"], alarm["StateReason"]) for alarm in alarms}
 
@@ -93,3 +102,20 @@ def test_a_calculation_lacks_what_its_metrics_lack() -> None:
     assert calculated("IF(age > 300 AND FILL(done, 0) == 0, 1, 0)", {"age": 301.0, "done": None}) == 1.0
     assert calculated("a - b", {"a": 1.0, "b": None}) is None
     assert calculated("a / b", {"a": 1.0, "b": 0.0}) is None
+
+
+def test_a_state_that_somebody_sets_stands_until_another_is_measured(watched: Watched) -> None:
+    watched.cloudwatch.put_metric_alarm(
+        AlarmName="failed", MetricName="Failed", **SUM, **OVER_TWO, EvaluationPeriods=1, DatapointsToAlarm=1
+    )
+    for _ in range(2):
+        watched.set("failed", "ALARM")
+        assert watched.states()["failed"][0] == "ALARM"
+    watched.write(5, Failed=3)
+    assert watched.states()["failed"] == ("ALARM", "Threshold crossed: 3 > 2")
+    watched.set("failed", "OK")
+    assert watched.states()["failed"][0] == "OK"
+    watched.now += 60
+    assert watched.states()["failed"] == ("OK", "Threshold not crossed (> 2)")
+    watched.write(5, Failed=4)
+    assert watched.states()["failed"] == ("ALARM", "Threshold crossed: 4 > 2")

@@ -93,8 +93,9 @@ class LoggedMetrics:
 
 
 class Alarms:
-    """Brings the states of alarms up to date before a call that asks for them passes.
+    """Brings the states of alarms up to date before a call that asks for them, or sets one, passes.
 
+    A state that somebody sets (SetAlarmState) stands until what is measured gives another state than it did then.
     `metrics` are those of the functions' logs; `depth` tells how many messages of a queue, by its name, are visible.
     """
 
@@ -103,10 +104,11 @@ class Alarms:
         self._depth = depth
         self._now = now
         self._guard = threading.Lock()
+        self._measured: dict[str, str] = {}  # the state that was last worked out, by the alarm's ARN
 
     def __call__(self, call: AwsCall, forward: Forward) -> Response:
         """Evaluate all alarms of the region where they are asked for, and answer."""
-        if call.service == "cloudwatch" and call.action == "DescribeAlarms":
+        if call.service == "cloudwatch" and call.action in ("DescribeAlarms", "SetAlarmState"):
             with self._guard:
                 self._evaluate(call.region)
         return forward(call)
@@ -121,11 +123,11 @@ class Alarms:
             if alarm.rule is not None:
                 continue
             state, reason = self._state(alarm, region)
-            if (alarm.state_value, alarm.state_reason) != (state, reason):
-                if alarm.state_value == state:
-                    alarm.state_reason = reason  # since when it is so stays
-                else:
-                    alarm.update_state(reason, "{}", state)
+            if alarm.state_value == state:
+                alarm.state_reason = reason  # since when it is so stays
+            elif self._measured.get(alarm.alarm_arn) != state:
+                alarm.update_state(reason, "{}", state)
+            self._measured[alarm.alarm_arn] = state
 
     def _state(self, alarm: Any, region: str) -> tuple[str, str]:
         try:
