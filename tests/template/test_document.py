@@ -15,8 +15,9 @@ OUTPUTS = {
     "ImageQueueUrl", "AudioQueueUrl", "UploadsDeadLetterQueueUrl", "ImageDeadLetterQueueUrl",
     "AudioDeadLetterQueueUrl", "RuleDeadLetterQueueUrl", "EventBusName", "EndpointSecretArn", "DedupeFunctionName",
     "ApiFunctionName", "ApiUrl", "CaptionFunctionName", "TranscribeFunctionName", "SweepFunctionName", "AlarmTopicArn",
+    "UserPoolId",
 }  # fmt: skip
-"""What the `captions` command and the local stack read."""
+"""What the `captions` command, the local stack and the commands of docs/deployment.md read."""
 
 NEEDED = dict.fromkeys(
     ("CAPTIONS_TABLE", "FINGERPRINTS_TABLE", "UPLOADS_QUEUE_URL", "EVENT_BUS_NAME", "IMAGE_QUEUE_URL",

@@ -31,6 +31,27 @@ def test_every_parameter_is_documented_as_it_is(parameters: ModuleType) -> None:
     assert all(f"| `{name}` |" in page for name in template["Parameters"])
 
 
+def commands(page: Path) -> list[str]:
+    """The commands that a page shows, each with its continued lines."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(r"^ {4,}(?:\w+=\$\()?((?:captions|aws) .+)$", text, re.MULTILINE)
+
+
+def test_each_parameter_of_a_command_has_its_own_option() -> None:
+    """`captions deploy` would take any other word for an environment."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    shown = [command for page in pages for command in commands(page) if "--parameter " in command]
+    assert len(shown) > 6
+    assert [command for command in shown if re.search(r"(?<!--parameter) [A-Z]\w+=", command)] == []
+
+
+def test_what_is_done_to_a_console_is_done_in_the_region_it_was_deployed_to() -> None:
+    page = commands(ROOT / "docs" / "deployment.md")
+    shown = [command for command in page if re.match(r"aws (cognito-idp|apigateway)|.*UserPool", command)]
+    assert len(shown) == 5
+    assert [command for command in shown if "--region eu-west-1" not in command] == []
+
+
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
