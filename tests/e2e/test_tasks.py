@@ -44,7 +44,9 @@ def test_every_task_is_answered_through_the_stack(tmp_path: Path) -> None:
         "music.wav": (speech, {}),
         "video.mp4": (film(), {}),
     }
-    assert {Path(key).stem for key in uploads} == set(TASKS)
+    assert {Path(key).stem for key in uploads} == set(TASKS), (
+        "tests/e2e/test_tasks.py: `uploads` needs one of each task"
+    )
     with LocalStack(ROOT / "template.yaml", state_dir=tmp_path, model=ModelOptions(latency_scale=0.0)) as stack:
         for key, (data, asked) in uploads.items():
             metadata = {"caption-task": Path(key).stem} | {f"caption-{name}": value for name, value in asked.items()}

@@ -1,6 +1,7 @@
 """A task is one file: what a new one needs of the rest of the product is nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ class PaletteAnswer(Answer):
 
 
 def read(answer, draft):
+    if not answer.summary and not answer.colours:
+        draft.fail("empty", "No colour was named.")
+        return
     draft.text = draft.plain(answer.summary)
     draft.written = [draft.text]
     if sum(colour.share or 0.0 for colour in answer.colours) > 1.05:
@@ -48,6 +52,7 @@ TASK = Task(
     read=read,
 )
 """
+ROOT = Path(__file__).parents[2]
 SETTINGS = IntakeSettings(
     captions_table="c", fingerprints_table="f", uploads_queue_url="u", image_queue_url="i", audio_queue_url="a",
     event_bus_name="b",
@@ -88,6 +93,9 @@ def test_a_task_that_is_one_file_is_routed_asked_read_checked_and_merged() -> No
     assert reading.output.data == {"colours": [{"name": "navy", "share": 0.6}, {"name": "rust", "share": 0.6}]}
     assert "The shares add up" in repair(route.ask, "x", reading.problems).text
 
+    nothing = read(route.ask, "{}")
+    assert (nothing.output, [problem.code for problem in nothing.problems]) == (None, ["empty"])
+
     both = joined("palette", [Heard(0.0, 1.0, reading.output), Heard(1.0, 2.0, reading.output)])
     assert both.data["colours"] == reading.output.data["colours"]
 
@@ -104,6 +112,23 @@ def test_a_file_has_its_tasks_name_and_the_readers_field_is_one_of_the_shape(nam
     assert task.name == name
     assert task.shape.main in task.shape.model_fields
     assert task.kinds <= {"image", "animation", "document", "audio", "video"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_has_its_row_in_the_documentation(name: str) -> None:
+    shared = "identical media only" if TASKS[name].exact_only else "yes"
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    assert [row.endswith(f"| {shared} |") for row in rows] == [True], (
+        f"docs/tasks.md: the table lacks a row that begins with `{name}` and ends with '{shared}'"
+    )
+
+
+def test_the_console_offers_every_task() -> None:
+    gallery = (ROOT / "console" / "src" / "pages" / "gallery.js").read_text(encoding="utf-8")
+    offered = re.search(r"const TASKS = \[(.*)\]", gallery)
+    assert offered is not None
+    assert set(re.findall(r"'(\w+)'", offered[1])) == set(TASKS), "TASKS of console/src/pages/gallery.js"
 
 
 def test_to_know_what_is_asked_loads_that_task_alone_and_nothing_that_reads_answers() -> None:
