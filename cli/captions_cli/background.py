@@ -1,12 +1,16 @@
 """Starts and ends the local stack as a process of its own."""
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.local.model_endpoint import eyes
@@ -21,7 +25,12 @@ from captions_cli.stack import (
 
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
+OWNER_SECONDS = 5.0
+"""How long whoever has just taken the lock may need to write down which process holds it."""
+ENDED_WHILE_STARTING = (143, -signal.SIGTERM)
+"""The exit codes of a local stack that SIGTERM ended before it was up."""
 LOG_FILE = "stack.log"
+LOCK_FILE = "lock"
 TAIL_LINES = 15
 MODULE = "captions_cli.local"
 
@@ -71,77 +80,82 @@ def command(directory: Path, settings: LocalSettings) -> list[str]:
     return [sys.executable, "-m", MODULE, *arguments, *flags, *parameters]
 
 
-def running(directory: Path) -> LocalState | None:
-    """Return the state of the local stack of a directory while its process lives; None otherwise."""
-    state = read_local_state(directory)
-    return state if state and _is_ours(state.pid) else None
+class TakenError(CommandError):
+    """A local stack of this directory is up or starting already, as process `pid`."""
+
+    def __init__(self, directory: Path, pid: int) -> None:
+        super().__init__(
+            f"a local stack is up or starting in {directory} (process {pid}); "
+            f"`CAPTIONS_HOME={shlex.quote(str(directory))} captions down` ends it",
+            ExitCode.UNREACHABLE,
+        )
+        self.pid = pid
 
 
 def start(directory: Path, settings: LocalSettings, *, progress: Callable[[str], None] = lambda _: None) -> LocalState:
     """Start the local stack detached and wait until it is ready.
 
-    Raises CommandError with the end of its log when it does not come up.
+    Raises TakenError when there is one, up or starting, and CommandError with the end of its log when it does not
+    come up.
     """
-    line = command(directory, settings)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / STATE_FILE).unlink(missing_ok=True)
     log = directory / LOG_FILE
-    progress("starting the local stack")
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd=project_root(),
-            env=_environment(),
-        )
+    with _owned(directory) as lock:
+        progress("starting the local stack")
+        with log.open("wb") as output:
+            process = _launch(directory, settings, lock, stdout=output, stderr=subprocess.STDOUT)
     try:
         return _wait_until_ready(directory, process, log)
     except BaseException:
         _end(process.pid)
-        (directory / STATE_FILE).unlink(missing_ok=True)
         raise
 
 
 def run_in_foreground(directory: Path, settings: LocalSettings, ready: Callable[[LocalState], None]) -> int:
-    """Run the local stack until it ends or is interrupted, its log on this process's stderr; its exit code."""
-    line = command(directory, settings)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / STATE_FILE).unlink(missing_ok=True)
-    # A session of its own: Ctrl-C reaches only this process, which ends the other in good order.
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        line,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        start_new_session=True,
-        cwd=project_root(),
-        env=_environment() | {"CAPTIONS_STOP_WITH": str(os.getpid())},  # even where this process is killed
-    )
+    """Run the local stack until it ends or is interrupted, its log on this process's stderr; its exit code.
+
+    Raises TakenError when there is one, up or starting.
+    """
+    with _owned(directory) as lock:
+        # The stack ends with this process even where that is killed.
+        process = _launch(directory, settings, lock, stdout=sys.stderr, own={"CAPTIONS_STOP_WITH": str(os.getpid())})
     try:
         ready(_wait_until_ready(directory, process, None))
         return process.wait()
     finally:
         _end(process.pid)
         process.wait()
-        (directory / STATE_FILE).unlink(missing_ok=True)
+
+
+def awaited(directory: Path, pid: int) -> LocalState:
+    """Wait until the local stack that somebody else started as process `pid` is up, and return its state.
+
+    Raises CommandError when it ends, or is not up in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while _is_ours(pid):
+        if (state := read_local_state(directory)) is not None and state.pid == pid:
+            return state
+        if time.monotonic() > deadline:
+            raise _not_started(f"the local stack that was starting (process {pid}) is not up", directory / LOG_FILE)
+        time.sleep(0.05)
+    raise _not_started(f"the local stack that was starting (process {pid}) has ended", directory / LOG_FILE)
 
 
 def stop(directory: Path) -> bool:
-    """End the local stack of a directory and forget its state; False when none was running.
+    """End the local stack of a directory, up or starting, and forget its state; False when there was none.
 
     A process that merely got the number of one that is gone is left alone.
     """
-    try:
-        state = read_local_state(directory)
-    except CommandError:
-        state = None
-    alive = state is not None and _is_ours(state.pid)
-    if state is not None and alive:
-        _end(state.pid)
-    (directory / STATE_FILE).unlink(missing_ok=True)
-    return alive
+    if not directory.exists():
+        return False
+    ended = False
+    while True:
+        try:
+            with _owned(directory):
+                return ended
+        except TakenError as taken:
+            _end(taken.pid)
+            ended = True
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
@@ -150,6 +164,67 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
+
+
+@contextmanager
+def _owned(directory: Path) -> Iterator[IO[str]]:
+    """Hold the lock of a directory, which the process of its local stack holds otherwise; its files are ours then.
+
+    A state file that is there is an old one, and is removed. Raises TakenError when a local stack holds the lock, and
+    CommandError when the directory cannot be written.
+    """
+    import fcntl
+
+    deadline = time.monotonic() + OWNER_SECONDS
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK_FILE).open("a+", encoding="ascii")
+    except OSError as error:
+        why = f"{directory} cannot hold the local stack's state ({error.strerror}): give another CAPTIONS_HOME"
+        raise CommandError(why, ExitCode.USAGE) from error
+    with lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip()
+                if holder.isdecimal() and _is_ours(int(holder)):
+                    raise TakenError(directory, int(holder)) from None
+                if time.monotonic() > deadline:
+                    why = f"{directory / LOCK_FILE} is held by a process that is no local stack ({holder or 'unknown'})"
+                    raise CommandError(why, ExitCode.UNREACHABLE) from None
+            time.sleep(0.05)
+        lock.truncate(0)
+        (directory / STATE_FILE).unlink(missing_ok=True)
+        yield lock
+
+
+def _launch(
+    directory: Path,
+    settings: LocalSettings,
+    lock: IO[str],
+    *,
+    stdout: IO[Any],
+    stderr: int | None = None,
+    own: dict[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start the process of the local stack, which has the lock from its first moment to its last."""
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [*command(directory, settings), "--lock", str(lock.fileno())],
+        stdin=subprocess.DEVNULL,
+        # A session of its own: Ctrl-C reaches only this process, which ends the other in good order.
+        start_new_session=True,
+        cwd=project_root(),
+        stdout=stdout,
+        stderr=stderr,
+        env=_environment() | (own or {}),
+        pass_fds=(lock.fileno(),),
+    )
+    lock.write(str(process.pid))
+    lock.flush()
+    return process
 
 
 def _environment() -> dict[str, str]:
@@ -162,7 +237,9 @@ def _environment() -> dict[str, str]:
 def _wait_until_ready(directory: Path, process: "subprocess.Popen[bytes]", log: Path | None) -> LocalState:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if process.poll() in ENDED_WHILE_STARTING:
+            raise CommandError("the local stack was ended while it was starting", ExitCode.UNREACHABLE)
+        if process.returncode is not None:
             raise _not_started(f"the local stack ended with exit code {process.returncode} while starting", log)
         if (directory / STATE_FILE).exists() and (state := read_local_state(directory)):
             stack = connect_local(state)
@@ -200,6 +277,8 @@ def _end(pid: int) -> None:
     except psutil.NoSuchProcess:
         return
     _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    if process in alive:  # it may have started others meanwhile
+        alive += [late for late in process.children(recursive=True) if late not in alive]
     for left in alive:
         try:
             left.kill()

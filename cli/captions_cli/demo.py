@@ -104,15 +104,10 @@ def run(
     the local one, whose request log is then no witness. Raises CommandError when the stack does not start, or another
     demo runs in the same directory.
     """
-    if (other := background.running(directory)) is not None:
-        raise CommandError(
-            f"another demo is running here (process {other.pid}); `CAPTIONS_HOME={directory} captions down` ends it",
-            ExitCode.USAGE,
-        )
     began, ended = time.monotonic(), False
+    state = background.start(directory, settings, progress=audience.say)
+    started = time.monotonic()
     try:
-        state = background.start(directory, settings, progress=audience.say)
-        started = time.monotonic()
         stack = connect_local(state)
         with DemoDoors(stack, settings.parameters) as doors:
             outcomes = upload_and_wait(stack, uploads(), audience)

@@ -6,18 +6,15 @@ Every check answers; what cannot be asked, for want of a permission or of the se
 import json
 import os
 import time
-import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
 from typing import Any, Literal
 
-from captions.gateway.catalogue import Catalogue, CatalogueError, load
+from captions.gateway.catalogue import Catalogue, load
 from captions.near_duplicates import Splits
 from captions_cli import alarms, deploying, drift, endpoint_models, redriving, setting_prices
-from captions_cli.catalogue_comparison import compare_with_endpoint
 from captions_cli.errors import CommandError, explain
 from captions_cli.stack import Stack
 
@@ -246,28 +243,11 @@ def _endpoint(stack: Stack) -> _Said:
 
 def _one_endpoint(stack: Stack, url: str, catalogue: Catalogue) -> _Said:
     key = endpoint_models.key(stack, url, os.environ)
-    try:
-        listed = endpoint_models.ask(f"{url}/models", key)
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            remedy = "put a key that it takes into the secret; the functions take a new one by themselves"
-            yield "problem", f"{url} does not take the key ({error.code} {error.reason})", remedy
-        elif error.code == 404:
-            yield "unknown", f"{url} lists no models (404); whether it takes the key is not known", ""
-        else:
-            remedy = "ask its operator; the functions go on with the next endpoint meanwhile"
-            yield "problem", f"{url} answers {error.code} {error.reason}", remedy
+    look = endpoint_models.look(url, key, catalogue)
+    if look.comparison is None:
+        yield look.level, look.message, look.remedy
         return
-    except (OSError, ValueError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        remedy = "if only AWS reaches it, ask from there; else see its address and that it runs"
-        yield "problem", f"{url} cannot be reached from here: {reason}", remedy
-        return
-    try:
-        comparison = compare_with_endpoint(catalogue, listed, url)
-    except CatalogueError as error:
-        yield "problem", f"{url}: {error}", "give the base URL of an OpenAI-compatible endpoint, with its /v1"
-        return
+    comparison = look.comparison
     asked = _asked_of(stack)
     offered = [model for model in asked if model in comparison.present]
     missing = [model for model in asked if model in comparison.missing]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from captions.gateway.catalogue import Catalogue, CatalogueError, load
 from captions.gateway.error_class import ErrorClass
@@ -119,6 +119,53 @@ def _listed(url: str, key: str) -> object:
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CommandError(f"{url} does not list its models: {reason}", ExitCode.UNREACHABLE) from error
+
+
+@dataclass(frozen=True)
+class EndpointLook:
+    """What an endpoint's list of models tells; without a `comparison` there is none, and `message` says why."""
+
+    comparison: CatalogueComparison | None
+    level: Literal["ok", "unknown", "problem"] = "ok"
+    message: str = ""
+    remedy: str = ""
+
+
+def look(url: str, key: str, catalogue: Catalogue) -> EndpointLook:
+    """Ask an endpoint for its models, and say what is wrong where it does not tell them."""
+    try:
+        return EndpointLook(compare_with_endpoint(catalogue, ask(f"{url}/models", key), url))
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            remedy = "put a key that it takes into the secret; the functions take a new one by themselves"
+            message = f"{url} does not take the key ({error.code} {error.reason})"
+            return EndpointLook(None, "problem", message, remedy)
+        if error.code == 404:
+            message = f"{url} lists no models (404); whether it takes the key is not known"
+            return EndpointLook(None, "unknown", message)
+        remedy = "ask its operator; the functions go on with the next endpoint meanwhile"
+        return EndpointLook(None, "problem", f"{url} answers {error.code} {error.reason}", remedy)
+    except CatalogueError as error:
+        remedy = "give the base URL of an OpenAI-compatible endpoint, with its /v1"
+        return EndpointLook(None, "problem", f"{url}: {error}", remedy)
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        remedy = "if only AWS reaches it, ask from there; else see its address and that it runs"
+        return EndpointLook(None, "problem", f"{url} cannot be reached from here: {reason}", remedy)
+
+
+def trouble_with_given(env: Mapping[str, str]) -> str | None:
+    """Say what is wrong with the endpoints of CAPTIONS_ENDPOINT_URL, in one line.
+
+    None where it names none, or one of them may answer: functions go on with the next one.
+    """
+    from captions.gateway.api_keys import NO_KEY
+
+    urls = [url.strip().rstrip("/") for url in env.get(URL_VARIABLE, "").split(",") if url.strip()]
+    looks = [look(url, env.get(KEY_VARIABLE) or NO_KEY, load()) for url in urls]
+    if not looks or any(it.level != "problem" for it in looks):
+        return None
+    return f"{URL_VARIABLE}: {'; '.join(it.message for it in looks)}"
 
 
 def prices(url: str, key: str, listed: object) -> Mapping[str, Price]:

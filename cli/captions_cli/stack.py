@@ -61,7 +61,10 @@ def read_local_state(directory: Path) -> LocalState | None:
         return LocalState(**{name: saved[name] for name in LocalState.__dataclass_fields__ if name in saved})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        why = f"{path} cannot be read ({error.strerror}): give another CAPTIONS_HOME"
+        raise CommandError(why, ExitCode.USAGE) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise CommandError(
             f"{path} cannot be read as the local stack's state ({type(error).__name__}: {error}); "
             "`captions down` removes it",

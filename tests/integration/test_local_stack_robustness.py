@@ -255,6 +255,16 @@ class TestProcess:
         assert process.wait(timeout=30) == 0
         assert not (tmp_path / "state" / "stack.json").exists()
 
+    def test_sigterm_ends_a_start_with_all_it_started(self, tmp_path: Path) -> None:
+        make_template(tmp_path)
+        process = run_module(tmp_path, endpoint=None)
+        while not (children := psutil.Process(process.pid).children(recursive=True)):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+        assert not (tmp_path / "state" / "stack.json").exists()
+        assert psutil.wait_procs(children, timeout=20)[1] == []
+
     def test_nothing_it_started_outlives_it_even_when_it_is_killed(self, tmp_path: Path) -> None:
         make_template(tmp_path)
         process = run_module(tmp_path, endpoint=None)

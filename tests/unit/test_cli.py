@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
@@ -15,10 +17,11 @@ from captions.gateway.catalogue import load
 from captions.records.record import Provenance, Reason, Record, Result
 from captions_cli import background, rendering
 from captions_cli.catalogue_comparison import CatalogueComparison, PriceChange
+from captions_cli.commands import local
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
 from captions_cli.printable import printable
-from captions_cli.stack import Choice, connect, home, read_local_state
+from captions_cli.stack import Choice, LocalState, connect, home, read_local_state
 from captions_cli.uploading import plan
 
 STATE = {
@@ -183,6 +186,79 @@ def test_a_stack_that_does_not_start_shows_the_end_of_its_log(monkeypatch: pytes
     assert ran.exit_code == 3
     assert "ended with exit code 1 while starting" in ran.stderr
     assert ran.stderr.endswith("line one\nthe template is wrong\n")
+
+
+def test_one_start_owns_a_directory_until_it_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import time; print('the first', flush=True); time.sleep(60)"
+    monkeypatch.setattr(background, "command", lambda *_: [sys.executable, "-c", script, background.MODULE])
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(background.start, home(), background.LocalSettings())
+        while background.tail(home() / "stack.log") != "the first":
+            assert not first.done()
+        with pytest.raises(background.TakenError) as taken:
+            background.start(home(), background.LocalSettings())
+        second = pool.submit(background.awaited, home(), taken.value.pid)
+        assert background.tail(home() / "stack.log") == "the first"
+
+        # A process of its own: here it would take the exit code away from the thread that started the stack.
+        down = [sys.executable, "-m", "captions_cli.main", "down"]
+        ran = subprocess.run(down, capture_output=True, text=True, check=False)
+
+        assert (ran.returncode, ran.stderr) == (0, "the local stack is down\n")
+        with pytest.raises(CommandError, match="was ended while it was starting"):
+            first.result(timeout=30)
+        with pytest.raises(CommandError, match=rf"process {taken.value.pid}\) has ended"):
+            second.result(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [("Search=words", 0, "already up"), ("Search=meaning", 2, "up without Search=meaning"), ("None=1", 2, "None=1")],
+)
+def test_a_stack_that_is_up_takes_no_other_parameters(
+    given: str, code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: object, **__: object) -> None:
+        raise background.TakenError(home(), 4242)
+
+    monkeypatch.setattr(background, "start", taken)
+    monkeypatch.setattr(background, "awaited", lambda *_: LocalState(**STATE))  # type: ignore[arg-type]
+    monkeypatch.setattr(local, "connect_local", lambda _: SimpleNamespace(parameters={"Search": "words"}))
+
+    ran = CliRunner().invoke(app, ["up", "--parameter", given])
+
+    assert ran.exit_code == code
+    assert words in ran.stderr
+    assert "`captions down`" in ran.stderr
+    assert bool(ran.stdout) == (code == 0)
+
+
+def test_the_demo_asks_a_given_endpoint_before_it_starts_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONS_ENDPOINT_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setattr(background, "command", lambda *_: [sys.executable, "-c", "raise SystemExit('too late')"])
+    trouble = (
+        "CAPTIONS_ENDPOINT_URL: http://127.0.0.1:1/v1 cannot be reached from here: [Errno 111] Connection refused\n"
+    )
+
+    ran = CliRunner().invoke(app, ["demo"])
+    started = home().exists()
+    warned = CliRunner().invoke(app, ["up"])
+
+    assert (ran.exit_code, ran.stderr) == (3, f"captions: {trouble}")
+    assert not started
+    assert warned.stderr.startswith(f"warning: {trouble}starting the local stack\n")
+
+
+@pytest.mark.parametrize("words", ["up", "down", "demo", "ls"])
+def test_a_home_that_cannot_be_used_is_told_in_one_line(words: str) -> None:
+    home().write_text("a file")
+
+    ran = CliRunner().invoke(app, [words])
+
+    assert ran.exit_code == 2
+    assert ran.stderr.count("\n") == 1
+    assert str(home()) in ran.stderr
+    assert ran.stderr.endswith("give another CAPTIONS_HOME\n")
 
 
 def test_parameters_of_up_need_a_name_and_a_value() -> None:

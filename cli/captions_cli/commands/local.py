@@ -14,7 +14,14 @@ import typer
 from captions_cli.commands.options import Globals, Parameters, pairs, say
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
-from captions_cli.stack import DEFAULT_LOCAL_REGION, DEFAULT_STACK_NAME, LocalState, home, read_local_state
+from captions_cli.stack import (
+    DEFAULT_LOCAL_REGION,
+    DEFAULT_STACK_NAME,
+    LocalState,
+    connect_local,
+    home,
+    read_local_state,
+)
 
 if TYPE_CHECKING:
     from captions_cli.background import LocalSettings
@@ -43,18 +50,38 @@ def up(
 ) -> None:
     """Start the whole stack on this machine; it stays up until `captions down`."""
     from captions_cli import background
+    from captions_cli.endpoint_models import trouble_with_given
 
     given: Globals = ctx.obj
     settings = replace(_settings(given, latency_scale, parameter), port=port, bind=bind, empty=empty)
-    if (state := background.running(home())) is not None:
-        say("the local stack is already up; `captions down` ends it")
-        _print_state(given, state)
-        return
-    with _ending_in_order():
-        if foreground:
-            code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
-            raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
-        _print_state(given, background.start(home(), settings, progress=say))
+    try:
+        with _ending_in_order():
+            if trouble := trouble_with_given(os.environ):
+                say(f"warning: {trouble}")
+            if foreground:
+                code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
+                raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
+            _print_state(given, background.start(home(), settings, progress=say))
+    except background.TakenError as taken:
+        _print_state(given, _of_somebody_else(taken.pid, settings))
+
+
+def _of_somebody_else(pid: int, settings: "LocalSettings") -> LocalState:
+    """Wait for the stack that is up or starting already; it must have the parameters that were given here."""
+    from captions_cli import background
+
+    if read_local_state(home()) is None:
+        say(f"the local stack is starting already (process {pid}); waiting for it")
+    state = background.awaited(home(), pid)
+    has = connect_local(state).parameters if state.bucket else {}
+    if other := [f"{name}={value}" for name, value in settings.parameters.items() if has.get(name) != value]:
+        raise CommandError(
+            f"the local stack is up without {', '.join(other)}: `captions down` ends it and what it holds, "
+            "then `captions up` takes other parameters",
+            ExitCode.USAGE,
+        )
+    say("the local stack is already up; `captions down` ends it")
+    return state
 
 
 @app.command()
@@ -76,10 +103,12 @@ def demo(
     from captions_cli import demo as demonstration
     from captions_cli import demo_doors, rendering
     from captions_cli.demo_view import LiveAudience, as_json, print_report
-    from captions_cli.endpoint_models import URL_VARIABLE
+    from captions_cli.endpoint_models import URL_VARIABLE, trouble_with_given
 
     given: Globals = ctx.obj
     settings = _settings(given, latency_scale, parameter)
+    if trouble := trouble_with_given(os.environ):
+        raise CommandError(trouble, ExitCode.UNREACHABLE)
     real = bool(os.environ.get(URL_VARIABLE))
     own = {**demo_doors.PARAMETERS, **(demonstration.REAL_ENDPOINT if real else demonstration.PRICED_MODELS)}
     settings = replace(settings, parameters={**own, **settings.parameters})

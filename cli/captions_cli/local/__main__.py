@@ -27,6 +27,8 @@ from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 STATE_FILE = "stack.json"
 LOOK_SECONDS = 1.0
 """Seconds between looks at the process with which the stack ends."""
+TERMINATED = 143
+"""The exit code of a stack that is ended while it starts (128 + SIGTERM)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,18 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for noisy in ("botocore", "boto3", "urllib3", "samtranslator"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    stopping = threading.Event()
+    stopping, ready = threading.Event(), threading.Event()
+
+    def stop(*_: object) -> None:
+        begun = stopping.is_set()
+        stopping.set()
+        if not ready.is_set() and not begun:
+            sys.exit(TERMINATED)  # what has been started so far is taken down again
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, stop)
     try:
-        _run(options, os.environ, stopping)
+        _run(options, os.environ, stopping, ready)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: threading.Event) -> None:
+def _run(
+    options: argparse.Namespace, environ: Mapping[str, str], stopping: threading.Event, ready: threading.Event
+) -> None:
     from captions_cli.local.stack import LocalStack
 
     owner = _process(environ.get("CAPTIONS_STOP_WITH"))
@@ -59,6 +70,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         state_dir=options.state_dir,
         parameters=dict(options.parameter),
         serve_api=True,
+        lock=options.lock,
         model=ModelOptions(
             url=options.endpoint or environ.get("CAPTIONS_ENDPOINT_URL") or None,
             key=environ.get("CAPTIONS_ENDPOINT_KEY"),
@@ -68,7 +80,9 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
         address=Address(bind=options.bind, port=options.port),
         workers=WorkerOptions(maximum=options.maximum_workers, visibility_scale=options.visibility_scale),
     )
-    with stack:
+    try:
+        stack.start()
+        ready.set()
         gc.freeze()  # moto's modules need no second look at every collection
         _summarise(stack.coverage())
         state_file = options.state_dir / STATE_FILE
@@ -80,6 +94,8 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str], stopping: thre
                 pass
         finally:
             state_file.unlink(missing_ok=True)
+    finally:
+        stack.stop()
 
 
 def _process(number: str | None) -> psutil.Process | None:
@@ -126,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--template", type=Path, default=Path("template.yaml"))
     parser.add_argument("--empty", action="store_true", help="no stack: AWS's APIs alone, to deploy to")
     parser.add_argument("--state-dir", type=Path, default=Path(".captions"))
+    parser.add_argument("--lock", type=int, help="descriptor of the state directory's lock, taken for this process")
     parser.add_argument("--stack-name", default="media-captions")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--bind", default="127.0.0.1", help="0.0.0.0 lets containers reach the stack")

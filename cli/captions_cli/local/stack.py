@@ -63,7 +63,8 @@ class LocalStack:
     Without a template there is nothing at first but the AWS APIs, for `sam deploy` in any region, and the endpoint.
     `parameters` overrides the template's. `unreliability` makes EventBridge do what it may: deliver every event twice,
     in another order. `interceptors` see every call to the AWS APIs first, and may answer it.
-    `serve_api` serves the API, whose address is then `api.url`. Usable as a context manager.
+    `serve_api` serves the API, whose address is then `api.url`. `lock` is the descriptor of the state directory's lock
+    where whoever started this process has taken it for it, and written down its id. Usable as a context manager.
 
     Raises StackError from `start` when the template cannot be brought up, the port is taken, or another stack is up.
     """
@@ -82,6 +83,7 @@ class LocalStack:
         unreliability: Unreliability = Unreliability(),  # noqa: B008
         interceptors: Sequence[Interceptor] = (),
         serve_api: bool = False,
+        lock: int | None = None,
     ) -> None:
         self._template = None if template is None else Path(template)
         self.stack_name = stack_name
@@ -96,6 +98,7 @@ class LocalStack:
         self._cross_origin = CrossOrigin()
         self._alarms = Alarms(lambda queue, region: self._depth(queue, region)["visible"])
         self._serve_api = serve_api
+        self._given_lock = lock
         self.api: web_server.WebServer | None = None
         self._ending = contextlib.ExitStack()
         self._clients: dict[tuple[str, str], Any] = {}
@@ -235,6 +238,10 @@ class LocalStack:
             self._state_dir = Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="captions-")))
         (self._state_dir / "logs").mkdir(parents=True, exist_ok=True)
         self._alarms.metrics = LoggedMetrics(self._state_dir / "logs")
+        if self._given_lock is not None:
+            os.set_inheritable(self._given_lock, False)
+            self._ending.callback(os.close, self._given_lock)
+            return
         lock = self._ending.enter_context((self._state_dir / "lock").open("a+", encoding="ascii"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
