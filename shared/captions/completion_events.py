@@ -51,15 +51,15 @@ class Notifier:
                 raise NotDeliveredError(f"{answer['FailedEntryCount']} events were not taken: {', '.join(codes)}")
 
     def reviewed(self, record: Record) -> None:
-        """Tell what a person said about a caption; again, with the same `id`, where that is not certain to be told."""
+        """Publish what a person said about a caption; to be repeated, with the same `id`, after an error."""
         self._put(self._entry(*review_event(record)))
 
     def undone(self, record: Record) -> None:
-        """Tell that a verdict was taken back, and what the caption is since; again as `reviewed` does."""
+        """Publish that a verdict was taken back, and what the caption is since; to be repeated as `reviewed` is."""
         self._put(self._entry(UNDONE_TYPE, _detail(record, f"undone\x00{record.updated_at}")))
 
     def flagged(self, cell: Quality) -> None:
-        """Tell that a cell is edited too often; again, with the same `id`, where that is not certain to be told."""
+        """Publish that a cell is edited too often; to be repeated, with the same `id`, after an error."""
         detail = cell.as_dict()
         named = hashlib.sha256(f"{cell.cell.id}\x00{cell.flagged_since}".encode()).hexdigest()[:32]
         # In whole percent too, for messages that a rule makes of the event, which cannot calculate.

@@ -80,7 +80,7 @@ class Cost(BaseModel):
         return {name: None if exact is None else format(exact, "f"), **bound}
 
     def fields(self, name: str = "cost") -> dict[str, Any]:
-        """Return that of the pair which is told, as plain values."""
+        """Return the exact cost, or what is known of it, as plain values."""
         if self.exact is not None:
             return {name: format(self.dollars, "f")}
         return {f"{name}_at_least": self.model_dump()}

@@ -782,6 +782,8 @@ def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, capt
         "saved": "0.012",
         "saved_unpriced_tokens": 0,
         "saved_unknown": 1,
+        "saved_by_batches": "0",
+        "saved_by_batches_unpriced_tokens": 0,
     }
     prefixes = spent_by(captions, "prefix")
     assert {name: prefixes[name]["uploads"] for name in ("a/", "b/", "-")} == {"a/": 2, "b/": 2, "-": 1}
@@ -799,7 +801,7 @@ def test_the_table_of_costs_tells_what_is_unknown(cloud: Cloud, captions: Captio
     cloud.caption("two.jpg", provenance=priced(("GPT-4o", "0.01")))
     lines = captions("costs", "--by", "model").stdout.splitlines()
     assert any("free" in line and "unknown (1)" in line for line in lines)
-    assert lines[-1].split() == ["total", "2", "2", "\u2265", "$0.01", "+", "1", "unknown", "0", "$0"]
+    assert lines[-1].split() == ["total", "2", "2", "\u2265", "$0.01", "+", "1", "unknown", "0", "$0", "$0"]
 
 
 def test_reconcile_gives_uploads_from_before_the_indexes_their_places(cloud: Cloud, captions: Captions) -> None:

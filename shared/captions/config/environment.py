@@ -1,4 +1,4 @@
-"""What functions are told in their environment: typed models that are read once. Here stands what dedupe needs, which
+"""The environment variables of functions, as typed models that are read once. Here stands what dedupe needs, which
 starts cold most often; `function_environments` has all others, which it does not load.
 """
 

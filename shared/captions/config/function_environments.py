@@ -126,7 +126,7 @@ class SearchSettings(FunctionEnvironment):
     embedding_model: str | None = None
     embedding_dimensions: int = Field(default=1_536, ge=1, le=4_096)
     embedding_price: Decimal | None = Field(default=None, ge=0)
-    """Dollars per million tokens; None: not known, and costs are told in tokens."""
+    """Dollars per million tokens; None: not known, and costs are given in tokens."""
     daily_budget_dollars: Decimal | None = Field(default=None, gt=0)
 
 

@@ -413,7 +413,7 @@ class Breakers:
                 self._counted(circuit, model, failure, now)
 
     def abandon(self, admission: Admission) -> None:
-        """Take back an admission whose call told nothing: it was cancelled, or its deadline came too soon."""
+        """Take back an admission whose call, cancelled or cut short by its deadline, says nothing about the model."""
         for circuit in admission.circuits():
             if circuit in admission.probes:
                 circuit.probe_until = 0.0

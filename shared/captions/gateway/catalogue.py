@@ -138,7 +138,7 @@ class Model(_Entry):
 
     @property
     def priced(self) -> bool:
-        """Whether what a call costs can be told from its tokens or seconds."""
+        """Whether the cost of a call can be calculated from its tokens or seconds."""
         return self.minute_price is not None or None not in (self.input_price, self.output_price)
 
     @property

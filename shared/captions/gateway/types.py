@@ -198,7 +198,7 @@ class Completion:
     language: str | None = None
     mean_logprob: float | None = None
     transcribed: bool = False
-    """Not told in a chat but at `/v1/audio/transcriptions`: plain words, whatever was asked."""
+    """Not answered in a chat but at `/v1/audio/transcriptions`: plain words, whatever was asked."""
 
     @property
     def total_cost(self) -> Decimal | None:

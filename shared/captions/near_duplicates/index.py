@@ -123,7 +123,7 @@ class Neighbours:
         state: Literal["READY", "DEAD"],
         outcome: Mapping[str, Any] | None = None,
     ) -> list[ObjectVersion]:
-        """End a leadership and answer the followers to be told. Safe to repeat."""
+        """End a leadership and return the followers that now have an answer. Safe to repeat."""
         return self._run(protocol.settle(claim_id, generation, state, outcome))
 
     def retire(self, claim_id: str, generation: int) -> bool:

@@ -456,7 +456,7 @@ def follow(leader: str, follower: ObjectVersion) -> Generator[Step, Any, Hit | F
 def settle(
     id_: str, generation: int, state: Literal["READY", "DEAD"], outcome: Mapping[str, Any] | None
 ) -> Generator[Step, Any, list[ObjectVersion]]:
-    """End a leadership and answer the followers to be told.
+    """End a leadership and return the followers that now have an answer.
 
     A second call, by a second delivery of the job, finds the state as it left it and answers whoever is still waiting.
     A leader that was taken for dead meanwhile may not touch its claim any more; a caption it brings is right for its

@@ -55,14 +55,14 @@ class Intake(Dedupe):
             case Superseded():
                 return "superseded"
             case Duplicate(record) if record.terminal:
-                return self._told_again(record)
+                return self._publish_again(record)
             case Duplicate(record) if record.state != "received":
                 return "duplicate"
             case Accepted(record) | Duplicate(record):
                 return self._place(record, until, reading=reading)
 
-    def _told_again(self, record: Record) -> Ending:
-        """Tell how an upload ended once more: an earlier delivery may have died before it did."""
+    def _publish_again(self, record: Record) -> Ending:
+        """Publish how an upload ended once more: an earlier delivery may have died before it did."""
         self.notifier.ended([record])
         return "duplicate"
 
@@ -84,7 +84,7 @@ class Intake(Dedupe):
             record = self.records.recaption(record, mode, now=now, due=due) or record
             telemetry.count("Recaptioned")
         if record.terminal:
-            return self._told_again(record)
+            return self._publish_again(record)
         if revisit.reason == "stalled":
             return self._stalled(record) if as_seen else "duplicate"
         return self._place(record, until, revisit)
@@ -118,7 +118,7 @@ class Intake(Dedupe):
         record = self.records.get(deletion.asset)
         if record is not None and record.sequencer == deletion.sequencer and record.state == "deleted":
             self._forget(record)
-            return self._told_again(record)
+            return self._publish_again(record)
         if record is None or record.sequencer < deletion.sequencer:
             # What was removed may have been an older version, or a delete marker: S3 sends no other event when an
             # object comes to light again.
@@ -148,7 +148,7 @@ class Intake(Dedupe):
             self.neighbours.retire(deleted.claim.id, deleted.claim.generation)
 
     def _stored_end(self, claim: Claim) -> Mapping[str, Any] | None:
-        """Answer what a leader was captioned with whose worker died before it told anybody."""
+        """Return what a leader was captioned with whose worker died before it published that."""
         record = self.records.get(claim.upload.asset)
         if record is None or record.sequencer != claim.upload.sequencer or record.state != "captioned":
             return None

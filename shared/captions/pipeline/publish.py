@@ -19,7 +19,7 @@ from captions.records.table import Records
 from captions.uploads.version import ObjectVersion
 
 TELLERS = 16
-"""Followers told side by side; an outage can gather thousands of copies behind one leader."""
+"""Followers completed at the same time; an outage can gather thousands of copies behind one leader."""
 
 
 @dataclass

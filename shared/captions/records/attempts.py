@@ -22,8 +22,9 @@ MAX_SUMS = 20
 """Sums of older calls in one record."""
 
 MAX_CALL_IDS = 1_000
-"""Calls of sums that are still told from new ones: twice the parts of the longest recording, cut for a model that hears
-30 seconds. Beyond that, a call of a part that is still kept apart (captions.inference.part_store) may count twice."""
+"""Ids of calls in sums, by which a repeated call is recognised: twice the parts of the longest recording, cut for a
+model that hears 30 seconds. Beyond that, a call of a part that is still kept apart (captions.inference.part_store) may
+count twice."""
 
 MAX_SUPERSEDED_IDS_BYTES = 8_000
 """Of the ids of calls for replaced versions. Older ones go: their workers' leases are over."""

@@ -348,7 +348,7 @@ class Record(BaseModel):
     superseded_unknown: int = 0
     """Of these, the calls whose cost is not known in full."""
     superseded_counted: int = 0
-    """Of these again, the calls that told their tokens."""
+    """Of these again, the calls whose tokens are known."""
     superseded_tokens: int = 0
     """Tokens of those without a known price."""
     superseded_cost: Decimal | None = None

@@ -1,4 +1,4 @@
-"""A shape told to a model: as JSON Schema for `response_format`, and in the prompt's own words for all others."""
+"""The shape of an answer as a model is given it: JSON Schema in `response_format`, or words in the prompt."""
 
 from __future__ import annotations
 
