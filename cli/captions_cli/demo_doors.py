@@ -204,4 +204,4 @@ class DemoDoors(AbstractContextManager["DemoDoors"]):
         page = searching.search(self._stack, text, {"limit": 100})
         if shown.key not in {item["key"] for item in page["items"]}:
             return None
-        return f"search: {text} finds {shown.key} among {len(page['items'])} captions"
+        return f"search: {text} finds {len(page['items'])} captions, {shown.key} among them"

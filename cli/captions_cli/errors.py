@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     """Time ran out while uploads were still on their way."""
     AWS = 5
     """AWS answered and said no: access denied, throttled, no credentials."""
+    INTERRUPTED = 130
+    """Ctrl-C; what a shell reports for it (128 + SIGINT)."""
 
 
 class CommandError(Exception):

@@ -36,11 +36,13 @@ def recent(
 def get(stack: Stack, key: str) -> Record:
     """Read the record of one key, which may be given as s3://BUCKET/KEY.
 
-    Raises CommandError, telling whether the object itself is there.
+    Raises CommandError for an empty key, and for one without a record, telling whether the object itself is there.
     """
     own = f"s3://{stack.bucket}/"
     if key.startswith(own):
         key = key[len(own) :]
+    if not key:
+        raise CommandError("the key is empty", ExitCode.USAGE)
     record = stack.records.get(f"{stack.bucket}/{key}")
     if record is not None:
         return record

@@ -1,6 +1,7 @@
 """The `captions` command."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -22,10 +23,9 @@ from captions_cli.commands import (
 )
 from captions_cli.commands.options import Globals, say
 from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.printable import printable
 from captions_cli.stack import Choice
 
-INTERRUPTED = 130
-"""What a shell reports for Ctrl-C (128 + SIGINT)."""
 GLOBAL_OPTIONS = ("--output", "-o", "--profile", "--region", "--stack-name")
 ATTACHED = (*(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--")), "-o")
 """How they begin with their value attached: --output=json, -ojson."""
@@ -44,12 +44,13 @@ class CaptionsGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what it cannot do ends in a line on stderr and an exit code."""
+        words = list(ctx.args)
         try:
             return super().invoke(ctx)
         except CommandError as error:
             _fail(error)
         except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+            _fail(CommandError("interrupted", ExitCode.INTERRUPTED))
         except BrokenPipeError:
             # The reader, such as head, has seen enough; what is still buffered has nowhere to go.
             sys.stderr.close()
@@ -57,6 +58,7 @@ class CaptionsGroup(TyperGroup):
         except Exception as error:
             explained = explain(error)
             if explained is None:
+                _hint_at_files(error, words)
                 raise
             _fail(explained)
 
@@ -77,6 +79,21 @@ def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:
         else:
             rest.append(word)
     return front, rest
+
+
+def _hint_at_files(error: Any, words: list[str]) -> None:
+    """Add to the error of an option that is none how a file of such a name is given."""
+    files = [word for word in words if word.startswith("-") and Path(word).exists()]
+    if files and hasattr(error, "option_name"):
+        error.message += f". The file {printable(files[0])} is given as ./{printable(files[0])}."
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"captions {version('media-captions')}")
+        raise typer.Exit
 
 
 def _fail(error: CommandError) -> NoReturn:
@@ -106,6 +123,9 @@ def _globals(
     stack_name: Annotated[
         str | None, typer.Option(help="CloudFormation stack; means a deployed stack (`up`: the local one's).")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     for stream in (sys.stdout, sys.stderr):
         # Keys and captions hold any character; a terminal of another encoding gets escapes instead of a traceback.

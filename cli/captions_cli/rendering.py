@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 LOCAL_PREFIX = "local/"
 """What the names begin with that the local endpoint gives its small models."""
-PLAIN_WIDTH = 10_000
+MOST_PADDING = 60
+"""Cells, of a column where every row is one whole line: what is longer moves the rest of its own row alone."""
 """Columns of a console that is no terminal: rows are never wrapped, so that grep and cut see whole lines."""
 COLOURS = {
     "captioned": "green",
@@ -136,12 +139,24 @@ def print_table(table: Table | Text) -> None:
     if sys.stdout.isatty():
         _console().print(table)
         return
-    console = _console(width=PLAIN_WIDTH, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    lines = (line.rstrip() for line in captured.get().splitlines())
-    sys.stdout.write("".join(f"{line}\n" for line in lines if line))
+    lines = table.plain.splitlines() if isinstance(table, Text) else _plain_rows(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines if line.strip()))
     sys.stdout.flush()
+
+
+def _plain_rows(table: Table) -> Iterator[str]:
+    """A table's rows, its header first, without colours."""
+    texts = [[str(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    lengths = [map(cell_len, column) for column in texts]
+    widths = [max((length for length in column if length <= MOST_PADDING), default=0) for column in lengths]
+    for row in zip(*texts, strict=True):
+        cells = zip(row, widths, table.columns, strict=True)
+        yield "  ".join(_padded(text, width, right=column.justify == "right") for text, width, column in cells)
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    padding = " " * (width - cell_len(text))
+    return padding + text if right else text + padding
 
 
 def columns(*names: str, right: Iterable[str] = (), fold: Iterable[str] = (), clip: Iterable[str] = ()) -> Table:
@@ -254,6 +269,28 @@ def _caption_cost(facts: Mapping[str, Any]) -> str:
     spent = Cost.read(facts)
     shown = cost(spent, unknown=facts["source"] == "model")
     return f"{shown} simulated" if is_local(facts["reported_model"]) and spent is not None and spent.dollars else shown
+
+
+@dataclass
+class AnswerCount:
+    """How many of some records a small model of the local endpoint answered, and how many another model."""
+
+    simulated: int = 0
+    others: int = 0
+
+    def noted(self, record: Record) -> Record:
+        """Count a record, and return it."""
+        model = record.provenance.reported_model if record.provenance is not None else None
+        if is_local(model):
+            self.simulated += 1
+        elif model:
+            self.others += 1
+        return record
+
+    @property
+    def note(self) -> str:
+        """What stands behind a sum of theirs."""
+        return (" partly simulated" if self.others else " simulated") if self.simulated else ""
 
 
 def is_local(reported_model: str | None) -> bool:
@@ -406,10 +443,13 @@ def details(record: Record) -> Table:
     table = columns("Field", "Value", fold=("Value",))
     flat = _flattened(_with_costs_as_text(whole(record)))
     fields = [(name, value) for name, value in flat if value is not None and not _unread(name)]
+    if record.superseded_calls:
+        fields.append(("replaced_versions", f"{cost(record.superseded)} in {record.superseded_calls:,} calls"))
     # A value of thousands of characters would take the room of the names.
     table.columns[0].min_width = max(len(name) for name, _ in fields)
     for name, value in fields:
-        text = state(str(value)) if name == "state" else Text(one_line(str(value)))
+        shown = printable(value) if name in KEY_FIELDS else one_line(str(value))
+        text = state(str(value)) if name == "state" else Text(shown)
         table.add_row(Text(name), text)
     return table
 
@@ -425,9 +465,15 @@ def _with_costs_as_text(value: Any) -> Any:
     return texts | {name.removesuffix("_at_least"): cost(Cost.model_validate(value[name])) for name in bounds}
 
 
+KEY_FIELDS = ("asset", "key", "provenance.copied_from")
+"""Every character of these tells."""
+UNREAD_FIELDS = ("draft.", "human.before.", "sweeps", "begun", "superseded_", "paid_ids")
+"""How the fields begin that people are not shown."""
+
+
 def _unread(name: str) -> bool:
     """Tell what only programs make sense of: the ids of summed calls, answers on their way, what `undo` needs."""
-    return name.startswith(("draft.", "human.before.")) or ("attempts[" in name and name.endswith("].ids"))
+    return name.startswith(UNREAD_FIELDS) or ("attempts[" in name and name.endswith("].ids"))
 
 
 def _flattened(value: Any, name: str = "") -> list[tuple[str, Any]]:
@@ -545,9 +591,13 @@ def standings(listed: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending) -> Table:
-    """What was spent and saved, group by group, and in all; where a sum is not known in full, what it leaves out."""
-    table = columns(by.capitalize(), *SPENDING_COLUMNS, right=SPENDING_COLUMNS)
+def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending, note: str = "") -> Table:
+    """What was spent and saved, group by group, and in all; where a sum is not known in full, what it leaves out.
+
+    `note` stands behind the name of each column of dollars.
+    """
+    names = [f"{name},{note}" if note and name in SPENDING_DOLLARS else name for name in SPENDING_COLUMNS]
+    table = columns(by.capitalize(), *names, right=names)
     for name, group in (*groups, ("total", total)):
         table.add_row(
             Text(printable(name)),
@@ -562,6 +612,7 @@ def spendings(by: str, groups: Iterable[tuple[str, Spending]], total: Spending) 
 
 
 SPENDING_COLUMNS = ("Uploads", "Model calls", "Cost", "Copied", "Saved by copies", "Saved by batches")
+SPENDING_DOLLARS = {"Cost", "Saved by copies", "Saved by batches"}
 
 
 def _sum(spent: Cost) -> str:

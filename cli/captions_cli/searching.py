@@ -74,7 +74,13 @@ def table(items: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _invoke(stack: Stack, event: Mapping[str, Any]) -> dict[str, Any]:
-    name = stack.nested("Doors", "SearchFunctionName")
+    name = stack.nested_outputs("Doors").get("SearchFunctionName")
+    if name is None:
+        raise CommandError(
+            f"{stack.where} has no search: its parameter Search is {stack.parameters.get('Search', 'off')}; "
+            "`captions up` and `captions deploy` take --parameter Search=words (docs/search.md)",
+            ExitCode.NOT_CAPTIONED,
+        )
     answer = stack.client("lambda").invoke(FunctionName=f"{name}:live", Payload=json.dumps(event))
     reported: dict[str, Any] = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:

@@ -120,7 +120,7 @@ def _known(stack: Stack, name: str) -> WebhookEndpoint:
     endpoints = configured(stack).endpoints
     if name not in endpoints:
         there_are = ", ".join(sorted(endpoints)) or "none"
-        raise CommandError(f"there is no endpoint {printable(name)}; there are {there_are}", ExitCode.USAGE)
+        raise CommandError(f"there is no endpoint {printable(name)}; there are {there_are}", ExitCode.NOT_CAPTIONED)
     return endpoints[name]
 
 

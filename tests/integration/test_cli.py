@@ -592,7 +592,7 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
         ("quality#GPT-4o#caption", "1", "1")
     ]
     assert captions("accept", "a.jpg").exit_code == 1
-    assert captions("edit", "a.jpg", " ").exit_code == 1
+    assert captions("edit", "a.jpg", " ").exit_code == 2
     assert captions("edit", "a.jpg", "words", "--language", "english").exit_code == 2
     assert captions("edit", "none.jpg", "words").exit_code == 1
     assert captions("undo", "a.jpg").exit_code == 0

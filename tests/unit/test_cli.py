@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
@@ -15,13 +16,14 @@ from typer.testing import CliRunner
 
 from captions.gateway.catalogue import load
 from captions.records.record import Provenance, Reason, Record, Result
-from captions_cli import background, rendering
+from captions.records.spending import Spending
+from captions_cli import background, listing, rendering, searching, uploading
 from captions_cli.catalogue_comparison import CatalogueComparison, PriceChange
 from captions_cli.commands import local
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
 from captions_cli.printable import printable
-from captions_cli.stack import Choice, LocalState, connect, home, read_local_state
+from captions_cli.stack import Choice, LocalState, Stack, connect, home, read_local_state
 from captions_cli.uploading import plan
 
 STATE = {
@@ -104,12 +106,49 @@ def test_the_same_file_twice_is_refused_too(tmp_path: Path) -> None:
         plan([path, Path(str(path))])
 
 
-@pytest.mark.parametrize("words", [["upload", "no-such-file.jpg"], ["upload"], ["ls", "--limit", "0"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "words", [["upload", "no-such-file.jpg"], ["upload"], ["ls", "--limit", "0"], ["nonsense"], ["edit", "a.jpg", " "]]
+)
 def test_what_cannot_be_used_exits_2_without_a_traceback(words: list[str]) -> None:
     ran = CliRunner().invoke(app, words)
 
     assert ran.exit_code == 2
     assert "Traceback" not in ran.output
+
+
+def test_a_file_named_like_an_option_is_told_how_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "-dash.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    ran = CliRunner().invoke(app, ["upload", "-dash.jpg"])
+
+    assert ran.exit_code == 2
+    assert "given as ./-dash.jpg" in " ".join(ran.stderr.split())
+
+
+def test_an_interrupted_upload_tells_what_becomes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    home().mkdir()
+    (home() / "stack.json").write_text(json.dumps(STATE))
+    monkeypatch.setattr(uploading, "send", interrupted)
+
+    ran = CliRunner().invoke(app, ["upload", str(touch(tmp_path / "a.jpg"))])
+
+    assert ran.exit_code == 130
+    assert "captions: interrupted; uploads that arrived go on" in ran.stderr
+
+
+def test_an_empty_key_and_a_search_that_is_off_are_told_as_such() -> None:
+    stack = cast(Stack, SimpleNamespace(where="it", bucket="b", parameters={}, nested_outputs=lambda _: {}))
+
+    with pytest.raises(CommandError, match="the key is empty") as empty:
+        listing.get(stack, "s3://b/")
+    with pytest.raises(CommandError, match="it has no search: its parameter Search is off") as off:
+        searching.search(stack, "dog", {})
+
+    assert (empty.value.exit_code, off.value.exit_code) == (ExitCode.USAGE, ExitCode.NOT_CAPTIONED)
 
 
 def test_an_empty_directory_is_nothing_to_upload(tmp_path: Path) -> None:
@@ -320,6 +359,44 @@ def test_the_summary_of_a_record_is_flat_and_always_has_every_field() -> None:
     for facts in (rendering.summary(captioned), rendering.summary(rejected)):
         assert tuple(facts) == rendering.SUMMARY_FIELDS
         json.dumps(facts)
+
+
+def test_a_long_key_moves_its_own_row_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ("k" * 900, "b.jpg", "long-name.jpg")
+    rendering.print_table(rendering.records(record(state="queued", key=key) for key in keys))
+
+    header, long, *short = capsys.readouterr().out.splitlines()
+    assert long.startswith("k" * 900 + "  queued")
+    assert {line.index("queued") for line in short} == {header.index("State")} == {len("long-name.jpg  ")}
+
+
+def test_a_record_is_shown_with_its_own_key_and_without_what_only_programs_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = record(
+        state="queued", key="new\nline.jpg", paid_ids=("x",), superseded_calls=2, superseded_cost=Decimal("0.5")
+    )
+
+    rendering.print_table(rendering.details(shown))
+
+    fields = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "  " in line)
+    assert fields["key"] == "new\\nline.jpg"
+    assert fields["replaced_versions"] == "$0.500000 in 2 calls"
+    assert not {"sweeps", "begun", "paid_ids[0]", "superseded_calls"} & fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("models", "note"),
+    [(["gpt-4o"], ""), (["local/pixels", None], " simulated"), (["local/pixels", "gpt-4o"], " partly simulated")],
+)
+def test_sums_of_the_local_models_are_called_simulated(models: list[str | None], note: str) -> None:
+    answers = rendering.AnswerCount()
+    for model in models:
+        answers.noted(record(state="captioned", provenance=Provenance(model="GPT-4o", reported_model=model)))
+
+    names = [column.header for column in rendering.spendings("day", [], Spending(), answers.note).columns]
+
+    assert names[3] == f"Cost,{note}".removesuffix(",")
 
 
 def test_the_models_table_tells_what_the_endpoint_lacks_and_prices_otherwise() -> None:

@@ -18,7 +18,7 @@ app = typer.Typer()
 @app.command()
 def redrive(
     ctx: typer.Context,
-    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEYS]...", help="Only these uploads.")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEYS", help="Only these uploads.")] = None,
     prefix: Prefix = "",
     state: Annotated[
         list[str] | None, typer.Option("--state", help="failed (the default), blocked; may be given twice.")

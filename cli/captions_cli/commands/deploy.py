@@ -19,7 +19,7 @@ app = typer.Typer()
 def deploy(
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[ENVIRONMENTS]...", help="Of samconfig.toml; all without any.")
+        list[str] | None, typer.Argument(metavar="ENVIRONMENTS", help="Of samconfig.toml; all without any.")
     ] = None,
     canary: Annotated[
         str | None, typer.Option(help="The environment that goes first; the first one by default.")

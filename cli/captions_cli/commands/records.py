@@ -128,7 +128,8 @@ def costs(
     given: Globals = ctx.obj
     stack = given.stack()
     records = listing.recent(stack, prefix=prefix, days=days)
-    groups, total = spending(islice(records, at_most), by)
+    answers = rendering.AnswerCount()
+    groups, total = spending(map(answers.noted, islice(records, at_most)), by)
     complete = next(records, None) is None
     embedded = searching.spent(stack, days)
     if given.json:
@@ -141,14 +142,16 @@ def costs(
                 "groups": [{by: name, **group.as_dict()} for name, group in groups],
                 "total": total.as_dict(),
                 "complete": complete,
+                "simulated": answers.simulated > 0,
             }
         )
         return
     if embedded.calls or embedded.cost.uncounted_calls:
-        say(f"embeddings for the search, of all prefixes: {rendering.cost(embedded.cost)} in {embedded.calls:,} calls")
+        cost = f"{rendering.cost(embedded.cost)}{answers.note}"
+        say(f"embeddings for the search, of all prefixes: {cost} in {embedded.calls:,} calls")
     if not total.uploads:
         say(f"no uploads in the last {days} days; --days looks further back")
         return
-    rendering.print_table(rendering.spendings(by, groups, total))
+    rendering.print_table(rendering.spendings(by, groups, total, answers.note))
     if not complete:
         say(f"only the first {at_most} records were read; --at-most reads more")

@@ -27,6 +27,8 @@ def edit(
     given: Globals = ctx.obj
     if language is not None and not is_language(language):
         raise CommandError(f"{language!r} is no BCP 47 language tag", ExitCode.USAGE)
+    if not text.strip():
+        raise CommandError("the caption's text is empty; `captions undo` takes your words back", ExitCode.USAGE)
     record = reviewing.edit(given.stack(), key, text, language)
     _tell(given, record, "{} has your words")
 
@@ -55,7 +57,7 @@ def undo(ctx: typer.Context, key: Key) -> None:
 def quality(
     ctx: typer.Context,
     cell: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Id of a row, to list the pictures behind it.")
+        str | None, typer.Argument(metavar="ID", help="Id of a row, to list the pictures behind it.")
     ] = None,
     days: Days = 28,
     by: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from captions_cli.commands.options import DryRun, Globals, say
-from captions_cli.errors import ExitCode
+from captions_cli.errors import CommandError, ExitCode
 
 app = typer.Typer()
 bucket_app = typer.Typer(no_args_is_help=True, help="Buckets that exist already.")
@@ -15,7 +15,7 @@ bucket_app = typer.Typer(no_args_is_help=True, help="Buckets that exist already.
 @app.command()
 def upload(
     ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files, and directories with all they hold.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Files, and directories with all they hold.")],
     prefix: Annotated[str, typer.Option(help="Put in front of every key, as it is.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the captions.")] = True,
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait at most.")] = 600.0,
@@ -29,11 +29,15 @@ def upload(
     given: Globals = ctx.obj
     planned = plan(files, prefix)
     stack = given.stack()
-    with UploadProgress(len(planned)) as progress:
-        answers = send(stack, planned, progress.sent)
-        sent = [answer for answer in answers if isinstance(answer, Sent)]
-        watch = UploadWatch(stack, sent)
-        in_time = watch.until_ended(timeout, progress.seen) if wait else True
+    try:
+        with UploadProgress(len(planned)) as progress:
+            answers = send(stack, planned, progress.sent)
+            sent = [answer for answer in answers if isinstance(answer, Sent)]
+            watch = UploadWatch(stack, sent)
+            in_time = watch.until_ended(timeout, progress.seen) if wait else True
+    except KeyboardInterrupt:
+        why = "interrupted; uploads that arrived go on, and `captions ls` shows them"
+        raise CommandError(why, ExitCode.INTERRUPTED) from None
     rows = [
         rendering.upload(file, answer, watch.seen.get(file.key)) for file, answer in zip(planned, answers, strict=True)
     ]
