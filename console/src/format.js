@@ -93,5 +93,8 @@ export function percent(share, digits = 0) {
   return share === null || share === undefined ? '–' : `${(share * 100).toFixed(digits)} %`;
 }
 
+/** @param {string} text an error's, which may begin in lower case and end without a full stop @returns {string} */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? '' : '.');
+
 /** @param {string} name of a state, outcome or field @returns {string} */
 export const words = (name) => name.replaceAll('_', ' ').replaceAll('-', ' ');

@@ -40,6 +40,7 @@ const changes = new EventTarget();
 let current = { mode: 'cookie', name: '', sub: '', why: '', ended: false };
 /** @type {Pool | null} */
 let pool = null;
+let searches = false;
 /** @type {any} of ./oauth.js, loaded where somebody signs in */
 let oauth = null;
 let idToken = '';
@@ -48,6 +49,9 @@ let endsAt = 0;
 let renewing = null;
 
 export const session = () => current;
+
+/** Whether the stack keeps an index of captions. */
+export const hasSearch = () => searches;
 
 /** @returns {Session} drawn again when it changes */
 export function useSession() {
@@ -71,7 +75,7 @@ function put(change) {
 export async function begin() {
   const response = await fetch(new URL('config.json', BASE), { credentials: 'same-origin' });
   if (!response.ok) throw new Error(`The console's server answered ${response.status}.`);
-  pool = (await response.json()).sign_in;
+  ({ sign_in: pool, search: searches } = await response.json());
   if (!pool) return;
   oauth = await import('./oauth.js');
   const here = new URL(location.href);

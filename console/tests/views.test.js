@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { merged } from '../src/assets.js';
 import { taken } from '../src/pages/now.js';
+import { progress } from '../src/views/uploader.js';
+import { sentence } from '../src/format.js';
 import { link, parsed } from '../src/route.js';
 import { webVtt } from '../src/transcript.js';
 import { ticks } from '../src/views/chart-figure.js';
@@ -53,4 +55,16 @@ test('an axis has a few round values', () => {
     assert.ok(values.length >= 2 && values.length <= 6, `${values}`);
     assert.ok(values.every((value) => value >= low && value <= high * 1.000001));
   }
+});
+
+test('files that all arrived are not on their way', () => {
+  const list = (...states) => states.map((state) => ({ state }));
+  assert.equal(progress(list('waits', 'goes', 'arrived', 'failed')), '2 files on the way to the bucket');
+  assert.equal(progress(list('arrived', 'failed')), '1 file arrived in the bucket');
+  assert.equal(progress(list('failed')), '1 file not uploaded');
+});
+
+test('what an error says is a sentence', () => {
+  assert.equal(sentence('there is no such asset'), 'There is no such asset.');
+  assert.equal(sentence('The API does not answer.'), 'The API does not answer.');
 });

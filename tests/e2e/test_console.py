@@ -215,6 +215,21 @@ def test_what_cannot_be_uploaded_says_so(page: Any) -> None:
     page.complaints[:] = [text for text in page.complaints if "status of 422" not in text]
 
 
+def test_an_old_address_tells_where_the_new_one_is(browser: Any, site: Site) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    assert page.goto(f"{site.url}/?token=old").status == 401
+    assert "captions console" in page.locator("main").inner_text()
+    assert findings(page) == []
+    context.close()
+
+
+def test_what_is_not_there_cannot_be_tried_again(page: Any, site: Site) -> None:
+    go(page, f"#/asset/{id_of(site.stack, 'nothing.jpg')}", "text=There is no such asset.")
+    assert page.get_by_role("button", name="Try again").count() == 0
+    page.complaints[:] = [text for text in page.complaints if "status of 404" not in text]
+
+
 def test_a_search_and_filters_narrow_the_gallery(page: Any) -> None:
     page.wait_for_selector("a.card")
     page.keyboard.press("/")
@@ -246,6 +261,11 @@ def test_captions_are_searched_by_their_words(page: Any, site: Site) -> None:
     page.click("main form button.primary")
     until(page, "document.querySelectorAll('a.card').length === 14")
     go(page, "#/search?q=zeppelin", "text=Nothing is like that")
+    page.route("**/config.json", lambda route: route.fulfill(json={"sign_in": None, "search": False}))
+    page.reload()
+    page.wait_for_selector("text=captions up --parameter Search=words")
+    assert page.locator("main input").count() == 0, "a search is offered that nothing answers"
+    assert page.locator("main a", has_text="gallery").get_attribute("href") == "#/?q=zeppelin"
 
 
 def test_the_gallery_is_walked_through_with_the_keyboard(page: Any) -> None:
@@ -614,6 +634,8 @@ def test_batches_are_seen_on_the_live_page_with_what_they_cost(page: Any, site: 
 
 
 def test_costs_are_compared_with_one_model_alone(page: Any) -> None:
+    go(page, "#/costs", ".chart")
+    assert page.locator(".chart text", has_text="tokens").count() == 1, "a bar alone is not written beside"
     go(page, "#/costs?by=tier", ".cards .figure")
     page.select_option("select >> nth=-1", "GPT-4o")
     card = page.locator(".figure", has_text="GPT-4o alone")
@@ -621,6 +643,7 @@ def test_costs_are_compared_with_one_model_alone(page: Any) -> None:
     assert "baseline=GPT-4o" in page.url
     for part in ("Saved by copies", "Cost of falling back", "Paid"):
         page.locator(".figure dt", has_text=part).first.wait_for()
+    page.locator(".note", has_text="simulated").wait_for()
     page.get_by_role("radio", name="Folder").check(force=True)
     page.locator("tbody th", has_text="photos/").wait_for()
     keep_screenshot(page, "costs-beside")

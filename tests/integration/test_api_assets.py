@@ -236,7 +236,9 @@ def test_an_asset_tells_which_uploads_took_its_caption_and_why(api: Api) -> None
     # Who may see photos/ alone sees no other copy.
     own = api.get(path_of(first), token="photos")
     assert [copy["key"] for copy in own["copies"]] == ["photos/edited.jpg", "photos/near.jpg", "photos/exact.jpg"]
-    origin = api.get(path_of(copies["photos/exact.jpg"]))["copied_from"]
+    copy = api.get(path_of(copies["photos/exact.jpg"]))
+    assert [(it["what"], it["detail"]) for it in copy["timeline"]][-1] == ("copied", "another upload's caption")
+    origin = copy["copied_from"]
     assert (origin["key"], origin["comparison"]["kind"]) == ("photos/first.jpg", "same_bytes")
     listed, cursor = [], ""
     while True:

@@ -107,6 +107,16 @@ def test_who_has_no_token_is_told_nothing(api: Api) -> None:
     assert api.call("GET", "/healthz", token=None).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/?token=wrong", "/v1/assets"])
+def test_a_browser_without_the_token_is_shown_what_to_do(api: Api, path: str) -> None:
+    headers = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "Cookie": "captions=old"}
+    answer = api.client.get(path, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "captions console" in answer.text
+    assert "wrong" not in answer.text
+
+
 def test_another_sites_page_may_do_nothing(api: Api) -> None:
     entered = api.call("GET", "/?token=all", token=None, follow_redirects=False)
     cookie = entered.headers["set-cookie"]

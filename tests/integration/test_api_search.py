@@ -54,9 +54,12 @@ def test_what_cannot_be_searched_for_is_told_why(api: Api) -> None:
         assert (answer.status_code, bool(answer.json()["detail"])) == (400 if "cursor" in query else 422, True)
 
 
-def test_a_search_that_fails_may_be_tried_again_and_none_is_named_as_such(api: Api, aws: Aws) -> None:
+def test_a_search_that_fails_may_be_tried_again_and_none_is_named_as_such_before_it_is_asked(
+    api: Api, aws: Aws
+) -> None:
     aws.s3.put_object(Bucket=INDEX, Key="words/manifest.json", Body=b"{")
     failed = api.call("GET", "/v1/search?q=cat")
     assert (failed.status_code, failed.json()["type"]) == (503, "/problems/not-available")
     with api_on(aws) as without:
         assert without.call("GET", "/v1/search?q=cat").json()["type"] == "/problems/no-search"
+        assert [made.get("/config.json")["search"] for made in (api, without)] == [True, False]

@@ -99,4 +99,4 @@ def test_callers_who_sign_their_requests_sign_them_for_the_console_too(api: Api)
             assert signed.call("GET", path, token=None).status_code == 401
         context = json.dumps({"path": "/live/", "identity": {"userArn": "arn:aws:iam::1:user/x"}})
         answer = signed.call("GET", "/config.json", token=None, headers={"x-amzn-request-context": context})
-        assert answer.json() == {"sign_in": None}
+        assert answer.json() == {"sign_in": None, "search": False}

@@ -473,6 +473,8 @@ class Costs(Shape):
     totals: CostTotals
     embeddings: Money | None = None
     """What embeddings of captions and queries cost in these days, for all prefixes, beside the totals; null: nothing is searched, or the caller sees some prefixes only."""
+    simulated: bool
+    """Whether the local stack's own models gave some of the answers, at the prices of those asked for."""
     complete: bool
     """Whether every upload of these days is in the sums."""
     cursor: str | None = None

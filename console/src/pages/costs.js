@@ -43,7 +43,8 @@ export function Costs({ query }) {
         ${totals.cost_of_fallback && html`<${Card} name="Cost of falling back" cost=${totals.cost_of_fallback} hint="beyond the first model of each chain" />`}
         ${totals.baseline && html`<${Card} name="${plain(chosen.baseline, 60)} alone" cost=${totals.baseline} hint=${beside(totals)} />`}
       </dl>
-      <p class="note">Where a model's price is not published, a cost is the part that is known, and the tokens that have no price beside it.</p>
+      ${value.simulated && html`<p class="note">These sums are simulated where small models of this machine answered, at the prices of the models that were asked for. Nobody is billed for these answers.</p>`}
+      ${Object.values(totals).some(partial) && html`<p class="note">≥ stands before a sum whose known part is shown. Beside it stand tokens whose price is not published, and calls of whose tokens nothing is known: these may have cost something.</p>`}
       ${value.cursor && html`<div class="note" role="status">${count(totals.uploads)} uploads are counted so far: exactly those that ended since ${moment(value.back_to)}. ${counting
         ? html`<span class="spinner" aria-hidden="true"></span> Counting on …` : html`<button onClick=${goOn}>Count the rest</button>`}</div>`}
       ${rows.length === 0 && html`<${Empty} title="Nothing was paid in this time">Costs are shown as soon as a model was asked.<//>`}
@@ -87,6 +88,9 @@ function beside({ paid, baseline }) {
   if (!alone || !paid.exact || !baseline.exact) return 'for the same uploads, each captioned by it';
   return `for the same uploads; what was paid is ${percent(spent / alone)} of it`;
 }
+
+/** Whether a total is a cost of which a part is not known. @param {any} total */
+const partial = (total) => total?.exact === false;
 
 /** Whether anything is known to be in a cost. @param {any} cost */
 const any = (cost) => cost && (Number(cost.dollars) !== 0 || !cost.exact);

@@ -1,10 +1,11 @@
 /** Captions by their words, whatever day they are from, out of the index that the stack keeps (docs/search.md). */
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
-import { ApiError, get, query as search } from '../api.js';
+import { get, query as search } from '../api.js';
 import { counted } from '../format.js';
 import { html } from '../html.js';
 import { useKeys } from '../keys.js';
 import { link } from '../route.js';
+import { hasSearch } from '../session.js';
 import { Icon } from '../views/icons.js';
 import { Empty, Failure, Loading } from '../views/pieces.js';
 import { QuickLook } from '../views/quick-look.js';
@@ -22,7 +23,7 @@ let remembered = null;
 /** @param {{query: URLSearchParams}} props */
 export function Search({ query }) {
   const asked = Object.fromEntries(ASKED.map((name) => [name, query.get(name) ?? '']));
-  const wanted = Object.values(asked).some(Boolean);
+  const wanted = hasSearch() && Object.values(asked).some(Boolean);
   const path = wanted ? `v1/search${search({ limit: PER_PAGE, ...asked })}` : '';
   const [kept, setFound] = useState(remembered);
   const found = kept?.path === path ? kept : null;
@@ -47,13 +48,15 @@ export function Search({ query }) {
       (error) => next((before) => ({ ...before, error })),
     );
   }, [path, found?.cursor]);
-  const off = found?.error instanceof ApiError && found.error.problem.type === '/problems/no-search';
+  const heading = html`<div class="page-head"><h1 tabindex="-1">Search</h1></div>`;
+  if (!hasSearch()) {
+    return html`${heading}<${Empty} title="This stack keeps no index of captions">The parameter <code>Search=words</code> makes one: <code>captions up --parameter Search=words</code> on this machine, once <code>captions down</code> has ended the stack, or <code>captions deploy --parameter Search=words</code>. Without it the <a href=${link('', '', { q: asked.q })}>gallery</a> looks through the newest uploads.<//>`;
+  }
   return html`
-    <div class="page-head"><h1 tabindex="-1">Search</h1></div>
+    ${heading}
     <${Box} key=${query.toString()} asked=${asked} />
     ${!wanted && html`<${Empty} title="What is to be found?">Words are found in any language, with or without accents; words in quotation marks stand just so, <code>-word</code> leaves out, <code>beach*</code> is a beginning.<//>`}
-    ${off && html`<${Empty} title="This stack keeps no index of captions">It is made with the parameter <code>Search=words</code>. The <a href=${link('', '', { q: asked.q })}>gallery</a> looks through the newest uploads.<//>`}
-    ${found && !off && html`<${Failure} error=${found.error} again=${() => setFound(null)} />`}
+    ${found && html`<${Failure} error=${found.error} again=${() => setFound(null)} />`}
     ${wanted && !found && html`<${Loading} what="Searching" />`}
     <p class=${found?.relaxed ? 'note' : 'unseen'} role="status">${found && !found.error && (found.relaxed ? 'No caption has all of these words; these have some.' : `${counted(found.items.length, 'caption')}${found.cursor ? ', and there are more' : ''}`)}</p>
     ${found && !found.error && !found.items.length && !found.cursor && html`<${Empty} title="Nothing is like that">No caption has these words.<//>`}

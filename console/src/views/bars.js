@@ -18,7 +18,7 @@ const day = /^\d{4}-\d\d-\d\d$/;
 const room = () => (matchMedia('(max-width: 640px)').matches ? { width: 360, narrow: true } : { width: 960, narrow: false });
 
 /** @param {{rows: Row[], over: boolean, label: string}} props */
-export const Bars = ({ rows, over, label }) => (over ? html`<${Columns} rows=${rows} label=${label} />` : html`<${Lanes} rows=${rows} label=${label} />`);
+export const Bars = ({ rows, over, label }) => (over && rows.length > 1 ? html`<${Columns} rows=${rows} label=${label} />` : html`<${Lanes} rows=${rows} label=${label} />`);
 
 /** @param {{rows: Row[], label: string}} props */
 function Columns({ rows, label }) {

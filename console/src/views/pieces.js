@@ -1,7 +1,7 @@
 /** Small parts that several pages show. */
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { address, blobUrl } from '../api.js';
-import { count, money, percent, words } from '../format.js';
+import { address, ApiError, blobUrl } from '../api.js';
+import { count, money, percent, sentence, words } from '../format.js';
 import { html } from '../html.js';
 import { session } from '../session.js';
 import { plain } from '../text.js';
@@ -73,7 +73,8 @@ export function usePicture(path) {
 /** @param {{error: Error | null, again?: () => void}} props */
 export function Failure({ error, again }) {
   if (!error) return null;
-  return html`<div class="failure" role="alert"><p>${error.message}</p>${again && html`<button onClick=${again}>Try again</button>`}</div>`;
+  const lasts = error instanceof ApiError && error.status === 404; // another try finds it no more than this one
+  return html`<div class="failure" role="alert"><p>${sentence(error.message)}</p>${again && !lasts && html`<button onClick=${again}>Try again</button>`}</div>`;
 }
 
 /** @param {{what?: string}} props */

@@ -16,6 +16,14 @@ let next = 1;
 /** @param {DataTransfer | null} data @returns {boolean} */
 const hasFiles = (data) => Boolean(data?.types.includes('Files'));
 
+/** How far files are that are listed. @param {Pick<Sending, 'state'>[]} list */
+export function progress(list) {
+  const [arrived, failed] = [list.filter((one) => one.state === 'arrived').length, list.filter((one) => one.state === 'failed').length];
+  const going = list.length - arrived - failed;
+  if (going) return `${counted(going, 'file')} on the way to the bucket`;
+  return arrived ? `${counted(arrived, 'file')} arrived in the bucket` : `${counted(failed, 'file')} not uploaded`;
+}
+
 /** @param {{chooser: {current: HTMLInputElement | null}, sent: () => void}} props */
 export function Uploader({ chooser, sent }) {
   const [list, setList] = useState(/** @type {Sending[]} */ ([]));
@@ -84,7 +92,7 @@ export function Uploader({ chooser, sent }) {
     <input ref=${chooser} type="file" multiple hidden aria-label="Files to upload" onChange=${(/** @type {any} */ event) => { add(event.target.files); event.target.value = ''; }} />
     ${over && html`<div class="drop" aria-hidden="true"><p>Drop to upload</p></div>`}
     ${list.length > 0 && html`<section class="uploads" aria-label="Uploads">
-      <p role="status">${counted(list.filter((one) => one.state === 'waits' || one.state === 'goes').length, 'file')} on the way to the bucket</p>
+      <p role="status">${progress(list)}</p>
       <ul>${list.slice(0, 8).map((one) => html`<li key=${one.id} class=${one.state}>
         <bdi>${plain(one.file.name, 80)}</bdi> <span class="muted">${size(one.file.size)}</span>
         ${one.state === 'failed' ? html`<span class="bad">${one.why}</span> <button class="quiet" onClick=${() => setList((before) => before.filter((other) => other.id !== one.id))}>Dismiss</button>`

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from captions_api.problems import Refusal
+from captions_api.problems import Refusal, not_signed_in_page
 
 COOKIE = "captions"
 CLAIM = "custom:prefixes"
@@ -182,7 +182,9 @@ class Door:
             if not self._open(scope["path"]):
                 scope.setdefault("state", {})["caller"] = self.authorizer(headers, scope)
         except Refusal as problem:
-            await problem.response()(scope, receive, send)
+            at_a_browser = self.tokens is not None and "text/html" in headers.get("accept", "")
+            response = not_signed_in_page() if at_a_browser and problem.status == 401 else problem.response()
+            await response(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -32,7 +32,7 @@ class _Hashed(StaticFiles):
 
 
 def install(app: FastAPI, settings: ApiSettings) -> None:
-    """Serve the console's page at /, its files under /static, and at /config.json where people sign in."""
+    """Serve the console's page at /, its files under /static, and at /config.json what it has to know before."""
     folder = Path(settings.console_dir) if settings.console_dir else BUILT
     page = folder / "index.html"
     fresh = {"Cache-Control": "no-cache"}
@@ -47,7 +47,7 @@ def install(app: FastAPI, settings: ApiSettings) -> None:
 
     @app.get("/config.json", include_in_schema=False)
     def configuration() -> Response:
-        return JSONResponse({"sign_in": _sign_in(settings)}, headers=fresh)
+        return JSONResponse({"sign_in": _sign_in(settings), "search": bool(settings.search_function)}, headers=fresh)
 
     if (folder / "static").is_dir():
         app.mount("/static", GZipMiddleware(_Hashed(directory=folder / "static")))

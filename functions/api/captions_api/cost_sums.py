@@ -19,6 +19,8 @@ MOST_ROWS = 1_000
 """Rows that are kept apart: those that are met first, the newest. What others cost is exact in one row for all."""
 OTHERS = "*"
 """The name of that row."""
+LOCAL = "local/"
+"""How the names begin that the models of the local stack's own endpoint report."""
 
 
 @dataclass
@@ -30,6 +32,8 @@ class CostSums:
     saved_by_tiers: Cost = field(default_factory=Cost)
     cost_of_fallback: Cost = field(default_factory=Cost)
     baseline: Cost | None = None
+    simulated: bool = False
+    """Whether the local endpoint's models gave some of the answers: what these cost, nobody paid."""
     back_to: str | None = None
     """When the last of them ended, ISO 8601."""
 
@@ -37,6 +41,8 @@ class CostSums:
         """Add uploads that were not looked at before, newest first; `alone` is the one model that is compared with."""
         if records:
             self.back_to = records[-1].completed_at
+        provenances = (record.provenance for record in records)
+        self.simulated |= any(it is not None and (it.reported_model or "").startswith(LOCAL) for it in provenances)
         groups, total = spending(records, by)
         for name, part in groups:
             row = name if name in self.rows or len(self.rows) < MOST_ROWS else OTHERS

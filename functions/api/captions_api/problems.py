@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -33,6 +33,16 @@ _TITLES = {
     500: "Internal error",
     503: "Not available",
 }
+
+
+_NOT_SIGNED_IN = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Captions</title></head>
+<body><main><h1>This address does not open the console</h1>
+<p>Its token is missing, or not of the stack that is up now: each start makes a new one.</p>
+<p><code>captions console</code> prints the address that does. If no stack is up, <code>captions up</code> starts one
+and prints it.</p></main></body></html>
+"""
 
 
 class ProblemDetails(BaseModel):
@@ -74,6 +84,11 @@ class Refusal(Exception):
     def response(self) -> JSONResponse:
         """Return the answer."""
         return JSONResponse(self.body(), self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+def not_signed_in_page() -> HTMLResponse:
+    """Return what a browser is shown in place of a page, as its token is missing or old; 401, like the problem."""
+    return HTMLResponse(_NOT_SIGNED_IN, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
 
 
 def not_there() -> Refusal:

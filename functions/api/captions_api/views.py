@@ -401,7 +401,7 @@ def _timeline(record: Record, calls: Sequence[Call]) -> tuple[Moment, ...]:
         moments.append(Moment(at=record.recaption.at, what="recaption", detail=record.recaption.mode))
     if record.completed_at:
         copied = record.source == "cache"
-        detail = record.reason.message if record.reason else "copied" if copied else record.state
+        detail = record.reason.message if record.reason else "another upload's caption" if copied else record.state
         moments.append(Moment(at=record.completed_at, what="copied" if copied else "ended", detail=detail))
     if record.human is not None and record.reviewed:
         moments.append(Moment(at=record.human.at, what="reviewed", detail=record.human.action))

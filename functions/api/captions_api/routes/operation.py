@@ -318,6 +318,9 @@ class Costs(ApiShape):
         description="What embeddings of captions and queries cost in these days, for all prefixes, beside the totals;"
         " null: nothing is searched, or the caller sees some prefixes only.",
     )
+    simulated: bool = Field(
+        description="Whether the local stack's own models gave some of the answers, at the prices of those asked for."
+    )
     complete: bool = Field(description="Whether every upload of these days is in the sums.")
     cursor: str | None = Field(
         None, description="Goes on from these sums: the answer has all of them and the next uploads; null: complete."
@@ -368,6 +371,7 @@ def costs(
             baseline=Money.of_known(sums.baseline),
         ),
         embeddings=None if who.limited or not stack.settings.search_function else _embeddings(stack, days),
+        simulated=sums.simulated,
         complete=following is None,
         cursor=following,
         back_to=sums.back_to if following is not None else None,
