@@ -754,7 +754,7 @@ def test_people_sign_in_and_see_what_is_theirs(visitor: Any, people: Gateway, si
 
 def test_a_session_that_ends_loses_nothing_that_was_written(visitor: Any, people: Gateway, site: Site) -> None:
     page, key = visitor, "photos/05.jpg"
-    people.pool.lifetime_s = 61  # renewed a minute before its end: at once
+    people.pool.lifetime_s = 60  # renewed a minute before its end: by each request
     sign_in(page)
     page.wait_for_selector("a.card")
     go(page, f"#/asset/{id_of(site.stack, key)}", ".caption .big")
