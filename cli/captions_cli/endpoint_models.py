@@ -154,18 +154,18 @@ def look(url: str, key: str, catalogue: Catalogue) -> EndpointLook:
         return EndpointLook(None, "problem", f"{url} cannot be reached from here: {reason}", remedy)
 
 
-def trouble_with_given(env: Mapping[str, str]) -> str | None:
-    """Say what is wrong with the endpoints of CAPTIONS_ENDPOINT_URL, in one line.
+def trouble_with_given(env: Mapping[str, str]) -> tuple[str, bool] | None:
+    """Say what is wrong with the endpoints of CAPTIONS_ENDPOINT_URL, in one line, and whether that is certain.
 
-    None where it names none, or one of them may answer: functions go on with the next one.
+    None where it names none, or one of them lists its models: functions go on with the next one.
     """
     from captions.gateway.api_keys import NO_KEY
 
     urls = [url.strip().rstrip("/") for url in env.get(URL_VARIABLE, "").split(",") if url.strip()]
     looks = [look(url, env.get(KEY_VARIABLE) or NO_KEY, load()) for url in urls]
-    if not looks or any(it.level != "problem" for it in looks):
+    if not looks or any(it.comparison is not None for it in looks):
         return None
-    return f"{URL_VARIABLE}: {'; '.join(it.message for it in looks)}"
+    return f"{URL_VARIABLE}: {'; '.join(it.message for it in looks)}", all(it.level == "problem" for it in looks)
 
 
 def prices(url: str, key: str, listed: object) -> Mapping[str, Price]:

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,6 +68,24 @@ def examined(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     monkeypatch.setenv("CAPTIONS_ENDPOINT_KEY", "k")
     stack = cast(Stack, SimpleNamespace(parameters={}, client=None))
     return [(level, message) for level, message, _ in doctor._one_endpoint(stack, server.url, load())]
+
+
+@pytest.mark.parametrize(("code", "certain"), [(404, False), (401, True)])
+def test_a_given_endpoint_without_a_list_of_models_may_answer_all_the_same(
+    code: int, certain: bool, servers: list[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = servers[0].url
+
+    def refuse(*_: object) -> None:
+        raise urllib.error.HTTPError(url, code, "no", Message(), None)
+
+    assert endpoint_models.trouble_with_given({"CAPTIONS_ENDPOINT_URL": url}) is None
+    monkeypatch.setattr(endpoint_models, "ask", refuse)
+    trouble = endpoint_models.trouble_with_given({"CAPTIONS_ENDPOINT_URL": url})
+
+    assert trouble is not None
+    assert trouble[0].startswith(f"CAPTIONS_ENDPOINT_URL: {url} ")
+    assert trouble[1] is certain
 
 
 @pytest.mark.parametrize(

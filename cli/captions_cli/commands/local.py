@@ -57,7 +57,7 @@ def up(
     try:
         with _ending_in_order():
             if trouble := trouble_with_given(os.environ):
-                say(f"warning: {trouble}")
+                say(f"warning: {trouble[0]}")
             if foreground:
                 code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
                 raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
@@ -108,7 +108,10 @@ def demo(
     given: Globals = ctx.obj
     settings = _settings(given, latency_scale, parameter)
     if trouble := trouble_with_given(os.environ):
-        raise CommandError(trouble, ExitCode.UNREACHABLE)
+        message, certain = trouble
+        if certain:
+            raise CommandError(message, ExitCode.UNREACHABLE)
+        say(f"warning: {message}")  # it may answer all the same
     real = bool(os.environ.get(URL_VARIABLE))
     own = {**demo_doors.PARAMETERS, **(demonstration.REAL_ENDPOINT if real else demonstration.PRICED_MODELS)}
     settings = replace(settings, parameters={**own, **settings.parameters})
