@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 LOCAL_PREFIX = "local/"
 """What the names begin with that the local endpoint gives its small models."""
 MOST_PADDING = 60
-"""Cells, of a column where every row is one whole line: what is longer moves the rest of its own row alone."""
-"""Columns of a console that is no terminal: rows are never wrapped, so that grep and cut see whole lines."""
+"""Cells of a column's width where the output is no terminal: rows are never wrapped there, so that grep and cut see
+whole lines, and a longer cell moves the rest of its own row alone."""
 COLOURS = {
     "captioned": "green",
     "rejected": "yellow",

@@ -166,3 +166,24 @@ def test_a_picture_that_was_cut_and_closed_is_rejected_in_every_format(
         with pytest.raises(MediaError) as caught:
             media.inspect(closed(whole, int(len(whole) * share)))
         assert caught.value.code in ("truncated", "broken")
+
+
+@pytest.mark.parametrize("end", [b"", bytes(12), bytes(5_000)])
+def test_a_png_that_lacks_its_end_marker_alone_is_taken(end: bytes) -> None:
+    file = io.BytesIO()
+    PHOTO.resize((400, 300)).save(file, "PNG")
+    without_marker = file.getvalue()[:-12]
+    assert media.inspect(without_marker + end).picture
+    icon = struct.pack("<HHH8xII", 0, 1, 1, len(without_marker), 22) + without_marker
+    assert media.inspect(icon + end).picture
+    even = io.BytesIO()
+    Image.new("L", (3_000, 2_000), 200).save(even, "PNG")  # a few bytes hold many
+    assert media.inspect(even.getvalue()[:-12] + end).picture
+
+
+def test_an_icon_that_nobody_draws_may_state_too_long_a_length() -> None:
+    file = io.BytesIO()
+    PHOTO.resize((256, 256)).save(file, "ICO", sizes=[(16, 16), (256, 256)])
+    icons = bytearray(file.getvalue())
+    struct.pack_into("<I", icons, 6 + 8, 1_000_000)  # of the smaller one
+    assert media.inspect(bytes(icons)).picture

@@ -159,7 +159,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         image, orientation = _loaded(image, data)
         if sniffed.format == "JPEG" and jpeg_ends.is_cut_short(image, data):
             raise MediaError("truncated", "the JPEG file ends before the whole picture, though with an end marker")
-        if sniffed.format in lengths.MARKED and lengths.ends_early(data, sniffed.format):
+        if lengths.drawn_in_part(data, str(sniffed.format)):
             raise MediaError("truncated", f"the {sniffed.format} file ends before the whole picture")
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and _keeps_every_pixel(data))
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None

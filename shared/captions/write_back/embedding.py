@@ -117,11 +117,8 @@ def _without_ours(packet: bytes, *, kept: bool) -> tuple[ElementTree.Element, se
         raise NotEmbeddableError("the file's XMP is too large, or of a kind that is not read")
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - bounded, and without entities
-    except (
-        ElementTree.ParseError,
-        ValueError,
-        LookupError,
-    ) as error:  # the latter two of what it says it is encoded in
+    # The latter two where it names an encoding that it is not in, or that there is none of.
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise NotEmbeddableError("the file's XMP cannot be read") from error
     if next(root.iter(_name("rdf", "RDF")), None) is None:
         raise NotEmbeddableError("the file's XMP cannot be read")
