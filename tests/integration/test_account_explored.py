@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any, Literal
 from unittest.mock import MagicMock
 
-import boto3
 import pytest
 
 from captions.config.function_environments import WorkerSettings
@@ -32,7 +31,7 @@ from captions.records.table import Records
 from captions.routing.routes import Chains
 from captions.tasks import Ask
 from captions.uploads.version import ObjectVersion, pad_sequencer
-from support.pipeline import REGION, Clock, aws_in_this_process
+from support.pipeline import Clock, captions_table_without_indexes
 
 ASSET, LEASE = "media/a.jpg", 1_000.0
 Ends = Literal["captioned", "blocked", "deferred"]
@@ -200,14 +199,7 @@ WRITES = 4
 
 @pytest.fixture(scope="module")
 def dynamodb() -> Iterator[Any]:
-    with aws_in_this_process():
-        client = boto3.client("dynamodb", region_name=REGION)
-        client.create_table(
-            TableName="captions",
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "asset", "AttributeType": "S"}],
-        )
+    with captions_table_without_indexes() as client:
         yield client
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
-import boto3
 import pytest
 
 from captions.aws.dynamodb import to_item
@@ -15,7 +14,7 @@ from captions.records.record import PENDING, ClaimRef, Draft, Human, Provenance,
 from captions.records.table import ChangedMeanwhileError, Records
 from captions.timestamps import timestamp
 from captions.uploads.version import ObjectVersion, pad_sequencer, taken_before_its_event
-from support.pipeline import REGION, aws_in_this_process
+from support.pipeline import captions_table_without_indexes
 
 ASSET, NOW, MINE = "media/a.jpg", 1_800_000_000.0, 1_800_000_100.0
 VERSION = ObjectVersion(bucket="media", key="a.jpg", sequencer=pad_sequencer("05"), etag="e", size=9)
@@ -30,14 +29,7 @@ EARLIER = "2026-01-01T00:00:00.000000Z"
 
 @pytest.fixture(scope="module")
 def dynamodb() -> Iterator[Any]:
-    with aws_in_this_process():
-        client = boto3.client("dynamodb", region_name=REGION)
-        client.create_table(
-            TableName="captions",
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "asset", "AttributeType": "S"}],
-        )
+    with captions_table_without_indexes() as client:
         yield client
 
 

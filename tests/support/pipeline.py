@@ -53,6 +53,20 @@ def aws_in_this_process() -> Iterator[None]:
             replacements.undo()
 
 
+@contextmanager
+def captions_table_without_indexes() -> Iterator[Any]:
+    """DynamoDB in this process with the captions table alone, for tests of single writes; yields its client."""
+    with aws_in_this_process():
+        client = boto3.client("dynamodb", region_name=REGION)
+        client.create_table(
+            TableName="captions",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "asset", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "asset", "AttributeType": "S"}],
+        )
+        yield client
+
+
 @functools.cache
 def _made_client(service: str, signature: str | None) -> Any:
     """Made once for all tests: making one takes longer than most tests do, and moto answers those it never saw."""

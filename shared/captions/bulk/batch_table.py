@@ -187,9 +187,9 @@ class BatchTable:
         stored = []
         for item in self._items(control_table.bulk_batch()):
             values = {name: value for name, value in from_item(item).items() if name in Batch.__dataclass_fields__}
-            values |= {name: float(values[name]) for name in ("deadline", "at", "gathered_at") if name in values}
-            values |= {name: Cost.model_validate(values[name]) for name in ("spent", "saved") if name in values}
-            values |= {name: tuple(values.get(name, ())) for name in ("outputs", "failed")}
+            values |= {name: float(values[name]) for name in ("deadline", "at", "gathered_at")}
+            values |= {name: Cost.model_validate(values[name]) for name in ("spent", "saved")}
+            values |= {name: tuple(values[name]) for name in ("outputs", "failed")}
             stored.append(Batch(**values))
         return sorted(stored, key=lambda batch: batch.deadline)
 
