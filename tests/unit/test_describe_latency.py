@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from captions.gateway.catalogue import Latency
-from captions_cli.local.model_endpoint.server import drawn_seconds
+from captions_cli.local.model_endpoint.serving import drawn_seconds
 
 MEASURED = Latency(p50=0.72, p99=2.1)
 

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from captions_cli.local.model_endpoint.server import EndpointServer, Options
+from captions_cli.local.model_endpoint.server import EndpointServer
+from captions_cli.local.model_endpoint.serving import Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from captions_cli.local.model_endpoint.wire import ApiError
+from captions_cli.local.model_endpoint.wire import ApiError, CountedTokens, ServerAnswer, count_tokens
 
 FaultName = Literal[
     # Answered at once with an HTTP error.
@@ -288,3 +288,46 @@ def context_too_long(context: int, tokens: int) -> ApiError:
 def refusal_text(fault: Fault) -> str:
     """Return the words a refusing model answers with."""
     return fault.text if fault.text is not None else _REFUSAL
+
+
+def spoiled(answer: ServerAnswer, fault: Fault) -> ServerAnswer:
+    """Return the answer as a fault leaves it."""
+    usage = answer.usage
+
+    def changed(text: str | None, finish_reason: str | None, **more: Any) -> ServerAnswer:
+        spent = more.pop("spent", count_tokens(text or "") * answer.choices)
+        counted = CountedTokens(usage.prompt, spent, usage.cached, more.pop("thought", 0), usage.cost)
+        return ServerAnswer(
+            answer.id,
+            answer.created,
+            answer.model,
+            text,
+            finish_reason,
+            counted,
+            answer.choices,
+            logprobs=answer.logprobs,
+            **more,
+        )
+
+    match fault.fault:
+        case "empty":
+            return changed("", "stop")
+        case "reasoning_only":
+            thought = fault.text or "The request asks for a description. Let me look at the input step by step."
+            spent = count_tokens(thought)
+            return changed("", "length", reasoning=thought, spent=spent, thought=spent)
+        case "truncated":
+            text = answer.text or ""
+            return changed(text[: max(1, len(text) // 2)], "length", certainty=answer.certainty)
+        case "no_finish_reason":
+            return changed(answer.text, None, certainty=answer.certainty)
+        case "answer":
+            return changed(fault.text or "", "stop", certainty=fault.certainty)
+        case "refusal":
+            words = refusal_text(fault)
+            if fault.form == "text":
+                return changed(words, "stop")
+            if fault.form == "content_filter":
+                return changed("", "content_filter")
+            return changed(None, "stop", refusal=words, spent=count_tokens(words))
+    return answer

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from captions.gateway.catalogue import Catalogue
 from captions_cli.local.model_endpoint.faults import Fault
-from captions_cli.local.model_endpoint.server import EndpointServer, Options
+from captions_cli.local.model_endpoint.server import EndpointServer
+from captions_cli.local.model_endpoint.serving import Options
 
 _STARTING_TIMEOUT_S = 30.0
 
@@ -18,7 +19,7 @@ _STARTING_TIMEOUT_S = 30.0
 class LocalEndpoint:
     """A running endpoint: started on entering, stopped on leaving; several can run at once.
 
-    Keyword arguments are those of `server.Options` (`latency_scale`, `seed`, `keys`, `dialect`, ...).
+    Keyword arguments are those of `serving.Options` (`latency_scale`, `seed`, `keys`, `dialect`, ...).
     """
 
     def __init__(

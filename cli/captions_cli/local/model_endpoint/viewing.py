@@ -1,18 +1,31 @@
-"""Getting media described off the event loop: pictures in threads, sound and film in worker processes."""
+"""What media show: fetched where they are a link, described once, and that off the event loop.
+
+Pictures are looked at in threads, sound and film in worker processes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import ipaddress
 import threading
+from collections import OrderedDict
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import aiohttp
 
 from captions_cli.local.model_endpoint import whisper
-from captions_cli.local.model_endpoint.description import Describer, Description
+from captions_cli.local.model_endpoint.description import Describer, Description, UnreadableMediaError
 from captions_cli.local.model_endpoint.hearing import Listeners
-from captions_cli.local.model_endpoint.wire import MediaKind
+from captions_cli.local.model_endpoint.wire import ApiError, MediaKind, MediaPart
 
 # Decoding and numpy release the interpreter's lock for most of their time; more threads than cores only wait.
 _PICTURE_THREADS = 2
+_CACHED_DESCRIPTIONS = 20_000
+_FETCH_TIMEOUT_S = 15.0
+_READING_CEILING = 64 * 1024 * 1024
 
 
 class Viewer:
@@ -39,7 +52,7 @@ class Viewer:
         """Return the description of one picture, sound or film.
 
         Raises:
-            MediaError: the bytes are not media of this kind, are broken, or are too large or long.
+            UnreadableMediaError: the bytes are not media of this kind, are broken, or are too large or long.
         """
         if kind == "image":
             return await self._seen(data)
@@ -81,3 +94,87 @@ def _describer(eyes: bool) -> Describer:
     from captions_cli.local.model_endpoint import pixels
 
     return pixels.Pixels()
+
+
+class MediaReader:
+    """Descriptions of the media of calls, made by `viewer`; those behind links come from this machine or `hosts`."""
+
+    def __init__(self, viewer: Viewer, hosts: Set[str] = frozenset()) -> None:
+        self._viewer = viewer
+        self._hosts = hosts
+        self._descriptions: OrderedDict[tuple[str, str], asyncio.Task[Description]] = OrderedDict()
+        self._fetching: aiohttp.ClientSession | None = None
+
+    @property
+    def described(self) -> int:
+        """How many media are described, or being described."""
+        return len(self._descriptions)
+
+    def warm(self) -> None:
+        """Begin to load what pictures will need."""
+        self._viewer.warm()
+
+    async def close(self) -> None:
+        """Give up what is being described, and end threads and processes."""
+        pending = [task for task in self._descriptions.values() if not task.done()]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        if self._fetching is not None:
+            await self._fetching.close()
+        await self._viewer.close()
+
+    async def describe(self, part: MediaPart) -> Description:
+        """Return the part's description; the same bytes are looked at once, however many ask at the same time."""
+        if part.data is not None:
+            data, digest = part.data, part.sha256
+        else:
+            data = await self._fetch(part.url or "")
+            digest = hashlib.sha256(data).hexdigest()
+        key = (part.kind, digest)
+        task = self._descriptions.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._viewer.describe(part.kind, data))
+            self._descriptions[key] = task
+            while len(self._descriptions) > _CACHED_DESCRIPTIONS:
+                self._descriptions.popitem(last=False)
+        try:
+            # Shielded: a client that leaves must not take the others' description along.
+            return await asyncio.shield(task)
+        except UnreadableMediaError as refused:
+            raise ApiError(400, refused.message, code=refused.code, param="messages") from None
+        except BaseException:
+            if task.done() and (task.cancelled() or task.exception() is not None):
+                self._descriptions.pop(key, None)
+            raise
+
+    async def _fetch(self, url: str) -> bytes:
+        split = urlsplit(url)
+        host = split.hostname or ""
+        if not _is_loopback(host) and host not in self._hosts:
+            message = "Media is only fetched from this machine: the URL's host is not a loopback address."
+            raise ApiError(400, message, code="invalid_media_url", param="messages")
+        if self._fetching is None:
+            timeout = aiohttp.ClientTimeout(total=_FETCH_TIMEOUT_S)
+            self._fetching = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
+        try:
+            async with self._fetching.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise ApiError(400, f"Fetching the media gave HTTP {response.status}.", code="media_fetch_failed")
+                data = await response.content.read(_READING_CEILING + 1)
+                while len(data) <= _READING_CEILING and (more := await response.content.read(_READING_CEILING)):
+                    data += more
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiError(400, "The media could not be fetched from its URL.", code="media_fetch_failed") from error
+        if not data or len(data) > _READING_CEILING:
+            raise ApiError(400, "The media behind the URL is empty or too large.", code="media_fetch_failed")
+        return data
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
