@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from captions import control_table
+from captions import control_table, telemetry
 from captions.bulk import lane, protocol
 from captions.bulk.batch_table import WaitingCount
 from captions.cost import Cost
@@ -139,6 +139,21 @@ def test_lines_that_are_lost_go_the_ordinary_way_and_doubled_ones_change_nothing
     assert (len(calls), len(answered)) == (3, 2)
     assert batch.spent == Cost.sum(map(Cost.of_call, answered))
     assert sorted(bulk.dedupe.aws.heard()).count(("Caption.Completed", keys[0])) == 1
+
+
+def test_lines_of_others_in_the_results_change_nothing_and_are_logged_once_with_their_number(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "CHUNK", 1)
+    read, logged = lane.result_lines, list[tuple[str, dict[str, Any]]]()
+    foreign = [(f"somebody's-{n}", {"custom_id": f"somebody's-{n}"}) for n in range(40)]
+    monkeypatch.setattr(lane, "result_lines", lambda path: (*foreign, *read(path)))
+    monkeypatch.setattr(telemetry.logger(), "warning", lambda event, **fields: logged.append((event, fields)))
+    keys = uploads(bulk)
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+    (batch,) = bulk.batches()
+    assert logged == [("batch_lines_unknown", {"batch": batch.id, "lines": 40})]
 
 
 def test_a_batch_that_expires_half_done_is_paid_for_by_halves(bulk: BulkShop, endpoint: LocalEndpoint) -> None:

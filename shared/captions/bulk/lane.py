@@ -110,9 +110,7 @@ class _Results:
         self.position += len(some)
         firsts: dict[str, Mapping[str, Any]] = {}
         for line_id, result in some:
-            if line_id not in self.ids:
-                telemetry.logger().warning("batch_line_unknown", line=self.position)
-            elif line_id not in self._seen:
+            if line_id in self.ids and line_id not in self._seen:
                 self._seen.add(line_id)
                 firsts[line_id] = result
         return len(some), firsts
@@ -562,10 +560,12 @@ class BulkLane:
     async def _return_rest(self, batch: Batch) -> bool:
         """Send what no result answered the ordinary way; False where there was no time for all of it."""
         lines = await asyncio.to_thread(self.table.lines_of, batch)
-        failed, answered = set(batch.failed), set[str]()
+        failed, answered, unknown = set(batch.failed), set[str](), 0
         if batch.outputs:
             results = self._results[batch.id]  # the very files that were handed out
-            answered = {line_id for line_id, _ in results.all()}
+            for line_id, _ in results.all():
+                answered.add(line_id)
+                unknown += line_id not in results.ids
             again = {line_id: result for line_id, result in results.all() if line_id in failed}
             handle = lambda item: self._result(batch, item[0], self._called(batch, item[1]))  # noqa: E731
             still = await self._each(handle, again.items())
@@ -577,6 +577,8 @@ class BulkLane:
             left = await self._each(lambda line: self._return_waiting(batch, line), rest[start : start + AT_ONCE])
             if left and self.worker.now() < batch.deadline + protocol.HANDING_SECONDS:
                 return False  # later on their leases are over, and the sweep sees to them
+        if unknown:
+            telemetry.logger().warning("batch_lines_unknown", batch=batch.id, lines=unknown)
         return True
 
     async def _return_waiting(self, batch: Batch, waiting: Waiting) -> None:
