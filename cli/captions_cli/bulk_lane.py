@@ -46,11 +46,33 @@ def has(stack: Stack) -> bool:
     return stack.parameters.get("Bulk", "off") != "off"
 
 
+def drains(stack: Stack) -> bool:
+    """Whether the lane only brings to an end what it has."""
+    return stack.parameters.get("Bulk") == "draining"
+
+
 def require(stack: Stack) -> None:
-    """Raise CommandError where the stack has no bulk lane."""
-    if not has(stack):
+    """Raise CommandError where the stack has no bulk lane that takes anything new."""
+    if drains(stack) or not has(stack):
+        why = "is draining its bulk lane" if drains(stack) else "has no bulk lane"
         raise CommandError(
-            f"{stack.where} has no bulk lane; deploy it with the parameter Bulk=batches (docs/bulk.md)", ExitCode.USAGE
+            f"{stack.where} {why}; deploy it with the parameter Bulk=batches (docs/bulk.md)", ExitCode.USAGE
+        )
+
+
+def require_drained(stack: Stack) -> None:
+    """Raise CommandError where batches are under way, which would be paid for again without the lane."""
+    lane = look(stack)
+    if lane is None:
+        return
+    open_batches = [batch for batch in lane.batches if batch.state != "closed"]
+    queued = sum(depths(stack)["Bulk"].values())
+    if open_batches or lane.waiting.number or queued:
+        raise CommandError(
+            f"{stack.where}: pictures that wait for a batch: {queued + lane.waiting.number}, batches under way: "
+            f"{len(open_batches)}. They would be paid for again; deploy with Bulk=draining first, and with Bulk=off "
+            "when `captions status` has none left (docs/bulk.md)",
+            ExitCode.USAGE,
         )
 
 

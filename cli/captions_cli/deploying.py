@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from captions_cli import alarms, drift, stack_recovery, synthetic
+from captions_cli import alarms, bulk_lane, drift, stack_recovery, synthetic
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.stack import Choice, Stack, connect_aws
 
@@ -248,6 +248,7 @@ class Deployer:
         try:
             if self._ledger.standing[name].status != "deployed":
                 stack_recovery.prepare(self.stack(environment), self._say)
+                self._check_batches(environment)
                 self._show_drift(environment)
                 self._ledger.note(name, "deploying")
                 self._say(f"{name}: deploying {environment.stack_name} to {environment.region}")
@@ -272,8 +273,17 @@ class Deployer:
         """The environment's stack."""
         return connect_aws(Choice(environment.stack_name, environment.region, self._plan.profile))
 
+    def _given(self, environment: Environment) -> list[str]:
+        return [*environment.overrides, *(f"{name}={value}" for name, value in self._plan.parameters.items())]
+
+    def _check_batches(self, environment: Environment) -> None:
+        stack = self.stack(environment)
+        given = dict(pair.partition("=")[::2] for pair in self._given(environment))
+        if given.get("Bulk") == "off" and stack.exists:
+            bulk_lane.require_drained(stack)
+
     def _sam(self, environment: Environment, *more: str) -> "subprocess.CompletedProcess[str]":
-        given = [*environment.overrides, *(f"{name}={value}" for name, value in self._plan.parameters.items())]
+        given = self._given(environment)
         arguments = [
             *(self._plan.sam, "deploy", "--config-file", str(self._plan.root / "samconfig.toml")),
             *("--config-env", environment.name, "--template-file", str(self._plan.template)),
@@ -344,6 +354,7 @@ class Deployer:
         """What a deployment would do to the environment's stack, by a change set that is not executed and removed."""
         stack = self.stack(environment)
         stack_recovery.prepare(stack, self._say, dry_run=True)
+        self._check_batches(environment)
         existed = stack.exists
         before = set(_change_sets(stack)) if existed else set()
         try:

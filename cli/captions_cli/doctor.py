@@ -376,7 +376,8 @@ def _bulk(stack: Stack) -> _Said:
         yield "ok", "there is no bulk lane", ""
         return
     catalogue = endpoint_models.catalogue_of(stack)
-    ordinary = bulk_lane.without_batches(policies.of(stack, catalogue), catalogue)
+    drains = bulk_lane.drains(stack)
+    ordinary = {} if drains else bulk_lane.without_batches(policies.of(stack, catalogue), catalogue)
     for tier, model in ordinary.items():
         remedy = "set its batch_factor in a ModelsOverride if the endpoint takes batches of it (docs/bulk.md)"
         none = f"neither {model} takes batches, nor one that costs no more in them"
@@ -386,7 +387,9 @@ def _bulk(stack: Stack) -> _Said:
     late = [batch for batch in batches if batch.state != "closed" and batch.deadline < time.time()]
     for batch in late:
         yield "problem", f"batch {batch.id[:12]} ({batch.state}) is past its deadline", "docs/runbooks/bulk.md"
-    if not ordinary and not late:
+    if drains and not late:
+        yield "ok", "the bulk lane is draining: it takes nothing new, and no batch is overdue", ""
+    elif not ordinary and not late:
         yield "ok", "every tier has a model that takes batches, and none is overdue", ""
 
 

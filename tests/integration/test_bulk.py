@@ -17,6 +17,7 @@ from captions.bulk import lane, protocol
 from captions.bulk.batch_table import WaitingCount
 from captions.cost import Cost
 from captions.gateway import Budgets, ControlTable
+from captions.gateway.batch_api import result_lines
 from captions.records.record import Record
 from captions.records.spending import calls_of, spending
 from captions_cli.local.model_endpoint import LocalEndpoint
@@ -145,9 +146,9 @@ def test_lines_of_others_in_the_results_change_nothing_and_are_logged_once_with_
     bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane, "CHUNK", 1)
-    read, logged = lane.result_lines, list[tuple[str, dict[str, Any]]]()
+    logged = list[tuple[str, dict[str, Any]]]()
     foreign = [(f"somebody's-{n}", {"custom_id": f"somebody's-{n}"}) for n in range(40)]
-    monkeypatch.setattr(lane, "result_lines", lambda path: (*foreign, *read(path)))
+    monkeypatch.setattr("captions.bulk.lane.result_lines", lambda path: (*foreign, *result_lines(path)))
     monkeypatch.setattr(telemetry.logger(), "warning", lambda event, **fields: logged.append((event, fields)))
     keys = uploads(bulk)
     bulk.settle()

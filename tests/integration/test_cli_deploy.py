@@ -287,6 +287,55 @@ def test_a_table_that_holds_something_is_never_removed(project: Project, deploy:
     assert dynamodb.scan(TableName=table)["Count"] == 1
 
 
+def with_a_bulk_lane(root: Path) -> dict[str, Any]:
+    """The template with a nested stack that its parameter Bulk makes, and the table that knows the batches."""
+    queues = {name: {"Type": "AWS::SQS::Queue"} for name in ("BulkQueue", "BulkDeadLetterQueue")}
+    lane = root / "lane.json"
+    lane.write_text(
+        json.dumps({"Resources": queues, "Outputs": {f"{name}Url": {"Value": {"Ref": name}} for name in queues}})
+    )
+    keys = (("pk", "HASH"), ("sk", "RANGE"))
+    table = {
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+        "KeySchema": [{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+    }
+    return {
+        "Parameters": TEMPLATE["Parameters"] | {"Bulk": {"Type": "String", "Default": "off"}},
+        "Conditions": {"KeepsBatches": {"Fn::Not": [{"Fn::Equals": [{"Ref": "Bulk"}, "off"]}]}},
+        "Resources": {
+            **TEMPLATE["Resources"],
+            "Control": {"Type": "AWS::DynamoDB::Table", "Properties": table},
+            "BulkLane": {
+                "Type": "AWS::CloudFormation::Stack",
+                "Condition": "KeepsBatches",
+                "Properties": {"TemplateURL": lane.as_uri()},
+            },
+        },
+        "Outputs": TEMPLATE["Outputs"] | {"ControlTableName": {"Value": {"Ref": "Control"}}},
+    }
+
+
+def test_a_bulk_lane_is_drained_before_it_is_switched_off(project: Project, deploy: Callable[..., Ran]) -> None:
+    project.build(with_a_bulk_lane(project.root))
+    assert deploy(CANARY, "--parameter", "Bulk=batches").exit_code == 0
+    stack = project.client("cloudformation", CANARY).describe_stacks(StackName=project.name)["Stacks"][0]
+    table = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}["ControlTableName"]
+    dynamodb = project.client("dynamodb", CANARY)
+    waits = {"pk": {"S": "bulk-waiting"}, "sk": {"S": "001795968000.000#line"}}
+    dynamodb.put_item(TableName=table, Item=waits)
+
+    for words in ((), ("--dry-run",)):
+        refused = deploy(CANARY, "--parameter", "Bulk=off", *words)
+        assert refused.exit_code != 0
+        assert "pictures that wait for a batch: 1, batches under way: 0" in refused.stderr
+        assert "Bulk=draining" in refused.stderr
+    assert deploy(CANARY, "--parameter", "Bulk=draining").exit_code == 0
+    assert deploy(CANARY, "--parameter", "Bulk=off").exit_code == 5
+    dynamodb.delete_item(TableName=table, Key=waits)
+    assert deploy(CANARY, "--parameter", "Bulk=off").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("status", "advice"),
     [

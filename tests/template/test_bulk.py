@@ -40,13 +40,25 @@ def translated(**given: str) -> Translation:
 
 def test_it_is_off_unless_asked_for_and_costs_nothing_then() -> None:
     assert PARENT["Parameters"]["Bulk"]["Default"] == "off"
-    assert PARENT["Resources"][BULK]["Condition"] == "Batches"
+    assert PARENT["Resources"][BULK]["Condition"] == "KeepsBatches"
     values = {"EndpointUrls": "https://models.example/v1"}
     closed = translate(ROOT / "template.yaml", stack_name="captions", region="eu-central-1", parameters=values)
     assert BULK not in closed.resources
     assert "BulkJobsPolicy" not in closed.resources
     variables = closed.resources["DedupeFunction"].properties["Environment"]["Variables"]
     assert variables["BULK_QUEUE_URL"] == ""
+
+
+def test_while_it_drains_it_stays_and_takes_nothing_new() -> None:
+    def opened(bulk: str) -> Translation:
+        values = {"EndpointUrls": "https://models.example/v1", "Bulk": bulk, "BulkGatherSeconds": "60"}
+        return translate(ROOT / "template.yaml", stack_name="captions", region="eu-central-1", parameters=values)
+
+    drained, open_ = opened("draining"), opened("batches")
+    assert drained.resources["DedupeFunction"].properties["Environment"]["Variables"]["BULK_QUEUE_URL"] == ""
+    assert set(drained.resources) == set(open_.resources)  # a dedupe function of before may still send to its queue
+    gathers = [it.resources[BULK].properties["Parameters"]["BulkGatherSeconds"] for it in (open_, drained)]
+    assert [int(seconds) for seconds in gathers] == [60, 0]  # what waits is sent at once
 
 
 def test_it_is_given_every_parameter_that_has_no_default() -> None:
@@ -69,7 +81,7 @@ def test_the_function_may_do_what_is_written_down_and_nothing_else() -> None:
 
 def test_dedupe_may_send_to_its_queue_where_there_is_one() -> None:
     policy = PARENT["Resources"]["BulkJobsPolicy"]
-    assert policy["Condition"] == "Batches"
+    assert policy["Condition"] == "KeepsBatches"
     (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
     assert statement["Action"] == "sqs:SendMessage"
     name = TEMPLATE.raw["Resources"]["BulkQueue"]["Properties"]["QueueName"]["Fn::Sub"].replace(
