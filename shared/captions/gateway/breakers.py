@@ -1,4 +1,4 @@
-"""CircuitBreaker breakers, one for each endpoint and one for each model at each endpoint.
+"""Circuit breakers, one for each endpoint and one for each model at each endpoint.
 
 A circuit is closed (calls pass), open (none passes before `open_until`) or half open (one leased probe passes and
 decides). State lives in memory. With a store it is shared between sandboxes, and written on transitions only: a healthy
@@ -55,6 +55,8 @@ class BreakerPolicy:
     """How old a sandbox's knowledge of the other sandboxes' circuits may grow while it is calling."""
     doubt_refresh_s: float = 0.25
     """The same for a circuit whose last call failed: then a sandbox looks before it calls again."""
+    look_s: float = 0.1
+    """How long a call in doubt waits for what other sandboxes know: a read takes a tenth of it."""
     suspected_after: int = 2
     """Failures in a row after which a sandbox writes down its suspicion. One alone is everyday life."""
     suspecting_sandboxes: int = 3
@@ -277,9 +279,6 @@ class CircuitBreaker:
 
 
 _LOST_LEASE_S = 1.0
-_LOOK_S = 0.1
-"""How long a call in doubt waits for what other sandboxes know: a read takes a tenth of it."""
-
 _PROBE_LOOK_S = 0.1
 """How soon to look again while another call's probe is under way: it takes about as long as any call."""
 
@@ -393,9 +392,9 @@ class Breakers:
     async def _look_again(self) -> None:
         now = self._clock()
         if self._writing:
-            await asyncio.wait(self.pending(), timeout=_LOOK_S)
+            await asyncio.wait(self.pending(), timeout=self.policy.look_s)
         if now - self._read_at >= self.policy.doubt_refresh_s or (self._reading and not self._reading.done()):
-            await asyncio.wait({self._refresh(now)}, timeout=_LOOK_S)
+            await asyncio.wait({self._refresh(now)}, timeout=self.policy.look_s)
 
     async def _lease(self, circuit: CircuitBreaker, now: float) -> bool:
         if self._store is None or not circuit.shared:
