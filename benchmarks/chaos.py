@@ -71,8 +71,8 @@ COPIES, OVERWRITTEN, DELETED, BROKEN, CAN_WAIT = 0.30, 0.05, 0.05, 0.05, 0.10
 """Shares of the uploads that copy an earlier picture, are overwritten or deleted soon after, are no picture, or are
 captioned in batches."""
 CLOCK_SKEW_S = 2.0
-VISIBILITY_SCALE = 0.08
-"""What a killed worker held comes back in half a minute instead of six."""
+VISIBILITY_S = 30
+"""What a killed worker held comes back in half a minute instead of three to thirty-five."""
 SWEEP = {"SweepAfterSeconds": "30", "SweepSchedule": "rate(1 minute)"}
 SENT_TWICE = 0.05
 DOORS = {
@@ -626,7 +626,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             state_dir=options.state or Path(temporary),
             parameters={"ImageModels": ",".join(CHAIN)} | SWEEP | DOORS,
             interceptors=[faults, stored],
-            workers=WorkerOptions(warm=0, visibility_scale=VISIBILITY_SCALE, clock_skew_s=CLOCK_SKEW_S),
+            workers=WorkerOptions(warm=0, visibility_s=VISIBILITY_S, clock_skew_s=CLOCK_SKEW_S),
             model=ModelOptions(latency_scale=options.latency_scale),
             unreliability=Unreliability(deliver_twice=True, shuffle=True, seed=options.seed),
         ) as stack,

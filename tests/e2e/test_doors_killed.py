@@ -69,7 +69,7 @@ def stack(tmp_path: Path, killer: Killer) -> Iterator[LocalStack]:
         state_dir=tmp_path,
         parameters={**doors, "SearchDelaySeconds": "1"},
         model=ModelOptions(latency_scale=0),
-        workers=WorkerOptions(warm=0, visibility_scale=0.01),
+        workers=WorkerOptions(warm=0, visibility_s=15),
         interceptors=[killer],
     ) as running:
         rule = '[[write_back]]\nprefix = ""\nto = ["sidecar"]\n'

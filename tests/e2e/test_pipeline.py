@@ -69,7 +69,7 @@ def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(
         ROOT / "template.yaml",
         state_dir=tmp_path,
         parameters={"SweepAfterSeconds": "30", "SweepSchedule": "rate(1 minute)"},
-        workers=WorkerOptions(warm=0, visibility_scale=0.08),
+        workers=WorkerOptions(warm=0, visibility_s=29),
         model=ModelOptions(latency_scale=1.0),
     ) as stack:
         assert stack.workers() == [], "a sandbox was started before there was work"

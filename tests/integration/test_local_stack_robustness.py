@@ -103,8 +103,8 @@ class TestDeliveries:
         assert delivered != sorted(delivered)
         assert len({event["id"] for event in events}) == 10
 
-    def test_visibility_can_be_scaled_for_trials(self, start: Start) -> None:
-        small = start(workers=WorkerOptions(visibility_scale=500))
+    def test_visibility_can_be_set_for_trials(self, start: Start) -> None:
+        small = start(workers=WorkerOptions(visibility_s=1_000))
         small.send(do="fail", times=1, name="hidden")
         eventually(lambda: small.receive_counts("hidden"))
         time.sleep(2.5)  # longer than the queue's own two seconds

@@ -78,7 +78,7 @@ def _run(
             arguments=("--eyes",) if options.eyes else (),
         ),
         address=Address(bind=options.bind, port=options.port),
-        workers=WorkerOptions(maximum=options.maximum_workers, visibility_scale=options.visibility_scale),
+        workers=WorkerOptions(maximum=options.maximum_workers),
     )
     try:
         stack.start()
@@ -152,7 +152,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--eyes", action="store_true", help="let small models look at pictures in the local endpoint")
     parser.add_argument("--parameter", type=_pair, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--maximum-workers", type=int, help="worker processes of all functions together")
-    parser.add_argument("--visibility-scale", type=float, default=1.0, help="multiplies visibility timeouts")
     return parser
 
 

@@ -31,8 +31,9 @@ class WorkerOptions:
     """Processes at the same time; None goes by the machine's cores."""
     warm: int = 1
     """Started before there is work, of each function that reads a queue; with 0 all start cold."""
-    visibility_scale: float = 1.0
-    """Of the visibility timeout of queues that functions read, so that what a killed worker held comes back sooner."""
+    visibility_s: int | None = None
+    """The visibility timeout of all queues that functions read, instead of their own: what a killed worker held comes
+    back after so many seconds. It must stay longer than a batch takes."""
     clock_skew_s: float = 0.0
     """By how much the clock of each worker is wrong at the most, fast or slow."""
     schedules: bool = True

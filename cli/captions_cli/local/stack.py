@@ -312,7 +312,7 @@ class LocalStack:
             python=self._workers.python,
             product=product if product is not None and product.is_dir() else None,
             run_schedules=self._workers.schedules,
-            visibility_scale=self._workers.visibility_scale,
+            visibility_s=self._workers.visibility_s,
         )
         self._ending.callback(self._deployments.stop)
         assert self._cloudformation is not None

@@ -56,7 +56,7 @@ class Deployments:
         python: str,
         product: Path | None,
         run_schedules: bool,
-        visibility_scale: float,
+        visibility_s: int | None,
     ) -> None:
         self._sandboxes = sandboxes
         self._locks = locks
@@ -65,7 +65,7 @@ class Deployments:
         self._python = python
         self._product = product
         self._run_schedules = run_schedules
-        self._visibility_scale = visibility_scale
+        self._visibility_s = visibility_s
         self._guard = threading.Lock()
         self._by_stack: dict[str, Deployment] = {}
 
@@ -91,7 +91,7 @@ class Deployments:
             self._replace(before, after)
 
     def _replace(self, before: Deployment | None, after: Deployment) -> None:
-        after.pump = Pump(self._sandboxes, self._locks, after.sources, after.schedules, self._visibility_scale)
+        after.pump = Pump(self._sandboxes, self._locks, after.sources, after.schedules, self._visibility_s)
         with self._guard:
             self._by_stack[after.translation.stack_id] = after
         if before is not None and before.pump is not None:
@@ -125,7 +125,7 @@ class Deployments:
         self._sandboxes.kill_function()
         for deployment in self.all():
             deployment.pump = Pump(
-                self._sandboxes, self._locks, deployment.sources, deployment.schedules, self._visibility_scale
+                self._sandboxes, self._locks, deployment.sources, deployment.schedules, self._visibility_s
             )
             deployment.pump.start()
 

@@ -75,9 +75,9 @@ class Pump:
         locks: ServiceLocks,
         sources: Sequence[EventSource],
         schedules: Sequence[Schedule],
-        visibility_scale: float = 1.0,
+        visibility_s: int | None = None,
     ) -> None:
-        self._pollers = [_Poller(sandboxes, locks, source, visibility_scale) for source in sources if source.enabled]
+        self._pollers = [_Poller(sandboxes, locks, source, visibility_s) for source in sources if source.enabled]
         self._sandboxes = sandboxes
         self._schedules = schedules
         self._ending = threading.Event()  # nothing new is begun
@@ -182,9 +182,9 @@ class _Poller:
     """Reads one queue: reserves a sandbox first, so that no message is received before it can be worked on."""
 
     def __init__(
-        self, sandboxes: Sandboxes, locks: ServiceLocks, source: EventSource, visibility_scale: float = 1.0
+        self, sandboxes: Sandboxes, locks: ServiceLocks, source: EventSource, visibility_s: int | None = None
     ) -> None:
-        self._visibility_scale = visibility_scale
+        self._visibility_s = visibility_s
         self._sandboxes = sandboxes
         self._locks = locks
         self._source = source
@@ -302,13 +302,9 @@ class _Poller:
     def _receive(self, count: int) -> list[Any]:
         with self._locks.of("sqs"):
             backend = self._backend()
-            timeout_s = float(backend.get_queue(self._source.queue_name).visibility_timeout)
-            visibility_s = (
-                timeout_s if self._visibility_scale == 1 else max(1, round(timeout_s * self._visibility_scale))
-            )
-            messages: list[Any] = backend.receive_message(
-                self._source.queue_name, min(count, RECEIVE_MOST), 0, visibility_s, ["All"]
-            )
+            name = self._source.queue_name
+            visibility_s = self._visibility_s or float(backend.get_queue(name).visibility_timeout)
+            messages: list[Any] = backend.receive_message(name, min(count, RECEIVE_MOST), 0, visibility_s, ["All"])
             wanted = [m for m in messages if matches(self._source.filters, m.body)]
             for message in messages:
                 if message not in wanted:
