@@ -14,7 +14,7 @@ on the event bus for what was told. Exits with 1 unless
 
 * every upload ended as it must, in its last version: captioned, rejected if it is no picture, deleted,
 * no answer was paid for whose result was stored already, and none twice at the same time for one claim,
-* the records' account holds no call twice: it is at most what the endpoint charged,
+* the records' account holds no call twice: it is at most what the endpoint charged, and the tokens it has no price for,
 * every model's result names a claim under which the endpoint answered, as often as there are results of it,
 * no copy has another picture's caption,
 * the event bus got every end, and no queue holds anything. Dead letters are put back and counted,
@@ -56,6 +56,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pipeline import FORMS, collages, encoded, sources
 
 from captions.control_table import bulk_run
+from captions.cost import Cost
+from captions.gateway import Usage
+from captions.gateway.catalogue import load
+from captions.gateway.pricing import cost_of
 from captions.records.record import Record
 from captions.records.spending import spending
 from captions_cli.local import LocalStack, StackError
@@ -70,6 +74,7 @@ CHAIN = ("GLM-4-Plus", "GPT-4o", "Qwen/Qwen3-VL-32B-Instruct")
 COPIES, OVERWRITTEN, DELETED, BROKEN, CAN_WAIT = 0.30, 0.05, 0.05, 0.05, 0.10
 """Shares of the uploads that copy an earlier picture, are overwritten or deleted soon after, are no picture, or are
 captioned in batches."""
+CATALOGUE = load()
 CLOCK_SKEW_S = 2.0
 VISIBILITY_S = 30
 """What a killed worker held comes back in half a minute instead of three to thirty-five."""
@@ -599,17 +604,35 @@ def payments(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record], st
 
 
 def accounts(log: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) -> dict[str, Any]:
-    """Return the dollars that the endpoint charged by its log, and those that the records account for.
+    """Return what the endpoint charged by its log, and what the records account for, in dollars and unpriced tokens.
 
-    What is missing from the account was charged for calls during which the worker was killed, or its stores were out.
+    A model without a published price for its prompts costs its answers' dollars, at the least, and its prompts' tokens:
+    its log names no cost, so both are reckoned here. What is missing from the account was charged for calls during
+    which the worker was killed, or its stores were out.
     """
-    charged = sum((Decimal(entry["cost"]) for entry in log if entry.get("cost") is not None), Decimal(0))
-    accounted = spending(records.values(), "day")[1].cost.dollars
-    return {
-        "dollars_charged": f"{charged:f}",
-        "dollars_accounted": f"{accounted:f}",
-        "accounted_twice": f"{accounted - charged:f}" if accounted > charged else "",
+    charged = Cost.sum(charge(entry) for entry in log)
+    accounted = spending(records.values(), "day")[1].cost
+    over = {
+        "dollars": accounted.dollars - charged.dollars,
+        "tokens": Decimal(accounted.unpriced_tokens - charged.unpriced_tokens),
     }
+    return {
+        "dollars_charged": f"{charged.dollars:f}",
+        "dollars_accounted": f"{accounted.dollars:f}",
+        "unpriced_tokens_charged": charged.unpriced_tokens,
+        "unpriced_tokens_accounted": accounted.unpriced_tokens,
+        "accounted_twice": [f"{more.normalize():f} {unit}" for unit, more in over.items() if more > 0],
+    }
+
+
+def charge(entry: Mapping[str, Any]) -> Cost:
+    """Return what the endpoint took for a call of its log."""
+    if entry.get("cost") is not None:
+        return Cost(dollars=Decimal(entry["cost"]))
+    if not entry.get("prompt_tokens"):
+        return Cost()  # it ended before anything was counted
+    usage = Usage(entry["prompt_tokens"], entry["completion_tokens"], entry["cached_tokens"])
+    return cost_of(usage, None, CATALOGUE.model(entry["model"]))[0]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -143,14 +143,33 @@ def test_a_result_that_names_no_claim_is_found(chaos: ModuleType) -> None:
 
 def test_a_call_that_is_accounted_twice_is_found(chaos: ModuleType) -> None:
     once = {"model": "GPT-4o", "outcome": "ok", "cost": "0.01", "started_at": "2026-01-01T00:00:00.000+00:00"}
-    log = [paid(100.0, cost="0.01"), paid(101.0, cost="0.005"), paid(102.0, cost=None)]
+    log = [paid(100.0, cost="0.01"), paid(101.0, cost="0.005"), paid(102.0, outcome="error", cost=None)]
 
     def account(*attempts: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = chaos.accounts(log, {"a": record("a", provenance={"attempts": list(attempts)})})
         return result
 
-    assert account(once) == {"dollars_charged": "0.015", "dollars_accounted": "0.01", "accounted_twice": ""}
-    assert account(once, once)["accounted_twice"] == "0.005"
+    assert account(once) == {
+        "dollars_charged": "0.015",
+        "dollars_accounted": "0.01",
+        "unpriced_tokens_charged": 0,
+        "unpriced_tokens_accounted": 0,
+        "accounted_twice": [],
+    }
+    assert account(once, once)["accounted_twice"] == ["0.005 dollars"]
+
+
+def test_a_model_without_a_price_for_its_prompts_is_charged_as_it_is_accounted(chaos: ModuleType) -> None:
+    model = "Qwen/Qwen3-VL-32B-Instruct"
+    log = [paid(100.0, model=model, cost=None, prompt_tokens=600, completion_tokens=100, cached_tokens=0)]
+    known = {"dollars": "0.000052", "unpriced_tokens": 600}  # 52 cents for a million tokens of its answers
+    once = {"model": model, "outcome": "ok", "cost_at_least": known, "started_at": "2026-01-01T00:00:00.000+00:00"}
+
+    def over(*attempts: dict[str, Any]) -> Any:
+        return chaos.accounts(log, {"a": record("a", provenance={"attempts": list(attempts)})})["accounted_twice"]
+
+    assert over(once) == []
+    assert over(once, once) == ["0.000052 dollars", "600 tokens"]
 
 
 def test_every_wrong_end_is_found(chaos: ModuleType) -> None:
