@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from captions.cost import Cost
 from captions.tasks import checks, json_schema
 from captions.tasks.answer_schema import Flag, Shape, Text, list_of
-from captions.tasks.json_extraction import MAX_ANSWER, answer_object
 from captions.tasks.kinds import alt_text
 from captions.tasks.quoting import bounded, data_block
 from captions.tasks.result import Problem
+from captions.tasks.unwrapping import MAX_ANSWER, answer_object
 
 if TYPE_CHECKING:
     from captions.gateway import Completion, Request

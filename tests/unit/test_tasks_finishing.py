@@ -9,7 +9,7 @@ from captions.tasks.checks import cut, estimated_tokens, names, repetition
 from captions.tasks.kinds.chart import ChartAnswer, notes, problems, truncated
 from captions.tasks.kinds.code import processed
 from captions.tasks.languages import contradiction, guess, tag
-from captions.tasks.tags import mapped, tidy
+from captions.tasks.reader import mapped, tidy
 
 PYTHON = "def f(x):\n    return x + 1"
 

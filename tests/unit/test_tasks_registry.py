@@ -143,4 +143,4 @@ def test_to_know_what_is_asked_loads_that_task_alone_and_nothing_that_reads_answ
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("captions.tasks.kinds.")} == {"captions.tasks.kinds.caption"}
-    assert not loaded & {f"captions.tasks.{name}" for name in ("reader", "checks", "json_extraction", "result")}
+    assert not loaded & {f"captions.tasks.{name}" for name in ("reader", "checks", "unwrapping", "result")}

@@ -26,8 +26,7 @@ from captions.gateway import (
 )
 from captions.gateway.catalogue import Catalogue
 from captions.inference import asking
-from captions.inference.escalation import Answered, Asking
-from captions.inference.recording import Recording
+from captions.inference.escalation import Answered, Asking, Content
 from captions.pipeline.caption import UNUSABLE
 from captions.records.attempts import CallLedger
 from captions.timestamps import timestamp
@@ -199,8 +198,8 @@ async def _answer(
         request_id=f"evaluate-{question.key}-{os.getpid()}",
     )
     about = asking.seen(file.kind, file.looks, item, rules)
-    upload = Recording(question.key, item, data)
-    return await asking.answer(call, question.item.name, file.kind, ask, upload, question.chains, about, rules)
+    content = Content(question.key, item, data)
+    return await asking.answer(call, question.item.name, file.kind, ask, content, question.chains, about, rules)
 
 
 def _state(error: GatewayError, ledger: CallLedger) -> AnswerState:

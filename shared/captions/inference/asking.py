@@ -9,8 +9,7 @@ from captions import media
 from captions.config.policy import Policy
 from captions.gateway import Media
 from captions.inference import escalation, recording
-from captions.inference.escalation import Answered, Asking
-from captions.inference.recording import Recording
+from captions.inference.escalation import Answered, Asking, Content
 from captions.routing import routes
 from captions.routing.experiments import Arm
 from captions.routing.routes import Chains
@@ -70,7 +69,7 @@ def seen(kind: str, looks: Looks | None, item: Media, rules: Policy) -> Seen:
 
 
 async def answer(
-    call: Asking, key: str, kind: str, ask: Ask, upload: Recording, chain: Chains, about: Seen, rules: Policy
+    call: Asking, key: str, kind: str, ask: Ask, content: Content, chain: Chains, about: Seen, rules: Policy
 ) -> Answered:
     """Ask the models, in one call or, about sound and video that none takes as it is, in several.
 
@@ -78,11 +77,11 @@ async def answer(
         GatewayError, MediaError: as `recording.answer` does.
     """
     if kind not in ("audio", "video"):
-        return await escalation.answer(call, ask, (upload.whole,), chain, about)
+        return await escalation.answer(call, ask, (content.whole,), chain, about)
     return await recording.answer(
         call,
         ask,
-        upload,
+        content,
         chain,
         hearing=routes.chains(key, "audio", "transcribe", rules),
         seeing=routes.chains(key, "image", "caption", rules),

@@ -66,6 +66,15 @@ class Asking:
 
 
 @dataclass(frozen=True)
+class Content:
+    """An upload: `whole` as it would go to a model unchanged, the bytes of its file, and what names its version."""
+
+    id: str
+    whole: Media
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class _PartDrafts:
     """Drafts of one part's ask: a record has a draft for the whole alone."""
 

@@ -6,14 +6,12 @@ a digest of everything the parts and their answers depend on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from captions import control_table
-from captions.uploads.version import ObjectVersion
 
 KEPT_SECONDS = 4 * 86_400.0
 """Longer than any job is put back (MaxJobAgeSeconds is three days at the most)."""
@@ -30,12 +28,6 @@ class Progress(Protocol):
 
     def forget(self, recording: str) -> None:
         """Drop everything that was kept of a recording."""
-
-
-def recording_id(upload: ObjectVersion) -> str:
-    """Return what names one version of one object: nothing is shared between versions."""
-    named = "\0".join((upload.asset, upload.version_id or "", upload.sequencer))
-    return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
 class Forgetful:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from captions.gateway import (
 from captions.gateway.catalogue import Model
 from captions.inference import escalation
 from captions.inference.candidate import Candidate, restored, stored
-from captions.inference.escalation import Answered, Asking
+from captions.inference.escalation import Answered, Asking, Content
 from captions.inference.merging import joined
 from captions.media import recordings as sounds
 from captions.media.decoder import DecoderStopped
@@ -66,17 +66,8 @@ _CUTTING = "1"
 _WORST: tuple[type[GatewayError], ...] = (Refused, Unacceptable, NoCapableModel)
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A sound or video: `whole` as it would go to a model unchanged, the file's bytes, and what names its version."""
-
-    id: str
-    whole: Media
-    data: bytes = field(repr=False)
-
-
 async def answer(
-    call: Asking, ask: Ask, recording: Recording, chains: Chains, *, hearing: Chains, seeing: Chains, seen: Seen
+    call: Asking, ask: Ask, recording: Content, chains: Chains, *, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     """Return the answer to an ask about a recording or a video.
 
@@ -100,7 +91,7 @@ async def answer(
 
 
 async def _answered(
-    call: Asking, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
+    call: Asking, ask: Ask, recording: Content, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     refused: GatewayError | None = None
     if whole(call.gateway, ask, recording, chains):
@@ -116,7 +107,7 @@ async def _answered(
         raise refused or error from error
 
 
-def whole(gateway: Gateway, ask: Ask, recording: Recording, chains: Chains) -> bool:
+def whole(gateway: Gateway, ask: Ask, recording: Content, chains: Chains) -> bool:
     """Tell whether the first model of the chain that understands the recording takes it as it is."""
     item = recording.whole
     if item.kind != TASKS[ask.task].needs:
@@ -216,7 +207,7 @@ def _room(model: Model, ask: Ask, text_bytes: int) -> int:
 
 
 async def _parts(
-    call: Asking, ask: Ask, recording: Recording, chains: Chains, seen: Seen, *, silence_too: bool = True
+    call: Asking, ask: Ask, recording: Content, chains: Chains, seen: Seen, *, silence_too: bool = True
 ) -> Answered:
     """Ask about the parts of a recording; `silence_too` asks about one part where nothing at all can be heard."""
     plan = _planned(call, ask, chains)
@@ -245,7 +236,7 @@ class _Run:
     """One pass over a recording: parts are decoded, asked about, kept."""
 
     def __init__(
-        self, call: Asking, ask: Ask, recording: Recording, plan: _Plan, known: dict[int, _Part], seen: Seen
+        self, call: Asking, ask: Ask, recording: Content, plan: _Plan, known: dict[int, _Part], seen: Seen
     ) -> None:
         self.answers: dict[int, _Part] = {}
         self.silent: list[Heard] = []
@@ -393,7 +384,7 @@ def _restored(values: Mapping[str, Any]) -> _Part:
 
 
 async def _film(
-    call: Asking, ask: Ask, recording: Recording, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
+    call: Asking, ask: Ask, recording: Content, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     """Ask about a video by its key frames and the words of its soundtrack, in one request."""
     film, frames = await _looked_at(call, recording)
@@ -435,7 +426,7 @@ def _small(frames: Sequence[sounds.KeyFrame]) -> bytes | None:
         return None
 
 
-async def _looked_at(call: Asking, recording: Recording) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
+async def _looked_at(call: Asking, recording: Content) -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
     def look() -> tuple[sounds.Facts, list[sounds.KeyFrame]]:
         until = call.deadline - LEAST_SECONDS
         with sounds.Decoder(recording.data) as decoder:
@@ -447,7 +438,7 @@ async def _looked_at(call: Asking, recording: Recording) -> tuple[sounds.Facts, 
         raise DeadlineExceeded("the time given to the call ran out while pictures were decoded") from None
 
 
-async def _soundtrack(call: Asking, ask: Ask, recording: Recording, hearing: Chains, seen: Seen) -> Output | None:
+async def _soundtrack(call: Asking, ask: Ask, recording: Content, hearing: Chains, seen: Seen) -> Output | None:
     """Return what is said in a video, None where nothing is or nobody can hear it."""
     try:
         heard = await _parts(

@@ -31,9 +31,8 @@ from captions.gateway import (
     Unacceptable,
 )
 from captions.inference import asking
-from captions.inference.escalation import Answered, Asking
-from captions.inference.part_store import Forgetful, Progress, recording_id
-from captions.inference.recording import Recording
+from captions.inference.escalation import Answered, Asking, Content
+from captions.inference.part_store import Forgetful, Progress
 from captions.near_duplicates import Neighbours
 from captions.near_duplicates.exemplar import Asked
 from captions.pipeline.delivery import Delivery
@@ -200,11 +199,11 @@ class Worker:
             request_id=job.claim.id,
             budget_scopes=routes.budget_scopes(job.upload, rules.budgets.prefixes),
         )
-        upload = Recording(recording_id(job.upload), item, data)
+        content = Content(job.upload.digest, item, data)
         seen = asking.seen(job.kind, job.looks, item, rules)
         telemetry.model_calls(job.ask.task, delivery.taken_over)
         try:
-            answered = await asking.answer(call, job.upload.key, job.kind, job.ask, upload, chains, seen, rules)
+            answered = await asking.answer(call, job.upload.key, job.kind, job.ask, content, chains, seen, rules)
         except (GatewayError, media.MediaError):
             # After any other error, whoever takes over counts what was noted.
             telemetry.model_calls(job.ask.task, delivery.ledger.made)
@@ -374,7 +373,7 @@ class Worker:
     async def _forget(self, job: Job) -> None:
         """Drop the parts of a recording that has ended; should this not come about, they expire."""
         if self.progress is not None and job.kind in ("audio", "video"):
-            await asyncio.to_thread(self.progress.forget, recording_id(job.upload))
+            await asyncio.to_thread(self.progress.forget, job.upload.digest)
 
     async def _release(self, delivery: Delivery, *, due: float, reason: Reason | None = None) -> bool:
         return await asyncio.to_thread(

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping
 
 from captions.picture_class import CATEGORIES
+from captions.records.record import Record
 
 ATTENTION = frozenset({"attention", "attention_rank"})
 """The attributes that make an item stand in the index."""
@@ -53,6 +54,24 @@ def without_caption(asset: str, state: str, at: str) -> Mapping[str, str]:
 def judged_in(asset: str, cell: str, verdict: str, at: str) -> dict[str, str]:
     """Return the place of a caption that a person judged at `at`, by the id of what the verdict is counted in."""
     return {"attention": f"{JUDGED}#{shard_of(asset)}", "attention_rank": f"{cell}#{verdict}#{at}"}
+
+
+def places(record: Record) -> dict[str, str]:
+    """Return where an ended upload stands in the indexes for people: what its end and its verdict write there."""
+    provenance, human, result = record.provenance, record.human, record.result
+    at = record.completed_at or record.updated_at
+    places: dict[str, str] = {}
+    if record.reviewed and human is not None:
+        if human.judged is not None and human.judged.cell is not None:
+            places |= judged_in(record.asset, human.judged.cell.id, human.action, human.at)
+    elif record.state == "captioned" and result is not None:
+        category = provenance.category if provenance else None
+        places |= unreviewed(record.asset, category=category, kind=record.kind, confidence=result.confidence, at=at)
+    else:
+        places |= without_caption(record.asset, record.state, at)
+    if record.state == "captioned" and provenance is not None and provenance.copied_from:
+        places["copy_of"] = provenance.copied_from
+    return places
 
 
 def partitions(name: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ condition false instead of overwriting something newer.
 """
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from captions import telemetry
 from captions.aws.dynamodb import to_item
 from captions.records import lifecycle
 from captions.records.attempts import CallLedger, call_ids, cost, kept, named, newest, paid, totals
-from captions.records.attention import judged_in, unreviewed, without_caption
-from captions.records.lifecycle import Need
+from captions.records.attention import places, unreviewed, without_caption
 from captions.records.record import (
     SHARDS,
     ClaimRef,
@@ -36,6 +34,7 @@ from captions.records.record import (
     Result,
     shard_of,
 )
+from captions.records.updates import key_of, written
 from captions.timestamps import timestamp
 from captions.uploads.version import BEFORE_ITS_EVENT, ObjectVersion
 
@@ -49,20 +48,6 @@ LONGEST_REST_SECONDS = 0.1
 """Between two of them; a transaction takes about a tenth of that."""
 MAX_DRAFT_BYTES = 12_000
 """Of the answers an upload has while its worker asks on; of longer ones only what they cost is noted."""
-
-
-_CONDITIONS: Mapping[Need, str] = {
-    "newer version": "(attribute_not_exists(#asset) OR #sequencer < :sequencer)",
-    "no version taken before its event": "NOT (begins_with(#sequencer, :unheard) AND #version_id = :version)",
-    "unchanged since it was read": "#updated_at = :seen",
-    "no worker at it": "(attribute_not_exists(#lease_until) OR #lease_until < :now)",
-    "this worker at it": "#lease_until = :mine",
-    "first caption": "attribute_not_exists(#recaption)",
-    "another caption": "attribute_exists(#recaption)",
-    "no words about this version": "(attribute_not_exists(#human) OR #human.#sequencer <> :sequencer)",
-    "words about this version": "#human.#sequencer = :sequencer",
-    "no calls of others": "(attribute_not_exists(#paid_ids) OR #paid_ids = :held)",
-}
 
 
 @dataclass(frozen=True)
@@ -128,7 +113,7 @@ class Records:
 
     def get(self, asset: str) -> Record | None:
         """Read one record, strongly consistent."""
-        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(asset), ConsistentRead=True)
+        answer = self._dynamodb.get_item(TableName=self._table, Key=key_of(asset), ConsistentRead=True)
         return Record.from_item(answer["Item"]) if "Item" in answer else None
 
     def accept(
@@ -294,7 +279,7 @@ class Records:
         The sweep looks when the lease is over.
         """
         values = {"updated_at": timestamp(now), "lease_until": until, **_pending(upload.asset, until)}
-        update = self._written(lifecycle.ENTRUST, upload, values, mine=lease_until)
+        update = written(self._table, lifecycle.ENTRUST, upload, values, mine=lease_until)
         return self._transact([{"Update": update}, {"Put": beside}])
 
     def postpone(self, record: Record, *, due: float, counted: bool = True) -> bool:
@@ -372,7 +357,7 @@ class Records:
 
     def index(self, record: Record) -> bool:
         """Give an upload its places in the indexes; False where it has none, or is not as `record` tells any more."""
-        values = _places(record)
+        values = places(record)
         return bool(values) and self._change(lifecycle.INDEX, record.upload, values, seen=record.updated_at)[0]
 
     def unindexed(self, prefix: str = "") -> Iterator[Record]:
@@ -386,7 +371,7 @@ class Records:
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={**states, ":prefix": {"S": prefix}},
         )
-        yield from (record for page in pages for item in page["Items"] if _places(record := Record.from_item(item)))
+        yield from (record for page in pages for item in page["Items"] if places(record := Record.from_item(item)))
 
     def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
         """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
@@ -412,10 +397,10 @@ class Records:
 
         Raises ChangedMeanwhileError when it is not as `record` tells any more, or others write to these items.
         """
-        update = self._written(way, record.upload, values, seen=record.updated_at)
+        update = written(self._table, way, record.upload, values, seen=record.updated_at)
         if not self._transact([{"Update": write} for write in (update, *beside)]):
             raise ChangedMeanwhileError("the record changed meanwhile")
-        answer = self._dynamodb.get_item(TableName=self._table, Key=_key(record.asset), ConsistentRead=True)
+        answer = self._dynamodb.get_item(TableName=self._table, Key=key_of(record.asset), ConsistentRead=True)
         return Record.from_item(answer["Item"])
 
     def _transact(self, writes: Sequence[Mapping[str, Any]]) -> bool:
@@ -466,7 +451,7 @@ class Records:
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
-                Key=_key(record.asset),
+                Key=key_of(record.asset),
                 UpdateExpression=f"SET superseded_ids = :ids{more}",
                 ConditionExpression=f"attribute_exists(asset) AND ({none_before}superseded_ids = :before)",
                 ExpressionAttributeValues=to_item(bound),
@@ -532,7 +517,7 @@ class Records:
         `facts` are what its needs go by: `now`, the `updated_at` that was `seen`, the lease that is `mine`, the calls
         that are `held`; where it holds others, these are taken along.
         """
-        update = self._written(way, upload, values, **facts)
+        update = written(self._table, way, upload, values, **facts)
         try:
             answer = self._dynamodb.update_item(
                 **update, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
@@ -550,48 +535,6 @@ class Records:
         if self._watch is not None:
             self._watch(item, ended="completed_at" in values, mark_late=partial(self._mark_late, item))
         return True, item
-
-    def _written(
-        self, way: lifecycle.Transition, upload: ObjectVersion, values: Mapping[str, Any], **facts: Any
-    ) -> dict[str, Any]:
-        """Return a transition as an update of DynamoDB."""
-        given = way.given(values)
-        clears = set(way.clears)
-        if {"attempts", "provenance"} & (given.keys() | clears):
-            # The sums are those of the calls that the record holds, also where it loses them to an end of another's.
-            made = given.get("attempts") or given.get("provenance", {}).get("attempts") or ()
-            sums = dict(zip(lifecycle.PAID, totals(made), strict=True)) if made else {}
-            sums |= {lifecycle.PAID_IDS: [named(upload.sequencer, made)]} if made else {}
-            given |= {name: value for name, value in sums.items() if value}
-            clears |= {*lifecycle.PAID, lifecycle.PAID_IDS}
-        bound = {":sequencer": upload.sequencer, **{f":{name}": fact for name, fact in facts.items()}}
-        needs = [_CONDITIONS[need] for need in way.needs]
-        if way.starts:
-            bound |= {f":from_{state}": state for state in way.starts}
-            needs += ["#sequencer = :sequencer", f"#state IN ({', '.join(f':from_{state}' for state in way.starts)})"]
-        changes = [f"#{name} = :set_{name}" for name in given]
-        bound |= {f":set_{name}": value for name, value in given.items()}
-        if way.counts is not None:
-            changes.append(f"#{way.counts} = if_not_exists(#{way.counts}, :zero) + :one")
-        changes += [f"#{name} = if_not_exists(#{name}, :zero) + if_not_exists(#{by}, :zero)" for name, by in way.adds]
-        changes += [
-            f"#{name} = list_append(if_not_exists(#{name}, :none), if_not_exists(#{by}, :none))"
-            for name, by in way.joins
-        ]
-        bound |= {":zero": 0, ":one": 1, ":none": []}
-        expression = f"SET {', '.join(changes)}"
-        if removed := sorted(clears - given.keys()):
-            expression += f" REMOVE {', '.join(f'#{name}' for name in removed)}"
-        condition = " AND ".join(needs)
-        used = f"{condition} {expression}"
-        return {
-            "TableName": self._table,
-            "Key": _key(upload.asset),
-            "UpdateExpression": expression,
-            "ConditionExpression": condition,
-            "ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", used)},
-            "ExpressionAttributeValues": to_item({name: bound[name] for name in re.findall(r":\w+", used)}),
-        }
 
     def _mark_late(self, item: Mapping[str, Any]) -> bool:
         """Mark an upload as late, unless it is, or has moved on, since this item was read."""
@@ -617,7 +560,7 @@ class Records:
 def read_items(dynamodb: Any, table: str, assets: Sequence[str], *, consistent: bool = False) -> list[dict[str, Any]]:
     """Return the items of up to READ_AT_ONCE assets, of those that exist, in no order."""
     items: list[dict[str, Any]] = []
-    request: dict[str, Any] = {table: {"Keys": [_key(asset) for asset in assets], "ConsistentRead": consistent}}
+    request: dict[str, Any] = {table: {"Keys": [key_of(asset) for asset in assets], "ConsistentRead": consistent}}
     while request:
         answer = dynamodb.batch_get_item(RequestItems=request)
         items += answer["Responses"].get(table, [])
@@ -625,33 +568,11 @@ def read_items(dynamodb: Any, table: str, assets: Sequence[str], *, consistent: 
     return items
 
 
-def _places(record: Record) -> dict[str, str]:
-    """Return where an ended upload stands in the indexes for people: what its end and its verdict write there."""
-    provenance, human, result = record.provenance, record.human, record.result
-    at = record.completed_at or record.updated_at
-    places: dict[str, str] = {}
-    if record.reviewed and human is not None:
-        if human.judged is not None and human.judged.cell is not None:
-            places |= judged_in(record.asset, human.judged.cell.id, human.action, human.at)
-    elif record.state == "captioned" and result is not None:
-        category = provenance.category if provenance else None
-        places |= unreviewed(record.asset, category=category, kind=record.kind, confidence=result.confidence, at=at)
-    else:
-        places |= without_caption(record.asset, record.state, at)
-    if record.state == "captioned" and provenance is not None and provenance.copied_from:
-        places["copy_of"] = provenance.copied_from
-    return places
-
-
 def _text(draft: Draft) -> str:
     text = draft.model_dump_json()
     if len(text.encode()) > MAX_DRAFT_BYTES:
         text = draft.model_copy(update={"answers": ()}).model_dump_json()
     return text
-
-
-def _key(asset: str) -> dict[str, Any]:
-    return {"asset": {"S": asset}}
 
 
 def _plain(model: BaseModel | None) -> dict[str, Any] | None:

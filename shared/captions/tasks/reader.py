@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from captions.tasks import checks, languages
 from captions.tasks.answer_schema import Answer
 from captions.tasks.ask import Ask
-from captions.tasks.json_extraction import MAX_ANSWER, answer_object, broken, whole_object
-from captions.tasks.reasoning import begins_with_reasoning, field_has_reasoning, without_reasoning
 from captions.tasks.registry import TASKS, Task
 from captions.tasks.result import Output, Problem, Reading, Seen
-from captions.tasks.tags import mapped, tidy
+from captions.tasks.unwrapping import (
+    MAX_ANSWER,
+    answer_object,
+    begins_with_reasoning,
+    broken,
+    field_has_reasoning,
+    whole_object,
+    without_reasoning,
+)
 
 WRITING_FROM, PAGE_WRITING_FROM, NO_WRITING = 0.2, 0.06, 0.005
 """Shares of a picture that look like writing (`picture_class`): above the first there is some whatever the picture
@@ -24,6 +30,8 @@ most had 0.17; invoices, receipts and screenshots of code had 0.04 to 0.14, slid
 _PAGES = frozenset({"document", "screenshot", "code"})
 _MUCH_TEXT = 80
 """Characters; a word on a small sign is easily missed, a paragraph is not."""
+MAX_TAGS = 20
+_TAG_CHARACTERS = 40
 _FENCE = re.compile(r"^```[a-z]*\n(.*)\n```$", re.DOTALL)
 _QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
 _LEAD = re.compile(r"^(?:caption|transcript)\s*:\s*", re.IGNORECASE)
@@ -95,6 +103,36 @@ def clean(text: str) -> str:
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1] and text[-1] not in text[1:-1]:
         text = text[1:-1].strip()
     return text
+
+
+def tidy(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return tags in lower case without marks around them, each once, at most twenty; sentences are no tags."""
+    tidied = (" ".join(tag.strip(" #.,;:'\"").replace("_", " ").lower().split()) for tag in tags)
+    return tuple(dict.fromkeys(tag for tag in tidied if tag and len(tag) <= _TAG_CHARACTERS))[:MAX_TAGS]
+
+
+def mapped(tags: Iterable[str], vocabulary: Mapping[str, Iterable[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the allowed tags these stand for, and those that stand for none.
+
+    A tag is found by itself or one of its synonyms, without regard to case, and in the plural where the vocabulary has
+    the singular or the other way round (a closing "s").
+    """
+    known: dict[str, str] = {}
+    for allowed, synonyms in vocabulary.items():
+        for name in synonyms:
+            known.setdefault(_tag_key(name), allowed)
+    # A tag itself stands before another's synonym.
+    known |= {_tag_key(allowed): allowed for allowed in vocabulary}
+    kept: dict[str, None] = {}
+    unknown: list[str] = []
+    for tag in tidy(tags):
+        key = _tag_key(tag)
+        meant = known.get(key) or known.get(f"{key}s") or (known.get(key[:-1]) if key.endswith("s") else None)
+        if meant is None:
+            unknown.append(tag)
+        else:
+            kept[meant] = None
+    return tuple(kept), tuple(unknown)
 
 
 def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
@@ -196,3 +234,7 @@ def _distinct(problems: Iterable[Problem]) -> Iterable[Problem]:
         if problem.code not in heaviest or heaviest[problem.code].weight < problem.weight:
             heaviest[problem.code] = problem
     return heaviest.values()
+
+
+def _tag_key(tag: str) -> str:
+    return " ".join(tag.replace("_", " ").replace("-", " ").casefold().split())

@@ -4,6 +4,7 @@ S3 gives each change of a key a sequencer: hexadecimal text that grows, of diffe
 padding the shorter with zeros on the right (Amazon S3 user guide, "Event message structure").
 """
 
+import hashlib
 import secrets
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -50,6 +51,12 @@ class ObjectVersion(BaseModel):
     def asset(self) -> str:
         """The object's name in the captions table."""
         return f"{self.bucket}/{self.key}"
+
+    @property
+    def digest(self) -> str:
+        """What names this one version of the object: 32 hexadecimal digits, which no other version has."""
+        named = "\0".join((self.asset, self.version_id or "", self.sequencer))
+        return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
 class Upload(ObjectVersion):
