@@ -30,6 +30,15 @@ logger, tracer = telemetry.logger(), telemetry.tracer()
 @telemetry.measured
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Take a batch, answer a search, have what ended since a time (`{"since": epoch}`) looked at again, or tidy."""
+    try:
+        return handle(event, context)
+    finally:
+        if (spans := composition.model_spans()) is not None:
+            spans.flush()
+
+
+def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Do what an event asks for."""
     if "Records" in event:
         return take(event["Records"])
     if "search" in event:

@@ -150,8 +150,15 @@ def _meaning(settings: SearchSettings, records: Records) -> MeaningIndex:
     ledger = SpendingLedger(
         client("dynamodb"), settings.control_table, now=time.time, limit=settings.daily_budget_dollars
     )
+    spans = model_spans()
     embeddings = CaptionEmbeddings(
-        settings.endpoint_urls, keys, model, settings.embedding_dimensions, ledger, settings.embedding_price
+        settings.endpoint_urls,
+        keys,
+        model,
+        settings.embedding_dimensions,
+        ledger,
+        settings.embedding_price,
+        report=spans.add_embeddings if spans is not None else None,
     )
     return MeaningIndex(client("s3vectors"), vectors, records, embeddings)
 
@@ -321,9 +328,9 @@ class _Workers:
 @once
 def model_spans() -> ModelSpans | None:
     """What sends spans and metrics of model calls; None where no collector is configured."""
-    from captions.config.function_environments import WorkerSettings
+    from captions.config.function_environments import TracedSettings
 
-    endpoint = WorkerSettings.from_env().otlp_endpoint
+    endpoint = TracedSettings.from_env().otlp_endpoint
     if endpoint is None:
         return None
     from captions.model_spans import ModelSpans

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from captions.gateway.types import CallReport
+    from captions.search.embeddings import EmbeddingsCall
 
 TIMEOUT_SECONDS = 2.0
 """Of one export: an invocation waits for no longer where the collector does not answer."""
@@ -111,6 +112,44 @@ class ModelSpans:
         if attempt.spent.dollars:
             self._dollars.add(float(attempt.spent.dollars), about)
 
+    def add_embeddings(self, call: EmbeddingsCall) -> None:
+        """Add one call for embeddings that has ended."""
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        # Who made the model is not known: by the conventions it is then the provider whose API is spoken.
+        about = _where(call.base_url) | {
+            "gen_ai.operation.name": "embeddings",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": call.model,
+        }
+        if call.reported_model:
+            about["gen_ai.response.model"] = call.reported_model
+        if call.error is not None:
+            about["error.type"] = call.error
+        more: dict[str, AttributeValue] = {
+            "gen_ai.embeddings.dimension.count": call.dimensions,
+            "gen_ai.request.encoding_formats": ("float",),
+        }
+        numbers = {"gen_ai.usage.input_tokens": call.tokens, "http.response.status_code": call.status}
+        more |= {name: value for name, value in numbers.items() if value is not None}
+        if call.cost.dollars:
+            more["media_captions.cost.dollars"] = float(call.cost.dollars)
+            self._dollars.add(float(call.cost.dollars), about)
+        began = round(call.began * 1_000_000_000)
+        span = self._tracer.start_span(
+            f"embeddings {call.model}",
+            context=_parent(os.environ.get("_X_AMZN_TRACE_ID", "")),
+            kind=SpanKind.CLIENT,
+            attributes={**about, **more},
+            start_time=began,
+        )
+        if call.error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(began + round(call.seconds * 1_000_000_000))
+        self._seconds.record(call.seconds, about)
+        if call.tokens is not None:
+            self._tokens.record(call.tokens, {**about, "gen_ai.token.type": "input"})
+
     def flush(self) -> None:
         """Send what there is; what the collector does not take in time is lost, and the SDK logs it."""
         self._traces.force_flush(round(TIMEOUT_SECONDS * 1000))
@@ -119,20 +158,22 @@ class ModelSpans:
 
 def _about(call: CallReport) -> Mapping[str, Any]:
     """What spans and metrics both say of a call: few values, as each combination is a series."""
-    where = urlsplit(call.base_url)
-    port = where.port or (80 if where.scheme == "http" else 443)
-    about = {
+    about = _where(call.base_url) | {
         "gen_ai.operation.name": call.operation,
         "gen_ai.provider.name": _PROVIDERS.get(call.provider, call.provider.lower()),
         "gen_ai.request.model": call.wire_name,
-        "server.address": where.hostname or "",
-        "server.port": port,
     }
     if call.reported_model:
         about["gen_ai.response.model"] = call.reported_model
     if call.attempt.outcome != "ok":
         about["error.type"] = call.attempt.outcome
     return about
+
+
+def _where(base_url: str) -> dict[str, Any]:
+    where = urlsplit(base_url)
+    port = where.port or (80 if where.scheme == "http" else 443)
+    return {"server.address": where.hostname or "", "server.port": port}
 
 
 def _parent(header: str) -> Any:

@@ -1,11 +1,13 @@
 """Model calls as OpenTelemetry: a collector gets a span for each, fallbacks too, and nothing of what was said."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from captions.model_spans import ModelSpans
-from captions_cli.local.model_endpoint import LocalEndpoint
+from captions.search.embeddings import CaptionEmbeddings, SpendingLedger
+from captions_cli.local.model_endpoint import LocalEndpoint, embedding
 from support.bulk import CATALOGUE, MODEL, bulk_shop, noise
 from support.pipeline import Aws, Dedupe
 from support.serving import serving
@@ -114,6 +117,49 @@ def test_a_collector_gets_a_span_for_each_call_fallbacks_too(
     everything = b"".join(body for _, body in collector.bodies)
     for secret in (record.result.text, "private/holiday", "Bearer", *record.result.tags[:1]):
         assert secret.encode() not in everything
+
+
+def test_a_collector_gets_a_span_for_each_call_for_embeddings_those_that_fail_too(
+    aws: Aws, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", XRAY)
+    spans = ModelSpans(collector.url)
+    with LocalEndpoint(latency_scale=0.0) as endpoint, socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        closed.close()
+        embeddings = CaptionEmbeddings(
+            [nobody, f"{endpoint.url}/nowhere", endpoint.url],
+            lambda _: {},
+            "text-embedding-3-small",
+            embedding.DIMENSIONS,
+            SpendingLedger(aws.dynamodb, "control", now=time.time),
+            Decimal("0.02"),
+            report=spans.add_embeddings,
+        )
+        (vector,) = embeddings.of(["Two dogs on a secret beach."])
+    assert vector is not None
+    spans.flush()
+    sent = collector.spans()
+    about = [attributes(span) for span in sent]
+    assert [span.name for span in sent] == ["embeddings text-embedding-3-small"] * 3
+    assert [each.get("error.type") for each in about] == ["ConnectionRefusedError", "404", None]
+    assert [each.get("http.response.status_code") for each in about] == [None, 404, 200]
+    assert [span.status.code for span in sent] == [Status.STATUS_CODE_ERROR] * 2 + [Status.STATUS_CODE_UNSET]
+    assert {span.kind for span in sent} == {Span.SPAN_KIND_CLIENT}
+    assert {span.trace_id.hex() for span in sent} == {"5759e988bd862e3fe1be46a994272793"}
+    answered = about[2]
+    assert answered["gen_ai.operation.name"] == "embeddings"
+    assert answered["gen_ai.embeddings.dimension.count"] == embedding.DIMENSIONS
+    assert answered["gen_ai.response.model"]
+    tokens = answered["gen_ai.usage.input_tokens"]
+    assert answered["media_captions.cost.dollars"] == pytest.approx(tokens * 0.02 / 1_000_000)
+    assert tokens > 0
+    metrics = collector.metrics()
+    (counted,) = metrics["gen_ai.client.token.usage"].histogram.data_points
+    assert (attributes(counted)["gen_ai.token.type"], counted.sum) == ("input", tokens)
+    assert sum(point.count for point in metrics["gen_ai.client.operation.duration"].histogram.data_points) == 3
+    everything = b"".join(body for _, body in collector.bodies)
+    assert b"secret beach" not in everything
 
 
 def test_a_line_of_a_batch_is_a_span_that_names_its_batch(aws: Aws, dedupe: Dedupe, collector: Collector) -> None:

@@ -72,7 +72,8 @@ def pinned(layer: str) -> dict[str, str]:
 
 
 def layers_of(function: str) -> list[str]:
-    return [layer["Ref"] for layer in RESOURCES[function]["Properties"]["Layers"]]
+    """Those that a function has whatever the parameters are."""
+    return [layer["Ref"] for layer in RESOURCES[function]["Properties"]["Layers"] if "Ref" in layer]
 
 
 installed = cache(packages_distributions)

@@ -25,7 +25,14 @@ def _pairs(value: object) -> object:
 CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
-class WorkerSettings(RoutingSettings):
+class TracedSettings(FunctionEnvironment):
+    """Every function that calls models."""
+
+    otlp_endpoint: str | None = None
+    """Where spans and metrics of model calls are sent: a collector that speaks OTLP over HTTP, without `/v1/traces`."""
+
+
+class WorkerSettings(TracedSettings, RoutingSettings):
     """The caption and transcribe functions."""
 
     control_table: str
@@ -44,8 +51,6 @@ class WorkerSettings(RoutingSettings):
     """Dollars a day by key prefix, such as `photos/=5,scans/=0.50`."""
     models_override: str | None = None
     """An SSM parameter's name, or s3://BUCKET/KEY: TOML that is laid over the packaged catalogue."""
-    otlp_endpoint: str | None = None
-    """Where spans and metrics of model calls are sent: a collector that speaks OTLP over HTTP, without `/v1/traces`."""
 
 
 class BulkSettings(WorkerSettings):
@@ -111,7 +116,7 @@ class ApiSettings(WorkerSettings, IntakeSettings):
         return self
 
 
-class SearchSettings(FunctionEnvironment):
+class SearchSettings(TracedSettings):
     """The search function."""
 
     captions_table: str

@@ -7,6 +7,7 @@ died is known as one that nobody counted. A failure of one endpoint is the next 
 import http.client
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -51,6 +52,25 @@ class BegunCall:
     day: str
     aside: Decimal = Decimal(0)
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+@dataclass(frozen=True)
+class EmbeddingsCall:
+    """One call that has ended, for those who watch calls: nothing of what was asked or answered."""
+
+    base_url: str
+    model: str
+    dimensions: int
+    began: float
+    """Epoch seconds."""
+    seconds: float
+    status: int | None = None
+    """Of HTTP; None where there was no answer."""
+    error: str | None = None
+    """What it failed with, in a word; None where it was answered."""
+    reported_model: str | None = None
+    tokens: int | None = None
+    cost: Cost = field(default_factory=Cost)
 
 
 class SpendingLedger:
@@ -175,6 +195,8 @@ class CaptionEmbeddings:
     price: Decimal | None = None
     """Dollars per million tokens; None: not known."""
     timeout: float = TIMEOUT_SECONDS
+    report: Callable[[EmbeddingsCall], None] | None = None
+    """Is called with each call that has ended, whatever came of it."""
     _opener: urllib.request.OpenerDirector = field(default_factory=lambda: urllib.request.build_opener(_Stay()))
 
     def of(self, texts: Sequence[str]) -> list[list[float] | None]:
@@ -232,6 +254,34 @@ class CaptionEmbeddings:
         return self._read(answer, base, len(texts))
 
     def _post(self, base: str, texts: Sequence[str], *, fresh: bool) -> Any:
+        began, started = time.time(), time.monotonic()
+        status: int | None = None
+        error: str | None = None
+        answer: Any = None
+        try:
+            answer = self._sent(base, texts, fresh=fresh)
+            status = 200
+        except urllib.error.HTTPError as refused:
+            status, error = refused.code, str(refused.code)
+            raise
+        except (OSError, http.client.HTTPException, ValueError) as failed:
+            reason = getattr(failed, "reason", failed)
+            error = type(reason if isinstance(reason, Exception) else failed).__name__
+            raise
+        finally:
+            if self.report is not None:
+                tokens = _tokens(answer)
+                model = answer.get("model") if isinstance(answer, Mapping) else None
+                cost = self._cost(tokens) if error is None else Cost()
+                self.report(
+                    EmbeddingsCall(
+                        base, self.model, self.dimensions, began, time.monotonic() - started, status, error,
+                        model if isinstance(model, str) else None, tokens, cost,
+                    )
+                )  # fmt: skip
+        return answer
+
+    def _sent(self, base: str, texts: Sequence[str], *, fresh: bool) -> Any:
         keys = self.keys(fresh)
         key = keys.get(base) or keys.get("default") or "none"
         body = json.dumps({"model": self.model, "input": list(texts), "encoding_format": "float"}).encode()
