@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -90,6 +91,8 @@ def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(
             time.sleep(rng.uniform(0.5, 1.5))
             workers = stack.workers()
             if workers:
+                new = {child.pid for child in psutil.Process().children()}
+                assert all(pid in new or not psutil.pid_exists(pid) for _, pid in workers), "a sandbox was forked"
                 function, pid = rng.choice(workers)
                 stack.kill_worker(pid)
                 killed.append(function)

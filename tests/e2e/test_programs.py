@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from captions_cli.local import LocalStack
+from captions_cli.local.lambda_runtime.processes import FORKS
 from captions_cli.local.options import ModelOptions
 from captions_client import AsyncClient, ChangedMeanwhileError, Client, Done
 from support.pipeline import MEDIA
@@ -45,3 +47,11 @@ def test_a_program_uploads_waits_edits_streams_and_iterates(stack: LocalStack) -
             assert (again.source, again.text) == ("cache", events[-1].asset.text)
 
     asyncio.run(on_a_loop())
+
+
+@pytest.mark.skipif(not FORKS, reason="sandboxes are forked on Linux only")
+def test_sandboxes_are_forks_of_one_process_that_has_imported_packages(stack: LocalStack) -> None:
+    parents = {psutil.Process(pid).parent() for _, pid in stack.workers()}
+    (server,) = parents
+    assert server is not None
+    assert Path(server.cmdline()[-1]).name == "fork_server.py"

@@ -30,7 +30,7 @@ class WorkerOptions:
     maximum: int | None = None
     """Processes at the same time; None goes by the machine's cores."""
     warm: int = 1
-    """Started before there is work, of each function that reads a queue; with 0 all start cold."""
+    """Started before there is work, of each function that reads a queue; with 0 all start cold, as new processes."""
     visibility_s: int | None = None
     """The visibility timeout of all queues that functions read, instead of their own: what a killed worker held comes
     back after so many seconds. It must stay longer than a batch takes."""

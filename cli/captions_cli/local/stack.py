@@ -294,23 +294,26 @@ class LocalStack:
 
     def _start_deployments(self) -> None:
         assert self._aws is not None
+        product = self._template.resolve().parent / "shared" if self._template is not None else None
+        if product is not None and not product.is_dir():
+            product = None
         self._sandboxes = Sandboxes(
             aws_endpoint_url=self._aws.url,
             log_dir=self.state_dir / "logs",
             maximum=self._workers.most,
             surroundings=self._surroundings(),
             clock_skew_s=self._workers.clock_skew_s,
+            forks_of=self._workers.python if product is not None and self._workers.warm else None,
         )
         self._sandboxes.start()
         self._ending.callback(self._sandboxes.stop)
-        product = self._template.resolve().parent / "shared" if self._template is not None else None
         self._deployments = Deployments(
             self._sandboxes,
             self._aws.locks,
             uploaded=Artifacts(Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="captions-code-")))),
             s3=lambda region: self.client("s3", region),
             python=self._workers.python,
-            product=product if product is not None and product.is_dir() else None,
+            product=product,
             run_schedules=self._workers.schedules,
             visibility_s=self._workers.visibility_s,
         )

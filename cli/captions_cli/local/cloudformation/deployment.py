@@ -190,6 +190,7 @@ class Deployments:
             python=python,
             packages=packages,
             log_name=log_name,
+            forked=self._product is not None and packages == (self._product,),
             recursive_loop=str(properties.get("RecursiveLoop", "Terminate")),
         )
 

@@ -8,13 +8,12 @@ import logging
 import os
 import random
 import secrets
-import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ import psutil
 
 from captions_cli.local.aws.http import HttpAnswer, HttpServer
 from captions_cli.local.errors import StackError
+from captions_cli.local.lambda_runtime.processes import FORKS, ForkServer, NewProcess, Process
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -32,7 +32,6 @@ LOGGER = logging.getLogger(__name__)
 INIT_TIMEOUT_S = 60.0  # Lambda gives 10 s; a laptop whose cores are all busy may need longer
 INIT_RETRY_S = 1.0  # a handler that cannot be loaded is not tried more often
 IDLE_S = 300.0  # an unused sandbox goes after this, as Lambda's do after some minutes
-_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _RUNTIME_API = "/2018-06-01/runtime"
 
 
@@ -51,6 +50,7 @@ class Function:
     python: str = sys.executable
     packages: tuple[Path, ...] = ()  # where it imports from, besides its own code and what `python` has
     log_name: str = ""  # of its log file; its logical id by default
+    forked: bool = False  # its sandboxes find packages of third parties imported (fork_server.py)
     recursive_loop: str = "Terminate"  # or Allow: what becomes of the 17th time in one chain of requests
 
     @property
@@ -89,10 +89,15 @@ class _Invocation:
             self.ended.set()
 
 
+_StartProcess = Callable[[Function, Mapping[str, str], IO[bytes]], Process]
+
+
 class Sandbox:
     """One process that serves one invocation at a time."""
 
-    def __init__(self, function: Function, environment: Mapping[str, str], runtime: str, log: Path) -> None:
+    def __init__(
+        self, function: Function, environment: Mapping[str, str], runtime: str, log: Path, start: _StartProcess
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.function = function
         self.state: Literal["starting", "idle", "busy", "dead"] = "starting"
@@ -100,15 +105,8 @@ class Sandbox:
         self._turn = threading.Condition()
         self._invocation: _Invocation | None = None
         self._log: IO[bytes] = log.open("ab", buffering=0)
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and bootstrap
-            [function.python, "-P", str(_BOOTSTRAP)],
-            cwd=function.code,
-            env=dict(environment) | {"AWS_LAMBDA_RUNTIME_API": f"{runtime}/{self.id}"},
-            stdin=subprocess.PIPE,  # never written to: its end tells the sandbox that the stack is gone
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C at the terminal is the stack's to handle
-        )
+        variables = {**environment, "AWS_LAMBDA_RUNTIME_API": f"{runtime}/{self.id}"}
+        self._process = start(function, variables, self._log)
 
     @property
     def pid(self) -> int:
@@ -147,17 +145,14 @@ class Sandbox:
 
     def kill(self) -> None:
         """End the process at once, as the timeout does."""
-        with contextlib.suppress(OSError):
-            self._process.kill()
+        self._process.kill()
 
     def close(self) -> None:
         """Called once the process is gone."""
         with self._turn:
             self.state = "dead"
             self._turn.notify_all()
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        self._process.close()
         self._log.close()
 
     def write_log(self, line: str) -> None:
@@ -177,7 +172,7 @@ class Sandboxes:
     """Starts, re-uses, replaces and reaps the sandboxes of all functions.
 
     `maximum` caps the processes of all functions together; a function without any may always have one. Each sandbox's
-    clock is wrong by up to `clock_skew_s` seconds.
+    clock is wrong by up to `clock_skew_s` seconds. `forks_of` is the Python of functions whose sandboxes are forked.
     """
 
     def __init__(
@@ -188,6 +183,7 @@ class Sandboxes:
         maximum: int,
         surroundings: Mapping[str, str],
         clock_skew_s: float = 0.0,
+        forks_of: str | None = None,
     ) -> None:
         self._clock_skew_s = clock_skew_s
         self._endpoint = aws_endpoint_url
@@ -204,9 +200,13 @@ class Sandboxes:
         self._runtime = HttpServer(self._runtime_api)
         self._runtime_address = ""
         self._stopped = False
+        self._forks_of = forks_of
+        self._fork_server: ForkServer | None = None
 
     def start(self) -> None:
-        """Serve the Runtime API."""
+        """Serve the Runtime API, and have imported what functions will need."""
+        if FORKS and self._forks_of:
+            self._fork_server = ForkServer(self._forks_of, self._log_dir)
         self._runtime_address = f"127.0.0.1:{self._runtime.start('127.0.0.1', 0)}"
         threading.Thread(target=self._reap, name="sandbox-reaper", daemon=True).start()
 
@@ -222,6 +222,8 @@ class Sandboxes:
         with self._changed:
             while self._sandboxes and time.monotonic() < deadline:
                 self._changed.wait(0.1)
+        if self._fork_server is not None:
+            self._fork_server.stop()
         self._runtime.stop()
 
     def warm(self, function: Function, count: int = 1) -> None:
@@ -384,9 +386,20 @@ class Sandboxes:
         return False
 
     def _spawn(self, function: Function) -> None:
-        sandbox = Sandbox(function, self.environment(function), self._runtime_address, self.log_file(function))
+        environment, log_file = self.environment(function), self.log_file(function)
+        sandbox = Sandbox(function, environment, self._runtime_address, log_file, self._start_process)
         self._sandboxes[sandbox.id] = sandbox
         threading.Thread(target=self._watch, args=(sandbox,), name="sandbox-watch", daemon=True).start()
+
+    def _start_process(self, function: Function, environment: Mapping[str, str], log: IO[bytes]) -> Process:
+        if self._fork_server is not None and function.forked:
+            try:
+                return self._fork_server.fork(environment, function.code, log)
+            except OSError as error:
+                LOGGER.warning("fork_server_lost error=%s", error)
+                self._fork_server.stop()
+                self._fork_server = None
+        return NewProcess(function.python, environment, function.code, log)
 
     def environment(self, function: Function) -> dict[str, str]:
         """The function's own environment and what Lambda itself adds; nothing of the stack's process."""
@@ -420,7 +433,7 @@ class Sandboxes:
                 "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
                 "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{secrets.token_hex(16)}",
                 "LAMBDA_TASK_ROOT": str(function.code),
-                "LAMBDA_RUNTIME_DIR": str(_BOOTSTRAP.parent),
+                "LAMBDA_RUNTIME_DIR": str(Path(__file__).parent),
                 "_HANDLER": function.handler,
             }
             | ({"PYTHONPATH": os.pathsep.join(map(str, function.packages))} if function.packages else {})
