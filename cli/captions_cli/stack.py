@@ -43,6 +43,8 @@ class LocalState:
     api_url: str = ""
     """Where the API and its console are; empty where there is no stack yet."""
     api_token: str = ""
+    bind: str = ""
+    latency_scale: float | None = None
 
     @property
     def console_url(self) -> str:

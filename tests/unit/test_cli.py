@@ -252,19 +252,28 @@ def test_one_start_owns_a_directory_until_it_is_ended(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("given", "code", "words"),
-    [("Search=words", 0, "already up"), ("Search=meaning", 2, "up without Search=meaning"), ("None=1", 2, "None=1")],
+    [
+        ("up --parameter Search=words", 0, "already up"),
+        ("up --parameter Search=meaning", 2, "up without Search=meaning"),
+        ("up --parameter None=1", 2, "None=1"),
+        ("up --port 1 --bind 127.0.0.1 --latency-scale 0.5", 0, "already up"),
+        ("up --port 2 --bind 0.0.0.0 --latency-scale 1", 2, "without --port, --bind, --latency-scale:"),
+        ("up --empty", 2, "without --empty"),
+        ("--region eu-central-1 --stack-name media-captions up", 2, "without --region:"),
+    ],
 )
-def test_a_stack_that_is_up_takes_no_other_parameters(
+def test_a_stack_that_is_up_takes_no_other_options(
     given: str, code: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taken(*_: object, **__: object) -> None:
         raise background.TakenError(home(), 4242)
 
     monkeypatch.setattr(background, "start", taken)
-    monkeypatch.setattr(background, "awaited", lambda *_: LocalState(**STATE))  # type: ignore[arg-type]
+    running = LocalState(**STATE, bind="127.0.0.1", latency_scale=0.5)  # type: ignore[arg-type]
+    monkeypatch.setattr(background, "awaited", lambda *_: running)
     monkeypatch.setattr(local, "connect_local", lambda _: SimpleNamespace(parameters={"Search": "words"}))
 
-    ran = CliRunner().invoke(app, ["up", "--parameter", given])
+    ran = CliRunner().invoke(app, given.split())
 
     assert ran.exit_code == code
     assert words in ran.stderr

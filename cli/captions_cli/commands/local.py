@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -56,32 +57,49 @@ def up(
     settings = replace(_settings(given, latency_scale, parameter), port=port, bind=bind, empty=empty)
     try:
         with _ending_in_order():
-            if trouble := trouble_with_given(os.environ):
+            if read_local_state(home()) is None and (trouble := trouble_with_given(os.environ)):
                 say(f"warning: {trouble[0]}")
             if foreground:
                 code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
                 raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
             _print_state(given, background.start(home(), settings, progress=say))
     except background.TakenError as taken:
-        _print_state(given, _of_somebody_else(taken.pid, settings))
+        _print_state(given, _of_somebody_else(ctx, taken.pid, settings))
 
 
-def _of_somebody_else(pid: int, settings: "LocalSettings") -> LocalState:
-    """Wait for the stack that is up or starting already; it must have the parameters that were given here."""
+def _of_somebody_else(ctx: typer.Context, pid: int, settings: "LocalSettings") -> LocalState:
+    """Wait for the stack that is up or starting already; it must be as the options that were given here say."""
     from captions_cli import background
 
     if read_local_state(home()) is None:
         say(f"the local stack is starting already (process {pid}); waiting for it")
     state = background.awaited(home(), pid)
     has = connect_local(state).parameters if state.bucket else {}
-    if other := [f"{name}={value}" for name, value in settings.parameters.items() if has.get(name) != value]:
+    other = [f"{name}={value}" for name, value in settings.parameters.items() if has.get(name) != value]
+    is_so = {
+        "port": urlsplit(state.aws_endpoint_url).port == settings.port or not settings.port,
+        "bind": state.bind == settings.bind,
+        "latency_scale": state.latency_scale == settings.latency_scale,
+        "empty": settings.empty == (not state.bucket),
+    }
+    other += [f"--{name.replace('_', '-')}" for name in is_so if not is_so[name] and _given(ctx, name)]
+    choice = ctx.obj.choice
+    is_in = {"--region": (choice.region, state.region), "--stack-name": (choice.stack_name, state.stack_name)}
+    other += [name for name, (wanted, has_it) in is_in.items() if wanted not in (None, has_it)]
+    if other:
         raise CommandError(
             f"the local stack is up without {', '.join(other)}: `captions down` ends it and what it holds, "
-            "then `captions up` takes other parameters",
+            "then `captions up` takes other options",
             ExitCode.USAGE,
         )
     say("the local stack is already up; `captions down` ends it")
     return state
+
+
+def _given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()

@@ -174,6 +174,8 @@ class LocalStack:
             "bucket": self.outputs.get("MediaBucketName", ""),
             "api_url": self.api.url if self.api else "",
             "api_token": self.api.token if self.api else "",
+            "bind": self._address.bind,
+            "latency_scale": self._model.latency_scale,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
