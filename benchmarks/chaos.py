@@ -269,7 +269,7 @@ class Chaos:
             if not workers:
                 continue
             fewest = min(self.killed[function] for function, _ in workers)
-            chosen, pid = rng.choice([it for it in workers if self.killed[it[0]] == fewest])
+            chosen, pid = rng.choice([worker for worker in workers if self.killed[worker[0]] == fewest])
             if chosen == "BulkFunction":
                 all_of_it = (process for name, process in workers if name == chosen)
                 self._end_lease_after(partial(self._kill_now, chosen, *all_of_it))
@@ -531,8 +531,8 @@ def wrong_sidecars(stack: LocalStack, records: Mapping[str, Record]) -> list[str
     written = {
         name.removesuffix(SIDECAR): json.loads(s3.get_object(Bucket=bucket, Key=name)["Body"].read())["text"]
         for page in pages
-        for it in page.get("Contents", [])
-        if (name := it["Key"]).endswith(SIDECAR)
+        for listed in page.get("Contents", [])
+        if (name := listed["Key"]).endswith(SIDECAR)
     }
     words = {key: record.result.text for key, record in records.items() if record.result is not None}
     return sorted(key for key in words.keys() | written.keys() if words.get(key) != written.get(key))

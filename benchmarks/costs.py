@@ -251,8 +251,8 @@ def model_tables(rows: dict[str, Row], facts: dict[str, Any], run: dict[str, Any
             f"| {function} | {kind} | {usage.cpu_s * 1000:,.0f} | {usage.calls:,.0f} | {len(usage.chain)}: {way} |"
         )
     lines += ["", "| assumed | low | typical | high | what it is |", "| --- | ---: | ---: | ---: | --- |"]
-    for name, it in cost_model.ASSUMED.items():
-        lines.append(f"| {name} | {it.low:g} | {it.typical:g} | {it.high:g} | {it.why} |")
+    for name, assumed in cost_model.ASSUMED.items():
+        lines.append(f"| {name} | {assumed.low:g} | {assumed.typical:g} | {assumed.high:g} | {assumed.why} |")
     lines += memory_table(facts, {"new picture": 0.5, "copy in other bytes": 0.25, "same bytes": 0.25}, overlaps(run))
     handled = ", ".join(f"{name} {count:.1f}" for name, count in overlaps(run).items())
     stored = facts["stored_bytes"]
@@ -327,10 +327,12 @@ def pairs(options: argparse.Namespace) -> list[tuple[bytes, bytes]]:
 def price_table() -> str:
     """The list prices, each with its date."""
     lines = ["| list price, us-east-1 | $ | as of | page |", "| --- | ---: | --- | --- |"]
-    for name, it in PRICES.items():
-        if isinstance(it, dict):
-            per = f"{it['per']:,} " if it["per"] != 1 else ""
-            lines.append(f"| {per}{name.replace('_', ' ')} | {it['dollars']:.10g} | {it['as_of']} | {it['source']} |")
+    for name, price in PRICES.items():
+        if isinstance(price, dict):
+            per = f"{price['per']:,} " if price["per"] != 1 else ""
+            lines.append(
+                f"| {per}{name.replace('_', ' ')} | {price['dollars']:.10g} | {price['as_of']} | {price['source']} |"
+            )
     return "\n".join(lines)
 
 
@@ -373,7 +375,7 @@ def main() -> int:
     dollars, grown = per_million(run), steps(run)
     rows = side_by_side(run, dollars, facts)
     usual = {f"{function}, {kind}": vars(usage) for (function, kind), usage in facts["usual"].items()}
-    model = {**facts, "usual": usual, "assumed": {name: vars(it) for name, it in cost_model.ASSUMED.items()}}
+    model = {**facts, "usual": usual, "assumed": {name: vars(assumed) for name, assumed in cost_model.ASSUMED.items()}}
     figures = {"run": run, "model": model, "dollars_per_million": rows, "steps": grown, "prices": PRICES}
     options.json.write_text(json.dumps(figures, indent=2) + "\n")
     parts = {"model": model_tables(rows, facts, run), "tables": tables(run, grown), "prices": price_table()}

@@ -320,20 +320,23 @@ def table(results: Mapping[str, Any]) -> list[str]:
         facts = results[name]
         lines.append(f"{name}:")
         for part in ("objects, several captions each", "objects, one caption each"):
-            it = facts[part]
+            figures = facts[part]
             lines.append(
-                f"  {part}: {it['pictures']} pictures, recall {it['recall']} of {it['wanted']}, precision "
-                f"{it['precision']} of {it['named']}; called possible: {it['possible']}, {it['possible_right']} right"
+                f"  {part}: {figures['pictures']} pictures, recall {figures['recall']} of {figures['wanted']}, "
+                f"precision {figures['precision']} of {figures['named']}; called possible: {figures['possible']}, "
+                f"{figures['possible_right']} right"
             )
-        it = facts["pages"]
+        figures = facts["pages"]
         lines.append(
-            f"  pages: {it['pages']}, CER {it['cer']} (median {it['cer_median']}), words found {it['words_found']}, "
-            f"right {it['words_right']}"
+            f"  pages: {figures['pages']}, CER {figures['cer']} (median {figures['cer_median']}), "
+            f"words found {figures['words_found']}, right {figures['words_right']}"
         )
         lines.append(f"  code: {facts['code']}   charts: {facts['charts']}")
         lines.append(f"  CPU seconds: {facts['cpu_seconds']}")
     for name, languages in results["speech"].items():
-        rates = ", ".join(f"{language} {it['wer']} ({it['clips']})" for language, it in languages.items())
+        rates = ", ".join(
+            f"{language} {figures['wer']} ({figures['clips']})" for language, figures in languages.items()
+        )
         lines.append(f"speech, {name}: WER {rates}")
     return lines
 

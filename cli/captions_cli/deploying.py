@@ -187,7 +187,7 @@ class Ledger:
     def _read(self) -> dict[str, Standing]:
         try:
             saved = json.loads(self._path.read_text(encoding="utf-8"))
-            return {name: Standing(**it) for name, it in saved["environments"].items()}
+            return {name: Standing(**standing) for name, standing in saved["environments"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # none, or one of another version: everything is deployed, which changes nothing that is so
 
@@ -232,7 +232,7 @@ class Deployer:
     def run(self) -> bool:
         """Deploy and check every environment that is not verified yet; False as soon as a wave has one that failed."""
         for wave in self._plan.waves:
-            left = [it for it in wave if self._ledger.standing[it.name].status != "verified"]
+            left = [environment for environment in wave if self._ledger.standing[environment.name].status != "verified"]
             for environment in wave:
                 if environment not in left:
                     self._say(f"{environment.name}: deployed and verified by an earlier run")
@@ -384,7 +384,7 @@ def _change_sets(stack: Stack) -> list[str]:
     pages = stack.client("cloudformation").get_paginator("list_change_sets").paginate(StackName=stack.name)
     for page in pages:
         stacks += page.get("Summaries", [])
-    return [summary["ChangeSetName"] for summary in sorted(stacks, key=lambda it: it["CreationTime"])]
+    return [summary["ChangeSetName"] for summary in sorted(stacks, key=lambda made: made["CreationTime"])]
 
 
 def _changes(stack: Stack, change_set: str) -> list[dict[str, Any]]:
@@ -422,5 +422,5 @@ def choose(listed: Sequence[Environment], names: Sequence[str], canary: str | No
             raise CommandError(f"samconfig.toml has no environment {name}; it has {', '.join(by_name)}", ExitCode.USAGE)
     chosen = [by_name[name] for name in names] if names else list(listed)
     if canary is not None:
-        chosen = [by_name[canary], *(it for it in chosen if it.name != canary)]
+        chosen = [by_name[canary], *(environment for environment in chosen if environment.name != canary)]
     return list(dict.fromkeys(chosen))

@@ -178,7 +178,9 @@ def _functions(stack: Stack) -> _Said:
             yield "problem", f"{name} is {state}, its last update {update}: {reason}", "deploy again"
             continue
         sources = client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
-        asleep = [it for it in sources if it.get("State") not in {"Enabled", "Enabling", "Updating", "Creating"}]
+        asleep = [
+            source for source in sources if source.get("State") not in {"Enabled", "Enabling", "Updating", "Creating"}
+        ]
         for source in asleep:
             remedy = f"aws lambda update-event-source-mapping --uuid {source['UUID']} --enabled"
             yield "problem", f"{name} does not read {source['EventSourceArn']}: {source.get('State')}", remedy

@@ -66,8 +66,8 @@ def _wait(cloudformation: Any, detection: str) -> dict[str, Any]:
 
 def _drifted(resource: dict[str, Any]) -> Drifted:
     differences = [
-        f"{it['PropertyPath']}: {it.get('ExpectedValue')} is {it.get('ActualValue')}"
-        for it in resource.get("PropertyDifferences", [])
+        f"{difference['PropertyPath']}: {difference.get('ExpectedValue')} is {difference.get('ActualValue')}"
+        for difference in resource.get("PropertyDifferences", [])
     ]
     return Drifted(
         resource["LogicalResourceId"],

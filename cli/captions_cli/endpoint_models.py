@@ -163,9 +163,11 @@ def trouble_with_given(env: Mapping[str, str]) -> tuple[str, bool] | None:
 
     urls = [url.strip().rstrip("/") for url in env.get(URL_VARIABLE, "").split(",") if url.strip()]
     looks = [look(url, env.get(KEY_VARIABLE) or NO_KEY, load()) for url in urls]
-    if not looks or any(it.comparison is not None for it in looks):
+    if not looks or any(finding.comparison is not None for finding in looks):
         return None
-    return f"{URL_VARIABLE}: {'; '.join(it.message for it in looks)}", all(it.level == "problem" for it in looks)
+    return f"{URL_VARIABLE}: {'; '.join(finding.message for finding in looks)}", all(
+        finding.level == "problem" for finding in looks
+    )
 
 
 def prices(url: str, key: str, listed: object) -> Mapping[str, Price]:

@@ -86,7 +86,10 @@ def compare(stack: Stack, tally: Tally, *, prefix: str = "", older_than: float =
     settled = datetime.now(UTC) - timedelta(seconds=older_than)
     objects = _objects(stack, prefix)
     while batch := list(islice(objects, READ_AT_ONCE)):
-        known = {record.key: record for record in stack.records.read([f"{stack.bucket}/{it.key}" for it in batch])}
+        known = {
+            record.key: record
+            for record in stack.records.read([f"{stack.bucket}/{candidate.key}" for candidate in batch])
+        }
         for listed in batch:
             tally.listed += 1
             kind = _judge(listed, known.get(listed.key))

@@ -573,20 +573,24 @@ def findings(listed: Sequence[Mapping[str, Any]]) -> Table:
     """What a check of the stack found, and what to do."""
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
     table = columns("Check", "", "Found", "What to do")
-    for it in listed:
-        level = Text(it["level"], style=colours[it["level"]])
-        table.add_row(it["check"], level, printable(it["message"]), printable(it["remedy"]))
+    for finding in listed:
+        level = Text(finding["level"], style=colours[finding["level"]])
+        table.add_row(finding["check"], level, printable(finding["message"]), printable(finding["remedy"]))
     return table
 
 
 def standings(listed: Sequence[Mapping[str, Any]]) -> Table:
     """How far each environment of a deployment has come."""
     table = columns("Environment", "Status", "Changed", "")
-    for it in listed:
-        changed = {None: "", True: "yes", False: "no"}[it["changed"]]
-        reason = printable(it["reason"].splitlines()[0]) if it["reason"] else ""
+    for environment in listed:
+        changed = {None: "", True: "yes", False: "no"}[environment["changed"]]
+        reason = printable(environment["reason"].splitlines()[0]) if environment["reason"] else ""
         table.add_row(
-            it["environment"], it["status"], changed, reason, style="" if it["status"] == "verified" else "red"
+            environment["environment"],
+            environment["status"],
+            changed,
+            reason,
+            style="" if environment["status"] == "verified" else "red",
         )
     return table
 

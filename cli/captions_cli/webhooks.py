@@ -57,7 +57,10 @@ def configured(stack: Stack) -> Webhooks:
 def standings(stack: Stack) -> list[EndpointStanding]:
     """Return every endpoint with what is known of it."""
     health = _health(stack).read()
-    return [EndpointStanding(name, it, health.get(name, HEALTHY)) for name, it in configured(stack).endpoints.items()]
+    return [
+        EndpointStanding(name, endpoint, health.get(name, HEALTHY))
+        for name, endpoint in configured(stack).endpoints.items()
+    ]
 
 
 def test(stack: Stack, name: str) -> Mapping[str, Any]:

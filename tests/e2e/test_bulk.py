@@ -106,7 +106,7 @@ def test_pictures_that_can_wait_are_captioned_from_batches_though_the_function_i
 
     until = time.monotonic() + 270
     # A job whose gathering is killed comes again after half an hour: those that look after batches are killed here.
-    while count(lambda it: "lane" in it and (gathered(it) or captioned(it))) < len(can_wait):
+    while count(lambda record: "lane" in record and (gathered(record) or captioned(record))) < len(can_wait):
         assert time.monotonic() < until, captions("status")
         time.sleep(0.5)
     kills = 0

@@ -630,7 +630,9 @@ def test_batches_are_seen_on_the_live_page_with_what_they_cost(page: Any, site: 
     go(page, "#/live", ".tiles")
     tile = page.locator(".tile", has=page.get_by_role("heading", name="Batches"))
     shown = tile.locator("tbody tr").inner_text()
-    assert [it for it in ("b" * 12, "GPT-4o", "expired", "2 of 3", "1 min ago", "$0.5") if it not in shown] == [], shown
+    assert [
+        word for word in ("b" * 12, "GPT-4o", "expired", "2 of 3", "1 min ago", "$0.5") if word not in shown
+    ] == [], shown
 
 
 def test_costs_are_compared_with_one_model_alone(page: Any) -> None:
@@ -848,7 +850,7 @@ def test_a_code_is_worth_nothing_without_what_it_was_asked_with(people: Gateway,
     visitor.get_by_role("button", name="Sign in").click()
     visitor.wait_for_selector("input[name=username]")
     pool = people.pool
-    (address,) = [it for it in pool.seen if it.startswith("/oauth2/authorize")][-1:]
+    (address,) = [address for address in pool.seen if address.startswith("/oauth2/authorize")][-1:]
     code = "taken"
     pool.codes[code] = {**dict(parse_qsl(urlsplit(address).query)), "username": "ada"}
     given = {"grant_type": "authorization_code", "client_id": CLIENT_ID, "code": code, "code_verifier": "v" * 43,

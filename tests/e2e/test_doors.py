@@ -24,7 +24,7 @@ from support.small_stack import eventually, inside
 
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
-FUNCTIONS = frozenset(name for name, it in DOORS.items() if it["Type"] == "AWS::Serverless::Function")
+FUNCTIONS = frozenset(name for name, resource in DOORS.items() if resource["Type"] == "AWS::Serverless::Function")
 WEBHOOKS = "/captions/webhooks"
 POLICY = "/captions/policy"
 RULES = """
@@ -91,7 +91,7 @@ def test_a_caption_and_what_a_person_makes_of_it_reach_an_endpoint_that_verifies
         stack.client("secretsmanager").put_secret_value(
             SecretId=inner["WebhookSecrets"], SecretString=json.dumps({"shop": [SECRET]})
         )
-        assert [(it["name"], it["state"]) for it in captions("webhooks", "list")] == [
+        assert [(row["name"], row["state"]) for row in captions("webhooks", "list")] == [
             ("shop", "ok"), ("off", "switched off"),
         ]  # fmt: skip
         assert captions("webhooks", "test", "shop")["ok"]
@@ -188,8 +188,8 @@ def test_a_caption_and_a_persons_words_stand_beside_the_object_and_go_with_it(
     sqs, inner = stack.client("sqs"), inside(stack, "Doors")
     sqs.send_message(QueueUrl=inner["WriteBackDeadLetterQueue"], MessageBody=json.dumps(letter))
     assert captions("status")["queues"]["WriteBackDeadLetter"]["visible"] == 1
-    moved = {it["queue"]: it for it in captions("redrive")["dead_letters"]}
-    assert {name: it["messages"] for name, it in moved.items()} == {
+    moved = {row["queue"]: row for row in captions("redrive")["dead_letters"]}
+    assert {name: row["messages"] for name, row in moved.items()} == {
         "uploads": 0, "image": 0, "audio": 0, "webhooks": 0, "write-back": 1, "rule": 0,
     }  # fmt: skip
     eventually(lambda: sidecar("casa-mila.jpg"), 60)

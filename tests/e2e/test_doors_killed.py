@@ -110,7 +110,7 @@ def test_each_function_killed_at_its_first_write_does_its_work_all_the_same(stac
 
     def written() -> set[str]:
         listed = s3.list_objects_v2(Bucket=bucket).get("Contents", [])
-        return {it["Key"].removesuffix(".caption.json") for it in listed if it["Key"].endswith(".caption.json")}
+        return {item["Key"].removesuffix(".caption.json") for item in listed if item["Key"].endswith(".caption.json")}
 
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Receiver)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/"

@@ -42,7 +42,7 @@ PHOTO, COPY, SPEECH = "photos/perched-osprey.jpg", "copies/perched-osprey.jpg", 
 
 
 RESOURCES = load_template(ROOT / "template.yaml")["Resources"]
-FUNCTIONS = frozenset(name for name, it in RESOURCES.items() if it["Type"] == "AWS::Serverless::Function")
+FUNCTIONS = frozenset(name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function")
 QUEUES = {"uploads": "UploadsQueue", "images": "ImageQueue", "audio": "AudioQueue", "lost": "RuleDeadLetterQueue"}
 """What the test's own queues stand for."""
 PERMISSIONS = {function: allowed(RESOURCES, function) for function in FUNCTIONS}
@@ -376,7 +376,7 @@ def test_the_api_answers_what_api_gateway_hands_on(served: Bench) -> None:
 
     status, kind, listed = answer(EVENTS / "api" / "assets-iam.json")
     assert (status, kind) == (200, "application/json"), listed
-    assert [(it["key"], it["state"]) for it in json.loads(listed)["items"]] == [(PHOTO, "captioned")]
+    assert [(item["key"], item["state"]) for item in json.loads(listed)["items"]] == [(PHOTO, "captioned")]
     assert photo.result is not None
     assert photo.result.text in listed
 

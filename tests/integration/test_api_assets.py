@@ -237,7 +237,10 @@ def test_an_asset_tells_which_uploads_took_its_caption_and_why(api: Api) -> None
     own = api.get(path_of(first), token="photos")
     assert [copy["key"] for copy in own["copies"]] == ["photos/edited.jpg", "photos/near.jpg", "photos/exact.jpg"]
     copy = api.get(path_of(copies["photos/exact.jpg"]))
-    assert [(it["what"], it["detail"]) for it in copy["timeline"]][-1] == ("copied", "another upload's caption")
+    assert [(event["what"], event["detail"]) for event in copy["timeline"]][-1] == (
+        "copied",
+        "another upload's caption",
+    )
     origin = copy["copied_from"]
     assert (origin["key"], origin["comparison"]["kind"]) == ("photos/first.jpg", "same_bytes")
     listed, cursor = [], ""

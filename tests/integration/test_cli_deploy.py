@@ -160,7 +160,7 @@ def deploy(project: Project) -> Callable[..., Ran]:
 
 
 def statuses(ran: Ran) -> dict[str, str]:
-    return {it["environment"]: it["status"] for it in json.loads(ran.stdout)}
+    return {row["environment"]: row["status"] for row in json.loads(ran.stdout)}
 
 
 def test_the_canary_is_deployed_and_verified_before_the_others_begin(
@@ -176,7 +176,7 @@ def test_the_canary_is_deployed_and_verified_before_the_others_begin(
     assert [project.seconds(region) for region in REGIONS] == ["30", "77", "30"]
 
     again = deploy()
-    assert [it["changed"] for it in json.loads(again.stdout)] == [False] * 3
+    assert [row["changed"] for row in json.loads(again.stdout)] == [False] * 3
 
 
 def test_a_parameter_for_all_goes_before_an_environments_own(project: Project, deploy: Callable[..., Ran]) -> None:
@@ -249,7 +249,10 @@ STILLBORN: dict[str, Any] = {
 
 
 def working(template: dict[str, Any]) -> dict[str, Any]:
-    return {**template, "Resources": {name: it for name, it in template["Resources"].items() if name != "Broken"}}
+    return {
+        **template,
+        "Resources": {name: resource for name, resource in template["Resources"].items() if name != "Broken"},
+    }
 
 
 def test_a_first_deployment_that_failed_is_removed_with_its_protected_table_and_done_again(
@@ -388,13 +391,13 @@ def test_a_dry_run_shows_changes_and_drift_and_leaves_nothing(project: Project, 
     shown = json.loads(ran.stdout)
     (change,) = shown[CANARY]["changes"]
     assert (change["action"], change["resource"], change["properties"]) == ("Modify", "Queue", ["VisibilityTimeout"])
-    assert [(it["logical_id"], it["status"]) for it in shown[CANARY]["drift"]] == [("Queue", "MODIFIED")]
-    assert [it["action"] for it in shown["eu-west-1"]["changes"]] == ["Add", "Add"]
+    assert [(drifted["logical_id"], drifted["status"]) for drifted in shown[CANARY]["drift"]] == [("Queue", "MODIFIED")]
+    assert [change["action"] for change in shown["eu-west-1"]["changes"]] == ["Add", "Add"]
     assert shown["eu-west-1"]["drift"] == []
     left = cloudformation.list_change_sets(StackName=project.name)["Summaries"]
-    assert [it["ExecutionStatus"] for it in left] == ["EXECUTE_COMPLETE"]
+    assert [summary["ExecutionStatus"] for summary in left] == ["EXECUTE_COMPLETE"]
     other = project.client("cloudformation", "eu-west-1").describe_stacks()["Stacks"]
-    assert project.name not in {it["StackName"] for it in other if it["StackStatus"] != "DELETE_IN_PROGRESS"}
+    assert project.name not in {stack["StackName"] for stack in other if stack["StackStatus"] != "DELETE_IN_PROGRESS"}
     assert (project.root / ".captions" / "deployment.json").read_bytes() == ledger
 
 
@@ -437,7 +440,9 @@ def test_what_cannot_be_used_is_said_before_anything_is_done(
 
 def test_the_projects_own_environments_are_read() -> None:
     listed = deploying.environments(Path(__file__).parents[2] / "samconfig.toml")
-    assert [(it.name, it.region, it.stack_name) for it in listed] == [(r, r, "media-captions") for r in REGIONS]
+    assert [(environment.name, environment.region, environment.stack_name) for environment in listed] == [
+        (r, r, "media-captions") for r in REGIONS
+    ]
 
 
 def test_overrides_are_read_in_every_form_that_sam_cli_takes(tmp_path: Path) -> None:
@@ -448,7 +453,7 @@ def test_overrides_are_read_in_every_form_that_sam_cli_takes(tmp_path: Path) -> 
         + head.format("b") + 'parameter_overrides = ["A=1", "B=two words"]\n'
         + head.format("c") + 'parameter_overrides = { A = 1, B = "two words" }\n'
     )  # fmt: skip
-    assert {it.overrides for it in deploying.environments(path)} == {("A=1", "B=two words")}
+    assert {environment.overrides for environment in deploying.environments(path)} == {("A=1", "B=two words")}
     path.write_text("[x]\ny = 1\n")
     with pytest.raises(CommandError, match="no environment"):
         deploying.environments(path)

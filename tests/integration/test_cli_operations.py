@@ -142,7 +142,7 @@ class TestDoctor:
     def test_a_sound_stack_has_no_problems_and_says_what_it_cannot_know(self, captions: Captions) -> None:
         ran = captions("doctor", "--output", "json")
         result = findings(ran)
-        problems = [it for each in result.values() for it in each if it["level"] == "problem"]
+        problems = [finding for each in result.values() for finding in each if finding["level"] == "problem"]
         assert problems == []
         assert ran.exit_code == 0
         sound = (
@@ -158,7 +158,7 @@ class TestDoctor:
             "dead letters",
         )
         for check in sound:
-            assert {it["level"] for it in result[check]} == {"ok"}, result[check]
+            assert {finding["level"] for finding in result[check]} == {"ok"}, result[check]
         # The AWS stand-in does not simulate policies: that is said, not passed over.
         assert result["permissions"][0]["level"] == "unknown"
         assert "cannot be asked" in result["permissions"][0]["message"]
@@ -179,7 +179,7 @@ class TestDoctor:
             for item in (*claims, twins, versions):
                 key = to_item({name: item[name] for name in ("pk", "sk")})
                 local.client("dynamodb").delete_item(TableName=table, Key=key)
-        assert [it["level"] for it in result] == ["warning", "warning"]
+        assert [finding["level"] for finding in result] == ["warning", "warning"]
         assert "bucket/a.jpg and bucket/b.jpg" in result[0]["message"]
         assert "caption was asked with caption-1 and caption-2" in result[1]["message"]
 
@@ -200,8 +200,8 @@ class TestDoctor:
         assert result["bucket"][0]["level"] == "problem"
         assert "captions bucket connect" in result["bucket"][0]["remedy"]
         assert result["rule"][0]["message"].endswith("is DISABLED")
-        assert {it["level"] for it in result["drift"]} == {"problem"}
-        assert any("UploadsRule" in it["message"] for it in result["drift"])
+        assert {finding["level"] for finding in result["drift"]} == {"problem"}
+        assert any("UploadsRule" in finding["message"] for finding in result["drift"])
 
     def test_overrides_that_are_broken_or_gone_are_found_and_the_rest_is_examined(
         self, captions: Captions, local: LocalStack
@@ -220,11 +220,11 @@ class TestDoctor:
             put_overrides(local)
         result = findings(ran)
         assert ran.exit_code == 1
-        assert [it["level"] for it in result["overrides"]] == ["problem", "problem"]
+        assert [finding["level"] for finding in result["overrides"]] == ["problem", "problem"]
         assert "s3://overrides/models.toml" in result["overrides"][0]["message"]
         assert POLICY in result["overrides"][1]["message"]
         # The others go by what the functions fall back on.
-        assert {it["level"] for it in result["endpoint"]} == {"ok"}
+        assert {finding["level"] for finding in result["endpoint"]} == {"ok"}
         assert result["alarms"]
 
     def test_a_new_account_and_a_clock_that_is_off_are_found(
@@ -257,7 +257,7 @@ class TestDoctor:
             sqs.purge_queue(QueueUrl=dead)
         result = findings(ran)
         assert ran.exit_code == 1
-        assert [it["level"] for it in result["endpoint"]] == ["problem", "problem"]
+        assert [finding["level"] for finding in result["endpoint"]] == ["problem", "problem"]
         assert "put-secret-value" in result["endpoint"][0]["remedy"]
         assert "cannot be reached" in result["endpoint"][1]["message"]
         assert "captions redrive" in result["dead letters"][0]["remedy"]

@@ -337,12 +337,12 @@ def test_whatever_the_order_the_last_version_wins(library: Library) -> None:
             library.now += chance.choice((60, 7_200, 90_000))
             library.tidy()
         for word in ("dog", "cat", "bird"):
-            wrong = set(library.hits(word, limit=100)) - {key for key, it in truth.items() if it == word}
+            wrong = set(library.hits(word, limit=100)) - {key for key, text in truth.items() if text == word}
             assert not wrong, (step, word)
     library.take(*keys)
     for _ in range(3):
         for word in ("dog", "cat", "bird"):
-            assert sorted(library.hits(word)) == sorted(key for key, it in truth.items() if it == word)
+            assert sorted(library.hits(word)) == sorted(key for key, text in truth.items() if text == word)
         library.now += 90_000
         library.tidy()
 

@@ -73,7 +73,7 @@ class Meaning:
     def held(self) -> dict[str, str]:
         """The uploads that have a vector, and of when."""
         listed = self.vectors.list_vectors(indexArn=self.index_arn, returnMetadata=True)["vectors"]
-        return {it["metadata"]["asset"].partition("/")[2]: it["metadata"]["updated_at"] for it in listed}
+        return {vector["metadata"]["asset"].partition("/")[2]: vector["metadata"]["updated_at"] for vector in listed}
 
     def spent(self) -> tuple[int, int, Cost]:
         return spent(self.library.aws.dynamodb, "control", DAY)

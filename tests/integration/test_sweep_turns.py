@@ -110,7 +110,7 @@ def test_a_shard_that_cannot_be_read_keeps_no_other_from_its_turn_and_is_raised_
 def test_what_the_queue_refuses_makes_room_for_those_behind_it_and_loses_no_try(
     dedupe: Any, managed: Callable[[int], float]
 ) -> None:
-    uploads = [it for it in due_uploads(dedupe.records, 60, dedupe.clock()) if shard_of(it.asset) == 1]
+    uploads = [upload for upload in due_uploads(dedupe.records, 60, dedupe.clock()) if shard_of(upload.asset) == 1]
     refused = {upload.asset for upload in uploads[:-1]}
     outbox = Outbox(lambda asset: asset in refused or shard_of(asset) != 1)
     for _ in range(len(uploads) + 1):

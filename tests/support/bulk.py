@@ -103,7 +103,7 @@ class BulkShop:
 
     def kept(self) -> list[str]:
         """What lies in the lane's bucket."""
-        return [it["Key"] for it in self.dedupe.aws.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+        return [item["Key"] for item in self.dedupe.aws.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
 def bulk_shop(aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint, **more: Any) -> BulkShop:

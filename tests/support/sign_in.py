@@ -80,7 +80,9 @@ class UserPool(ThreadingHTTPServer):
             "iss": self.issuer, "aud": CLIENT_ID, "token_use": "id", "sub": "5c2f7a0e", "iat": now, "auth_time": now,
             "exp": now + self.lifetime_s, **claims,
         }  # fmt: skip
-        token = jwt.encode({"alg": "RS256"}, {name: it for name, it in whole.items() if it is not None}, self.key)
+        token = jwt.encode(
+            {"alg": "RS256"}, {name: claim for name, claim in whole.items() if claim is not None}, self.key
+        )
         self.made.append(token)
         return token
 
@@ -167,7 +169,7 @@ class _Pool(_Quiet):
     def _granted(self, given: Mapping[str, str]) -> dict[str, Any] | None:
         if given.get("grant_type") == "refresh_token":
             session = self.server.refresh_tokens.pop(given.get("refresh_token", ""), None)
-            return session and self.server.grant({name: it for name, it in session.items() if name != "nonce"})
+            return session and self.server.grant({name: claim for name, claim in session.items() if name != "nonce"})
         session = self.server.codes.pop(given.get("code", ""), None)
         if session is None or session["redirect_uri"] != given.get("redirect_uri"):
             return None
@@ -189,14 +191,16 @@ def routes() -> dict[tuple[str, str], bool]:
     return {
         (about["HttpMethod"], path(about["ResourceId"]) or "/"): about["AuthorizationType"]
         == {"Fn::If": ["HasCognito", "COGNITO_USER_POOLS", "AWS_IAM"]}
-        for about in (it["Properties"] for it in RESOURCES.values() if it["Type"] == "AWS::ApiGateway::Method")
+        for about in (
+            resource["Properties"] for resource in RESOURCES.values() if resource["Type"] == "AWS::ApiGateway::Method"
+        )
     }
 
 
 def route_of(method: str, path: str) -> bool | None:
     """Whether a request's route has the authorizer; None where there is no route (API Gateway: 403)."""
     table = routes()
-    patterns = sorted({pattern for _, pattern in table}, key=lambda it: ("{proxy+}" in it, -len(it)))
+    patterns = sorted({pattern for _, pattern in table}, key=lambda pattern: ("{proxy+}" in pattern, -len(pattern)))
     for pattern in patterns:  # the most specific first
         if re.fullmatch(re.escape(pattern).replace(re.escape("{proxy+}"), ".+"), path):
             return next((table[name, pattern] for name in (method, "ANY") if (name, pattern) in table), None)

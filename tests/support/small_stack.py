@@ -165,7 +165,7 @@ def inside(stack: LocalStack, nested: str) -> dict[str, str]:
     outer = cloudformation.describe_stack_resource(StackName=stack.stack_name, LogicalResourceId=nested)
     name = outer["StackResourceDetail"]["PhysicalResourceId"]
     resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-    return {it["LogicalResourceId"]: it["PhysicalResourceId"] for it in resources}
+    return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
 
 
 class Small:

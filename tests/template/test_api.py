@@ -84,7 +84,9 @@ def test_it_may_do_what_is_written_down_and_nothing_else() -> None:
 @pytest.mark.parametrize("authorizer", ["iam", "cognito"])
 def test_nobody_is_served_data_without_an_authorizer_and_every_answer_streams(authorizer: str) -> None:
     resources = translated(Authorizer=authorizer).resources
-    methods = {name: it.properties for name, it in resources.items() if it.type == "AWS::ApiGateway::Method"}
+    methods = {
+        name: resource.properties for name, resource in resources.items() if resource.type == "AWS::ApiGateway::Method"
+    }
     assert set(methods) == {"ApiMethod", "PageMethod", "ConfigurationMethod", "StaticFileMethod"}
     for name, method in methods.items():
         kind = {"iam": "AWS_IAM", "cognito": "COGNITO_USER_POOLS" if name == "ApiMethod" else "NONE"}[authorizer]
@@ -111,12 +113,14 @@ def test_the_routes_that_people_need_before_they_have_a_token_are_these_alone() 
 def test_other_routes_are_another_deployment(authorizer: str) -> None:
     """A deployment is what its routes were when it was made: CloudFormation makes another for another name alone."""
     kinds = {f"AWS::ApiGateway::{kind}" for kind in ("RestApi", "Resource", "Method", "Authorizer")}
-    served = {name: it for name, it in RESOURCES.items() if it["Type"] in kinds}
+    served = {name: resource for name, resource in RESOURCES.items() if resource["Type"] in kinds}
     digest = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()[:8]
     resources = translated(Authorizer=authorizer).resources
-    (name,) = [name for name, it in resources.items() if it.type == "AWS::ApiGateway::Deployment"]
+    (name,) = [name for name, resource in resources.items() if resource.type == "AWS::ApiGateway::Deployment"]
     assert name == f"{authorizer.capitalize()}Deployment{digest}"
-    assert set(RESOURCES[name]["DependsOn"]) == {it for it, about in served.items() if about["Type"].endswith("Method")}
+    assert set(RESOURCES[name]["DependsOn"]) == {
+        id_ for id_, about in served.items() if about["Type"].endswith("Method")
+    }
     chosen = RESOURCES["Stage"]["Properties"]["DeploymentId"]["Fn::If"]
     assert chosen == ["HasCognito", {"Ref": f"CognitoDeployment{digest}"}, {"Ref": f"IamDeployment{digest}"}]
 

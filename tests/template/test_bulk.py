@@ -57,7 +57,7 @@ def test_while_it_drains_it_stays_and_takes_nothing_new() -> None:
     drained, open_ = opened("draining"), opened("batches")
     assert drained.resources["DedupeFunction"].properties["Environment"]["Variables"]["BULK_QUEUE_URL"] == ""
     assert set(drained.resources) == set(open_.resources)  # a dedupe function of before may still send to its queue
-    gathers = [it.resources[BULK].properties["Parameters"]["BulkGatherSeconds"] for it in (open_, drained)]
+    gathers = [template.resources[BULK].properties["Parameters"]["BulkGatherSeconds"] for template in (open_, drained)]
     assert [int(seconds) for seconds in gathers] == [60, 0]  # what waits is sent at once
 
 
@@ -112,7 +112,7 @@ def test_the_function_is_told_all_that_it_needs() -> None:
 
 def test_its_queue_waits_for_six_timeouts_and_the_window() -> None:
     resources = TEMPLATE.resources
-    (mapping,) = (it for _, it in TEMPLATE.of_type("AWS::Lambda::EventSourceMapping"))
+    (mapping,) = (mapped for _, mapped in TEMPLATE.of_type("AWS::Lambda::EventSourceMapping"))
     function = resources["BulkFunction"]["Properties"]
     visible = resources["BulkQueue"]["Properties"]["VisibilityTimeout"]
     assert visible >= 6 * function["Timeout"] + mapping["MaximumBatchingWindowInSeconds"]

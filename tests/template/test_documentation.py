@@ -60,8 +60,12 @@ def test_what_each_function_costs_that_can_be_switched_on_counts_the_metrics_of_
     counted = []
     for name in ("doors.yaml", "bulk.yaml"):
         resources = load_template(ROOT / name)["Resources"]
-        alarms = {id_: it["Properties"] for id_, it in resources.items() if it["Type"] == "AWS::CloudWatch::Alarm"}
-        for function in (id_ for id_, it in resources.items() if it["Type"] == "AWS::Serverless::Function"):
+        alarms = {
+            id_: resource["Properties"]
+            for id_, resource in resources.items()
+            if resource["Type"] == "AWS::CloudWatch::Alarm"
+        }
+        for function in (id_ for id_, resource in resources.items() if resource["Type"] == "AWS::Serverless::Function"):
             own = [
                 alarm for id_, alarm in alarms.items() if id_.startswith(function.removesuffix("Function").rstrip("s"))
             ]

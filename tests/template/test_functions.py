@@ -144,7 +144,9 @@ def environment_value(template: Template, node: Any) -> str:
 def chains_of_requests_are_allowed_just_where_a_function_reads_a_queue(template: Template) -> Iterator[str]:
     # Jobs and revisits go back to the queues that these functions read; nothing leads back to the others (AWS Lambda
     # developer guide, "Use Lambda recursive loop detection to prevent infinite loops").
-    readers = {template.function(it["FunctionName"]) for _, it in template.of_type("AWS::Lambda::EventSourceMapping")}
+    readers = {
+        template.function(mapping["FunctionName"]) for _, mapping in template.of_type("AWS::Lambda::EventSourceMapping")
+    }
     for name, function in template.of_type("AWS::Lambda::Function"):
         if (function.get("RecursiveLoop") == "Allow") != (name in readers):
             yield f"{name} has RecursiveLoop {function.get('RecursiveLoop')}"

@@ -108,7 +108,7 @@ class World:
             case protocol.CreateBatch(batch):
                 return self.create(batch)
             case protocol.Find(batch):
-                listed = [name for name, it in self.remotes.items() if it.file == batch.file_id]
+                listed = [name for name, remote in self.remotes.items() if remote.file == batch.file_id]
                 assert len(listed) <= 1
                 shown = next((name for name in listed if self.remotes[name].listed_from <= self.now), None)
                 return shown if self.choices.among("lists", ("fault", "fails")) == "lists" else Postponed("503")
@@ -307,7 +307,7 @@ def test_a_batch_that_comes_too_late_is_not_submitted() -> None:
 
 
 def test_a_batch_that_never_ends_is_cancelled_and_its_rest_goes_the_ordinary_way() -> None:
-    world = next(world for world in ways(0, 1) if any(it.fate == "is stuck" for it in world.remotes.values()))
+    world = next(world for world in ways(0, 1) if any(remote.fate == "is stuck" for remote in world.remotes.values()))
     assert world.now > DEADLINE
     assert world.stored.reason == "cancelled"
     assert world.paid == Counter(LINES)

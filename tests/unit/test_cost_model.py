@@ -124,8 +124,8 @@ def test_less_memory_saves_what_is_waited_and_nothing_of_the_cpu() -> None:
 
 
 def test_every_assumption_is_a_range_with_its_reason_and_every_price_has_its_date() -> None:
-    for it in ASSUMED.values():
-        assert it.low < it.typical < it.high
-        assert it.why
-    for it in PRICES.values():
-        assert not isinstance(it, dict) or (it["as_of"] and it["source"].startswith("https://"))
+    for assumed in ASSUMED.values():
+        assert assumed.low < assumed.typical < assumed.high
+        assert assumed.why
+    for price in PRICES.values():
+        assert not isinstance(price, dict) or (price["as_of"] and price["source"].startswith("https://"))

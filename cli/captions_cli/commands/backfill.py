@@ -196,8 +196,14 @@ def recaption(
             {
                 "dry_run": dry_run,
                 "uploads": [
-                    {"key": it.key, "why": it.why, "model": it.model, "cost": it.dollars, "largest_cost": it.most}
-                    for it in due
+                    {
+                        "key": upload.key,
+                        "why": upload.why,
+                        "model": upload.model,
+                        "cost": upload.dollars,
+                        "largest_cost": upload.most,
+                    }
+                    for upload in due
                 ],
                 "sent": sent,
                 "left_out": left_out,

@@ -79,7 +79,10 @@ def _preview(given: Globals, plan: "DeploymentPlan", deployer: "Deployer") -> No
     """Show what a deployment would change in each environment, and what was changed there by hand."""
     from captions_cli import drift, rendering
 
-    previews = {it.name: (deployer.preview(it), drift.detect(deployer.stack(it))) for it in plan.all}
+    previews = {
+        environment.name: (deployer.preview(environment), drift.detect(deployer.stack(environment)))
+        for environment in plan.all
+    }
     if given.json:
         rendering.print_json(
             {

@@ -136,7 +136,7 @@ def run(
             "set": str(labelled),
             "results": str(results),
             **summary.summarise(judged, measured),
-            "left_out": [{"path": it.item.name, "task": it.item.task, "why": it.why} for it in left_out],
+            "left_out": [{"path": left.item.name, "task": left.item.task, "why": left.why} for left in left_out],
             "not_paid_for": done.unpaid,
             "spent": journal.spent,
             "calls_of_unknown_cost": journal.unknown,
@@ -159,7 +159,7 @@ def _expected(asked: Sequence[Question], journal: Journal, catalogue: Catalogue,
     """Return what the questions without an answer are expected to cost, and say it."""
     from captions_cli.evaluate import questions
 
-    expected = questions.estimate([it for it in asked if not journal.answered(it.key)], catalogue)
+    expected = questions.estimate([question for question in asked if not journal.answered(question.key)], catalogue)
     _tell_estimate(expected, len({question.key for question in asked}), journal.spent, ceiling)
     return expected
 

@@ -26,15 +26,15 @@ def list_endpoints(ctx: typer.Context) -> None:
         rendering.print_json(
             [
                 {
-                    "name": it.name,
-                    **it.endpoint.model_dump(),
-                    "state": it.state,
-                    "failures": it.health.failures,
-                    "failing_since": timestamp(it.health.failing_since) if it.health.failing_since else None,
-                    "paused_at": timestamp(it.health.paused_at) if it.health.paused_at else None,
-                    "last_error": it.health.last_error or None,
+                    "name": row.name,
+                    **row.endpoint.model_dump(),
+                    "state": row.state,
+                    "failures": row.health.failures,
+                    "failing_since": timestamp(row.health.failing_since) if row.health.failing_since else None,
+                    "paused_at": timestamp(row.health.paused_at) if row.health.paused_at else None,
+                    "last_error": row.health.last_error or None,
                 }
-                for it in rows
+                for row in rows
             ]
         )
         return
@@ -42,9 +42,11 @@ def list_endpoints(ctx: typer.Context) -> None:
         say("no endpoint is configured")
         return
     table = rendering.columns("Endpoint", "State", "Prefixes", "URL", "Last error", fold=("URL", "Last error"))
-    for it in rows:
-        prefixes = ", ".join(prefix or "all" for prefix in it.endpoint.prefixes)
-        table.add_row(*map(rendering.one_line, (it.name, it.state, prefixes, it.endpoint.url, it.health.last_error)))
+    for row in rows:
+        prefixes = ", ".join(prefix or "all" for prefix in row.endpoint.prefixes)
+        table.add_row(
+            *map(rendering.one_line, (row.name, row.state, prefixes, row.endpoint.url, row.health.last_error))
+        )
     rendering.print_table(table)
 
 

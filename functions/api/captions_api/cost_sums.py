@@ -42,7 +42,9 @@ class CostSums:
         if records:
             self.back_to = records[-1].completed_at
         provenances = (record.provenance for record in records)
-        self.simulated |= any(it is not None and (it.reported_model or "").startswith(LOCAL) for it in provenances)
+        self.simulated |= any(
+            provenance is not None and (provenance.reported_model or "").startswith(LOCAL) for provenance in provenances
+        )
         groups, total = spending(records, by)
         for name, part in groups:
             row = name if name in self.rows or len(self.rows) < MOST_ROWS else OTHERS

@@ -73,7 +73,7 @@ class SearchQuery:
         allowed = {prefix_facet(prefix) for prefix in self.within}
         terms = (
             prefix_facet(self.prefix),
-            " OR ".join(sorted(it for it in allowed if it is not None)) if None not in allowed else None,
+            " OR ".join(sorted(prefix for prefix in allowed if prefix is not None)) if None not in allowed else None,
             facet("c", self.category) if self.category is not None else None,
             facet("t", tidy_tag(self.tag)) if self.tag is not None else None,
         )
@@ -221,7 +221,7 @@ class _Proposals:
                 self._read += [(number, entry.name, entry) for number in numbers]
                 if len(numbers) == self._at_once:
                     self._unread.append((numbers[-1] + 1, entry))
-            self._read.sort(key=lambda it: it[:2])
+            self._read.sort(key=lambda ranked: ranked[:2])
             self._unread.sort(key=lambda pair: pair[0])
         chosen, self._read = self._read[:most], self._read[most:]
         if chosen:

@@ -180,7 +180,9 @@ class SegmentStore:
             self._s3.delete_object(Bucket=self._bucket, Key=SEGMENTS + name)
         if old:
             self.change(
-                lambda now_seen: replace(now_seen, dropped=tuple(it for it in now_seen.dropped if it[0] not in old))
+                lambda now_seen: replace(
+                    now_seen, dropped=tuple(segment for segment in now_seen.dropped if segment[0] not in old)
+                )
             )
         return len(old)
 

@@ -51,12 +51,12 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
     parameters = [
         {
             "ParameterKey": name,
-            "DefaultValue": None if "Default" not in it else str(it["Default"]),
-            "ParameterType": it.get("Type", "String"),
-            "NoEcho": bool(it.get("NoEcho")),
-            "Description": it.get("Description"),
+            "DefaultValue": None if "Default" not in parameter else str(parameter["Default"]),
+            "ParameterType": parameter.get("Type", "String"),
+            "NoEcho": bool(parameter.get("NoEcho")),
+            "Description": parameter.get("Description"),
         }
-        for name, it in document.get("Parameters", {}).items()
+        for name, parameter in document.get("Parameters", {}).items()
     ]
     return {
         "Description": document.get("Description", ""),

@@ -53,7 +53,9 @@ def _query_vectors(self: Any) -> Any:
         raise ValidationError("Query vector must not be zero for an index of cosine distances")
     measure = DISTANCES[index.distance_metric]
     kept = [each for each in index.vectors.values() if wanted is None or matches(each.metadata or {}, wanted)]
-    nearest = sorted(((measure(vector, each.data["float32"]), each.key, each) for each in kept), key=lambda it: it[:2])
+    nearest = sorted(
+        ((measure(vector, each.data["float32"]), each.key, each) for each in kept), key=lambda neighbour: neighbour[:2]
+    )
     shown = []
     for distance, key, each in nearest[:most]:
         about: dict[str, Any] = {"key": key}
@@ -154,8 +156,12 @@ def _pages(replace: Replace) -> None:
         data, metadata = self._get_bool_param("returnData", False), self._get_bool_param("returnMetadata", False)
         result: dict[str, Any] = {
             "vectors": [
-                {"key": it.key, "data": it.data if data else None, "metadata": it.metadata if metadata else None}
-                for it in shown
+                {
+                    "key": vector.key,
+                    "data": vector.data if data else None,
+                    "metadata": vector.metadata if metadata else None,
+                }
+                for vector in shown
             ]
         }
         return ActionResult(result | ({"nextToken": shown[-1].key} if len(left) > most else {}))
