@@ -247,7 +247,7 @@ async def test_a_model_that_fails_is_retried_a_limited_number_of_times(endpoint:
 
     assert called(endpoint) == [FIRST, SECOND] * 3
     assert len(caught.value.attempts) == 6
-    assert caught.value.total_cost == 0
+    assert caught.value.spent.exact == 0
 
 
 async def test_a_failure_that_passes_is_survived_by_the_only_model(endpoint: LocalEndpoint) -> None:
@@ -393,7 +393,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_left_for_the_next(endpoint:
     failed = [attempt for answer in answers for attempt in answer.attempts if attempt.outcome != "ok"]
     assert len(failed) == BreakerPolicy().unreachable_consecutive
     assert {attempt.outcome for attempt in failed} == {"connection"}
-    assert all(answer.total_cost == answer.cost for answer in answers)
+    assert all(answer.spent.exact == answer.cost for answer in answers)
 
 
 @pytest.mark.parametrize("fault", [{"fault": "hang"}, {"fault": "slow_drip", "delay_s": 0.2}])
@@ -433,7 +433,7 @@ async def test_a_model_that_hangs_leaves_time_for_the_next(endpoint: LocalEndpoi
         tight = await client.complete(ask(), CHAIN, deadline=soon(2.0))
 
     assert outcomes(completion.attempts) == [(FIRST, "timeout"), (SECOND, "ok")]
-    assert completion.total_cost is None  # nobody knows what the call that was cut off cost
+    assert completion.spent.exact is None  # nobody knows what the call that was cut off cost
     assert outcomes(tight.attempts)[-1] == (SECOND, "ok")
 
 
@@ -511,8 +511,8 @@ async def test_the_endpoints_own_figure_is_the_cost_and_every_attempt_counts() -
 
     assert completion.cost_source == "endpoint"
     assert completion.cost == paid[1]
-    assert completion.total_cost is not None
-    assert completion.total_cost >= paid[1]
+    assert completion.spent.exact is not None
+    assert completion.spent.exact >= paid[1]
     assert completion.attempts[0].cost is not None
 
 
@@ -524,7 +524,7 @@ async def test_without_a_figure_the_catalogues_prices_count(endpoint: LocalEndpo
     prompt, written = known.usage.prompt or 0, known.usage.completion or 0
     assert known.cost_source == "catalogue"
     assert known.cost == (prompt * Decimal("2.50") + written * Decimal("10.00")) / 1_000_000 > 0
-    assert (unknown.cost, unknown.total_cost, unknown.cost_source) == (None, None, "unknown")
+    assert (unknown.cost, unknown.spent.exact, unknown.cost_source) == (None, None, "unknown")
 
 
 async def test_a_call_that_is_cancelled_leaves_no_circuit_behind(endpoint: LocalEndpoint) -> None:

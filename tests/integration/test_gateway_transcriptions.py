@@ -60,7 +60,7 @@ async def test_a_transcription_has_words_times_language_and_the_price_of_its_sec
     assert 0 <= heard.segments[0].start_s < heard.segments[-1].end_s <= 8.2
     assert " ".join(segment.text for segment in heard.segments) == heard.text
     assert (heard.usage.seconds, heard.usage.prompt) == (9.0, None)
-    assert heard.cost == heard.total_cost == Decimal("0.006") * 9 / 60
+    assert heard.cost == heard.spent.exact == Decimal("0.006") * 9 / 60
     assert heard.cost_source == "catalogue"
     (request,) = endpoint.requests()
     assert (request["path"], request["client_request_id"]) == ("/v1/audio/transcriptions", "r-1")
@@ -73,7 +73,7 @@ async def test_a_broken_transcription_falls_back_to_a_chat_and_its_cost_counts(e
 
     assert (heard.model, heard.segments) == (OMNI, ())
     assert [attempt.outcome for attempt in heard.attempts] == ["server_error", "ok"]
-    assert heard.total_cost == heard.cost  # an error is not billed
+    assert heard.spent.exact == heard.cost  # an error is not billed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the map of the code says: no circles, and nothing in the layer that no function needs."""
 
 import importlib.util
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_what_no_function_imports_does_not_travel_in_the_layer() -> None:
 def test_that_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(house_map, "FUNCTIONS", ["sweep"])
     assert "captions.pipeline.ingest" in house_map.unused()
+
+
+def test_every_package_is_installed() -> None:
+    root = Path(__file__).parents[2]
+    setuptools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {
+        ".".join((name, *package.relative_to(root / folder).parts))
+        for name, folder in setuptools["package-dir"].items()
+        for package in (file.parent for file in (root / folder).rglob("__init__.py"))
+    }
+    assert set(setuptools["packages"]) == packages
 
 
 def test_no_room_leads_back_to_itself() -> None:

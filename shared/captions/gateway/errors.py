@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -54,11 +53,6 @@ class GatewayError(Exception):
     def spent(self) -> Cost:
         """What the attempts cost, as far as it is known."""
         return Cost.sum(attempt.spent for attempt in self.attempts)
-
-    @property
-    def total_cost(self) -> Decimal | None:
-        """Dollars the attempts cost, None unless they are known in full."""
-        return self.spent.exact
 
 
 class Exhausted(GatewayError):

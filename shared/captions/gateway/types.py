@@ -177,10 +177,10 @@ class Completion:
     """A model's answer.
 
     `model` is the catalogue's name, `reported_model` what the endpoint says answered. `cost` is this answer's, in
-    dollars; `total_cost` adds the failed attempts'. Either is None if it is not known in full; `spent` is the total as
-    far as it is known. `latency_ms` runs from the call to the answer, with every attempt and wait. A transcription has
-    its `segments` and the spoken `language` as the endpoint names it, where the model gives them. `mean_logprob` is the
-    mean natural logarithm of the probabilities of the answer's tokens, from models that the catalogue says tell them.
+    dollars, None if it is not known in full; `spent` adds the failed attempts', as far as they are known. `latency_ms`
+    runs from the call to the answer, with every attempt and wait. A transcription has its `segments` and the spoken
+    `language` as the endpoint names it, where the model gives them. `mean_logprob` is the mean natural logarithm of the
+    probabilities of the answer's tokens, from models that the catalogue says tell them.
     """
 
     text: str
@@ -199,11 +199,6 @@ class Completion:
     mean_logprob: float | None = None
     transcribed: bool = False
     """Not answered in a chat but at `/v1/audio/transcriptions`: plain words, whatever was asked."""
-
-    @property
-    def total_cost(self) -> Decimal | None:
-        """Dollars of all attempts, None unless they are known in full."""
-        return self.spent.exact
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ SQS (API reference, SendMessage): a message holds only characters that XML 1.0 a
 EventBridge ("Calculating PutEvents event entry size"): an entry has at most 256 KB.
 S3 ("Creating object key names", "Working with object metadata"): a key has 1,024 bytes, an object's own metadata 2 KB.
 
-moto 5.2.2 has the other limits of these pages that matter here: items of 400 KB, keys of 2,048 bytes, messages of
+moto has the other limits of these pages that matter here: items of 400 KB, keys of 2,048 bytes, messages of
 1 MiB, delays of 15 minutes, ten entries of PutEvents, DeleteTable under protection.
 """
 
