@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageColor, ImageDraw
 
-from captions_cli.local.model_endpoint import pixels
+from captions_cli.local.model_endpoint import measuring, pixels
 from captions_cli.local.model_endpoint.description import UnreadableMediaError
 
 PHOTOS = Path(__file__).parent.parent / "media" / "photos"
@@ -102,9 +102,9 @@ def test_the_orientation_of_the_metadata_is_applied() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     lying = encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95)
-    facts = pixels.measure(lying)
+    facts = measuring.measure(lying)
     assert (facts.width, facts.height) == (400, 300)
-    assert pixels.phrase(facts)[0] == pixels.phrase(pixels.measure(encoded(upright)))[0]
+    assert pixels.phrase(facts)[0] == pixels.phrase(measuring.measure(encoded(upright)))[0]
 
 
 def test_metadata_is_told_when_it_is_still_there_and_cannot_speak_for_itself() -> None:
@@ -136,10 +136,10 @@ def test_photos_get_captions_of_their_own_that_say_where_they_come_from() -> Non
 @pytest.mark.parametrize("photo", sorted(PHOTOS.glob("*.jpg")), ids=lambda path: path.stem)
 def test_another_encoding_or_size_keeps_the_figures(photo: Path) -> None:
     original = Image.open(photo).convert("RGB")
-    facts = pixels.measure(photo.read_bytes())
+    facts = measuring.measure(photo.read_bytes())
     half = original.resize((original.width // 2, original.height // 2), Image.Resampling.LANCZOS)
     for other in (encoded(original, "JPEG", quality=60), encoded(original, "WEBP", quality=70), encoded(half)):
-        again = pixels.measure(other)
+        again = measuring.measure(other)
         assert again.lightness == pytest.approx(facts.lightness, abs=1.0)
         assert again.contrast == pytest.approx(facts.contrast, abs=3.0)
         assert again.chroma == pytest.approx(facts.chroma, abs=2.0)
@@ -159,7 +159,7 @@ def test_every_mode_of_pixels_is_read(mode: str) -> None:
     else:
         image = Image.fromarray(ramp.astype(np.uint8)).convert("RGB").convert(mode)
     form = "TIFF" if mode == "CMYK" else "PNG"
-    facts = pixels.measure(encoded(image, form))
+    facts = measuring.measure(encoded(image, form))
     assert 40 < facts.lightness < 75
     assert facts.shading == "bottom"
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as st_numpy
 from PIL import Image, ImageDraw, ImageFont
 
 from captions.tasks import TASKS, json_schema
-from captions_cli.local.model_endpoint import eyes, pixels
+from captions_cli.local.model_endpoint import eyes, measuring, pixels
 from captions_cli.local.model_endpoint.eyes import objects, onnx_graph, packages, sight, writing
 from captions_cli.local.model_endpoint.eyes.objects import Detection
 from captions_cli.local.model_endpoint.eyes.writing import Line
@@ -285,7 +285,7 @@ def test_words_in_a_photo_are_quoted_beside_what_is_seen(eye: sight.Sight) -> No
 
 
 def test_text_that_may_be_misread_is_called_so() -> None:
-    measured, facts = pixels.describe(INVOICE.read_bytes()), pixels.measure(INVOICE.read_bytes())
+    measured, facts = pixels.describe(INVOICE.read_bytes()), measuring.measure(INVOICE.read_bytes())
     lines = [Line("TotaI 5O", 0.6, 0.1, 0.1, 0.5, 0.14), Line("due", 0.7, 0.1, 0.2, 0.2, 0.24)]
     description = sight._page(measured, facts, "document", lines, 0.7)
     assert "Perhaps not all of it was read right." in description.text

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from botocore.exceptions import ClientError
 
 from captions_cli.local.cloudformation import provisioning
+from captions_cli.local.cloudformation.provider import Clients
 from captions_cli.local.cloudformation.stacks import Change, CloudFormationError, StackRecord
 from captions_cli.local.cloudformation.translate import Resource
 
@@ -144,7 +145,7 @@ def error_document(code: str, message: str, request_id: str) -> str:
     )
 
 
-def drift_of(stack: StackRecord, resource: Resource, clients: provisioning.Clients) -> dict[str, Any]:
+def drift_of(stack: StackRecord, resource: Resource, clients: Clients) -> dict[str, Any]:
     """Return whether a resource is what the stack made it, as DescribeStackResourceDrifts shows it."""
     described: dict[str, Any] = {
         "StackId": stack.id,

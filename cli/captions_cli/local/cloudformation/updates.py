@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from captions_cli.local.cloudformation import provisioning
 from captions_cli.local.cloudformation.answers import check_capabilities
+from captions_cli.local.cloudformation.provider import Clients
 from captions_cli.local.cloudformation.stacks import Change, CloudFormationError, StackRecord, Stacks, changes_between
 from captions_cli.local.cloudformation.translate import NESTED_STACK, Resource, Translation, parse_template, translate
 from captions_cli.local.errors import StackError
@@ -200,7 +201,7 @@ class Updates:
             if not nested.gone:
                 raise StackError(f"{nested.name} ended as {nested.status}: {nested.reason}")
 
-    def clients_of(self, stack: StackRecord) -> provisioning.Clients:
+    def clients_of(self, stack: StackRecord) -> Clients:
         """Return the clients of a stack's region."""
         return lambda service: self._clients(stack.region, service)
 

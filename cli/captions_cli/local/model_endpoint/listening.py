@@ -239,7 +239,7 @@ def _loudness(samples: bytes) -> float:
 
 def _seen(data: bytes) -> dict[str, Any]:
     """Return a film's size, length and the facts of a few of its frames."""
-    from captions_cli.local.model_endpoint import pixels
+    from captions_cli.local.model_endpoint import measuring
 
     with _open(data) as container:
         if not container.streams.video:
@@ -254,7 +254,7 @@ def _seen(data: bytes) -> dict[str, Any]:
                 continue
             image = frame.to_image()
             image.thumbnail((_FRAME_SIDE, _FRAME_SIDE))
-            facts = pixels.measure_image(image, size=(frame.width, frame.height))
+            facts = measuring.measure_image(image, size=(frame.width, frame.height))
             frames.append({"at_s": round(frame.time or 0.0, 2), "facts": asdict(facts)})
         if not frames:
             raise UnreadableMediaError("invalid_video", "No frame of the video could be decoded.")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from captions_cli.local.model_endpoint import pixels
+from captions_cli.local.model_endpoint import measuring, pixels
 from captions_cli.local.model_endpoint.description import Description, SpokenSegment
 
 UNSURE = "(recognised with low confidence by the local model, which knows English only)"
@@ -119,7 +119,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-def _facts(fields: Mapping[str, Any]) -> pixels.PixelFacts:
-    regions = tuple(pixels.Region(**region) for region in fields["regions"])
+def _facts(fields: Mapping[str, Any]) -> measuring.PixelFacts:
+    regions = tuple(measuring.Region(**region) for region in fields["regions"])
     colours = tuple((name, share) for name, share in fields["colours"])
-    return pixels.PixelFacts(**{**fields, "regions": regions, "colours": colours})
+    return measuring.PixelFacts(**{**fields, "regions": regions, "colours": colours})

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from captions import media, picture_class
-from captions_cli.local.model_endpoint import pixels
+from captions_cli.local.model_endpoint import measuring, pixels
 from captions_cli.local.model_endpoint.description import Description
 from captions_cli.local.model_endpoint.eyes import objects, writing
 from captions_cli.local.model_endpoint.eyes.objects import Detection
@@ -47,12 +47,12 @@ class Sight:
 
     def describe(self, data: bytes, max_pixels: int) -> Description:
         """Return the description of an encoded picture. Raises `MediaError` as `pixels.describe` does."""
-        image = pixels.decoded(data, max_pixels, _SIDE)
-        facts = pixels.facts_of(image)
+        image = measuring.decoded(data, max_pixels, _SIDE)
+        facts = measuring.facts_of(image)
         measured = pixels.description_of(image, facts)
         if pixels.is_plain(facts):
             return measured
-        seen = pixels.on_white(image)[0]
+        seen = measuring.on_white(image)[0]
         seen.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         kind = _kind(data)
         lines = self._reader.read(seen)
@@ -146,7 +146,7 @@ def _grouped(detections: Sequence[Detection]) -> list[_Group]:
 
 def _scene(
     measured: Description,
-    facts: pixels.PixelFacts,
+    facts: measuring.PixelFacts,
     detections: Sequence[Detection],
     lines: Sequence[Line],
     image: Image.Image,
@@ -200,7 +200,7 @@ def _listed(groups: Sequence[_Group], *, capital: bool = True) -> str:
 
 def _surroundings(image: Image.Image, detections: Sequence[Detection]) -> str:
     """Return the colours above and below, or around, the objects."""
-    cells = pixels.colour_grid(image)
+    cells = measuring.colour_grid(image)
     rows, columns = len(cells), len(cells[0])
     upper: list[str] = []
     lower: list[str] = []
@@ -227,7 +227,7 @@ def _common(names: Sequence[str]) -> str:
 
 
 def _page(
-    measured: Description, facts: pixels.PixelFacts, kind: str, lines: Sequence[Line], aspect: float
+    measured: Description, facts: measuring.PixelFacts, kind: str, lines: Sequence[Line], aspect: float
 ) -> Description:
     text = writing.as_text(lines, aspect)
     certainty = statistics.fmean(line.confidence for line in lines for _ in line.text)
