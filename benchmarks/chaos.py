@@ -455,8 +455,13 @@ def drained(stack: LocalStack, plan: Plan, seconds: float) -> tuple[float, int]:
     Dead letters are put back, as whoever their alarm calls does with `captions redrive`. Returns the seconds it took,
     and how many dead letters there were.
     """
-    began, letters = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
+    began, letters, said = time.monotonic(), 0, 0
+    while (waited := time.monotonic() - began) < seconds:
+        if waited // 30 > said:
+            said = int(waited // 30)
+            busy = {name: depth for name, depth in stack.queue_depths().items() if any(depth.values())}
+            left = Counter(record.state for record in records_of(stack).values() if not record.terminal)
+            print(f"after {waited:.0f} s of draining: {busy}, {dict(left)}", file=sys.stderr)
         if stack.idle():
             dead = redrive(stack)
             if not dead and not unended(records_of(stack), plan):

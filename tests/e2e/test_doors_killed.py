@@ -130,4 +130,5 @@ def test_each_function_killed_at_its_first_write_does_its_work_all_the_same(stac
     assert len(received) == PICTURES
     assert sum(received.values()) <= PICTURES + 10 * killer.killed["WebhooksFunction"]
     depths = {name: depth for name, depth in stack.queue_depths().items() if "DeadLetter" in name}
+    assert depths.keys() >= {"WebhooksDeadLetterQueue", "WriteBackDeadLetterQueue", "SearchDeadLetterQueue"}
     assert not any(depth["visible"] for depth in depths.values())

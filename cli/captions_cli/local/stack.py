@@ -105,6 +105,7 @@ class LocalStack:
         self._sessions: dict[str, Any] = {}
         self._clients_guard = threading.Lock()
         self._translation: Translation | None = None
+        self._nested: tuple[Translation, ...] = ()
         self._sandboxes: Sandboxes | None = None
         self._router: EventRouter | None = None
         self._deployments: Deployments | None = None
@@ -197,9 +198,10 @@ class LocalStack:
         return deployment.pump.invoke(function_resource, event)
 
     def queue_depths(self) -> dict[str, dict[str, int]]:
-        """Messages of each queue of the template by its logical id: visible, in flight, delayed."""
+        """Messages of each queue, those of nested stacks too, by its logical id: visible, in flight, delayed."""
         assert self._translation is not None
-        queues = self._translation.of_type("AWS::SQS::Queue")
+        of_all = (self._translation, *self._nested)
+        queues = [queue for translation in of_all for queue in translation.of_type("AWS::SQS::Queue")]
         return {queue.logical_id: self._depth(queue.name, self.region) for queue in queues}
 
     def idle(self) -> bool:
@@ -381,7 +383,7 @@ class LocalStack:
         self._deployments.deploy(translations)
         translation = translations[0]
         if self._translation is not None and translation.stack_id == self._translation.stack_id:
-            self._translation = translation
+            self._translation, self._nested = translation, tuple(translations[1:])
             self.outputs = dict(translation.outputs)
 
     def _removed(self, translation: Translation) -> None:
