@@ -13,12 +13,13 @@ from rich.text import Text
 
 from captions.cost import Cost
 from captions.records.record import Record
-from captions_cli import rendering
+from captions_cli import printing, rendering
 from captions_cli.demo import Audience, DemoOutcome, Report
 from captions_cli.demo_uploads import DemoUpload
 from captions_cli.local.model_endpoint import eyes
 from captions_cli.printable import printable
-from captions_cli.rendering import LOCAL_PREFIX, cost, one_line, state, stderr
+from captions_cli.printing import stderr
+from captions_cli.rendering import LOCAL_PREFIX, cost, one_line, state
 from captions_cli.watching import SeenUpload
 
 LINE_CHARACTERS = 120
@@ -130,22 +131,22 @@ def print_report(report: Report) -> None:
     terminal = sys.stdout.isatty()
     facts = ("Upload", "State", "Source", "Model", *right)
     table = (
-        rendering.columns(*facts, right=right, clip=("Upload", "Model"))
+        printing.columns(*facts, right=right, clip=("Upload", "Model"))
         if terminal
-        else rendering.columns(*facts, *SAID, right=right)
+        else printing.columns(*facts, *SAID, right=right)
     )
     for outcome in report.outcomes:
         table.add_row(*_cells(outcome)[: len(table.columns)])
-    rendering.print_table(table)
+    printing.print_table(table)
     if terminal:
-        rendering.print_table(_captions(report.outcomes))
+        printing.print_table(_captions(report.outcomes))
     for line in totals(report):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def _captions(outcomes: Sequence[DemoOutcome]) -> Table:
-    table = rendering.columns(*SAID, fold=("Caption or reason",))
+    table = printing.columns(*SAID, fold=("Caption or reason",))
     seen: set[str] = set()
     for outcome in outcomes:
         name = outcome.upload.picture or outcome.upload.key

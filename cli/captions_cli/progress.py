@@ -9,7 +9,8 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from captions_cli.printable import printable
-from captions_cli.rendering import one_line, state, stderr
+from captions_cli.printing import stderr
+from captions_cli.rendering import one_line, state
 from captions_cli.uploading import NotSent, Sent
 from captions_cli.watching import SeenUpload
 

@@ -64,9 +64,9 @@ def spent(stack: Stack, days: int) -> EmbeddingsSpent:
 
 def table(items: Iterable[Mapping[str, Any]]) -> Table:
     """Return results as a table."""
-    from captions_cli import rendering
+    from captions_cli import printing
 
-    shown = rendering.columns("Upload", "Ended", "Category", "Caption", fold=("Caption",))
+    shown = printing.columns("Upload", "Ended", "Category", "Caption", fold=("Caption",))
     for item in items:
         ended, category = str(item["completed_at"])[:10], str(item["category"] or item["kind"])
         shown.add_row(*map(printable, (str(item["key"]), ended, category, str(item["text"]))))

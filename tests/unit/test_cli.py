@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from captions.gateway.catalogue import load
 from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.spending import Spending
-from captions_cli import background, listing, rendering, searching, uploading
+from captions_cli import background, listing, printing, rendering, searching, uploading
 from captions_cli.catalogue_comparison import CatalogueComparison, PriceChange
 from captions_cli.commands import local
 from captions_cli.errors import CommandError, ExitCode, explain
@@ -372,7 +372,7 @@ def test_the_summary_of_a_record_is_flat_and_always_has_every_field() -> None:
 
 def test_a_long_key_moves_its_own_row_alone(capsys: pytest.CaptureFixture[str]) -> None:
     keys = ("k" * 900, "b.jpg", "long-name.jpg")
-    rendering.print_table(rendering.records(record(state="queued", key=key) for key in keys))
+    printing.print_table(rendering.records(record(state="queued", key=key) for key in keys))
 
     header, long, *short = capsys.readouterr().out.splitlines()
     assert long.startswith("k" * 900 + "  queued")
@@ -386,7 +386,7 @@ def test_a_record_is_shown_with_its_own_key_and_without_what_only_programs_read(
         state="queued", key="new\nline.jpg", paid_ids=("x",), superseded_calls=2, superseded_cost=Decimal("0.5")
     )
 
-    rendering.print_table(rendering.details(shown))
+    printing.print_table(rendering.details(shown))
 
     fields = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "  " in line)
     assert fields["key"] == "new\\nline.jpg"

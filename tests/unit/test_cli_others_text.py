@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from captions.records.record import Reason, Record
-from captions_cli import main, progress, rendering
+from captions_cli import main, printing, progress, rendering
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.uploading import NotSent
 
@@ -43,13 +43,13 @@ def tables(text: str) -> dict[str, Table]:
 def test_brackets_and_colons_stand_in_tables_as_they_were_written(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rendering.print_table(tables(MARKUP)[name])
+    printing.print_table(tables(MARKUP)[name])
     assert MARKUP in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", list(tables("x")))
 def test_tables_show_as_escapes_what_a_terminal_acts_upon(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    rendering.print_table(tables(ACTED_UPON)[name])
+    printing.print_table(tables(ACTED_UPON)[name])
     shown = capsys.readouterr().out
     assert not DANGEROUS.search(shown)
     assert "\\x1b" in shown
@@ -59,14 +59,14 @@ def test_tables_show_as_escapes_what_a_terminal_acts_upon(name: str, capsys: pyt
 def test_tables_do_the_same_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "400")
-    rendering.print_table(tables("[/x] [red]y :smile: \u202ez")["findings"])
+    printing.print_table(tables("[/x] [red]y :smile: \u202ez")["findings"])
     assert "[/x] [red]y :smile: \\u202ez" in capsys.readouterr().out
 
 
 def test_progress_and_errors_do_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.UploadProgress(1) as shown:
         shown.sent(NotSent("[/key]\x9b", "[/why] \u202e"))
-    rendering.stderr().print("[/body] :warning:")
+    printing.stderr().print("[/body] :warning:")
     with pytest.raises(typer.Exit):
         main._fail(CommandError("[/error]\nnext \x1b[2J line", ExitCode.AWS))
     text = capsys.readouterr().err
@@ -82,7 +82,7 @@ def test_json_says_the_same_with_escapes_for_what_a_terminal_acts_upon(
     value: Any = {ACTED_UPON: [ACTED_UPON, MARKUP, "é 猫 😀 \ud800"], "n": 1}
     monkeypatch.setattr(sys.stdout, "_encoding", encoding, raising=False)
     monkeypatch.setattr(type(sys.stdout), "encoding", encoding, raising=False)
-    rendering.print_json(value)
+    printing.print_json(value)
     shown = capsys.readouterr().out
     assert not DANGEROUS.search(shown)
     assert json.loads(shown) == value

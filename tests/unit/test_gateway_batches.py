@@ -19,7 +19,7 @@ from captions.gateway.batch_api import BatchApi, BatchCallError, read_line, requ
 from captions.gateway.catalogue import Model, first_in_batches, load
 from captions.queues import Job
 from captions.uploads.version import Upload, from_event
-from captions_cli import bulk_lane, rendering
+from captions_cli import bulk_lane, printing, rendering
 from captions_cli.reconciling import Listed, Lost, event
 
 MODEL = load().model("GPT-4o")
@@ -208,7 +208,7 @@ def test_batches_are_shown_with_what_they_cost_and_saved(capsys: pytest.CaptureF
     began = 1_800_000_000.0
     ended = Batch("a" * 24, "ended", "GPT-4o", "https://e/v1", 1_200, 9, began + 9e4, began, gathered_at=began)
     taken = replace(ended, taken=1_100, spent=Cost(dollars=Decimal(2)), saved=Cost(dollars=Decimal(1)))
-    rendering.print_table(rendering.batches([replace(ended, state="submitted", remote_id="batch_7"), taken]))
+    printing.print_table(rendering.batches([replace(ended, state="submitted", remote_id="batch_7"), taken]))
     first, second = (row.split() for row in capsys.readouterr().out.splitlines()[1:])
     assert first == ["a" * 12, "submitted", "GPT-4o", "1,200", "0", "2027-01-15T08:00", "2027-01-16T09:00", "batch_7"]
     assert second[3:7] == ["1,200", "1,100", "$2.00", "$1.00"]

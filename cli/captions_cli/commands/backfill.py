@@ -30,7 +30,7 @@ def redrive(
     dry_run: DryRun = False,
 ) -> None:
     """Try failed uploads again, and move the messages of the dead-letter queues back."""
-    from captions_cli import redriving, rendering
+    from captions_cli import printing, redriving, rendering
 
     given: Globals = ctx.obj
     states = tuple(state or ["failed"])
@@ -48,7 +48,7 @@ def redrive(
     everything = dead_letters and not keys and not prefix
     moved = redriving.empty_dead_letters(stack, dry_run=dry_run) if everything else []
     if given.json:
-        rendering.print_json(
+        printing.print_json(
             {
                 "dry_run": dry_run,
                 "uploads": [record.key for record in records],
@@ -58,7 +58,7 @@ def redrive(
     else:
         say(f"{len(records)} uploads {'would be tried again' if dry_run else 'on their way again'}")
         if records:
-            rendering.print_table(rendering.records(records))
+            printing.print_table(rendering.records(records))
         for queue in moved:
             say(rendering.moved(queue.queue, queue.messages, started=queue.started, problem=queue.problem))
     if any(queue.problem for queue in moved):
@@ -89,7 +89,7 @@ def reconcile(
     ] = False,
 ) -> None:
     """Find objects whose events never came, such as those from before the stack, and have them captioned."""
-    from captions_cli import bulk_lane, reconciling, rendering
+    from captions_cli import bulk_lane, printing, reconciling, rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -110,11 +110,11 @@ def reconcile(
     lost = tally.lost["missing"] + tally.lost["replaced"]
     estimate = None if each is None else each * (lost if dry_run else tally.sent)
     if given.json:
-        rendering.print_json(
+        printing.print_json(
             {"dry_run": dry_run, **vars(tally), "average_cost": each, "estimated_cost": estimate, "limit": most}
         )
         return
-    rendering.print_table(rendering.tally(vars(tally)))
+    printing.print_table(rendering.tally(vars(tally)))
     if not dry_run:
         say(f"{tally.sent} events sent to the uploads queue")
         if most is not None and tally.sent >= most:
@@ -129,13 +129,13 @@ def reconcile(
 
 def _index(given: Globals, prefix: str, limit: int | None, max_cost: float | None, *, dry_run: bool) -> None:
     """Give uploads from before the indexes their place in them."""
-    from captions_cli import reconciling, rendering
+    from captions_cli import printing, reconciling
 
     if max_cost is not None:
         raise CommandError("--index captions nothing, so that it has no cost to limit", ExitCode.USAGE)
     counted = reconciling.index(given.stack(), prefix=prefix, most=limit, dry_run=dry_run)
     if given.json:
-        rendering.print_json({"dry_run": dry_run, **vars(counted), "limit": limit})
+        printing.print_json({"dry_run": dry_run, **vars(counted), "limit": limit})
     else:
         say(f"{counted.unindexed} uploads stand in no index; {counted.indexed} were given their place")
 
@@ -171,7 +171,7 @@ def recaption(
     ] = None,
 ) -> None:
     """Caption uploads again. What a person wrote or accepted stays; a new answer is stored beside it."""
-    from captions_cli import endpoint_models, policies, recaptioning, rendering
+    from captions_cli import endpoint_models, policies, printing, recaptioning, rendering
 
     given: Globals = ctx.obj
     flags: dict[Mode, bool] = {"missing": missing, "stale": stale, "force": force}
@@ -192,7 +192,7 @@ def recaption(
         sent = 0 if dry_run else sum(recaptioning.send(stack, upload, modes[0]) for upload in due)
     if given.json:
         costs = recaptioning.costs(due)
-        rendering.print_json(
+        printing.print_json(
             {
                 "dry_run": dry_run,
                 "uploads": [
@@ -220,7 +220,7 @@ def recaption(
     for line in _recaptioned(due, sent, left_out, spent, dry_run=dry_run):
         say(line)
     if due:
-        rendering.print_table(rendering.due(due))
+        printing.print_table(rendering.due(due))
 
 
 def _recaptioned(due: "list[Due]", sent: int, left_out: int, spent: "Spent | None", *, dry_run: bool) -> list[str]:

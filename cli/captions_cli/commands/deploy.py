@@ -41,7 +41,7 @@ def deploy(
 
     Stops at the first wave that fails; run again, it goes on where it stopped.
     """
-    from captions_cli import background, deploying, rendering
+    from captions_cli import background, deploying, printing, rendering
 
     given: Globals = ctx.obj
     root = background.project_root()
@@ -67,9 +67,9 @@ def deploy(
     done = deployer.run()
     standings = [vars(ledger.standing[environment.name]) for environment in plan.all]
     if given.json:
-        rendering.print_json(standings)
+        printing.print_json(standings)
     else:
-        rendering.print_table(rendering.standings(standings))
+        printing.print_table(rendering.standings(standings))
     if not done:
         say("stopped; `captions deploy` with the same build and parameters goes on from here")
         raise typer.Exit(ExitCode.AWS)
@@ -77,14 +77,14 @@ def deploy(
 
 def _preview(given: Globals, plan: "DeploymentPlan", deployer: "Deployer") -> None:
     """Show what a deployment would change in each environment, and what was changed there by hand."""
-    from captions_cli import drift, rendering
+    from captions_cli import drift, printing, rendering
 
     previews = {
         environment.name: (deployer.preview(environment), drift.detect(deployer.stack(environment)))
         for environment in plan.all
     }
     if given.json:
-        rendering.print_json(
+        printing.print_json(
             {
                 name: {
                     "changes": changes,
@@ -98,7 +98,7 @@ def _preview(given: Globals, plan: "DeploymentPlan", deployer: "Deployer") -> No
     for name, (changes, drifted) in previews.items():
         say(f"{name}: {len(changes)} changes" if changes else f"{name}: nothing to change")
         if changes:
-            rendering.print_table(rendering.changes(changes))
+            printing.print_table(rendering.changes(changes))
         if not drifted.known:
             say(f"{name}: drift cannot be told: {drifted.why}")
         for resource in drifted.resources:

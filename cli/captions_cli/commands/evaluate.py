@@ -165,7 +165,7 @@ def _expected(asked: Sequence[Question], journal: Journal, catalogue: Catalogue,
 
 
 def _print_estimate(given: Globals, expected: Estimate, journal: Journal) -> None:
-    from captions_cli import rendering
+    from captions_cli import printing
 
     if given.json:
         facts = {
@@ -174,7 +174,7 @@ def _print_estimate(given: Globals, expected: Estimate, journal: Journal) -> Non
             "largest_cost": f"{expected.most:f}",
             "models_without_price": list(expected.unpriced),
         }
-        rendering.print_json({"dry_run": True, **facts, "spent": journal.spent})
+        printing.print_json({"dry_run": True, **facts, "spent": journal.spent})
 
 
 def _write_report(report: Path | None, facts: dict[str, Any], judged: list[JudgedAnswer]) -> None:
@@ -186,14 +186,14 @@ def _write_report(report: Path | None, facts: dict[str, Any], judged: list[Judge
 
 
 def _print(given: Globals, facts: dict[str, Any]) -> None:
-    from captions_cli import rendering
+    from captions_cli import printing
     from captions_cli.evaluate import tables
 
     if given.json:
-        rendering.print_json(facts)
+        printing.print_json(facts)
         return
-    rendering.print_table(tables.contenders(facts))
-    rendering.print_table(tables.measures(facts))
+    printing.print_table(tables.contenders(facts))
+    printing.print_table(tables.measures(facts))
     for line in tables.verdicts(facts):
         say(line)
 
@@ -337,7 +337,7 @@ def sample(
     """Draw a labelled set from a stack: uploads that people captioned in their own words, which are the truth."""
     from dataclasses import replace
 
-    from captions_cli import rendering
+    from captions_cli import printing
     from captions_cli.evaluate import sampling
 
     given: Globals = ctx.obj
@@ -345,7 +345,7 @@ def sample(
         given = replace(given, choice=replace(given.choice, stack_name=stack_name))
     drawn = sampling.sample(given.stack(), folder, number, seed=seed, prefix=prefix, days=days, accepted=accepted)
     if given.json:
-        rendering.print_json({"folder": str(folder), **vars(drawn)})
+        printing.print_json({"folder": str(folder), **vars(drawn)})
     else:
         say(f"{drawn.drawn} of {drawn.fitting} uploads that people spoke about are in {folder}")
     if drawn.gone:

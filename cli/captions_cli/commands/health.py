@@ -11,7 +11,7 @@ app = typer.Typer()
 @app.command()
 def status(ctx: typer.Context) -> None:
     """Show whether the stack is up, its queues, dead letters, uploads by state, and the alarms that ring."""
-    from captions_cli import alarms, bulk_lane, listing, redriving, rendering
+    from captions_cli import alarms, bulk_lane, listing, printing, redriving, rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -24,7 +24,7 @@ def status(ctx: typer.Context) -> None:
     counts, complete = listing.count(stack)
     watched = alarms.look(stack)
     if given.json:
-        rendering.print_json(
+        printing.print_json(
             {
                 "stack": stack.name,
                 "region": stack.region,
@@ -39,12 +39,12 @@ def status(ctx: typer.Context) -> None:
         )
         return
     say(f"{stack.where} is up, bucket {stack.bucket}")
-    rendering.print_table(rendering.queue_depths(depths))
-    rendering.print_table(rendering.state_counts(counts, complete=complete))
+    printing.print_table(rendering.queue_depths(depths))
+    printing.print_table(rendering.state_counts(counts, complete=complete))
     if lane is not None:
         say(rendering.waiting_for_a_batch(lane.waiting))
         if lane.batches:
-            rendering.print_table(rendering.batches(lane.batches))
+            printing.print_table(rendering.batches(lane.batches))
     for name in watched.ringing:
         say(f"in ALARM: {name}")
     if watched.why is not None:
@@ -57,14 +57,14 @@ def status(ctx: typer.Context) -> None:
 def doctor(ctx: typer.Context) -> None:
     """Look for what keeps the stack from captioning, and say what to do; exit code 1 when something does."""
     from captions_cli import doctor as examination
-    from captions_cli import rendering
+    from captions_cli import printing, rendering
 
     given: Globals = ctx.obj
     findings = [vars(finding) for finding in examination.examine(given.stack())]
     if given.json:
-        rendering.print_json(findings)
+        printing.print_json(findings)
     else:
-        rendering.print_table(rendering.findings(findings))
+        printing.print_table(rendering.findings(findings))
     levels = [finding["level"] for finding in findings]
     problems, unknown = levels.count("problem"), levels.count("unknown")
     say(f"{problems} problems" + (f", {unknown} questions without an answer" if unknown else ""))

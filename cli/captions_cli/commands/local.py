@@ -119,7 +119,7 @@ def demo(
 ) -> None:
     """Upload real media to a stack of the demo's own on this machine, watch it, and check how each upload ended."""
     from captions_cli import demo as demonstration
-    from captions_cli import demo_doors, rendering
+    from captions_cli import demo_doors, printing
     from captions_cli.demo_view import LiveAudience, as_json, print_report
     from captions_cli.endpoint_models import URL_VARIABLE, trouble_with_given
 
@@ -137,7 +137,7 @@ def demo(
     with _ending_in_order(), LiveAudience() as audience:
         report = demonstration.run(settings, directory, audience, real_endpoint=real, keep=keep)
     if given.json:
-        rendering.print_json(as_json(report))
+        printing.print_json(as_json(report))
     else:
         print_report(report)
     if report.console_url is not None:
@@ -210,12 +210,12 @@ def _settings(given: Globals, latency_scale: float, parameters: list[str] | None
 
 
 def _print_state(given: Globals, state: LocalState) -> None:
-    from captions_cli import rendering
+    from captions_cli import printing
 
     url = state.aws_endpoint_url
     env = {**proxy_exception(url), **LOCAL_CREDENTIALS, "AWS_DEFAULT_REGION": state.region}
     if given.json:
-        rendering.print_json({**vars(state), "console_url": state.console_url, "env": env})
+        printing.print_json({**vars(state), "console_url": state.console_url, "env": env})
         return
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
     if state.bucket:

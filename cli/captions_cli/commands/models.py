@@ -25,7 +25,7 @@ def models(
     ] = False,
 ) -> None:
     """Show the model catalogue beside what the stack's endpoint offers, or give models their prices."""
-    from captions_cli import endpoint_models, rendering
+    from captions_cli import endpoint_models, printing, rendering
 
     given: Globals = ctx.obj
     if set_price or take_prices:
@@ -33,11 +33,11 @@ def models(
         return
     offers = endpoint_models.compare(given.stack())
     if given.json:
-        rendering.print_json([rendering.offer(offer.endpoint, offer.catalogue, offer.comparison) for offer in offers])
+        printing.print_json([rendering.offer(offer.endpoint, offer.catalogue, offer.comparison) for offer in offers])
         return
     for offer in offers:
         say(f"models at {offer.endpoint}")
-        rendering.print_table(rendering.models(offer.catalogue, offer.comparison))
+        printing.print_table(rendering.models(offer.catalogue, offer.comparison))
         if offer.comparison.new:
             say(f"{len(offer.comparison.new)} more that the catalogue does not know, see --output json")
 
@@ -45,7 +45,7 @@ def models(
 def _set_prices(given: Globals, assignments: list[str], *, take: bool) -> None:
     from datetime import UTC, datetime
 
-    from captions_cli import endpoint_models, rendering, setting_prices
+    from captions_cli import endpoint_models, printing, rendering, setting_prices
 
     stack = given.stack()
     prices = setting_prices.offered(endpoint_models.compare(stack)) if take else {}
@@ -56,7 +56,7 @@ def _set_prices(given: Globals, assignments: list[str], *, take: bool) -> None:
     where = setting_prices.write(stack, prices, today)
     if given.json:
         texts = {name: {"input_price": price.input, "output_price": price.output} for name, price in prices.items()}
-        rendering.print_json({"written_to": where, "priced_on": today.isoformat(), "models": texts})
+        printing.print_json({"written_to": where, "priced_on": today.isoformat(), "models": texts})
         return
     for name, price in prices.items():
         sides = {"input": price.input, "output": price.output}
@@ -75,7 +75,7 @@ def alt_texts(
     """Write alt texts in bulk from what is written about pictures; JSON lines, one for each item in its order."""
     from captions.tasks.languages import tag
     from captions_cli import alt_texts as bulk
-    from captions_cli import rendering
+    from captions_cli import printing, rendering
 
     given: Globals = ctx.obj
     standard = tag(language)
@@ -84,7 +84,7 @@ def alt_texts(
     items = bulk.items_of(file)
     done = bulk.written(given.stack(), items, model or ALT_TEXT_MODELS, standard, timeout)
     for item in done.items:
-        rendering.print_json_text(item.model_dump_json(exclude_defaults=True))
+        printing.print_json_text(item.model_dump_json(exclude_defaults=True))
     missing = sum(item.text is None for item in done.items)
     cost = rendering.cost(done.cost)
     calls = "1 call" if done.calls == 1 else f"{done.calls} calls"

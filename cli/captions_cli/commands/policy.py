@@ -26,12 +26,12 @@ def check_policy(
     models: ModelsFile = None,
 ) -> None:
     """Check a policy before it is put where the functions read it; exit code 2 names the place that is wrong."""
-    from captions_cli import policies, rendering
+    from captions_cli import policies, printing
 
     given: Globals = ctx.obj
     policy = policies.checked(text_of(file), catalogue=_catalogue(given, models), where=str(file))
     if given.json:
-        rendering.print_json(policy.model_dump(mode="json"))
+        printing.print_json(policy.model_dump(mode="json"))
     else:
         say(f"{file} is a policy")
 
@@ -39,14 +39,14 @@ def check_policy(
 @policy_app.command("show")
 def show_policy(ctx: typer.Context) -> None:
     """Show the policy the stack works by: the packaged one, its parameters, its override."""
-    from captions_cli import policies, rendering
+    from captions_cli import policies, printing, rendering
 
     given: Globals = ctx.obj
     policy = policies.of(given.stack()).model_dump(mode="json", exclude_none=True)
     if given.json:
-        rendering.print_json(policy)
+        printing.print_json(policy)
     else:
-        rendering.print_table(rendering.flat(policy))
+        printing.print_table(rendering.flat(policy))
 
 
 @app.command()
@@ -66,7 +66,7 @@ def route(
     models: ModelsFile = None,
 ) -> None:
     """Explain what would become of a file: task, looks, models, expected tokens and cost. Nothing is uploaded."""
-    from captions_cli import policies, rendering
+    from captions_cli import policies, printing, rendering
 
     given: Globals = ctx.obj
     catalogue = _catalogue(given, models)
@@ -86,9 +86,9 @@ def route(
     )
     facts = rendering.explanation(explanation)
     if given.json:
-        rendering.print_json(facts)
+        printing.print_json(facts)
     else:
-        rendering.print_table(rendering.flat(facts))
+        printing.print_table(rendering.flat(facts))
     if explanation.rejected is not None:
         raise typer.Exit(ExitCode.NOT_CAPTIONED)
 

@@ -35,7 +35,7 @@ def list_records(
     days: Days = 7,
 ) -> None:
     """List uploads: those on their way, then those that ended, newest first."""
-    from captions_cli import listing, rendering
+    from captions_cli import listing, printing, rendering
 
     given: Globals = ctx.obj
     if unknown := [name for name in state or [] if name not in listing.STATES]:
@@ -43,11 +43,11 @@ def list_records(
     states = tuple(state or listing.STATES)
     records = list(islice(listing.recent(given.stack(), states=states, prefix=prefix, days=days, chunk=limit), limit))
     if given.json:
-        rendering.print_json([rendering.summary(record) for record in records])
+        printing.print_json([rendering.summary(record) for record in records])
     elif not records:
         say(f"no {'such ' if state or prefix else ''}uploads in the last {days} days; --days looks further back")
     else:
-        rendering.print_table(rendering.records(records))
+        printing.print_table(rendering.records(records))
 
 
 @app.command()
@@ -59,7 +59,7 @@ def get(
     ] = None,
 ) -> None:
     """Show everything that is known about one upload, or print its words alone."""
-    from captions_cli import listing, rendering, subtitles
+    from captions_cli import listing, printing, rendering, subtitles
 
     given: Globals = ctx.obj
     record = listing.get(given.stack(), key)
@@ -68,9 +68,9 @@ def get(
         # A file gets the words as they are.
         typer.echo(printable_lines(words) if sys.stdout.isatty() else words, nl=False)
     elif given.json:
-        rendering.print_json(rendering.whole(record))
+        printing.print_json(rendering.whole(record))
     else:
-        rendering.print_table(rendering.details(record))
+        printing.print_table(rendering.details(record))
 
 
 @app.command()
@@ -91,7 +91,7 @@ def export(
     again: Annotated[bool, typer.Option("--again", help="Write days again that are there already.")] = False,
 ) -> None:
     """Write records into a file for each day on which uploads last ended; run again, it goes on where it stopped."""
-    from captions_cli import exporting, listing, rendering
+    from captions_cli import exporting, listing, printing
 
     given: Globals = ctx.obj
     if unknown := [name for name in state or [] if name not in listing.STATES]:
@@ -108,7 +108,7 @@ def export(
         say(f"{day.path}: {'there already' if day.rows is None else f'{day.rows} records'}")
         days.append(vars(day))
     if given.json:
-        rendering.print_json(days)
+        printing.print_json(days)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def costs(
 ) -> None:
     """Show what the models cost and what the cache saved; unknown costs are counted, never taken for zero."""
     from captions.records.spending import spending
-    from captions_cli import listing, rendering, searching
+    from captions_cli import listing, printing, rendering, searching
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -133,7 +133,7 @@ def costs(
     complete = next(records, None) is None
     embedded = searching.spent(stack, days)
     if given.json:
-        rendering.print_json(
+        printing.print_json(
             {
                 "stack": stack.name,
                 "days": days,
@@ -152,6 +152,6 @@ def costs(
     if not total.uploads:
         say(f"no uploads in the last {days} days; --days looks further back")
         return
-    rendering.print_table(rendering.spendings(by, groups, total, answers.note))
+    printing.print_table(rendering.spendings(by, groups, total, answers.note))
     if not complete:
         say(f"only the first {at_most} records were read; --at-most reads more")

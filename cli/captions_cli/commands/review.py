@@ -69,8 +69,8 @@ def quality(
     limit: Annotated[int, typer.Option(min=1, help="Pictures at most, where an id is given.")] = 50,
 ) -> None:
     """Show how often people edit captions, with what is certain of it, and which are edited too often."""
+    from captions_cli import printing, rendering
     from captions_cli import quality as qualities
-    from captions_cli import rendering
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -82,15 +82,15 @@ def quality(
     if cell is not None:
         behind, records = qualities.behind(stack, shown, cell, limit=limit)
         if given.json:
-            rendering.print_json(behind.as_dict() | {"uploads": [rendering.summary(record) for record in records]})
+            printing.print_json(behind.as_dict() | {"uploads": [rendering.summary(record) for record in records]})
         else:
-            rendering.print_table(rendering.judged(records))
+            printing.print_table(rendering.judged(records))
     elif given.json:
-        rendering.print_json(qualities.as_json(shown, by, days))
+        printing.print_json(qualities.as_json(shown, by, days))
     elif not shown:
         say(f"nobody judged {'such ' if category or model else ''}captions in the last {days} days")
     else:
-        rendering.print_table(rendering.quality(shown) if by == "cell" else rendering.quality_by(by, shown))
+        printing.print_table(rendering.quality(shown) if by == "cell" else rendering.quality_by(by, shown))
         for entry in qualities.differences(shown) if by == "experiment" else ():
             comparison = ("better" if entry.by < 0 else "worse") if entry.certain else "which is better cannot be told"
             points = f"{100 * entry.by:+.0f} points ({100 * entry.low:+.0f} to {100 * entry.high:+.0f})"
@@ -98,9 +98,9 @@ def quality(
 
 
 def _tell(given: Globals, record: "Record", what: str) -> None:
-    from captions_cli import rendering
+    from captions_cli import printing, rendering
 
     if given.json:
-        rendering.print_json(rendering.summary(record))
+        printing.print_json(rendering.summary(record))
     else:
         say(what.format(rendering.one_line(record.key)))

@@ -38,7 +38,7 @@ def search(
     ] = None,
 ) -> None:
     """Find captions, by words the newest first: `captions search "dog on a beach"`."""
-    from captions_cli import rendering, searching
+    from captions_cli import printing, searching
 
     given: Globals = ctx.obj
     stack = given.stack()
@@ -50,13 +50,13 @@ def search(
     about = {"prefix": prefix, "category": category, "tag": tag, "by": by, "limit": limit, "cursor": cursor, **days}
     page = searching.search(stack, text, {name: value for name, value in about.items() if value is not None})
     if given.json:
-        rendering.print_json(page)
+        printing.print_json(page)
         return
     if not page["items"]:
         say("no caption has these words")
         raise typer.Exit(ExitCode.NOT_CAPTIONED)
     if page["relaxed"]:
         say("no caption has all of these words; these have some")
-    rendering.print_table(searching.table(page["items"]))
+    printing.print_table(searching.table(page["items"]))
     if page["cursor"]:
         say(f"there are more: --cursor {page['cursor']}")

@@ -21,7 +21,7 @@ def upload(
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
     """Upload files and follow them until each has its caption, or a reason why not."""
-    from captions_cli import rendering
+    from captions_cli import printing, rendering
     from captions_cli.progress import UploadProgress
     from captions_cli.uploading import Sent, plan, send
     from captions_cli.watching import UploadWatch
@@ -42,9 +42,9 @@ def upload(
         rendering.upload(file, answer, watch.seen.get(file.key)) for file, answer in zip(planned, answers, strict=True)
     ]
     if given.json:
-        rendering.print_json(rows)
+        printing.print_json(rows)
     else:
-        rendering.print_table(rendering.uploads(rows))
+        printing.print_table(rendering.uploads(rows))
     if not in_time:
         say(f"{len(watch.pending)} of {len(sent)} uploads were still on their way after {timeout:g} s")
         raise typer.Exit(ExitCode.TIMEOUT)
@@ -60,13 +60,13 @@ def connect_bucket(
     dry_run: DryRun = False,
 ) -> None:
     """Have a bucket send its events to EventBridge; its other notifications stay as they are."""
-    from captions_cli import notifications, rendering
+    from captions_cli import notifications, printing
 
     given: Globals = ctx.obj
     # The stack need not be there yet: its first deployment may name this bucket.
     done = notifications.connect(given.stack().client("s3"), bucket, dry_run=dry_run)
     if given.json:
-        rendering.print_json({"dry_run": dry_run, **vars(done)})
+        printing.print_json({"dry_run": dry_run, **vars(done)})
         return
     if not done.changed:
         say(f"{bucket} sends its events to EventBridge already")

@@ -18,12 +18,12 @@ Name = Annotated[str, typer.Argument(help="The endpoint's name in the configurat
 def list_endpoints(ctx: typer.Context) -> None:
     """List the endpoints, what they are notified of, and whether they take it."""
     from captions.timestamps import timestamp
-    from captions_cli import rendering, webhooks
+    from captions_cli import printing, rendering, webhooks
 
     given: Globals = ctx.obj
     rows = webhooks.standings(given.stack())
     if given.json:
-        rendering.print_json(
+        printing.print_json(
             [
                 {
                     "name": row.name,
@@ -41,24 +41,24 @@ def list_endpoints(ctx: typer.Context) -> None:
     if not rows:
         say("no endpoint is configured")
         return
-    table = rendering.columns("Endpoint", "State", "Prefixes", "URL", "Last error", fold=("URL", "Last error"))
+    table = printing.columns("Endpoint", "State", "Prefixes", "URL", "Last error", fold=("URL", "Last error"))
     for row in rows:
         prefixes = ", ".join(prefix or "all" for prefix in row.endpoint.prefixes)
         table.add_row(
             *map(rendering.one_line, (row.name, row.state, prefixes, row.endpoint.url, row.health.last_error))
         )
-    rendering.print_table(table)
+    printing.print_table(table)
 
 
 @app.command()
 def test(ctx: typer.Context, name: Name) -> None:
     """Have the stack send a test event to an endpoint now, and show what came of it."""
-    from captions_cli import rendering, webhooks
+    from captions_cli import printing, webhooks
 
     given: Globals = ctx.obj
     answered = webhooks.test(given.stack(), name)
     if given.json:
-        rendering.print_json(answered)
+        printing.print_json(answered)
     elif answered["ok"]:
         say(f"{name} took it: HTTP {answered['status']} after {answered['milliseconds']} ms")
     else:
@@ -94,11 +94,11 @@ def replay(
     dry_run: DryRun = False,
 ) -> None:
     """Send an endpoint once more what ended since a moment; receivers drop what they have."""
-    from captions_cli import rendering, webhooks
+    from captions_cli import printing, webhooks
 
     given: Globals = ctx.obj
     sent = webhooks.replay(given.stack(), name, since.replace(tzinfo=UTC), prefix, dry_run=dry_run)
     if given.json:
-        rendering.print_json({"endpoint": name, "events": sent, "dry_run": dry_run})
+        printing.print_json({"endpoint": name, "events": sent, "dry_run": dry_run})
     else:
         say(f"{sent} events {'would be' if dry_run else 'are'} sent to {name}")

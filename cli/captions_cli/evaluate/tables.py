@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from captions_cli import rendering
+from captions_cli import printing
 
 
 def contenders(facts: Mapping[str, Any]) -> Table:
     """A table of models or policies by test, 0 to 100, with what they cost and how long they take."""
     tests = list(dict.fromkeys(test for contender in facts["contenders"] for test in contender["tests"]))
     numbers = ("Mean", *tests, "Refused", "Repaired", "Escalated", "p50", "p99", "$ per 1,000")
-    table = rendering.columns("Model", *numbers, right=numbers)
+    table = printing.columns("Model", *numbers, right=numbers)
     for contender in facts["contenders"]:
         table.add_row(
             contender["name"],
@@ -29,7 +29,7 @@ def contenders(facts: Mapping[str, Any]) -> Table:
 
 def measures(facts: Mapping[str, Any]) -> Table:
     """A table of every measure of every test."""
-    table = rendering.columns("Test", "Measure", "Model", "Value", "Answered", right=("Value", "Answered"))
+    table = printing.columns("Test", "Measure", "Model", "Value", "Answered", right=("Value", "Answered"))
     for row in measure_rows(facts):
         table.add_row(*row)
     return table
