@@ -9,11 +9,12 @@ import pytest
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 PROGRAM = """
-import gc, sys
+import gc, os, sys
 runs = []
 gc.callbacks.append(lambda phase, info: runs.append(info["generation"]))
 import app
-print(gc.isenabled(), gc.get_freeze_count() > 10_000, len(runs), *sys.modules)
+threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
+print(gc.isenabled(), gc.get_freeze_count() > 10_000, len(runs), threads, *sys.modules)
 """
 UNNEEDED = {
     "captions.config.function_environments",
@@ -39,10 +40,11 @@ UNNEEDED = {
 
 
 @pytest.mark.parametrize("function", sorted(path.parent.name for path in FUNCTIONS.glob("*/app.py")))
-def test_garbage_is_collected_only_once_a_function_is_loaded(function: str) -> None:
-    collecting, kept_out, runs, *modules = loaded(function).split()
+def test_loading_a_function_collects_no_garbage_and_starts_no_thread(function: str) -> None:
+    collecting, kept_out, runs, threads, *modules = loaded(function).split()
     assert (collecting, kept_out) == ("True", "True")
     assert int(runs) <= 2
+    assert int(threads) == 1
     needless = {name for name in UNNEEDED if name.startswith("aws_")} if function != "dedupe" else UNNEEDED
     assert set(modules) & needless == set()
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 Strictness = Literal["exact", "strict", "loose"]
 
@@ -33,16 +33,16 @@ class Settings(FunctionEnvironment):
     fingerprints_table: str
     uploads_queue_url: str
     event_bus_name: str
-    exemplar_ttl_days: float = Field(default=90, gt=0)
+    exemplar_ttl_days: PositiveFloat = 90
     """How long a captioned picture serves near-duplicates."""
-    queue_lease_seconds: float = Field(default=900, gt=0)
+    queue_lease_seconds: PositiveFloat = 900
     """How long a queued job may wait before a twin may take its place."""
-    sweep_after_seconds: float = Field(default=120, gt=0)
+    sweep_after_seconds: PositiveFloat = 120
     """How long an upload may rest between two steps before the sweep looks at it."""
-    max_job_age_seconds: float = Field(default=21_600, gt=0)
+    max_job_age_seconds: PositiveFloat = 21_600
     """How long an upload is tried before it is `failed`."""
 
-    terminal_seconds: float = Field(default=900, gt=0)
+    terminal_seconds: PositiveFloat = 900
     """Within how long an upload should have ended: the service level objective that alarms watch."""
 
 
@@ -62,12 +62,12 @@ class RoutingSettings(Settings):
 class IntakeSettings(RoutingSettings):
     """The dedupe function."""
 
-    tenant_prefix_segments: int = Field(default=0, ge=0)
+    tenant_prefix_segments: NonNegativeInt = 0
     """How many leading path segments of a key name its tenant; 0: the bucket is the tenant."""
     near_duplicates: Strictness = "strict"
     replica_handling: Literal["caption", "skip"] = "caption"
     """Whether objects that S3 replicated here are captioned like any other, or left to the region of origin."""
-    max_image_bytes: int = Field(default=40_000_000, gt=0)
-    max_image_pixels: int = Field(default=50_000_000, gt=0)
-    max_audio_bytes: int = Field(default=25_000_000, gt=0)
-    max_video_bytes: int = Field(default=100_000_000, gt=0)
+    max_image_bytes: PositiveInt = 40_000_000
+    max_image_pixels: PositiveInt = 50_000_000
+    max_audio_bytes: PositiveInt = 25_000_000
+    max_video_bytes: PositiveInt = 100_000_000
