@@ -18,10 +18,9 @@ Its items (`pk`, `sk`, TTL `expires_at`), each with the module that reads and wr
 * `webhooks`, `<endpoint>`: an endpoint that fails or is paused; one that answers has no item (webhooks.health).
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from captions.timestamps import timestamp
 
@@ -101,8 +100,7 @@ def bulk_run() -> ControlKey:
     return _key("bulk-run", "lease")
 
 
-@dataclass(frozen=True)
-class ControlState:
+class ControlState(NamedTuple):
     """What the control table says about the whole product at one moment.
 
     `edited` and `accepted` are what people did with captions so far, `open_circuits` how many models and endpoints are

@@ -257,7 +257,7 @@ def test_a_band_too_crowded_to_be_read_is_a_miss_that_is_counted(client: Any, cl
         key=lambda me: me.id,
     )
     # Near in the first band alone, and the last in it.
-    twin = replace(crowd[-1], phash=flipped(HASH, *BAND_STARTS[:-1]))
+    twin = crowd[-1]._replace(phash=flipped(HASH, *BAND_STARTS[:-1]))
     for me in (*crowd[:-1], twin):
         neighbours.take(protocol.Publish(me, 1))
     me = announced(scope, "looking")
@@ -364,7 +364,7 @@ def test_a_claim_is_moved_only_from_where_it_was_seen(
 ) -> None:
     me = announced(scope, "a")
     seen = neighbours.take(protocol.Create(me, clock.at + 30))
-    assert neighbours.take(protocol.Move(replace(seen, **changed), "DEAD", 7, 0.0, 1)) is False
+    assert neighbours.take(protocol.Move(seen._replace(**changed), "DEAD", 7, 0.0, 1)) is False
     assert claim_of(neighbours, me) == seen
     assert neighbours.take(protocol.Move(seen, "LEAD", 3, clock.at + 900.5, 2)) is True
     moved = claim_of(neighbours, me)
@@ -451,7 +451,7 @@ def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: li
             assert answer == expected
         answers = answer if isinstance(answer, tuple) else (answer,)
         # A move goes by state, generation and lease; an outcome as a dictionary could not stand in the store's worlds.
-        seen += [replace(claim, outcome=None) for claim in answers if isinstance(claim, Claim)]
+        seen += [claim._replace(outcome=None) for claim in answers if isinstance(claim, Claim)]
     assert _plain(neighbours.take(protocol.Read(ids))) == store.take(world, protocol.Read(ids), clock.at)[1]
 
 
@@ -506,13 +506,13 @@ def test_a_brighter_copy_on_white_ground_is_found_and_its_postings_go_with_it(
 ) -> None:
     """Both hashes of a picture are posted, looked up and withdrawn; a band they share is posted once, with both."""
     shifted = flipped(HASH, *range(0, 40, 2))
-    stored = replace(announced(scope, "stored"), brightened=shifted)
+    stored = announced(scope, "stored")._replace(brightened=shifted)
     neighbours.take(protocol.Create(stored, 0.0))
     neighbours.take(protocol.Publish(stored, 1))
     for phash in (HASH, shifted):
         looks = announced(scope, f"copy {phash.hex()}", phash=flipped(phash, 100, 150, 200))
         assert matches(neighbours, looks) == {stored.id}
-    both = replace(announced(scope, "another", phash=flipped(HASH, *range(60, 110))), brightened=shifted)
+    both = announced(scope, "another", phash=flipped(HASH, *range(60, 110)))._replace(brightened=shifted)
     assert matches(neighbours, both) == {stored.id}
     assert claim_of(neighbours, stored).hashes == (HASH, shifted)
     neighbours.take(protocol.Withdraw(stored, 1))

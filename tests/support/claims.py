@@ -6,7 +6,7 @@ Worlds are values: applying a part makes a new one, so that an exploration can g
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from captions.near_duplicates import protocol
@@ -170,8 +170,7 @@ class Store:
                 ):
                     return world, False
                 kept = self.exemplar_ttl if state == "READY" else self.undecided_ttl
-                moved = replace(
-                    standing,
+                moved = standing._replace(
                     state=state,
                     generation=generation,
                     lease_until=lease_until,

@@ -8,7 +8,6 @@ everybody has come to an end, without a fault also without the sweep, and nothin
 """
 
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,15 +267,15 @@ class CommitsUnconditionally(Store):
         if isinstance(part, protocol.Move) and part.state == "LEAD":
             standing = world.claim(part.seen.id)
             assert standing is not None
-            part = replace(part, seen=standing)
+            part = part._replace(seen=standing)
         return super().apply(world, part, now)
 
 
 class ComparesTheStateAlone(Store):
     def apply(self, world: World, part: Any, now: float) -> tuple[World, Any]:
         if isinstance(part, protocol.Move) and (standing := world.claim(part.seen.id)) is not None:
-            seen = replace(part.seen, generation=standing.generation, lease_until=standing.lease_until)
-            part = replace(part, seen=seen)
+            seen = part.seen._replace(generation=standing.generation, lease_until=standing.lease_until)
+            part = part._replace(seen=seen)
         return super().apply(world, part, now)
 
 

@@ -1,6 +1,6 @@
 """Finds how one picture is framed within another: by up to about two percent at each side, as a crop leaves it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ _STEPS = 8
 _LEAST_MARGIN = 0.003  # of the side; less is what rounding to whole pixels does
 
 
-@dataclass(frozen=True)
-class Framing:
+class Framing(NamedTuple):
     """The part of the first picture that the second one shows, in shares of its width and height."""
 
     left: float

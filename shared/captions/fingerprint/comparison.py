@@ -6,7 +6,6 @@ out from that noise in one region, in luma or in chroma; then the pictures are n
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -103,8 +102,7 @@ def may_be_reframed(evidence: bytes) -> bool:
     return parts is not None and parts.writing != WRITING and min(parts.width, parts.height) >= _LOOSE_SMALLEST_SIDE
 
 
-@dataclass(frozen=True)
-class Resemblance:
+class Resemblance(NamedTuple):
     """How alike two pictures are that were held for the same: their largest differences, and what copies may show.
 
     `luma` is the largest root mean square difference of 5 x 5 cells, `chroma` the largest mean of 3 x 3, both of 255.

@@ -6,7 +6,7 @@ of writing, which is judged by other limits.
 
 import math
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -56,8 +56,7 @@ _PALETTE_COLOURS = 128  # fewer are a drawing's, and predict nothing
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class PictureEvidence:
+class PictureEvidence(NamedTuple):
     """What is kept of a picture, unpacked."""
 
     width: int  # pixels of the original

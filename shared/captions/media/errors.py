@@ -1,7 +1,6 @@
 """Why a file is not taken, and the sizes up to which it is."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 MediaErrorCode = Literal["empty", "unsupported", "broken", "truncated", "too_large", "bomb"]
 
@@ -15,8 +14,7 @@ class MediaError(Exception):
         self.message = message
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The largest files taken: bytes per kind, and pixels (width times height) of one picture.
 
     50 megapixels hold every phone's and nearly every camera's picture.

@@ -11,8 +11,9 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Lock
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -44,8 +45,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 _SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # a JPEG's start of frame
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A decoded picture: `working` is RGB, upright, reduced to about WORKING_SIDE; `width` x `height` is the
     original's size in pixels, upright. `pixels_digest` is the SHA-256 (hex) of all its RGB pixels and their shape, for
     formats that keep every pixel; None for the others, which are never decoded whole. `palette` holds the colours

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from captions.media.errors import MediaError
 
@@ -43,8 +43,7 @@ _BASE = 1 << 20
 Tags = dict[int, int]
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(NamedTuple):
     """The bytes of the largest JPEG in a raw file, its size in pixels as stored, and the raw EXIF orientation."""
 
     data: bytes

@@ -1,14 +1,13 @@
 """Sound as a model gets it, and the digest of its content without tags."""
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from captions.media import containers
 from captions.media.errors import MediaError
 
 
-@dataclass(frozen=True)
-class AudioPayload:
+class AudioPayload(NamedTuple):
     """A sound file for a model: its bytes as they are, the sniffed media type and the short format name of the
     `input_audio` part of the chat completions API ("wav", "mp3", "flac", "ogg", "opus", "m4a", "webm"...).
 

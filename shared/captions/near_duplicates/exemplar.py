@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from captions.cost import Cost
 from captions.queues import Job
@@ -10,8 +10,7 @@ from captions.records.attempts import paid
 from captions.records.record import Likeness, Provenance, Record, Result
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What a claim was made for; an answer to anything else is not shared."""
 
     identity: str

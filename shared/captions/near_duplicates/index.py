@@ -88,7 +88,7 @@ class Neighbours:
         same = self._same(me, me.evidence, compared=compared)
         matches = self._run(protocol.probe(me, same, self._clock, ("exact",) if me.phash is None else _FIRST))
         if matches is None and (probes := fingerprint.probes(self._policy)):
-            me, same = replace(me, probes=probes), self._same(me, me.evidence, probes, compared)
+            me, same = me._replace(probes=probes), self._same(me, me.evidence, probes, compared)
             matches = self._run(protocol.probe(me, same, self._clock, ("reframed",)))
         answer: Decision = matches or self._run(protocol.decide(me, same, self._clock))
         if isinstance(answer, Hit | Follow) and answer.claim is not None:
@@ -105,7 +105,7 @@ class Neighbours:
         others = hit.also[:MOST_COMPARED]
         evidence = self._evidence((hit.claim, *others))
         same = self._same(hit.claim, evidence.get(hit.claim.id))
-        return [claim for claim in others if same(replace(claim, evidence=evidence.get(claim.id)))]
+        return [claim for claim in others if same(claim._replace(evidence=evidence.get(claim.id)))]
 
     def follow(self, claim_id: str, upload: ObjectVersion) -> Hit | Follow | None:
         """Wait for a claim's result; None when it will bring none."""
@@ -401,7 +401,7 @@ def _likeness(me: Announcement, claim: Claim, alike: Resemblance | None) -> Like
 
 
 def _rounded(alike: Resemblance) -> dict[str, Any]:
-    return {name: round(value, 2) if isinstance(value, float) else value for name, value in vars(alike).items()}
+    return {name: round(value, 2) if isinstance(value, float) else value for name, value in alike._asdict().items()}
 
 
 def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:

@@ -29,8 +29,8 @@ very same code through every interleaving and a crash after every step.
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from captions.uploads.version import ObjectVersion
 
@@ -48,21 +48,7 @@ MAX_ROUNDS = 12
 """How often a claim starts again after yielding before its upload goes back to the queue."""
 
 
-class _Compared:
-    """What `@dataclass` would write and compile for each class here, in every cold start."""
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(vars(self).values()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Announcement(_Compared):
+class Announcement(NamedTuple):
     """What one upload brings to the index."""
 
     id: str
@@ -84,8 +70,7 @@ class Announcement(_Compared):
         return tuple(phash for phash in (self.phash, self.brightened) if phash is not None)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Claim(_Compared):
+class Claim(NamedTuple):
     """One claim as it stands in the index."""
 
     id: str
@@ -118,24 +103,21 @@ def claim_id(scope: str, upload: ObjectVersion) -> str:
 # -- steps: what the protocol asks of a store; each is atomic on its own --------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Create(_Compared):
+class Create(NamedTuple):
     """Write the claim as OPEN unless one of that id is there; answers the Claim that then stands."""
 
     announcement: Announcement
     lease_until: float
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Publish(_Compared):
+class Publish(NamedTuple):
     """Write every posting, as one edition; may stop half way in a crash."""
 
     announcement: Announcement
     edition: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Scan(_Compared):
+class Scan(NamedTuple):
     """Answer the ids of other claims whose postings share an exact key, or lie within the radius, of the hash (near) or
     of one of the probes (reframed); or any of these.
     """
@@ -145,22 +127,19 @@ class Scan(_Compared):
     consistent: bool
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Read(_Compared):
+class Read(NamedTuple):
     """Answer the claims of the given ids without their evidence, strongly consistent, leaving out what is not there."""
 
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Evidence(_Compared):
+class Evidence(NamedTuple):
     """Answer the evidence of the given claims by claim id, leaving out those whose object cannot be read (any more)."""
 
     of: tuple[Claim, ...]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Move(_Compared):
+class Move(NamedTuple):
     """Change a claim's state if it still is as it was seen; answers whether it was."""
 
     seen: Claim
@@ -171,46 +150,40 @@ class Move(_Compared):
     outcome: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Withdraw(_Compared):
+class Withdraw(NamedTuple):
     """Remove one edition of the postings of a claim that became a follower."""
 
     announcement: Announcement
     edition: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Enlist(_Compared):
+class Enlist(NamedTuple):
     """Write an upload down among a claim's followers."""
 
     claim_id: str
     follower: ObjectVersion
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Dismiss(_Compared):
+class Dismiss(NamedTuple):
     """Take an upload from a claim's followers."""
 
     claim_id: str
     follower: ObjectVersion
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Followers(_Compared):
+class Followers(NamedTuple):
     """Answer the uploads that follow a claim, strongly consistent."""
 
     claim_id: str
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Consult(_Compared):
+class Consult(NamedTuple):
     """Answer what the upload of a claim was captioned with, if its end is stored; None if it is not."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Rest(_Compared):
+class Rest(NamedTuple):
     """Let time pass, so that others can move."""
 
     seconds: float
@@ -222,8 +195,7 @@ Step = Create | Publish | Scan | Read | Evidence | Move | Withdraw | Enlist | Di
 # -- outcomes -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Lead(_Compared):
+class Lead(NamedTuple):
     """The upload is to be captioned; its result will serve the others."""
 
     claim_id: str
@@ -252,8 +224,8 @@ class Follow:
     likeness: "Likeness | None" = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Contended(_Compared):
+@dataclass(frozen=True)
+class Contended:
     """Others did not decide in time; try again later."""
 
 
@@ -293,7 +265,7 @@ def probe(
                 # Its worker may have died after it stored the answer, which is then not paid for again.
                 outcome = yield Consult(claim)
                 if outcome is not None and (yield Move(claim, "READY", claim.generation, 0.0, claim.edition, outcome)):
-                    return Hit(replace(claim, state="READY", lease_until=0.0, outcome=outcome))
+                    return Hit(claim._replace(state="READY", lease_until=0.0, outcome=outcome))
     return None
 
 
@@ -362,7 +334,7 @@ def _open(own: Claim, clock: Clock) -> Generator[Step, Any, Claim | None]:
         edition = generation if own.state == "FOLLOW" else own.edition
     if not (yield Move(own, "OPEN", generation, lease, edition)):
         return None
-    return replace(own, state="OPEN", generation=generation, lease_until=lease, edition=edition)
+    return own._replace(state="OPEN", generation=generation, lease_until=lease, edition=edition)
 
 
 def _live(claim: Claim, clock: Clock) -> bool:
@@ -384,7 +356,7 @@ def _twins(me: Announcement, ids: frozenset[str], same: Same, clock: Clock) -> G
     if unsure and me.evidence is not None:
         evidence: Mapping[str, bytes] = yield Evidence(tuple(unsure))
         twins |= {
-            claim.id for claim in unsure if claim.id in evidence and same(replace(claim, evidence=evidence[claim.id]))
+            claim.id for claim in unsure if claim.id in evidence and same(claim._replace(evidence=evidence[claim.id]))
         }
     return [claim for claim in live if claim.id in twins]
 

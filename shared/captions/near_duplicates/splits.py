@@ -8,9 +8,8 @@ never compared. Both are noted beside the index by whoever meets them (`pk` is o
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -29,8 +28,7 @@ PAIRS_READ = 50
 """Pairs of exemplars that are looked at; one request reads the claims of all of them (100 items, BatchGetItem)."""
 
 
-@dataclass(frozen=True)
-class Twins:
+class Twins(NamedTuple):
     """Two uploads that were both paid for, though they match each other."""
 
     assets: tuple[str, str]
@@ -38,8 +36,7 @@ class Twins:
     """Epoch seconds at which a third upload matched both."""
 
 
-@dataclass(frozen=True)
-class Versions:
+class Versions(NamedTuple):
     """Prompt versions of one ask that were in use together, and until when, epoch seconds."""
 
     ask: str

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from captions import control_table
 from captions.aws.dynamodb import from_item
@@ -112,8 +112,7 @@ def difference(entry: VerdictCounts, other: VerdictCounts) -> tuple[float, float
     return by, by - below, by + above
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(NamedTuple):
     """A cell and what people did with its captions; `flagged_since` is ISO 8601, None where it is not flagged."""
 
     cell: Cell
@@ -140,8 +139,7 @@ class Quality:
         }
 
 
-@dataclass(frozen=True)
-class QualityFlag:
+class QualityFlag(NamedTuple):
     """A cell's entry in the control table: since when it is edited too often, and whether the bus has it."""
 
     cell: Cell

@@ -10,7 +10,7 @@ import email.header
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
@@ -53,8 +53,7 @@ class Wishes:
     named_by: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """The task of an upload, what is asked, why, and the queue its job stands on."""
 
     task: Task

@@ -1,8 +1,7 @@
 """What every reader of a container returns, and the bounds that all of them keep to."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from captions.media.errors import MediaError
 
@@ -21,8 +20,7 @@ def check_parts(parts: int) -> None:
         raise MediaError("bomb", f"the file is made of more than {MOST_PARTS:,} parts")
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """A container: `format` is its short name ("wav", "mp3", "mp4"...), `duration_s` None where no header tells it.
 
     `essence()` yields what is heard or seen, in order, without tags: equal essence means equal content. It is None

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from captions.media.containers.container import CUT_OFF, MOST_PARTS, MOST_STREAMS, Chunks, Container, check_parts
 from captions.media.errors import MediaError
@@ -80,8 +80,7 @@ def ftyp_brands(data: bytes) -> frozenset[bytes]:
     return frozenset([data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4))])
 
 
-@dataclass(frozen=True)
-class _Track:
+class _Track(NamedTuple):
     handler: bytes
     codec: bytes
     timescale: int

@@ -1,7 +1,7 @@
 """MPEG audio (ISO/IEC 11172-3, 13818-3), ADTS (14496-3) and FLAC (RFC 9639): frames among tags (ID3v2.4, APEv2)."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from captions.media.containers.container import MOST_PARTS, MOST_TAGS, Container, check_parts, essence_of
 from captions.media.errors import MediaError
@@ -20,8 +20,7 @@ _STREAM_LIMIT = 4_096  # bytes searched for the first whole frame where no tag s
 _JUNK_LIMIT = 65_536  # bytes between a wrong ID3 size and the first frame that are searched
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     length: int  # bytes
     samples: int
     rate: int  # samples per second
