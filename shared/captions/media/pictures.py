@@ -23,10 +23,12 @@ from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import RAW, Kind, Sniffed
 
 # Both sides of a working picture are at least this many pixels long where the original's are: twice what the
-# fingerprint looks at, so that neither averaging nor libjpeg's scaling shows in it. Of pictures too large for their
-# writing to be compared it looks at less, and a phone's photo can then be decoded at an eighth.
+# fingerprint looks at, so that neither averaging nor libjpeg's scaling shows in it. Of a phone's photo it looks at
+# less, which can then be decoded at an eighth. (Were smaller ones decoded as coarsely, their halves would be decoded
+# twice as finely, and thin lines would differ.)
 WORKING_SIDE = 512
-LARGE_SIDE, LARGE_WORKING_SIDE = 1536, 375
+PHONE_SIDE, PHONE_WORKING_SIDE = 2048, 375
+LARGE_SIDE = 1536  # pixels of the shorter side, beyond which writing cannot be compared
 
 _LOSSLESS = frozenset(
     {"PNG", "GIF", "BMP", "TIFF", "PPM", "TGA", "QOI", "ICO", "CUR", "SGI", "SUN", "PSD", "IM", "MSP", "FLI"}
@@ -305,7 +307,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _working_side(width: int, height: int) -> int:
-    return WORKING_SIDE if min(width, height) <= LARGE_SIDE else LARGE_WORKING_SIDE
+    return WORKING_SIDE if min(width, height) < PHONE_SIDE else PHONE_WORKING_SIDE
 
 
 def _reduced(image: Image.Image, least: int, *, hashed: bool) -> tuple[Image.Image, str | None]:
