@@ -6,7 +6,7 @@ colour to turn) are left out, never faked.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 import numpy as np
@@ -80,6 +80,7 @@ REENCODED: dict[str, Callable[[Image.Image], Encoded]] = {
     "profile and exif added": _with_profile,
 }
 RESIZED: dict[str, Callable[[Image.Image], Encoded]] = {
+    "2048 px": lambda p: jpeg(resized(p, 2048), 85),  # as messengers do with a camera's photo
     "1080 px": lambda p: jpeg(resized(p, 1080), 85),
     "640 px": lambda p: jpeg(resized(p, 640), 85),
     "half": lambda p: jpeg(resized(p, max(p.size) // 2), 85),
@@ -244,13 +245,20 @@ def photo_edits(
     first, second = rng.sample(WORDS, 2)
     yield "other words on it", with_caption(picture, first), with_caption(picture, second)
     yield "words added", picture, with_caption(picture, first)
-    for share in (0.03, 0.05):
-        first_price, second_price = _prices(rng)
-        at = rng.random(), rng.random()
-        labelled, relabelled = (with_price(picture, price, at, share) for price in (first_price, second_price))
-        yield f"other price, letters of {share:.0%}", labelled, relabelled
+    yield from price_edits(picture, rng, (0.03, 0.05))
     at = rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.8)
     yield "other sign 10%", with_sign(picture, first, at, 0.1), with_sign(picture, second, at, 0.1)
+
+
+def price_edits(
+    picture: Image.Image, rng: Random, shares: Iterable[float]
+) -> Iterator[tuple[str, Image.Image, Image.Image]]:
+    """Yield (name, the picture with a price label, with another price on it), letters of each share of the height."""
+    for share in shares:
+        first, second = _prices(rng)
+        at = rng.random(), rng.random()
+        labelled, relabelled = (with_price(picture, price, at, share) for price in (first, second))
+        yield f"other price, letters of {share:.0%}", labelled, relabelled
 
 
 # --- Edits of pictures with text ------------------------------------------------------------------------------------

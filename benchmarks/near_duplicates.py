@@ -1,17 +1,18 @@
 """How well near-duplicates are recognised: recall on benign changes, wrong merges of pictures that are different.
 
-    python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N] [--seed TEXT] [--pages N]
-        [--photographed N] [--packages DIR] [--copies]
+    python benchmarks/near_duplicates.py --media DIR --json FILE [--quick] [--workers N] [--minutes N] [--seed TEXT ...]
+        [--pages N] [--photographed N] [--packages DIR] [--copies]
 
 DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (different pictures that look alike) and,
-optionally, families/ with LABELS.csv (near-duplicates made by others). To these come pages that are drawn
-(drawn_pages.py), photographs of pages that are made of them (photographed_pages.py) and, if --packages are there, small
-pictures of one thing on plain ground (plain_ground.py). --copies makes no edits. Every edit is saved as PNG, as
-JPEG of quality 75 and 30, and reduced to 640 px and to half its size; --seed makes other edits of the same pictures.
-Compared are this project's three policies with
-imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit, <= 30) and PDQ (<= 31; from the environment
-.venv/peers/near_duplicates, left out if that is missing). The peers get the fully decoded, upright RGB picture; this
-project gets the file's bytes.
+optionally, families/ with LABELS.csv (near-duplicates made by others) and fullsize/ (photos as a camera makes them). To
+these come drawn pages (drawn_pages.py), photographs of pages that are made of them (photographed_pages.py) and, if
+--packages are there, small pictures of one thing on plain ground (plain_ground.py). --copies makes no edits. Every edit
+is saved as PNG, as JPEG of quality 75 and 30, and reduced to 640 px and to half its size. Each seed makes pages of
+its own, and the edits of some pictures; by default seeds that once showed a wrong merge are among them.
+Compared are this project's three policies with imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit,
+<= 30) and PDQ (<= 31; from the environment .venv/peers/near_duplicates, left out if that is missing). The peers get the
+fully decoded, upright RGB picture; this project gets the file's bytes. The order is random: after --minutes it ends,
+and says how much of it was done.
 """
 
 import argparse
@@ -24,11 +25,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import TimeoutError as OutOfTime
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -41,13 +45,18 @@ import photographed_pages
 import plain_ground
 
 from captions import media
-from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, same_picture
+from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, resemblance
 from captions.media.pictures import _TRANSPOSE, _converter, _orientation
 
 PEER_PYTHON = Path(sys.prefix) / "peers" / "near_duplicates" / "bin" / "python"
-METHODS = ("exact", "strict", "loose", "phash-64", "phash-256", "pdq")
-LARGEST = 1600  # pixels: larger originals are reduced first, so that the run stays short
+POLICIES = ("exact", "strict", "loose")
+METHODS = (*POLICIES, "phash-64", "phash-256", "pdq")
+LARGEST = 1600  # pixels: larger originals are reduced first, so that the run stays short, but for those of a camera
+CAMERA = 4000
 UNSEEN = ", then so small that the change cannot be seen"
+SEEDS = ("", "held", "unseen", "spruce", "gravel")
+# Pages that were merged with what was changed on them, under earlier rules: sort, number, seed.
+MERGED_ONCE = (("photographed", 25, "held"),)
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class Pdq:
             return None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if max(picture.size) > 512:  # it averages over 64 x 64 cells in any case; a large picture takes it a second
+            picture = picture.resize((512, 512), Image.Resampling.BILINEAR, reducing_gap=2.0)
         self._process.stdin.write(struct.pack("<II", *picture.size) + picture.tobytes())
         self._process.stdin.flush()
         return self._process.stdout.read(41)[:32]
@@ -104,14 +115,18 @@ def marks(data: bytes, picture: Image.Image | None = None) -> Marks:
     )
 
 
-def ours_match(a: Fingerprint, b: Fingerprint, policy: str) -> bool:
-    """Return what the index would: `a` stands in it, `b` is looked up."""
+def ours(a: Fingerprint, b: Fingerprint, probed: Callable[[], bool]) -> dict[str, bool]:
+    """Return what the index would say under each policy: one of the two stands in it, the other is looked up.
+
+    `probed` tells whether they are near by the further hashes that `loose` looks up, and is asked only if it must be.
+    """
     if set(a.exact) & set(b.exact):
-        return True
-    if policy == "exact" or a.phash is None or b.phash is None or a.evidence is None or b.evidence is None:
-        return False
-    near = _near(a.hashes, b.hashes + b.probes(policy))  # type: ignore[arg-type]
-    return near and same_picture(a.evidence, b.evidence, policy)  # type: ignore[arg-type]
+        return dict.fromkeys(POLICIES, True)
+    alike, near = None, _near(a.hashes, b.hashes)
+    if a.evidence is not None and b.evidence is not None and (near or probed()):
+        alike = resemblance(a.evidence, b.evidence, "loose")
+    strict = near and alike is not None and alike.way == "whole"  # which is what `strict` believes
+    return {"exact": False, "strict": strict, "loose": alike is not None}
 
 
 def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
@@ -119,8 +134,7 @@ def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
 
 
 def matches(a: Marks, b: Marks) -> dict[str, bool]:
-    verdicts = {policy: ours_match(a.ours, b.ours, policy) for policy in METHODS[:2]}
-    verdicts["loose"] = verdicts["strict"] or ours_match(a.ours, b.ours, "loose")
+    verdicts = ours(a.ours, b.ours, lambda: _near(a.ours.hashes, b.ours.probes("loose")))
     verdicts["phash-64"] = hamming(a.phash64, b.phash64) <= 10
     verdicts["phash-256"] = hamming(a.phash256, b.phash256) <= 30
     if a.pdq is not None and b.pdq is not None:
@@ -132,7 +146,7 @@ def matches(a: Marks, b: Marks) -> dict[str, bool]:
 class Job:
     path: Path
     root: Path
-    kind: str  # "photo", "text-like", or "plain ground" and which half
+    kind: str  # "photo" or "plain ground" and which half, "camera's photo", or "text-like"
     other: Path
     changed: bool  # whether it is changed and edited, or only compared with the others
     seed: str = ""
@@ -154,8 +168,8 @@ def _opened(path: Path) -> Image.Image:
     return upright(path.read_bytes())
 
 
-def _limited(picture: Image.Image) -> Image.Image:
-    return alterations.resized(picture, LARGEST) if max(picture.size) > LARGEST else picture
+def _limited(picture: Image.Image, largest: int = LARGEST) -> Image.Image:
+    return alterations.resized(picture, largest) if max(picture.size) > largest else picture
 
 
 def examine(job: Job) -> Outcome | None:
@@ -165,7 +179,8 @@ def examine(job: Job) -> Outcome | None:
         whole = upright(data)
     except media.MediaError:
         return None
-    picture = _limited(whole)
+    camera = job.kind == "camera's photo"
+    picture = _limited(whole, CAMERA if camera else LARGEST)
     rng = Random(hashlib.sha256((job.path.name + job.seed).encode()).hexdigest())
     if picture is not whole:
         data = alterations.jpeg(picture, 95)
@@ -184,10 +199,15 @@ def examine(job: Job) -> Outcome | None:
         ("loose", alterations.LOOSE),
     ):
         for change, apply in changes.items():
+            if change == "2048 px" and not camera:
+                continue
             benign.append((name, change, matches(original, marks(apply(picture)))))
     if job.copies:
         return outcome
-    pairs = list(alterations.photo_edits(picture, _limited(upright(job.other.read_bytes())), rng))
+    if camera:
+        pairs = list(alterations.price_edits(picture, rng, (0.01, 0.02, 0.03)))
+    else:
+        pairs = list(alterations.photo_edits(picture, _limited(upright(job.other.read_bytes())), rng))
     if job.kind == "text-like":
         pairs += alterations.text_edits(picture, rng)
     for name, before, after in pairs:
@@ -267,6 +287,7 @@ def wrong_merges(outcomes: list[Outcome]) -> tuple[int, dict[str, list[tuple[str
     """Return how many pairs of different pictures there are, and which of them each method merges."""
     pairs = 0
     merged: dict[str, list[tuple[str, str]]] = {method: [] for method in METHODS}
+    outcomes = [o for o in outcomes if o.kind != "camera's photo"]  # some are among the photos as well, reduced
     probes = {id(o): o.original.ours.probes("loose") for o in outcomes}
     for a, b in itertools.combinations(outcomes, 2):
         if a.original.ours.exact[0] == b.original.ours.exact[0]:
@@ -280,19 +301,15 @@ def wrong_merges(outcomes: list[Outcome]) -> tuple[int, dict[str, list[tuple[str
             merged["phash-256"].append(names)
         if first.pdq is not None and two.pdq is not None and hamming(first.pdq, two.pdq) <= 31:
             merged["pdq"].append(names)
-        if set(first.ours.exact) & set(two.ours.exact):
-            for policy in METHODS[:3]:
+        verdicts = ours(first.ours, two.ours, partial(_probed, first.ours, two.ours, probes[id(a)], probes[id(b)]))
+        for policy in POLICIES:
+            if verdicts[policy]:
                 merged[policy].append(names)
-            continue
-        if not (first.ours.phash and two.ours.phash and first.ours.evidence and two.ours.evidence):
-            continue
-        near = _near(first.ours.hashes, two.ours.hashes)
-        if near and same_picture(first.ours.evidence, two.ours.evidence, "strict"):
-            merged["strict"].append(names)
-        near = near or _near(first.ours.hashes, probes[id(b)]) or _near(two.ours.hashes, probes[id(a)])
-        if near and same_picture(first.ours.evidence, two.ours.evidence, "loose"):
-            merged["loose"].append(names)
     return pairs, merged
+
+
+def _probed(a: Fingerprint, b: Fingerprint, of_a: tuple[bytes, ...], of_b: tuple[bytes, ...]) -> bool:
+    return _near(a.hashes, of_b) or _near(b.hashes, of_a)
 
 
 def _labels(path: Path) -> Iterator[dict[str, str]]:
@@ -366,7 +383,7 @@ def report(
         ),
         "all": {m: len(merged[m]) for m in METHODS},
         "inside confusable groups": inside,
-        "ours": {policy: merged[policy] for policy in METHODS[:3]},
+        "ours": {policy: merged[policy] for policy in POLICIES},
     }
     result["families"] = _recall([(expect, family, verdicts) for family, expect, verdicts in families])
     sizes = sorted(o.evidence_bytes for o in outcomes if o.evidence_bytes)
@@ -379,6 +396,10 @@ def _merged(edits: list[tuple[str, dict[str, bool]]]) -> dict[str, dict[str, int
     grouped: dict[str, list[dict[str, bool]]] = defaultdict(list)
     for name, verdicts in edits:
         grouped[name].append(verdicts)
+        if not name.endswith(UNSEEN):
+            grouped["ALL THAT CAN BE SEEN"].append(verdicts)
+            if "price" in name:
+                grouped["ALL PRICES THAT CAN BE SEEN"].append(verdicts)
     return {
         name: {"pairs": len(verdicts), **{m: sum(f[m] for f in verdicts if m in f) for m in METHODS}}
         for name, verdicts in sorted(grouped.items())
@@ -413,6 +434,45 @@ def show(result: dict[str, object]) -> None:
             print(f"  {policy}: {pair[0]} = {pair[1]}")
 
 
+def _run(task: tuple[Callable[[Any], Any], Any]) -> tuple[str, Any]:
+    work, job = task
+    return work.__name__, work(job)
+
+
+def _tasks(options: argparse.Namespace, photos: list[Path]) -> list[tuple[Callable[[Any], Any], Any]]:
+    """Return what is to be done: first what is compared with all others, then the rest in random order."""
+    media, seeds, share = options.media, options.seed, 1 / 4 if options.quick else 1
+    alike = _pictures(media / "confusable")
+
+    def job(kind: str, path: Path, number: int, changed: bool = True, thing: plain_ground.Thing | None = None) -> Job:
+        other, seed = photos[(7 * number + 3) % len(photos)], seeds[number % len(seeds)]
+        return Job(path, media, kind, other, changed, seed, thing, options.copies)
+
+    chosen = _spread(photos, share * options.photos) | _spread(alike, share * options.texts)
+    jobs = [
+        job(kind.format(plain_ground.half_of(path)), path, number, path in chosen)
+        for kind, paths in (("photo, {}", photos), ("text-like", alike))
+        for number, path in enumerate(paths)
+    ]
+    cameras = _pictures(media / "fullsize") if (media / "fullsize").is_dir() else []
+    jobs += [job("camera's photo", path, n) for n, path in enumerate(cameras[: int(share * options.cameras)])]
+    for half in plain_ground.HALVES if options.packages.is_dir() else ():
+        things = plain_ground.things(options.packages, photos, int(share * options.things), half)
+        jobs += [job(f"plain ground, {half}", thing.path, n, thing=thing) for n, thing in enumerate(things)]
+    first: list[tuple[Callable[[Any], Any], Any]] = [(examine, job) for job in jobs if not job.changed]
+    rest: list[tuple[Callable[[Any], Any], Any]] = [(examine, job) for job in jobs if job.changed]
+    if not options.copies:
+        rest += [(examine_page, (n, seed)) for seed in seeds for n in range(int(share * options.pages))]
+        shots = [(n, seed) for seed in seeds for n in range(int(share * options.photographed))]
+        shots += [(n, seed) for sort, n, seed in MERGED_ONCE if sort == "photographed" and (n, seed) not in shots]
+        sources = photographed_pages.sources(media)
+        rest += [(examine_photographed, (n, seed, sources, photos)) for n, seed in shots]
+    if not options.quick:
+        rest += [(examine_family, family) for family in _families(media)]
+    Random(0).shuffle(rest)
+    return first + rest
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, required=True)
@@ -420,62 +480,45 @@ def main() -> int:
     parser.add_argument("--photos", type=int, default=100, help="how many photos are changed and edited")
     parser.add_argument("--texts", type=int, default=40, help="how many text-like pictures are changed and edited")
     parser.add_argument("--quick", action="store_true", help="a quarter of that")
-    parser.add_argument("--pages", type=int, default=60, help="how many pages are drawn")
-    parser.add_argument("--photographed", type=int, default=60, help="of how many pages photographs are tried")
+    parser.add_argument("--cameras", type=int, default=5, help="how many photos as a camera makes them")
+    parser.add_argument("--pages", type=int, default=15, help="how many pages are drawn with each seed")
+    parser.add_argument("--photographed", type=int, default=15, help="of how many pages photographs are tried")
     parser.add_argument(
         "--packages", type=Path, default=Path(__file__).parent / "results" / "packages",
         help="a folder that plain_ground.py fetched packages into",
     )  # fmt: skip
     parser.add_argument("--things", type=int, default=100, help="how many of them of each half")
-    parser.add_argument("--seed", default="", help="other edits and other pages")
+    parser.add_argument("--seed", nargs="+", default=SEEDS, help="other edits and other pages")
     parser.add_argument("--copies", action="store_true", help="changes that keep a caption right, and no edits")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, help="how long it may take; what is left then is left out")
     options = parser.parse_args()
     photos = _pictures(options.media / "photos")
-    alike = _pictures(options.media / "confusable")
     if not photos:
         parser.error(f"{options.media}/photos holds no pictures")
-    share = 1 / 4 if options.quick else 1
-    jobs = [
-        Job(path, options.media, kind, photos[(7 * number + 3) % len(photos)], path in chosen, options.seed,
-            copies=options.copies)
-        for kind, paths, chosen in (
-            ("photo", photos, _spread(photos, share * options.photos)),
-            ("text-like", alike, _spread(alike, share * options.texts)),
-        )
-        for number, path in enumerate(paths)
-    ]  # fmt: skip
-    for half in ("tuned on", "measured") if options.packages.is_dir() else ():
-        things = plain_ground.things(options.packages, photos, int(share * options.things), half)
-        jobs += [
-            Job(thing.path, options.packages, f"plain ground, {half}", photos[number % len(photos)], True,
-                options.seed, thing, options.copies)
-            for number, thing in enumerate(things)
-        ]  # fmt: skip
     begun = time.monotonic()
-    outcomes, families, pages, photographed = [], [], [], []
+    results: dict[str, list[Any]] = defaultdict(list)
+    tasks = _tasks(options, photos)
     with get_context("spawn").Pool(options.workers) as pool:
-        for done, outcome in enumerate(pool.imap_unordered(examine, jobs, chunksize=2), 1):
-            if outcome is not None:
-                outcomes.append(outcome)
-            print(f"\r{done} of {len(jobs)} pictures", end="", file=sys.stderr)
-        for rows in pool.imap_unordered(examine_family, [] if options.quick else _families(options.media)):
-            families += rows
-        for edits in pool.imap_unordered(
-            examine_page, [(number, options.seed) for number in range(int(share * options.pages))]
-        ):
-            pages += edits
-        shots = [
-            (number, options.seed, photographed_pages.sources(options.media), photos)
-            for number in range(int(share * options.photographed))
-        ]
-        for edits in pool.imap_unordered(examine_photographed, shots):
-            photographed += edits
+        running = pool.imap_unordered(_run, tasks)
+        for done in range(1, len(tasks) + 1):
+            left = 60 * options.minutes - (time.monotonic() - begun) if options.minutes else None
+            try:
+                name, result = running.next(None if left is None else max(0.0, left))
+            except OutOfTime:
+                break
+            results[name] += [result] if isinstance(result, Outcome) else result or []
+            results["done"] = [done]
+            print(f"\r{done} of {len(tasks)} done", end="", file=sys.stderr)
     print(file=sys.stderr)
+    outcomes: list[Outcome] = sorted(results["examine"], key=lambda outcome: outcome.path)
     if not outcomes:
         parser.error("none of the pictures could be read")
-    outcomes.sort(key=lambda outcome: outcome.path)
-    result = report(outcomes, families, pages, photographed, time.monotonic() - begun)
+    result = report(
+        outcomes, results["examine_family"], results["examine_page"], results["examine_photographed"],
+        time.monotonic() - begun,
+    )  # fmt: skip
+    result = {"done": f"{results['done'][0]} of {len(tasks)}", **result}
     show(result)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

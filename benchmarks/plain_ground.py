@@ -25,6 +25,7 @@ import alterations
 from PIL import Image, ImageDraw, ImageFilter
 
 Half = Literal["tuned on", "measured"]
+HALVES: tuple[Half, ...] = ("tuned on", "measured")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def things(packages: Path, photos: list[Path], count: int, half: Half) -> list[T
         for package in PACKAGES
         if package.half == half
     ]
-    mine = [p for p in photos if hashlib.sha256(p.name.encode()).digest()[0] % 2 == (half == "measured")]
+    mine = [path for path in photos if half_of(path) == half]
     sources.append([Thing(path, half, True) for path in mine])
     sources = [source for source in sources if source]
     chosen = []
@@ -113,6 +114,11 @@ def things(packages: Path, photos: list[Path], count: int, half: Half) -> list[T
         step = max(1.0, len(source) * len(sources) / count)
         chosen += [source[int(number * step)] for number in range(int(len(source) / step))]
     return chosen
+
+
+def half_of(photo: Path) -> Half:
+    """Return the half that a photo, and what is cut out of it, belongs to."""
+    return HALVES[hashlib.sha256(photo.name.encode()).digest()[0] % 2]
 
 
 def _large(folder: Path) -> Iterator[Path]:
