@@ -70,6 +70,12 @@ def ppm(values: Values) -> bytes:
     return b"P6\n%d %d\n65535\n" % (width, height) + values.round().astype(">u2").tobytes()
 
 
+def plain_ppm(values: Values) -> bytes:
+    height, width, _ = values.shape
+    rows = (" ".join(str(int(value)) for value in row) for row in values.round().reshape(height, -1))
+    return f"P3\n{width} {height} # of 16 bits\n65535\n# 1 row\n{chr(10).join(rows)}\n# the end".encode()
+
+
 def saved(values: Values, kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(values.astype(kind)).save(file, "TIFF")
@@ -111,6 +117,7 @@ KINDS: dict[str, Callable[[float], bytes]] = {
     "RGB TIFF, packed, big-endian": lambda top: tiff(COLOURS * top, ">", packed=True),
     "RGBA TIFF": lambda top: tiff(with_alpha(COLOURS * top)),
     "RGB PPM": lambda top: ppm(COLOURS * top),
+    "RGB PPM, plain": lambda top: plain_ppm(COLOURS * top),
     "integers": lambda top: saved(GREYS * top, "int32"),
     "floats to 1": lambda top: saved(GREYS * top / 65_535, "float32"),
 }

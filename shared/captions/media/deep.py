@@ -7,6 +7,7 @@ or one grey. A dark picture is another thing, and stays dark: one that was made 
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -22,7 +23,8 @@ _BLOCK = 8
 _STRIPS = 64
 _STRIP_PIXELS = 2_000_000
 PPM = "PPM"
-"""In a raw mode's place, as binary PPMs of colours have none."""
+"""In a raw mode's place, as PPMs of colours have none."""
+_PPM_COMMENT = re.compile(rb"#[^\r\n]*")
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 Float32s = npt.NDArray[np.float32]
 
@@ -146,9 +148,14 @@ def _narrow(image: Image.Image, most: float) -> bool:
 
 
 def _bytes_of_ppm(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.Image]:
-    """Return the upper and the lower bytes of a binary PPM, of whose values Pillow keeps the nearest of 8 bits."""
+    """Return the upper and the lower bytes of a PPM, of whose values Pillow keeps the nearest of 8 bits."""
     (tile,) = Image.open(io.BytesIO(data), formats=["PPM"]).tile
-    values = np.frombuffer(data, ">u2", 3 * image.width * image.height, tile.offset)
+    count = 3 * image.width * image.height
+    if tile.codec_name == "ppm_plain":
+        text = _PPM_COMMENT.sub(b"", data[tile.offset :])
+        values = np.fromstring(text, np.uint16, count, sep=" ")
+    else:
+        values = np.frombuffer(data, ">u2", count, tile.offset)
     values = values.reshape(image.height, image.width, 3)
     return Image.fromarray((values >> 8).astype(np.uint8)), Image.fromarray((values & 255).astype(np.uint8))
 

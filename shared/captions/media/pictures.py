@@ -186,7 +186,7 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """Return the opened picture with all its pixels, and its orientation."""
     tiles = getattr(image, "tile", ())
     modes = {tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles}
-    deep_ppm = [(tile.codec_name, tile.args) for tile in tiles] == [("ppm", ("RGB", 65_535))]
+    deep_ppm = [(tile.codec_name.removesuffix("_plain"), tile.args) for tile in tiles] == [("ppm", ("RGB", 65_535))]
     image.load()
     orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
     if deep_ppm or (image.format in ("PNG", "TIFF") and len(modes) == 1 and not modes.isdisjoint(_DEEP)):
