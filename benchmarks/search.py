@@ -159,7 +159,7 @@ def main() -> None:
         + 1e6 * (write_cpu + merges * merge_cpu) * lambda_second,
         "S3, writes": batches * (2 + 1 / 7) * S3_PUT,
         "S3, reads": batches * 2 * S3_GET,
-        "DynamoDB, reads of records": 1e6 * RRU,
+        "DynamoDB, four reads of records": 4e6 * RRU,  # when they are written, and at each of EDIT_AGES_SECONDS
     }
     blocks = statistics.median(reads)
     hundred_million = 100 * 3  # segments of a million: the word's pages of each, 32 side by side

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captions.search.index import AUDIT_SECONDS, PURGE_SECONDS, ended_at, text_of
+from captions.search.index import AUDIT_SECONDS, EDIT_AGES_SECONDS, PURGE_SECONDS, ended_at, text_of
 from captions.search.searching import SearchQuery, WordsSearch
 from captions.search.segment_store import KEPT_SECONDS, SEGMENTS, ContentionError, SegmentEntry, SegmentStore
 from captions.search.segments import Row, build, number_of
@@ -240,7 +240,45 @@ def test_captions_from_before_the_index_are_found_from_a_day_on(library: Library
     assert library.hits("dog") == ["old.jpg"]
 
 
-def test_a_lost_edit_or_deletion_is_found_once_a_month(library: Library, aws: Aws) -> None:
+def test_a_lost_deletion_is_found_by_the_comparison_with_the_table(library: Library) -> None:
+    library.caption("deleted.jpg", "A dog.")
+    library.take("deleted.jpg")
+    library.now += 7_200
+    library.tidy()
+    library.delete("deleted.jpg")
+    library.now += 3_600
+    assert library.tidy().missing == 0  # no caption was
+    gone = set()
+    for entry in library.store.manifest().segments:
+        with library.store.opened(entry) as segment:
+            gone |= {each.asset for each in segment.gone()}
+    assert gone == {f"{BUCKET}/deleted.jpg"}
+
+
+@pytest.mark.parametrize("days", [0.2, 2.5, 8])
+def test_a_lost_edit_is_found_when_its_caption_is_a_day_three_or_nine_days_old(library: Library, days: float) -> None:
+    library.upload("rejected.jpg")
+    library.end("rejected.jpg", None)
+    first = library.caption("edited.jpg", "A dog.")
+    library.caption("same.jpg", "A dog.")
+    library.take("edited.jpg", "same.jpg", "rejected.jpg")
+    ended = library.now
+    while library.now < ended + days * 86_400:
+        library.now += 43_200
+        assert library.tidy().missing == 0
+    library.now = ended + days * 86_400
+    library.reviews.edit(first, "My terrier.", now=library.now)  # its event is lost
+    found = next(age for age in EDIT_AGES_SECONDS if age > days * 86_400)
+    library.now = ended + found - 3_600
+    assert library.tidy().missing == 0
+    library.now = ended + found + 3_600
+    assert library.tidy().missing == 1
+    assert (library.hits("terrier"), library.hits("dog")) == (["edited.jpg"], ["same.jpg"])
+    library.now += 3_600
+    assert library.tidy().missing == 0
+
+
+def test_a_lost_edit_of_an_old_caption_is_found_once_a_month(library: Library, aws: Aws) -> None:
     edited = library.caption("edited.jpg", "A dog.")
     library.caption("deleted.jpg", "A dog.")
     library.caption("same.jpg", "A dog.")

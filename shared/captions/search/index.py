@@ -35,6 +35,9 @@ SETTLED_SECONDS = 900.0
 OVERLAP_SECONDS = 900.0
 """Of one comparison with the next; clocks differ, and an index of DynamoDB lags behind its table."""
 FIRST_CHECK_SECONDS = 86_400.0
+EDIT_AGES_SECONDS = (86_400.0, 3 * 86_400.0, 9 * 86_400.0)
+"""How old captions are when they are compared with their records: an edit moves its upload to no other place of the
+table's index, so that only the record tells. Each age costs a read of each caption; people edit what is young."""
 SLOWEST_WRITER_SECONDS = 3_600.0
 """What is written an hour after a deletion was, by a function that runs for minutes, knew of it."""
 PURGE_SECONDS = 86_400.0
@@ -104,6 +107,7 @@ class WordsIndex:
         missing = 0
         try:
             missing += self._compare(deadline)
+            missing += self._compare_edits(deadline)
             missing += self._audit(deadline)
         except EmbeddingsError:  # what it is about is compared again next time
             telemetry.logger().exception("vectors_not_written")
@@ -206,6 +210,34 @@ class WordsIndex:
             self._store.change(partial(_checked, until=until))
         return missing
 
+    def _compare_edits(self, deadline: float) -> int:
+        """Take captions that came to one of the ages and were edited since they were indexed; return how many."""
+        now, missing = self._now(), 0
+        since = self._store.manifest().edits_until or now - FIRST_CHECK_SECONDS
+        while since < now and time.monotonic() < deadline:
+            until = min(since + SLICE_SECONDS, now)
+            lost = [asset for age in EDIT_AGES_SECONDS for asset in self._edited(since - age, until - age)]
+            telemetry.count("NotIndexed", len(lost))
+            for start in range(0, len(lost), TAKEN_AT_ONCE):
+                missing += len(self.take(lost[start : start + TAKEN_AT_ONCE]))
+            since = until
+            self._store.change(lambda seen, until=until: replace(seen, edits_until=until))  # type: ignore[misc]
+        return missing
+
+    def _edited(self, since: float, until: float) -> Iterator[str]:
+        """Yield what ended in this time and whose record is newer than its row; its event is no longer on its way."""
+        first, last, settled = timestamp(since), timestamp(until), timestamp(self._now() - SETTLED_SECONDS)
+        ended = [asset for asset, _ in self._records.ended_between(first, last)]
+        if not ended:
+            return
+        known = self._updated(number_of(last) - NUMBERED_APART_MS, number_of(first) + NUMBERED_APART_MS)
+        for records in _side_by_side(self._records, ended):
+            for record in records:
+                # What has no caption is known for as long as the index must tell that it is gone.
+                at = known.get(record.asset, "" if captioned(record) else record.updated_at)
+                if record.terminal and at < record.updated_at <= settled:
+                    yield record.asset
+
     def _without_vector(self, assets: Sequence[str]) -> list[str]:
         if self._meaning is None:
             return []
@@ -227,7 +259,7 @@ class WordsIndex:
         return known
 
     def _audit(self, deadline: float) -> int:
-        """Compare each row with its record and its vector, once a month: a lost edit or deletion shows in nothing else.
+        """Compare each row with its record and its vector, once a month: old captions are edited too.
 
         Rows that are outdated leave their segment. Returns for how many the index had nothing newer.
         """

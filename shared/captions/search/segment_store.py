@@ -60,6 +60,8 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     checked_until: float = 0.0
     """Epoch seconds; whatever ended before that is in the index, or on its queue."""
+    edits_until: float = 0.0
+    """Epoch seconds; what came to an age of `index.EDIT_AGES_SECONDS` before that was compared with its record."""
     dropped: tuple[tuple[str, float], ...] = ()
     """Segments that were replaced, and when (epoch seconds); they are still to be removed."""
     etag: str | None = field(default=None, compare=False)
@@ -70,7 +72,7 @@ class Manifest:
         reported = json.loads(body)
         entries = tuple(SegmentEntry(**{**entry, "common": tuple(entry["common"])}) for entry in reported["segments"])
         dropped = tuple((name, at) for name, at in reported["dropped"])
-        return cls(entries, reported["checked_until"], dropped, etag)
+        return cls(entries, reported["checked_until"], reported.get("edits_until", 0.0), dropped, etag)
 
     def written(self) -> bytes:
         """Return the manifest as JSON."""
