@@ -268,10 +268,10 @@ def test_a_lost_edit_is_found_when_its_caption_is_a_day_three_or_nine_days_old(l
         assert library.tidy().missing == 0
     library.now = ended + days * 86_400
     library.reviews.edit(first, "My terrier.", now=library.now)  # its event is lost
-    found = next(age for age in EDIT_AGES_SECONDS if age > days * 86_400)
-    library.now = ended + found - 3_600
+    compared = next(age for age in EDIT_AGES_SECONDS if age > days * 86_400)
+    library.now = ended + compared - 3_600
     assert library.tidy().missing == 0
-    library.now = ended + found + 3_600
+    library.now = ended + compared + 3_600
     assert library.tidy().missing == 1
     assert (library.hits("terrier"), library.hits("dog")) == (["edited.jpg"], ["same.jpg"])
     library.now += 3_600

@@ -7,13 +7,14 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageSequence, PngImagePlugin
 
 from captions.media.descriptions import own_description
 from captions.records.record import Provenance, Record, Result
@@ -57,6 +58,25 @@ def png_words() -> PngImagePlugin.PngInfo:
     return info
 
 
+IIM = b"\x1c\x02\x78\0\4mine\x1c\x02\x19\0\4bird"
+"""Caption and keyword."""
+RESOURCES = b"8BIM\4\4\0\0" + len(IIM).to_bytes(4) + IIM
+PAGE = Image.new("RGB", (97, 61), (10, 90, 200))
+
+
+def big_endian_tiff(*more: tuple[int, int, bytes]) -> bytes:
+    """A grey picture of 4 by 2 pixels, with further entries: tag, type and value."""
+    entries = {tag: (4, 1, struct.pack(">I", value)) for tag, value in
+               {256: 4, 257: 2, 278: 2, 279: 8, 273: 8}.items()}  # fmt: skip
+    entries |= {tag: (3, 1, struct.pack(">HH", value, 0)) for tag, value in {258: 8, 259: 1, 262: 1, 277: 1}.items()}
+    body = b"MM\0*" + struct.pack(">I", 0) + bytes(range(0, 240, 30))
+    for tag, kind, value in more:
+        entries[tag] = kind, len(value), struct.pack(">I", len(body))
+        body += value + b"\0" * (len(value) % 2)
+    directory = b"".join(struct.pack(">HHI", tag, *entries[tag][:2]) + entries[tag][2] for tag in sorted(entries))
+    return body[:4] + struct.pack(">I", len(body)) + body[8:] + struct.pack(">H", len(entries)) + directory + bytes(4)
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "plain.jpg": lambda: picture("JPEG"),
     "progressive-exif.jpg": lambda: picture("JPEG", progressive=True, exif=exif(), icc_profile=b"x" * 70_000),
@@ -65,6 +85,12 @@ FILES: dict[str, Callable[[], bytes]] = {
     "palette-exif.png": lambda: picture("PNG", "P", exif=exif()),
     "lossy.webp": lambda: picture("WEBP"),
     "alpha-lossless.webp": lambda: picture("WEBP", "RGBA", lossless=True),
+    "plain.tif": lambda: picture("TIFF", exif=exif(), icc_profile=b"x" * 7_000),
+    "pages-lzw.tif": lambda: picture("TIFF", compression="tiff_lzw", save_all=True, append_images=[PAGE]),
+    "rights.tif": lambda: picture("TIFF", dpi=(72, 72), tiffinfo={700: RIGHTS.format("").encode()}),
+    "big-endian.tif": lambda: big_endian_tiff(),
+    "plain.gif": lambda: b"GIF87a" + picture("GIF", "P")[6:],
+    "moving.gif": lambda: picture("GIF", "P", save_all=True, append_images=[PAGE], loop=0, duration=40),
     "extended.webp": lambda: picture("WEBP", exif=exif(), xmp=RIGHTS.format("").encode()),
 }
 
@@ -121,7 +147,9 @@ def read(data: bytes, path: Path) -> dict[str, Any]:
 def frames(data: bytes) -> tuple[Any, ...]:
     with Image.open(io.BytesIO(data)) as image:
         about = image.format, image.mode, image.size, image.info.get("icc_profile")
-        return *about, image.tobytes(), image.getexif().tobytes()
+        exif = {tag: value for tag, value in image.getexif().items() if tag != 700}
+        pages = [(page.info.get("duration"), page.tobytes()) for page in ImageSequence.Iterator(image)]
+        return *about, *pages, exif
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -149,14 +177,32 @@ def test_exiftool_reads_the_caption_and_pixels_and_all_else_stay(name: str, tmp_
     [
         picture("JPEG", xmp=TITLED.encode()), picture("JPEG", exif=exif("mine")), picture("PNG", pnginfo=png_words()),
         picture("WEBP", xmp=TITLED.encode()), picture("WEBP", exif=exif("mine")), picture("PNG", exif=exif("mine")),
+        picture("TIFF", description="mine"), picture("TIFF", tiffinfo={700: TITLED.encode()}),
+        big_endian_tiff((33723, 7, IIM)), big_endian_tiff((34377, 1, RESOURCES)), picture("GIF", comment=b"mine"),
     ],
-    ids=["jpeg-xmp", "jpeg-exif", "png-text", "webp-xmp", "webp-exif", "png-exif"],
+    ids=["jpeg-xmp", "jpeg-exif", "png-text", "webp-xmp", "webp-exif", "png-exif", "tiff-description", "tiff-xmp",
+         "tiff-iim", "tiff-photoshop", "gif-comment"],
 )  # fmt: skip
 def test_words_of_the_files_own_stay_unless_they_are_to_be_replaced(original: bytes, tmp_path: Path) -> None:
     with pytest.raises(NotEmbeddableError, match="of its own"):
         embed(original, XMP, "skip")
-    written = read(embed(original, XMP, "replace"), tmp_path / "a")
+    copy = embed(original, XMP, "replace")
+    written = read(copy, tmp_path / "a")
     assert written["XMP-dc:Description"] == RESULT.text
+    assert "mine" not in {str(value).casefold() for value in written.values()}
+    assert frames(copy)[:-1] == frames(original)[:-1]  # all but EXIF
+
+
+def test_a_raw_file_that_begins_like_a_tiff_gets_no_copy() -> None:
+    for tag, kind, value in ((50706, 1, b"\1\4\0\0\0\0"), (330, 4, struct.pack(">II", 8, 8))):
+        with pytest.raises(NotEmbeddableError, match="raw"):
+            embed(big_endian_tiff((tag, kind, value)), XMP, "replace")
+
+
+def test_nothing_that_stood_in_a_tiff_moves() -> None:
+    original = picture("TIFF", save_all=True, append_images=[PAGE])
+    copy = embed(original, XMP, "skip")
+    assert (copy[:4], copy[8 : len(original)]) == (original[:4], original[8:])
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -243,7 +289,9 @@ def test_older_words_that_cannot_be_taken_out_have_no_copy_beside_them() -> None
 def test_what_cannot_be_written_into_says_why() -> None:
     whole = picture("JPEG", xmp=b"<x:xmpmeta")
     for data, why in (
-        (picture("TIFF"), "only JPEG, PNG and WebP"),
+        (picture("BMP"), "only JPEG, PNG, WebP, TIFF and GIF"),
+        (picture("TIFF")[:40], "told apart"),
+        (picture("GIF")[:40], "told apart"),
         (whole, "XMP cannot be read"),
         (picture("PNG")[:40], "told apart"),
         (picture("JPEG")[:30], "told apart"),

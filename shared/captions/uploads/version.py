@@ -113,7 +113,7 @@ class _S3Event(BaseModel):
 
 WRITTEN_BACK = (".caption.json", ".caption.xmp", ".caption.vtt", ".caption.srt")
 """Ends of the keys that the pipeline writes beside objects, and never looks at."""
-COPIES_WRITTEN_BACK = (".caption.jpg", ".caption.png", ".caption.webp")
+COPIES_WRITTEN_BACK = (".caption.jpg", ".caption.png", ".caption.webp", ".caption.tif", ".caption.gif")
 """How the keys of copies end that have their caption inside."""
 
 

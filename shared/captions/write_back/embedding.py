@@ -4,7 +4,8 @@ Only the XMP packet is exchanged, segment by segment, as no library that a funct
 metadata by encoding the pixels again, and ExifTool and Exiv2 are programs and libraries of another kind. What an
 existing packet says of other things stays in it.
 
-Sources: XMP specification part 3 (where a packet stands in JPEG, PNG); WebP container specification ("XMP ", VP8X);
+Sources: XMP specification part 3 (where a packet stands in JPEG, PNG, TIFF, GIF); WebP container specification ("XMP ",
+VP8X); TIFF 6.0, section 2 (a directory may stand anywhere);
 Metadata Working Group guidelines (EXIF's ImageDescription and IPTC-IIM's Caption are older places of a description).
 """
 
@@ -35,6 +36,15 @@ _IIM, _IIM_DIGEST = 0x0404, 0x0425
 _IMAGE_DESCRIPTION, _EXIF_IFD, _USER_COMMENT = 0x010E, 0x8769, 0x9286
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_XMP = b"XML:com.adobe.xmp\0"
+_TIFF_XMP, _TIFF_IIM, _TIFF_PHOTOSHOP = 700, 33723, 34377
+_TIFF_SUB_DIRECTORIES, _TIFF_DNG, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC = 330, 50706, 259, 262
+_TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34712, 34925, 50000, 50001})
+"""Those of TIFF files; raw formats that begin like one have others of their own."""
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}
+"""How long values are of the types that metadata are of."""
+_GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
+_GIF_MAGIC = b"\1" + bytes(range(0xFF, -1, -1)) + b"\0"
+"""Behind a packet, which is no blocks of GIF: wherever a reader of blocks lands in here, it comes to the end."""
 _OURS = (
     ("dc", "description"), ("dc", "subject"), ("Iptc4xmpCore", "AltTextAccessibility"),
     ("Iptc4xmpCore", "ExtDescrAccessibility"), ("photoshop", "CaptionWriter"),
@@ -63,7 +73,11 @@ def extension_of(data: bytes) -> str:
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    raise NotEmbeddableError("only JPEG, PNG and WebP are written into")
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "tif"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    raise NotEmbeddableError("only JPEG, PNG, WebP, TIFF and GIF are written into")
 
 
 def embed(data: bytes, xmp: str, existing: Existing) -> bytes:
@@ -71,7 +85,7 @@ def embed(data: bytes, xmp: str, existing: Existing) -> bytes:
 
     Raises NotEmbeddableError: another format, a broken file, words of its own that are to stay, a packet too large.
     """
-    work = {"jpg": _in_jpeg, "png": _in_png, "webp": _in_webp}[extension_of(data)]
+    work = {"jpg": _in_jpeg, "png": _in_png, "webp": _in_webp, "tif": _in_tiff, "gif": _in_gif}[extension_of(data)]
     try:
         return work(data, xmp, existing)
     except (struct.error, IndexError) as error:
@@ -300,6 +314,88 @@ def _extended(picture: FilePart) -> bytes:
     else:
         raise NotEmbeddableError("the file's parts cannot be told apart")
     return bytes([flags, 0, 0, 0]) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
+
+
+def _in_tiff(data: bytes, xmp: str, existing: Existing) -> bytes:
+    """Append a packet and another first directory that names it: whatever has its place in the file keeps it."""
+    order, first = _tiff(data)
+    entries = dict(_entries(data, order, first))
+    small = {tag: struct.unpack_from(f"{order}H", entries[tag], 8)[0] for tag in entries}
+    raw = small.get(_TIFF_PHOTOMETRIC, 0) > 0x7FFF or small.get(_TIFF_COMPRESSION, 1) not in _TIFF_COMPRESSIONS
+    if raw or data[8:10] == b"CR" or {_TIFF_DNG, _TIFF_SUB_DIRECTORIES} & set(entries):
+        raise NotEmbeddableError("the file is a raw format, or has directories within directories")
+    older, changed = _exif_describes(data), dict[int, bytes]()
+    if older:
+        data = _put_right(b"", data, _exif_without_words, _exif_describes, existing)
+    for tag, describes, without_words in (
+        (_TIFF_IIM, _iim_describes, _kept_datasets),
+        (_TIFF_PHOTOSHOP, _iim_describes, lambda value: _iim_without_words(_PHOTOSHOP + value)[len(_PHOTOSHOP) :]),
+    ):
+        value = _tiff_value(data, order, entries.get(tag))
+        if describes(value):
+            older = True
+            changed[tag] = _put_right(b"", value, without_words, describes, existing)
+    present = _tiff_value(data, order, entries.get(_TIFF_XMP)) or None
+    changed[_TIFF_XMP] = _merged(xmp, present, older, existing)
+
+    listed = _entries(data, order, first)
+    kept, (following,) = dict(listed), struct.unpack_from(f"{order}I", data, first + 2 + 12 * len(listed))
+    out = bytearray(data)
+    for tag, value in changed.items():
+        kept.pop(tag, None)
+        if not value:
+            continue
+        out += b"\0" * (len(out) % 2)
+        kind = 1 if tag != _TIFF_IIM else 7
+        inline = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(f"{order}I", len(out))
+        kept[tag] = struct.pack(f"{order}HHI", tag, kind, len(value)) + inline
+        out += value if len(value) > 4 else b""
+    out += b"\0" * (len(out) % 2)
+    struct.pack_into(f"{order}I", out, 4, len(out))
+    out += struct.pack(f"{order}H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept))
+    return bytes(out + struct.pack(f"{order}I", following))
+
+
+def _tiff_value(tiff: bytes, order: str, entry: bytes | None) -> bytes:
+    """Return the bytes of an entry's value, as they stand; empty where there is none."""
+    if entry is None:
+        return b""
+    kind, count, value = struct.unpack_from(f"{order}HII", entry, 2)
+    length = count * _TIFF_BYTES.get(kind, 0)
+    if not length or (length > 4 and value + length > len(tiff)):
+        raise NotEmbeddableError("the file's parts cannot be told apart")
+    return entry[8 : 8 + length] if length <= 4 else tiff[value : value + length]
+
+
+def _in_gif(data: bytes, xmp: str, existing: Existing) -> bytes:
+    """Put the packet before the end of the file; what stands before it keeps its place."""
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    kept, packet, older = [b"GIF89a" + data[6:at]], None, False  # GIF87a has no extensions
+    while data[at] != 0x3B:
+        begun = at
+        if data.startswith(_GIF_XMP, at):
+            if (end := data.find(_GIF_MAGIC, at)) < 0:
+                raise NotEmbeddableError("the file's parts cannot be told apart")
+            packet = _only(packet, data[at + len(_GIF_XMP) : end])
+            at = end + len(_GIF_MAGIC)
+            continue
+        comment = data[at : at + 2] == b"\x21\xfe"
+        if data[at] == 0x21:
+            at += 2
+        elif data[at] == 0x2C:
+            at += 11 + (3 << (data[at + 9] & 7) + 1 if data[at + 9] & 0x80 else 0)
+        else:
+            raise NotEmbeddableError("the file's parts cannot be told apart")
+        words = b""
+        while data[at]:
+            words += data[at + 1 : at + 1 + data[at]] if comment else b""
+            at += 1 + data[at]
+        at += 1
+        older |= bool(words.strip(b"\0 "))
+        if not (words and existing == "replace"):
+            kept.append(data[begun:at])
+    ours = _merged(xmp, packet, older, existing)
+    return b"".join(kept) + _GIF_XMP + ours + _GIF_MAGIC + data[at:]
 
 
 def _exif_describes(tiff: bytes) -> bool:

@@ -30,7 +30,10 @@ MOST_EMBEDDED_BYTES = 40_000_000
 EMBEDDED = "embedded 2"
 """Changes where the same words would be written into a file in another way: then copies are made again."""
 PICTURES = frozenset({"image", "animation", "document"})
-_MEDIA_TYPES = {".caption.jpg": "image/jpeg", ".caption.png": "image/png", ".caption.webp": "image/webp"}
+_MEDIA_TYPES = {
+    ".caption.jpg": "image/jpeg", ".caption.png": "image/png", ".caption.webp": "image/webp",
+    ".caption.tif": "image/tiff", ".caption.gif": "image/gif",
+}  # fmt: skip
 
 
 class KeepsChangingError(RuntimeError):
