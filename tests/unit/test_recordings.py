@@ -5,13 +5,14 @@ import os
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from captions.media import MediaError, reference_frames
+from captions.media import MediaError, decoding, reference_frames
 from captions.media.recordings import (
     ENCODINGS,
     RATE,
@@ -62,7 +63,7 @@ def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.container)
-def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding: Encoding) -> None:
+def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding: Encoding, tmp_path: Path) -> None:
     most = 200_000
     longest_s = longest_part(encoding, max_bytes=most, longest_s=12.0)
     result = parts(READING, longest_s, encoding)
@@ -74,7 +75,9 @@ def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encodi
         assert part.end_s - part.start_s <= longest_s
         assert part.data is not None
         assert len(part.data) <= most
-        assert facts(part.data).duration_s == pytest.approx(part.end_s - part.start_s, abs=0.15)
+        (tmp_path / "part").write_bytes(part.data)
+        with io.FileIO(tmp_path / "part") as file:  # in this process, which our own parts do not harm
+            assert decoding.facts(file).duration_s == pytest.approx(part.end_s - part.start_s, abs=0.15)
 
 
 def test_the_parts_together_are_the_recording_sample_by_sample() -> None:
