@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import botocore.session
+import botocore.useragent
 import httpcore2
 import pytest
 
@@ -21,6 +22,10 @@ os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "testing"  # as a deployed function
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 # So it is with the certificates that a client of OpenAI's trusts.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
+# A client of AWS writes what it is into every request, and cleans each part of that every time.
+botocore.useragent.sanitize_user_agent_string_component = functools.lru_cache(maxsize=10_000)(
+    botocore.useragent.sanitize_user_agent_string_component
+)
 
 # All the tests' modules and what they import are several hundred thousand objects that stay, and looking through them
 # for garbage again and again took a fifth of the tests' time.

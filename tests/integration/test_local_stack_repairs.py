@@ -587,6 +587,12 @@ def speed(bench: Bench) -> None:
     bench.count("__lt__")
     dynamodb.scan(TableName="plain")
     assert bench.count("__lt__") == 0, "keys are compared in Python"
+    sqs = bench.client("sqs")
+    url = sqs.create_queue(QueueName="long")["QueueUrl"]
+    bench.count("unix_time")
+    for _ in range(3):
+        sqs.send_message(QueueUrl=url, MessageBody="{}")
+    assert bench.count("unix_time") == 0, "the time is made of datetimes for each message of a queue"
 
 
 def indexes(bench: Bench) -> None:
@@ -708,6 +714,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
     """Count reads and calls of what walks all messages, methods or items, from the first question on."""
     import inspect
 
+    import moto.core.utils
     from moto.dynamodb.models.dynamo_type import DynamoType
     from moto.dynamodb.models.table import Table
     from moto.sqs.models import Message
@@ -732,6 +739,9 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
         elif name == "__lt__":
             compare: Any = DynamoType.__lt__
             monkeypatch.setattr(DynamoType, name, lambda *both: (counts.update([name]), compare(*both))[1])
+        elif name == "unix_time":
+            asked = moto.core.utils.unix_time
+            monkeypatch.setattr(moto.core.utils, name, lambda *args: (counts.update([name]), asked(*args))[1])
         elif isinstance(vars(Message)[name], property):
             getter: Any = vars(Message)[name].fget
             monkeypatch.setattr(Message, name, property(lambda self: (counts.update([name]), getter(self))[1]))

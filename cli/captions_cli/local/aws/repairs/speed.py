@@ -4,13 +4,15 @@ It lists the methods of a service's class again for each request. DynamoDB write
 every spelling of every type's name on it. It reads an update expression twice for each request, copies its tree by the
 general way, lists the types of its nodes at each node, and checks the whole again at each of its parts: 21 ms of CPU
 for the update that takes an upload, 8 without that. It measures and copies values over and over (`values`). A query
-sorts the whole table first, and so does each page of a scan, by comparing its values one by one in Python.
+sorts the whole table first, and so does each page of a scan, by comparing its values one by one in Python. SQS asks
+for the time at every message of a queue, several times for each message that is sent, and makes it of three datetimes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -25,6 +27,7 @@ _MOST_EXPRESSIONS = 1_000
 def _make_fast(replace: Replace) -> None:
     """Put the faster functions in place. As in a stack, one call at a time may be under way."""
     import moto.core.responses
+    import moto.sqs.models
     from moto.core.serialize import JSONSerializer
     from moto.dynamodb.models.table import Table
     from moto.dynamodb.parsing import validators
@@ -32,6 +35,8 @@ def _make_fast(replace: Replace) -> None:
     from moto.dynamodb.parsing.expressions import UpdateExpressionParser
 
     replace(moto.core.responses, "method_names_from_class", _method_names())
+    replace(moto.core.responses, "camelcase_to_underscores", _names_of_actions())
+    replace(moto.sqs.models, "unix_time_millis", _now_ms)
     replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
     replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
     replace(Node, "find_clauses", _finding_clauses())
@@ -51,6 +56,19 @@ def _method_names() -> Any:
     from moto.core.responses import method_names_from_class
 
     return once(method_names_from_class)
+
+
+@once
+def _names_of_actions() -> Any:
+    """Moto's names of actions in Python's style, of which each is made once."""
+    from moto.core.utils import camelcase_to_underscores
+
+    return lru_cache(maxsize=_MOST_EXPRESSIONS)(camelcase_to_underscores)
+
+
+def _now_ms() -> float:
+    """Tell how late it is, in milliseconds since 1970."""
+    return datetime.now(UTC).timestamp() * 1000
 
 
 def _writing_attributes(original: Any) -> Any:
