@@ -30,6 +30,7 @@ PROMPT_TOKENS = 60_000
 """Of one batch's items: half of a context of 128K tokens, as the estimate may be off and models forget the middle."""
 BATCH_ITEMS = 40
 """An answer of so many entries stays within 4,096 tokens, the least that long-context models may write."""
+BATCHES_AT_ONCE = 4
 _TOKENS_PER_ENTRY = 100
 ROUNDS = 3
 """How often an item is asked for at most."""
@@ -121,10 +122,7 @@ async def generate_alt_texts(
     chain: Sequence[str],
     deadline: float,
     language: str = "en",
-    budget_scopes: tuple[str, ...] = (),
     prompt_tokens: int = PROMPT_TOKENS,
-    batch_items: int = BATCH_ITEMS,
-    concurrency: int = 4,
 ) -> AltTexts:
     """Write an alt text for every item from what is said about it.
 
@@ -134,10 +132,7 @@ async def generate_alt_texts(
         chain: models with a long context, in order of preference.
         deadline: a value of `time.monotonic()`; items that have no text by then end with `out_of_time`.
         language: of the alt texts (BCP-47).
-        budget_scopes: spending limits the calls count against.
         prompt_tokens: of one batch's items, estimated.
-        batch_items: of one batch at the most.
-        concurrency: batches under way at the same time.
 
     Raises:
         ValueError: two items have the same id.
@@ -147,7 +142,7 @@ async def generate_alt_texts(
     if len(set(ids)) != len(ids):
         twice = next(name for at, name in enumerate(ids) if name in ids[:at])
         raise ValueError(f"two items have the id {twice!r}")
-    work = _Work(gateway, tuple(chain), deadline, language, budget_scopes, asyncio.Semaphore(concurrency))
+    work = _Work(gateway, tuple(chain), deadline, language, asyncio.Semaphore(BATCHES_AT_ONCE))
     waiting = []
     for item in ordered:
         if item.facts():
@@ -155,7 +150,7 @@ async def generate_alt_texts(
         else:
             work.end(item, why="no_metadata", reason="Nothing is written about the picture.")
     for _ in range(ROUNDS):
-        await asyncio.gather(*(work.ask(batch) for batch in _batches(waiting, prompt_tokens, batch_items)))
+        await asyncio.gather(*(work.ask(batch) for batch in _batches(waiting, prompt_tokens, BATCH_ITEMS)))
         waiting = [item for item in waiting if item.id not in work.ended]
         if not waiting:
             break
@@ -187,14 +182,12 @@ class _Work:
         chain: tuple[str, ...],
         deadline: float,
         language: str,
-        budget_scopes: tuple[str, ...],
         turns: asyncio.Semaphore,
     ) -> None:
         self._gateway = gateway
         self._chain = chain
         self._deadline = deadline
         self._language = language
-        self._budget_scopes = budget_scopes
         self._turns = turns
         self.ended: dict[str, AltText] = {}
         self.cost = Cost()
@@ -270,7 +263,6 @@ class _Work:
             text=text,
             max_tokens=200 + _TOKENS_PER_ENTRY * len(batch),
             response_format=json_schema.response_format("alt_texts", _Batch),
-            budget_scopes=self._budget_scopes,
         )
 
     def _read(self, batch: Sequence[AltTextItem], text: str, model: str) -> None:

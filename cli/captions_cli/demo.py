@@ -127,9 +127,7 @@ def run(
     )
 
 
-def upload_and_wait(
-    stack: Stack, planned: Sequence[DemoUpload], audience: Audience, *, timeout: float = WAVE_SECONDS
-) -> list[DemoOutcome]:
+def upload_and_wait(stack: Stack, planned: Sequence[DemoUpload], audience: Audience) -> list[DemoOutcome]:
     """Upload wave after wave, each once the one before has ended but for what can wait: that is waited for at last."""
     watch = UploadWatch(stack, [])
     can_wait = {upload.key for upload in planned if upload.waits}
@@ -145,9 +143,9 @@ def upload_and_wait(
                 later.append(answer)
             else:
                 watch.add([answer])
-        watch.until_ended(timeout, audience.seen)
+        watch.until_ended(WAVE_SECONDS, audience.seen)
     watch.add(later)
-    watch.until_ended(timeout, audience.seen)
+    watch.until_ended(WAVE_SECONDS, audience.seen)
     return [_outcome(upload, watch.seen.get(upload.key), failures.get(upload.key)) for upload in planned]
 
 

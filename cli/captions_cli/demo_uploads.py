@@ -100,11 +100,11 @@ def media(name: str) -> bytes:
     return files("captions_cli").joinpath("demo_media", name).read_bytes()
 
 
-def resized(data: bytes, factor: float, quality: int = 85) -> bytes:
+def resized(data: bytes, factor: float) -> bytes:
     """The picture scaled by a factor, as JPEG."""
     with Image.open(io.BytesIO(data)) as image:
         size = (round(image.width * factor), round(image.height * factor))
-        return _saved(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=quality)
+        return _saved(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=85)
 
 
 def re_encoded(data: bytes, encoding: str, quality: int | None = 75) -> bytes:
@@ -154,9 +154,9 @@ def cut_out(data: bytes) -> bytes:
     return _saved(square, "PNG")
 
 
-def tagged(data: bytes, title: str = "Comparatively modern") -> bytes:
+def tagged(data: bytes) -> bytes:
     """The MP3 with an ID3v2.3 title in front (https://id3.org/id3v2.3.0)."""
-    text = b"\x00" + title.encode("latin-1")
+    text = b"\x00Comparatively modern"
     frame = b"TIT2" + len(text).to_bytes(4, "big") + b"\x00\x00" + text
     # The tag's length is written seven bits to the byte.
     size = bytes((len(frame) >> shift) & 0x7F for shift in (21, 14, 7, 0))

@@ -13,6 +13,8 @@ from captions_cli.printable import printable
 from captions_cli.stack import Stack
 
 STATES: tuple[State, ...] = get_args(State)
+COUNTED = 2_000
+"""Records read to count what there is in each state."""
 
 
 def recent(
@@ -55,14 +57,14 @@ def get(stack: Stack, key: str) -> Record:
     raise CommandError(f"there is no {printable(key)} in {stack.bucket}", ExitCode.NOT_CAPTIONED)
 
 
-def count(stack: Stack, *, days: int = 1, at_most: int = 2000) -> tuple[dict[str, int], bool]:
-    """Count records by state, and say whether that is all of them: those on their way, and those ended since `days`.
+def count(stack: Stack) -> tuple[dict[str, int], bool]:
+    """Count records by state, and say whether that is all of them: those on their way, and those ended in a day.
 
-    Reads at most `at_most` records, so that a look at a large table stays cheap.
+    Reads at most COUNTED records, so that a look at a large table stays cheap.
     """
     counted: dict[str, int] = dict.fromkeys(STATES, 0)
-    for index, record in enumerate(recent(stack, days=days)):
-        if index == at_most:
+    for index, record in enumerate(recent(stack, days=1)):
+        if index == COUNTED:
             return counted, False
         counted[record.state] += 1
     return counted, True

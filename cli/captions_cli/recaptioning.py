@@ -200,7 +200,6 @@ def send_within(
     mode: Mode,
     limit: Decimal,
     *,
-    patience_s: float = PATIENCE_SECONDS,
     pause: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> Spent:
@@ -221,7 +220,7 @@ def send_within(
             if send(stack, first, mode):
                 spent.sent += 1
                 account.pending[f"{stack.bucket}/{first.key}"] = first, Decimal(0)
-        elif not account.pending or now() - last_end > patience_s:
+        elif not account.pending or now() - last_end > PATIENCE_SECONDS:
             spent.patience_ended = bool(account.pending)
             break
         else:

@@ -24,9 +24,9 @@ STATE_FILE = "stack.json"
 CONNECTIONS = 32
 
 
-def home(env: Mapping[str, str] | None = None) -> Path:
+def home() -> Path:
     """Where the local stack keeps its state: CAPTIONS_HOME, else `.captions` in the working directory."""
-    return Path((os.environ if env is None else env).get("CAPTIONS_HOME") or ".captions")
+    return Path(os.environ.get("CAPTIONS_HOME") or ".captions")
 
 
 @dataclass(frozen=True)

@@ -61,30 +61,23 @@ class UploadWatch:
                 changed.append(key)
         return changed
 
-    def until_ended(
-        self,
-        timeout: float,
-        on_poll: Callable[[list[str], Mapping[str, SeenUpload]], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> bool:
+    def until_ended(self, timeout: float, on_poll: Callable[[list[str], Mapping[str, SeenUpload]], None]) -> bool:
         """Poll until every upload has ended; False when `timeout` seconds passed first.
 
         `on_poll` gets the keys that changed, and how far each upload has come, after every look.
         """
-        deadline = clock() + timeout
+        deadline = time.monotonic() + timeout
         pause = FIRST_PAUSE_SECONDS
         while True:
             changed = self.poll()
             on_poll(changed, self.seen)
             if not self.pending:
                 return True
-            left = deadline - clock()
+            left = deadline - time.monotonic()
             if left <= 0:
                 return False
             pause = FIRST_PAUSE_SECONDS if changed else min(LONGEST_PAUSE_SECONDS, pause * PAUSE_GROWTH)
-            sleep(min(max(pause, len(self.pending) / READS_PER_SECOND), left))
+            time.sleep(min(max(pause, len(self.pending) / READS_PER_SECOND), left))
 
     def _judge(self, sent: Sent, record: Record) -> SeenUpload:
         if sent.version_id is None or record.version_id == sent.version_id:

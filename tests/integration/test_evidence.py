@@ -39,10 +39,10 @@ class Counting(Objects):
         super().__init__(s3)
         self.reads: list[str] = []
 
-    def read(self, upload: ObjectVersion, **how: Any) -> bytes:
+    def read(self, upload: ObjectVersion) -> bytes:
         self.reads.append(upload.key)
         time.sleep(0.05)
-        return super().read(upload, **how)
+        return super().read(upload)
 
 
 def evidence_of(aws: Aws) -> tuple[ObjectEvidence, Counting]:

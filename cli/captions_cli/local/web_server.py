@@ -16,7 +16,7 @@ IN_PLACE_OF_API_GATEWAY = {"API_AUTHORIZER": "token"}
 class WebServer(ChildServer):
     """Serves the API; its log is in `log_dir`. `environment` is that of its function, and all that the process has."""
 
-    def __init__(self, python: str, environment: Mapping[str, str], log_dir: Path, bind: str, port: int = 0) -> None:
+    def __init__(self, python: str, environment: Mapping[str, str], log_dir: Path, bind: str) -> None:
         self.token = secrets.token_urlsafe(24)
-        arguments = [python, "-P", "-m", "captions_api", "--host", bind, "--port", str(port), "--exit-with-parent"]
+        arguments = [python, "-P", "-m", "captions_api", "--host", bind, "--port", "0", "--exit-with-parent"]
         super().__init__("the API", arguments, {**environment, "API_TOKEN": self.token}, log_dir / LOG_NAME)

@@ -47,10 +47,9 @@ class Forgetful:
 class ProgressTable:
     """Progress on the control table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
 
-    def __init__(self, dynamodb: Any, table: str, *, kept_s: float = KEPT_SECONDS) -> None:
+    def __init__(self, dynamodb: Any, table: str) -> None:
         self._dynamodb = dynamodb
         self._table = table
-        self._kept_s = kept_s
 
     def read(self, recording: str, plan: str) -> dict[int, dict[str, Any]]:
         """Return what was kept of a recording under this plan, by the number of the part (strongly consistent)."""
@@ -67,7 +66,7 @@ class ProgressTable:
             UpdateExpression="SET part = :part, expires_at = :expires",
             ExpressionAttributeValues={
                 ":part": {"S": json.dumps(part, ensure_ascii=False)},
-                ":expires": {"N": str(int(time.time() + self._kept_s))},
+                ":expires": {"N": str(int(time.time() + KEPT_SECONDS))},
             },
         )
 

@@ -30,6 +30,8 @@ MOST_STAGES = 32
 """Days, or other sets of partitions, looked into for one page."""
 MOST_AHEAD = 8
 """Stages asked for at once."""
+THREADS = 32
+"""Reads under way at once."""
 COUNTED_PAGES = 2
 """Pages of 1 MB read of a partition to count what stands in it: some ten thousand entries."""
 SEGMENT_ITEMS = 250
@@ -215,10 +217,10 @@ def _activity(name: str) -> Stage:
 class Listing:
     """Reads pages of the captions table; `dynamodb` is a boto3 DynamoDB client, safe to share between threads."""
 
-    def __init__(self, dynamodb: Any, table: str, threads: int = 32) -> None:
+    def __init__(self, dynamodb: Any, table: str) -> None:
         self._dynamodb = dynamodb
         self._table = table
-        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="listing")
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="listing")
         self.first_day = Once(self._first_day)
         """Before which day (UTC) no upload can have ended; None: that is not known."""
 

@@ -7,7 +7,7 @@ calibrated from; those by day and cell (captions.quality.cells) show where peopl
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -259,10 +259,9 @@ def _before(record: Record, *, counted_out: bool) -> BeforeVerdict:
 class Calibrations:
     """What people made of models' answers so far, read again every few minutes; safe to share between threads."""
 
-    def __init__(self, dynamodb: Any, counts_table: str, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, dynamodb: Any, counts_table: str) -> None:
         self._dynamodb = dynamodb
         self._table = counts_table
-        self._now = now
         self._lock = Lock()
         self._known: dict[tuple[str, str], tuple[float, Verdicts]] = {}
 
@@ -280,13 +279,13 @@ class Calibrations:
 
         with self._lock:
             read_at, verdicts = self._known.get((model, task), (None, Verdicts()))
-            if read_at is None or self._now() - read_at >= COUNTS_MAX_AGE_SECONDS:
+            if read_at is None or time.monotonic() - read_at >= COUNTS_MAX_AGE_SECONDS:
                 try:
                     verdicts = read_verdicts(self._dynamodb, self._table, model, task)
                 except (BotoCoreError, ClientError):
                     # An answer is kept without it; what was known before goes on being used.
                     telemetry.logger().exception("calibration_not_read", model=model, task=task)
-                self._known[model, task] = (self._now(), verdicts)
+                self._known[model, task] = (time.monotonic(), verdicts)
             return verdicts
 
 

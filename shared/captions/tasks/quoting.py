@@ -36,10 +36,10 @@ def shortened(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
 
 
-def quoted(text: str, characters: int = MAX_VALUE_CHARACTERS) -> str:
+def quoted(text: str) -> str:
     """Return `text` as one JSON string: in one line, with what could end the quotation escaped."""
-    words = " ".join(plain(text[: characters * 4]).split())
-    return json.dumps(shortened(words, characters), ensure_ascii=False).replace("<", "\\u003c")
+    words = " ".join(plain(text[: MAX_VALUE_CHARACTERS * 4]).split())
+    return json.dumps(shortened(words, MAX_VALUE_CHARACTERS), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def bounded(context: Mapping[str, str]) -> dict[str, str]:

@@ -76,17 +76,17 @@ class Objects:
     def __init__(self, s3: Any) -> None:
         self._s3 = s3
 
-    def read(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> bytes:
-        """Return the version's bytes, or only the `first` so many.
+    def read(self, upload: ObjectVersion) -> bytes:
+        """Return the version's bytes. Raises GoneError and UnreadableError as `fetch` does."""
+        return self.fetch(upload).data
+
+    def fetch(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> Fetched:
+        """Return the version's bytes, or only the `first` so many, with the metadata that came along.
 
         Raises GoneError when S3 has that version no longer, UnreadableError when it does not hand it out, and
         ReplicaError where `replicas` are not wanted. No event of S3 tells a replica from an upload; the answer to a
         request does (Amazon S3 user guide, "Getting replication status information").
         """
-        return self.fetch(upload, first=first, replicas=replicas).data
-
-    def fetch(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> Fetched:
-        """Return what `read` does, with the metadata that came along; raises the same."""
         request: dict[str, Any] = {"Bucket": upload.bucket, "Key": upload.key}
         if upload.version_id is not None:
             request["VersionId"] = upload.version_id

@@ -6,7 +6,7 @@ import fnmatch
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -163,16 +163,15 @@ class ArmedFault:
 class FaultBook:
     """The faults now set, asked in order: the first that strikes is taken. Safe to use from any thread."""
 
-    def __init__(self, seed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self._seed = seed
-        self._clock = clock
         self._armed: list[ArmedFault] = []
         self._lock = threading.Lock()
 
     def set(self, faults: Iterable[Fault | Mapping[str, Any]]) -> None:
         """Replace all faults. Raises `pydantic.ValidationError` on a fault it does not know."""
         parsed = [fault if isinstance(fault, Fault) else Fault.model_validate(fault) for fault in faults]
-        now = self._clock()
+        now = time.monotonic()
         armed = [ArmedFault(fault, now, f"{self._seed}/{place}") for place, fault in enumerate(parsed)]
         with self._lock:
             self._armed = armed
@@ -195,7 +194,7 @@ class FaultBook:
         """Return the fault this call, line or batch suffers, or None."""
         if not self._armed:
             return None
-        now = self._clock()
+        now = time.monotonic()
         with self._lock:
             for armed in self._armed:
                 if armed.strikes(

@@ -254,8 +254,9 @@ def _lab(image: Image.Image) -> Float32s:
 # Colour
 
 
-def colour_grid(image: Image.Image, side: int = _GRID // 2) -> list[list[str]]:
-    """Return the names of the colours of `side` rows of as many cells of an RGB picture."""
+def colour_grid(image: Image.Image) -> list[list[str]]:
+    """Return the names of the colours of 16 rows of as many cells of an RGB picture."""
+    side = _GRID // 2
     return [[colour_name(*cell) for cell in row] for row in _lab(_box(image, side, side)).tolist()]
 
 

@@ -22,13 +22,10 @@ class LocalEndpoint:
     Keyword arguments are those of `serving.Options` (`latency_scale`, `seed`, `keys`, `dialect`, ...).
     """
 
-    def __init__(
-        self, *, host: str = "127.0.0.1", port: int = 0, catalogue: Catalogue | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *, catalogue: Catalogue | None = None, **options: Any) -> None:
         if "keys" in options and options["keys"] is not None:
             options["keys"] = frozenset(options["keys"])
         self._endpoint = EndpointServer(Options(**options), catalogue)
-        self._host, self._port = host, port
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -100,7 +97,7 @@ class LocalEndpoint:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         try:
-            await self._endpoint.start(self._host, self._port)
+            await self._endpoint.start()
         except BaseException as error:  # handed to the thread that waits in start()
             self._failure = error
             return
