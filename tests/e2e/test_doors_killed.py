@@ -6,7 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from captions_cli.local.aws.server import AwsCall, Forward
 from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.permissions import CREDENTIAL
 from support.pipeline import MEDIA
-from support.serving import serving
+from support.serving import QuietHandler, serving
 from support.small_stack import eventually, inside
 
 ROOT = Path(__file__).parents[2]
@@ -85,18 +85,14 @@ def test_each_function_killed_at_its_first_write_does_its_work_all_the_same(stac
     states: dict[str, str] = {}
     guard = threading.Lock()
 
-    class Receiver(BaseHTTPRequestHandler):
+    class Receiver(QuietHandler):
         def do_POST(self) -> None:
-            event = Webhook(SECRET).verify(self.rfile.read(int(self.headers["content-length"])), dict(self.headers))
+            event = Webhook(SECRET).verify(self.body(), dict(self.headers))
             with guard:
                 received[self.headers["webhook-id"]] += 1
                 states[event["data"]["asset"].partition("/")[2]] = event["data"]["state"]
             killer.kill("WebhooksFunction")
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
+            self.answer(204)
 
     s3 = stack.client("s3")
     bucket = stack.outputs["MediaBucketName"]

@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from captions.gateway.catalogue import load
 from captions.gateway.transport import MOST_ANSWER_BYTES
 from captions.records.attempts import paid
 from captions.records.record import Provenance
-from support.serving import serving
+from support.serving import QuietHandler, serving
 
 FIRST, SECOND = "GPT-4o", "GLM-4.6V"
 
@@ -45,11 +45,11 @@ class Server(ThreadingHTTPServer):
         return f"http://{self.server_address[0]!s}:{self.server_port}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: Server
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.body())
         self.server.asked.append(request["model"])
         first = len(set(self.server.asked)) == 1
         body = self.server.body if first else chat()
@@ -61,9 +61,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     do_GET = do_POST
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from captions_cli.local.model_endpoint import LocalEndpoint, eyes
-from support.serving import serving
+from support.serving import QuietHandler, serving
 
 VISION = "Qwen/Qwen3-VL-8B-Instruct"
 TEXT_ONLY = "Qwen3-32B"
@@ -243,15 +243,9 @@ def test_a_json_schema_is_filled_with_the_description(client: openai.OpenAI) -> 
 def test_pictures_are_fetched_from_this_machine_only(client: openai.OpenAI) -> None:
     image = picture("white", "green")
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(image)))
-            self.end_headers()
-            self.wfile.write(image)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
+            self.answer(200, image)
 
     with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         url = f"http://127.0.0.1:{server.server_port}/a.png?X-Amz-Signature=x"

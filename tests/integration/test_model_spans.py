@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from captions.search.embeddings import CaptionEmbeddings, SpendingLedger
 from captions_cli.local.model_endpoint import LocalEndpoint, embedding
 from support.bulk import CATALOGUE, MODEL, bulk_shop, noise
 from support.pipeline import Aws, Dedupe
-from support.serving import serving
+from support.serving import QuietHandler, serving
 from support.worker import Workshop
 
 
@@ -52,14 +52,10 @@ def attributes(of: Any) -> dict[str, Any]:
 def collector() -> Iterator[Collector]:
     made = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            made.bodies.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(made.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *given: Any) -> None: ...
+            made.bodies.append((self.path, self.body()))
+            self.answer(made.status)
 
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         made.url = f"http://127.0.0.1:{server.server_address[1]}"

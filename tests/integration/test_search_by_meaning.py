@@ -348,29 +348,21 @@ def test_an_answer_that_is_none_is_an_error_with_its_reason(answer: Any, why: st
 
 def test_endpoints_are_asked_in_their_order_with_their_keys(meaning: Meaning) -> None:
     import json
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from http.server import ThreadingHTTPServer
 
-    from support.serving import serving
+    from support.serving import QuietHandler, serving
 
     seen: list[tuple[str, str]] = []
     guard = threading.Lock()
 
-    class Endpoint(BaseHTTPRequestHandler):
+    class Endpoint(QuietHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.loads(self.body())
             with guard:
                 seen.append((self.path, self.headers["authorization"]))
             good = self.headers["authorization"] == "Bearer new" and self.path.startswith("/b/")
             status = 200 if good else 401 if self.path.startswith("/b/") else 302
-            content = json.dumps(embedding.answer(body)).encode()
-            self.send_response(status)
-            self.send_header("Location", "http://127.0.0.1:9/")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
+            self.answer(status, json.dumps(embedding.answer(body)), Location="http://127.0.0.1:9/")
 
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)) as server:
         base = f"http://127.0.0.1:{server.server_address[1]}"

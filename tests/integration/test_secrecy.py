@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +18,7 @@ from captions.gateway import Breakers, Endpoint, Gateway
 from captions.gateway.catalogue import load
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion
-from support.serving import serving
+from support.serving import QuietHandler, serving
 from support.worker import AUDIO_MODELS, Workshop
 
 KEY = "sk-very-secret-0123456789"
@@ -39,27 +39,19 @@ class Chatterbox:
 def chatterbox() -> Iterator[Chatterbox]:
     result = Chatterbox()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            body = self.body().decode()
             result.bodies.append(json.loads(body))
             text = f"cannot use {self.headers['Authorization']} for {body[-1500:]}"
-            answer = json.dumps({"error": {"message": text, "code": "bad"}}).encode()
-            self.send_response(result.status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            error = json.dumps({"error": {"message": text, "code": "bad"}})
+            self.answer(result.status, error, Content_Type="application/json")
 
         def do_GET(self) -> None:
             result.visits.append(self.path)
-            self.send_response(404)
-            self.end_headers()
+            self.answer(404)
 
         do_HEAD = do_GET
-
-        def log_message(self, *_: Any) -> None:
-            pass
 
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         result.url = f"http://127.0.0.1:{server.server_address[1]}/v1"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +34,7 @@ from captions.webhooks.endpoints import WebhookEndpoint, Webhooks, load
 from captions.webhooks.health import PAUSED_AFTER_SECONDS, HealthTable
 from captions.webhooks.payloads import MAX_BODY_BYTES
 from support.pipeline import Aws
-from support.serving import serving
+from support.serving import QuietHandler, serving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLD_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -62,20 +62,13 @@ class Listener:
         self.got: list[tuple[dict[str, str], str]] = []
         listener = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                body = self.body().decode()
                 listener.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 if listener.hanging:
                     listener.hangs.wait(20)
-                self.send_response(listener.status)
-                for name, value in listener.headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
+                self.answer(listener.status, **listener.headers)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -27,26 +27,11 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from captions_cli.local.cloudformation.translate import load_template
-from support.serving import serving
+from support.serving import QuietHandler, serving
 
 RESOURCES = load_template(Path(__file__).resolve().parents[2] / "api.yaml")["Resources"]
 CLIENT_ID = "3n4b5urk1ft4fl3mg5e62d9ado"
 STAGE = "/live"
-
-
-class _Quiet(BaseHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes | str = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body.encode() if isinstance(body, str) else body)
-
-    def body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
 
 class UserPool(ThreadingHTTPServer):
@@ -105,7 +90,7 @@ class UserPool(ThreadingHTTPServer):
         }
 
 
-class _Pool(_Quiet):
+class _Pool(QuietHandler):
     server: UserPool
 
     def do_GET(self) -> None:
@@ -233,7 +218,7 @@ class Gateway(ThreadingHTTPServer):
         return {name: str(value) for name, value in claims.items()}
 
 
-class _Gateway(_Quiet):
+class _Gateway(QuietHandler):
     server: Gateway
 
     def _serve(self) -> None:

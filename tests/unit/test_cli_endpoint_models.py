@@ -4,7 +4,7 @@ import json
 import urllib.error
 from collections.abc import Iterator
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import pytest
 from captions.gateway.catalogue import load
 from captions_cli import doctor, endpoint_models
 from captions_cli.stack import Stack
-from support.serving import serving
+from support.serving import QuietHandler, serving
 
 WORD = {"choices": [{"message": {"role": "assistant", "content": "Yes."}}]}
 UNKNOWN_MODEL = {"error": {"message": "no such model", "code": "model_not_found"}}
@@ -33,10 +33,10 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def _answer(self) -> None:
         server = cast(Server, self.server)
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = self.body()
         server.asked.append(json.loads(sent)["model"] if sent else self.path)
         status, body = (
             (200, server.pages.get(self.path, server.listed))
@@ -44,18 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             else (server.status, json.dumps(server.answer).encode())
         )
         if server.moved_to:
-            status = 307
-        self.send_response(status)
-        if server.moved_to:
-            self.send_header("Location", server.moved_to)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+            self.answer(307, body, Location=server.moved_to)
+        else:
+            self.answer(status, body)
 
     do_GET = do_POST = _answer
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture

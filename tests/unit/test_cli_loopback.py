@@ -3,7 +3,7 @@
 import json
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 
 import boto3
@@ -12,7 +12,7 @@ from botocore.exceptions import ProfileNotFound
 
 from captions_cli import loopback
 from captions_cli.stack import LocalState, connect_local
-from support.serving import serving
+from support.serving import QuietHandler, serving
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -26,7 +26,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    class Answering(BaseHTTPRequestHandler):
+    class Answering(QuietHandler):
         def do_HEAD(self) -> None:
             body = json.dumps({"path": self.path}).encode()
             self.send_response(200)
@@ -36,9 +36,6 @@ def url() -> Iterator[str]:
                 self.wfile.write(body)
 
         do_GET = do_HEAD
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
 
     with serving(HTTPServer(("127.0.0.1", 0), Answering)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
