@@ -455,10 +455,10 @@ def drained(stack: LocalStack, plan: Plan, seconds: float) -> tuple[float, int]:
     Dead letters are put back, as whoever their alarm calls does with `captions redrive`. Returns the seconds it took,
     and how many dead letters there were.
     """
-    began, letters, said = time.monotonic(), 0, 0
+    began, letters, shown = time.monotonic(), 0, 0
     while (waited := time.monotonic() - began) < seconds:
-        if waited // 30 > said:
-            said = int(waited // 30)
+        if waited // 30 > shown:
+            shown = int(waited // 30)
             busy = {name: depth for name, depth in stack.queue_depths().items() if any(depth.values())}
             left = Counter(record.state for record in records_of(stack).values() if not record.terminal)
             print(f"after {waited:.0f} s of draining: {busy}, {dict(left)}", file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from captions.subtitles import Cue, srt, webvtt
 from captions_cli.local.model_endpoint.description import Description, SpokenSegment
 from captions_cli.local.model_endpoint.faults import Fault
 from captions_cli.local.model_endpoint.wire import ApiError
@@ -27,9 +28,9 @@ def formatted(heard: Description, response_format: str, usage: Mapping[str, obje
         case "verbose_json":
             return json.dumps({**_verbose(heard, words), "usage": dict(usage)}).encode(), "application/json"
         case "srt":
-            return _subtitles(heard.segments, "", ",").encode(), "text/plain"
+            return srt(_cues(heard)).encode(), "text/plain"
         case "vtt":
-            return _subtitles(heard.segments, "WEBVTT\n\n", ".").encode(), "text/plain"
+            return webvtt(_cues(heard)).encode(), "text/plain"
     raise ApiError(400, f"Invalid 'response_format': {response_format!r}.", param="response_format")
 
 
@@ -63,16 +64,5 @@ def _verbose(heard: Description, words: str) -> dict[str, object]:
     }
 
 
-def _subtitles(segments: tuple[SpokenSegment, ...], head: str, point: str) -> str:
-    cues = [
-        f"{number}\n{_clock(segment.start, point)} --> {_clock(segment.end, point)}\n{segment.text}\n"
-        for number, segment in enumerate(segments, start=1)
-    ]
-    return head + "\n".join(cues)
-
-
-def _clock(seconds: float, point: str) -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{rest // 1000:02}{point}{rest % 1000:03}"
+def _cues(heard: Description) -> list[Cue]:
+    return [Cue(start_s=segment.start, end_s=segment.end, text=segment.text) for segment in heard.segments]
