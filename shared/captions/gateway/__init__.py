@@ -11,7 +11,8 @@ from captions.endpoint_secret import parse_secret
 from captions.gateway.api_keys import Keys
 from captions.gateway.breakers import BreakerPolicy, Breakers, BreakerStore, SharedCircuit
 from captions.gateway.budgets import Budgets, BudgetStore, Reservation, RetryBudget
-from captions.gateway.client import Gateway, RetryPolicy
+from captions.gateway.call import RetryPolicy
+from captions.gateway.client import Gateway
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import (
     AccountProblem,

@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import httpx2
 import openai
 
 from captions.cost import Cost
 from captions.gateway.api_keys import KeyRing, Keys
-from captions.gateway.breakers import Admission, Blocked, Breakers, Observer
+from captions.gateway.breakers import Breakers, Observer
 from captions.gateway.budgets import Budgets, Reservation, RetryBudget
+from captions.gateway.call import CallContext, GatewayCall, RetryPolicy, Turn
 from captions.gateway.catalogue import Catalogue, CatalogueError, Modality, Model, first_in_batches
 from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import (
     AccountProblem,
     AttemptFailed,
-    CircuitsOpen,
-    DeadlineExceeded,
     Exhausted,
-    GatewayError,
     NoCapableModel,
 )
-from captions.gateway.fallback import Plan, Target
-from captions.gateway.pricing import cost_of, usage_of
+from captions.gateway.fallback import Plan
+from captions.gateway.pricing import usage_of
 from captions.gateway.requests import MessageParts
 from captions.gateway.responses import Collector, ModelAnswer, answer_of, failure_of, transcript_of
 from captions.gateway.transport import http_client
-from captions.gateway.types import Attempt, CallReport, Completion, CostSource, Endpoint, Request, StreamEvent, Usage
+from captions.gateway.types import CallReport, Completion, Endpoint, Request, StreamEvent
 
 _URL_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%-]+=[^\s\"'<>\\]*")
 """The query of a URL within a text: of a presigned one, what lets its reader in."""
@@ -52,23 +47,6 @@ _UNKNOWN_MODEL_S = 300.0
 
 _WRITING_S = 0.25
 """How long an ended call waits for writes to the control table that it began."""
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often and how soon a model is called again for the same request. Times are in seconds."""
-
-    tries: int = 3
-    """Calls to one model for one request, at most."""
-    first_delay_s: float = 0.25
-    longest_delay_s: float = 5.0
-    longest_wait_s: float = 5.0
-    """How long a call waits in process for a Retry-After, if no other model can take it. Waiting is billed."""
-    share_of_deadline: float = 2 / 3
-    """What one attempt may take of the time that is left while another model could still take over."""
-    truncated_growth: int = 2
-    longest_growth: int = 4
-    """A truncated text is asked for with `truncated_growth` times the tokens, up to `longest_growth` times."""
 
 
 class Gateway:
@@ -240,22 +218,25 @@ class Gateway:
         if http is not None:
             await http.aclose()
 
-    async def _begin(self, request: Request, chain: Sequence[str], deadline: float) -> _Call:
+    def _shared(self) -> CallContext:
+        return CallContext(self._breakers, self._retries, self._retry_budget, self._observe, self._report)
+
+    async def _begin(self, request: Request, chain: Sequence[str], deadline: float) -> GatewayCall:
         parts = MessageParts(request)
         plan = self._plan(request, chain, parts)
         self._retry_budget.called()
-        call = _Call(self, request, parts, plan, deadline)
-        async with _until(deadline, call):
+        call = GatewayCall(self._shared(), request, parts, plan, deadline)
+        async with call.bounded():
             await self._breakers.refresh()
             if self._budgets is not None:
                 call.reservation = await self._budgets.reserve(request, [c.model for c in plan.candidates])
         return call
 
-    async def _end(self, call: _Call) -> None:
+    async def _end(self, call: GatewayCall) -> None:
         """Give what is still to be written a moment, within the deadline: a sandbox may be frozen after the call."""
         if call.reservation is not None:
             # A task of its own: a call that is cancelled has spent its money all the same.
-            task = asyncio.get_running_loop().create_task(self._settle(call.reservation, _sum(call.attempts)))
+            task = asyncio.get_running_loop().create_task(self._settle(call.reservation, call.spent()))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
         pending = self._pending()
@@ -317,13 +298,13 @@ class Gateway:
             self._clients[endpoint.base_url] = client
         return client
 
-    async def _next(self, call: _Call) -> _Turn:
+    async def _next(self, call: GatewayCall) -> Turn:
         if not self._breakers.shared:
             return await call.next()  # nothing in it can take longer than it means to
-        async with _until(call.deadline, call):
+        async with call.bounded():
             return await call.next()
 
-    async def _turn(self, call: _Call, turn: _Turn) -> ModelAnswer | None:
+    async def _turn(self, call: GatewayCall, turn: Turn) -> ModelAnswer | None:
         """Run one attempt, or two if the key was renewed in between; return the answer or None after a failure."""
         with turn.admitted(self._breakers):
             while True:
@@ -339,7 +320,7 @@ class Gateway:
                     call.record(turn, "ok", 200, answer.usage, answer.stated_cost, answer=answer)
                     return answer
 
-    async def _asked(self, call: _Call, turn: _Turn) -> ModelAnswer:
+    async def _asked(self, call: GatewayCall, turn: Turn) -> ModelAnswer:
         candidate = turn.candidate
         form = call.parts.form(candidate.model, candidate.wire_name)
         if form is not None:
@@ -358,7 +339,7 @@ class Gateway:
             return collector.answer()
         return answer_of(await self._send(call, turn, stream=False))
 
-    async def _streamed_turn(self, call: _Call, turn: _Turn) -> AsyncGenerator[str | ModelAnswer, None]:
+    async def _streamed_turn(self, call: GatewayCall, turn: Turn) -> AsyncGenerator[str | ModelAnswer, None]:
         """Yield the texts of one attempt and then its answer; end without one after a failure."""
         with turn.admitted(self._breakers):
             while True:
@@ -393,7 +374,7 @@ class Gateway:
                     if chunks is not None:
                         await chunks.close()
 
-    async def _send(self, call: _Call, turn: _Turn, *, stream: bool) -> Any:
+    async def _send(self, call: GatewayCall, turn: Turn, *, stream: bool) -> Any:
         candidate = turn.candidate
         options = await self._options(call, turn)
         body = call.parts.body(
@@ -401,7 +382,7 @@ class Gateway:
         )
         return await self._client(candidate.endpoint).chat.completions.create(**body, **options)
 
-    async def _options(self, call: _Call, turn: _Turn) -> dict[str, Any]:
+    async def _options(self, call: GatewayCall, turn: Turn) -> dict[str, Any]:
         """Return what every request has beside its body: the key, the request's id, the time it has."""
         turn.key = await self._keys.key(turn.candidate.endpoint.base_url)
         headers = {"Authorization": f"Bearer {turn.key}"}
@@ -414,7 +395,7 @@ class Gateway:
             "timeout": openai.Timeout(limit + 1.0, connect=min(_CONNECT_S, limit * _CONNECT_SHARE)),
         }
 
-    async def _failed(self, call: _Call, turn: _Turn, error: Exception) -> bool:
+    async def _failed(self, call: GatewayCall, turn: Turn, error: Exception) -> bool:
         """Take in a failure; return True if the same attempt is worth repeating at once, with another key."""
         if isinstance(error, AccountProblem):
             error.attempts = tuple(call.attempts)
@@ -440,7 +421,7 @@ class Gateway:
         return False
 
     @staticmethod
-    def _classed(turn: _Turn, error: Exception) -> AttemptFailed:
+    def _classed(turn: Turn, error: Exception) -> AttemptFailed:
         if isinstance(error, AttemptFailed):
             return error
         if isinstance(error, TimeoutError):
@@ -454,219 +435,6 @@ class Gateway:
         return failure_of(error)
 
 
-class _Turn:
-    """One candidate's turn in a call, with the leave to call it."""
-
-    def __init__(self, candidate: Target, admission: Admission, limit_s: float, request: Request) -> None:
-        self.candidate = candidate
-        self.key = ""
-        self.key_renewed = False
-        self.operation: Literal["chat", "transcription"] = "chat"
-        self.timed_by = (request.kind, request.duration_s)
-        self.began = time.monotonic()
-        self.began_at = ""
-        self._ends = self.began + limit_s
-        self._admission: Admission | None = admission
-
-    def begin(self) -> None:
-        self.began = time.monotonic()
-        self.began_at = datetime.now(UTC).isoformat(timespec="microseconds")
-
-    def left(self) -> float:
-        """Return the seconds that are left of the turn, at least a millisecond so that its end shows as a time-out."""
-        return max(self._ends - time.monotonic(), 0.001)
-
-    def overdue(self) -> float:
-        """Return the seconds since the turn should have ended."""
-        return time.monotonic() - self._ends
-
-    def extend(self, seconds: float, deadline: float) -> None:
-        """Give the turn back what the consumer of a stream took, but never beyond the call's deadline."""
-        self._ends = min(self._ends + seconds, deadline)
-
-    def answered(self, breakers: Breakers) -> None:
-        self._hand_back(breakers, None)
-
-    def settle(self, breakers: Breakers, failure: AttemptFailed) -> None:
-        if failure.error_class is ErrorClass.DEADLINE:
-            return  # `admitted` abandons it
-        self._hand_back(breakers, failure)
-
-    def _hand_back(self, breakers: Breakers, failure: AttemptFailed | None) -> None:
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            breakers.settle(admission, self.candidate.model.name, failure)
-
-    @contextlib.contextmanager
-    def admitted(self, breakers: Breakers) -> Iterator[None]:
-        """Abandon the admission if nothing settled it: the call was cancelled, or cut by its own deadline."""
-        try:
-            yield
-        finally:
-            admission, self._admission = self._admission, None
-            if admission is not None:
-                breakers.abandon(admission)
-
-
-class _Call:
-    """What is known of one call while it runs."""
-
-    def __init__(self, gateway: Gateway, request: Request, parts: MessageParts, plan: Plan, deadline: float) -> None:
-        self.request = request
-        self.parts = parts
-        self.plan = plan
-        self.max_tokens = request.max_tokens
-        self.attempts: list[Attempt] = []
-        self.reservation: Reservation | None = None
-        self._gateway = gateway
-        self.deadline = deadline
-        self._began = time.monotonic()
-        self._round = 0
-        self._waited = 0.0
-
-    async def next(self) -> _Turn:
-        """Return the next turn, after a wait where one is due.
-
-        Raises:
-            GatewayError: there is none.
-        """
-        breakers = self._gateway._breakers
-        while True:
-            if self.left() <= 0:
-                raise self._with_attempts(DeadlineExceeded("the time given to the call ran out"))
-            candidates = self.plan.in_order()
-            if not candidates:
-                raise self._with_attempts(self.plan.last_error())
-            for candidate in candidates:
-                if candidate.tries > self._round:
-                    continue
-                admission = await breakers.admit(candidate.endpoint.base_url, candidate.model.name)
-                if admission is not None:
-                    return _Turn(candidate, admission, self._limit_s(candidate, candidates), self.request)
-            await self._pause(candidates)
-
-    def _limit_s(self, candidate: Target, candidates: Sequence[Target]) -> float:
-        """Return the seconds this attempt may take: the model's time-out, but with time left for another model."""
-        left = self.left()
-        timeout = candidate.model.timeout_s(self.request.kind, self.request.duration_s)
-        if len(candidates) > 1:
-            left *= self._gateway._retries.share_of_deadline
-        return min(timeout, left)
-
-    async def _pause(self, candidates: Sequence[Target]) -> None:
-        """Wait for what can be waited for: a Retry-After that is short, or the delay before a retry.
-
-        Raises:
-            GatewayError: there is nothing to wait for.
-        """
-        gateway, policy = self._gateway, self._gateway._retries
-        blocked = [gateway._breakers.blocked(c.endpoint.base_url, c.model.name) for c in candidates]
-        if all(blocked):
-            soonest = min((block for block in blocked if block), key=lambda block: block.wait_s)
-            if not soonest.rate_limited or self._waited + soonest.wait_s > policy.longest_wait_s:
-                raise self._given_up([block for block in blocked if block])
-            delay = soonest.wait_s + random.uniform(0.0, 0.05)  # noqa: S311
-            self._waited += delay
-        else:
-            most = min(policy.first_delay_s * 2.0**self._round, policy.longest_delay_s)
-            delay = random.uniform(0.0, most)  # noqa: S311
-        if delay >= self.left():
-            raise self._given_up([block for block in blocked if block])
-        if all(block or candidate.tries > self._round for block, candidate in zip(blocked, candidates, strict=True)):
-            again = [c for c in candidates if c.tries > self._round]
-            if again:
-                if self._round + 1 >= policy.tries or not gateway._retry_budget.take():
-                    raise self._given_up([block for block in blocked if block])
-                self._round += 1
-        await asyncio.sleep(delay)
-
-    def _given_up(self, blocked: Sequence[Blocked]) -> GatewayError:
-        # Whoever goes back to a queue for a probe's sake must not come back before it can have ended.
-        wait_s = min((max(block.wait_s, 1.0) if block.probing else block.wait_s for block in blocked), default=None)
-        if blocked and all(block.reason == "account" for block in blocked):
-            error: GatewayError = AccountProblem("no endpoint is left that accepts the key and has credit")
-        elif self.attempts:
-            error = Exhausted("every model that can do the job failed")
-        else:
-            error = CircuitsOpen("every circuit is open")
-        error.retry_after_s = wait_s
-        return self._with_attempts(error)
-
-    def _with_attempts(self, error: GatewayError) -> GatewayError:
-        error.attempts = tuple(self.attempts)
-        return error
-
-    def left(self) -> float:
-        return self.deadline - time.monotonic()
-
-    def record(
-        self,
-        turn: _Turn,
-        outcome: str,
-        status: int | None,
-        usage: Usage,
-        stated: Decimal | None,
-        *,
-        failure: AttemptFailed | None = None,
-        detail: str | None = None,
-        answer: ModelAnswer | None = None,
-    ) -> None:
-        """Write down an attempt with its cost."""
-        spent, _ = cost_of(usage, stated, turn.candidate.model)
-        if spent.exact is None and failure is not None and _unbilled(failure):
-            spent = Cost()
-        attempt = Attempt(
-            model=turn.candidate.model.name,
-            endpoint=turn.candidate.endpoint.name,
-            outcome=outcome,
-            status=status,
-            latency_ms=round((time.monotonic() - turn.began) * 1000),
-            prompt_tokens=usage.prompt,
-            completion_tokens=usage.completion,
-            spent=spent,
-            started_at=turn.began_at,
-            detail=detail,
-        )
-        self.attempts.append(attempt)
-        if self._gateway._report is not None:
-            self._gateway._report(
-                CallReport(
-                    attempt=attempt,
-                    operation=turn.operation,
-                    provider=turn.candidate.model.provider,
-                    base_url=turn.candidate.endpoint.base_url,
-                    wire_name=turn.candidate.wire_name,
-                    reported_model=answer.reported_model if answer is not None else None,
-                    finish_reason=answer.finish_reason if answer is not None else None,
-                )
-            )
-        if failure is not None:
-            fields = attempt.as_dict() | {"request_id": self.request.request_id}
-            self._gateway._observe("attempt_failed", fields)
-
-    def completion(self, turn: _Turn, answer: ModelAnswer) -> Completion:
-        """Return the call's result."""
-        cost, source = cost_of(answer.usage, answer.stated_cost, turn.candidate.model)
-        known: CostSource = source
-        return Completion(
-            text=answer.text,
-            model=turn.candidate.model.name,
-            reported_model=answer.reported_model,
-            endpoint=turn.candidate.endpoint.name,
-            finish_reason=answer.finish_reason,
-            usage=answer.usage,
-            cost=cost.exact,
-            spent=_sum(self.attempts),
-            cost_source=known,
-            latency_ms=round((time.monotonic() - self._began) * 1000),
-            attempts=tuple(self.attempts),
-            segments=answer.segments,
-            language=answer.language,
-            mean_logprob=answer.mean_logprob,
-            transcribed=answer.transcribed,
-        )
-
-
 def _discreet(detail: str, key: str) -> str:
     """Return an endpoint's words without the key, and without the signatures of links that it repeats."""
     unsigned = _URL_QUERY.sub("?…", detail)
@@ -678,24 +446,3 @@ def _fit(answer: ModelAnswer, request: Request) -> ModelAnswer:
     if verdict is not None:
         raise AttemptFailed(verdict, status=200, usage=answer.raw_usage, reported_model=answer.reported_model)
     return answer
-
-
-def _unbilled(failure: AttemptFailed) -> bool:
-    if failure.error_class is ErrorClass.CONNECTION:
-        return failure.unreachable
-    return failure.error_class.unbilled
-
-
-def _sum(attempts: Sequence[Attempt]) -> Cost:
-    """Return what the attempts cost together."""
-    return Cost.sum(attempt.spent for attempt in attempts)
-
-
-@contextlib.asynccontextmanager
-async def _until(deadline: float, call: _Call) -> AsyncIterator[None]:
-    """End what runs longer than the call may."""
-    try:
-        async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
-            yield
-    except TimeoutError:
-        raise call._with_attempts(DeadlineExceeded("the time given to the call ran out")) from None
