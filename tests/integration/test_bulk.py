@@ -1,9 +1,11 @@
 """The bulk lane: from an upload that can wait to its caption from a batch, whatever goes wrong on the way."""
 
 import asyncio
+import io
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,17 +13,20 @@ from typing import Any
 
 import openai
 import pytest
+from PIL import Image
 
 from captions import control_table, telemetry
 from captions.bulk import lane, protocol
-from captions.bulk.batch_table import WaitingCount
+from captions.bulk.batch_table import BatchLine, Waiting, WaitingCount
+from captions.bulk.protocol import Batch
 from captions.cost import Cost
 from captions.gateway import Budgets, ControlTable
-from captions.gateway.batch_api import result_lines
+from captions.gateway.batch_api import BatchApi, result_lines
+from captions.pipeline.caption import Worker
 from captions.records.record import Record
 from captions.records.spending import calls_of, spending
 from captions_cli.local.model_endpoint import LocalEndpoint
-from support.bulk import CATALOGUE, GATHER_SECONDS, BulkShop, Killed, Killer, bulk_shop, noise
+from support.bulk import CATALOGUE, GATHER_SECONDS, MODEL, BulkShop, Killed, Killer, bulk_shop, noise
 from support.pipeline import Aws, Dedupe
 
 
@@ -99,6 +104,67 @@ def test_a_copy_waits_for_the_batch_and_the_claim_holds_all_the_while(bulk: Bulk
     copy = bulk.dedupe.record("copy.png")
     assert (copy.state, copy.source) == ("captioned", "cache")
     assert sum(bulk.payments().values()) == 1
+
+
+def test_a_picture_that_is_like_one_in_the_same_batch_is_not_in_it(bulk: BulkShop, photo: bytes) -> None:
+    with Image.open(io.BytesIO(photo)) as image:
+        out = io.BytesIO()
+        image.resize((image.width // 2, image.height // 2)).save(out, "JPEG", quality=85)
+    pictures = {"first.jpg": photo, "smaller.jpg": out.getvalue(), "same.jpg": photo}
+    assert [bulk.upload(key, data) for key, data in pictures.items()] == ["queued", "waiting", "waiting"]
+    bulk.settle()
+    all_records = records(bulk, list(pictures))
+    assert [record.state for record in all_records] == ["captioned"] * 3
+    assert [record.source for record in all_records] == ["model", "cache", "cache"]
+    (batch,) = bulk.batches()
+    assert (batch.lines, sum(bulk.payments().values())) == (1, 1)
+
+
+def test_functions_whose_clocks_differ_by_ten_minutes_create_a_batch_once(
+    bulk: BulkShop, endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = uploads(bulk)
+    bulk.gather()
+    own, clock = bulk.lane.worker, bulk.dedupe.clock
+    ahead = Worker(
+        settings=own.settings, records=own.records, objects=own.objects, neighbours=own.neighbours, queues=own.queues,
+        notifier=own.notifier, gateway=own.gateway, now=lambda: clock() + 600, progress=own.progress,
+    )  # fmt: skip
+    api = BatchApi(lambda fresh: "a key", [endpoint.url])
+    other = lane.BulkLane(bulk.lane.settings, ahead, bulk.lane.table, api, CATALOGUE)
+    create, looks = bulk.lane.api.create, list[lane.Ran | None]()
+
+    async def overtaken(*arguments: Any) -> str:
+        """Another function looks after the batches between two calls of this one, whose lease it takes for over."""
+        looks.append(await other.run(deadline=time.monotonic() + 120))
+        return await create(*arguments)
+
+    monkeypatch.setattr(bulk.lane.api, "create", overtaken)
+    bulk.look(GATHER_SECONDS)
+    assert [look is not None for look in looks] == [True]
+    monkeypatch.setattr(bulk.lane.api, "create", create)
+    bulk.settle()
+    all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_a_batch_of_more_lines_than_a_page_of_s3_or_dynamodb_is_kept_read_and_removed(bulk: BulkShop) -> None:
+    uploads(bulk, 1)
+    (job,) = bulk.queued()
+    table, dynamodb = bulk.lane.table, bulk.dedupe.aws.dynamodb
+    names = [f"line-{number:04}" for number in range(1_100)]
+    for number, name in enumerate(names):
+        table.keep(BatchLine(name, job, 9e9), f"request {number} {'x' * 1_000}".encode())
+        dynamodb.put_item(**table.waiting_put(Waiting(name * 60, MODEL, "https://e/v1", 1_020, float(number), 9e9)))
+    waiting = [replace(line, line=line.line[:9]) for line in table.waiting()]
+    assert [line.line for line in waiting] == names
+    batch = Batch("b", "formed", MODEL, "https://e/v1", len(names), 1, 9e9, 1.0)
+    assert table.form(batch, waiting)
+    assert [line.line for line in table.lines_of(batch)] == names
+    assert [request.split()[1] for request in table.requests(names)] == [str(n).encode() for n in range(1_100)]
+    table.detach(replace(line, line=line.line * 60) for line in waiting)
+    assert table.waiting() == []
+    table.discard(batch, names)
+    assert bulk.kept() == []
 
 
 def test_a_rule_of_the_policy_sends_what_it_is_about_to_the_lane(
