@@ -11,7 +11,8 @@ from captions_api import console
 from captions_api.access import CLAIM
 
 from captions.config.function_environments import ApiSettings
-from captions_cli.local.cloudformation.translate import Translation, load_template, translate
+from captions_cli.local.cloudformation.resources import Translation
+from captions_cli.local.cloudformation.translate import load_template, translate
 from support.sign_in import route_of, routes
 from support.template import listed
 

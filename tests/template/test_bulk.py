@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from captions.config.function_environments import BulkSettings
-from captions_cli.local.cloudformation.translate import Translation, load_template, translate
+from captions_cli.local.cloudformation.resources import Translation
+from captions_cli.local.cloudformation.translate import load_template, translate
 from support.template import BULK, ROOT, bulk, current, listed
 
 PARENT = load_template(ROOT / "template.yaml")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from captions_cli.local.cloudformation.translate import Translation, load_template, translate
+from captions_cli.local.cloudformation.resources import Translation
+from captions_cli.local.cloudformation.translate import load_template, translate
 from captions_cli.local.errors import StackError
 
 QUEUE = {"Type": "AWS::SQS::Queue"}

@@ -32,14 +32,8 @@ from captions_cli.local.child_server import ChildServer
 from captions_cli.local.cloudformation.api import CloudFormation
 from captions_cli.local.cloudformation.artifacts import Artifacts
 from captions_cli.local.cloudformation.deployment import Deployment, Deployments
-from captions_cli.local.cloudformation.translate import (
-    ACCOUNT_ID,
-    CODE_BUCKET,
-    CODE_KEY,
-    Translation,
-    load_template,
-    translate,
-)
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID, CODE_BUCKET, CODE_KEY, Translation
+from captions_cli.local.cloudformation.translate import load_template, translate
 from captions_cli.local.errors import StackError
 from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome, Sandboxes
 from captions_cli.local.model_endpoint import embedding

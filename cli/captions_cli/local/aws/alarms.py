@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captions_cli.local.aws.server import AwsCall, Forward
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from captions_cli.local.aws.server import ServiceLocks
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID, partition_of
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID, partition_of
 
 LOGGER = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from captions_cli.local.aws.http import HttpAnswer, HttpServer
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

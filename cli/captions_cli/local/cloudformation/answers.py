@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from captions_cli.local.cloudformation import provisioning
 from captions_cli.local.cloudformation.provider import Clients
+from captions_cli.local.cloudformation.resources import Resource
 from captions_cli.local.cloudformation.stacks import Change, CloudFormationError, StackRecord
-from captions_cli.local.cloudformation.translate import Resource
 
 _IAM_TYPES = {"AWS::IAM::Role": "RoleName", "AWS::IAM::ManagedPolicy": "ManagedPolicyName", "AWS::IAM::Policy": ""}
 

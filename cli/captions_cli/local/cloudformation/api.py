@@ -25,6 +25,7 @@ from captions_cli.local.cloudformation.answers import (
     parameters_shown,
     summary,
 )
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID, Translation, new_stack_id, partition_of
 from captions_cli.local.cloudformation.stacks import (
     ChangeSet,
     CloudFormationError,
@@ -32,13 +33,7 @@ from captions_cli.local.cloudformation.stacks import (
     Stacks,
     changes_between,
 )
-from captions_cli.local.cloudformation.translate import (
-    ACCOUNT_ID,
-    Translation,
-    new_stack_id,
-    parse_template,
-    partition_of,
-)
+from captions_cli.local.cloudformation.translate import parse_template
 from captions_cli.local.cloudformation.updates import RegionalClients, Updates
 from captions_cli.local.errors import StackError
 

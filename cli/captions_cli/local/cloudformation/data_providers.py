@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captions_cli.local.cloudformation.provider import Clients, Provider, tags_of, truth
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID, SECRET_ARN_SUFFIX, Resource
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID, SECRET_ARN_SUFFIX, Resource
 from captions_cli.local.errors import StackError
 
 # S3

@@ -15,7 +15,7 @@ from captions_cli.local.aws.schedules import parse_schedule
 from captions_cli.local.aws.server import ServiceLocks
 from captions_cli.local.cloudformation import artifacts
 from captions_cli.local.cloudformation.artifacts import Artifacts
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID, CODE_BUCKET, Resource, Translation, partition_of
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID, CODE_BUCKET, Resource, Translation, partition_of
 from captions_cli.local.errors import StackError
 from captions_cli.local.lambda_runtime.pump import EventSource, Pump, Schedule
 from captions_cli.local.lambda_runtime.sandboxes import Function, Sandboxes

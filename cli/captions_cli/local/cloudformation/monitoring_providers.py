@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from captions_cli.local.cloudformation.provider import Clients, Provider, truth
-from captions_cli.local.cloudformation.translate import Resource
+from captions_cli.local.cloudformation.resources import Resource
 
 
 def _put_alarm(alarm: Resource, before: Resource | None, clients: Clients) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captions_cli.local.cloudformation.translate import Resource
+from captions_cli.local.cloudformation.resources import Resource
 
 Clients = Callable[[str], Any]  # service -> boto3 client of the stack's region
 

@@ -13,7 +13,7 @@ from captions_cli.local.cloudformation.data_providers import DATA
 from captions_cli.local.cloudformation.function_providers import FUNCTIONS
 from captions_cli.local.cloudformation.monitoring_providers import MONITORING
 from captions_cli.local.cloudformation.provider import Clients, Provider
-from captions_cli.local.cloudformation.translate import Resource
+from captions_cli.local.cloudformation.resources import Resource
 from captions_cli.local.errors import StackError
 
 PROVIDERS: Mapping[str, Provider] = {**DATA, **FUNCTIONS, **MONITORING}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from captions_cli.local.cloudformation.translate import Resource, Translation, parse_template, translate_document
+from captions_cli.local.cloudformation.resources import Resource, Translation
+from captions_cli.local.cloudformation.translate import parse_template, translate_document
 
 
 class CloudFormationError(Exception):

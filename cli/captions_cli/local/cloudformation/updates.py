@@ -18,8 +18,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from captions_cli.local.cloudformation import provisioning
 from captions_cli.local.cloudformation.answers import check_capabilities
 from captions_cli.local.cloudformation.provider import Clients
+from captions_cli.local.cloudformation.resources import NESTED_STACK, Resource, Translation
 from captions_cli.local.cloudformation.stacks import Change, CloudFormationError, StackRecord, Stacks, changes_between
-from captions_cli.local.cloudformation.translate import NESTED_STACK, Resource, Translation, parse_template, translate
+from captions_cli.local.cloudformation.translate import parse_template, translate
 from captions_cli.local.errors import StackError
 
 LOGGER = logging.getLogger(__name__)

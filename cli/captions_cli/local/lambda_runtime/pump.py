@@ -19,7 +19,7 @@ from typing import Any
 from captions_cli.local.aws.events import event_time
 from captions_cli.local.aws.schedules import Next
 from captions_cli.local.aws.server import ServiceLocks
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID
 from captions_cli.local.lambda_runtime import lineage
 from captions_cli.local.lambda_runtime.sandboxes import Function, InvocationOutcome, Sandbox, Sandboxes
 

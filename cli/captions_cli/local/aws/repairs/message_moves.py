@@ -12,7 +12,7 @@ from typing import Any
 
 from captions_cli.local.aws.repairs.sqs import visible_count
 from captions_cli.local.aws.server import AwsCall, Forward, ServiceLocks
-from captions_cli.local.cloudformation.translate import ACCOUNT_ID
+from captions_cli.local.cloudformation.resources import ACCOUNT_ID
 
 LOGGER = logging.getLogger(__name__)
 
