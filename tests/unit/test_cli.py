@@ -433,7 +433,7 @@ def test_help_names_the_exit_codes() -> None:
 
 
 def test_help_does_not_load_what_only_the_work_needs() -> None:
-    heavy = "sorted({'boto3', 'botocore', 'PIL', 'numpy', 'pydantic', 'moto', 'openai'} & set(sys.modules))"
+    heavy = "sorted({'boto3', 'botocore', 'PIL', 'numpy', 'pydantic', 'moto', 'openai', 'ssl'} & set(sys.modules))"
     reported = subprocess.run(
         [sys.executable, "-c", f"import sys, captions_cli.main; print({heavy})"],
         capture_output=True,
