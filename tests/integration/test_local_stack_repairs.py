@@ -727,7 +727,9 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
         counts[name] = 0
         if name == "getmembers":
             original: Any = inspect.getmembers
-            monkeypatch.setattr(inspect, name, lambda *args: (counts.update([name]), original(*args))[1])
+            monkeypatch.setattr(
+                inspect, name, lambda *args, **named: (counts.update([name]), original(*args, **named))[1]
+            )
         elif name == "sorted_items":
             sorting: Any = Table.sorted_items
 
