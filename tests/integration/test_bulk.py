@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import openai
 import pytest
@@ -22,7 +22,7 @@ from captions.bulk.protocol import Batch
 from captions.cost import Cost
 from captions.gateway import Budgets, ControlTable
 from captions.gateway.batch_api import BatchApi, result_lines
-from captions.pipeline.caption import Worker
+from captions.pipeline.caption import STORING_SECONDS, Worker
 from captions.records.record import Record
 from captions.records.spending import calls_of, spending
 from captions_cli.local.model_endpoint import LocalEndpoint
@@ -307,6 +307,24 @@ def test_a_job_delivered_again_finds_its_upload_entrusted(bulk: BulkShop) -> Non
     bulk.settle()
     assert bulk.gather(jobs) == ["settled"]
     assert sum(bulk.payments().values()) == 1
+
+
+def test_what_a_killed_gatherer_held_is_soon_free(bulk: BulkShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def killed(*_: object) -> NoReturn:
+        raise Killed
+
+    keys = uploads(bulk, 1)
+    jobs = bulk.queued()
+    with monkeypatch.context() as patched:
+        patched.setattr(bulk.lane, "_entrust", killed)
+        with pytest.raises(Killed):
+            asyncio.run(bulk.lane.gather(jobs[0], deadline=time.monotonic() + 300))
+    (held,) = records(bulk, keys)
+    assert held.lease_until is not None
+    assert bulk.dedupe.clock() < held.lease_until <= bulk.dedupe.clock() + lane.GATHERING_SECONDS + STORING_SECONDS
+    assert bulk.gather(jobs) == ["busy"]
+    bulk.dedupe.clock.at = float(held.lease_until) + 1
+    assert bulk.gather(jobs) == ["gathered"]
 
 
 def test_uploads_overwritten_or_deleted_while_they_wait(bulk: BulkShop) -> None:

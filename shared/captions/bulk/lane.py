@@ -54,6 +54,9 @@ T = TypeVar("T")
 
 LONGEST_FUNCTION_SECONDS = 900.0
 """A lease that holds longer is none of a function's at work (AWS Lambda quotas), but the lane's own."""
+GATHERING_SECONDS = 60.0
+"""The lease of a job while its line is made, a matter of seconds. With one held for all of the
+invocation's time, another delivery of the job came back only after half of that."""
 AT_ONCE = 16
 """Results that are handed out side by side."""
 CHUNK = 256
@@ -156,7 +159,7 @@ class BulkLane:
         if target is None or job.kind in ("audio", "video"):
             await self._ordinary(job)
             return "ordinary"
-        begun = await worker.begin(job, deadline)
+        begun = await worker.begin(job, min(deadline, time.monotonic() + GATHERING_SECONDS))
         if isinstance(begun, Busy):
             if begun.lease_until - worker.now() > LONGEST_FUNCTION_SECONDS:
                 return "entrusted"  # it is a line already
