@@ -282,3 +282,16 @@ def test_sound_is_no_picture() -> None:
     with pytest.raises(media.MediaError) as caught:
         media.model_copy((MEDIA / "audio" / "lj_5.ogg").read_bytes())
     assert caught.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("size", [(1600, 1600), (2700, 2100), (3840, 2160), (6400, 700)], ids=str)
+def test_a_picture_is_decoded_at_the_same_size_whatever_its_format(size: tuple[int, int]) -> None:
+    """Were it not, thin lines would differ as edits do, and copies in another format would be paid for again."""
+    picture, sizes = Image.linear_gradient("L").resize(size), set()
+    for name in ("JPEG", "PNG", "WEBP", "BMP"):
+        file = io.BytesIO()
+        picture.convert("RGB").save(file, name)
+        shown = media.inspect(file.getvalue()).picture
+        assert shown is not None
+        sizes.add(shown.working.size)
+    assert len(sizes) == 1

@@ -316,8 +316,8 @@ def _reduced(image: Image.Image, least: int, *, hashed: bool) -> tuple[Image.Ima
     Works on strips, so that a large picture is in memory once, in its own mode, and not a second time as RGB.
     """
     width, height = image.size
-    factor = max(1, min(width, height) // least)
-    # the same in both directions, as a scaled JPEG is, but for very long pictures
+    # a power of two, the same in both directions, as a scaled JPEG is, but for very long pictures
+    factor = 1 << max(1, min(width, height) // least).bit_length() - 1
     across, down = max(factor, width // (4 * least)), max(factor, height // (4 * least))
     convert = _converter(image)
     digest = hashlib.sha256(f"{width}x{height}".encode()) if hashed else None
