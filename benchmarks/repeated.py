@@ -4,8 +4,9 @@
     python benchmarks/repeated.py demo --runs 3 --keep logs
 
 `pipeline` is benchmarks/pipeline.py with its defaults, `demo` is `captions demo`; both end with 1 unless each picture
-was paid for once. Every run is a stack of its own whose sandboxes start cold. `--load` busy processes for each core, of
-the same priority, take the machine's time meanwhile. Output and logs of failed runs are kept. Exits with 1 if any did.
+was paid for once. Every run is a stack of its own whose sandboxes start cold, a demo's as forks. `--load` busy
+processes for each core, of the same priority, take the machine's time meanwhile. Output and logs of failed runs are
+kept. Exits with 1 if any did.
 """
 
 import argparse
