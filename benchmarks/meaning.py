@@ -4,8 +4,8 @@ python benchmarks/meaning.py [--captions 100000] [--queries 10] [--markdown docs
 
 S3 Vectors is moto's, whose QueryVectors is our repair: it compares the query with every vector in plain Python. Its
 time says nothing of AWS and is given apart, as is that of the endpoint, which is the local one over HTTP: vectors of
-letters, 256 numbers, no model. What is left is ours: the query's filters, its words in their index (its segments
-cached), comparing the captions' records with the query again, and the fusion. Records are read from DynamoDB as moto
+letters, 256 numbers, no model. What is left is ours: the query's filters, its words in their index (in moto's
+S3), comparing the captions' records with the query again, and the fusion. Records are read from DynamoDB as moto
 plays it, given apart too. All is CPU time of this process, in which all of it runs: what else the machine does hardly
 shows in it.
 """
