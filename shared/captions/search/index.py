@@ -217,7 +217,8 @@ class WordsIndex:
         while since < now and time.monotonic() < deadline:
             until = min(since + SLICE_SECONDS, now)
             lost = [asset for age in EDIT_AGES_SECONDS for asset in self._edited(since - age, until - age)]
-            telemetry.count("NotIndexed", len(lost))
+            if lost:
+                telemetry.count("NotIndexed", len(lost))
             for start in range(0, len(lost), TAKEN_AT_ONCE):
                 missing += len(self.take(lost[start : start + TAKEN_AT_ONCE]))
             since = until
