@@ -272,6 +272,24 @@ def small_print(letters: int, width: int = 900) -> Image.Image:
     return page
 
 
+def dark_form(amount: str) -> Image.Image:
+    """Return a photograph of 1,600 pixels of a dark form, in thin letters of eleven pixels between faint lines."""
+    photo = opened(MEDIA / "photos" / "chelsea.jpg").resize((1600, 1200), Image.Resampling.BICUBIC)
+    draw, font = ImageDraw.Draw(photo), ImageFont.load_default(11)
+    draw.rectangle((300, 0, 1170, 1200), fill=(28, 26, 30))
+    for line, top in enumerate(range(20, 1190, 40)):
+        draw.text((330, top), f"{line * 7919 % 100:02} delivery", (150, 150, 150), font)
+        draw.text((1130, top), amount if line == 3 else f"{line * 977 % 2000}.06", (150, 150, 150), font, anchor="ra")
+        draw.line((320, top + 15, 1150, top + 15), (90, 90, 90))
+    return photo.rotate(2, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.4))
+
+
+def test_a_thin_digit_on_a_large_photographed_form_makes_another_picture() -> None:
+    original = fingerprint_image(encoded(dark_form("1782.06"), "PNG"))
+    for data in (encoded(dark_form("1782.56"), "PNG"), encoded(dark_form("1782.56"), quality=75)):
+        assert not agree(original, fingerprint_image(data), "loose")
+
+
 def test_a_page_reduced_to_half_is_never_taken_for_the_whole_one() -> None:
     """A changed digit leaves less there than resampling does."""
     page = small_print(18)

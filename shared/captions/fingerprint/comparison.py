@@ -65,6 +65,7 @@ _RESIZED = 0.02  # logarithm of the scale: beyond it one of the two was scaled, 
 _PAGE_SCALE, _PAGE_CELL = 0.31, 6  # logarithm of 1.36; pixels
 _PLAIN, _EVEN_RANGE = 0.13, 2  # of 255 within 3 x 3 cells
 _FINE_PIXELS_PER_CELL, _FINE_SHARE = 3, 0.8
+# What such a page may leave shrinks as its cells cover more pixels: of a changed digit they show so much less.
 # The smaller a picture is, the fewer cells an edit of some share of it covers, and the more of it is blurred: below
 # this many pixels of the shorter side the limits of luma shrink with its power of 1.5, to no less than 45 %.
 _FULL_SIDE, _FULL_SIDE_PAGE = 192, 320
@@ -180,7 +181,10 @@ def _limits_for(a: PictureEvidence, b: PictureEvidence) -> _Limits | None:
             return _PAGE_RESIZED if pixels <= _PAGE_CELL * _coarse_cells(a, b) ** 2 else None
         return _shrunk(_TEXT_RESIZED, shortest / (_FULL_SIDE_PAGE if page else _FULL_SIDE))
     if fine and WRITING not in (a.writing, b.writing):
-        return _shrunk(_TEXT, _FINE_SHARE)
+        share = _PAGE_CELL * _coarse_cells(a, b) ** 2 / min(a.width * a.height, b.width * b.height)
+        return _shrunk(_TEXT, _FINE_SHARE)._replace(
+            peak=_PAGE_RESIZED.peak * min(1.0, share), region=_PAGE_RESIZED.region * min(1.0, share)
+        )
     return _unscaled_limits(a, b, shortest, resized=scale > _RESIZED)
 
 
