@@ -134,7 +134,7 @@ RESULTS := benchmarks/results
 
 bench: install $(VENV)/peers/litellm/.installed $(VENV)/peers/near_duplicates/.installed ## every benchmark beside its peers; MEDIA=folder of real media
 	@mkdir -p $(RESULTS)
-	@for name in import_time pipeline chaos gateway_weight gateway_overhead gateway_faults streaming console_scale index costs economics; do \
+	@for name in import_time pipeline chaos gateway_weight gateway_overhead gateway_faults streaming console_scale backfill index costs economics; do \
 		echo; echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(RESULTS)/$$name.json || exit 1; done
 	@if [ -d "$(MEDIA)" ]; then \
 		$(BIN)/python benchmarks/plain_ground.py $(RESULTS)/packages; \
