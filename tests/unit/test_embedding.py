@@ -205,6 +205,32 @@ def test_nothing_that_stood_in_a_tiff_moves() -> None:
     assert (copy[:4], copy[8 : len(original)]) == (original[:4], original[8:])
 
 
+@pytest.mark.parametrize(
+    "description", ["ImageJ=1.53t\nslices=20\n", '<?xml version="1.0"?><OME/>', '{"shape": [20, 97]}']
+)
+def test_what_programs_say_of_a_stack_of_pictures_is_not_replaced(description: str) -> None:
+    data = picture("TIFF", description=description)
+    with pytest.raises(NotEmbeddableError, match="belong together"):
+        embed(data, XMP, "replace")
+    assert description.encode() in embed(data, XMP, "keep-as-context")
+
+
+def test_a_tiff_that_names_a_tag_twice_gets_no_copy() -> None:
+    # libtiff takes the first of two and Pillow the last: with either left out, somebody sees other pixels.
+    twice = big_endian_tiff().replace(struct.pack(">HHI", 277, 3, 1), struct.pack(">HHI", 278, 3, 1))
+    with pytest.raises(NotEmbeddableError, match="names a tag twice"):
+        embed(twice, XMP, "replace")
+
+
+def test_words_in_millions_of_blocks_are_taken_out_at_once() -> None:
+    """Put together as bytes, each block copies all before it: files of 40 MB took an hour, which the time-out ends."""
+    gif = picture("GIF")
+    assert b"\1a\1a" not in embed(gif[:-1] + b"\x21\xfe" + b"\1a" * 6_000_000 + b"\0;", XMP, "replace")
+    datasets = IIM + b"\x1c\x02\x19\0\0" * 1_000_000
+    written = embed(big_endian_tiff((33723, 7, datasets)), XMP, "replace")
+    assert written.count(b"\x1c\x02\x78") == 1  # where it stood, which no directory names any more
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("order", ["II", "MM"])
 def test_what_is_replaced_contradicts_ours_nowhere_in_the_file(form: str, order: str, tmp_path: Path) -> None:

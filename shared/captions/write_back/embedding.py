@@ -40,6 +40,8 @@ _TIFF_XMP, _TIFF_IIM, _TIFF_PHOTOSHOP = 700, 33723, 34377
 _TIFF_SUB_DIRECTORIES, _TIFF_DNG, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC = 330, 50706, 259, 262
 _TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34712, 34925, 50000, 50001})
 """Those of TIFF files; raw formats that begin like one have others of their own."""
+_TIFF_STACKS = (b"ImageJ=", b"<?xml", b"<OME", b"{")
+"""How an ImageDescription begins that is for programs: of ImageJ, OME-TIFF and tifffile, which need it."""
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}
 """How long values are of the types that metadata are of."""
 _GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
@@ -319,13 +321,18 @@ def _extended(picture: FilePart) -> bytes:
 def _in_tiff(data: bytes, xmp: str, existing: Existing) -> bytes:
     """Append a packet and another first directory that names it: whatever has its place in the file keeps it."""
     order, first = _tiff(data)
-    entries = dict(_entries(data, order, first))
+    listed = _entries(data, order, first)
+    entries = dict(listed)
+    if len(entries) < len(listed):  # readers differ in which of two they take
+        raise NotEmbeddableError("the file names a tag twice")
     small = {tag: struct.unpack_from(f"{order}H", entries[tag], 8)[0] for tag in entries}
     raw = small.get(_TIFF_PHOTOMETRIC, 0) > 0x7FFF or small.get(_TIFF_COMPRESSION, 1) not in _TIFF_COMPRESSIONS
     if raw or data[8:10] == b"CR" or {_TIFF_DNG, _TIFF_SUB_DIRECTORIES} & set(entries):
         raise NotEmbeddableError("the file is a raw format, or has directories within directories")
     older, changed = _exif_describes(data), dict[int, bytes]()
     if older:
+        if existing == "replace" and _exif_value(data, order, first, _IMAGE_DESCRIPTION).startswith(_TIFF_STACKS):
+            raise NotEmbeddableError("the file's older description says how its pictures belong together")
         data = _put_right(b"", data, _exif_without_words, _exif_describes, existing)
     for tag, describes, without_words in (
         (_TIFF_IIM, _iim_describes, _kept_datasets),
@@ -386,7 +393,7 @@ def _in_gif(data: bytes, xmp: str, existing: Existing) -> bytes:
             at += 11 + (3 << (data[at + 9] & 7) + 1 if data[at + 9] & 0x80 else 0)
         else:
             raise NotEmbeddableError("the file's parts cannot be told apart")
-        words = b""
+        words = bytearray()
         while data[at]:
             words += data[at + 1 : at + 1 + data[at]] if comment else b""
             at += 1 + data[at]
@@ -475,15 +482,15 @@ def _iim_without_words(photoshop: bytes) -> bytes:
         at = end + length % 2
     iim = b"".join(_kept_datasets(content) for number, _, content in resources if number == _IIM)
     made = {_IIM: iim, _IIM_DIGEST: hashlib.md5(iim, usedforsecurity=False).digest()}
-    out = _PHOTOSHOP
+    out = bytearray(_PHOTOSHOP)
     for number, head, content in resources:
         now = made.get(number, content)
         out += head + struct.pack(">I", len(now)) + now + b"\0" * (len(now) % 2)
-    return out
+    return bytes(out)
 
 
 def _kept_datasets(iim: bytes) -> bytes:
-    out, at = b"", 0
+    out, at = bytearray(), 0
     while at + 5 <= len(iim) and iim[at] == 0x1C:
         (length,) = struct.unpack_from(">H", iim, at + 3)
         if length & 0x8000:
@@ -491,7 +498,7 @@ def _kept_datasets(iim: bytes) -> bytes:
         end = at + 5 + length
         out += b"" if iim[at + 1 : at + 3] in (b"\x02\x78", b"\x02\x7a") else iim[at:end]
         at = end
-    return out + iim[at:]
+    return bytes(out + iim[at:])
 
 
 def _iim_describes(photoshop: bytes) -> bool:
