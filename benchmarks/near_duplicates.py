@@ -45,7 +45,15 @@ import photographed_pages
 import plain_ground
 
 from captions import media
-from captions.fingerprint import RADIUS, Fingerprint, fingerprint_image, hamming, resemblance
+from captions.fingerprint import (
+    RADIUS,
+    Fingerprint,
+    fingerprint_image,
+    hamming,
+    may_match_finely,
+    resemblance,
+    same_picture,
+)
 from captions.media.pictures import _TRANSPOSE, _converter, _orientation
 
 PEER_PYTHON = Path(sys.prefix) / "peers" / "near_duplicates" / "bin" / "python"
@@ -67,6 +75,7 @@ class Marks:
     phash64: bytes
     phash256: bytes
     pdq: bytes | None
+    data: bytes
 
 
 class Pdq:
@@ -112,6 +121,7 @@ def marks(data: bytes, picture: Image.Image | None = None) -> Marks:
         np.packbits(imagehash.phash(picture).hash).tobytes(),
         np.packbits(imagehash.phash(picture, hash_size=16).hash).tobytes(),
         _pdq.hash(picture),
+        data,
     )
 
 
@@ -133,8 +143,21 @@ def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
     return any(hamming(phash, other) <= RADIUS for phash in hashes for other in others)
 
 
+def _same_finely(a: Marks, b: Marks) -> bool:
+    """Return whether two pictures, one a camera's photo, are the same by the evidence of a finer decoding."""
+    first, second = a.ours.evidence, b.ours.evidence
+    if first is None or second is None or not _near(a.ours.hashes, b.ours.hashes):
+        return False
+    if not may_match_finely(first, second):
+        return False
+    first, second = (fingerprint_image(media.inspect(each.data, finely=True)).evidence for each in (a, b))
+    return first is not None and second is not None and same_picture(first, second, "strict")
+
+
 def matches(a: Marks, b: Marks) -> dict[str, bool]:
     verdicts = ours(a.ours, b.ours, lambda: _near(a.ours.hashes, b.ours.probes("loose")))
+    if not verdicts["strict"] and _same_finely(a, b):
+        verdicts |= {"strict": True, "loose": True}
     verdicts["phash-64"] = hamming(a.phash64, b.phash64) <= 10
     verdicts["phash-256"] = hamming(a.phash256, b.phash256) <= 30
     if a.pdq is not None and b.pdq is not None:

@@ -13,12 +13,14 @@ from PIL import Image
 
 from captions import media
 from captions.fingerprint import fingerprint_image
+from captions.near_duplicates import index
 from captions.near_duplicates.evidence import KEPT, ObjectEvidence
 from captions.near_duplicates.protocol import Claim, claim_id
 from captions.pipeline import looking
 from captions.pipeline.looking import NotStartedError
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion, from_event
+from support.drawn import cameras_photo
 from support.pipeline import BUCKET, Aws, Dedupe, captioned, dedupe_on, half_size
 
 
@@ -126,6 +128,26 @@ def test_another_sandbox_finds_a_smaller_copy(dedupe: Dedupe, photo: bytes) -> N
     dedupe.upload("a.jpg", photo)
     captioned(dedupe, "a.jpg")
     assert restarted(dedupe).upload("small.jpg", half_size(photo)) == "hit"
+
+
+def test_another_sandbox_finds_a_copy_of_a_cameras_photo_as_messengers_make_it_and_pays_for_an_edit(
+    dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thin lines are other ones than the copy's, as the fingerprint decodes them: both are read once more."""
+
+    def reduced(photo: Image.Image, quality: int = 85) -> bytes:
+        stream = io.BytesIO()
+        photo.resize((2048, 1536), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=quality)
+        return stream.getvalue()
+
+    photo, stream = cameras_photo("28.60"), io.BytesIO()
+    photo.save(stream, "JPEG", quality=95)
+    dedupe.upload("a.jpg", stream.getvalue())
+    captioned(dedupe, "a.jpg")
+    assert restarted(dedupe).upload("copy.jpg", reduced(photo)) == "hit"
+    assert restarted(dedupe).upload("edited.jpg", reduced(cameras_photo("23.60"))) == "queued"
+    monkeypatch.setattr(index, "MOST_FINELY", 0)
+    assert restarted(dedupe).upload("other.jpg", reduced(photo, 84)) == "queued", "so many comparisons were made"
 
 
 def test_a_copy_of_what_was_overwritten_is_a_hit_where_versions_are_kept(

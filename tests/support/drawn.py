@@ -56,3 +56,18 @@ def film() -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def cameras_photo(price: str, seed: int = 1) -> Image.Image:
+    """Return a picture of seven megapixels of thin lines on a soft ground, with a price in letters of 30 pixels."""
+    rng, (width, height) = np.random.default_rng(seed), (3072, 2304)
+    ground = Image.fromarray(rng.integers(60, 200, (9, 12, 3), dtype=np.uint8))
+    picture = ground.resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(220):
+        x, y, angle, length = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0, 6.3), rng.uniform(60, 500)
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        end = x + length * np.cos(angle), y + length * np.sin(angle)
+        draw.line((x, y, *end), colour, int(rng.integers(2, 6)))
+    draw.text((1000, 900), price, (250, 250, 250), ImageFont.load_default(30))
+    return picture

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from captions.fingerprint import RADIUS, Fingerprint, hamming, same_picture
+from captions import media
+from captions.fingerprint import RADIUS, Fingerprint, hamming, may_match_finely, same_picture
 from captions.fingerprint import fingerprint_image as fingerprint_of
 from captions.fingerprint.thumbnail import luma_of
+from support.drawn import cameras_photo
 
 fingerprint_image = lru_cache(maxsize=64)(fingerprint_of)
 """The same originals are compared with many copies."""
@@ -429,6 +431,43 @@ def test_a_large_square_picture_has_the_cells_of_its_half(side: int) -> None:
     apart = np.asarray(luma_of(first), np.float32) - np.asarray(luma_of(second), np.float32)
     assert np.abs(apart).max() < 12
     assert found_same(whole, half, "strict")
+
+
+def finely(data: bytes) -> bytes | None:
+    return fingerprint_of(media.inspect(data, finely=True)).evidence
+
+
+def test_a_cameras_photo_is_told_from_an_edit_by_finer_evidence_where_a_copy_shows_other_thin_lines() -> None:
+    """Of a photo that is decoded at a quarter of its size, libjpeg leaves other values than of its copy, at a half."""
+    photo = cameras_photo("28.60")
+    original, copies = encoded(photo, quality=95), {"same": photo, "edited": cameras_photo("23.60")}
+    first, first_finely, matches = fingerprint_image(original), finely(original), {}
+    assert first_finely is not None
+    for name, picture in copies.items():
+        copy = encoded(resized(picture, 2048), quality=85)
+        second, second_finely = fingerprint_image(copy), finely(copy)
+        assert near(first, second, "strict")
+        assert not agree(first, second, "loose")
+        assert first.evidence is not None
+        assert second.evidence is not None
+        assert second_finely is not None
+        assert may_match_finely(first.evidence, second.evidence)
+        matches[name] = same_picture(first_finely, second_finely, "strict")
+    assert matches == {"same": True, "edited": False}
+
+
+def test_finer_evidence_is_not_asked_for_where_it_could_not_help() -> None:
+    photo, other = cameras_photo(""), cameras_photo("", seed=2)
+    large, smaller = fingerprint_image(encoded(photo)).evidence, fingerprint_image(BENIGN["half"](photo)).evidence
+    unlike = fingerprint_image(BENIGN["half"](other)).evidence
+    assert large is not None
+    assert smaller is not None
+    assert unlike is not None
+    assert may_match_finely(large, smaller)
+    assert may_match_finely(smaller, large)
+    assert not may_match_finely(smaller, smaller), "neither was decoded at a fraction of its size"
+    assert not may_match_finely(large, unlike), "they are unlike on any grid"
+    assert finely(encoded(small_print(18), "PNG")) is None, "writing has cells of its own"
 
 
 def test_evidence_of_another_layout_is_never_the_same() -> None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captions import media
-from captions.fingerprint.comparison import Resemblance, Strictness, may_be_reframed, resemblance, same_picture
+from captions.fingerprint.comparison import (
+    Resemblance,
+    Strictness,
+    may_be_reframed,
+    may_match_finely,
+    resemblance,
+    same_picture,
+)
 from captions.fingerprint.phash import (
     BAND_BITS,
     RADIUS,
@@ -38,6 +45,7 @@ __all__ = [
     "fingerprint_audio",
     "fingerprint_image",
     "hamming",
+    "may_match_finely",
     "perceptual_hash",
     "resemblance",
     "same_picture",

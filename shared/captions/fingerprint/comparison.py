@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from captions import media
 from captions.fingerprint.alignment import Framing, find_framing
 from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
 from captions.fingerprint.residual import Detail, Residual, expected_noise, residual_of
@@ -137,8 +138,7 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
     limits = _limits_for(first, second)
     if limits is None:
         return None
-    aspect = abs(math.log(first.width * second.height / (first.height * second.width)))
-    rounding = 0.6 / min(first.width, first.height, second.width, second.height)
+    aspect, rounding = _shapes(first, second)
     shaped_alike = aspect <= limits.aspect + rounding
     if shaped_alike and (difference := _alike(first, second, limits)) is not None:
         return _resemblance("whole", difference, limits)
@@ -156,6 +156,32 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
         return None
     difference = _alike(first, second, limits, framing)
     return _resemblance("cropped", difference, limits) if difference is not None else None
+
+
+def may_match_finely(a: bytes, b: bytes) -> bool:
+    """Return whether two pictures whose evidence does not match may do so by finer evidence (`media.inspect`).
+
+    That is where neither shows writing, one is a camera's photo, decoded at a fraction of its size, and nothing but the
+    finest grid tells them apart, as a reduced copy's thin lines do. The finer evidence is held to the same limits.
+    """
+    first, second = (unpacked(evidence) for evidence in sorted((a, b)))
+    if first is None or second is None or not first.writing == second.writing == NO_WRITING:
+        return False
+    if max(min(first.width, first.height), min(second.width, second.height)) < media.PHONE_SIDE:
+        return False
+    limits = _limits_for(first, second)
+    aspect, rounding = _shapes(first, second)
+    if limits is None or aspect > limits.aspect + rounding:
+        return False
+    side = _coarse_cells(first, second)
+    ways = (residual_of(first, second, side, None, backwards) for backwards in (False, True))
+    return any(_within(_difference(residual), limits) for residual in ways)
+
+
+def _shapes(a: PictureEvidence, b: PictureEvidence) -> tuple[float, float]:
+    """Return the logarithm of the ratio of their aspect ratios, and how much of it rounding to whole pixels may be."""
+    apart = abs(math.log(a.width * b.height / (a.height * b.width)))
+    return apart, 0.6 / min(a.width, a.height, b.width, b.height)
 
 
 def _resemblance(way: Literal["whole", "marked", "cropped"], difference: "_Difference", limits: _Limits) -> Resemblance:

@@ -20,6 +20,7 @@ from captions.fingerprint.planes import Plane, grown, value_range
 # few pixels. Cells are kept as they are: a codec's noise would be most of what two thumbnails of one page differ by.
 COARSE_SIDE = 192
 _FINE_SIDE, _SIDE_STEP = 512, 64
+_FINEST_SIDE = 1024  # of a picture that was decoded finely, for a camera's photo and its reduced copies
 TEXT_SIDE = 384
 CHROMA_SIDE = 64
 CELLS_PER_PIXEL = 0.6  # of the smaller picture's shorter side: at this or less resampling hardly shows
@@ -69,7 +70,10 @@ class PictureEvidence(NamedTuple):
 
 
 def evidence_of(picture: media.Picture) -> bytes | None:
-    """Return what `same_picture` compares, 45 to 271 KB; None for pictures that show too little to be told apart."""
+    """Return what `same_picture` compares; None for pictures that show too little to be told apart.
+
+    It takes 45 to 271 KB, or up to 1.1 MB of a picture that was decoded finely, which is of no use to writing.
+    """
     shorter = min(picture.width, picture.height)
     if shorter < _SMALLEST_SIDE:
         return None
@@ -78,11 +82,11 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     if float((value_range(values, 1) > _EDGE_RANGE).mean()) < _EDGE_SHARE and not _softly_shaped(values):
         return None
     writing = _writing(values)
-    if writing is None or (writing and shorter > _TEXT_CELL * TEXT_SIDE):
+    if writing is None or (writing and (picture.finely or shorter > _TEXT_CELL * TEXT_SIDE)):
         return None
     blue, red = _thumbnail(picture.working, CHROMA_SIDE, box).convert("YCbCr").split()[1:]
     palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _PALETTE_COLOURS else b""
-    side = TEXT_SIDE if writing else _photo_side(pixels_a_side(picture.width, picture.height))
+    side = TEXT_SIDE if writing else _photo_side(pixels_a_side(picture.width, picture.height), finely=picture.finely)
     header = _HEADER.pack(_LAYOUT, picture.width, picture.height, writing, len(palette))
     return b"".join((header, palette, blue.tobytes(), red.tobytes(), _thumbnail(grey, side, box).tobytes()))
 
@@ -95,9 +99,10 @@ def pixels_a_side(width: int, height: int) -> float:
     return (math.sqrt(width * height) + min(width, height)) / 2
 
 
-def _photo_side(pixels: float) -> int:
+def _photo_side(pixels: float, *, finely: bool) -> int:
     """Return how many cells a side are kept of a photo of so many pixels a side: what it can show, in steps."""
-    return min(_FINE_SIDE, max(COARSE_SIDE, math.ceil(_KEPT_PER_PIXEL * pixels / _SIDE_STEP) * _SIDE_STEP))
+    shown = math.ceil(_KEPT_PER_PIXEL * pixels / _SIDE_STEP) * _SIDE_STEP
+    return min(_FINEST_SIDE if finely else _FINE_SIDE, max(COARSE_SIDE, shown))
 
 
 def _extent(picture: media.Picture) -> Box:

@@ -39,12 +39,17 @@ def opened(data: bytes, limits: Limits) -> tuple[Image.Image, Sniffed]:
 
 
 def inspect(
-    data: bytes, limits: Limits = DEFAULT_LIMITS, *, one_large: AbstractContextManager[object] | None = None
+    data: bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    one_large: AbstractContextManager[object] | None = None,
+    finely: bool = False,
 ) -> Inspected:
     """Return what `data` is and prove that it can be read: a picture is decoded once, at the fingerprint's size.
 
     `one_large` (by default the process's own lock) is held while a picture of more than LARGE_PIXELS is decoded, so
-    that threads do not do so at the same time.
+    that threads do not do so at the same time. `finely` has a large picture decoded finer than its fingerprint needs,
+    for evidence that is compared with that of a reduced copy (fingerprint.may_match_finely).
 
     Sound and video are checked as far as their containers tell. Raises MediaError with the code and the reason: as
     `sniff` does, `too_large` for more bytes than `limits` allow, and what only decoding finds.
@@ -60,7 +65,7 @@ def inspect(
     if sniffed.format is not None:
         image, sniffed = open_picture(data, sniffed, limits)
         with one_at_a_time(sniffed, one_large):
-            picture = decode(image, data, sniffed)
+            picture = decode(image, data, sniffed, finely=finely)
     return Inspected(
         **{field.name: getattr(sniffed, field.name) for field in fields(sniffed)}, data=data, picture=picture
     )

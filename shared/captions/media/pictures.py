@@ -28,6 +28,9 @@ from captions.media.sniffing import RAW, Kind, Sniffed
 # twice as finely, and thin lines would differ.)
 WORKING_SIDE = 512
 PHONE_SIDE, PHONE_WORKING_SIDE = 2048, 375
+# Of a photo's thin lines libjpeg leaves other values at another scale, which show where there are about as many cells
+# as pixels. A picture that is compared finely has at least four pixels to each cell, which average that out.
+FINE_WORKING_SIDE = 2048
 LARGE_SIDE = 1536  # pixels of the shorter side, beyond which writing cannot be compared
 
 _LOSSLESS = frozenset(
@@ -51,7 +54,7 @@ class Picture(NamedTuple):
     """A decoded picture: `working` is RGB, upright, reduced to about WORKING_SIDE; `width` x `height` is the
     original's size in pixels, upright. `pixels_digest` is the SHA-256 (hex) of all its RGB pixels and their shape, for
     formats that keep every pixel; None for the others, which are never decoded whole. `palette` holds the colours
-    (RGB) of a picture that has a palette.
+    (RGB) of a picture that has a palette. `finely`: reduced to about FINE_WORKING_SIDE instead.
     """
 
     working: Image.Image
@@ -60,6 +63,7 @@ class Picture(NamedTuple):
     orientation: int
     pixels_digest: str | None
     palette: bytes | None = None
+    finely: bool = False
 
 
 @contextmanager
@@ -147,16 +151,18 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
     return image, replace(sniffed, kind=kind, width=width, height=height, frames=frames)
 
 
-def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
+def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = False) -> Picture:
     """Decode the opened picture at the size the fingerprint needs; proves that it decodes to its end.
+
+    `finely` keeps FINE_WORKING_SIDE pixels a side, for a comparison that needs them.
 
     Raises MediaError (`truncated`, `broken`, `bomb`).
     """
     with _decoder_errors(data, str(sniffed.format)):
         width, height = image.size
+        least = FINE_WORKING_SIDE if finely else _working_side(width, height)
         if image.format in ("JPEG", "MPO"):
             # libjpeg then transforms only the low frequencies it needs: a quarter of the time of a full decode.
-            least = _working_side(width, height)
             image.draft("RGB", (least, least))
         image, orientation = _loaded(image, data)
         if sniffed.format == "JPEG" and jpeg_ends.is_cut_short(image, data):
@@ -167,7 +173,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless and orientation != 1:
             image = image.transpose(_TRANSPOSE[orientation])
-        working, digest = _reduced(image, _working_side(width, height), hashed=lossless)
+        working, digest = _reduced(image, least, hashed=lossless)
         if _converter(image) is _on_white and working.getcolors(1) is not None:
             # White drawn on transparency is all white now, whatever was drawn: its pixels tell nothing apart.
             digest = None
@@ -175,7 +181,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed) -> Picture:
             working = working.transpose(_TRANSPOSE[orientation])
         if orientation >= 5:
             width, height = height, width
-    return Picture(working, width, height, orientation, digest, palette)
+    return Picture(working, width, height, orientation, digest, palette, finely)
 
 
 _DEEP = frozenset(f"{name};16{order}" for name in ("RGB", "RGBA", "RGBX", "LA") for order in "BLN")

@@ -13,11 +13,13 @@ from threading import Lock
 
 from captions import media, telemetry
 from captions.fingerprint import Fingerprint, fingerprint_image
-from captions.near_duplicates.protocol import Claim
+from captions.near_duplicates.protocol import Announcement, Claim
 from captions.uploads.s3_objects import GoneError, Objects, UnreadableError
 
 KEPT = 256
 """Pictures whose evidence a process remembers: at most 70 MB."""
+KEPT_FINELY = 32
+"""The same of finer evidence: at most 34 MB."""
 
 Exact = tuple[str, ...]
 
@@ -25,7 +27,8 @@ Exact = tuple[str, ...]
 class ObjectEvidence:
     """Makes evidence, once for all threads of a process that ask for the same bytes at the same time.
 
-    `decoding` is held while an object is read and decoded, `one_large` besides while that is a large picture.
+    `decoding` is held while an object is read and decoded, `one_large` besides while that is a large picture. `finely`
+    makes the finer evidence that a camera's photo and its copies are compared by (fingerprint.may_match_finely).
     """
 
     def __init__(
@@ -34,11 +37,15 @@ class ObjectEvidence:
         limits: media.Limits,
         decoding: Callable[[], AbstractContextManager[None]],
         one_large: Callable[[], AbstractContextManager[None]],
+        *,
+        finely: bool = False,
     ) -> None:
         self._objects = objects
         self._limits = limits
         self._decoding = decoding
         self._one_large = one_large
+        self._finely = finely
+        self._kept = KEPT_FINELY if finely else KEPT
         self._lock = Lock()
         self._made: OrderedDict[Exact, Future[bytes | None]] = OrderedDict()
 
@@ -48,7 +55,7 @@ class ObjectEvidence:
             if fingerprint.evidence is not None and fingerprint.exact not in self._made:
                 self._keep(fingerprint.exact).set_result(fingerprint.evidence)
 
-    def __call__(self, claim: Claim) -> bytes | None:
+    def __call__(self, claim: Announcement | Claim) -> bytes | None:
         """Return the evidence of a claim's object; None where the object cannot be read, or is another by now.
 
         Raises what S3 answers when another try may succeed.
@@ -75,7 +82,7 @@ class ObjectEvidence:
     def _keep(self, exact: Exact) -> Future[bytes | None]:
         future: Future[bytes | None] = Future()
         self._made[exact] = future
-        if len(self._made) > KEPT:
+        if len(self._made) > self._kept:
             self._made.popitem(last=False)
         return future
 
@@ -83,13 +90,14 @@ class ObjectEvidence:
         with self._lock:
             self._made.pop(exact, None)
 
-    def _make(self, claim: Claim) -> bytes | None:
+    def _make(self, claim: Announcement | Claim) -> bytes | None:
         try:
             with self._decoding():
                 data = self._objects.read(claim.upload)
                 if "b:" + hashlib.sha256(data).hexdigest() not in claim.exact:
                     raise GoneError(f"{claim.upload.asset} has other bytes by now")
-                return fingerprint_image(media.inspect(data, self._limits, one_large=self._one_large())).evidence
+                inspected = media.inspect(data, self._limits, one_large=self._one_large(), finely=self._finely)
+                return fingerprint_image(inspected).evidence
         except (GoneError, UnreadableError, media.MediaError) as error:
             telemetry.count("EvidenceUnreadable")
             telemetry.logger().warning("evidence_unreadable", asset=claim.upload.asset, claim=claim.id, why=str(error))

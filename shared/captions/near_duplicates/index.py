@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 from typing import Any, Literal, TypeVar
 
 from captions.aws.dynamodb import from_item, to_item
 from captions.config.environment import Strictness
-from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, hamming, resemblance
+from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, hamming, may_match_finely, resemblance
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Decision, Follow, Hit, Step
 from captions.records.record import Likeness
@@ -39,6 +40,8 @@ MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
 MOST_COMPARED = 4
 """Exemplars besides the one that was hit whose evidence is read to see whether they match it."""
+MOST_FINELY = 3
+"""Pictures that one is compared with by finer evidence, which takes a second: further ones are held to be others."""
 EVIDENCE_AT_ONCE = 4
 """Threads that make evidence, apart from those that query bands, which would wait behind them."""
 BATCH_WRITE = 25
@@ -73,8 +76,11 @@ class Neighbours:
         self._on_capped = on_capped
         self.evidence = evidence
         """Answers what the picture of a claim is compared by; None where its object cannot be read."""
+        self.finer_evidence: Callable[[Announcement | Claim], bytes | None] = lambda of: None
+        """Answers the same of a picture that is decoded finely; asked where nothing else tells a copy from an edit."""
         self.consult: Callable[[Claim], Mapping[str, Any] | None] = lambda claim: None
         """Answers what a claim's upload was captioned with, from where captions are kept."""
+        self._one_finely = Lock()
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="bands")
         self._makers = ThreadPoolExecutor(EVIDENCE_AT_ONCE, thread_name_prefix="evidence")
 
@@ -154,6 +160,7 @@ class Neighbours:
         compared: dict[str, Resemblance] | None = None,
     ) -> Callable[[Claim], bool]:
         """Return what tells whether a claim's picture is the same, and writes into `compared` how alike they are."""
+        finely: dict[str, Resemblance | None] = {}
 
         def same(claim: Claim) -> bool:
             if set(me.exact) & set(claim.exact):
@@ -161,11 +168,22 @@ class Neighbours:
             if evidence is None or claim.evidence is None or not _near(claim.hashes, me.hashes + probes):
                 return False
             alike = resemblance(evidence, claim.evidence, self._policy)
+            if alike is None and self._policy != "exact":
+                if len(finely) < MOST_FINELY and claim.id not in finely and may_match_finely(evidence, claim.evidence):
+                    finely[claim.id] = self._resemblance_finely(me, claim)
+                alike = finely.get(claim.id)
             if alike is not None and compared is not None:
                 compared[claim.id] = alike
             return alike is not None
 
         return same
+
+    def _resemblance_finely(self, me: Announcement | Claim, claim: Claim) -> Resemblance | None:
+        first, second = self.finer_evidence(me), self.finer_evidence(claim)
+        if first is None or second is None:
+            return None
+        with self._one_finely:  # it takes 200 MB
+            return resemblance(first, second, "strict")
 
     def _run(self, steps: Generator[Step, Any, T]) -> T:
         """Take a protocol's steps on the table until it returns."""

@@ -57,6 +57,7 @@ class Dedupe:
     def __post_init__(self) -> None:
         self.looker = Looker(self.objects, self.settings)
         self.neighbours.evidence = self.looker.evidence
+        self.neighbours.finer_evidence = self.looker.finer_evidence
 
     @property
     def policy(self) -> Policy:

@@ -59,9 +59,9 @@ class Looker:
     def __init__(self, objects: Objects, settings: IntakeSettings) -> None:
         self.objects = objects
         self.decoders, self.one_large = BoundedSemaphore(DECODERS), BoundedSemaphore(1)
-        self.evidence = ObjectEvidence(
-            objects, limits_of(settings), lambda: _soon(self.decoders), lambda: _soon(self.one_large)
-        )
+        held = (lambda: _soon(self.decoders)), (lambda: _soon(self.one_large))
+        self.evidence = ObjectEvidence(objects, limits_of(settings), *held)
+        self.finer_evidence = ObjectEvidence(objects, limits_of(settings), *held, finely=True)
         self._readers = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="objects")
 
     def read_ahead(self, upload: ObjectVersion, settings: IntakeSettings) -> Future[Fetched] | None:
