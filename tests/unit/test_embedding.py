@@ -335,6 +335,23 @@ def test_what_cannot_be_written_into_says_why() -> None:
         embed(picture("PNG"), long, "replace")
 
 
+@pytest.mark.parametrize(
+    ("form", "part", "place"),
+    [("JPEG", b"\xff\xe5\0\2", 2), ("PNG", b"\0\0\0\0tEXt\0\0\0\0", 33), ("WEBP", b"ABCD\0\0\0\0", 12),
+     ("GIF", b"\x21\xf9\0", -1)],
+)  # fmt: skip
+def test_a_file_of_very_many_parts_gets_no_copy(form: str, part: bytes, place: int) -> None:
+    data = picture(form)
+    many = data[:place] + part * 100_001 + data[place:]
+    if form == "WEBP":
+        many = many[:4] + struct.pack("<I", len(many) - 8) + many[8:]
+    with pytest.raises(NotEmbeddableError, match="more than 100,000 parts"):
+        embed(many, XMP, "replace")
+    resources = RESOURCES + b"8BIM\4\5\0\0\0\0\0\0" * 100_001
+    with pytest.raises(NotEmbeddableError, match="more than 100,000 parts"):
+        embed(big_endian_tiff((34377, 1, resources)), XMP, "replace")
+
+
 def test_pieces_of_a_file_never_raise_anything_else() -> None:
     for make in FILES.values():
         data = make()

@@ -12,22 +12,26 @@ Metadata Working Group guidelines (EXIF's ImageDescription and IPTC-IIM's Captio
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 from xml.etree import ElementTree
 
 from captions.write_back.sidecars import NAMESPACES
 
+T = TypeVar("T")
 Existing = Literal["skip", "replace", "keep-as-context"]
 """What becomes of words that a file holds already: it gets no copy, or ours take their place, or they stay and ours are
 added where it has none."""
 
 MOST_PACKET_BYTES = 65_502
 """Of XMP in one JPEG segment; larger packets are not read or written anywhere."""
+MOST_PARTS = 100_000
+"""Of one file: ten million empty ones, which fit into 40 MB, took gigabytes of memory."""
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
@@ -181,7 +185,7 @@ def _jpeg_parts(data: bytes) -> Iterator[FilePart]:
 
 
 def _in_jpeg(data: bytes, xmp: str, existing: Existing) -> bytes:
-    parts = list(_jpeg_parts(data))
+    parts = _bounded(list(itertools.islice(_jpeg_parts(data), MOST_PARTS + 1)))
     packet, kept, older = None, list[FilePart](), False
     for part in parts:
         if part.kind == "e1" and part.content.startswith(_JPEG_XMP):
@@ -206,6 +210,12 @@ def _in_jpeg(data: bytes, xmp: str, existing: Existing) -> bytes:
     # Behind JFIF and Exif, which come first, and before what counts bytes from its own place (APP2, multi-picture).
     place = next((n for n, part in enumerate(kept) if part.kind not in ("e0", "e1")), len(kept))
     return data[:2] + b"".join(part.whole for part in (*kept[:place], ours, *kept[place:]))
+
+
+def _bounded(parts: list[T]) -> list[T]:
+    if len(parts) > MOST_PARTS:
+        raise NotEmbeddableError(f"the file has more than {MOST_PARTS:,} parts")
+    return parts
 
 
 def _only(packet: bytes | None, another: bytes) -> bytes:
@@ -233,6 +243,7 @@ def _put_right(
 def _in_png(data: bytes, xmp: str, existing: Existing) -> bytes:
     kept, packet, older, at = list[bytes](), None, False, len(_PNG_SIGNATURE)
     while at < len(data):
+        _bounded(kept)
         (length,) = struct.unpack_from(">I", data, at)
         kind, content, whole = data[at + 4 : at + 8], data[at + 8 : at + 8 + length], data[at : at + 12 + length]
         if len(whole) < 12 + length:
@@ -273,6 +284,7 @@ def _in_webp(data: bytes, xmp: str, existing: Existing) -> bytes:
     (size,) = struct.unpack_from("<I", data, 4)
     chunks, packet, older, at = list[FilePart](), None, False, 12
     while at < min(len(data), 8 + size):
+        _bounded(chunks)
         (length,) = struct.unpack_from("<I", data, at + 4)
         kind, content = data[at : at + 4].decode("latin-1"), data[at + 8 : at + 8 + length]
         if len(content) < length:
@@ -379,6 +391,7 @@ def _in_gif(data: bytes, xmp: str, existing: Existing) -> bytes:
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     kept, packet, older = [b"GIF89a" + data[6:at]], None, False  # GIF87a has no extensions
     while data[at] != 0x3B:
+        _bounded(kept)
         begun = at
         if data.startswith(_GIF_XMP, at):
             if (end := data.find(_GIF_MAGIC, at)) < 0:
@@ -472,6 +485,7 @@ def _iim_without_words(photoshop: bytes) -> bytes:
         raise NotEmbeddableError("the file's IPTC-IIM cannot be read")
     resources, at = list[tuple[int, bytes, bytes]](), len(_PHOTOSHOP)
     while at < len(photoshop):
+        _bounded(resources)
         number, name_length = struct.unpack_from(">HB", photoshop, at + 4)
         body = at + 7 + name_length + (name_length + 1) % 2
         (length,) = struct.unpack_from(">I", photoshop, body)
