@@ -48,9 +48,9 @@ from captions import media
 from captions.fingerprint import (
     RADIUS,
     Fingerprint,
+    decided_finely,
     fingerprint_image,
     hamming,
-    may_match_finely,
     resemblance,
     same_picture,
 )
@@ -143,21 +143,21 @@ def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
     return any(hamming(phash, other) <= RADIUS for phash in hashes for other in others)
 
 
-def _same_finely(a: Marks, b: Marks) -> bool:
-    """Return whether two pictures, one a camera's photo, are the same by the evidence of a finer decoding."""
+def _finely(a: Marks, b: Marks) -> bool | None:
+    """Return whether two pictures are the same by the evidence of a finer decoding, where that decides; else None."""
     first, second = a.ours.evidence, b.ours.evidence
     if first is None or second is None or not _near(a.ours.hashes, b.ours.hashes):
-        return False
-    if not may_match_finely(first, second):
-        return False
+        return None
+    if not decided_finely(first, second, resemblance(first, second, "loose")):
+        return None
     first, second = (fingerprint_image(media.inspect(each.data, finely=True)).evidence for each in (a, b))
     return first is not None and second is not None and same_picture(first, second, "strict")
 
 
 def matches(a: Marks, b: Marks) -> dict[str, bool]:
     verdicts = ours(a.ours, b.ours, lambda: _near(a.ours.hashes, b.ours.probes("loose")))
-    if not verdicts["strict"] and _same_finely(a, b):
-        verdicts |= {"strict": True, "loose": True}
+    if not set(a.ours.exact) & set(b.ours.exact) and (same := _finely(a, b)) is not None:
+        verdicts |= {"strict": same, "loose": same}
     verdicts["phash-64"] = hamming(a.phash64, b.phash64) <= 10
     verdicts["phash-256"] = hamming(a.phash256, b.phash256) <= 30
     if a.pdq is not None and b.pdq is not None:

@@ -20,7 +20,7 @@ from captions.pipeline import looking
 from captions.pipeline.looking import NotStartedError
 from captions.uploads.s3_objects import Objects
 from captions.uploads.version import ObjectVersion, from_event
-from support.drawn import cameras_photo
+from support.drawn import cameras_photo, soft_photo
 from support.pipeline import BUCKET, Aws, Dedupe, captioned, dedupe_on, half_size
 
 
@@ -148,6 +148,25 @@ def test_another_sandbox_finds_a_copy_of_a_cameras_photo_as_messengers_make_it_a
     assert restarted(dedupe).upload("edited.jpg", reduced(cameras_photo("23.60"))) == "queued"
     monkeypatch.setattr(index, "MOST_FINELY", 0)
     assert restarted(dedupe).upload("other.jpg", reduced(photo, 84)) == "queued", "so many comparisons were made"
+
+
+def test_a_small_price_in_a_reduced_cameras_photo_is_paid_for(dedupe: Dedupe) -> None:
+    def saved(photo: Image.Image, quality: int) -> bytes:
+        stream = io.BytesIO()
+        photo.save(stream, "JPEG", quality=quality)
+        return stream.getvalue()
+
+    def halved(price: str) -> bytes:
+        return saved(soft_photo(price, 16).resize((2048, 1152), Image.Resampling.LANCZOS), 85)
+
+    dedupe.upload("a.jpg", saved(soft_photo("71.90", 16), 95))
+    captioned(dedupe, "a.jpg")
+    assert restarted(dedupe).upload("edited.jpg", halved("77.90")) == "queued"
+    captioned(dedupe, "edited.jpg")
+    assert restarted(dedupe).upload("copy.jpg", halved("71.90")) == "hit"
+    record = dedupe.record("copy.jpg")
+    assert record.provenance is not None
+    assert str(record.provenance.copied_from).endswith("a.jpg")
 
 
 def test_a_copy_of_what_was_overwritten_is_a_hit_where_versions_are_kept(

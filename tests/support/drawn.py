@@ -71,3 +71,11 @@ def cameras_photo(price: str, seed: int = 1) -> Image.Image:
         draw.line((x, y, *end), colour, int(rng.integers(2, 6)))
     draw.text((1000, 900), price, (250, 250, 250), ImageFont.load_default(30))
     return picture
+
+
+def soft_photo(price: str, letters: int, seed: int = 1) -> Image.Image:
+    """Return a picture of nine megapixels without a line, with a price in dark letters of so many pixels."""
+    ground = Image.fromarray(np.random.default_rng(seed).integers(60, 200, (18, 32, 3), dtype=np.uint8))
+    picture = ground.resize((4096, 2304), Image.Resampling.BICUBIC)
+    ImageDraw.Draw(picture).text((1500, 900), price, (20, 20, 20), ImageFont.load_default(letters))
+    return picture

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from captions import media
-from captions.fingerprint import RADIUS, Fingerprint, hamming, may_match_finely, same_picture
+from captions.fingerprint import RADIUS, Fingerprint, decided_finely, hamming, resemblance, same_picture
 from captions.fingerprint import fingerprint_image as fingerprint_of
 from captions.fingerprint.thumbnail import luma_of
-from support.drawn import cameras_photo
+from support.drawn import cameras_photo, soft_photo
 
 fingerprint_image = lru_cache(maxsize=64)(fingerprint_of)
 """The same originals are compared with many copies."""
@@ -451,9 +451,29 @@ def test_a_cameras_photo_is_told_from_an_edit_by_finer_evidence_where_a_copy_sho
         assert first.evidence is not None
         assert second.evidence is not None
         assert second_finely is not None
-        assert may_match_finely(first.evidence, second.evidence)
+        assert decided_finely(first.evidence, second.evidence, None)
         matches[name] = same_picture(first_finely, second_finely, "strict")
     assert matches == {"same": True, "edited": False}
+
+
+@pytest.mark.parametrize(("price", "other"), [("71.90", "77.90"), ("10.50", "16.50")])
+def test_a_small_price_in_a_cameras_photo_is_told_apart_at_half_the_size(price: str, other: str) -> None:
+    """As the fingerprint decodes them, eight pixels high in the copy, the usual cells do not show which digit it is."""
+    photo = encoded(soft_photo(price, 16), quality=95)
+    original, matches = fingerprint_image(photo).evidence, {}
+    assert original is not None
+    for shown in (price, other):
+        copy = encoded(resized(soft_photo(shown, 16), 2048), quality=85)
+        evidence = fingerprint_image(copy).evidence
+        assert evidence is not None
+        usual = resemblance(original, evidence, "strict")
+        assert usual is not None
+        assert decided_finely(original, evidence, usual)
+        fine = [finely(data) for data in (photo, copy)]
+        assert fine[0] is not None
+        assert fine[1] is not None
+        matches[shown] = same_picture(fine[0], fine[1], "strict")
+    assert matches == {price: True, other: False}
 
 
 def test_finer_evidence_is_not_asked_for_where_it_could_not_help() -> None:
@@ -463,10 +483,14 @@ def test_finer_evidence_is_not_asked_for_where_it_could_not_help() -> None:
     assert large is not None
     assert smaller is not None
     assert unlike is not None
-    assert may_match_finely(large, smaller)
-    assert may_match_finely(smaller, large)
-    assert not may_match_finely(smaller, smaller), "neither was decoded at a fraction of its size"
-    assert not may_match_finely(large, unlike), "they are unlike on any grid"
+    assert decided_finely(large, smaller, None)
+    assert decided_finely(smaller, large, None)
+    assert not decided_finely(smaller, smaller, None), "neither was decoded at a fraction of its size"
+    assert not decided_finely(large, unlike, None), "they are unlike on any grid"
+    alike = resemblance(large, large, "strict")
+    assert alike is not None
+    assert decided_finely(large, smaller, alike), "a small letter may be another"
+    assert not decided_finely(large, large, alike), "copies of one size are compared as finely as they are"
     assert finely(encoded(small_print(18), "PNG")) is None, "writing has cells of its own"
 
 

@@ -78,8 +78,8 @@ def _of_somebody_else(ctx: typer.Context, pid: int, settings: "LocalSettings") -
     other = [f"{name}={value}" for name, value in settings.parameters.items() if has.get(name) != value]
     is_so = {
         "port": urlsplit(state.aws_endpoint_url).port == settings.port or not settings.port,
-        "bind": state.bind == settings.bind,
-        "latency_scale": state.latency_scale == settings.latency_scale,
+        "bind": state.bind in ("", settings.bind),
+        "latency_scale": state.latency_scale in (None, settings.latency_scale),
         "empty": settings.empty == (not state.bucket),
     }
     other += [f"--{name.replace('_', '-')}" for name in is_so if not is_so[name] and _given(ctx, name)]

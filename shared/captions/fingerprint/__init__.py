@@ -14,8 +14,8 @@ from captions import media
 from captions.fingerprint.comparison import (
     Resemblance,
     Strictness,
+    decided_finely,
     may_be_reframed,
-    may_match_finely,
     resemblance,
     same_picture,
 )
@@ -42,10 +42,10 @@ __all__ = [
     "Resemblance",
     "Strictness",
     "bands",
+    "decided_finely",
     "fingerprint_audio",
     "fingerprint_image",
     "hamming",
-    "may_match_finely",
     "perceptual_hash",
     "resemblance",
     "same_picture",

@@ -49,7 +49,7 @@ def inspect(
 
     `one_large` (by default the process's own lock) is held while a picture of more than LARGE_PIXELS is decoded, so
     that threads do not do so at the same time. `finely` has a large picture decoded finer than its fingerprint needs,
-    for evidence that is compared with that of a reduced copy (fingerprint.may_match_finely).
+    for evidence that is compared with that of a reduced copy (fingerprint.decided_finely).
 
     Sound and video are checked as far as their containers tell. Raises MediaError with the code and the reason: as
     `sniff` does, `too_large` for more bytes than `limits` allow, and what only decoding finds.

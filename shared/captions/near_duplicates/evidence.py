@@ -28,7 +28,7 @@ class ObjectEvidence:
     """Makes evidence, once for all threads of a process that ask for the same bytes at the same time.
 
     `decoding` is held while an object is read and decoded, `one_large` besides while that is a large picture. `finely`
-    makes the finer evidence that a camera's photo and its copies are compared by (fingerprint.may_match_finely).
+    makes the finer evidence that a camera's photo and its copies are compared by (fingerprint.decided_finely).
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from captions.aws.dynamodb import from_item, to_item
 from captions.config.environment import Strictness
-from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, hamming, may_match_finely, resemblance
+from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, decided_finely, hamming, resemblance
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Decision, Follow, Hit, Step
 from captions.records.record import Likeness
@@ -168,8 +168,8 @@ class Neighbours:
             if evidence is None or claim.evidence is None or not _near(claim.hashes, me.hashes + probes):
                 return False
             alike = resemblance(evidence, claim.evidence, self._policy)
-            if alike is None and self._policy != "exact":
-                if len(finely) < MOST_FINELY and claim.id not in finely and may_match_finely(evidence, claim.evidence):
+            if self._policy != "exact" and decided_finely(evidence, claim.evidence, alike):
+                if len(finely) < MOST_FINELY and claim.id not in finely:
                     finely[claim.id] = self._resemblance_finely(me, claim)
                 alike = finely.get(claim.id)
             if alike is not None and compared is not None:
