@@ -52,7 +52,7 @@ def functions_share_runtime_architecture_tracing_and_layers(template: Template) 
             yield f"the architecture of {name} is no parameter"
         if function.get("TracingConfig", {}).get("Mode") != "Active":
             yield f"{name} is not traced"
-        layers = [layer.get("Ref") for layer in template.raw["Resources"][name]["Properties"]["Layers"]]
+        layers = [layer["Ref"] for layer in template.raw["Resources"][name]["Properties"]["Layers"]]
         if layers[:2] != ["FoundationLayer", "ProductLayer"]:
             yield f"{name} lacks Powertools or the product"
 

@@ -59,7 +59,8 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
     "POWERTOOLS_SERVICE_NAME": "x", "POWERTOOLS_METRICS_NAMESPACE": "x", "WEBHOOKS": "/webhooks",
     "WEBHOOKS_QUEUE_URL": "webhooks", "WEBHOOKS_DEAD_LETTER_QUEUE_URL": "dead", "WEBHOOK_SECRETS_ARN": "arn",
-    "SEARCH_BUCKET": "search", "OTLP_ENDPOINT": "http://127.0.0.1:9",
+    "SEARCH_BUCKET": "search", "OTLP_ENDPOINT": "http://127.0.0.1:9", "EMBEDDING_MODEL": "m",
+    "SEARCH_VECTORS_ARN": "arn:aws:s3vectors:eu-central-1:123456789012:bucket/captions/index/captions",
 }  # fmt: skip
 
 
@@ -72,8 +73,8 @@ def pinned(layer: str) -> dict[str, str]:
 
 
 def layers_of(function: str) -> list[str]:
-    """Those that a function has whatever the parameters are."""
-    return [layer["Ref"] for layer in RESOURCES[function]["Properties"]["Layers"] if "Ref" in layer]
+    """A function's own. A condition among them, which `sam build` does not take, is no reference."""
+    return [layer["Ref"] for layer in RESOURCES[function]["Properties"]["Layers"]]
 
 
 installed = cache(packages_distributions)
