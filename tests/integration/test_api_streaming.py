@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 import captions_client as client
+from captions.pipeline.caption import Worker
 from captions.pipeline.streaming import Event, MainText, Streaming
-from captions.records.record import Record, Result
+from captions.records.record import Reason, Record, Result
 from captions.uploads.version import Upload, pad_sequencer, taken_before_its_event
 from support.api import HOST, Api, api_on, path_of
 from support.pipeline import BUCKET
@@ -144,6 +145,28 @@ def test_a_worker_that_is_quicker_than_the_stream_is_watched(shop: Workshop, pho
     assert [event.kind for event in events] == ["waiting", "done"]
     done = events[-1]
     assert done.record.result.text == "A garden."
+
+
+@pytest.mark.parametrize("state", ["captioned", "blocked"])
+def test_the_end_of_a_worker_that_the_stream_found_at_work_is_reported(
+    shop: Workshop, photo: bytes, state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was `deferred`, an end that says the upload goes on, of one that had ended."""
+    upload, records = stored(shop, "a.jpg", photo), shop.dedupe.intake.records
+    known = upload.model_copy(update={"sequencer": pad_sequencer("0055AED6DCD90281E5")})
+    shop.dedupe.intake.handle(known, until=time.monotonic() + 60)
+    clock = shop.dedupe.clock
+    records.begin(known, now=clock(), lease_until=clock() + 60)
+
+    async def ended_meanwhile(*_: object) -> None:
+        result = Result(text="A garden.", language="en", task="caption") if state == "captioned" else None
+        reason = Reason(code="refused", message="no") if state == "blocked" else None
+        records.finish(known, state, now=time.time(), source="model" if result else None, result=result, reason=reason)
+
+    monkeypatch.setattr(Worker, "send_later", ended_meanwhile)
+    events = run(shop, lambda streaming: every(streaming.caption(upload, photo, {})))
+    assert [event.kind for event in events] == ["done" if state == "captioned" else "ended"]
+    assert events[-1].record.state == state
 
 
 def test_what_was_captioned_before_is_a_hit(api: Api, shop: Workshop, photo: bytes) -> None:

@@ -295,15 +295,14 @@ class Streaming:
         spoken: Any = _Spoken(worker.gateway, job.ask.task, tell)
         ending = await replace(worker, gateway=spoken, objects=self.objects).run(job, deadline=deadline)
         record = await asyncio.to_thread(self._intake.records.get, job.upload.asset)
-        if ending in ("deferred", "lost"):
-            if record is not None and not record.terminal and (record.lease_until or 0) > self._intake.now():
-                # Another delivery's worker is at it.
-                async for event in self.watch(job.upload.asset, job.upload.sequencer):
-                    tell(event)
-                return
-            tell(Event("deferred", record=record))
-        else:
+        under_way = record is not None and record.sequencer == job.upload.sequencer and not record.terminal
+        if ending not in ("deferred", "lost") or not under_way:  # another delivery's worker may have ended it by now
             tell(replace(_ended(record, "done"), usage=spoken.usage))
+        elif record is not None and (record.lease_until or 0) > self._intake.now():
+            async for event in self.watch(job.upload.asset, job.upload.sequencer):
+                tell(event)
+        else:
+            tell(Event("deferred", record=record))
 
 
 def _ended(record: Record | None, kind: Literal["hit", "done"]) -> Event:
