@@ -162,15 +162,15 @@ def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
     """Return whether finer evidence (`media.inspect`) decides if two pictures are the same, whose own says `alike`.
 
     That is where neither shows writing and one is a camera's photo, decoded at a fraction of its size. Nothing but the
-    finest grid may tell them apart, as a reduced copy's thin lines do; and of two sizes that are the same as a whole, a
-    letter of 16 pixels may be another. The finer evidence is held to the same limits.
+    finest grid may tell them apart, as a reduced copy's thin lines do; and where they are the same as a whole, a letter
+    of 12 to 18 pixels may be another. The finer evidence is held to the same limits.
     """
     first, second = (unpacked(evidence) for evidence in sorted((a, b)))
     if first is None or second is None or not first.writing == second.writing == NO_WRITING:
         return False
-    if alike is not None and (alike.way != "whole" or first.width * first.height == second.width * second.height):
+    if alike is not None and alike.way != "whole":
         return False
-    if max(min(first.width, first.height), min(second.width, second.height)) < media.PHONE_SIDE:
+    if max(min(first.width, first.height), min(second.width, second.height)) <= media.LARGE_SIDE:
         return False
     limits = _limits_for(first, second)
     aspect, rounding = _shapes(first, second)
