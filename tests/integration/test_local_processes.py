@@ -130,6 +130,26 @@ def test_a_fork_server_that_is_killed_is_missed_at_once(tmp_path: Path) -> None:
     server.stop()
 
 
+@pytest.mark.usefixtures("program")
+def test_a_process_that_cannot_be_forked_ends_no_other(tmp_path: Path) -> None:
+    server = ForkServer(sys.executable, tmp_path)
+    left, log = started(tmp_path, server, "wait", "left")
+    eventually(lambda: "an error" in log.read_text())
+    parent = psutil.Process(left.pid).parent()
+    assert parent is not None
+    before = parent.rlimit(psutil.RLIMIT_NOFILE)
+    parent.rlimit(psutil.RLIMIT_NOFILE, (parent.num_fds() + 1, before[1]))
+    with pytest.raises(OSError, match="made no process"):
+        started(tmp_path, server, "end", "none")
+    parent.rlimit(psutil.RLIMIT_NOFILE, before)
+    with pytest.raises(OSError, match="too long"):
+        started(tmp_path, server, "end" * 2**20, "large")
+    assert ended(tmp_path, server, "end", "again")[0] == 7
+    left.close()
+    assert left.wait() == 7
+    server.stop()
+
+
 LOADED = """
 import collections, json, os, runpy, sys
 read = set()

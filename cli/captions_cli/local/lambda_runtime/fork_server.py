@@ -68,8 +68,17 @@ def serve(control: socket.socket) -> dict[str, Any]:
         message, descriptors, _, _ = socket.recv_fds(control, MOST_BYTES, 3)
         if not message:
             sys.exit(0)
+        try:
+            if len(descriptors) < 3:
+                raise OSError("this process has no room for more descriptors")
+            pid = os.fork()
+        except OSError as error:  # whoever asked finds the pipe closed; the other forks go on
+            print(error, file=sys.stderr)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
         report = descriptors[2]
-        if pid := os.fork():
+        if pid:
             for descriptor in descriptors[:2]:
                 os.close(descriptor)
             reports[pid] = report

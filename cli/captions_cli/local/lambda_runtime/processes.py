@@ -78,7 +78,7 @@ class Fork:
         if not self.pid:
             self._report.close()
             os.close(stdin)
-            raise OSError("the fork server has ended")
+            raise OSError("the fork server made no process, or has ended")
 
     def wait(self) -> int:
         """Wait for its end; returns its exit code, or minus the signal that ended it."""
@@ -125,7 +125,7 @@ class ForkServer:
             )
 
     def fork(self, environment: Mapping[str, str], directory: Path, log: IO[bytes]) -> Fork:
-        """Make a process that runs the bootstrap. Raises OSError if the server has ended."""
+        """Make a process that runs the bootstrap. Raises OSError if the server cannot, or has ended."""
         request = {"environment": environment, "directory": str(directory), "program": str(_BOOTSTRAP)}
         (stdin, own_stdin), (report, others_report) = os.pipe(), os.pipe()
         try:

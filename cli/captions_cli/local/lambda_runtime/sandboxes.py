@@ -395,10 +395,8 @@ class Sandboxes:
         if self._fork_server is not None and function.forked:
             try:
                 return self._fork_server.fork(environment, function.code, log)
-            except OSError as error:
-                LOGGER.warning("fork_server_lost error=%s", error)
-                self._fork_server.stop()
-                self._fork_server = None
+            except OSError as error:  # too large an environment, no process to be had, or the server has ended
+                LOGGER.warning("not_forked function=%s error=%s", function.logical_id, error)
         return NewProcess(function.python, environment, function.code, log)
 
     def environment(self, function: Function) -> dict[str, str]:
