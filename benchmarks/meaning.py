@@ -21,7 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from search import CHUNKS, Drawn, percentile
+from search import CHUNKS, Drawn, percentile, publish
 
 WRITTEN_AT_ONCE = 500
 REGION = "us-east-1"
@@ -179,13 +179,7 @@ def main() -> None:
                 ("results a search, of 20 asked for", f"{sum(len(page.records) for page in pages) / len(pages):.1f}"),
             ]
     replace.undo()
-    table = "| | |\n| --- | ---: |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
-    print(table)
-    if given.markdown is not None:
-        page = given.markdown.read_text(encoding="utf-8")
-        before, _, rest = page.partition("<!-- meaning -->\n")
-        _, _, after = rest.partition("<!-- end of meaning -->")
-        given.markdown.write_text(f"{before}<!-- meaning -->\n{table}<!-- end of meaning -->{after}", encoding="utf-8")
+    publish(rows, "meaning", given.markdown)
 
 
 class Timed:

@@ -185,13 +185,17 @@ def main() -> None:
         ("a million searches: Lambda for 0.25 s, 10 reads of S3, 20 records",
          f"{1e6 * (0.25 * lambda_second + LAMBDA_REQUEST + 10 * S3_GET + 20 * RRU):.2f} $"),
     ]  # fmt: skip
-    table = "| | |\n| --- | ---: |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+    publish(rows, "search", given.markdown)
+
+
+def publish(rows: Iterable[tuple[str, str]], name: str, markdown: Path | None) -> None:
+    """Print a table, and write it into a page where that has its place, if one is given."""
+    table = "| | |\n| --- | ---: |\n" + "".join(f"| {what} | {value} |\n" for what, value in rows)
     print(table)
-    if given.markdown is not None:
-        page = given.markdown.read_text(encoding="utf-8")
-        before, _, rest = page.partition("<!-- search -->\n")
-        _, _, after = rest.partition("<!-- end of search -->")
-        given.markdown.write_text(f"{before}<!-- search -->\n{table}<!-- end of search -->{after}", encoding="utf-8")
+    if markdown is not None:
+        before, _, rest = markdown.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+        _, _, after = rest.partition(f"<!-- end of {name} -->")
+        markdown.write_text(f"{before}<!-- {name} -->\n{table}<!-- end of {name} -->{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
