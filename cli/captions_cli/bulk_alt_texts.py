@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from captions.cost import Cost
-from captions.tasks import checks, json_schema
+from captions.tasks import checks, json_schema, refusals
 from captions.tasks.answer_schema import Flag, Shape, Text, list_of
 from captions.tasks.kinds import alt_text
 from captions.tasks.quoting import bounded, data_block
 from captions.tasks.result import Problem
-from captions.tasks.unwrapping import MAX_ANSWER, answer_object
+from captions.tasks.unwrapping import MAX_ANSWER, answer_object, begins_with_reasoning, without_reasoning
 
 if TYPE_CHECKING:
     from captions.gateway import Completion, Request
@@ -266,7 +266,11 @@ class _Work:
         )
 
     def _read(self, batch: Sequence[AltTextItem], text: str, model: str) -> None:
-        document, _ = answer_object(text[:MAX_ANSWER], {"items", *_Batch.aliases})
+        text = text[:MAX_ANSWER]
+        if begins_with_reasoning(text):
+            answer, complete = without_reasoning(text)
+            text = answer if complete else ""
+        document, _ = answer_object(text, {"items", *_Batch.aliases})
         entries = _Batch.taken(document).items if document is not None else ()
         given: dict[str, list[_Entry]] = {}
         for entry in entries:
@@ -293,8 +297,11 @@ class _Work:
         if not alt:
             self._failures[item.id] = ("unusable", "What is written about it does not tell what it shows.")
             return
-        if checks.refused(alt):
+        if refusals.refused(alt):
             self._failures[item.id] = ("refused", "The model declined to answer.")
+            return
+        if checks.thought([alt]) is not None or checks.degenerate(alt, copied=False) is not None:
+            self._failures[item.id] = ("unusable", "The models gave no alt text, but thoughts or a loop.")
             return
         checked = (
             markup,

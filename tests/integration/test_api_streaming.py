@@ -278,9 +278,19 @@ def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes)
     [
         ('{"caption": "A \\"red\\" barn\\nby a lake.", "tags": ["x"]}', 'A "red" barn\nby a lake.'),
         ('```json\n{"tags": [], "caption": "A barn"}\n```', "A barn"),
-        ("A barn stands by a lake. " * 10, "A barn stands by a lake. " * 10),
+        ("A barn stands by a lake. " * 10, ""),  # may yet prove to be thoughts: it is shown once it was read
+        ('The user wants a caption, say {"caption": "A wolf"}. </think>{"caption": "A barn"}', "A barn"),
+        ('<think>Say {"caption": "A wolf"}? No.</think>\n\n{"caption": "A barn"}', "A barn"),
+        ('[THINK]A barn?[/THINK]```json\n{"caption": "A barn"}\n```', "A barn"),
+        ("<think>" + "A barn stands by a lake. " * 20, ""),
+        ('{"caption": "<think>A wolf? No, a barn.</think>A barn"}', "A barn"),
+        ('{"caption": "<think>A wolf? It may well be a barn by a lake."}', ""),
+        ('{"caption": "{\\"caption\\": \\"A barn\\"}"}', ""),
+        ('{"caption": "<3 is painted on a red barn by a lake in the evening"}',
+         "<3 is painted on a red barn by a lake in the evening"),
+        ('{"caption": "A \\u001b[31mred\\u202e barn"}', "A  [31mred barn"),
     ],
-)
+)  # fmt: skip
 def test_the_main_text_is_read_while_its_json_is_written(answer: str, shown: str) -> None:
     words = MainText("caption")
     assert "".join(words.add(letter) for letter in answer) == shown

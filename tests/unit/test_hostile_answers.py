@@ -61,6 +61,9 @@ def test_half_a_surrogate_pair_in_prose_is_stored_as_something_else() -> None:
         pytest.param("```" * 60_000, id="nothing but fences"),
         pytest.param("```\n" + "\t" * 90_000 + "x", id="an endless indentation"),
         pytest.param('\\"' * 45_000, id="strings without end"),
+        pytest.param("\n# " * 60_000, id="headings without words"),
+        pytest.param("<answer>" + "<" * 150_000, id="a section without end"),
+        pytest.param("the user wants " * 12_000, id="thoughts in plain words"),
     ],
 )
 @pytest.mark.parametrize("task", ["caption", "code"])

@@ -116,7 +116,11 @@ def test_a_doubtful_text_is_asked_for_once_more_with_what_is_wrong_and_the_bette
     assert done.items[0].text == "Boat number 0 in the harbour."
     assert "BCP-47 tag en" in model.texts[1]
 
-    stubborn = Model(lambda listed, call: {"items": [entry(item, alt="A boat. " + "x" * 300) for item in listed]})
+    stubborn = Model(
+        lambda listed, call: {
+            "items": [entry(item, alt="A boat. " + " and ".join(map(str, range(90)))) for item in listed]
+        }
+    )
     kept = run(stubborn, items(1)).items[0]
     assert kept.text is not None
     assert len(kept.text) <= 250

@@ -22,6 +22,8 @@ from captions.pipeline.ingest import Intake
 from captions.queues import Job, Queues, Revisit
 from captions.records.record import Record
 from captions.tasks import TASKS
+from captions.tasks.quoting import plain
+from captions.tasks.unwrapping import begins_with_reasoning, without_reasoning
 from captions.uploads.s3_objects import Fetched, Objects
 from captions.uploads.version import ObjectVersion, Upload
 
@@ -30,8 +32,8 @@ SECONDS = 90.0
 LOOK_SECONDS, MOST_LOOK_SECONDS = 0.1, 1.0
 """How often the record is read of an upload that somebody else captions; rarer the longer it takes."""
 CONTENDED_SECONDS = 0.5
-_PROSE_FROM = 200
-"""Characters without a brace after which an answer is taken for prose rather than JSON."""
+_UNDECIDED = 40
+"""Characters of a text that begins like a mark: before these it may become one of reasoning."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ class Event:
 
 
 class MainText:
-    """Reads the main text of a task's answer while its JSON is written."""
+    """Reads the main text of a task's answer while its JSON is written.
+
+    Nothing is shown of what may yet prove to be reasoning: neither of an answer in prose, which many models begin with
+    their thoughts and only mark where these end, nor of an object that stands within such a text.
+    """
 
     def __init__(self, task: str) -> None:
         self._main = TASKS[task].shape.main if task in TASKS else ""
@@ -69,15 +75,25 @@ class MainText:
         return added
 
     def _text(self) -> str:
-        begin = self._written.find("{")
-        if begin < 0:
-            return self._written if len(self._written) > _PROSE_FROM else ""
+        written = _visible(self._written)
+        if not written.startswith(("{", "```")) or (begin := written.find("{")) < 0 or "\n" in written[:begin].strip():
+            return self._shown
         try:
-            value = from_json(self._written[begin:], allow_partial="trailing-strings")
+            value = from_json(written[begin:], allow_partial="trailing-strings")
         except ValueError:
             return self._shown
         text = value.get(self._main) if isinstance(value, dict) else None
-        return text if isinstance(text, str) else self._shown
+        if not isinstance(text, str) or text.lstrip().startswith(("{", '"{', "```")):
+            return self._shown
+        return plain(_visible(text))
+
+
+def _visible(text: str) -> str:
+    """Return what of the beginning of a text is no reasoning, as far as that can be told yet."""
+    text = text.lstrip()
+    if text[:1] in "<[◁＜&`*" and len(text) < _UNDECIDED and not text.startswith("```"):
+        return ""
+    return without_reasoning(text)[0] if begins_with_reasoning(text) else text
 
 
 class _Spoken:

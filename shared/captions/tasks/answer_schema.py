@@ -44,9 +44,12 @@ def _text(value: Any) -> str:
             filter(None, (_text(item) for item in value[:_MAX_ITEMS] if not isinstance(item, list | tuple)))
         )
     if isinstance(value, Mapping):
-        for key in ("text", "value", "name", "content", "description"):
+        for key in ("text", "value", "name", "content", "description", "caption", "alt", "summary", "answer"):
             if isinstance(value.get(key), str):
                 return _text(value[key])
+        texts = [item for key, item in value.items() if isinstance(item, str) and key != "type"]
+        if len(texts) == len(value) == 1:  # such as {"en": "..."}
+            return _text(texts[0])
     return ""
 
 

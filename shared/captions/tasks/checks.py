@@ -12,32 +12,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from captions.tasks import languages
+from captions.tasks import chatter, languages
+from captions.tasks.ask import Ask
+from captions.tasks.registry import TASKS
 from captions.tasks.result import Problem
-
-# Refusals open an answer, are short, and say what will not be done.
-REFUSAL_CHARACTERS = 500
-_REFUSALS = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        r"(?:i['’]?m (?:very |so |really )?sorry|sorry|i apologi[sz]e|unfortunately|as an ai\b|as a language model\b"
-        r"|i (?:can(?:no|['’])t|cannot|am (?:not able|unable)|won['’]t|do not|don['’]t))"
-        r"\b.{0,160}\b(?:assist|help|describe|caption|identify|process|comply|provide|fulfil|view|see images|analy[sz]e"
-        r"|transcribe|feel comfortable)",
-        r"(?:es tut mir leid|tut mir leid|leider|entschuldigung|ich kann (?:leider |das |dir |ihnen )?)"
-        r".{0,160}\b(?:nicht|keine?n?)\b.{0,80}\b(?:helfen|beschreiben|unterstützen|identifizieren|verarbeiten|weiter)",
-        r"(?:je suis désolée?|désolée?|malheureusement|je ne (?:peux|suis)).{0,160}\b(?:pas|peux|aider|décrire)",
-        r"(?:lo siento|lo lamento|me temo|no puedo|desafortunadamente).{0,160}\b(?:no puedo|ayudar|describir|asistir)",
-        r"(?:mi dispiace|purtroppo|non posso).{0,160}\b(?:non posso|aiutar|descrivere|assister)",
-        r"(?:desculpe|sinto muito|lamento|infelizmente|não posso).{0,160}\b(?:não posso|ajudar|descrever)",
-        r"(?:het spijt me|sorry|helaas).{0,160}\bniet\b.{0,80}\b(?:helpen|beschrijven)",
-        r"(?:извините|простите|к сожалению|я не могу).{0,160}(?:не могу|помочь|описать)",
-        r"(?:很?抱歉|对不起|對不起|我无法|我無法|我不能|作为(?:一个)?(?:人工智能|AI)).{0,80}"
-        r"(?:无法|無法|不能|协助|帮助|描述|提供|协助)",
-        r"(?:申し訳(?:ありません|ございません)|すみません|ごめんなさい).{0,80}(?:できません|お手伝い|説明|いたしかねます)",
-        r"(?:죄송합니다|죄송하지만|미안합니다).{0,80}(?:없습니다|도와|설명)",
-    )
-)
+from captions.tasks.unwrapping import field_has_reasoning
 
 _MEDIUM = r"(?:image|picture|photo(?:graph)?|illustration|scene|drawing|screenshot|video|clip|footage|recording|audio)"
 # What is left when the match is taken away still begins a sentence.
@@ -134,12 +113,6 @@ def cut_to_tokens(text: str, tokens: int) -> str:
     return shorter
 
 
-def refused(text: str) -> bool:
-    """Tell a refusal that a model put into words: short, with a regret or an inability, and what will not be done."""
-    text = text.strip()
-    return 0 < len(text) <= REFUSAL_CHARACTERS and any(pattern.match(text) for pattern in _REFUSALS)
-
-
 def without_lead_in(text: str) -> tuple[str, Problem | None]:
     """Return a text that starts with its subject, and the problem if it did not."""
     stripped = _LABEL.sub("", text).strip()
@@ -171,6 +144,217 @@ def wrong_language(texts: Iterable[str], language: str) -> Problem | None:
     return Problem(code="wrong_language", message=message, repairable=True, weight=0.6)
 
 
+_HANGING = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "and",
+        "or",
+        "with",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "into",
+        "onto",
+        "over",
+        "under",
+        "near",
+        "behind",
+        "beside",
+        "between",
+        "through",
+        "is",
+        "are",
+        "was",
+        "were",
+        "their",
+        "his",
+        "her",
+        "its",
+        "that",
+        "which",
+        "who",
+        "while",
+        "as",
+        "der",
+        "die",
+        "das",
+        "ein",
+        "eine",
+        "einen",
+        "einem",
+        "einer",
+        "und",
+        "oder",
+        "mit",
+        "von",
+        "im",
+        "am",
+        "zu",
+        "auf",
+        "aus",
+        "bei",
+        "le",
+        "la",
+        "les",
+        "un",
+        "une",
+        "des",
+        "et",
+        "ou",
+        "avec",
+        "dans",
+        "sur",
+        "de",
+        "du",
+        "au",
+        "aux",
+        "el",
+        "los",
+        "las",
+        "una",
+        "unos",
+        "y",
+        "o",
+        "con",
+        "en",
+        "del",
+        "al",
+        "il",
+        "lo",
+        "gli",
+        "uno",
+        "e",
+        "di",
+        "nel",
+        "nella",
+        "su",
+        "da",
+    ]
+)
+"""Words that no sentence ends with."""
+_LEAST_CUT = 40
+
+
+def breaks_off(text: str) -> bool:
+    """Tell prose that ends in the middle of a sentence: with a comma, or a word that must be followed by another."""
+    text = text.rstrip()
+    if len(text) < _LEAST_CUT or text[-1] in ".!?…。！？\"”'’)»]":
+        return False
+    return text[-1] in ",;-–—、，" or text.rpartition(" ")[2].lower() in _HANGING
+
+
+def thought(texts: Iterable[str]) -> Problem | None:
+    """Tell texts of which one begins with what the model is about to do, or with reasoning that never ends."""
+    if not any(chatter.thinks_aloud(text) or field_has_reasoning(text) for text in texts):
+        return None
+    message = "The text held the model's own thoughts; give the answer alone."
+    return Problem(code="reasoning", message=message, repairable=True, weight=1.0)
+
+
+_ECHO_WORDS, _LEAST_ECHO = 6, 4
+_ECHO_SHARE = 0.6
+
+
+def echo(text: str, ask: Ask) -> Problem | None:
+    """Tell a text that is mostly what was asked, or how the answer was described."""
+    from captions.tasks.prompts import prompt
+
+    asked = prompt(ask.model_copy(update={"context": {}}))
+    words, known = _bare(text).split(), f" {_bare(f'{asked.instructions} {asked.text}')} "
+    if not words:
+        return None
+    if len(words) < _ECHO_WORDS:
+        shape = TASKS[ask.task].shape
+        described = {_bare(field.description or "") for field in shape.model_fields.values()}
+        short = " ".join(words)
+        echoed = short in described | {_bare(TASKS[ask.task].request)}
+        echoed |= len(words) >= _LEAST_ECHO and f" {short} " in known
+    else:
+        runs = [" ".join(words[at : at + _ECHO_WORDS]) for at in range(min(len(words), 400) - _ECHO_WORDS + 1)]
+        echoed = sum(f" {run} " in known for run in runs) > _ECHO_SHARE * len(runs)
+    if not echoed:
+        return None
+    message = "The text repeated the instructions; describe the media instead."
+    return Problem(code="prompt_leak", message=message, repairable=True, weight=1.0)
+
+
+_DIGITS = re.compile(r"\d+")
+_LOOP = 24
+"""Words in a loop, behind whatever good beginning; the longest list that people make of one phrase is half of it."""
+_TABLE = 600
+"""Numbers that a copied table may hold, all of them zeros."""
+_LONGEST_SYLLABLE = 12
+
+
+def _syllables(packed: str) -> bool:
+    """Tell a text without spaces that is a few characters over and over."""
+    packed = packed[:_LOOPED_TOKENS]
+    return len(packed) >= 16 and any(
+        packed[period:] == packed[:-period] for period in range(1, min(_LONGEST_SYLLABLE, len(packed) // 4) + 1)
+    )
+
+
+def _loop(units: Sequence[str]) -> int:
+    """Return the length of the longest stretch of a text that is one phrase over and over; numbers alone are none."""
+    longest = 0
+    for period in range(1, min(_LONGEST_LOOP, len(units) // 4) + 1):
+        streak = 0
+        for at in range(period, len(units)):
+            streak = streak + 1 if units[at] == units[at - period] else 0
+            longer = streak + period > longest and streak >= 3 * period
+            if longer and not all(unit.isdigit() for unit in units[at - period + 1 : at + 1]):
+                longest = streak + period
+    return longest
+
+
+_NOTHING = frozenset(
+    [
+        "n/a",
+        "na",
+        "none",
+        "null",
+        "nil",
+        "undefined",
+        "unknown",
+        "nan",
+        "string",
+        "text",
+        "caption",
+        "captions",
+        "alt",
+        "description",
+        "summary",
+        "image",
+        "picture",
+        "photo",
+        "title",
+        "todo",
+        "tbd",
+        "empty",
+        "placeholder",
+        "answer",
+        "output",
+        "result",
+        "error",
+    ]
+)
+
+
+def says_nothing(text: str) -> bool:
+    """Tell a text without a word in it: a sign, a single letter, or what stands where a word is missing."""
+    bare = text.strip(" .,:;!?\"'()[]{}<>*_#-–—…").casefold()
+    letters = sum(char.isalnum() for char in bare)
+    wide = any(unicodedata.east_asian_width(char) in "WF" for char in bare)
+    return (letters < 2 and not wide) or bare in _NOTHING
+
+
 _LONGEST_RUN = 24
 """Of one character in a row, in what a model writes in its own words."""
 _MOST_COMPRESSED = 12.0
@@ -189,13 +373,15 @@ def degenerate(text: str, *, copied: bool) -> Problem | None:
     runs = [(len(run[0]), run[0][0]) for run in _SAME.finditer(packed)]
     in_runs = sum(length for length, _ in runs)
     units = _units(text)
+    numbers = sum(unit.isdigit() for unit in units) > 0.9 * len(units)
     lettered = any(char.isalpha() for char in packed)
-    least = 60 if copied else 12
+    least = _TABLE if copied and numbers else 60 if copied else 12
     longest = max((length for length, _ in runs), default=0)
     looped = (
         (len(packed) >= least and in_runs > len(packed) * (0.9 if copied else 0.5))
         or (len(units) >= least and _periodic(units) > 0.95)
         or (not copied and (longest >= _LONGEST_RUN or (not lettered and len(packed) >= 8)))
+        or (not copied and (_loop(units) >= max(_LOOP, 0.4 * len(units)) or _syllables(packed)))
         or (len(text) >= 2_000 and len(text.encode()) > _MOST_COMPRESSED * len(zlib.compress(text.encode())))
     )
     if not looped:
@@ -211,10 +397,12 @@ def _periodic(units: Sequence[str]) -> float:
     return max(shares, default=0.0)
 
 
-def repetition(text: str) -> Problem | None:
-    """Tell a text that goes in circles: a phrase four times in a row, or most of its sentences said before."""
-    tokens = _units(text)
-    if _run(tokens) is not None:
+def repetition(text: str, *, written: bool = False) -> Problem | None:
+    """Tell a text that goes in circles: a phrase four times in a row, or most of its sentences said before.
+
+    `written`: by the model in its own words, where a phrase that only its number tells from the last is the same.
+    """
+    if _run(_units(_DIGITS.sub("0", text) if written else text)) is not None:
         message = "The same words stood again and again in the text."
         return Problem(code="repetition", message=message, repairable=True, weight=0.5)
     counts = Counter(" ".join(sentence.lower().split()) for sentence in sentences(text) if len(sentence) > 12)

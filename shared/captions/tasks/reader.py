@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captions.tasks import checks, languages
-from captions.tasks.answer_schema import Answer
+from captions.tasks import chatter, checks, languages, refusals
+from captions.tasks.answer_schema import Answer, snake
 from captions.tasks.ask import Ask
-from captions.tasks.registry import TASKS, Task
+from captions.tasks.registry import PICTURES, TASKS, Task
 from captions.tasks.result import Output, Problem, Reading, Seen
 from captions.tasks.unwrapping import (
     MAX_ANSWER,
     answer_object,
+    answer_section,
     begins_with_reasoning,
     broken,
+    cut_within,
+    doubts_itself,
     field_has_reasoning,
+    held_object,
     whole_object,
     without_reasoning,
+    without_wrapping,
 )
 
 WRITING_FROM, PAGE_WRITING_FROM, NO_WRITING = 0.2, 0.06, 0.005
@@ -32,6 +38,10 @@ _MUCH_TEXT = 80
 """Characters; a word on a small sign is easily missed, a paragraph is not."""
 MAX_TAGS = 20
 _TAG_CHARACTERS = 40
+_NO_TAG = re.compile(r"[<>{}]|(.)\1{5}|\b(\w+)(?: \2){2}\b|^\W+$")
+_NUMBER = re.compile(r"\d+")
+_NUMBERED_TAGS = 3
+"""Tags that differ in their number alone; more of them are a loop."""
 _FENCE = re.compile(r"^```[a-z]*\n(.*)\n```$", re.DOTALL)
 _QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
 _LEAD = re.compile(r"^(?:caption|transcript)\s*:\s*", re.IGNORECASE)
@@ -70,7 +80,11 @@ class AnswerDraft:
 
     def plain(self, text: str) -> str:
         """Return a written text without markup and lead-in, and note what of these it had."""
-        bare, markup = checks.without_markup(" ".join(text.split()) if "\n" not in text else text)
+        text = text.removeprefix(TASKS[self.ask.task].request)
+        if chatter.thinks_aloud(text):
+            text = chatter.spoken_answer(text) or text
+        spoken = chatter.without_courtesies(" ".join(text.split()) if "\n" not in text else text)
+        bare, markup = checks.without_markup(spoken)
         bare, lead_in = checks.without_lead_in(bare)
         self.add(markup, lead_in)
         self.repaired = self.repaired or bare != text
@@ -108,7 +122,14 @@ def clean(text: str) -> str:
 def tidy(tags: Iterable[str]) -> tuple[str, ...]:
     """Return tags in lower case without marks around them, each once, at most twenty; sentences are no tags."""
     tidied = (" ".join(tag.strip(" #.,;:'\"").replace("_", " ").lower().split()) for tag in tags)
-    return tuple(dict.fromkeys(tag for tag in tidied if tag and len(tag) <= _TAG_CHARACTERS))[:MAX_TAGS]
+    kept = dict.fromkeys(tag for tag in tidied if tag and len(tag) <= _TAG_CHARACTERS and not _NO_TAG.search(tag))
+    numbered: Counter[str] = Counter()
+    for tag in tuple(kept):
+        stem = _NUMBER.sub("", tag)
+        numbered[stem] += bool(stem.strip()) and stem != tag
+        if numbered[stem] > _NUMBERED_TAGS:
+            del kept[tag]
+    return tuple(kept)[:MAX_TAGS]
 
 
 def mapped(tags: Iterable[str], vocabulary: Mapping[str, Iterable[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -145,39 +166,89 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
     answer_text = answer_text.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
     if not answer_text.strip():
         return _failed("empty", "There was no answer.")
-    known = {*shape.model_fields, *shape.aliases}
-    answer_text = answer_text[:MAX_ANSWER]
+    text = _unpacked(answer_text[:MAX_ANSWER], task)
+    if isinstance(text, Reading):
+        return text
     draft = AnswerDraft(ask, seen or Seen())
-    if begins_with_reasoning(answer_text) and not whole_object(answer_text):
-        answer_text, complete = without_reasoning(answer_text)
-        if not complete or not answer_text:
-            return _failed("reasoning", "There was reasoning, and no answer after it. Answer at once.")
-    document, how = answer_object(answer_text, known)
-    if document is not None and not task.copies:
-        document = {name: _without_its_reasoning(value) for name, value in document.items()}
+    document, how = answer_object(text, {*shape.model_fields, *shape.aliases})
     if document is not None:
-        answer = shape.taken(document)
+        if how == "chatter" and doubts_itself(text):
+            return _failed("reasoning", "There were second thoughts after the answer. Give the answer alone.")
+        if how == "repaired" and snake(cut_within(text) or "") in _mains(shape):
+            return _failed("cut", _CUT, _BROKEN)
+        answer = shape.taken(_meant(document, task))
         if how == "repaired":
-            draft.doubt("json", "The answer was not valid JSON.")
+            draft.add(_BROKEN)
         draft.repaired = how == "repaired"
     else:
-        answer_text, _ = without_reasoning(answer_text)
-        prose = clean(answer_text)
-        if _refusal(prose, task):
-            return _failed("refusal", "The model declined to answer.", repairable=False)
-        if broken(answer_text) or not prose:
-            return _failed("json", "The answer was not valid JSON of the shape that was asked for.")
+        prose = _prose(text, task)
+        if isinstance(prose, Reading):
+            return prose
         answer = shape.taken({shape.main: prose})
         message = "The answer was prose, not JSON of the shape that was asked for."
         useful = task.prose_is_useful
         draft.doubt("prose", message, repairable=not useful, weight=0.1 if useful else 0.3)
         draft.repaired = True
-    if _refusal(str(getattr(answer, shape.main, "")), task):
-        return _failed("refusal", "The model declined to answer.", repairable=False)
+    if (declined := _declined(str(getattr(answer, shape.main, "")), task)) is not None:
+        return declined
     task.read(answer, draft)
     if draft.useless:
         return Reading(None, tuple(draft.problems), draft.repaired)
     return _finished(task, answer, draft)
+
+
+_BROKEN = Problem(code="json", message="The answer was not valid JSON.")
+_CUT = "The answer broke off in the middle; give it in full."
+_THOUGHTS_ALONE = "There was reasoning, and no answer after it. Answer at once."
+
+
+def _unpacked(text: str, task: Task) -> str | Reading:
+    """Return an answer without reasoning and what a template leaves around it; a failure where nothing is left."""
+    if whole_object(text):
+        return text
+    if begins_with_reasoning(text):
+        text, complete = without_reasoning(text, copied=task.copies)
+        if not complete or not text:
+            return _failed("reasoning", _THOUGHTS_ALONE)
+    return without_wrapping(text if task.copies else answer_section(text))
+
+
+def _prose(text: str, task: Task) -> str | Reading:
+    """Return the answer of a model that did not answer in JSON, or the failure that its words are."""
+    prose = clean(text)
+    if (declined := _declined(prose, task)) is not None:
+        return declined
+    if broken(text) or not prose:
+        return _failed("json", "The answer was not valid JSON of the shape that was asked for.")
+    prose = clean(chatter.copied_answer(prose) if task.copies else chatter.spoken_answer(prose))
+    if not prose:
+        return _failed("reasoning", _THOUGHTS_ALONE)
+    if not task.copies and checks.breaks_off(prose):
+        return _failed("cut", _CUT)
+    return prose
+
+
+def _meant(document: Mapping[Any, Any], task: Task) -> Mapping[Any, Any]:
+    """Return the object that a model meant: under the shape's own keys, out of JSON within it, without reasoning."""
+    shape = task.shape
+    known = {*shape.model_fields, *shape.aliases}
+    named = {snake(name): value for name, value in document.items()}
+    if not known & named.keys():
+        document = next(({shape.main: named[key]} for key in _GENERIC if isinstance(named.get(key), str)), document)
+    if task.copies:
+        return document
+    document = {name: _without_its_reasoning(value) for name, value in document.items()}
+    within = (held_object(value, known) for name, value in document.items() if snake(name) in _mains(shape))
+    return next(filter(None, within), document)
+
+
+_GENERIC = ("final_answer", "final", "answer", "result", "output", "response", "final_caption", "content", "text")
+"""Keys that models put an answer under when they do not keep to its shape, the surest first."""
+
+
+def _mains(shape: type[Answer]) -> set[str]:
+    """The names of the field without which an answer is of no use."""
+    return {shape.main, *(alias for alias, name in shape.aliases.items() if name == shape.main)}
 
 
 def _without_its_reasoning(value: Any) -> Any:
@@ -185,13 +256,19 @@ def _without_its_reasoning(value: Any) -> Any:
     return without_reasoning(value)[0] if isinstance(value, str) and field_has_reasoning(value) else value
 
 
-def _failed(code: str, message: str, *, repairable: bool = True) -> Reading:
-    return Reading(None, (Problem(code=code, message=message, repairable=repairable, weight=1.0),))
+def _failed(code: str, message: str, *others: Problem, repairable: bool = True) -> Reading:
+    return Reading(None, (Problem(code=code, message=message, repairable=repairable, weight=1.0), *others))
 
 
-def _refusal(text: str, task: Task) -> bool:
-    # What a recording or a page says may well be a refusal.
-    return not task.copies and checks.refused(text)
+def _declined(text: str, task: Task) -> Reading | None:
+    """A refusal, or words that no media came along; what a recording or a page says may well be one."""
+    if task.copies:
+        return None
+    if refusals.unseen(text):
+        return _failed("unseen", "The model says that it got no media.", repairable=False)
+    if refusals.refused(text):
+        return _failed("refusal", "The model declined to answer.", repairable=False)
+    return None
 
 
 def _finished(task: Task, answer: Answer, draft: AnswerDraft) -> Reading:
@@ -199,9 +276,15 @@ def _finished(task: Task, answer: Answer, draft: AnswerDraft) -> Reading:
     given = [*ask.context.values(), ask.question]
     written = [text for text in draft.written if text]
     draft.add(checks.wrong_language(written, ask.language) if written else None)
+    if (thought := checks.thought(written)) is not None:
+        return Reading(None, (*draft.problems, thought), draft.repaired)
+    if (echo := checks.echo(draft.text, ask)) is not None:
+        return Reading(None, (*draft.problems, echo), draft.repaired)
     if (degenerate := checks.degenerate(draft.text, copied=task.copies)) is not None:
         return Reading(None, (*draft.problems, degenerate), draft.repaired)
-    draft.add(checks.repetition("\n".join(filter(None, (draft.text, *written[1:])))))
+    if written and written[0] == draft.text and task.kinds == PICTURES and checks.says_nothing(draft.text):
+        return _failed("empty", "The answer said nothing; say who or what is shown.")
+    draft.add(checks.repetition("\n".join(filter(None, (draft.text, *written[1:]))), written=not task.copies))
     draft.add(checks.leaked("\n".join(written)))
     draft.add(checks.obedience(draft.text, [*given, *draft.read]))
     if written:

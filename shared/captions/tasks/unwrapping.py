@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from captions.tasks.answer_schema import snake
 
@@ -17,38 +17,94 @@ _MAX_STARTS = 200
 _MAX_DEPTH = 64
 # Possessive, as nothing of what an answer may repeat endlessly is to be tried twice.
 _FENCE = re.compile(r"^```[\w-]*+[ \t]*+\n?+(.*?)\n?```$", re.DOTALL)
+_STRINGS = re.compile(r'"(?P<content>(?:[^"\\]|\\.)*+)(?P<end>"(?P<key>\s*+:)?)?', re.DOTALL)
 _BROKEN = re.compile(r"[\"'“][\w -]{1,40}[\"'”]\s*:")
+_PARTS = r"(?:[\w.-]{0,24}[:_-]|ant|\w{2,12}(?=Think|Reason))?"
 _NAMES = (
-    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|(?:reasoning_)?scratch_?pad"
-    r"|inner_?monologue|chain_?of_?thought)"
+    rf"{_PARTS}(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad|monologue|chain_?of_?thought"
+    r"|cot|rationale|plan(?:ning)?|critique|deliberation|understanding|observations?|思考|推理)(?:_(?:process|start|begin|end|steps?|content|block))?"
 )
-# As the templates of DeepSeek, Qwen, GLM, Mistral, Kimi, Seed, Cohere, Apertus and their like write them.
+# As the templates of DeepSeek, Qwen, GLM, Mistral, Kimi, Seed, Cohere, Apertus, LLaVA-CoT and their like write them.
 _OPENS = (
-    rf"<\s?\|?(?:[\w-]{{1,20}}:)?{_NAMES}(?:\s[^<>]{{0,200}})?\|?>|\[{_NAMES}\]|◁think▷|<\|begin_of_thought\|>"
-    r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<｜begin▁of▁think｜>|<start_working_out>|<\|channel>thought"
-    rf"|&lt;{_NAMES}&gt;|<details type=\"reasoning\"[^<>]{{0,200}}>|<unused94>thought|^\s*here is my thought process:"
+    r"<｜begin▁of▁think｜>|<\|inner_prefix\|>|<start_working_out>|<\|channel>thought"
+    r"|<details type=\"reasoning\"[^<>]{0,200}>"
+    r"|<details>\s{0,9}<summary>\s{0,9}(?:think|thought|reason)|<unused94>|<ctrl94>thought"
+    r"|^\s*here is my thought process:"
+    r"|<\|im_start\|>\s?(?:think(?:ing)?|analysis)\b|^\s*```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n"
 )
 _CLOSES = (
-    rf"<\s?\|?/\s?(?:[\w-]{{1,20}}:)?{_NAMES}\s?\|?>|\[/{_NAMES}\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
-    r"|<\|inner_suffix\|>|<｜end▁of▁think｜>|<end_working_out>|<channel\|>"
-    rf"|&lt;/{_NAMES}&gt;|</details>|<unused95>|here is my response:"
+    r"<｜end▁of▁think｜>|<\|inner_suffix\|>|<end_working_out>|<channel\|>|</details>|<unused95>|<ctrl95>"
+    r"|here is my response:|<\|im_start\|>\s?(?:answer|final)\b"
 )
-_MARK = re.compile(rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE)
+_MARK = re.compile(
+    rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})"
+    rf"|(?:\*\*|(?<!`)`(?!`))?(?:[<＜]\s?[|｜]?|\[|◁|\{{\{{|&lt;|\\u003c)\s?(?P<slash>/)?\s?(?P<name>{_NAMES})(?:\s[^<>]{{0,200}})?\s?"
+    rf"(?P<empty>/)?(?:[|｜]?[>＞]|\]|▷|\}}\}}|&gt;|\\u003e)(?:\*\*|`(?!`))?",
+    re.IGNORECASE,
+)
+_ENDING = re.compile(r"(?:^|[_|])(?:end|close)|end$", re.IGNORECASE)
+_FENCED_THOUGHT = re.compile(
+    r"^\s*```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n.{0,60000}?\n```", re.DOTALL | re.IGNORECASE
+)
 _BARE_CHANNELS = re.compile(r"^\s*analysis(?=[A-Z\"'*]).*assistant\s?final(?=\W|[A-Z])", re.DOTALL)
 """The harmony format of a server that left out its special tokens."""
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]{0,100}<\|message\|>")
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)(?:[^<]|<\|constrain\|>){0,100}<\|message\|>")
+_BARE_ANALYSIS = re.compile(r"^\s*analysis(?=[A-Z])")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
+_SECOND_THOUGHTS = re.compile(
+    r"^\W*(?:hm+|wait|but|no[,.!]|actually|however|maybe|let me (?!know)|or,|oh|not sure"
+    r"|that(?:'s| is) (?:not|wrong)|等等|不对|warte|attend[sz]|espera)\b",
+    re.IGNORECASE,
+)
 _WRAPPING = re.compile(
-    r"<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:START|END)_RESPONSE\|>|<\|(?:im_end|endoftext|eot_id|end)\|>|</?answer>"
+    r"<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:START|END)_RESPONSE\|>|</?answer>", re.IGNORECASE
 )
 """Marks around an answer that a server did not take away."""
+_TURN_BEGINS = re.compile(
+    r"^(?:\s*(?:<\|im_start\|>\s?assistant|<\|assistant\|>|<｜Assistant｜>|<start_of_turn>model|<\|start_header_id\|>assistant"
+    r"<\|end_header_id\|>|\[gMASK\]|<sop>|<s>|<bos>))+\s*"
+)
+_TURN_ENDS = re.compile(
+    r"<\|(?:im_end|endoftext|end_of_text|eot_id|eom_id|end|return|user|im_start)\|>|</s>|<eos>|<end_of_turn>|<｜end▁of▁sentence｜>"
+    r"|\s?\[/INST\]"
+)
+"""Behind these comes another turn, which is nobody's answer."""
+_SECTION = re.compile(
+    r"<(?P<name>final(?:_answer|_caption)?|conclusion|answer|solution|response|output|result|caption|alt_text|description)>"
+    r"(?P<text>[^<]{0,20000}(?:<(?!/(?P=name)>)[^<]{0,20000}){0,50})(?:</(?P=name)>|$)"
+    r"|<\|begin_of_(?P<kind>box|solution)\|>(?P<inner>[^<]{0,20000})(?:<\|end_of_(?P=kind)\|>|$)",
+    re.IGNORECASE,
+)
 
 
-def without_reasoning(text: str) -> tuple[str, bool]:
+class _Mark(NamedTuple):
+    """Where reasoning begins or ends in a text."""
+
+    start: int
+    end: int
+    opens: bool
+
+
+def _marks(text: str) -> Iterator[_Mark]:
+    for mark in _MARK.finditer(text):
+        if mark["name"] is None:
+            yield _Mark(mark.start(), mark.end(), mark["opens"] is not None)
+        elif not mark["empty"]:
+            yield _Mark(mark.start(), mark.end(), not mark["slash"] and not _ENDING.search(mark["name"]))
+
+
+def answer_section(text: str) -> str:
+    """Return what stands in the last section that a model set apart as its answer; the text where there is none."""
+    sections = [section["text"] or section["inner"] or "" for section in _SECTION.finditer(text)]
+    return next((section.strip() for section in reversed(sections) if section.strip()), text)
+
+
+def without_reasoning(text: str, *, copied: bool = False) -> tuple[str, bool]:
     """Return what is left of an answer without its reasoning, and whether that was complete.
 
     Reasoning whose start the chat template swallowed ends with a lone closing mark: all before it goes. Reasoning that
-    never ends takes the rest along, drafts of answers included: then the answer was not given.
+    never ends takes the rest along, drafts of answers included: then the answer was not given. `copied`: an object
+    behind it holds what somebody else wrote, such marks too.
     """
     if channels := list(_CHANNEL.finditer(text)):
         # OpenAI's harmony format: the last message of the channel "final" is the answer.
@@ -57,40 +113,61 @@ def without_reasoning(text: str) -> tuple[str, bool]:
             return "", False
         end = _CHANNEL_END.search(text, final.end())
         return text[final.end() : end.start() if end else len(text)].strip(), True
-    text = _BARE_CHANNELS.sub("", text)
+    text = _FENCED_THOUGHT.sub("", _BARE_CHANNELS.sub("", text))
+    if _BARE_ANALYSIS.match(text):
+        return "", False
     visible: list[str] = []
     at, inside = 0, False
-    for mark in _MARK.finditer(text):
-        if mark["opens"]:
+    for mark in _marks(text):
+        if mark.opens:
             if not inside:
-                visible.append(text[at : mark.start()])
+                visible.append(text[at : mark.start])
             inside = True
         else:
             if not inside:
                 visible.clear()
             inside = False
-        at = mark.end()
+            if copied and whole_object(text[mark.end :]):
+                return text[mark.end :].strip(), True
+        at = mark.end
     if not inside:
         visible.append(text[at:])
-    return _WRAPPING.sub("", "".join(visible)).strip(), not inside
+    return "".join(visible).strip(), not inside
+
+
+def without_wrapping(text: str) -> str:
+    """Return an answer without the tokens of its template, and without what follows its turn."""
+    text = _TURN_BEGINS.sub("", text.strip())
+    if (end := _TURN_ENDS.search(text)) and text[: end.start()].strip():
+        text = text[: end.start()]
+    return _WRAPPING.sub("", text).strip()
+
+
+_FIRST_WORDS = 80
+"""Characters of courtesies that may stand before reasoning."""
 
 
 def begins_with_reasoning(text: str) -> bool:
     """Tell whether a text opens with reasoning, or closes some that it never opened; not whether it mentions a mark."""
-    if _CHANNEL.search(text) or _BARE_CHANNELS.match(text):
+    if _CHANNEL.search(text) or _BARE_ANALYSIS.match(text) or _FENCED_THOUGHT.match(text):
         return True
-    first = _MARK.search(text)
-    return first is not None and (bool(first["closes"]) or not text[: first.start()].strip())
+    first = next(_marks(text), None)
+    if first is None:
+        return False
+    before = text[: first.start]
+    return not first.opens or not before.strip() or (before.endswith("\n") and len(before) <= _FIRST_WORDS)
 
 
 def field_has_reasoning(text: str) -> bool:
     """Tell the same of one field of an answer in JSON, which may well speak of a page that shows such marks."""
-    first = _MARK.search(text)
+    first = next(_marks(text), None)
     if first is None:
-        return bool(_CHANNEL.match(text))
-    if first["opens"]:
-        return not text[: first.start()].strip() and any(mark["closes"] for mark in _MARK.finditer(text))
-    return text[first.end() :].startswith("\n")
+        return text.lstrip().startswith("<|") and bool(_CHANNEL.search(text))
+    before = text[: first.start].rstrip()
+    if first.opens:
+        return not before
+    # What shows such a mark stands in the middle of a sentence; thoughts end with theirs.
+    return text[first.end :].startswith("\n") or before.endswith((".", "?", "!", "…", "。", "？", "！"))
 
 
 def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] | None, How]:
@@ -112,7 +189,7 @@ def answer_object(text: str, known: Collection[str]) -> tuple[Mapping[Any, Any] 
     start = text.find("{")
     for at, candidate in _objects(text):
         score = _score(candidate, known)
-        if score >= max(1, most):
+        if score >= max(1, most) or (score and doubts_itself(text[:at])):
             best, most = candidate, score
         if at == start:
             start = -1  # the first object is whole, so that none of the others is a part of a broken one
@@ -191,9 +268,46 @@ def _depth(text: str) -> int:
     return deepest
 
 
+def held_object(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
+    """Return the object with the answer's keys that a text is, or an object: some models put JSON into their JSON."""
+    if isinstance(value, str):
+        bare = value.strip()
+        if fenced := _FENCE.match(bare):
+            bare = fenced[1].strip()
+        if not bare.startswith(("{", "[", '"')):
+            return None
+        try:
+            value = json.loads(bare[:MAX_ANSWER], strict=False)
+        except (ValueError, RecursionError):
+            return None
+    within = _unwrapped(value, known)
+    return within if within is not None and _score(within, known) else None
+
+
+def doubts_itself(text: str) -> bool:
+    """Tell whether a model had second thoughts after the last object that its answer holds."""
+    return bool(_SECOND_THOUGHTS.match(text[text.rfind("}") + 1 :]))
+
+
+def cut_within(text: str) -> str | None:
+    """Return the key of the text in which an answer in JSON breaks off; None where that is elsewhere, or nowhere."""
+    key: str | None = None
+    for string in _STRINGS.finditer(text):
+        if string["end"] is None:
+            return key
+        key = string["content"] if string["key"] else None
+    return None
+
+
 def _unwrapped(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
-    """Return the object with the answer's keys, out of lists and objects that hold nothing else."""
+    """Return the object with the answer's keys, out of lists, texts and objects that hold nothing else."""
     for _ in range(4):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value, strict=False)
+            except (ValueError, RecursionError):
+                return None
+            continue
         if isinstance(value, list):
             objects = [item for item in value if isinstance(item, Mapping)]
             value = max(objects, key=lambda item: _score(item, known), default=None)
@@ -201,11 +315,15 @@ def _unwrapped(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
             return None
         if _score(value, known):
             return value
-        inner = [item for item in value.values() if isinstance(item, Mapping | list)]
+        inner = [item for item in value.values() if isinstance(item, Mapping | list) or _is_json(item)]
         if len(inner) != 1:
             return value
         value = inner[0]
     return value if isinstance(value, Mapping) else None
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith("{") and value.rstrip().endswith("}")
 
 
 def _score(value: Mapping[Any, Any], known: Collection[str]) -> int:
