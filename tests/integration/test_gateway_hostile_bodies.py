@@ -13,6 +13,7 @@ import pytest
 
 from captions.aws.dynamodb import to_item
 from captions.gateway import Completion, Endpoint, Gateway, Request
+from captions.gateway.batch_api import BatchApi, BatchCallError
 from captions.gateway.catalogue import load
 from captions.gateway.transport import MOST_ANSWER_BYTES
 from captions.records.attempts import paid
@@ -50,7 +51,7 @@ class _Handler(QuietHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.body())
-        self.server.asked.append(request["model"])
+        self.server.asked.append(request.get("model", ""))
         first = len(set(self.server.asked)) == 1
         body = self.server.body if first else chat()
         self.send_response(self.server.status if first else 200)
@@ -115,6 +116,29 @@ def test_a_small_answer_that_unpacks_to_gigabytes_is_given_up_early(server: Serv
     answer = asked(server)
 
     assert [attempt.outcome for attempt in answer.attempts] == ["garbled", "ok"]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("packing", ["", "gzip"])
+@pytest.mark.parametrize(
+    "hostile", [b"[" * 200_000, b'{"a":' * 100_000, b" " * (MOST_ANSWER_BYTES + 1), b'{"id": ' + b"9" * 5_000 + b"}"]
+)
+def test_the_batch_api_takes_no_body_that_cannot_be_read(
+    server: Server, hostile: bytes, packing: str, status: int
+) -> None:
+    server.body, server.status = (gzip.compress(hostile), status) if packing else (hostile, status)
+    server.headers = {"Content-Encoding": packing} if packing else {}
+    api = BatchApi(lambda fresh: "key", [f"{server.url}/v1"])
+
+    async def made() -> None:
+        try:
+            await api.create(f"{server.url}/v1", "file", "batch")
+        finally:
+            await api.aclose()
+
+    with pytest.raises(BatchCallError) as raised:
+        asyncio.run(made())
+    assert raised.value.kind == ("unknown" if status == 200 else "never") or len(hostile) > MOST_ANSWER_BYTES
 
 
 @pytest.mark.parametrize("packing", ["br", "zstd", "gzip, gzip"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import boto3
@@ -14,7 +16,7 @@ import pytest
 
 from captions import control_table
 from captions.cost import Cost
-from captions.search.embeddings import CaptionEmbeddings, EmbeddingsError, SpendingLedger, spent
+from captions.search.embeddings import MOST_ANSWER_BYTES, CaptionEmbeddings, EmbeddingsError, SpendingLedger, spent
 from captions.search.fusion import Search, fused
 from captions.search.index import AUDIT_SECONDS, WordsIndex
 from captions.search.meaning import MOST_FACETS, NOT_FILTERED, MeaningIndex, key_of
@@ -25,6 +27,7 @@ from captions_cli.local.aws.repairs.s3vectors import s3vectors_repairs
 from captions_cli.local.model_endpoint import embedding
 from support.pipeline import BUCKET, REGION, Aws
 from support.search import Library
+from support.serving import QuietHandler, serving
 
 DAY = "2026-09-21"
 
@@ -347,11 +350,6 @@ def test_an_answer_that_is_none_is_an_error_with_its_reason(answer: Any, why: st
 
 
 def test_endpoints_are_asked_in_their_order_with_their_keys(meaning: Meaning) -> None:
-    import json
-    from http.server import ThreadingHTTPServer
-
-    from support.serving import QuietHandler, serving
-
     seen: list[tuple[str, str]] = []
     guard = threading.Lock()
 
@@ -379,6 +377,49 @@ def test_endpoints_are_asked_in_their_order_with_their_keys(meaning: Meaning) ->
     ]  # fmt: skip
     calls, _, cost = meaning.spent()
     assert (calls, bool(cost.unpriced_tokens), cost.uncounted_calls) == (1, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (200, b"[" * 200_000, "nested too deep"),
+        (200, b'{"data": ' + b"9" * 6_000 + b"}", "gave no embeddings"),
+        (200, b" " * (MOST_ANSWER_BYTES + 1), "more than"),
+        (200, b"\xff\xfe", "gave no embeddings"),
+        (500, b"busy", "answered 500"),
+    ],
+)
+def test_an_answer_of_an_endpoint_that_nobody_can_read_is_an_error_and_counted(
+    meaning: Meaning, status: int, body: bytes, why: str
+) -> None:
+    class Endpoint(QuietHandler):
+        def do_POST(self) -> None:
+            self.body()
+            self.answer(status, body)
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        asked = CaptionEmbeddings([url], lambda _: {}, "m", embedding.DIMENSIONS, meaning.embeddings.ledger)
+        with pytest.raises(EmbeddingsError, match=why):
+            asked.of(["a lighthouse"])
+    assert meaning.spent()[2].uncounted_calls == (status == 200)
+
+
+def test_a_text_that_llama_cpp_finds_too_long_is_shortened_and_keeps_no_other_back(meaning: Meaning) -> None:
+    class Endpoint(QuietHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.body())
+            if any(len(text) > 600 for text in asked["input"]):
+                message = "input (992 tokens) is too large to process. increase the physical batch size"
+                self.answer(500, json.dumps({"error": {"code": 500, "message": message}}))
+            else:
+                self.answer(200, json.dumps(embedding.answer(asked)))
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        asked = CaptionEmbeddings([url], lambda _: {}, "m", embedding.DIMENSIONS, meaning.embeddings.ledger)
+        long = "A lighthouse on a rock. " * 50
+        assert asked.of([long, "zebras"]) == [embedding.vector(long[: len(long) // 2]), embedding.vector("zebras")]
 
 
 def test_fusion_and_keys(meaning: Meaning) -> None:

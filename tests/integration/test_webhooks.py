@@ -16,6 +16,7 @@ from typing import Any
 
 import httpcore2
 import pytest
+from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from captions.completion_events import end_event
@@ -329,6 +330,14 @@ def test_410_pauses_at_once_and_retry_after_is_heeded(post: Post, listeners: lis
     post.now += 701
     assert post.round() == ["later"]
     assert post.health.read()["audit"].paused_at == pytest.approx(post.now, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://exämple.com/", "https://example.com/a b", "https://example.com/\r\nx: y", "https://e.com/ü"]
+)
+def test_a_url_that_no_request_could_hold_is_no_configuration(url: str) -> None:
+    with pytest.raises(ValidationError, match="%xx"):
+        WebhookEndpoint(url=url)
 
 
 def test_redirects_are_not_followed(post: Post, listeners: list[Listener]) -> None:

@@ -137,7 +137,7 @@ class Lister(BatchApi):
         self.pages = pages
         self.asked = 0
 
-    async def _call(self, base_url: str, call: Any, *, writes: bool = False) -> Any:
+    async def _call(self, base_url: str, call: Any, **_: Any) -> Any:
         page = self.pages[min(self.asked, len(self.pages) - 1)]
         self.asked += 1
         noon = 1_767_268_800  # 2026-01-01, and a minute earlier for each number

@@ -1,9 +1,15 @@
 """How servers say the same things: each is classed by what follows from it."""
 
+# ruff: noqa: E501 - the tables of what servers say read better in long lines
+
+from typing import Any
+
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from captions.gateway.error_class import ErrorClass
-from captions.gateway.errors import classify_error_object, classify_status
+from captions.gateway.errors import AttemptFailed, classify_error_object, classify_status
+from captions.gateway.responses import Collector, answer_of
 
 TOO_LARGE = [
     (400, {"error": {"type": "exceed_context_size_error", "message": "the request needs 9000 tokens of 4096"}}),
@@ -22,6 +28,61 @@ TOO_LARGE = [
     (400, {"error": {"message": "Your request exceeded model token limit: 10"}}),
     (400, {"error": {"message": "image exceeds 5 MB maximum: 6 bytes > 5 bytes"}}),
     (400, {"error": {"message": "the input token count is 9 but model only supports up to 8"}}),
+    (
+        400,
+        {
+            "object": "error",
+            "message": "The prompt (total length 9) is too long to fit into the model (context length 4)",
+        },
+    ),
+    (400, {"error": {"message": "max_tokens must be at least 1, got -437. (parameter=max_tokens, value=-437)"}}),
+    (400, {"object": "error", "message": "Input length (9 tokens) exceeds the maximum allowed length (8 tokens)."}),
+    (
+        500,
+        {
+            "error": {
+                "code": 500,
+                "message": "input (992 tokens) is too large to process. increase the physical batch size",
+            }
+        },
+    ),
+    (500, {"error": {"message": "litellm.APIError: this model's maximum context length is 8 tokens", "code": "500"}}),
+    (
+        429,
+        {
+            "error": {
+                "code": "rate_limit_exceeded",
+                "message": "Request too large for gpt-4o on tokens per min: Limit 3",
+            }
+        },
+    ),
+    (
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": '{"error":{"message":"This model\'s maximum context length is 8 tokens."}}'},
+            }
+        },
+    ),
+    (
+        400,
+        {
+            "error": {
+                "code": "x",
+                "message": "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 9]",
+            }
+        },
+    ),
+    (400, {"error": {"code": "BadRequest", "message": "Image size exceeds the maximum allowed size of 20MB"}}),
+    (400, {"message": "At least one of the image dimensions exceed max allowed size: 8000 pixels"}),
+    (400, {"message": "Image exceeds max pixels allowed."}),
+    (400, {"error": {"code": "OversizeImage", "message": "The request failed."}}),
+    (400, {"code": 20015, "message": "length of prompt_tokens (9) must be less than max_seq_len (8).", "data": None}),
+    (400, {"errors": [{"message": "AiError: input (9) exceeded this model context window limit (4).", "code": 5021}]}),
+    (400, {"error": {"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}}),
+    (400, '{"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}'),
 ]
 ACCOUNT = [
     (429, {"error": {"code": "1113", "message": "Please recharge."}}),
@@ -34,6 +95,27 @@ ACCOUNT = [
     (429, {"error": {"message": "Budget has been exceeded! Current cost: 2"}}),
     (429, {"error": {"message": "You have reached your monthly spending limit"}}),
     (400, {"error": {"message": "You have reached your specified API usage limits."}}),
+    (
+        429,
+        {
+            "error": {
+                "message": "LiteLLM User: a, exceeded budget for model=x",
+                "type": "budget_exceeded",
+                "code": "429",
+            }
+        },
+    ),
+    (400, {"error": {"message": "ExceededBudget: End User=a over budget.", "type": "auth_error", "code": 400}}),
+    (
+        400,
+        {"error": {"error": {"message": "More credits are required to run this request.", "code": 402}, "code": 402}},
+    ),
+    (403, {"error": {"message": "Key limit exceeded (total limit).", "code": 403}}),
+    (400, {"error": {"message": "Organization has been restricted.", "code": "organization_restricted"}}),
+    (400, [{"error": {"code": 400, "message": "User location is not supported for the API use."}}]),
+    (429, {"error": {"code": "1309", "message": "您的 GLM Coding Plan 套餐已到期"}}),
+    (400, {"error": {"message": "无效的令牌", "type": "new_api_error"}}),
+    (407, "<html>Proxy Authentication Required</html>"),
 ]
 REFUSED = [
     (400, {"error": {"code": "1301", "message": "..."}, "contentFilter": [{"level": 1}]}),
@@ -44,6 +126,19 @@ REFUSED = [
     (400, {"error": {"message": "Content Exists Risk"}}),
     (403, {"error": {"message": "this model requires moderation and your input was flagged"}}),
     (403, {"error": {"message": "Content violates usage guidelines."}}),
+    (
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {
+                    "raw": '{"error":{"code":"data_inspection_failed","message":"<400> InternalError.Algo.DataInspectionFailed"}}'
+                },
+            }
+        },
+    ),
+    (400, {"error": {"message": "filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
 ]
 UNAVAILABLE = [
     (400, {"error": {"message": "some/thing is not a valid model ID", "code": 400}}),
@@ -55,6 +150,29 @@ UNAVAILABLE = [
     (400, {"error": {"message": "The provided model identifier is invalid."}}),
     (403, {"error": {"message": "No access to model `x`", "code": "model_not_found"}}),
     (403, {"error": {"message": "You don't have access to the model with this ID."}}),
+    (
+        401,
+        {
+            "error": {
+                "message": "key not allowed to access model. This key can only access models=['a'].",
+                "type": "key_model_access_denied",
+                "code": "401",
+            }
+        },
+    ),
+    (403, {"error": {"code": "Model.AccessDenied", "message": "Model access denied."}}),
+    (403, {"error": {"code": "1220", "message": "您无权访问 glm-9。"}}),
+    (429, {"error": {"code": "1311", "message": "当前订阅套餐暂未开放 GLM-5V 权限"}}),
+    (
+        400,
+        {"error": {"code": "OperationNotSupported", "message": "The operation does not work with the specified model"}},
+    ),
+    (400, {"error": {"message": "No endpoints found matching your data policy (Paid model training)."}}),
+    (400, {"errors": [{"message": "AiError: No such model @cf/x or task", "code": 5007}], "success": False}),
+    (400, {"error": {"message": "Invalid content type. image_url is only supported by certain models."}}),
+    (400, {"error": {"message": "Failed to deserialize: unknown variant `image_url`, expected `text`"}}),
+    (400, {"error": {"message": "this model is missing data required for image input"}}),
+    (400, {"object": "error", "message": "Qwen/Qwen3-8B is not a multimodal model"}),
 ]
 LATER = [
     (429, {"error": {"message": "Too many requests, slow down"}}),
@@ -69,10 +187,25 @@ LATER = [
     ),
     (429, {"error": {"message": "You exceeded your current quota. Please retry in 21.5s."}}),
     (429, {"error": {"message": "Too many requests; see the billing page"}}),
+    (424, {"error": "Request failed during generation: Server error: CUDA out of memory", "error_type": "generation"}),
+    (424, {"message": "The model returned the following errors: timeout"}),
+    (498, {"error": {"message": "Flex tier capacity exceeded", "code": "capacity_exceeded"}}),
+    (499, ""),
+    (400, {"error": {"message": "<400> InternalError.Algo.InvalidParameter: Download multimodal file timed out"}}),
+    (400, {"error": {"message": "Timeout while downloading https://bucket/key.", "code": "invalid_image_url"}}),
+    (429, {"message": "Too many tokens per day, please wait before trying again."}),
+    (500, {"error": {"message": "model requires more system memory (5.0 GiB) than is available (3.9 GiB)"}}),
+    (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}),
 ]
 OURS = [
     (400, {"error": {"message": "Invalid value for 'temperature': must be at most 2"}}),
     (400, {"error": {"message": "'messages' must contain at least one message"}}),
+    (400, {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model."}}),
+    (400, {"object": "error", "message": "Failed to load image: cannot identify image file <_io.BytesIO object>"}),
+    (
+        422,
+        {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "Extra inputs are not permitted"}]}},
+    ),
     (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}),
     (400, {"error": {"code": {"a": 1}, "message": {"b": 2}}}),
     (400, "<html>Your request broke our usage policy of headers</html>"),
@@ -97,6 +230,47 @@ def test_an_error_is_classed_by_its_code_or_its_words(status: int, body: object,
 @pytest.mark.parametrize(("status", "body"), LATER)
 def test_what_may_pass_is_tried_again(status: int, body: object) -> None:
     assert classify_status(status, body) in (ErrorClass.RATE_LIMITED, ErrorClass.SERVER_ERROR)
+
+
+def test_a_server_that_could_not_make_its_model_keep_to_the_form_says_nothing_of_the_request() -> None:
+    body = {"error": {"message": "Failed to generate JSON.", "code": "json_validate_failed", "failed_generation": ""}}
+    assert classify_status(400, body) is ErrorClass.UNFIT
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ({"object": "error", "code": 404, "message": "The model `x` does not exist.", "type": "NotFoundError"},
+         ErrorClass.UNAVAILABLE),
+        ({"object": "error", "code": 400, "message": "This model's maximum context length is 8 tokens."},
+         ErrorClass.TOO_LARGE),
+        ({"code": "Arrearage", "message": "Access denied.", "request_id": "a"}, ErrorClass.ACCOUNT),
+        ({"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}, ErrorClass.ACCOUNT),
+        ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, "choices": None}, ErrorClass.ACCOUNT),
+        ({"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive content"}}, ErrorClass.REFUSED),
+        ({"error": {"message": "Provider returned error", "code": 502}}, ErrorClass.SERVER_ERROR),
+        ({"error": "busy"}, ErrorClass.ERROR_BODY),
+        ({"choices": []}, ErrorClass.GARBLED),
+        ({"code": 0, "message": "ok"}, ErrorClass.GARBLED),
+    ],
+)  # fmt: skip
+def test_an_error_that_comes_as_an_answer_is_classed_by_what_it_says(
+    answer: dict[str, Any], wanted: ErrorClass
+) -> None:
+    with pytest.raises(AttemptFailed) as raised:
+        answer_of(ChatCompletion.construct(**answer))
+    assert raised.value.error_class is wanted
+
+    if wanted is not ErrorClass.GARBLED:
+        with pytest.raises(AttemptFailed) as streamed:
+            Collector().add(ChatCompletionChunk.construct(**answer))
+        assert streamed.value.error_class is wanted
+
+
+def test_an_answer_with_a_status_of_success_is_an_answer() -> None:
+    choice = {"finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": "A dog."}}
+    answer = ChatCompletion.construct(choices=[choice], code=0, message="success", base_resp={"status_code": 0})
+    assert answer_of(answer).text == "A dog."
 
 
 @pytest.mark.parametrize("status_less", TOO_LARGE[:7] + ACCOUNT[:2] + REFUSED[1:2])

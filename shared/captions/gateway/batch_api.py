@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
@@ -27,6 +26,7 @@ from captions.gateway.error_class import ErrorClass
 from captions.gateway.errors import AccountProblem, AttemptFailed, classify_error_object, classify_status, message_of
 from captions.gateway.pricing import cost_of, saved_in_batch, usage_of
 from captions.gateway.responses import ModelAnswer, answer_of, failure_of
+from captions.gateway.transport import MOST_ANSWER_BYTES, http_client
 from captions.gateway.types import Attempt, CostSource, Endpoint
 
 CHAT = "/v1/chat/completions"
@@ -90,7 +90,7 @@ class BatchApi:
     def __init__(self, keys: Keys, endpoints: Iterable[str]) -> None:
         self._keys = KeyRing(keys)
         self._endpoints = frozenset(Endpoint(url).base_url for url in endpoints)
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._clients: dict[tuple[str, int], openai.AsyncOpenAI] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def upload(self, base_url: str, name: str, path: Path) -> str:
@@ -168,7 +168,8 @@ class BatchApi:
                         if not left:
                             break
 
-        await self._call(base_url, fetch)
+        # What is above the file's bound is left on the line, not an error.
+        await self._call(base_url, fetch, most_bytes=2 * _MOST_RESULT_BYTES)
 
     async def remove(self, base_url: str, file_id: str) -> None:
         """Remove a file: what was sent, or what was answered."""
@@ -180,7 +181,9 @@ class BatchApi:
         for client in clients.values():
             await client.close()
 
-    async def _call(self, base_url: str, call: Any, *, writes: bool = False) -> Any:
+    async def _call(
+        self, base_url: str, call: Any, *, writes: bool = False, most_bytes: int = MOST_ANSWER_BYTES
+    ) -> Any:
         try:
             key = await self._keys.key(base_url)
             if base_url not in self._endpoints and not await self._keys.own(base_url):
@@ -191,28 +194,31 @@ class BatchApi:
             raise BatchCallError("later", str(error), account=True) from error
         for _ in range(2):
             try:
-                return await call(self._client(base_url).with_options(api_key=key))
+                return await call(self._client(base_url, most_bytes).with_options(api_key=key))
             except openai.AuthenticationError as error:
                 renewed = await self._keys.renewed(base_url, key)
                 if renewed is None:
                     raise BatchCallError("later", "the endpoint rejects the key", account=True) from error
                 key = renewed
-            except (openai.OpenAIError, httpx2.HTTPError) as error:
+            except Exception as error:  # whatever a body that nobody can take makes of the client's classes
                 raise _call_error(error, writes) from error
         raise BatchCallError("later", "the endpoint rejects the key", account=True)
 
-    def _client(self, base_url: str) -> openai.AsyncOpenAI:
+    def _client(self, base_url: str, most_bytes: int) -> openai.AsyncOpenAI:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._clients = loop, {}
-        if base_url not in self._clients:
-            http = openai.DefaultAsyncHttpxClient(follow_redirects=False, headers={"Accept-Encoding": "identity"})
+        if (base_url, most_bytes) not in self._clients:
             client = openai.AsyncOpenAI(
-                base_url=base_url, api_key="sent-with-each-call", max_retries=0, timeout=_TIMEOUT, http_client=http
+                base_url=base_url,
+                api_key="sent-with-each-call",
+                max_retries=0,
+                timeout=_TIMEOUT,
+                http_client=http_client(most_bytes),
             )
             client.organization = client.project = None
-            self._clients[base_url] = client
-        return self._clients[base_url]
+            self._clients[base_url, most_bytes] = client
+        return self._clients[base_url, most_bytes]
 
 
 def _before(page: Sequence[Any], since: str) -> bool:

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 
 from captions.cost import Cost
@@ -100,8 +102,9 @@ _CODES: Mapping[ErrorClass, frozenset[str]] = {
         insufficient_quota billing_hard_limit_reached billing_not_active account_deactivated arrearage invalid_api_key
         insufficient_balance insufficient_user_quota insufficient_credits exceeded_current_quota_error billing_error
         access_terminated authentication_error permission_error unauthorized invalid_authentication_error
+        budget_exceeded auth_error token_not_found_in_db expired_key organization_restricted credit_limit
         allocationquota.freetieronly accountoverdue accountoverdueerror overduebalance quota_exceeded_balance
-        1000 1001 1002 1003 1004 1110 1111 1112 1113 30001
+        1000 1001 1002 1003 1004 1110 1111 1112 1113 1309 30001 30011
         """.split()
     ),
     ErrorClass.REFUSED: frozenset(
@@ -110,22 +113,25 @@ _CODES: Mapping[ErrorClass, frozenset[str]] = {
         data_inspection_failed datainspectionfailed moderation_blocked moderation_error sensitive_content
         sensitivecontentdetected inputtextsensitivecontentdetected inputimagesensitivecontentdetected
         outputtextsensitivecontentdetected image_content_policy_violation safety prohibited_content recitation
-        model_refusal guardrail_intervened 1301
+        model_refusal guardrail_intervened invalidparameter.datainspectionfailed 1301
         """.split()
     ),
     ErrorClass.TOO_LARGE: frozenset(
         """
         context_length_exceeded string_above_max_length request_too_large exceed_context_size_error
-        context_window_exceeded contextwindowexceedederror max_tokens_exceeded input_too_long 1261
+        context_window_exceeded contextwindowexceedederror max_tokens_exceeded input_too_long oversizeimage oversizedimage
+        invalidparameter.oversizeimage invalidparameter.oversizedimage 1261
         """.split()
     ),
     ErrorClass.UNAVAILABLE: frozenset(
         """
         model_not_found model_not_available model_deprecated model_decommissioned deploymentnotfound
-        deployment_not_found model_not_exist modelnotfound invalid_model invalidendpointormodel.notfound 1211
+        deployment_not_found model_not_exist modelnotfound invalid_model invalidendpointormodel.notfound model_not_supported modelnotopen modeldeprecated
+        key_model_access_denied team_model_access_denied model.accessdenied operationnotsupported 1211 1220 1311
         """.split()
     ),
     ErrorClass.RATE_LIMITED: frozenset("rate_limit_exceeded rate_limited rate_limit_error 1302 1303 1305".split()),
+    ErrorClass.UNFIT: frozenset({"json_validate_failed"}),  # the model's own words did not keep to the form
 }
 
 
@@ -143,9 +149,11 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"(available )?context[ _](length|window|size|limit)\b.{0,60}\b(exceed|only|reached|overflow)",
         r"maximum (model )?length|max(imum)? (input|prompt) (length|tokens|size)",
         r"exceeds? (the )?(max(imum)? )?(number of tokens|(input |prompt |token )?(length|limit))",
-        r"(input|prompt|message|request|conversation|multimodal prompt|image|file|payload|body)s? (is |are |was )?too (long|large|big)",
+        r"(input|prompt|message|request|conversation|multimodal prompt|image|file|payload|body|size)s?( \([^)]{0,40}\))? (is |are |was )?too (long|large|big)",
         r"(input|total|prompt) tokens? (exceeds?|count .{0,40}exceeds)|tokens exceed the configured limit",
-        r"longer than the (model|maximum)|range of input length|reduce (the )?(length|size) of",
+        r"longer than the (model|maximum)|range of input length|reduce (the )?(length|size) of|too (long|large|big) (to fit|for model)",
+        r"exceed(s|ed)? (the )?max(imum)? (allowed )?(size|length|pixels|dimension)|image dimensions exceed|image exceeds|size of the input image exceeds",
+        r"max_(completion_)?tokens must be at least 1, got -|must be less than max_seq_len",
         r"exceed(s|ed)?\b.{0,40}\b(token limit|message tokens|\d+ ?[MK]B maximum)|limit on max bytes|longer than max_model_len",
         r"must have less than \d+ tokens|token count is \d+ but",
         r"tokens\b.{0,60}\bmust be <=|too many (input )?tokens|token limit exceeded|exceeds? .{0,30}tokens? limit",
@@ -158,7 +166,9 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"(account|subscription).{0,30}(overdue|in arrears|suspended|disabled|deactivated)|arrear|payment required",
         r"(incorrect|invalid|missing|expired|revoked|no) api[ _-]?key|api key (is )?(not valid|invalid|expired|missing)",
         r"(please )?pass a valid api key|budget has been exceeded|spending limit|reached (its|your)( specified)?( api)? usage limits?",
-        r"billing|欠费|余额不足|请充值|账户.{0,6}(冻结|停用)",
+        r"billing|欠费|余额不足|请充值|账户.{0,6}(冻结|停用)|额度(已)?(用尽|失败|不足)|无效的令牌|(套餐|令牌).{0,6}(到期|过期)",
+        r"exceeded ?(token)?budget|over budget|exceeded budget for (user|key|team)|credits are required|exceeded .{0,20}included credits",
+        r"(organization|account|team).{0,20}(been )?restricted|user location is not supported|reported as leaked|key limit exceeded",
     ),
     ErrorClass.REFUSED: _words(
         r"blocked (due to|by|because of|for) .{0,40}(safety|policy|filter|guardrail|moderation|prohibited)",
@@ -173,9 +183,20 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"model\b.{0,80}\b(does(n't| not) exist|not (be )?found|not available|not supported|no longer|not exist|was retired)",
         r"model\b.{0,80}\b(deprecated|decommissioned|retired|discontinued|been (shut down|removed)|end of life)",
         r"model (identifier|id) is invalid|model\b.{0,40}\bend of its life|access to (the )?model\b|on-demand throughput|\bmodel disabled",
-        r"no (endpoints|providers?|deployments?|healthy deployments?) (found|available) (for|that)|模型不存在|模型已下线",
+        r"no (endpoints|providers?|deployments?|healthy deployments?) (found|available) (for|that|matching)|模型不存在|模型已下线|无权访问|无可用渠道",
+        r"not allowed to access model|choose (a )?different model|no such model|model access denied",
+        r"(images?|image[_ ]url|image input|vision|audio|video|multimodal)( inputs?| content)? (is|are) (not|only) (supported|enabled|available)",
+        r"(does(n't| not)|cannot) (support|accept|take|process) (image|vision|audio|video|multimodal)|is not a multimodal model|missing data required for image",
+        r"unknown variant `?(image|input|audio|video)_|at most 0 (image|audio|video)",
     ),
 }  # fmt: skip
+_FETCHING = _words(
+    r"(time.?out|timed out|failed|unable|error) (to |while |when )?(download|fetch|retriev)\w* .{0,40}(https?:|url|file|media|resource|image|link)",
+    r"download\w* .{0,40}(file|media|resource|image|url).{0,20}(timed out|time.?out|failed)",
+)
+"""A link that could not be followed in time, which another try may."""
+_TOO_MUCH_AT_ONCE = _words(r"request too large for\b")
+"""One request that is more than a minute's tokens: however long it waits."""
 _PASSING = _words(r"rate.?limit|too many requests|(per|a) (second|minute|day)\b|(retry|try again) (in|after) [\d.]+")
 """Limits of a time, whose messages like to name the page where more is sold."""
 
@@ -193,23 +214,34 @@ def classify_status(status: int, body: object) -> ErrorClass:
     if _flagged(metadata):
         return ErrorClass.REFUSED
     by_words = _of_words(message)
-    if status in (401, 402):
-        return ErrorClass.ACCOUNT
-    if status == 403:
-        # Moderation and models that a key may not use come as 403 too; both leave the endpoint's other models alone.
+    if status in (401, 402, 403, 407):
+        # Moderation and models that a key may not use come as 401 and 403 too; both leave the endpoint's other models.
         if by_code is ErrorClass.UNAVAILABLE:
             return by_code
-        return by_words if by_words in (ErrorClass.REFUSED, ErrorClass.UNAVAILABLE) else ErrorClass.ACCOUNT
+        own_words = (ErrorClass.REFUSED, ErrorClass.UNAVAILABLE) if status == 403 else ()
+        return by_words if by_words is not None and by_words in own_words else ErrorClass.ACCOUNT
     if status in (404, 410):
         return ErrorClass.UNAVAILABLE
     if status == 429:
+        if by_code is ErrorClass.UNAVAILABLE:
+            return by_code
+        if _TOO_MUCH_AT_ONCE.search(message[:_READ_CHARACTERS]):
+            return ErrorClass.TOO_LARGE
         passing = by_code is ErrorClass.RATE_LIMITED or _PASSING.search(message[:_READ_CHARACTERS])
         return ErrorClass.ACCOUNT if by_words is ErrorClass.ACCOUNT and not passing else ErrorClass.RATE_LIMITED
-    if status in (408, 409, 425) or status >= 500 or status < 400:
-        return ErrorClass.SERVER_ERROR
+    if status in _ELSEWHERE or status >= 500 or status < 400:
+        # llama.cpp's own word for an input that no other try makes shorter is 500; of all else, only a code is certain.
+        too_large = ErrorClass.TOO_LARGE in (by_code, by_words)
+        return ErrorClass.TOO_LARGE if too_large else ErrorClass.SERVER_ERROR
     if status == 413:
         return ErrorClass.TOO_LARGE
-    return by_code or by_words or ErrorClass.OURS
+    fetching = by_code is None and _FETCHING.search(message[:_READ_CHARACTERS])
+    return by_code or (ErrorClass.SERVER_ERROR if fetching else by_words) or ErrorClass.OURS
+
+
+_ELSEWHERE = frozenset({408, 409, 423, 424, 425, 498, 499})
+"""Client errors by their number that tell of a moment or of something behind the server: TGI and Bedrock (424) say so
+where the model failed, Groq (498) where it has no capacity, nginx (499) where a connection was closed."""
 
 
 def classify_error_object(error: object) -> tuple[ErrorClass, int | None]:
@@ -232,9 +264,13 @@ def _of_codes(codes: tuple[str, ...]) -> ErrorClass | None:
 
 
 def _of_words(message: str) -> ErrorClass | None:
-    if message.lstrip().startswith("<"):
+    if _PAGE.match(message):
         return None  # a proxy's page; its status is all it says
     return next((kind for kind, words in _WORDS.items() if words.search(message[:_READ_CHARACTERS])), None)
+
+
+_PAGE = re.compile(r"\s*<[!?a-z]", re.IGNORECASE)
+"""DashScope begins its messages with `<400>`."""
 
 
 def message_of(body: object) -> str:
@@ -243,19 +279,46 @@ def message_of(body: object) -> str:
 
 
 def _facts(body: object) -> tuple[tuple[str, ...], str, object]:
-    """Return an error's codes (`code`, `type`, `status`), its message, and its metadata."""
-    if isinstance(body, list) and body:
-        body = body[0]  # Google's compatible endpoint wraps errors in a list
-    if isinstance(body, Mapping):
-        inner = body.get("error", body.get("detail"))
-        if isinstance(inner, Mapping | str):
-            body = inner
-    if isinstance(body, Mapping):
-        given = (body.get(name) for name in ("code", "type", "status"))
-        codes = tuple(str(code).lower() for code in given if isinstance(code, str | int) and code != "")
-        message = next((text for name in ("message", "msg", "detail") if isinstance(text := body.get(name), str)), "")
-        return codes, message, body.get("metadata")
-    return (), body if isinstance(body, str) else "", None
+    """Return an error's codes (`code`, `type`, `status`), its message, and its metadata.
+
+    Proxies put what they were answered into their own answer, as an object, as text, or beside words of theirs.
+    """
+    codes: list[str] = []
+    words: list[str] = []
+    metadata: object = None
+    waiting: list[object] = [body]
+    for _ in range(_MOST_WITHIN):
+        if not waiting:
+            break
+        body = _parsed(waiting.pop(0))
+        if isinstance(body, list):
+            waiting[:0] = body[:1]  # Google's compatible endpoint wraps errors in a list, Cloudflare's too
+        elif isinstance(body, str):
+            words.append(body)
+        elif isinstance(body, Mapping):
+            given = (body.get(name) for name in ("code", "type", "status", "error_type", "__type"))
+            codes += (str(code).lower() for code in given if isinstance(code, str | int) and code != "")
+            texts = (text for name in ("message", "msg", "Message") if isinstance(text := body.get(name), str))
+            words += islice(texts, 1)
+            metadata = metadata or body.get("metadata")
+            raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+            inner = (*(body.get(name) for name in ("error", "detail", "errors", "innererror")), raw)
+            waiting += (item for item in inner if isinstance(item, Mapping | str | list) and item)
+    return tuple(codes), "\n".join(dict.fromkeys(words)), metadata
+
+
+_MOST_WITHIN = 8
+_MOST_PARSED = 20_000
+
+
+def _parsed(body: object) -> object:
+    """Return what a text in JSON holds; anything else as it is."""
+    if isinstance(body, str) and body[:_MOST_PARSED].lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            return body
+    return body
 
 
 def _flagged(metadata: object) -> bool:

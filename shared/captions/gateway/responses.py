@@ -202,11 +202,27 @@ def _judged(
 
 def _raise_error_in(holder: object, usage: object, reported: str | None) -> None:
     extra = getattr(holder, "model_extra", None)
-    error = extra.get("error") if isinstance(extra, Mapping) else None
+    error = _error_in(extra, getattr(holder, "object", None)) if isinstance(extra, Mapping) else None
     if not error:
         return
     error_class, status = classify_error_object(error)
     raise AttemptFailed(error_class, status=status or 200, detail=_detail(error), usage=usage, reported_model=reported)
+
+
+def _error_in(extra: Mapping[str, Any], kind: object) -> object:
+    """Return the error that stands in an answer, or is the whole of it, as of vLLM (`object` is "error"), of DashScope
+    and SiliconFlow (`code` and `message`) and of MiniMax (`base_resp`); None where there is none.
+    """
+    if error := extra.get("error"):
+        return error
+    base = extra.get("base_resp")
+    if isinstance(base, Mapping) and base.get("status_code"):
+        return {"message": base.get("status_msg")}  # its numbers are others' too, and mean something else there
+    message = extra.get("message", extra.get("msg"))
+    code = extra.get("code")
+    if isinstance(message, str) and message and (kind == "error" or code not in (None, "", 0, "0", 200, "200")):
+        return {"code": code, "type": extra.get("type"), "message": message}
+    return None
 
 
 def failure_of(error: Exception) -> AttemptFailed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -22,8 +23,8 @@ _KEEPALIVE_S = 60.0
 """Longer than the client's 5 s: a sandbox that is called every few seconds keeps its connections."""
 
 
-def http_client() -> httpx2.AsyncClient:
-    """Return the client that all endpoints share.
+def http_client(most_bytes: int = MOST_ANSWER_BYTES) -> httpx2.AsyncClient:
+    """Return a client that endpoints share, whose answers have so many bytes at the most.
 
     Redirects are not followed: they would take prompt, media and a request id to a host that nobody configured. Answers
     are asked for unpacked; from a server that packs them all the same, gzip and deflate are taken.
@@ -35,7 +36,7 @@ def http_client() -> httpx2.AsyncClient:
         limits=httpx2.Limits(
             max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_KEEPALIVE_S
         ),
-        event_hooks={"response": [_bound]},
+        event_hooks={"response": [partial(_bound, most_bytes)]},
     )
 
 
@@ -45,7 +46,7 @@ def _trust() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-async def _bound(response: httpx2.Response) -> None:
+async def _bound(most_bytes: int, response: httpx2.Response) -> None:
     """Put a bounded stream in the place of a response's own, before anything of it is read."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
@@ -55,22 +56,23 @@ async def _bound(response: httpx2.Response) -> None:
     if encoding not in ("identity", ""):
         del response.headers["content-encoding"]
     packed = None if encoding in ("identity", "") else zlib.decompressobj(47 if encoding != "deflate" else 15)
-    response.stream = _Bounded(response.stream, response.status_code, packed)
+    response.stream = _Bounded(response.stream, response.status_code, packed, most_bytes)
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any, status: int, packed: Any) -> None:
+    def __init__(self, stream: Any, status: int, packed: Any, most_bytes: int) -> None:
+        self._most = most_bytes
         self._stream = stream
         self._status = status
         self._packed = packed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MOST_ANSWER_BYTES
+        left = self._most
         async for received in self._stream:
             for piece in self._unpacked(received):
                 left -= len(piece)
                 if left < 0:
-                    detail = f"an answer of more than {MOST_ANSWER_BYTES} bytes"
+                    detail = f"an answer of more than {self._most} bytes"
                     raise AttemptFailed(ErrorClass.GARBLED, status=self._status, detail=detail)
                 yield piece
 

@@ -6,6 +6,7 @@ died is known as one that nobody counted. A failure of one endpoint is the next 
 
 import http.client
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -28,6 +29,7 @@ LEAST_CHARACTERS = 400
 TIMEOUT_SECONDS = 20.0
 MOST_ANSWER_BYTES = 16_000_000
 """64 vectors of 4,096 numbers as JSON take less."""
+_PIECE_BYTES = 65_536
 KEPT_SECONDS = 400 * 86_400
 PICODOLLAR = Decimal("1e-12")
 """Sums are kept in these: a token costs as little as 1e-8 dollars, and whole numbers add up exactly."""
@@ -244,7 +246,7 @@ class CaptionEmbeddings:
                 answer = self._post(base, texts, fresh=True)
         except urllib.error.HTTPError as error:
             self.ledger.unanswered(call)
-            kind = TextsRefusedError if error.code in (400, 413, 422) else EmbeddingsError
+            kind = TextsRefusedError if _refuses_texts(error) else EmbeddingsError
             raise kind(f"{base} answered {error.code} to /embeddings") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Cut off, or no JSON: what it cost is not known, and stands as a call that nobody counted.
@@ -287,11 +289,18 @@ class CaptionEmbeddings:
         body = json.dumps({"model": self.model, "input": list(texts), "encoding_format": "float"}).encode()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Accept": "application/json"}
         request = urllib.request.Request(f"{base}/embeddings", body, headers)  # noqa: S310 - the configured endpoint
+        until, content = time.monotonic() + self.timeout, bytearray()
         with self._opener.open(request, timeout=self.timeout) as answer:
-            content = answer.read(MOST_ANSWER_BYTES + 1)
-        if len(content) > MOST_ANSWER_BYTES:
-            raise ValueError(f"an answer of more than {MOST_ANSWER_BYTES} bytes")
-        return json.loads(content)
+            while piece := answer.read1(_PIECE_BYTES):
+                content += piece
+                if len(content) > MOST_ANSWER_BYTES:
+                    raise ValueError(f"an answer of more than {MOST_ANSWER_BYTES} bytes")
+                if time.monotonic() > until:  # the opener's own limit is that of each read
+                    raise TimeoutError("an answer that does not end")
+        try:
+            return json.loads(content)
+        except RecursionError:
+            raise ValueError("an answer that is nested too deep") from None
 
     def _cost(self, tokens: int | None) -> Cost:
         if tokens is None:
@@ -318,6 +327,21 @@ class CaptionEmbeddings:
         if not all(vectors):
             raise EmbeddingsError(f"{base} gave one embedding twice")
         return vectors
+
+
+_TOO_LONG = re.compile(
+    rb"too (?:large|long|big)|context (?:length|size|window)|maximum .{0,20}(?:tokens|length)", re.IGNORECASE
+)
+
+
+def _refuses_texts(error: urllib.error.HTTPError) -> bool:
+    """Whether it is what was asked that an endpoint does not take: llama.cpp answers 500 to a text that is too long."""
+    if error.code in (400, 413, 422):
+        return True
+    try:
+        return error.code >= 500 and bool(_TOO_LONG.search(error.read(_PIECE_BYTES)))
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
 
 
 def _tokens(answer: Any) -> int | None:

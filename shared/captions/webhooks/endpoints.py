@@ -39,6 +39,8 @@ class WebhookEndpoint(BaseModel):
     @field_validator("url")
     @classmethod
     def _usable(cls, value: str) -> str:
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise ValueError("holds what a URL has to write in %xx, or in Punycode")
         split = urlsplit(value)
         if split.scheme not in ("https", "http") or not split.hostname:
             raise ValueError("is no http(s) URL")
