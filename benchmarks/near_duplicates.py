@@ -49,12 +49,13 @@ from captions.fingerprint import (
     RADIUS,
     Fingerprint,
     decided_finely,
+    finer_evidence,
     fingerprint_image,
     hamming,
     resemblance,
     same_picture,
 )
-from captions.media.pictures import _TRANSPOSE, _converter, _orientation
+from captions.media.pictures import _converter, _orientation
 
 PEER_PYTHON = Path(sys.prefix) / "peers" / "near_duplicates" / "bin" / "python"
 POLICIES = ("exact", "strict", "loose")
@@ -108,7 +109,7 @@ def upright(data: bytes) -> Image.Image:
     image.load()
     orientation = _orientation(image)
     picture = _converter(image)(image)
-    return picture if orientation == 1 else picture.transpose(_TRANSPOSE[orientation])
+    return media.upright(picture, orientation)
 
 
 def marks(data: bytes, picture: Image.Image | None = None) -> Marks:
@@ -150,7 +151,7 @@ def _finely(a: Marks, b: Marks) -> bool | None:
         return None
     if not decided_finely(first, second, resemblance(first, second, "loose")):
         return None
-    first, second = (fingerprint_image(media.inspect(each.data, finely=True)).evidence for each in (a, b))
+    first, second = (finer_evidence(media.inspect(each.data, finely=True)) for each in (a, b))
     return first is not None and second is not None and same_picture(first, second, "strict")
 
 

@@ -169,6 +169,29 @@ def test_a_small_price_in_a_reduced_cameras_photo_is_paid_for(dedupe: Dedupe) ->
     assert str(record.provenance.copied_from).endswith("a.jpg")
 
 
+def test_a_strongly_compressed_copy_is_found_and_an_edit_saved_the_same_way_is_paid_for(
+    dedupe: Dedupe, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thumbnails cannot tell what its codec did from an edit; the copy is made once more from the original's pixels."""
+
+    def saved(picture: Image.Image, quality: int) -> bytes:
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=quality)
+        return stream.getvalue()
+
+    with Image.open(io.BytesIO(photo)) as shown:
+        small = shown.convert("RGB").resize((300, 200), Image.Resampling.LANCZOS)
+    edited = small.copy()
+    edited.paste(small.crop((40, 40, 60, 60)).rotate(180), (200, 120))
+    dedupe.upload("a.jpg", saved(small, 95))
+    captioned(dedupe, "a.jpg")
+    with monkeypatch.context() as never:
+        never.setattr(index, "MOST_FINELY", 0)
+        assert restarted(dedupe).upload("other.jpg", saved(small, 12)) == "queued"
+    assert restarted(dedupe).upload("copy.jpg", saved(small, 13)) == "hit"
+    assert restarted(dedupe).upload("edited.jpg", saved(edited, 13)) == "queued"
+
+
 def test_a_copy_of_what_was_overwritten_is_a_hit_where_versions_are_kept(
     dedupe: Dedupe, photo: bytes, other_photo: bytes
 ) -> None:

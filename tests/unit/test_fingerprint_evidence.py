@@ -11,7 +11,15 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from captions import media
-from captions.fingerprint import RADIUS, Fingerprint, decided_finely, hamming, resemblance, same_picture
+from captions.fingerprint import (
+    RADIUS,
+    Fingerprint,
+    decided_finely,
+    finer_evidence,
+    hamming,
+    resemblance,
+    same_picture,
+)
 from captions.fingerprint import fingerprint_image as fingerprint_of
 from captions.fingerprint.thumbnail import luma_of
 from support.drawn import cameras_photo, soft_photo
@@ -150,6 +158,14 @@ def test_a_strip_at_the_edge_that_shows_something_else_is_no_mark() -> None:
         edited = photo.copy()
         edited.paste(ImageOps.invert(strip.crop((60, 90, 60 + width, 90 + height))), (photo.width // 2, 3))
         assert not agree(fingerprint_image(path.read_bytes()), fingerprint_image(encoded(edited)), "loose")
+
+
+def test_a_small_picture_is_never_held_for_one_with_a_mark_on_it() -> None:
+    """A strip of another picture fills as few cells there as a line of letters."""
+    photo = resized(opened(MEDIA / "photos" / "chelsea.jpg"), 360)
+    assert min(photo.size) < 256
+    original, pale = fingerprint_image(encoded(photo)), fingerprint_image(encoded(marked(photo, 0.35)))
+    assert not agree(original, pale, "loose")
 
 
 @pytest.mark.parametrize("name", ["beacon-street-sunset", "chelsea"])
@@ -434,7 +450,7 @@ def test_a_large_square_picture_has_the_cells_of_its_half(side: int) -> None:
 
 
 def finely(data: bytes) -> bytes | None:
-    return fingerprint_of(media.inspect(data, finely=True)).evidence
+    return finer_evidence(media.inspect(data, finely=True))
 
 
 def test_a_cameras_photo_is_told_from_an_edit_by_finer_evidence_where_a_copy_shows_other_thin_lines() -> None:
@@ -486,12 +502,12 @@ def test_finer_evidence_is_not_asked_for_where_it_could_not_help() -> None:
     assert unlike is not None
     assert decided_finely(large, smaller, None)
     assert decided_finely(smaller, large, None)
-    assert not decided_finely(smaller, smaller, None), "neither was decoded at a fraction of its size"
+    assert not decided_finely(smaller, smaller, resemblance(smaller, smaller, "strict")), "they are the same as it is"
     assert not decided_finely(large, unlike, None), "they are unlike on any grid"
     alike = resemblance(large, large, "strict")
     assert alike is not None
     assert decided_finely(large, smaller, alike), "a small letter may be another"
-    assert finely(encoded(small_print(18), "PNG")) is None, "writing has cells of its own"
+    assert finely(encoded(small_print(18).resize((1800, 1800)), "PNG")) is None, "writing has cells of its own"
 
 
 def test_evidence_of_another_layout_is_never_the_same() -> None:

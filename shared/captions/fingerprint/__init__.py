@@ -29,6 +29,7 @@ from captions.fingerprint.phash import (
     perceptual_hash,
     reframed_hashes,
 )
+from captions.fingerprint.recreation import packed_pixels
 from captions.fingerprint.thumbnail import evidence_of, luma_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "Strictness",
     "bands",
     "decided_finely",
+    "finer_evidence",
     "fingerprint_audio",
     "fingerprint_image",
     "hamming",
@@ -125,6 +127,16 @@ def fingerprint_image(data: bytes | media.Inspected) -> Fingerprint:
     if evidence is None:
         return Fingerprint(tuple(exact))
     return Fingerprint(tuple(exact), perceptual_hash(picture.working), evidence, brightened_hash(picture.working))
+
+
+def finer_evidence(inspected: media.Inspected) -> bytes | None:
+    """Return the evidence of a picture that was inspected `finely`: its pixels, or smaller cells of a larger one.
+
+    Of use where `decided_finely` says so. None for what is no single picture, or shows too little.
+    """
+    if inspected.picture is None or inspected.kind != "image":
+        return None
+    return packed_pixels(inspected.picture, inspected.data) or evidence_of(inspected.picture)
 
 
 def fingerprint_audio(data: bytes) -> Fingerprint:

@@ -13,6 +13,7 @@ import numpy as np
 from captions import media
 from captions.fingerprint.alignment import Framing, find_framing
 from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
+from captions.fingerprint.recreation import MOST_PIXELS, recreation, unpacked_pixels
 from captions.fingerprint.residual import Detail, Residual, expected_noise, residual_of
 from captions.fingerprint.thumbnail import (
     CELLS_PER_PIXEL,
@@ -23,6 +24,7 @@ from captions.fingerprint.thumbnail import (
     TEXT_SIDE,
     WRITING,
     PictureEvidence,
+    evidence_of,
     pixels_a_side,
     unpacked,
 )
@@ -52,6 +54,7 @@ _TEXT = _Limits(0.012, 1.2, 28, 0.7, 16, 6, 2.5, 20, 12, 7, wide=False)
 _TEXT_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 13, 5, 2.1, 20, 12, 7, wide=False)
 _PAGE_RESIZED = _Limits(0.012, 1.2, 28, 0.7, 8, 2.8, 1.4, 20, 12, 7, wide=False)
 _PALETTE = _Limits(0.012, 1.2, 28, 0.7, 42, 16.5, 6.2, 34, 20, 12)  # one of the two has few colours
+_OF_NOISE, _IN_DOUBT = ("peak", "region", "outlier", "chroma_peak", "chroma_region", "chroma_area"), 2.5
 _SHARPENED = 0.4
 _BRIGHTENED = 3  # the third is wider by this for each unit of the gain's logarithm: what clips is no noise of detail
 _PIXELS_PER_CELL = 2  # where it is no more, letters are many cells large
@@ -86,6 +89,7 @@ _EVEN_TAIL = 1.1  # root mean square by mean of a noise that is spread evenly
 _FINEST_NOISE = 2  # of 255: what compression leaves on even ground
 # A small pale mark that `loose` passes over.
 _MARK_SHARE = 0.5  # of the limits; beyond it something stands out
+_MARK_SMALLEST_SIDE = 256  # pixels: below it a strip of another picture fills as few cells as a line of letters
 _MARK_AREA, _MARK_EDGE = 0.04, 0.06  # of the picture; its distance from the upper or lower edge, of the side
 _MARK_WIDTH = 2.2  # times its height, at least: a replaced part is rarely so wide, a line of writing is wider
 _MARK_OPACITY, _MARK_NOISE = 0.35, 8  # of what there is to white or black, strokes thinner than a cell; of 255
@@ -132,7 +136,11 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
     """
     if policy == "exact":
         return None
-    first, second = (unpacked(evidence) for evidence in sorted((a, b)))
+    whole, other = (unpacked_pixels(evidence) for evidence in sorted((a, b)))
+    if whole is not None and other is not None:
+        left = recreation(whole, other)
+        return None if left is None else Resemblance("whole", *left)
+    first, second = (_read(evidence) for evidence in sorted((a, b)))
     if first is None or second is None:
         return None
     limits = _limits_for(first, second)
@@ -144,11 +152,14 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
         return _resemblance("whole", difference, limits)
     if policy == "strict" or WRITING in (first.writing, second.writing) or aspect > _LOOSE_ASPECT + rounding:
         return None
-    if min(first.width, first.height, second.width, second.height) < _LOOSE_SMALLEST_SIDE:
+    shortest = min(first.width, first.height, second.width, second.height)
+    if shortest < _LOOSE_SMALLEST_SIDE:
         return None
-    if shaped_alike and (difference := _alike(first, second, limits, marked=True)) is not None:
-        return _resemblance("marked", difference, limits)
-    if min(first.width, first.height, second.width, second.height) < _SMALL_SIDE:
+    if shaped_alike and shortest >= _MARK_SMALLEST_SIDE:
+        difference = _alike(first, second, limits, marked=True)
+        if difference is not None:
+            return _resemblance("marked", difference, limits)
+    if shortest < _SMALL_SIDE:
         share = _SMALL_REFRAMED
         limits = limits._replace(peak=limits.peak * share, region=limits.region * share, outlier=limits.outlier * share)
     framing = find_framing(first.luma, second.luma)
@@ -158,27 +169,46 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
     return _resemblance("cropped", difference, limits) if difference is not None else None
 
 
-def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
-    """Return whether finer evidence (`media.inspect`) decides if two pictures are the same, whose own says `alike`.
+def _read(evidence: bytes) -> PictureEvidence | None:
+    """Read evidence as thumbnails; of a picture that is kept whole they are made."""
+    pixels = unpacked_pixels(evidence)
+    if pixels is None:
+        return unpacked(evidence)
+    picture = media.Picture(pixels.image, *pixels.image.size, 1, None, pixels.palette, finely=True)
+    made = evidence_of(picture)
+    return None if made is None else unpacked(made)
 
-    That is where neither shows writing and one is a camera's photo, decoded at a fraction of its size. Nothing but the
-    finest grid may tell them apart, as a reduced copy's thin lines do; and where they are the same as a whole, a letter
-    of 12 to 18 pixels may be another. The finer evidence is held to the same limits.
+
+def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
+    """Return whether finer evidence decides if two pictures are the same, whose own says `alike`.
+
+    So it is with a camera's photo, decoded at a fraction of its size: nothing but the finest grid may tell a reduced
+    copy from it, whose thin lines differ; and where the two are the same as a whole, a letter of 12 to 18 pixels may be
+    another. And with smaller pictures that are held for others, but not by far: finer evidence is their pixels, of
+    which a copy can be made to be compared with the other (`recreation`).
     """
     first, second = (unpacked(evidence) for evidence in sorted((a, b)))
-    if first is None or second is None or not first.writing == second.writing == NO_WRITING:
-        return False
-    if alike is not None and alike.way != "whole":
-        return False
-    if max(min(first.width, first.height), min(second.width, second.height)) <= media.LARGE_SIDE:
+    if first is None or second is None or (alike is not None and alike.way != "whole"):
         return False
     limits = _limits_for(first, second)
+    if max(min(first.width, first.height), min(second.width, second.height)) > media.LARGE_SIDE:
+        if limits is None or not first.writing == second.writing == NO_WRITING:
+            return False
+    elif alike is not None or max(first.width * first.height, second.width * second.height) > MOST_PIXELS:
+        return False
+    else:
+        limits = _doubted(limits or _DOUBTFUL)
     aspect, rounding = _shapes(first, second)
-    if limits is None or aspect > limits.aspect + rounding:
+    if aspect > limits.aspect + rounding:
         return False
     side = _coarse_cells(first, second)
     ways = (residual_of(first, second, side, None, backwards) for backwards in (False, True))
     return any(_within(_difference(residual), limits) for residual in ways)
+
+
+def _doubted(limits: _Limits) -> _Limits:
+    """Return as far as two pictures may be beyond limits, and yet be copies."""
+    return limits._replace(**{name: _IN_DOUBT * getattr(limits, name) for name in _OF_NOISE})
 
 
 def _shapes(a: PictureEvidence, b: PictureEvidence) -> tuple[float, float]:

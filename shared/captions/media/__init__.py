@@ -6,7 +6,15 @@ Nothing here trusts a name, an extension or a declared content type.
 
 from captions.media.errors import DEFAULT_LIMITS, Limits, MediaError
 from captions.media.inspection import Inspected, inspect, sniff
-from captions.media.pictures import LARGE_SIDE, PHONE_SIDE, Picture, model_copy, picture_payload_digest
+from captions.media.pictures import (
+    LARGE_SIDE,
+    PHONE_SIDE,
+    Picture,
+    model_copy,
+    picture_payload_digest,
+    stored,
+    upright,
+)
 from captions.media.sniffing import Kind, Sniffed
 from captions.media.sound import AudioPayload, audio_payload, payload_digest
 
@@ -27,4 +35,6 @@ __all__ = [
     "payload_digest",
     "picture_payload_digest",
     "sniff",
+    "stored",
+    "upright",
 ]

@@ -171,14 +171,14 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
             raise MediaError("truncated", f"the {sniffed.format} file ends before the whole picture")
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and _keeps_every_pixel(data))
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
-        if lossless and orientation != 1:
-            image = image.transpose(_TRANSPOSE[orientation])
+        if lossless:
+            image = upright(image, orientation)
         working, digest = _reduced(image, least, hashed=lossless)
         if _converter(image) is _on_white and working.getcolors(1) is not None:
             # White drawn on transparency is all white now, whatever was drawn: its pixels tell nothing apart.
             digest = None
-        if orientation != 1 and not lossless:
-            working = working.transpose(_TRANSPOSE[orientation])
+        if not lossless:
+            working = upright(working, orientation)
         if orientation >= 5:
             width, height = height, width
     return Picture(working, width, height, orientation, digest, palette, finely)
@@ -365,6 +365,16 @@ def _on_white(part: Image.Image, background: tuple[int, int, int] = (255, 255, 2
     under = Image.new("RGB", over.size, background)
     under.paste(over, mask=over.getchannel("A"))
     return under
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Return a picture that is stored with an EXIF orientation as it is seen."""
+    return image if orientation == 1 else image.transpose(_TRANSPOSE[orientation])
+
+
+def stored(image: Image.Image, orientation: int) -> Image.Image:
+    """Return an upright picture as it is stored with an EXIF orientation."""
+    return upright(image, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _scale_transparency(image: Image.Image, data: bytes) -> None:

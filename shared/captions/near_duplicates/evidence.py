@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager
 from threading import Lock
 
 from captions import media, telemetry
-from captions.fingerprint import Fingerprint, fingerprint_image
+from captions.fingerprint import Fingerprint, finer_evidence, fingerprint_image
 from captions.near_duplicates.protocol import Announcement, Claim
 from captions.uploads.s3_objects import GoneError, Objects, UnreadableError
 
 KEPT = 256
 """Pictures whose evidence a process remembers: at most 70 MB."""
-KEPT_FINELY = 32
-"""The same of finer evidence: at most 34 MB."""
+KEPT_FINELY = 12
+"""The same of finer evidence: at most 87 MB."""
 
 Exact = tuple[str, ...]
 
@@ -28,7 +28,7 @@ class ObjectEvidence:
     """Makes evidence, once for all threads of a process that ask for the same bytes at the same time.
 
     `decoding` is held while an object is read and decoded, `one_large` besides while that is a large picture. `finely`
-    makes the finer evidence that a camera's photo and its copies are compared by (fingerprint.decided_finely).
+    makes the finer evidence that decides where the usual cannot (fingerprint.decided_finely).
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ObjectEvidence:
                 if "b:" + hashlib.sha256(data).hexdigest() not in claim.exact:
                     raise GoneError(f"{claim.upload.asset} has other bytes by now")
                 inspected = media.inspect(data, self._limits, one_large=self._one_large(), finely=self._finely)
-                return fingerprint_image(inspected).evidence
+                return finer_evidence(inspected) if self._finely else fingerprint_image(inspected).evidence
         except (GoneError, UnreadableError, media.MediaError) as error:
             telemetry.count("EvidenceUnreadable")
             telemetry.logger().warning("evidence_unreadable", asset=claim.upload.asset, claim=claim.id, why=str(error))
