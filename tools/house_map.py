@@ -13,7 +13,7 @@ import json
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,20 @@ PACKAGES = ("batches", "captions")
 SHARED = ("batches", "captions.composition")
 """Modules that import for each function by itself, inside of what that function calls."""
 FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if path.is_dir())
-LAZY = "captions.tasks"
-"""The package whose names are looked up in `_WHERE` when they are first used, which no import statement shows."""
+LAZY = ("captions.gateway", "captions.tasks")
+"""The packages whose names are looked up in `_WHERE` when they are first used, which no import statement shows."""
 
 
 @cache
 def graph() -> Any:
     """Return what imports what in the package, inside of functions too; what only type checkers read is left out."""
     whole = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
-    where = _lazy_names()
     for importer in sorted(whole.modules):
-        for name in _names_of(tree(importer), LAZY):
-            if name in where:
-                whole.add_import(importer=importer, imported=f"{LAZY}.{where[name]}")
-    for kind in (module for module in whole.modules if module.startswith(f"{LAZY}.kinds.")):
-        whole.add_import(importer=f"{LAZY}.registry", imported=kind)
+        for package in LAZY:
+            for imported in _lazily(package, _names_of(tree(importer), package)):
+                whole.add_import(importer=importer, imported=imported)
+    for kind in (module for module in whole.modules if module.startswith("captions.tasks.kinds.")):
+        whole.add_import(importer="captions.tasks.registry", imported=kind)
     return whole
 
 
@@ -128,11 +127,14 @@ def longest_functions(count: int = 3) -> list[tuple[int, str]]:
     return sorted(lengths, reverse=True)[:count]
 
 
-def _lazy_names() -> Mapping[str, str]:
-    for node in tree(LAZY).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_WHERE":
-            return dict(ast.literal_eval(node.value))
-    return {}
+def _lazily(package: str, names: Iterable[str]) -> Iterator[str]:
+    """Yield the modules that a lazy package imports for names of it."""
+    (where,) = [
+        ast.literal_eval(node.value)
+        for node in tree(package).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_WHERE"
+    ]
+    yield from (f"{package}.{where[name]}" for name in names if name in where)
 
 
 def _names_of(syntax: ast.AST, package: str) -> Iterator[str]:
@@ -153,6 +155,8 @@ def _imported(syntax: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            if node.module in LAZY:
+                yield from _lazily(node.module, (alias.name for alias in node.names))
 
 
 def _used_of_shared(syntax: Sequence[ast.AST]) -> list[str]:
