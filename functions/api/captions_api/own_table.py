@@ -146,7 +146,7 @@ class OwnTable:
 
     def begin_write(self, caller: str, key: str, fingerprint: str, prefixes: tuple[str, ...]) -> Earlier | None:
         """Note that a write begins; return one that came before under its key."""
-        now = self._now()
+        now, begun = self._now(), secrets.token_hex(8)
         try:
             self._dynamodb.put_item(
                 TableName=self._table,
@@ -154,7 +154,7 @@ class OwnTable:
                 | to_item(
                     {
                         "fingerprint": fingerprint, "prefixes": list(prefixes), "lease_until": now + LEASE_SECONDS,
-                        "expires_at": int(now + WRITE_SECONDS),
+                        "expires_at": int(now + WRITE_SECONDS), "begun": begun,
                     }
                 ),
                 # A write without an answer may be tried again once nobody can still be working on it.
@@ -166,6 +166,8 @@ class OwnTable:
             )  # fmt: skip
         except self._dynamodb.exceptions.ConditionalCheckFailedException as refused:
             item = from_item(refused.response["Item"])
+            if item.get("begun") == begun:
+                return None  # it is this one, whose first reply was lost
             status = item.get("status")
             return Earlier(
                 fingerprint=str(item["fingerprint"]),

@@ -212,7 +212,8 @@ class BatchTable:
                 TableName=self._table,
                 Key=control_table.bulk_run(),
                 UpdateExpression="SET lease_until = :until, expires_at = :expires",
-                ConditionExpression="attribute_not_exists(lease_until) OR lease_until < :now",
+                # Its own end: botocore repeats a write whose reply was lost.
+                ConditionExpression="attribute_not_exists(lease_until) OR lease_until < :now OR lease_until = :until",
                 ExpressionAttributeValues=to_item({":until": until, ":now": now, ":expires": int(until) + 86_400}),
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException:

@@ -145,7 +145,13 @@ class SegmentStore:
 
     def add(self, entry: SegmentEntry) -> None:
         """Put a segment into the manifest. Raises ContentionError."""
-        self.change(lambda seen: replace(seen, segments=(*seen.segments, entry)))
+
+        def added(seen: Manifest) -> Manifest | None:
+            # botocore repeats a write whose reply was lost: the manifest has changed then, and by this.
+            there = any(other.name == entry.name for other in seen.segments)
+            return None if there else replace(seen, segments=(*seen.segments, entry))
+
+        self.change(added)
 
     def swap(self, old: Sequence[SegmentEntry], new: Sequence[SegmentEntry]) -> bool:
         """Put segments in the place of others; False if one of these is not there any more. Raises ContentionError."""
@@ -159,7 +165,8 @@ class SegmentStore:
             dropped = ((name, now) for name in sorted(names - kept_names))
             return replace(seen, segments=(*kept, *new), dropped=(*seen.dropped, *dropped))
 
-        return self.change(swapped) is not None
+        # Where the reply to a write was lost, which botocore repeats, what it put is there.
+        return self.change(swapped) is not None or (bool(new) and set(new) <= set(self.manifest().segments))
 
     @contextmanager
     def opened(self, entry: SegmentEntry) -> Iterator[IndexSegment]:

@@ -6,6 +6,7 @@ before; `opens`: how often that was set; `paused_at`: nothing is sent at all, un
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,22 +91,29 @@ class HealthTable:
 
         `probing`: by the one attempt at an open endpoint; `gone`: it says itself that it wants no more (HTTP 410).
         """
-        answer = self._client.update_item(
-            TableName=self._table,
-            Key=webhook(name),
-            UpdateExpression=(
-                "SET failing_since = if_not_exists(failing_since, :now), last_error = :why,"
-                " open_until = if_not_exists(open_until, :zero) ADD failures :one"
-            ),
-            ExpressionAttributeValues={
-                ":now": _number(now),
-                ":why": {"S": why[:500]},
-                ":zero": _number(0.0),
-                ":one": {"N": "1"},
-            },
-            ReturnValues="ALL_NEW",
-        )
-        health = _health(answer["Attributes"])
+        try:
+            item = self._client.update_item(
+                TableName=self._table,
+                Key=webhook(name),
+                UpdateExpression=(
+                    "SET failing_since = if_not_exists(failing_since, :now), last_error = :why, last_write = :id,"
+                    " open_until = if_not_exists(open_until, :zero) ADD failures :one"
+                ),
+                # botocore repeats a write whose reply was lost, and the repetition must not count.
+                ConditionExpression="attribute_not_exists(last_write) OR last_write <> :id",
+                ExpressionAttributeValues={
+                    ":now": _number(now),
+                    ":why": {"S": why[:500]},
+                    ":zero": _number(0.0),
+                    ":one": {"N": "1"},
+                    ":id": {"S": uuid.uuid4().hex},
+                },
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )["Attributes"]
+        except self._client.exceptions.ConditionalCheckFailedException as done:
+            item = done.response["Item"]
+        health = _health(item)
         if gone or now - health.failing_since >= PAUSED_AFTER_SECONDS:
             return health, self.pause(name, now)
         if health.is_open:
@@ -121,7 +129,8 @@ class HealthTable:
                 Key=webhook(name),
                 UpdateExpression="SET open_until = :until ADD opens :one",
                 # Where another sandbox had success meanwhile there is no item any more, and none must come of this.
-                ConditionExpression="attribute_exists(failures)" + ("" if probing else " AND open_until <= :now"),
+                ConditionExpression="attribute_exists(failures) AND open_until "
+                + ("<> :until" if probing else "<= :now"),
                 ExpressionAttributeValues={":until": _number(until), ":one": {"N": "1"}}
                 | ({} if probing else {":now": _number(now)}),
             )
