@@ -21,7 +21,7 @@ from captions.bulk.batch_table import BatchLine, Waiting, WaitingCount
 from captions.bulk.protocol import Batch
 from captions.cost import Cost
 from captions.gateway import Budgets, ControlTable
-from captions.gateway.batch_api import BatchApi, result_lines
+from captions.gateway.batch_api import BatchApi, BatchCallError, result_lines
 from captions.pipeline.caption import STORING_SECONDS, Worker
 from captions.records.record import Record
 from captions.records.spending import calls_of, spending
@@ -448,6 +448,45 @@ def test_results_that_fail_together_are_handed_out_once_what_ails_them_is_over(
     assert bulk.batches()[0].taken == 0
     bulk.settle()
     all_captioned_and_paid_for_once(bulk, keys)
+
+
+def test_batches_of_an_endpoint_that_hangs_let_those_of_others_go_first(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = bulk.dedupe.clock(), list[str]()
+    for name, endpoint in (("1", "https://hangs/v1"), ("2", "https://hangs/v1"), ("3", "https://sound/v1")):
+        submitted = Batch(name, "submitted", MODEL, endpoint, 1, 1, now + 9e4 + int(name), now, remote_id=name)
+        assert bulk.lane.table.form(submitted, [])
+
+    async def retrieve(base_url: str, batch: str) -> NoReturn:
+        asked.append(batch)
+        raise BatchCallError("later", "for now")
+
+    monkeypatch.setattr(bulk.lane.api, "retrieve", retrieve)
+    assert bulk.look() is not None
+    assert asked == ["1", "3", "2"]
+
+
+def test_a_batch_that_cannot_begin_keeps_no_other_from_its_results(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = uploads(bulk)
+    bulk.gather()
+    bulk.look(GATHER_SECONDS)
+    now = bulk.dedupe.clock()
+    broken = Batch("broken", "formed", MODEL, "https://e/v1", 1, 1, now + 9e3, now)
+    assert bulk.lane.table.form(broken, [])
+    lines_of = bulk.lane.table.lines_of
+
+    def unreadable(batch: Batch) -> Any:
+        if batch.id == "broken":
+            raise RuntimeError("no list")
+        return lines_of(batch)
+
+    monkeypatch.setattr(bulk.lane.table, "lines_of", unreadable)
+    for _ in range(6):
+        bulk.look(GATHER_SECONDS)
+    assert [record.state for record in records(bulk, keys)] == ["captioned"] * 3
 
 
 def test_a_model_that_left_the_catalogue_meanwhile_has_answered_at_an_unknown_price(bulk: BulkShop) -> None:

@@ -12,7 +12,6 @@ from captions.webhooks.health import HealthTable
 from support.pipeline import Aws
 from support.search import INDEX
 
-
 CONTROL = "control"
 
 

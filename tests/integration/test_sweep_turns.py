@@ -131,3 +131,26 @@ def test_the_age_of_the_oldest_is_seen_though_its_turn_does_not_come(
     monkeypatch.setattr(telemetry, "gauge", lambda name, value, *unit: gauges.update({name: value}))
     sweep_of(dedupe.records, Outbox(), lambda: now).run(deadline=managed(0))
     assert gauges["OldestDueSeconds"] == 90_000
+
+
+def test_an_event_that_the_queue_refuses_keeps_no_other_from_being_restored(dedupe: Any) -> None:
+    moved: list[str] = []
+    left = [{"Body": body, "ReceiptHandle": body} for body in ("a", "too large", "b")]
+
+    class Queue:
+        def receive_message(self, **_: Any) -> dict[str, Any]:
+            messages, left[:] = left[:], []
+            return {"Messages": messages}
+
+        def send_message(self, MessageBody: str, **_: Any) -> None:
+            if MessageBody == "too large":
+                raise OSError("refused")
+            moved.append(MessageBody)
+
+        def delete_message(self, **_: Any) -> None: ...
+
+    sweep = sweep_of(dedupe.records, Outbox(), dedupe.clock)
+    sweep.settings = sweep.settings.model_copy(update={"rule_dead_letter_queue_url": "dead"})
+    sweep.sqs = Queue()
+    assert sweep.run(deadline=float("inf")).restored == 2
+    assert moved == ["a", "b"]

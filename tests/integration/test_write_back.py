@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from PIL import Image
 
 from captions.config.policy import Policy, PolicyError, load
@@ -65,6 +66,25 @@ def writer(aws: Aws, table: Any, policy: str = RULES, copies_bucket: str | None 
     return WriteBack(records=table, s3=aws.s3, policies=lambda: loaded, copies_bucket=copies_bucket)
 
 
+class Refusing:
+    """An S3 client one of whose operations is refused; all else goes to the real one."""
+
+    def __init__(self, s3: Any, operation: str, code: str, status: int) -> None:
+        self._s3, self._operation = s3, operation
+        self._answer: Any = {
+            "Error": {"Code": code, "Message": "encryption"}, "ResponseMetadata": {"HTTPStatusCode": status}
+        }  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._operation:
+            return getattr(self._s3, name)
+
+        def refused(**_: Any) -> Any:
+            raise ClientError(self._answer, name)
+
+        return refused
+
+
 def keys(aws: Aws) -> set[str]:
     return {entry["Key"] for entry in aws.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])}
 
@@ -99,6 +119,14 @@ def test_exiftool_reads_the_xmp_sidecar(aws: Aws, table: Table, tmp_path: Path) 
     assert written["XMP-dc:Subject"] == ["bird", "sky & sea"]
     assert written["XMP-photoshop:CaptionWriter"] == "GLM-4.6V"
     assert not any("DigitalSourceType" in name for name in written)
+
+
+def test_the_model_that_answered_is_named_not_the_one_that_was_asked_for(aws: Aws, table: Table) -> None:
+    alias = Provenance(model="GLM-4.6V", reported_model="local/letters")
+    table.put(record("shop/a.jpg", provenance=alias))
+    writer(aws, table).take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    assert json.loads(body(aws, "shop/a.jpg.caption.json"))["by"] == "local/letters"
+    assert "local/letters" in body(aws, "shop/a.jpg.caption.xmp")
 
 
 def test_subtitles_stand_beside_a_recording(aws: Aws, table: Table) -> None:
@@ -284,6 +312,35 @@ def test_a_copy_that_cannot_be_made_is_none_and_an_earlier_one_goes(aws: Aws, ta
     assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "written"
     assert keys(aws) == {"shop/a.jpg"}
     table.put(picture(aws, photo, size=50_000_000))
+    assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "ending"),
+    [
+        ("InvalidObjectState", 403, "unchanged"), ("KMS.DisabledException", 400, "unchanged"),
+        ("InvalidRequest", 400, "unchanged"), ("AccessDenied", 403, None), ("SlowDown", 503, None),
+    ],
+)  # fmt: skip
+def test_an_object_that_s3_does_not_hand_out_gets_no_copy_and_no_dead_letter(
+    aws: Aws, table: Table, photo: bytes, code: str, status: int, ending: str | None
+) -> None:
+    table.put(picture(aws, photo))
+    write_back = writer(aws, table, COPIES)
+    write_back._s3 = Refusing(aws.s3, "get_object", code, status)
+    if ending is None:
+        with pytest.raises(ClientError, match=code):
+            write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg")
+    else:
+        assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == ending
+
+
+def test_a_file_at_a_sidecars_key_that_is_encrypted_with_anothers_key_is_somebody_elses(
+    aws: Aws, table: Table, photo: bytes
+) -> None:
+    table.put(picture(aws, photo))
+    write_back = writer(aws, table, '[[write_back]]\nto = ["sidecar"]')
+    write_back._s3 = Refusing(aws.s3, "head_object", "400", 400)
     assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "unchanged"
 
 

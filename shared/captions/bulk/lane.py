@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -146,6 +147,7 @@ class BulkLane:
         self._results: dict[str, _Results] = {}
         self._folder = ""
         self._deadline = float("inf")
+        self._slow: set[str] = set()
         self._leases = self.settings.bulk_patience_seconds + protocol.HANDING_SECONDS
 
     # -- gathering -----------------------------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ class BulkLane:
         """
         now = self.worker.now()
         self._deadline = deadline - CLOSING_SECONDS
-        self._counts = {}
+        self._counts, self._slow = {}, set()
         # The function ends before its lease: nobody works beside it, even if it is killed.
         until = round(now + max(1.0, deadline - time.monotonic()) + STORING_SECONDS, 3)
         if not await asyncio.to_thread(self.table.take_over, now, until):
@@ -237,21 +239,31 @@ class BulkLane:
             await asyncio.to_thread(self.table.hand_back, until)
 
     async def _run(self) -> Ran:
+        stuck = False
         for batch in await asyncio.to_thread(self.table.batches):
             # Lines of a batch that is only formed still wait, and must not get into another one.
             if batch.state == "formed" and (await self._advance(batch)).state == "formed":
                 telemetry.logger().error("no_batches_formed", waits_for=batch.id)
-                return Ran(open=1)
+                stuck = True
         waiting = await asyncio.to_thread(self.table.waiting)
-        formed = self._formed(waiting) if time.monotonic() < self._deadline else []
+        formed = self._formed(waiting) if not stuck and time.monotonic() < self._deadline else []
         left = len(waiting) - sum(len(lines) for _, lines in formed)
         for batch, lines in formed:
             if await asyncio.to_thread(self.table.form, batch, lines):
                 self._count("formed")
         open_batches = 0
         overdue = 0.0
-        for batch in await asyncio.to_thread(self.table.batches):
-            if batch.state == "closed":
+        left_over = deque(batch for batch in await asyncio.to_thread(self.table.batches) if batch.state != "closed")
+        put_off: set[str] = set()
+        while left_over:
+            batch = left_over.popleft()
+            if batch.endpoint in self._slow and batch.id not in put_off:
+                # Batches of an endpoint that hangs would take the time of all that come after them, at each look.
+                put_off.add(batch.id)
+                left_over.append(batch)
+                continue
+            if stuck and batch.state == "formed":
+                open_batches += 1
                 continue
             if time.monotonic() < self._deadline:
                 batch = await self._advance(batch)
@@ -339,17 +351,19 @@ class BulkLane:
                     return await self._upload(batch)
                 case protocol.CreateBatch():
                     created = self.api.create(batch.endpoint, batch.file_id or "", batch.id)
-                    return await self._in_time(created, "unknown")
+                    return await self._in_time(batch.endpoint, created, "unknown")
                 case protocol.Find():
                     return await self._in_time(
-                        self.api.find(batch.endpoint, batch.file_id or "", batch.submitted_at or "")
+                        batch.endpoint, self.api.find(batch.endpoint, batch.file_id or "", batch.submitted_at or "")
                     )
                 case protocol.Retrieve():
-                    remote = await self._in_time(self.api.retrieve(batch.endpoint, batch.remote_id or ""))
+                    remote = await self._in_time(
+                        batch.endpoint, self.api.retrieve(batch.endpoint, batch.remote_id or "")
+                    )
                     ended = remote.status != "running"
                     return Finished(remote.outputs, remote.reason) if ended else Running(remote.outputs)
                 case protocol.Cancel():
-                    return await self._in_time(self.api.cancel(batch.endpoint, batch.remote_id or ""))
+                    return await self._in_time(batch.endpoint, self.api.cancel(batch.endpoint, batch.remote_id or ""))
                 case protocol.HandOut():
                     return await self._hand_out(batch)
                 case protocol.ReturnRest():
@@ -360,7 +374,7 @@ class BulkLane:
                 case protocol.RemoveFiles():
                     for file_id in filter(None, (batch.file_id, *batch.outputs)):
                         with contextlib.suppress(BatchCallError):  # not every endpoint removes files
-                            await self._in_time(self.api.remove(batch.endpoint, file_id))
+                            await self._in_time(batch.endpoint, self.api.remove(batch.endpoint, file_id))
                     return None
         except BatchCallError as error:
             telemetry.logger().warning("batch_call_failed", batch=batch.id, step=type(step).__name__, error=str(error))
@@ -373,13 +387,17 @@ class BulkLane:
                 return Postponed(str(error))
             return Refusal(str(error))
 
-    async def _in_time(self, call: Awaitable[T], otherwise: Literal["later", "unknown"] = "later") -> T:
+    async def _in_time(self, endpoint: str, call: Awaitable[T], otherwise: Literal["later", "unknown"] = "later") -> T:
         """Wait for a call of the endpoint, but for half of the time that is left: other batches come after this one."""
         try:
             async with asyncio.timeout(max(1.0, (self._deadline - time.monotonic()) / 2)):
                 return await call
         except TimeoutError as error:
+            self._slow.add(endpoint)
             raise BatchCallError(otherwise, "the endpoint takes too long") from error
+        except BatchCallError:
+            self._slow.add(endpoint)
+            raise
 
     async def _move(self, seen: Batch, batch: Batch) -> bool:
         moved = await asyncio.to_thread(self.table.move, seen, batch)
@@ -408,7 +426,9 @@ class BulkLane:
                 await asyncio.to_thread(write, path)
             except KeyError as error:
                 return Refusal(f"the line {error} is not there any more")
-            return await self._in_time(self.api.upload(batch.endpoint, f"captions-{batch.id}.jsonl", path))
+            return await self._in_time(
+                batch.endpoint, self.api.upload(batch.endpoint, f"captions-{batch.id}.jsonl", path)
+            )
 
     # -- results -------------------------------------------------------------------------------------------------------
 
@@ -461,7 +481,7 @@ class BulkLane:
         """Return the results of a batch, whose files stay until it is taken as far as it goes."""
         paths = [Path(self._folder) / f"{batch.id}-{place}.jsonl" for place in range(len(batch.outputs))]
         for file_id, path in zip(batch.outputs, paths, strict=True):
-            await self._in_time(self.api.download(batch.endpoint, file_id, path))
+            await self._in_time(batch.endpoint, self.api.download(batch.endpoint, file_id, path))
         lines = await asyncio.to_thread(self.table.lines_of, batch)
         return _Results(paths, frozenset(line.line for line in lines))
 

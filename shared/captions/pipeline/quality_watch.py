@@ -63,7 +63,7 @@ class QualityWatch:
         for cell, counts in counted.items():
             if cell not in flags and counts.too_often(flagged=False) and (flag := self._raised(cell, now)) is not None:
                 flags[cell] = flag
-        standing = 0
+        standing, untold = 0, list[Exception]()
         for cell, flag in flags.items():
             counts = counted.get(cell, VerdictCounts())
             if not counts.too_often(flagged=True):
@@ -72,11 +72,17 @@ class QualityWatch:
             standing += 1
             if not flag.published:
                 quality = Quality(cell, counts, flag.since)
-                self.notifier.flagged(quality)
-                if self.mail is not None:
-                    self.mail.send(quality)
+                try:
+                    self.notifier.flagged(quality)
+                    if self.mail is not None:
+                        self.mail.send(quality)
+                except Exception as error:  # those behind it are told all the same
+                    untold.append(error)
+                    continue
                 self._mark_published(flag)
                 telemetry.logger().warning("quality_flagged", **asdict(cell), **asdict(counts))
+        if untold:
+            raise untold[0]
         return standing
 
     def _raised(self, cell: Cell, now: float) -> QualityFlag | None:

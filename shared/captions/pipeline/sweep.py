@@ -143,15 +143,24 @@ class Sweeper:
     def _restore_events(self, deadline: float) -> int:
         """Move events that EventBridge could not deliver from the rule's dead-letter queue to the uploads queue."""
         queue = self.settings.rule_dead_letter_queue_url
-        restored = 0
-        while queue and time.monotonic() < deadline:
+        restored, refused = 0, list[Exception]()
+        while queue and not refused and time.monotonic() < deadline:
             messages = self.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
             if not messages:
                 break
             for message in messages:
-                self.sqs.send_message(QueueUrl=self.settings.uploads_queue_url, MessageBody=message["Body"])
-                self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-                restored += 1
+                try:
+                    self.sqs.send_message(QueueUrl=self.settings.uploads_queue_url, MessageBody=message["Body"])
+                    self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+                except Exception as error:  # those that came with it are moved all the same
+                    refused.append(error)
+                else:
+                    restored += 1
+        if refused:
+            telemetry.count("NotPutBack", len(refused))
+            if not restored:
+                raise refused[0]
+            telemetry.logger().error("events_not_restored", events=len(refused), error=str(refused[0]))
         return restored
 
 

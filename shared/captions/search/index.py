@@ -106,12 +106,13 @@ class WordsIndex:
         """
         missing = 0
         try:
-            missing += self._compare(deadline)
-            missing += self._compare_edits(deadline)
-            missing += self._audit(deadline)
+            # Each has half of what is left: one that is far behind, or slow, must not take it from those behind it.
+            missing += self._compare(_half(deadline))
+            missing += self._compare_edits(_half(deadline))
+            missing += self._audit(_half(deadline))
         except EmbeddingsError:  # what it is about is compared again next time
             telemetry.logger().exception("vectors_not_written")
-        purged = self._purge(deadline)
+        purged = self._purge(_half(deadline))
         merged = self._merge(deadline)
         removed = self._store.collect_garbage()
         manifest = self._store.manifest()
@@ -297,6 +298,10 @@ class WordsIndex:
             else:
                 self._store.swap([entry], [replace(entry, audited_at=began)])
         return missing
+
+
+def _half(deadline: float) -> float:
+    return (time.monotonic() + deadline) / 2
 
 
 def _checked(seen: Manifest, until: float) -> Manifest:

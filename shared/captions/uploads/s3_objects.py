@@ -44,7 +44,7 @@ _PASSING = frozenset(
 """What S3 answers with 400 or 403 that another try may not meet (Amazon S3 API reference, "Error responses")."""
 
 
-def _unreadable(error: Any, upload: str) -> UnreadableError | None:
+def unreadable(error: Any, upload: str) -> UnreadableError | None:
     """Return what an answer of S3 means for an object that is there; None where another try may be answered better."""
     details = error.response.get("Error", {})
     code, message = str(details.get("Code", "")), str(details.get("Message") or "no reason given")
@@ -104,8 +104,8 @@ class Objects:
             # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):
                 raise GoneError(f"{upload.asset} is gone") from error
-            if (unreadable := _unreadable(error, upload.asset)) is not None:
-                raise unreadable from error
+            if (refused := unreadable(error, upload.asset)) is not None:
+                raise refused from error
             raise
 
     def tags(self, upload: ObjectVersion) -> dict[str, str]:
@@ -121,8 +121,8 @@ class Objects:
         except self._s3.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
                 raise GoneError(f"{upload.asset} is gone") from error
-            if (unreadable := _unreadable(error, upload.asset)) is not None:
-                raise unreadable from error
+            if (refused := unreadable(error, upload.asset)) is not None:
+                raise refused from error
             raise
         return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
@@ -136,8 +136,8 @@ class Objects:
         except self._s3.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
                 return None
-            if (unreadable := _unreadable(error, f"{bucket}/{key}")) is not None:
-                raise unreadable from error
+            if (refused := unreadable(error, f"{bucket}/{key}")) is not None:
+                raise refused from error
             raise
         version = head.get("VersionId")
         return ObjectVersion(

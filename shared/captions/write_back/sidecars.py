@@ -63,10 +63,11 @@ def alt_text(result: Result) -> str:
 
 
 def author(record: Record) -> str:
-    """Who wrote the words: the model, or a person."""
+    """Who wrote the words: a person, or the model as it named itself; the one that was asked for may be an alias."""
     if record.source == "human":
         return "human"
-    return (record.provenance.model if record.provenance else None) or "unknown"
+    made = record.provenance
+    return (made.reported_model or made.model if made is not None else None) or "unknown"
 
 
 def as_json(record: Record, result: Result) -> str:

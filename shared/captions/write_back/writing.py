@@ -15,6 +15,7 @@ from captions import telemetry
 from captions.config.policy import Policy, WriteBackRule
 from captions.records.record import Record
 from captions.records.table import Records
+from captions.uploads.s3_objects import unreadable
 from captions.uploads.version import COPIES_WRITTEN_BACK, WRITTEN_BACK, is_written_back
 from captions.write_back.embedding import NotEmbeddableError, embed, extension_of
 from captions.write_back.metadata import metadata
@@ -130,7 +131,7 @@ class WriteBack:
     def _media(self, record: Record) -> tuple[bytes, Mapping[str, str]] | None:
         """Return the file a record is about and its user metadata; None where it is another one by now.
 
-        Raises NotEmbeddableError where it is too large, or archived.
+        Raises NotEmbeddableError where it is too large, or S3 does not hand it out.
         """
         from botocore.exceptions import ClientError
 
@@ -140,10 +141,12 @@ class WriteBack:
         try:
             answer = self._s3.get_object(Bucket=record.bucket, Key=record.key, **version)
         except ClientError as error:
-            if error.response["Error"]["Code"] == "InvalidObjectState":
-                raise NotEmbeddableError("it is archived") from error
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
                 return None  # the version went meanwhile: the event of its deletion is on its way
+            refused = unreadable(error, record.asset)
+            # What the function may not do is for an operator to put right; the message waits for it among dead letters.
+            if refused is not None and refused.code != "access_denied":
+                raise NotEmbeddableError(refused.message) from error
             raise
         if record.etag and answer["ETag"].strip('"') != record.etag:
             return None
@@ -196,8 +199,11 @@ class WriteBack:
         try:
             answer = self._s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status == 404:
                 return None
+            if status == 400 and unreadable(error, key) is not None:
+                return ""  # encrypted with a key of somebody else's (SSE-C), which ours never are
             raise
         return str(answer.get("Metadata", {}).get(MARK, ""))
 
