@@ -492,7 +492,7 @@ def test_a_batch_that_cannot_begin_keeps_no_other_from_its_results(
 def test_a_model_that_left_the_catalogue_meanwhile_has_answered_at_an_unknown_price(bulk: BulkShop) -> None:
     keys = uploads(bulk, 1)
     bulk.gather()
-    bulk.look(GATHER_SECONDS)
+    bulk.submit()
     bulk.lane.catalogue = CATALOGUE.model_copy(update={"models": {}})
     bulk.settle()
     all_captioned_and_paid_for_once(bulk, keys)
@@ -506,7 +506,7 @@ def test_a_batch_costs_the_part_of_the_prices_that_it_began_at(bulk: BulkShop) -
     """Who takes the factor from the catalogue, so that no further batch is made, has those under way at half price."""
     keys = uploads(bulk, 1)
     bulk.gather()
-    bulk.look(GATHER_SECONDS)
+    bulk.submit()
     models = {name: model.model_copy(update={"batch_factor": None}) for name, model in CATALOGUE.models.items()}
     bulk.lane.catalogue = CATALOGUE.model_copy(update={"models": models})
     bulk.settle()
