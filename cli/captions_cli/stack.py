@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from captions.aws.clients import s3_addressing
@@ -107,6 +108,7 @@ class Stack:
         self.endpoint_url = endpoint_url
         self.local_model_endpoint_url = model_endpoint_url
         self._clients: dict[str, Any] = {}
+        self._making = RLock()
 
     @property
     def region(self) -> str:
@@ -119,25 +121,29 @@ class Stack:
         return f"local stack at {self.endpoint_url}" if self.endpoint_url else f"stack {self.name} in {self.region}"
 
     def client(self, service: str) -> Any:
-        """Return the boto3 client of a service, safe to share between threads."""
-        if service not in self._clients:
-            from botocore.config import Config
+        """Return the boto3 client of a service, safe to share between threads; making one is not (boto3's guide)."""
+        with self._making:
+            if service not in self._clients:
+                self._clients[service] = self._made(service)
+            return self._clients[service]
 
-            build: Any = self.session.client  # its overloads want each service's name as a literal
-            self._clients[service] = build(
-                service,
-                endpoint_url=self.endpoint_url,
-                config=Config(
-                    connect_timeout=5,
-                    read_timeout=60,
-                    max_pool_connections=CONNECTIONS,
-                    retries={"mode": "standard", "total_max_attempts": 5},
-                    s3=s3_addressing(self.endpoint_url),
-                    # None: as the surroundings say; a proxy cannot reach a stand-in on this machine.
-                    proxies={} if self.endpoint_url else None,
-                ),
-            )
-        return self._clients[service]
+    def _made(self, service: str) -> Any:
+        from botocore.config import Config
+
+        build: Any = self.session.client  # its overloads want each service's name as a literal
+        return build(
+            service,
+            endpoint_url=self.endpoint_url,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=60,
+                max_pool_connections=CONNECTIONS,
+                retries={"mode": "standard", "total_max_attempts": 5},
+                s3=s3_addressing(self.endpoint_url),
+                # None: as the surroundings say; a proxy cannot reach a stand-in on this machine.
+                proxies={} if self.endpoint_url else None,
+            ),
+        )
 
     @cached_property
     def _description(self) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 import captions
 from captions.once import once
 from captions.tasks.answer_schema import Shape
+from captions_cli.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("shared", "functions") for path in (ROOT / room).rglob("*.py"))
@@ -74,6 +75,24 @@ def test_one_may_be_built_of_another_and_of_itself() -> None:
         return number + sum_to(number - 1) if number else 0
 
     assert sum_to(4) == 10
+
+
+def test_the_threads_of_a_command_share_the_one_client_of_a_service() -> None:
+    class Session:
+        region_name = "eu-west-1"
+        made: list[object] = []  # noqa: RUF012 - of this test alone
+
+        def client(self, service: str, **_: object) -> object:
+            time.sleep(0.02)
+            self.made.append(object())
+            return self.made[-1]
+
+    stack = Stack(Session(), "captions")  # type: ignore[arg-type]
+    given: list[object] = []
+    at_once(10, lambda: given.append(stack.client("s3")))
+
+    assert len(Session.made) == 1
+    assert set(map(id, given)) == {id(Session.made[0])}
 
 
 def caches(tree: ast.AST) -> Iterator[str]:
@@ -163,6 +182,10 @@ HANDLERS = {
     "caption": "captions.pipeline.caption",
     "transcribe": "captions.pipeline.caption",
     "sweep": "captions.pipeline.sweep",
+    "bulk": "captions.bulk.lane",
+    "search": "captions.search.fusion",
+    "webhooks": "captions.webhooks.deliveries",
+    "writeback": "captions.write_back.writing",
 }
 LOADED = """
 import importlib, json, sys
