@@ -210,7 +210,12 @@ def _launch(
     stderr: int | None = None,
     own: dict[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start the process of the local stack, which has the lock from its first moment to its last."""
+    """Start the process of the local stack, which has the lock from its first moment to its last.
+
+    Raises CommandError for parameters that the template has not, or does not take.
+    """
+    if settings.parameters:
+        _check(settings.parameters)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [*command(directory, settings), "--lock", str(lock.fileno())],
         stdin=subprocess.DEVNULL,
@@ -225,6 +230,16 @@ def _launch(
     lock.write(str(process.pid))
     lock.flush()
     return process
+
+
+def _check(parameters: Mapping[str, str]) -> None:
+    from captions_cli.local.cloudformation.translate import check_parameters
+    from captions_cli.local.errors import StackError
+
+    try:
+        check_parameters(project_root() / "template.yaml", parameters)
+    except StackError as error:
+        raise CommandError(f"{error} (--parameter)", ExitCode.USAGE) from error
 
 
 def _environment() -> dict[str, str]:

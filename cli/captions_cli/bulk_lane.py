@@ -61,12 +61,21 @@ def require(stack: Stack) -> None:
 
 
 def require_drained(stack: Stack) -> None:
-    """Raise CommandError where batches are under way, which would be paid for again without the lane."""
+    """Raise CommandError where batches are under way, which would be paid for again without the lane, or where jobs
+    are among its dead letters, which would be lost with it.
+    """
     lane = look(stack)
     if lane is None:
         return
     open_batches = [batch for batch in lane.batches if batch.state != "closed"]
-    queued = sum(depths(stack)["Bulk"].values())
+    queues = depths(stack)
+    queued, dead = (sum(queues[name].values()) for name in ("Bulk", "BulkDeadLetter"))
+    if dead:
+        raise CommandError(
+            f"{stack.where}: {dead} jobs are in the bulk lane's dead-letter queue, which goes with the lane: "
+            "`captions redrive` puts them back (docs/bulk.md)",
+            ExitCode.USAGE,
+        )
     if open_batches or lane.waiting.number or queued:
         raise CommandError(
             f"{stack.where}: pictures that wait for a batch: {queued + lane.waiting.number}, batches under way: "

@@ -21,6 +21,12 @@ class ExitCode(IntEnum):
     """AWS answered and said no: access denied, throttled, no credentials."""
     INTERRUPTED = 130
     """Ctrl-C; what a shell reports for it (128 + SIGINT)."""
+    TERMINATED = 143
+    """SIGTERM; what a shell reports for it (128 + SIGTERM)."""
+
+
+class Terminated(BaseException):
+    """SIGTERM came: what the command started is ended on the way out, as after Ctrl-C."""
 
 
 class CommandError(Exception):

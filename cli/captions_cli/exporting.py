@@ -10,11 +10,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -62,7 +63,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class ExportedDay:
-    """A day's file; no rows where it was there already."""
+    """A day's file; None for rows where it was there already, 0 without a file where there is nothing."""
 
     day: str
     path: str
@@ -140,6 +141,7 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _claim(folder, scope)
+        bare: list[date] = []  # without records, before any day that has some
         for number in range((last - first).days + 1):
             day = first + timedelta(days=number)
             path = folder / f"{day.isoformat()}.{scope.format}"
@@ -147,14 +149,35 @@ def export(
             if not again and path.exists() and path.stat().st_mtime >= over:
                 yield ExportedDay(day.isoformat(), str(path), None)
                 continue
-            rows = 0
-            with _whole(path, now) as part, opener(part) as write:
-                for page in pages(listing, stack.bucket, scope, day):
-                    write(page)
-                    rows += len(page)
-            yield ExportedDay(day.isoformat(), str(path), rows)
+            read = pages(listing, stack.bucket, scope, day)
+            first_page = next(read, [])
+            if not first_page and len(bare) == number and not path.exists():
+                bare.append(day)
+                continue
+            for earlier in bare:
+                yield _written(folder, scope, opener, earlier, (), now)
+            bare.clear()
+            yield _written(folder, scope, opener, day, chain([first_page], read), now)
+        # Where there is nothing yet, files without a row would only look like an export.
+        yield from (ExportedDay(day.isoformat(), str(folder / f"{day}.{scope.format}"), 0) for day in bare)
     except OSError as error:
         raise CommandError(f"{folder} cannot be written: {error}", ExitCode.USAGE) from error
+
+
+def _written(
+    folder: Path,
+    scope: Scope,
+    opener: Callable[[Path], AbstractContextManager[Write]],
+    day: date,
+    read: Iterable[Sequence[ExportRow]],
+    now: float,
+) -> ExportedDay:
+    path, rows = folder / f"{day.isoformat()}.{scope.format}", 0
+    with _whole(path, now) as part, opener(part) as write:
+        for page in filter(None, read):
+            write(page)
+            rows += len(page)
+    return ExportedDay(day.isoformat(), str(path), rows)
 
 
 def _claim(folder: Path, scope: Scope) -> None:

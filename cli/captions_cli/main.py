@@ -1,6 +1,10 @@
 """The `captions` command."""
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -22,7 +26,7 @@ from captions_cli.commands import (
     webhooks,
 )
 from captions_cli.commands.options import Globals, say
-from captions_cli.errors import CommandError, ExitCode, explain
+from captions_cli.errors import CommandError, ExitCode, Terminated, explain
 from captions_cli.printable import printable
 from captions_cli.stack import Choice
 
@@ -31,7 +35,7 @@ ATTACHED = (*(f"{name}=" for name in GLOBAL_OPTIONS if name.startswith("--")), "
 """How they begin with their value attached: --output=json, -ojson."""
 EXIT_CODES = """Exit codes: 0 done (after upload: everything is captioned), 1 some upload is not captioned,
 or doctor found a problem, 2 usage, 3 no such stack or it does not answer, 4 time ran out, 5 AWS refused,
-130 interrupted."""
+130 interrupted, 143 terminated."""
 
 
 class CaptionsGroup(TyperGroup):
@@ -46,11 +50,14 @@ class CaptionsGroup(TyperGroup):
         """Run the command; what it cannot do ends in a line on stderr and an exit code."""
         words = list(ctx.args)
         try:
-            return super().invoke(ctx)
+            with _unwound_by_sigterm():
+                return super().invoke(ctx)
         except CommandError as error:
             _fail(error)
         except KeyboardInterrupt:
             _fail(CommandError("interrupted", ExitCode.INTERRUPTED))
+        except Terminated:
+            _fail(CommandError("terminated", ExitCode.TERMINATED))
         except BrokenPipeError:
             # The reader, such as head, has seen enough; what is still buffered has nowhere to go.
             sys.stderr.close()
@@ -61,6 +68,23 @@ class CaptionsGroup(TyperGroup):
                 _hint_at_files(error, words)
                 raise
             _fail(explained)
+
+
+@contextmanager
+def _unwound_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the command as Ctrl-C does, so that what it started is ended, and says why."""
+
+    def end(*_: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:

@@ -336,6 +336,12 @@ def test_a_bulk_lane_is_drained_before_it_is_switched_off(project: Project, depl
     assert deploy(CANARY, "--parameter", "Bulk=draining").exit_code == 0
     assert deploy(CANARY, "--parameter", "Bulk=off").exit_code == 5
     dynamodb.delete_item(TableName=table, Key=waits)
+    sqs = project.client("sqs", CANARY)
+    (dead,) = (url for url in sqs.list_queues()["QueueUrls"] if "bulk" in url.lower() and "dead" in url.lower())
+    sqs.send_message(QueueUrl=dead, MessageBody="a job")
+    refused = deploy(CANARY, "--parameter", "Bulk=off", "--dry-run")
+    assert (refused.exit_code, "1 jobs are in the bulk lane's dead-letter queue" in refused.stderr) == (2, True)
+    sqs.purge_queue(QueueUrl=dead)
     assert deploy(CANARY, "--parameter", "Bulk=off").exit_code == 0
 
 

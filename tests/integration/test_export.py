@@ -158,6 +158,17 @@ def test_an_interrupted_export_goes_on_and_leaves_no_half_file(
     assert more.rows == whole.rows
 
 
+def test_where_nothing_has_ended_yet_no_file_is_written_and_later_none_is_missing(api: Api, tmp_path: Path) -> None:
+    first, last = (datetime.fromtimestamp(api.now[0] + days * 86_400, UTC).date() for days in (-30, 0))
+    scope = Scope("test", "csv", "nowhere/")
+    days = list(exporting.export(stack(api), tmp_path / "none", scope, first, last, now=api.now[0]))
+    assert {day.rows for day in days} == {0}
+    assert len(days) == 31
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["export.json"]
+    days = list(exporting.export(stack(api), tmp_path / "all", Scope("test", "csv"), first, last, now=api.now[0]))
+    assert all(Path(day.path).exists() for day in days)
+
+
 def test_a_folder_holds_one_export(api: Api, tmp_path: Path) -> None:
     run(api, tmp_path, "jsonl")
     with pytest.raises(CommandError, match="another export"):

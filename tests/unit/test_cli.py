@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +21,7 @@ from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.spending import Spending
 from captions_cli import background, listing, printing, rendering, searching, uploading
 from captions_cli.catalogue_comparison import CatalogueComparison, PriceChange
-from captions_cli.commands import local
+from captions_cli.commands import deploy, local
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
 from captions_cli.printable import printable
@@ -138,6 +140,52 @@ def test_an_interrupted_upload_tells_what_becomes_of_it(tmp_path: Path, monkeypa
 
     assert ran.exit_code == 130
     assert "captions: interrupted; uploads that arrived go on" in ran.stderr
+
+
+def test_a_command_that_is_terminated_ends_in_order_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, ended = signal.getsignal(signal.SIGTERM), list[str]()
+
+    def stopped(directory: Path) -> bool:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            ended.append("what it had started")
+        return True
+
+    monkeypatch.setattr(background, "stop", stopped)
+    ran = CliRunner().invoke(app, ["down"])
+
+    assert ran.exit_code == 143
+    assert "captions: terminated" in ran.stderr
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [("NoSuch=1", "no parameter NoSuch"), ("Bulk=maybe", "is not one of"), ("MaxJobAgeSeconds=soon", "is no number")],
+)
+def test_a_parameter_that_the_template_does_not_take_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, given: str, why: str
+) -> None:
+    monkeypatch.setattr(background, "command", lambda *_: pytest.fail("started"))
+    ran = CliRunner().invoke(app, ["up", "--parameter", given])
+
+    assert ran.exit_code == 2
+    assert why in " ".join(ran.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("up", "endpoint", "said_so"), [(True, "", True), (True, "http://x", False), (False, "", False)]
+)
+def test_deploy_says_that_it_goes_to_aws_though_a_stack_is_up_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], up: bool, endpoint: str, said_so: bool
+) -> None:
+    monkeypatch.setattr(deploy, "read_local_state", lambda _: object() if up else None)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    deploy._say_where()
+    assert ("deploys to AWS" in capsys.readouterr().err) is said_so
 
 
 def test_an_empty_key_and_a_search_that_is_off_are_told_as_such() -> None:

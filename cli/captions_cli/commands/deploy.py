@@ -1,5 +1,6 @@
 """Deployment to AWS: `deploy`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from captions_cli.commands.options import Globals, pairs, say
 from captions_cli.errors import CommandError, ExitCode
-from captions_cli.stack import home
+from captions_cli.stack import home, read_local_state
 
 if TYPE_CHECKING:
     from captions_cli.deploying import Deployer, DeploymentPlan
@@ -64,6 +65,7 @@ def deploy(
     if dry_run:
         _preview(given, plan, deployer)
         return
+    _say_where()
     done = deployer.run()
     standings = [vars(ledger.standing[environment.name]) for environment in plan.all]
     if given.json:
@@ -73,6 +75,12 @@ def deploy(
     if not done:
         say("stopped; `captions deploy` with the same build and parameters goes on from here")
         raise typer.Exit(ExitCode.AWS)
+
+
+def _say_where() -> None:
+    """Say that it goes to AWS where a stack on this machine is up, which other commands are about then."""
+    if read_local_state(home()) is not None and not os.environ.get("AWS_ENDPOINT_URL"):
+        say("a local stack is up, but this deploys to AWS; `captions up --empty` tells how to deploy to this machine")
 
 
 def _preview(given: Globals, plan: "DeploymentPlan", deployer: "Deployer") -> None:

@@ -2,12 +2,8 @@
 
 import os
 import shlex
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -26,9 +22,6 @@ from captions_cli.stack import (
 
 if TYPE_CHECKING:
     from captions_cli.background import LocalSettings
-
-TERMINATED = 143
-"""What a shell reports for SIGTERM (128 + SIGTERM)."""
 
 app = typer.Typer()
 
@@ -56,13 +49,12 @@ def up(
     given: Globals = ctx.obj
     settings = replace(_settings(given, latency_scale, parameter), port=port, bind=bind, empty=empty)
     try:
-        with _ending_in_order():
-            if read_local_state(home()) is None and (trouble := trouble_with_given(os.environ)):
-                say(f"warning: {trouble[0]}")
-            if foreground:
-                code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
-                raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
-            _print_state(given, background.start(home(), settings, progress=say))
+        if read_local_state(home()) is None and (trouble := trouble_with_given(os.environ)):
+            say(f"warning: {trouble[0]}")
+        if foreground:
+            code = background.run_in_foreground(home(), settings, lambda state: _print_state(given, state))
+            raise typer.Exit(ExitCode.DONE if code == 0 else ExitCode.UNREACHABLE)
+        _print_state(given, background.start(home(), settings, progress=say))
     except background.TakenError as taken:
         _print_state(given, _of_somebody_else(ctx, taken.pid, settings))
 
@@ -134,7 +126,7 @@ def demo(
     own = {**demo_doors.PARAMETERS, **(demonstration.REAL_ENDPOINT if real else demonstration.PRICED_MODELS)}
     settings = replace(settings, parameters={**own, **settings.parameters})
     directory = home() / "demo"
-    with _ending_in_order(), LiveAudience() as audience:
+    with LiveAudience() as audience:
         report = demonstration.run(settings, directory, audience, real_endpoint=real, keep=keep)
     if given.json:
         printing.print_json(as_json(report))
@@ -180,20 +172,6 @@ def console(
 def _announce(address: str) -> None:
     print(address, flush=True)
     say("what you do there is signed with your credentials; Ctrl-C ends it")
-
-
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Let SIGTERM unwind the command as Ctrl-C does, so that what it started is ended."""
-
-    def end(*_: object) -> NoReturn:
-        sys.exit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _settings(given: Globals, latency_scale: float, parameters: list[str] | None) -> "LocalSettings":

@@ -105,7 +105,8 @@ def export(
     scope = exporting.Scope(stack.name, form, prefix, tuple(sorted(set(state or ()))))  # type: ignore[arg-type]
     days = []
     for day in exporting.export(stack, folder, scope, first, last, now=now.timestamp(), again=again):
-        say(f"{day.path}: {'there already' if day.rows is None else f'{day.rows} records'}")
+        what = "there already" if day.rows is None else f"{day.rows} records"
+        say(f"{day.path}: {what}")
         days.append(vars(day))
     if given.json:
         printing.print_json(days)

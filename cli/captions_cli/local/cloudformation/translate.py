@@ -113,6 +113,12 @@ def translate_document(
     return _resolve(cloudformation, stack_name, region, values, stack_id, previous, next_number)
 
 
+def check_parameters(path: Path, parameters: Mapping[str, str]) -> None:
+    """Raise StackError for a parameter that the template at `path` has not, or whose value it does not take."""
+    declared = load_template(path).get("Parameters", {})
+    _parameter_values({name: declared[name] for name in parameters if name in declared}, parameters)
+
+
 def _parameter_values(declared: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, str]:
     if unknown := sorted(set(overrides) - set(declared)):
         raise StackError(f"the template has no parameter {', '.join(unknown)}")
@@ -128,8 +134,20 @@ def _parameter_values(declared: Mapping[str, Any], overrides: Mapping[str, str])
         pattern = declaration.get("AllowedPattern")
         if pattern and not re.fullmatch(pattern, text):
             raise StackError(f"parameter {name}: {text!r} does not match {pattern}")
+        if declaration.get("Type") == "Number":
+            _check_number(name, text, declaration)
         values[name] = text
     return values
+
+
+def _check_number(name: str, text: str, declaration: Mapping[str, Any]) -> None:
+    try:
+        number = float(text)
+    except ValueError:
+        raise StackError(f"parameter {name}: {text!r} is no number") from None
+    least, most = declaration.get("MinValue", "-inf"), declaration.get("MaxValue", "inf")
+    if not float(least) <= number <= float(most):
+        raise StackError(f"parameter {name}: {text} is not within {least} and {most}")
 
 
 def _local_code(sam: dict[str, Any], root: Path) -> dict[str, Path]:
