@@ -267,6 +267,39 @@ def test_an_error_that_comes_as_an_answer_is_classed_by_what_it_says(
         assert streamed.value.error_class is wanted
 
 
+@pytest.mark.parametrize(
+    ("reason", "wanted"),
+    [
+        *((word, ErrorClass.REFUSED) for word in ("content_filter", "sensitive", "SAFETY", "RECITATION",
+                                                  "guardrail_intervened", "content_filtered", "refusal")),
+        *((word, ErrorClass.TRUNCATED) for word in ("length", "MAX_TOKENS", "model_length", "max_output_tokens",
+                                                    "model_context_window_exceeded")),
+        *((word, ErrorClass.ERROR_BODY) for word in ("network_error", "abort", "insufficient_system_resource",
+                                                     "cancelled", "timeout")),
+        ("repetition_truncation", ErrorClass.UNFIT),
+        *((word, None) for word in ("stop", "eos_token", "end_turn", "stop_sequence", "unknown")),
+    ],
+)  # fmt: skip
+def test_how_a_model_ended_tells_whether_it_answered(reason: str, wanted: ErrorClass | None) -> None:
+    choice = {"finish_reason": reason, "index": 0, "message": {"role": "assistant", "content": "A dog runs on"}}
+    answer = ChatCompletion.construct(choices=[choice], model="m")
+    if wanted is None:
+        assert answer_of(answer).text == "A dog runs on"
+        return
+    with pytest.raises(AttemptFailed) as raised:
+        answer_of(answer)
+    assert raised.value.error_class is wanted
+
+
+def test_parts_of_an_answer_that_are_reasoning_are_none_of_it_and_names_are_bounded() -> None:
+    parts = [{"type": "reasoning", "text": "A wolf?"}, {"type": "thinking", "thinking": [{"text": "No."}]},
+             {"type": "text", "text": "A dog"}, {"type": "output_text", "text": " runs."}, "x", None]  # fmt: skip
+    choice = {"finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": parts}}
+    answer = answer_of(ChatCompletion.construct(choices=[choice], model="m" * 1_000_000))
+    assert answer.text == "A dog runs."
+    assert answer.reported_model == "m" * 200
+
+
 def test_an_answer_with_a_status_of_success_is_an_answer() -> None:
     choice = {"finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": "A dog."}}
     answer = ChatCompletion.construct(choices=[choice], code=0, message="success", base_resp={"status_code": 0})

@@ -185,9 +185,9 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"model (identifier|id) is invalid|model\b.{0,40}\bend of its life|access to (the )?model\b|on-demand throughput|\bmodel disabled",
         r"no (endpoints|providers?|deployments?|healthy deployments?) (found|available) (for|that|matching)|模型不存在|模型已下线|无权访问|无可用渠道",
         r"not allowed to access model|choose (a )?different model|no such model|model access denied",
-        r"(images?|image[_ ]url|image input|vision|audio|video|multimodal)( inputs?| content)? (is|are) (not|only) (supported|enabled|available)",
-        r"(does(n't| not)|cannot) (support|accept|take|process) (image|vision|audio|video|multimodal)|is not a multimodal model|missing data required for image",
-        r"unknown variant `?(image|input|audio|video)_|at most 0 (image|audio|video)",
+        r"(images?|image[_ ]url|image input|vision|multimodal)( inputs?| content)? (is|are) (not|only) (supported|enabled|available)",
+        r"(does(n't| not)|cannot) (support|accept|take|process) (image|vision|multimodal)|is not a multimodal model|missing data required for image",
+        r"unknown variant `?image_url|at most 0 image",
     ),
 }  # fmt: skip
 _FETCHING = _words(

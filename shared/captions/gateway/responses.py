@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -172,6 +173,28 @@ def _logprobs(choice: object) -> list[float]:
     return [float(value) for value in values if isinstance(value, int | float) and -9999 < value <= 0]
 
 
+# How models end that have not answered, in the words of OpenAI, Anthropic, Bedrock, DashScope, DeepSeek, Gemini,
+# Mistral, SGLang, vLLM and Zhipu. An unknown word is an end like any other.
+_ENDED: Mapping[ErrorClass, frozenset[str]] = {
+    ErrorClass.REFUSED: frozenset(
+        """
+        content_filter content_filtered sensitive safety recitation prohibited_content blocklist spii image_safety
+        guardrail_intervened refusal
+        """.split()  # noqa: SIM905 - a table reads better in words
+    ),
+    ErrorClass.ERROR_BODY: frozenset(
+        """
+        error network_error abort aborted cancelled canceled timeout insufficient_system_resource
+        malformed_function_call
+        """.split()  # noqa: SIM905
+    ),
+    ErrorClass.TRUNCATED: frozenset(
+        "length max_tokens max_output_tokens model_length model_context_window_exceeded incomplete".split()  # noqa: SIM905
+    ),
+    ErrorClass.UNFIT: frozenset({"repetition_truncation", "repetition"}),
+}
+
+
 def _judged(
     *,
     text: str,
@@ -183,12 +206,11 @@ def _judged(
 ) -> ModelAnswer:
     reason = (finish_reason or "").lower()
     error: ErrorClass | None = None
-    if refusal or reason == "content_filter":
+    ended = next((kind for kind, reasons in _ENDED.items() if reason in reasons), None)
+    if refusal or ended is ErrorClass.REFUSED:
         error = ErrorClass.REFUSED
-    elif reason == "error":
-        error = ErrorClass.ERROR_BODY
-    elif reason in ("length", "max_tokens"):
-        error = ErrorClass.TRUNCATED
+    elif ended is not None:
+        error = ended
     elif not text.strip() and reason:
         error = ErrorClass.EMPTY  # a reasoning model can spend everything on its reasoning
     elif not reason:
@@ -263,8 +285,12 @@ def _detail(body: object) -> str | None:
     return _whole(message_of(body)[:_DETAIL_CHARACTERS]) or None
 
 
+_MOST_NAME = 200
+"""Characters of a name that an endpoint states; records hold it beside everything else."""
+
+
 def _text(value: object) -> str | None:
-    return _whole(value) if isinstance(value, str) and value else None
+    return _whole(value[:_MOST_NAME]) if isinstance(value, str) and value else None
 
 
 def _content(value: Any) -> str:
@@ -272,9 +298,16 @@ def _content(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        texts = (part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None) for part in value)
+        texts = (_field(part, "text") for part in value if not _THOUGHT.search(str(_field(part, "type"))))
         return "".join(text for text in texts if isinstance(text, str))
     return ""
+
+
+def _field(part: object, name: str) -> Any:
+    return part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
+
+
+_THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 
 
 def _whole(text: str) -> str:
