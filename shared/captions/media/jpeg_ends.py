@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageChops
 
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
 _FILLINGS = tuple(random.Random(seed).randbytes(4_096).replace(b"\xff", b"\0") for seed in (1, 2))  # noqa: S311  no secret
 """No marker is in them, as no byte is 255."""
@@ -28,7 +28,7 @@ _SIDES = [max(place) + 1 for place in sorted(
 
 
 @dataclass
-class _Scans:
+class Scans:
     """What the headers of a JPEG say of its scans."""
 
     frame: int = 0
@@ -39,8 +39,14 @@ class _Scans:
     interval: int = 0
     scans: list[tuple[int, int]] = field(default_factory=list)
     """Where the data of each begin and end."""
-    side: int = 1
-    """The smallest of `_SIDES` in the last one."""
+    sides: list[int] = field(default_factory=list)
+    """The smallest of `_SIDES` in each."""
+    tables: dict[int, int] = field(default_factory=dict)
+    """Of each Huffman table, by its class and number, what a code of zeros alone stands for."""
+    even: list[bool] = field(default_factory=list)
+    """Whether zeros may stand for blocks in which nothing changes, in each."""
+    refining: list[bool] = field(default_factory=list)
+    """Whether each adds the next bit to values of scans before it, of which little may be seen."""
 
 
 def is_cut_short(image: Image.Image, data: bytes) -> bool:
@@ -49,7 +55,7 @@ def is_cut_short(image: Image.Image, data: bytes) -> bool:
     A second decoding is made only where the picture ends in one flat colour or where scans are missing, and of every
     progressive one: what is missing from its last scan is drawn coarser, and not flat.
     """
-    scans = _scans(data)
+    scans = read_scans(data)
     if scans is None or not scans.scans:
         return False
     start, end = scans.scans[-1]
@@ -57,15 +63,15 @@ def is_cut_short(image: Image.Image, data: bytes) -> bool:
         # Between restart markers the decoder passes over what is too much, so they are counted.
         if scans.frame not in _SEQUENTIAL or len(scans.scans) > 1:
             return False
-        there = len(_RESTART.findall(data, start, end)) + 1
+        there = len(RESTART.findall(data, start, end)) + 1
         return there < (1 - _MISSING) * -(-_units(scans) // scans.interval)
     if scans.frame != _PROGRESSIVE and not scans.missing and not _flat_tail(image):
         return False
     size, whole = image.size, image
     try:
-        if not scans.missing and 8 * image.width < scans.side * scans.width:
+        if not scans.missing and 8 * image.width < scans.sides[-1] * scans.width:
             # At this scale nothing of the last scan is seen.
-            size = -(-scans.side * scans.width // 8), -(-scans.side * scans.height // 8)
+            size = -(-scans.sides[-1] * scans.width // 8), -(-scans.sides[-1] * scans.height // 8)
             whole = _filled(data, end, _FILLINGS[1], image.mode, size)
         filled = _filled(data, end, _FILLINGS[0], image.mode, size)
     except OSError:
@@ -78,11 +84,16 @@ def is_cut_short(image: Image.Image, data: bytes) -> bool:
 
 def _filled(data: bytes, end: int, filling: bytes, mode: str, size: tuple[int, int]) -> Image.Image:
     """Return the picture with more data in its last scan, at a scale that gives this size. Raises OSError."""
-    filled = Image.open(io.BytesIO(data[:end] + filling + data[end:]), formats=["JPEG"])
+    return drawn(data[:end] + filling + data[end:], size, mode)
+
+
+def drawn(data: bytes, size: tuple[int, int], mode: str | None = None) -> Image.Image:
+    """Return the picture of a JPEG file at a scale that gives this size. Raises OSError."""
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
     # A pixel less, as the size was rounded up and would otherwise be taken from the next larger scale.
-    filled.draft(mode, (max(1, size[0] - 1), max(1, size[1] - 1)))
-    filled.load()
-    return filled
+    image.draft(mode, (max(1, size[0] - 1), max(1, size[1] - 1)))
+    image.load()
+    return image
 
 
 def _flat_tail(image: Image.Image) -> bool:
@@ -91,7 +102,7 @@ def _flat_tail(image: Image.Image) -> bool:
     return image.crop((max(0, width - _TAIL), height - 1, width, height)).getcolors(1) is not None
 
 
-def _units(scans: _Scans) -> int:
+def _units(scans: Scans) -> int:
     """Return how many units (MCU) the picture has (ITU-T T.81, A.2)."""
     across = max(horizontal for horizontal, _ in scans.components.values())
     down = max(vertical for _, vertical in scans.components.values())
@@ -100,9 +111,9 @@ def _units(scans: _Scans) -> int:
     return -(-scans.width // (8 * across)) * -(-scans.height // (8 * down))
 
 
-def _scans(data: bytes) -> _Scans | None:
+def read_scans(data: bytes) -> Scans | None:
     """Read the markers; None for what is arithmetically coded, lossless or makes no sense: libjpeg judges it alone."""
-    scans, position = _Scans(), 2
+    scans, position = Scans(), 2
     while (match := _MARKER.search(data, position)) is not None:
         marker, position = match[1][0], match.end()
         if scans.scans and scans.scans[-1][1] < 0:
@@ -117,6 +128,8 @@ def _scans(data: bytes) -> _Scans | None:
             if (marker not in _SEQUENTIAL and marker != _PROGRESSIVE) or len(body) < 6 or scans.frame:
                 return None
             _frame(scans, marker, body)
+        elif marker == 0xC4:
+            _tables(scans, body)
         elif marker == 0xDD and len(body) >= 2:
             scans.interval = int.from_bytes(body[:2], "big")
         elif marker == 0xDA:
@@ -127,7 +140,7 @@ def _scans(data: bytes) -> _Scans | None:
     return None
 
 
-def _frame(scans: _Scans, marker: int, body: bytes) -> None:
+def _frame(scans: Scans, marker: int, body: bytes) -> None:
     scans.frame = marker
     scans.height, scans.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
     for number, sampling in zip(body[6::3], body[7::3], strict=False):
@@ -136,7 +149,14 @@ def _frame(scans: _Scans, marker: int, body: bytes) -> None:
         scans.missing.update((number, coefficient) for coefficient in coefficients)
 
 
-def _scan(scans: _Scans, body: bytes) -> bool:
+def _tables(scans: Scans, body: bytes) -> None:
+    at = 0
+    while at + 17 < len(body):
+        scans.tables[body[at]] = body[at + 17]
+        at += 17 + sum(body[at + 1 : at + 17])
+
+
+def _scan(scans: Scans, body: bytes) -> bool:
     """Take note of what a scan holds in its last bit; False if it makes no sense."""
     if not scans.components or not body or len(body) < 4 + 2 * body[0]:
         return False
@@ -145,7 +165,13 @@ def _scan(scans: _Scans, body: bytes) -> bool:
         first = last = low = 0
     if not first <= last < 64:
         return False
-    scans.side = min(_SIDES[first : last + 1])
+    scans.refining.append(scans.frame == _PROGRESSIVE and body[-1] >> 4 > 0)
+    codes = list(body[2 : 1 + 2 * body[0] : 2])
+    steady = first > 0 or scans.refining[-1] or all(scans.tables.get(code >> 4, 0) == 0 for code in codes)
+    # Of a block, or of a number of them, nothing follows: 0x00 to 0xE0 (T.81, G.1.2.2).
+    ends = all(scans.tables.get(0x10 | code & 15, 0) in range(0, 0xF0, 16) for code in codes)
+    scans.even.append(steady and (ends or (scans.frame == _PROGRESSIVE and first == 0)))
+    scans.sides.append(min(_SIDES[first : last + 1]))
     if low == 0:
         scans.missing.difference_update(
             (number, coefficient) for number in body[1 : 1 + 2 * body[0] : 2] for coefficient in range(first, last + 1)

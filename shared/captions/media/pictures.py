@@ -47,6 +47,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112  # EXIF tag
+_ZEROS = bytes(64)
 _SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # a JPEG's start of frame
 
 
@@ -164,11 +165,17 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
         if image.format in ("JPEG", "MPO"):
             # libjpeg then transforms only the low frequencies it needs: a quarter of the time of a full decode.
             image.draft("RGB", (least, least))
+        tiles = tuple(getattr(image, "tile", ()))
         image, orientation = _loaded(image, data)
         if sniffed.format == "JPEG" and jpeg_ends.is_cut_short(image, data):
             raise MediaError("truncated", "the JPEG file ends before the whole picture, though with an end marker")
         if lengths.drawn_in_part(data, str(sniffed.format)):
             raise MediaError("truncated", f"the {sniffed.format} file ends before the whole picture")
+        if _ZEROS in data:
+            from captions.media import holes  # few files hold so many zeros
+
+            if holes.drawn_over(image, tiles, data, str(sniffed.format)):
+                raise MediaError("truncated", f"a part of the {sniffed.format} file was never written: it is all zeros")
         lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and _keeps_every_pixel(data))
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless:

@@ -8,7 +8,7 @@ from captions.media.containers.container import CUT_OFF, MOST_PARTS, MOST_STREAM
 from captions.media.errors import MediaError
 
 
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (type, start of the content, end) of the boxes between `start` and `end`."""
     position, parts = start, 0
     while position + 8 <= end:
@@ -63,7 +63,7 @@ def _mp4_end(data: bytes) -> int:
 
 def _box(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int] | None:
     for wanted in path:
-        for name, body, after in _boxes(data, start, end):
+        for name, body, after in boxes(data, start, end):
             if name == wanted:
                 start, end = body, after
                 break
@@ -92,7 +92,7 @@ class _Track(NamedTuple):
 
 def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
     tracks: list[_Track] = []
-    for name, start, end in _boxes(data, *moov):
+    for name, start, end in boxes(data, *moov):
         if name != b"trak":
             continue
         handler = _box(data, start, end, b"mdia", b"hdlr")
@@ -131,14 +131,14 @@ def _mp4_shown(data: bytes, head: tuple[int, int]) -> bytes:
 
 def read(data: bytes) -> Container:
     """Read an MP4, QuickTime or 3GP file."""
-    boxes: dict[bytes, tuple[int, int]] = {}  # the first of each type
+    firsts: dict[bytes, tuple[int, int]] = {}  # of each type
     last = _mp4_end(data)
-    for name, body, end in _boxes(data, 0, last):
-        boxes.setdefault(name, (body, end))
-    cut = b"moof" in boxes and data[last + 4 : last + 8] in _TOP_LEVEL
+    for name, body, end in boxes(data, 0, last):
+        firsts.setdefault(name, (body, end))
+    cut = b"moof" in firsts and data[last + 4 : last + 8] in _TOP_LEVEL
     note = CUT_OFF if cut else None
     brands = ftyp_brands(data) if data[4:8] == b"ftyp" else frozenset({b"qt  "})
-    moov = boxes.get(b"moov")
+    moov = firsts.get(b"moov")
     if moov is None:
         raise MediaError("truncated", "the MP4 file has no index (moov)")
     tracks = _mp4_tracks(data, moov)
@@ -146,14 +146,14 @@ def read(data: bytes) -> Container:
         _refuse_index(data, track)
     video = [track for track in tracks if track.handler == b"vide" and not _is_cover(data, track)]
     sound = [track for track in tracks if track.handler == b"soun"]
-    if b"moof" in boxes:
+    if b"moof" in firsts:
         _refuse_fragments(data)
     if not video and not sound:
         raise MediaError("unsupported", "the MP4 file holds neither sound nor video")
     main = (video or sound)[0]
     duration = main.duration / main.timescale if main.timescale and main.duration else None
-    essence = _mp4_essence(data, [*video, *sound], b"moof" in boxes)
-    if b"mdat" not in boxes:
+    essence = _mp4_essence(data, [*video, *sound], b"moof" in firsts)
+    if b"mdat" not in firsts:
         raise MediaError("truncated", "the MP4 file has an index, but no sound or pictures follow")
     if video:
         if b"qt  " in brands:
@@ -193,11 +193,11 @@ def _refuse_index(data: bytes, track: _Track) -> None:
 def _refuse_fragments(data: bytes) -> None:
     """Refuse fragments that claim more samples than the file has bytes (ISO/IEC 14496-12, 8.8.8)."""
     claimed = parts = 0
-    for name, start, end in _boxes(data, 0, _mp4_end(data)):
+    for name, start, end in boxes(data, 0, _mp4_end(data)):
         if name != b"moof":
             continue
-        for inner, body, after in _boxes(data, start, end):
-            for run, at, _ in _boxes(data, body, after) if inner == b"traf" else ():
+        for inner, body, after in boxes(data, start, end):
+            for run, at, _ in boxes(data, body, after) if inner == b"traf" else ():
                 check_parts(parts := parts + 1)
                 if run == b"trun":
                     claimed += struct.unpack_from(">I", data, at + 4)[0]
