@@ -6,7 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import botocore.context
 import botocore.session
 import botocore.useragent
 import httpcore2
@@ -24,10 +26,19 @@ sys.dont_write_bytecode = False
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 # So it is with the certificates that a client of OpenAI's trusts.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
-# A client of AWS writes what it is into every request, and cleans each part of that every time.
-botocore.useragent.sanitize_user_agent_string_component = functools.lru_cache(maxsize=10_000)(
-    botocore.useragent.sanitize_user_agent_string_component
-)
+# A client of AWS puts what it is together for every request, twice.
+user_agent: Any = botocore.useragent.UserAgentString
+write_user_agent = user_agent.to_string
+
+
+def written_once(client: Any) -> str:
+    context: Any = botocore.context.get_context()
+    about = client._client_config, frozenset(context.features if context is not None else ())
+    written: dict[Any, str] = vars(client).setdefault("written", {})
+    return written[about] if about in written else written.setdefault(about, write_user_agent(client))
+
+
+user_agent.to_string = written_once
 
 # All the tests' modules and what they import are several hundred thousand objects that stay, and looking through them
 # for garbage again and again took a fifth of the tests' time.

@@ -6,14 +6,17 @@ general way, lists the types of its nodes at each node, and checks the whole aga
 for the update that takes an upload, 8 without that. It measures and copies values over and over (`values`). A query
 sorts the whole table first, and so does each page of a scan, by comparing its values one by one in Python. SQS asks
 for the time at every message of a queue, several times for each message that is sent, and makes it of three datetimes.
+The 52 letters of each answer's id are drawn one by one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
+from string import ascii_letters, digits
 from typing import Any
 
 from captions.once import once
@@ -33,10 +36,12 @@ def _make_fast(replace: Replace) -> None:
     from moto.dynamodb.parsing import validators
     from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
     from moto.dynamodb.parsing.expressions import UpdateExpressionParser
+    from moto.moto_api._internal.moto_random import MotoRandom
 
     replace(moto.core.responses, "method_names_from_class", _method_names())
     replace(moto.core.responses, "camelcase_to_underscores", _names_of_actions())
     replace(moto.sqs.models, "unix_time_millis", _now_ms)
+    replace(MotoRandom, "get_random_string", _random_string)
     replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
     replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
     replace(Node, "find_clauses", _finding_clauses())
@@ -170,32 +175,53 @@ def _segment_byte(key: str) -> int:
 
 def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
     """Moto's traversal of an update expression, with what to do with each type of node looked up once."""
-    known = vars(self).setdefault("known_types", {})
-    if type(node) not in known:
-        known[type(node)] = _treatment(self, type(node))
-    is_node, processor, prepares = known[type(node)]
-    if not is_node:
+    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser
+
+    treatments = _TREATMENTS.setdefault(type(self), {})
+    processors: dict[type[Any], Any] = self._processing_map()
+    prepares = type(self).pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child
+
+    def traverse(node: Any, child_id: int) -> Any:
+        kind = type(node)
+        treatment = treatments.get(kind, _ABSENT)
+        if treatment is _ABSENT:
+            treatment = treatments[kind] = _treatment(processors, kind)
+        if treatment is _NO_NODE:
+            return node
+        parent = node.parent
+        for position, child in enumerate(node.children or ()):
+            if prepares:
+                self.pre_processing_of_child(node, position)
+            of_child = treatments.get(type(child), _ABSENT)
+            if of_child is not _NO_NODE and (of_child is not None or child.children):
+                traverse(child, position)
+        if treatment is not None:
+            node = processors[treatment](node)
+            node.parent = parent
+            if parent:
+                parent.children[child_id] = node
         return node
-    parent = node.parent
-    for position, child in enumerate(node.children or ()):
-        if prepares:
-            self.pre_processing_of_child(node, position)
-        if type(child) not in known or known[type(child)][0]:
-            self.traverse_node_recursively(child, position)
-    if processor is not None:
-        node = processor(node)
-        node.parent = parent
-        if parent:
-            parent.children[child_id] = node
-    return node
+
+    return traverse(node, child_id)
 
 
-def _treatment(traverser: Any, node_type: type[Any]) -> tuple[bool, Any, bool]:
-    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
+_ABSENT, _NO_NODE = object(), object()
+_TREATMENTS: dict[type[Any], dict[type[Any], Any]] = {}
+"""By traverser and type of child: `_NO_NODE`, or the class by which its processor is known; None: it has none."""
 
-    processors = (p for known, p in traverser._processing_map().items() if issubclass(node_type, known))
-    prepares = type(traverser).pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child
-    return issubclass(node_type, Node), next(processors, None), prepares
+
+def _treatment(processors: Iterable[type[Any]], kind: type[Any]) -> Any:
+    from moto.dynamodb.parsing.ast_nodes import Node
+
+    if not issubclass(kind, Node):
+        return _NO_NODE
+    return next((known for known in processors if issubclass(kind, known)), None)
+
+
+def _random_string(self: Any, length: int = 20, include_digits: bool = True, lower_case: bool = False) -> str:
+    """Moto's random letters, drawn all at once: each answer has 52 of them for its id."""
+    drawn = "".join(self.choices(ascii_letters + digits if include_digits else ascii_letters, k=length))
+    return drawn.lower() if lower_case else drawn
 
 
 def _finding_clauses() -> Any:

@@ -1,7 +1,7 @@
 """What makes moto's handling of DynamoDB's values fast without changing what it answers.
 
-Each attribute that is set measures the whole item, for which it makes every map in it again; each level of a value that
-is shown copies all levels below it.
+Each attribute that is set measures the whole item, for which it makes every map in it again and encodes every text;
+each level of a value that is shown copies all levels below it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import Any
 
 from captions_cli.local.aws.repairs.replacements import Replace
 
+_MOST_BYTES = 405_000
+"""Of an item (LimitedSizeDict)."""
+
 
 def make_fast(replace: Replace) -> None:
     """Put the faster functions in place."""
-    from moto.dynamodb.models.dynamo_type import DynamoType
+    from moto.dynamodb.models.dynamo_type import DynamoType, LimitedSizeDict
 
+    replace(LimitedSizeDict, "__setitem__", _setting(DynamoType))
     replace(DynamoType, "__deepcopy__", _copied)
     replace(DynamoType, "size", _size)
     replace(DynamoType, "to_regular_json", _shown)
@@ -38,8 +42,23 @@ def _copied(self: Any, memo: dict[int, Any]) -> Any:
     return copied
 
 
+def _setting(value_type: type[Any]) -> Any:
+    """Moto's setting of an item's attribute, by which the item must not grow beyond what moto allows."""
+    from moto.dynamodb.exceptions import ItemSizeTooLarge
+
+    def set_item(self: Any, name: str, value: Any) -> None:
+        size = _bytes(name) + (_size(value) if type(value) is value_type else _bytes(str(value)))
+        for known, item in self.items():
+            size += _bytes(str(known)) + (_size(item) if type(item) is value_type else _bytes(str(item)))
+        if size > _MOST_BYTES:
+            raise ItemSizeTooLarge
+        dict.__setitem__(self, name, value)
+
+    return set_item
+
+
 def _bytes(value: Any) -> int:
-    return len(value if isinstance(value, bytes) else value.encode())
+    return len(value if isinstance(value, bytes) or value.isascii() else value.encode())
 
 
 def _size(self: Any) -> int:
