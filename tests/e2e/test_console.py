@@ -163,6 +163,32 @@ def page(browser: Any, site: Site) -> Iterator[Any]:
     page.context.close()
 
 
+@pytest.fixture(scope="module")
+def window(browser: Any, site: Site) -> Iterator[Any]:
+    """A window for all tests that only look at pages: to open one takes as long as to load two pages."""
+    page = enter(browser, site)
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def looked_at(window: Any) -> Iterator[Any]:
+    window.complaints.clear()
+    window.evaluate("sessionStorage.clear()")  # what the last test began to write
+    yield window
+    assert window.complaints == []
+
+
+def load(page: Any, site: Site, name: str, scheme: str = "light", width: int = 1440) -> None:
+    """Load the console at the address of one of its pages."""
+    hash, ready = PAGES[name]
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate("hash => { location.hash = hash }", re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), hash))
+    page.reload()
+    page.wait_for_selector(ready)
+
+
 def go(page: Any, hash: str, ready: str) -> None:
     """Follow a link within the console, and wait for what shows that it is there."""
     page.evaluate("hash => { location.hash = hash }", hash)
@@ -577,14 +603,10 @@ PAGES = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing(page: Any, site: Site, name: str) -> None:
-    hash, ready = PAGES[name]
-    go(page, re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), hash), ready)
+def test_axe_finds_nothing(looked_at: Any, site: Site, name: str) -> None:
+    page = looked_at
     for scheme, width in (("light", 1440), ("dark", 360)):
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        page.set_viewport_size({"width": width, "height": 900})
-        page.reload()
-        page.wait_for_selector(ready)
+        load(page, site, name, scheme, width)
         if name == "keys":
             page.keyboard.press("?")
             page.wait_for_selector("dialog[open]")
@@ -612,9 +634,9 @@ SPOKEN = {
 
 
 @pytest.mark.parametrize("name", SPOKEN)
-def test_a_screen_reader_hears_what_is_there(page: Any, site: Site, name: str) -> None:
-    hash, ready = PAGES[name]
-    go(page, re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), hash), ready)
+def test_a_screen_reader_hears_what_is_there(looked_at: Any, site: Site, name: str) -> None:
+    page = looked_at
+    load(page, site, name)
     heard = page.locator("body").aria_snapshot()
     assert [line for line in SPOKEN[name] if line not in heard] == [], heard
     assert "navigation" in heard
