@@ -41,13 +41,15 @@ def recorded(container: str, codec: str, *, rate: int = RATE, seconds: int = 1, 
     return file.getvalue()
 
 
-def filmed(container: str, codec: str, *, frames: int = 12, pixels: str = "yuv420p", **options: str) -> bytes:
+def filmed(
+    container: str, codec: str, *, frames: int = 12, pixels: str = "yuv420p", apart: int = 4, **options: str
+) -> bytes:
     """A bar that grows on a ground that changes."""
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 176, 144, pixels
-        stream.gop_size = 4
+        stream.gop_size = apart
         for number in range(frames):
             picture = np.full((144, 176, 3), number * 17 % 255, np.uint8)
             picture[:, : 10 * number + 1] = 220
@@ -87,6 +89,10 @@ def put(data: bytes, at: int, values: bytes) -> bytes:
         ("amr", "libopencore_amrnb", 8_000, "audio/amr"),
         ("3gp", "libopencore_amrnb", 8_000, "audio/mp4"),
         ("mpegts", "aac", RATE, "audio/mp2t"),
+        ("mpegts", "libopus", 48_000, "audio/mp2t"),
+        ("mpeg", "mp2", 48_000, "audio/mp2p"),
+        ("vob", "ac3", 48_000, "audio/mp2p"),
+        ("sox", "pcm_s32le", RATE, "audio/x-sox"),
         ("flv", "aac", RATE, "audio/x-flv"),
         ("avi", "pcm_s16le", RATE, "audio/x-msvideo"),
         ("voc", "pcm_u8", RATE, "audio/x-voc"),
@@ -119,6 +125,7 @@ def test_sound_is_taken_in_what_devices_write_it_in(container: str, codec: str, 
         ("mxf", "mpeg2video", "yuv420p", "video/mxf"),
         ("flv", "flv", "yuv420p", "video/x-flv"),
         ("ivf", "libvpx", "yuv420p", "video/x-ivf"),
+        ("wtv", "mpeg2video", "yuv420p", "video/x-ms-wtv"),
         ("h264", "libx264", "yuv420p", "video/h264"),
         ("hevc", "libx265", "yuv420p", "video/h265"),
     ],
@@ -130,6 +137,22 @@ def test_video_is_taken_in_what_devices_write_it_in(container: str, codec: str, 
 
     assert (seen.kind, seen.media_type) == ("video", media_type)
     assert recordings.key_frames(data, 4)
+
+
+def test_a_piece_of_a_stream_with_one_key_frame_shows_all_its_scenes() -> None:
+    """Segments of a stream (RFC 8216) have one at their beginning."""
+    pictures = recordings.key_frames(filmed("mpegts", "libx264", frames=16, apart=1_000), 4)
+    assert len(pictures) == 4
+    assert pictures[-1].at_s > 0.4
+
+
+def test_a_length_that_could_not_be_determined_is_unknown() -> None:
+    data = recorded("ipod", "aac")
+    version = data.index(b"mdhd") + 4
+    assert data[version] == 0
+    assert media.inspect(data).duration_s == pytest.approx(1.0, abs=0.1)
+    assert media.inspect(put(data, version + 16, b"\xff" * 4)).duration_s is None
+    assert media.inspect(recorded("ismv", "aac")).duration_s is None  # in 64 bits, as streams are recorded
 
 
 def test_a_video_written_in_fragments_is_taken_up_to_where_it_was_cut_off() -> None:

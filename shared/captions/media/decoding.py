@@ -39,7 +39,7 @@ _FULLEST = 0.9
 _CONTAINERS = ",".join(
     ("wav", "w64", "mp3", "flac", "ogg", "mov", "matroska", "webm", "aac", "amr", "asf", "avi", "aiff", "caf", "au",
      "mpeg", "mpegts", "mpegvideo", "flv", "gsm", "ac3", "eac3", "ape", "wv", "tta", "dts", "dtshd", "mlp", "truehd",
-     "mpc", "mpc8", "dsf", "voc", "rm", "mxf", "dv", "ivf", "h264", "hevc")
+     "mpc", "mpc8", "dsf", "voc", "rm", "mxf", "dv", "ivf", "h264", "hevc", "wtv", "sox")
 )  # fmt: skip
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none", "max_streams": "64"}
 _DAMAGED_PACKETS = 200
@@ -54,6 +54,8 @@ _SAME = 5.0
 """Mean difference of two thumbnails' luma (of 255) below which a frame shows nothing new."""
 _CANDIDATES_PER_FRAME = 4
 _FRAMES_TO_A_MOMENT = 300
+_SHORT_S = 120.0
+"""Of a video that is decoded from its beginning on, should seeking find few pictures."""
 
 
 def facts(file: io.FileIO) -> Facts:
@@ -136,6 +138,11 @@ def key_frames(
         except (MediaError, MemoryError):
             if not seen:
                 raise  # else the key frames are enough
+        if not seen or (len(seen) < count and (duration_s or 0.0) <= _SHORT_S):
+            # A transport stream is sought through by time alone: behind its only key frame nothing can be decoded.
+            with _open(file) as container:
+                stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)
+                seen |= _passed(container, stream, _moments(duration_s, count), budget, longest_side)
     if not seen:
         raise MediaError("broken", "no picture of the video can be decoded")
     return [_jpeg(at_s, picture) for at_s, picture in _most_different(sorted(seen.items(), key=_at), count)]
@@ -356,6 +363,27 @@ def _seen(
             raise
         except (av.error.FFmpegError, ValueError):
             continue  # a damaged stretch; other moments may do
+    return seen
+
+
+def _passed(
+    container: Any, stream: Any, moments: Sequence[float], budget: _Budget, longest_side: int
+) -> dict[float, Image.Image]:
+    """Return the first picture from each moment on, by the second it is shown at, decoding all before the last."""
+    begins_s = (container.start_time or 0) / av.time_base
+    seen: dict[float, Image.Image] = {}
+    try:
+        for frame in container.decode(stream):
+            budget.check()
+            shown_s = max(0.0, (frame.time or 0.0) - begins_s)
+            if len(seen) == len(moments):
+                break
+            if not seen or shown_s >= moments[len(seen)]:
+                seen.setdefault(round(shown_s, 3), _small(frame, longest_side))
+    except (MediaError, MemoryError):
+        return seen  # what was found in the time and memory allowed
+    except (av.error.FFmpegError, ValueError):
+        return seen  # from here on it is damaged
     return seen
 
 

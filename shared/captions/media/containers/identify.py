@@ -62,12 +62,15 @@ _PLAIN_SOUND = (
     (b"\xff\x1f\x00\xe8", "audio/vnd.dts", "dts"),
     (b"DTSHDHDR", "audio/vnd.dts.hd", "dts"),
     (b"DSD ", "audio/x-dsf", "dsf"),
+    (b".SoX", "audio/x-sox", "sox"),
+    (b"XoS.", "audio/x-sox", "sox"),
     (b"Creative Voice File\x1a"[:16], "audio/x-voc", "voc"),
 )
 _PLAIN_VIDEO = (
     (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf", "mxf"),
     (b"\x1f\x07\x00", "video/x-dv", "dv"),
     (b"DKIF\0\0", "video/x-ivf", "ivf"),
+    (bytes.fromhex("b7d800203749da11a64e0007e95ead8d"), "video/x-ms-wtv", "wtv"),
     # What surveillance cameras save: H.264 and H.265 in no container, from a parameter set or a delimiter on.
     *((start + unit, "video/h264", "h264") for start in _STARTS for unit in (b"\x67", b"\x27", b"\x47", b"\x09")),
     *((start + unit, "video/h265", "h265") for start in _STARTS for unit in (b"\x40\x01", b"\x42\x01", b"\x46\x01")),

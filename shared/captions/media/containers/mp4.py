@@ -105,6 +105,8 @@ def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
         timescale, duration = struct.unpack_from(
             ">IQ" if version == 1 else ">II", data, header[0] + (20 if version == 1 else 12)
         )
+        if duration == (1 << 64 if version == 1 else 1 << 32) - 1:
+            duration = 0  # it could not be determined (8.4.2.3)
         edits = _box(data, start, end, b"edts", b"elst")
         head = _box(data, start, end, b"tkhd")
         if len(tracks) == MOST_STREAMS:

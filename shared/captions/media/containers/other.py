@@ -1,5 +1,6 @@
 """ASF (specification 01.20.03), AIFF-C (Apple 1991), AMR (RFC 4867), AU, MPEG streams (ISO/IEC 13818-1), and others."""
 
+import re
 import struct
 
 from captions.media.containers.container import STREAMED, Container, check_parts, essence_of, partly_there
@@ -151,14 +152,32 @@ def core_audio(data: bytes) -> Container:
     return Container("audio", "audio/x-caf", "caf")
 
 
+_PES = re.compile(rb"\x00\x00\x01([\xb3\xbc-\xff])")
+_PES_VIDEO = frozenset({0xB3, *range(0xE0, 0xF0), 0xFD})
+_PES_SOUND = frozenset({0xBD, *range(0xC0, 0xE0)})
+"""Elementary streams (ISO/IEC 13818-1, table 2-22), and the sequence header of video; AC-3 and DTS are private ones."""
+_PES_BYTES = 4_000_000
+
+
 def mpeg_video(data: bytes) -> Container:
-    """Tell an MPEG program stream."""
+    """Tell MPEG program streams that hold sound alone from others."""
+    types, position = set[int](), 0
+    while (match := _PES.search(data, position, _PES_BYTES)) and not types & _PES_VIDEO:
+        types.add(match[1][0])
+        length = int.from_bytes(data[match.end() : match.end() + 2], "big")
+        position = match.end() + (2 + length if match[1][0] >= 0xBC else 0)
+    if types & _PES_SOUND and not types & _PES_VIDEO:
+        return Container("audio", "audio/mp2p", "mpg")
     return Container("video", "video/mpeg", "mpg")
 
 
 _TS_VIDEO = frozenset({0x01, 0x02, 0x10, 0x1B, 0x1E, 0x20, 0x21, 0x24, 0x33, 0x42, 0xD1, 0xD2, 0xEA})
 _TS_SOUND = frozenset({0x03, 0x04, 0x0F, 0x11, 0x1C, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0xA1})
 """Types of elementary streams (ISO/IEC 13818-1, table 2-34; ATSC A/53 for the private ones)."""
+_TS_PRIVATE_SOUND = re.compile(
+    rb"[\x6a\x7a\x7b\x7c][\x01-\x40]|\x05[\x04-\x20](?:Opus|AC-3|EAC3|DTS[123]|BSSD)", re.DOTALL
+)
+"""Descriptors by which private data are sound: AC-3, E-AC-3, DTS, AAC (ETSI EN 300 468, table 12), registrations."""
 _TS_PACKETS = 20_000
 """How many packets are searched for the tables: they are sent ten times a second."""
 
@@ -211,8 +230,10 @@ def _ts_types(data: bytes, begin: int, stride: int) -> set[int]:
         elif packet[at] == 0x02:
             entry = at + 12 + ((packet[at + 10] & 0x0F) << 8 | packet[at + 11])
             while entry + 5 <= end:
-                types.add(packet[entry])
-                entry += 5 + ((packet[entry + 3] & 0x0F) << 8 | packet[entry + 4])
+                after = entry + 5 + ((packet[entry + 3] & 0x0F) << 8 | packet[entry + 4])
+                private = packet[entry] == 0x06 and _TS_PRIVATE_SOUND.search(packet, entry + 5, min(after, end))
+                types.add(0x81 if private else packet[entry])
+                entry = after
     return types
 
 
