@@ -53,7 +53,7 @@ from captions.fingerprint import (
     fingerprint_image,
     hamming,
     resemblance,
-    same_picture,
+    resemblance_finely,
 )
 from captions.media.pictures import _converter, _orientation
 
@@ -145,14 +145,15 @@ def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
 
 
 def _finely(a: Marks, b: Marks) -> bool | None:
-    """Return whether two pictures are the same by the evidence of a finer decoding, where that decides; else None."""
+    """Return whether two pictures are the same by finer evidence, where that decides; else None."""
     first, second = a.ours.evidence, b.ours.evidence
     if first is None or second is None or not _near(a.ours.hashes, b.ours.hashes):
         return None
-    if not decided_finely(first, second, resemblance(first, second, "loose")):
+    alike = resemblance(first, second, "loose")
+    if not decided_finely(first, second, alike):
         return None
     first, second = (finer_evidence(media.inspect(each.data, finely=True)) for each in (a, b))
-    return first is not None and second is not None and same_picture(first, second, "strict")
+    return first is not None and second is not None and resemblance_finely(first, second, alike) is not None
 
 
 def matches(a: Marks, b: Marks) -> dict[str, bool]:

@@ -17,6 +17,7 @@ from captions.fingerprint.comparison import (
     decided_finely,
     may_be_reframed,
     resemblance,
+    resemblance_finely,
     same_picture,
 )
 from captions.fingerprint.phash import (
@@ -50,6 +51,7 @@ __all__ = [
     "hamming",
     "perceptual_hash",
     "resemblance",
+    "resemblance_finely",
     "same_picture",
 ]
 

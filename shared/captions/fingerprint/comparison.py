@@ -136,10 +136,6 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
     """
     if policy == "exact":
         return None
-    whole, other = (unpacked_pixels(evidence) for evidence in sorted((a, b)))
-    if whole is not None and other is not None:
-        left = recreation(whole, other)
-        return None if left is None else Resemblance("whole", *left)
     first, second = (_read(evidence) for evidence in sorted((a, b)))
     if first is None or second is None:
         return None
@@ -184,8 +180,8 @@ def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
 
     So it is with a camera's photo, decoded at a fraction of its size: nothing but the finest grid may tell a reduced
     copy from it, whose thin lines differ; and where the two are the same as a whole, a letter of 12 to 18 pixels may be
-    another. And with smaller pictures that are held for others, but not by far: finer evidence is their pixels, of
-    which a copy can be made to be compared with the other (`recreation`).
+    another. And with smaller pictures that are held for the same, since a pale letter may be another, or for others,
+    but not by far.
     """
     first, second = (unpacked(evidence) for evidence in sorted((a, b)))
     if first is None or second is None or (alike is not None and alike.way != "whole"):
@@ -194,8 +190,10 @@ def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
     if max(min(first.width, first.height), min(second.width, second.height)) > media.LARGE_SIDE:
         if limits is None or not first.writing == second.writing == NO_WRITING:
             return False
-    elif alike is not None or max(first.width * first.height, second.width * second.height) > MOST_PIXELS:
+    elif max(first.width * first.height, second.width * second.height) > MOST_PIXELS:
         return False
+    elif alike is not None:
+        return True
     else:
         limits = _doubted(limits or _DOUBTFUL)
     aspect, rounding = _shapes(first, second)
@@ -204,6 +202,21 @@ def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
     side = _coarse_cells(first, second)
     ways = (residual_of(first, second, side, None, backwards) for backwards in (False, True))
     return any(_within(_difference(residual), limits) for residual in ways)
+
+
+def resemblance_finely(a: bytes, b: bytes, alike: Resemblance | None) -> Resemblance | None:
+    """Return how two pictures are alike by their finer evidence, whose own says `alike`; None where they are not.
+
+    Of two that are kept whole one is made into the other. What then leaves it open was saved as neither shows, as two
+    copies of one original are: their own evidence stands. Others are held to the same limits, on smaller cells.
+    """
+    first, second = (unpacked_pixels(evidence) for evidence in sorted((a, b)))
+    if first is None or second is None:
+        return resemblance(a, b, "strict")
+    left = recreation(first, second)
+    if left is not None and left.is_another:
+        return None
+    return Resemblance("whole", *left) if left is not None and left.excess <= 1 else alike
 
 
 def _doubted(limits: _Limits) -> _Limits:

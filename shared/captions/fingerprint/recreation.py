@@ -37,6 +37,7 @@ _GAIN, _OFFSET, _DETAIL = 1.2, 28, 1.2  # as far as copies may be changed: a rat
 # and in no case more than so much; and the mean of 5 x 5 of chroma. Of 255.
 _LEFT, _LEFT_BY_NOISE, _MOST_CHROMA = 4.0, 7.0, 16.0
 _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part cannot be done again
+_MADE_JUST_SO, _STANDS_OUT = 5.0, 1.5  # of 255, what may be left where nearly nothing is; times what may be
 _PALETTE_SLACK = 12  # of 255: a palette's colour need not be the nearest one
 
 
@@ -60,6 +61,16 @@ class Recreated(NamedTuple):
     luma_limit: float
     chroma: float
     chroma_limit: float
+
+    @property
+    def excess(self) -> float:
+        """What is left by what may be: up to 1 of a copy."""
+        return max(self.luma / self.luma_limit, self.chroma / self.chroma_limit)
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the copy is as it was made but for one place: then it was made just so, of a picture edited there."""
+        return self.luma_limit < _MADE_JUST_SO and self.excess > _STANDS_OUT
 
 
 def packed_pixels(picture: media.Picture, data: bytes) -> bytes | None:
@@ -101,18 +112,21 @@ def _jpeg_of(data: bytes) -> tuple[int, list[list[int]]] | None:
 
 
 def recreation(a: WholePicture, b: WholePicture) -> Recreated | None:
-    """Return what is left where one of two pictures is made into the other; None where they are not the same.
+    """Return what is left where one of two pictures is made into the other: what tells the most.
 
-    The smaller one is the copy, and of one size either.
+    The smaller one is the copy, and of one size either. None where each is larger than the other along a side.
     """
+    least: Recreated | None = None
     for source, copy in ((a, b), (b, a)):
         if source.image.width < copy.image.width or source.image.height < copy.image.height:
             continue
         for made, open_ in _made_into(source, copy):
             left = _left(made, copy, open_)
-            if left.luma <= left.luma_limit and left.chroma <= left.chroma_limit:
+            if least is None or left.excess < least.excess:
+                least = left
+            if left.excess <= 1 or left.is_another:
                 return left
-    return None
+    return least
 
 
 def _made_into(source: WholePicture, copy: WholePicture) -> Iterator[tuple[Image.Image, Plane | None]]:

@@ -25,7 +25,16 @@ from typing import Any, Literal, TypeVar
 
 from captions.aws.dynamodb import from_item, to_item
 from captions.config.environment import Strictness
-from captions.fingerprint import RADIUS, Fingerprint, Resemblance, bands, decided_finely, hamming, resemblance
+from captions.fingerprint import (
+    RADIUS,
+    Fingerprint,
+    Resemblance,
+    bands,
+    decided_finely,
+    hamming,
+    resemblance,
+    resemblance_finely,
+)
 from captions.near_duplicates import protocol
 from captions.near_duplicates.protocol import Announcement, Claim, Clock, Decision, Follow, Hit, Step
 from captions.records.record import Likeness
@@ -41,7 +50,7 @@ MAX_PAGES = 4
 MOST_COMPARED = 4
 """Exemplars besides the one that was hit whose evidence is read to see whether they match it."""
 MOST_FINELY = 3
-"""Pictures that one is compared with by finer evidence, which takes a second: further ones are held to be others."""
+"""Pictures that one is compared with by finer evidence, which takes up to a second: others are held to be others."""
 EVIDENCE_AT_ONCE = 4
 """Threads that make evidence, apart from those that query bands, which would wait behind them."""
 BATCH_WRITE = 25
@@ -170,7 +179,7 @@ class Neighbours:
             alike = resemblance(evidence, claim.evidence, self._policy)
             if self._policy != "exact" and decided_finely(evidence, claim.evidence, alike):
                 if len(finely) < MOST_FINELY and claim.id not in finely:
-                    finely[claim.id] = self._resemblance_finely(me, claim)
+                    finely[claim.id] = self._resemblance_finely(me, claim, alike)
                 alike = finely.get(claim.id)
             if alike is not None and compared is not None:
                 compared[claim.id] = alike
@@ -178,12 +187,14 @@ class Neighbours:
 
         return same
 
-    def _resemblance_finely(self, me: Announcement | Claim, claim: Claim) -> Resemblance | None:
+    def _resemblance_finely(
+        self, me: Announcement | Claim, claim: Claim, alike: Resemblance | None
+    ) -> Resemblance | None:
         first, second = self.finer_evidence(me), self.finer_evidence(claim)
         if first is None or second is None:
             return None
         with self._one_finely:  # it takes 200 MB
-            return resemblance(first, second, "strict")
+            return resemblance_finely(first, second, alike)
 
     def _run(self, steps: Generator[Step, Any, T]) -> T:
         """Take a protocol's steps on the table until it returns."""
