@@ -449,10 +449,12 @@ def test_a_large_square_picture_has_the_cells_of_its_half(side: int) -> None:
     assert found_same(whole, half, "strict")
 
 
+@lru_cache(maxsize=64)
 def finely(data: bytes) -> bytes | None:
     return finer_evidence(media.inspect(data, finely=True))
 
 
+@pytest.mark.slow
 def test_a_cameras_photo_is_told_from_an_edit_by_finer_evidence_where_a_copy_shows_other_thin_lines() -> None:
     """Of a photo that is decoded at a quarter of its size, libjpeg leaves other values than of its copy, at a half."""
     photo = cameras_photo("28.60")
@@ -472,15 +474,22 @@ def test_a_cameras_photo_is_told_from_an_edit_by_finer_evidence_where_a_copy_sho
     assert matches == {"same": True, "edited": False}
 
 
+@lru_cache(maxsize=16)
+def photo_of_price(price: str, longer: int = 4096, quality: int = 85) -> bytes:
+    photo = soft_photo(price, 16)
+    return encoded(photo if longer == photo.width else resized(photo, longer), quality=quality)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("longer", [4096, 2048])
 @pytest.mark.parametrize(("price", "other"), [("71.90", "77.90"), ("10.50", "16.50")])
 def test_a_small_price_in_a_cameras_photo_is_told_apart(price: str, other: str, longer: int) -> None:
     """As the fingerprint decodes them, few pixels high, the usual cells do not show which digit it is."""
-    photo = encoded(soft_photo(price, 16), quality=95)
+    photo = photo_of_price(price, quality=95)
     original, matches = fingerprint_image(photo).evidence, {}
     assert original is not None
     for shown in (price, other):
-        copy = encoded(resized(soft_photo(shown, 16), longer), quality=85)
+        copy = photo_of_price(shown, longer)
         evidence = fingerprint_image(copy).evidence
         assert evidence is not None
         usual = resemblance(original, evidence, "strict")
