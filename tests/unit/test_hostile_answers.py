@@ -64,6 +64,9 @@ def test_half_a_surrogate_pair_in_prose_is_stored_as_something_else() -> None:
         pytest.param("\n# " * 60_000, id="headings without words"),
         pytest.param("<answer>" + "<" * 150_000, id="a section without end"),
         pytest.param("the user wants " * 12_000, id="thoughts in plain words"),
+        pytest.param(json.dumps({"caption": "<think>" + "a " * 40_000}), id="a thought in a field without end"),
+        pytest.param(json.dumps({"caption": "\n" * 90_000 + "x\n- b"}), id="a field of empty lines"),
+        pytest.param(json.dumps({"caption": "<unk> " * 16_000 + "x"}), id="a field of tokens"),
     ],
 )
 @pytest.mark.parametrize("task", ["caption", "code"])

@@ -51,10 +51,27 @@ _ALOUD = re.compile(
     r"|(?:嗯|好的|好|首先)?[，,。、\s]*(?:让我|讓我|我们来|我們來)(?:先|来|來)?(?:看|分析|想|仔细|描述)"
     r"|(?:まず|さて|では|えっと)?[、,\s]*(?:ユーザー|利用者)(?:は|が|から)|(?:まず|さて|では)[、,\s]*(?:画像|写真|この)[^。]{0,30}"
     r"(?:見て|確認|分析)(?:み)?(?:ましょう|ます|る必要)"
+    r"|【?(?:思考|推理|思路|分析|考え|생각)(?:过程|過程)?】?\s*[:：】\n]"
     r"|(?:먼저|우선|자|음)?[,\s]*(?:사용자(?:가|는|의|께서))|(?:먼저|우선)[,\s]*(?:이미지|사진)(?:를|을)[^.]{0,30}(?:보|분석|살펴)"
     r")",
     re.IGNORECASE,
 )
+_SECOND_THOUGHTS = re.compile(
+    r"(?<=[.!?…])[\"”]?\s+(?:no, )?(?:wait|hm+|actually, no|scratch that|on second thought|correction)[,.:…!—-]",
+    re.IGNORECASE,
+)
+_ASIDES = re.compile(
+    r"(?:\n\s{0,9}|(?<=[.!?…\"”])\s{1,9})(?:[*_]{0,4}(?:tags?|keywords?|hashtags?|confidence|safety|language|schlagwörter|mots[- ]clés|标签|标籤|关键词)"
+    r"[*_]*\s*[:：][^\n]*(?:\n\s*-[^\n]*)*|(?:#\w+[ ,]*){2,}|\(note[^()]{0,300}\)|(?:alternatively|or, |another option)[^\n]{0,400})\s*$",
+    re.IGNORECASE,
+)
+"""What a model adds that has fields of its own, or is another answer."""
+_LEFTOVERS = re.compile(
+    r"(?:\s*(?:<\|\w{1,30}\|>|</?s>|<(?:eos|bos|unk|pad|end_of_turn)>|\[PAD\]|<｜end▁of▁sentence｜>|\ufffd))+\s*$",
+    re.IGNORECASE,
+)
+"""Tokens of the template at the end of a text."""
+_STRONG = re.compile(r"\*\*(\S(?:[^*\n]{0,200}\S)?)\*\*")
 _LABELS = (
     r"(?:(?:so|therefore|thus|hence|ok(?:ay)?|now)[, ]+)?(?:(?:here(?:'s| is)|this is) )?(?:(?:the|my|your|a|an) )?"
     r"(?:(?:final|finished|best|resulting|suggested|revised)\s+)?"
@@ -67,7 +84,7 @@ _LABELS = (
     r"|(?:最终|最終)?(?:的)?(?:答案|回答|描述|说明|說明|标题|標題|输出|輸出)|(?:图片|圖片)?(?:说明|說明|描述)|(?:最終的な)?(?:回答|答え|キャプション|説明)"
     r"|(?:최종\s*)?(?:답변|답|캡션|설명)"
 )
-_LABEL = re.compile(rf"(?:^|\n)[ \t#*_>•-]{{0,20}}(?:{_LABELS})\s*[*_]*\s*[:：][*_]*[ \t]*", re.IGNORECASE)
+_LABEL = re.compile(rf"(?:^|\n)[ \t#*_>•【\[-]{{0,20}}(?:{_LABELS})\s*[*_]*\s*[:：】\]][*_]*[ \t]*", re.IGNORECASE)
 _HEADING = re.compile(
     rf"(?:^|\n)[ \t]{{0,9}}(?:#{{1,6}}[ \t]*|\*\*)(?:{_LABELS})[ \t]*(?:\*\*)?[ \t]*\n{{1,9}}", re.IGNORECASE
 )
@@ -104,11 +121,13 @@ _LIST_MARK = re.compile(r"^(?:[-*•]|>)\s+")
 _LEAST_REPEATED = 20
 """Characters of a text that is given twice; shorter ones may well be said twice."""
 _MOST_LOOKED_AT = 20_000
+_MOST_TAIL = 1_000
 
 
 def thinks_aloud(text: str) -> bool:
     """Tell a text that begins with what a model is about to do, or was asked for, instead of what is seen or heard."""
-    return bool(_ALOUD.match(text[:_MOST_LOOKED_AT]))
+    text = text[:_MOST_LOOKED_AT]
+    return bool(_ALOUD.match(text) or _SECOND_THOUGHTS.search(text))
 
 
 def spoken_answer(text: str) -> str:
@@ -146,9 +165,12 @@ def without_courtesies(text: str) -> str:
     begins = _COURTESY.match(bare)
     if begins and begins.end() < len(bare):
         bare = bare[begins.end() :].strip()
-    bare = _NOTE.sub("", bare)
-    for _ in range(2):
-        bare = _GOODBYE.sub("", bare).strip()
+    head, tail = bare[:-_MOST_TAIL], bare[-_MOST_TAIL:]
+    tail = _NOTE.sub("", _LEFTOVERS.sub("", tail))
+    for _ in range(3):
+        tail = _ASIDES.sub("", _GOODBYE.sub("", tail)).rstrip()
+    bare = (head + tail).strip()
+    bare = _STRONG.sub(r"\1", bare)
     if (quoted := _EMPHASIS.match(bare)) and quoted[1] not in quoted[2]:
         bare = quoted[2].strip()
     if "\n" not in bare:

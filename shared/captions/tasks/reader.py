@@ -25,6 +25,7 @@ from captions.tasks.unwrapping import (
     field_has_reasoning,
     held_object,
     whole_object,
+    without_asides,
     without_reasoning,
     without_wrapping,
 )
@@ -253,7 +254,9 @@ def _mains(shape: type[Answer]) -> set[str]:
 
 def _without_its_reasoning(value: Any) -> Any:
     """A field without the reasoning that a model put into it where it had to answer in JSON."""
-    return without_reasoning(value)[0] if isinstance(value, str) and field_has_reasoning(value) else value
+    if not isinstance(value, str):
+        return value
+    return without_reasoning(value)[0] if field_has_reasoning(value) else without_asides(value)
 
 
 def _failed(code: str, message: str, *others: Problem, repairable: bool = True) -> Reading:

@@ -143,6 +143,17 @@ def without_wrapping(text: str) -> str:
     return _WRAPPING.sub("", text).strip()
 
 
+_ASIDE = re.compile(
+    r"<(?P<name>think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?)>\s*+[^\s<]++(?:\s++[^\s<]++){1,400}\s*+</(?P=name)>",
+    re.IGNORECASE,
+)
+
+
+def without_asides(text: str) -> str:
+    """Return a text without thoughts in its middle; that it speaks of such marks is no thought."""
+    return " ".join(_ASIDE.sub(" ", text).split()) if _ASIDE.search(text) else text
+
+
 _FIRST_WORDS = 80
 """Characters of courtesies that may stand before reasoning."""
 
@@ -310,7 +321,8 @@ def _unwrapped(value: Any, known: Collection[str]) -> Mapping[Any, Any] | None:
             continue
         if isinstance(value, list):
             objects = [item for item in value if isinstance(item, Mapping)]
-            value = max(objects, key=lambda item: _score(item, known), default=None)
+            # Among equals the last: what stands before it are drafts.
+            value = max(reversed(objects), key=lambda item: _score(item, known), default=None)
         if not isinstance(value, Mapping):
             return None
         if _score(value, known):
