@@ -97,7 +97,7 @@ def replay(stack: Stack, name: str, since: datetime, prefix: str = "", *, dry_ru
             continue
         sent += 1
         if not dry_run:
-            sqs.send_message(QueueUrl=url, MessageBody=json.dumps(event | {"only": [name]}, ensure_ascii=False))
+            sqs.send_message(QueueUrl=url, MessageBody=json.dumps(event | {"only": [name]}))
     return sent
 
 

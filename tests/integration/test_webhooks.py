@@ -340,6 +340,17 @@ def test_a_url_that_no_request_could_hold_is_no_configuration(url: str) -> None:
         WebhookEndpoint(url=url)
 
 
+@pytest.mark.parametrize("key", ["a\ufffe.jpg", "b\uffff \x01\x7f\x9f.jpg", "e\u0301 + %2B.jpg"])
+def test_a_message_about_any_key_holds_what_sqs_takes_and_is_read_as_it_was(key: str) -> None:
+    about = WebhookDelivery(
+        endpoint="audit", id="1", event_type="Caption.Completed", body=json.dumps({"key": key}, ensure_ascii=False),
+        first_at=1.0,
+    )  # fmt: skip
+    assert about.message().isascii()
+    assert about.message().isprintable()
+    assert parse(about.message()) == about
+
+
 def test_redirects_are_not_followed(post: Post, listeners: list[Listener]) -> None:
     listeners[1].status, listeners[1].headers = 307, {"location": listeners[0].url}
     post.put(event(record("a.jpg")))

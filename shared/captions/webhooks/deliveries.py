@@ -60,6 +60,10 @@ class WebhookDelivery(BaseModel):
     first_at: float
     not_before: float = 0.0
 
+    def message(self) -> str:
+        """Return it as a message, escaped to ASCII: SQS refuses some characters that object keys may have."""
+        return json.dumps(self.model_dump(mode="json"))
+
 
 class BusEvent(BaseModel):
     """An event of the bus as a rule puts it on the queue; `only`: of a replay, the endpoints that are to get it."""
@@ -224,7 +228,7 @@ class Deliveries:
     def _send(self, delivery: WebhookDelivery, seconds: float) -> None:
         self.sqs.send_message(
             QueueUrl=self.queue_url,
-            MessageBody=delivery.model_dump_json(),
+            MessageBody=delivery.message(),
             DelaySeconds=min(MAX_DELAY_SECONDS, max(0, round(seconds))),
             # A fair queue: while one endpoint's messages pile up, those of the others go first.
             MessageGroupId=delivery.endpoint,
@@ -236,7 +240,7 @@ class Deliveries:
         await asyncio.to_thread(
             lambda: self.sqs.send_message(
                 QueueUrl=self.dead_letter_queue_url,
-                MessageBody=delivery.model_dump_json(),
+                MessageBody=delivery.message(),
                 MessageGroupId=delivery.endpoint,
             )
         )
