@@ -249,6 +249,7 @@ ALIKE = {
         "Unfortunately for the hikers, clouds hide the view of the valley.", "Error 404 in blue letters on a web page.",
         "Please upload photos here, says a kiosk screen with a blue arrow.", "Unable to fly, a penguin views the sea.",
         "A card says: If you would like more, let me know.", "A ruler: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18.",
+        "an optical illusion with a man holding the same picture over and over",
         "Wait here, says a red line on a platform.", "Tags: a luggage label with that word hangs on a suitcase.",
         "A cat sits on a mat. A dog sits on a mat. A bird sits on a mat.", "Two birds, one on the fence and one on",
     ],

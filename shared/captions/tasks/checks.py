@@ -144,100 +144,14 @@ def wrong_language(texts: Iterable[str], language: str) -> Problem | None:
     return Problem(code="wrong_language", message=message, repairable=True, weight=0.6)
 
 
-_HANGING = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "and",
-        "or",
-        "with",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "from",
-        "by",
-        "into",
-        "onto",
-        "over",
-        "under",
-        "near",
-        "behind",
-        "beside",
-        "between",
-        "through",
-        "is",
-        "are",
-        "was",
-        "were",
-        "their",
-        "his",
-        "her",
-        "its",
-        "that",
-        "which",
-        "who",
-        "while",
-        "as",
-        "der",
-        "die",
-        "das",
-        "ein",
-        "eine",
-        "einen",
-        "einem",
-        "einer",
-        "und",
-        "oder",
-        "mit",
-        "von",
-        "im",
-        "am",
-        "zu",
-        "auf",
-        "aus",
-        "bei",
-        "le",
-        "la",
-        "les",
-        "un",
-        "une",
-        "des",
-        "et",
-        "ou",
-        "avec",
-        "dans",
-        "sur",
-        "de",
-        "du",
-        "au",
-        "aux",
-        "el",
-        "los",
-        "las",
-        "una",
-        "unos",
-        "y",
-        "o",
-        "con",
-        "en",
-        "del",
-        "al",
-        "il",
-        "lo",
-        "gli",
-        "uno",
-        "e",
-        "di",
-        "nel",
-        "nella",
-        "su",
-        "da",
-    ]
-)
+_ARTICLES = """
+a an the of and or with from into onto their its which while
+der die das ein eine einen einem einer und oder mit von im am
+le la les un une des et ou avec dans du au aux
+el los las una unos y o con del al
+il lo gli uno e di nel nella
+"""
+_HANGING = frozenset(_ARTICLES.split())
 """Words that no sentence ends with."""
 _LEAST_CUT = 40
 
@@ -314,37 +228,11 @@ def _loop(units: Sequence[str]) -> int:
     return longest
 
 
-_NOTHING = frozenset(
-    [
-        "n/a",
-        "na",
-        "none",
-        "null",
-        "nil",
-        "undefined",
-        "unknown",
-        "nan",
-        "string",
-        "text",
-        "caption",
-        "captions",
-        "alt",
-        "description",
-        "summary",
-        "image",
-        "picture",
-        "photo",
-        "title",
-        "todo",
-        "tbd",
-        "empty",
-        "placeholder",
-        "answer",
-        "output",
-        "result",
-        "error",
-    ]
-)
+_PLACEHOLDERS = """
+n/a na none null nil undefined unknown nan string text caption captions alt description summary image picture photo
+title todo tbd empty placeholder answer output result error
+"""
+_NOTHING = frozenset(_PLACEHOLDERS.split())
 
 
 def says_nothing(text: str) -> bool:
