@@ -62,6 +62,30 @@ def test_an_alpha_channel_is_laid_on_white() -> None:
         assert (shown.getpixel((10, 10)), shown.getpixel((50, 10))) == ((255, 0, 0), (255, 255, 255))
 
 
+def bitmap_with_alpha(picture: Image.Image) -> bytes:
+    """A BMP of version 4, whose fourth channel is named."""
+    pixels = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    masks = 0xFF0000, 0xFF00, 0xFF, 0xFF000000
+    size = struct.pack("<IiiHHII16x4I", 108, *picture.size, 1, 32, 3, len(pixels), *masks)
+    return b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + size.ljust(108, b"\0") + pixels
+
+
+@pytest.mark.parametrize("name", ["BMP", "TGA", "ICO", "DDS"])
+def test_a_fourth_channel_that_was_left_at_0_hides_nothing(photo: Image.Image, name: str) -> None:
+    """As in bitmaps from Windows' clipboard."""
+    options: dict[str, object] = {"bitmap_format": "bmp", "sizes": [(256, 192)]} if name == "ICO" else {}
+
+    def written(picture: Image.Image) -> bytes:
+        return bitmap_with_alpha(picture) if name == "BMP" else encoded(picture, name, **options)
+
+    unused = photo.resize((256, 192)).convert("RGBA")
+    unused.putalpha(0)
+    data = written(unused)
+    assert difference(working(data), photo.resize((256, 192))) < 3
+    assert difference(opened(media.model_copy(data)[0]), photo.resize((256, 192))) < 6
+    assert working(written(Image.new("RGBA", (256, 192)))).getpixel((9, 9)) == (255, 255, 255)
+
+
 def test_a_transparent_palette_colour_is_laid_on_white() -> None:
     palette = Image.new("P", (64, 64), 1)
     palette.putpalette([10, 20, 30, 200, 0, 0])

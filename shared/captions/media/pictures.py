@@ -195,6 +195,10 @@ _DEEP = frozenset(f"{name};16{order}" for name in ("RGB", "RGBA", "RGBX", "LA") 
 """How Pillow names colours of 16 bits in a file; of a picture that it has loaded, 8 are left."""
 
 
+_UNUSED_ALPHA = frozenset({"BMP", "TGA", "ICO", "CUR", "DDS"})
+"""Formats in which programs leave a fourth channel at 0 that they do not use: what all viewers show is the rest."""
+
+
 def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """Return the opened picture with all its pixels, and its orientation."""
     tiles = getattr(image, "tile", ())
@@ -211,6 +215,9 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
 
         image = jpeg2000.unwrapped(image, data)
     _scale_transparency(image, data)
+    if image.format in _UNUSED_ALPHA and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        colours = image.convert("RGB")
+        image = colours if colours.getbbox() else image
     return image, orientation
 
 
