@@ -121,6 +121,14 @@ def test_a_preallocated_picture_whose_tail_was_not_written_is_rejected(name: str
         assert caught.value.code in ("truncated", "broken")
 
 
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "QOI", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "PPM"])
+def test_what_stands_behind_a_picture_is_passed_over(name: str) -> None:
+    file = io.BytesIO()
+    PHOTO.resize((200, 150)).save(file, name)
+    for tail in (b"\n", b"--boundary--\r\n", bytes(5_000), bytes(3_000_000)):
+        assert media.inspect(file.getvalue() + tail).picture
+
+
 def closed_png(whole: bytes, end: int) -> bytes:
     data = whole[whole.index(b"IDAT") + 4 : end]
     packed = (struct.pack(">I", len(body)) + name + body for name, body in ((b"IDAT", data), (b"IEND", b"")))

@@ -91,6 +91,15 @@ def test_a_picture_whose_tail_was_never_written_is_refused(name: str, share: flo
     assert refused(whole[:start] + bytes(len(whole) - start)) in ("truncated", "broken")
 
 
+@pytest.mark.parametrize("share", [0.35, 0.66, 0.91])
+@pytest.mark.parametrize("name", ["JPEG", "JPEG with its own tables", "JPEG in grey", "progressive JPEG", "PNG", "GIF"])
+def test_more_room_than_a_picture_takes_does_not_make_it_whole(name: str, share: float) -> None:
+    """Decoders find enough zeros to draw all of it."""
+    whole = FORMATS[name](PHOTO)
+    assert media.inspect(whole + bytes(2_000_000)).picture
+    assert refused(whole[: int(len(whole) * share)] + bytes(2_000_000)) in ("truncated", "broken")
+
+
 @pytest.mark.parametrize(
     ("name", "place"),
     # At its end a progressive JPEG holds the last bit of each value, of which little is seen.

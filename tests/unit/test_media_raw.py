@@ -193,6 +193,19 @@ def test_a_raw_file_that_was_cut_in_its_preview_is_truncated(name: str) -> None:
     assert caught.value.code == "truncated"
 
 
+@pytest.mark.parametrize("written", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("name", RAWS)
+def test_a_raw_file_whose_preview_was_written_in_part_is_refused(name: str, written: float) -> None:
+    whole = RAWS[name]
+    start = whole.index(PREVIEW)
+    end = start + len(PREVIEW)
+    for rest in (whole[end:], bytes(len(whole) - end)):
+        part = whole[: start + int(written * len(PREVIEW))]
+        with pytest.raises(MediaError) as caught:
+            media.inspect(part + bytes(end - len(part)) + rest)
+        assert caught.value.code in ("truncated", "broken", "unsupported")
+
+
 @pytest.mark.parametrize("sampling", ["12 bits", "lossless"])
 def test_what_the_sensor_saw_is_no_preview(sampling: str) -> None:
     frame = PREVIEW.index(b"\xff\xc0")

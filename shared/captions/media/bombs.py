@@ -90,12 +90,15 @@ def _png_chunks(data: bytes) -> Iterator[int]:
     position = 8
     while position + 12 <= len(data):
         yield position
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        size, name = struct.unpack_from(">I4s", data, position)
+        if name in (b"IEND", bytes(4)):
+            return  # what stands behind is not read, and zeros are no chunks
+        position += 12 + size
 
 
 def _riff_chunks(data: bytes) -> Iterator[int]:
-    position = 12
-    while position + 8 <= len(data):
+    position, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    while position + 8 <= end:
         yield position
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         position += 8 + size + size % 2

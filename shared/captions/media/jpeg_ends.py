@@ -37,6 +37,8 @@ class Scans:
     components: dict[int, tuple[int, int]] = field(default_factory=dict)
     missing: set[tuple[int, int]] = field(default_factory=set)
     interval: int = 0
+    closed: bool = True
+    """Whether there is an end marker; else what was written ends where zeros begin."""
     scans: list[tuple[int, int]] = field(default_factory=list)
     """Where the data of each begin and end."""
     sides: list[int] = field(default_factory=list)
@@ -65,7 +67,7 @@ def is_cut_short(image: Image.Image, data: bytes) -> bool:
             return False
         there = len(RESTART.findall(data, start, end)) + 1
         return there < (1 - _MISSING) * -(-_units(scans) // scans.interval)
-    if scans.frame != _PROGRESSIVE and not scans.missing and not _flat_tail(image):
+    if scans.closed and scans.frame != _PROGRESSIVE and not scans.missing and not _flat_tail(image):
         return False
     size, whole = image.size, image
     try:
@@ -137,7 +139,11 @@ def read_scans(data: bytes) -> Scans | None:
                 return None
             scans.scans.append((position + size, -1))
         position += size
-    return None
+    if not scans.scans or scans.scans[-1][1] >= 0:
+        return None
+    scans.scans[-1] = (scans.scans[-1][0], len(data.rstrip(b"\0")))
+    scans.closed = False
+    return scans
 
 
 def _frame(scans: Scans, marker: int, body: bytes) -> None:

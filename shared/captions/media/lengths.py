@@ -50,7 +50,7 @@ def drawn_in_part(data: bytes, name: str) -> bool:
         case "PNG":
             return not _png_is_whole(data)
         case "QOI":
-            return not data.rstrip(b"\0").endswith(_QOI_END)
+            return _QOI_END not in data
         case "ICO" | "CUR":
             entries = struct.iter_unpack("<8xII", data[6 : 6 + 16 * int.from_bytes(data[4:6], "little")])
             icons = (data[start : start + size] for size, start in entries)

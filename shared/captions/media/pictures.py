@@ -159,7 +159,10 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
 
     Raises MediaError (`truncated`, `broken`, `bomb`).
     """
-    with _decoder_errors(data, str(sniffed.format)):
+    name = str(sniffed.format)
+    if name == "JPEG" and not data.startswith(b"\xff\xd8"):
+        data = raw.preview(data).data
+    with _decoder_errors(data, name):
         width, height = image.size
         least = FINE_WORKING_SIDE if finely else _working_side(width, height)
         if image.format in ("JPEG", "MPO"):
@@ -167,16 +170,16 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
             image.draft("RGB", (least, least))
         tiles = tuple(getattr(image, "tile", ()))
         image, orientation = _loaded(image, data)
-        if sniffed.format == "JPEG" and jpeg_ends.is_cut_short(image, data):
+        if name == "JPEG" and jpeg_ends.is_cut_short(image, data):
             raise MediaError("truncated", "the JPEG file ends before the whole picture, though with an end marker")
-        if lengths.drawn_in_part(data, str(sniffed.format)):
-            raise MediaError("truncated", f"the {sniffed.format} file ends before the whole picture")
+        if lengths.drawn_in_part(data, name):
+            raise MediaError("truncated", f"the {name} file ends before the whole picture")
         if _ZEROS in data:
             from captions.media import holes  # few files hold so many zeros
 
-            if holes.drawn_over(image, tiles, data, str(sniffed.format)):
-                raise MediaError("truncated", f"a part of the {sniffed.format} file was never written: it is all zeros")
-        lossless = sniffed.format in _LOSSLESS or (sniffed.format == "WEBP" and _keeps_every_pixel(data))
+            if holes.drawn_over(image, tiles, data, name):
+                raise MediaError("truncated", f"a part of the {name} file was never written: it is all zeros")
+        lossless = name in _LOSSLESS or (name == "WEBP" and _keeps_every_pixel(data))
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         if lossless:
             image = upright(image, orientation)
