@@ -216,7 +216,7 @@ def resemblance_finely(a: bytes, b: bytes, alike: Resemblance | None) -> Resembl
     left = recreation(first, second)
     if left is not None and left.is_another:
         return None
-    return Resemblance("whole", *left) if left is not None and left.excess <= 1 else alike
+    return Resemblance("whole", *left[:4]) if left is not None and left.excess <= 1 else alike
 
 
 def _doubted(limits: _Limits) -> _Limits:

@@ -37,7 +37,10 @@ _GAIN, _OFFSET, _DETAIL = 1.2, 28, 1.2  # as far as copies may be changed: a rat
 # and in no case more than so much; and the mean of 5 x 5 of chroma. Of 255.
 _LEFT, _LEFT_BY_NOISE, _MOST_CHROMA = 4.0, 7.0, 16.0
 _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part cannot be done again
-_MADE_JUST_SO, _STANDS_OUT = 5.0, 1.5  # of 255, what may be left where nearly nothing is; times what may be
+_STANDS_OUT, _PLACE = 1.8, 12  # times what is left elsewhere, which is so many pixels away
+# Times what may be, or of 255: of letters on an even ground a copy leaves more than of the ground, too.
+_MORE, _MUCH = 1.5, 24.0
+_EXACT = 5.0
 _PALETTE_SLACK = 12  # of 255: a palette's colour need not be the nearest one
 
 
@@ -61,6 +64,8 @@ class Recreated(NamedTuple):
     luma_limit: float
     chroma: float
     chroma_limit: float
+    elsewhere: float
+    """What is left of luma where that place is not which most is left of."""
 
     @property
     def excess(self) -> float:
@@ -69,8 +74,13 @@ class Recreated(NamedTuple):
 
     @property
     def is_another(self) -> bool:
-        """Whether the copy is as it was made but for one place: then it was made just so, of a picture edited there."""
-        return self.luma_limit < _MADE_JUST_SO and self.excess > _STANDS_OUT
+        """Whether what is left stands out in one place: one of the two was edited there."""
+        return self.luma > max(_STANDS_OUT * self.elsewhere, min(_MORE * self.luma_limit, _MUCH))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nearly nothing is left in nearly all places: the copy was made just so."""
+        return self.luma_limit < _EXACT
 
 
 def packed_pixels(picture: media.Picture, data: bytes) -> bytes | None:
@@ -124,7 +134,9 @@ def recreation(a: WholePicture, b: WholePicture) -> Recreated | None:
             left = _left(made, copy, open_)
             if least is None or left.excess < least.excess:
                 least = left
-            if left.excess <= 1 or left.is_another:
+            if left.is_exact and left.is_another:
+                return left
+            if left.excess <= 1 and not left.is_another:
                 return left
     return least
 
@@ -230,9 +242,14 @@ def _left(made: Image.Image, copy: WholePicture, open_: Plane | None) -> Recreat
     blue, red = (off[:, :, 2] - luma) / 1.772, (off[:, :, 0] - luma) / 1.402
     size = np.abs(luma)
     noise = float(np.sqrt((np.minimum(size, np.quantile(size, 0.99)) ** 2).mean()))
+    around = np.sqrt(mean_around(luma**2, 3))
+    most = float(around.max())
+    row, column = divmod(int(around.argmax()), around.shape[1])
+    around[max(0, row - _PLACE) : row + _PLACE + 1, max(0, column - _PLACE) : column + _PLACE + 1] = 0
     return Recreated(
-        luma=float(np.sqrt(mean_around(luma**2, 3)).max()),
+        luma=most,
         luma_limit=min(_MOST_LEFT_LOSSY if copy.sampling == _LOSSY else _MOST_LEFT, _LEFT + _LEFT_BY_NOISE * noise),
         chroma=float(np.hypot(mean_around(blue, 5), mean_around(red, 5)).max()),
         chroma_limit=_MOST_CHROMA,
+        elsewhere=float(around.max()),
     )
