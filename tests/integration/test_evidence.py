@@ -146,7 +146,7 @@ def test_another_sandbox_finds_a_copy_of_a_cameras_photo_as_messengers_make_it_a
     captioned(dedupe, "a.jpg")
     assert restarted(dedupe).upload("copy.jpg", reduced(photo)) == "hit"
     assert restarted(dedupe).upload("edited.jpg", reduced(cameras_photo("23.60"))) == "queued"
-    monkeypatch.setattr(index, "MOST_FINELY", 0)
+    monkeypatch.setattr(index, "MOST_DOUBTED", 0)
     assert restarted(dedupe).upload("other.jpg", reduced(photo, 84)) == "queued", "so many comparisons were made"
 
 
@@ -188,10 +188,10 @@ def test_a_strongly_compressed_copy_is_found_and_an_edit_saved_the_same_way_is_p
     dedupe.upload("a.jpg", original)
     captioned(dedupe, "a.jpg")
     with monkeypatch.context() as never:
-        never.setattr(index, "MOST_FINELY", 0)
-        assert restarted(dedupe).upload("other.jpg", saved(small, 12)) == "queued"
-    assert restarted(dedupe).upload("copy.jpg", saved(small, 13)) == "hit"
-    assert restarted(dedupe).upload("edited.jpg", saved(edited, 13)) == "queued"
+        never.setattr(index, "MOST_DOUBTED", 0)
+        assert restarted(dedupe).upload("other.jpg", saved(small, 25)) == "queued"
+    assert restarted(dedupe).upload("copy.jpg", saved(small, 30)) == "hit"
+    assert restarted(dedupe).upload("edited.jpg", saved(edited, 30)) == "queued"
 
 
 def test_a_copy_of_what_was_overwritten_is_a_hit_where_versions_are_kept(

@@ -18,13 +18,16 @@ from captions import media
 from captions.fingerprint.planes import Plane, mean_around
 
 MOST_PIXELS = 2_400_000
-"""Larger pictures are not compared so: they would take more than a second and 200 MB."""
+"""Larger pictures are not compared so: these take up to two seconds of CPU time and 200 MB."""
 
 # Layout, width, height, orientation, how a JPEG's colours are subsampled, how many tables it has, bytes of palette
 # (RGB) that follow, before the tables (64 numbers of 16 bits each) and the pixels.
 _HEADER = struct.Struct("<BIIBBBH")
 LAYOUT = 7
 _GREY, _LOSSY, _LOSSLESS = 3, 254, 255  # and what else may stand in the place of a JPEG's subsampling
+
+_COARSEST = 255  # of a table; of coarser ones libjpeg complains on stderr
+_FEWEST_COLOURS = 128  # fewer are a drawing's, and what they took away may be all that two pictures differ by
 
 _FILTERS = (Image.Resampling.LANCZOS, Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.BOX)
 _FITTED = 60_000  # values of the picture that the fit is made to: more say no more of five terms
@@ -38,9 +41,7 @@ _GAIN, _OFFSET, _DETAIL = 1.2, 28, 1.2  # as far as copies may be changed: a rat
 _LEFT, _LEFT_BY_NOISE, _MOST_CHROMA = 4.0, 7.0, 16.0
 _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part cannot be done again
 _STANDS_OUT, _PLACE = 1.8, 12  # times what is left elsewhere, which is so many pixels away
-# Times what may be, or of 255: of letters on an even ground a copy leaves more than of the ground, too.
-_MORE, _MUCH = 1.5, 24.0
-_EXACT = 5.0
+_FAINT, _EXACT = 8.0, 5.0
 _PALETTE_SLACK = 12  # of 255: a palette's colour need not be the nearest one
 
 
@@ -75,7 +76,7 @@ class Recreated(NamedTuple):
     @property
     def is_another(self) -> bool:
         """Whether what is left stands out in one place: one of the two was edited there."""
-        return self.luma > max(_STANDS_OUT * self.elsewhere, min(_MORE * self.luma_limit, _MUCH))
+        return self.luma > max(_FAINT, _STANDS_OUT * self.elsewhere)
 
     @property
     def is_exact(self) -> bool:
@@ -92,7 +93,7 @@ def packed_pixels(picture: media.Picture, data: bytes) -> bytes | None:
     if image.size != (picture.width, picture.height) or image.width * image.height > MOST_PIXELS:
         return None
     sampling, tables = _jpeg_of(data) or (_LOSSY if picture.pixels_digest is None else _LOSSLESS, [])
-    palette = picture.palette or b""
+    palette = picture.palette if picture.palette and len(picture.palette) >= 3 * _FEWEST_COLOURS else b""
     head = _HEADER.pack(LAYOUT, *image.size, picture.orientation, sampling, len(tables), len(palette))
     return b"".join((head, palette, *(struct.pack("<64H", *table) for table in tables), image.tobytes()))
 
@@ -118,6 +119,7 @@ def _jpeg_of(data: bytes) -> tuple[int, list[list[int]]] | None:
         tables = getattr(image, "quantization", {})
         sampling = _GREY if image.mode == "L" else JpegImagePlugin.get_sampling(image) if image.mode == "RGB" else -1
         known = sampling >= 0 and sorted(tables) in ([0], [0, 1]) and image.info.get("adobe_transform", 1) == 1
+        known = known and max(map(max, tables.values())) <= _COARSEST
         return (sampling, [list(tables[number]) for number in sorted(tables)]) if known else None
 
 
@@ -126,19 +128,16 @@ def recreation(a: WholePicture, b: WholePicture) -> Recreated | None:
 
     The smaller one is the copy, and of one size either. None where each is larger than the other along a side.
     """
-    least: Recreated | None = None
+    ways: list[Recreated] = []
     for source, copy in ((a, b), (b, a)):
         if source.image.width < copy.image.width or source.image.height < copy.image.height:
             continue
         for made, open_ in _made_into(source, copy):
-            left = _left(made, copy, open_)
-            if least is None or left.excess < least.excess:
-                least = left
-            if left.is_exact and left.is_another:
-                return left
-            if left.excess <= 1 and not left.is_another:
-                return left
-    return least
+            ways.append(_left(made, copy, open_))
+            if ways[-1].is_exact and ways[-1].excess <= 1:
+                return ways[-1]
+    exact = (left for left in ways if left.is_exact and left.is_another)
+    return next(exact, None) or min(ways, key=lambda left: left.excess, default=None)
 
 
 def _made_into(source: WholePicture, copy: WholePicture) -> Iterator[tuple[Image.Image, Plane | None]]:

@@ -49,8 +49,9 @@ MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
 MOST_COMPARED = 4
 """Exemplars besides the one that was hit whose evidence is read to see whether they match it."""
-MOST_FINELY = 3
-"""Pictures that one is compared with by finer evidence, which takes up to a second: others are held to be others."""
+MOST_DOUBTED, MOST_CONFIRMED = 3, 8
+"""Pictures that one is compared with by finer evidence, which takes up to two seconds: of those that the usual evidence
+holds for others, and for the same. Further ones are held to be others."""
 EVIDENCE_AT_ONCE = 4
 """Threads that make evidence, apart from those that query bands, which would wait behind them."""
 BATCH_WRITE = 25
@@ -169,7 +170,7 @@ class Neighbours:
         compared: dict[str, Resemblance] | None = None,
     ) -> Callable[[Claim], bool]:
         """Return what tells whether a claim's picture is the same, and writes into `compared` how alike they are."""
-        finely: dict[str, Resemblance | None] = {}
+        finely: dict[str, tuple[Resemblance | None, Resemblance | None]] = {}  # by the usual evidence, by the finer
 
         def same(claim: Claim) -> bool:
             if set(me.exact) & set(claim.exact):
@@ -178,9 +179,10 @@ class Neighbours:
                 return False
             alike = resemblance(evidence, claim.evidence, self._policy)
             if self._policy != "exact" and decided_finely(evidence, claim.evidence, alike):
-                if len(finely) < MOST_FINELY and claim.id not in finely:
-                    finely[claim.id] = self._resemblance_finely(me, claim, alike)
-                alike = finely.get(claim.id)
+                compared_so = sum((usual is None) == (alike is None) for usual, _ in finely.values())
+                if claim.id not in finely and compared_so < (MOST_DOUBTED if alike is None else MOST_CONFIRMED):
+                    finely[claim.id] = alike, self._resemblance_finely(me, claim, alike)
+                _, alike = finely.get(claim.id, (None, None))
             if alike is not None and compared is not None:
                 compared[claim.id] = alike
             return alike is not None
