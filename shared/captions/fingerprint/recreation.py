@@ -41,7 +41,8 @@ _GAIN, _OFFSET, _DETAIL = 1.2, 28, 1.2  # as far as copies may be changed: a rat
 _LEFT, _LEFT_BY_NOISE, _MOST_CHROMA = 4.0, 7.0, 16.0
 _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part cannot be done again
 _STANDS_OUT, _PLACE = 1.8, 12  # times what is left elsewhere, which is so many pixels away
-_FAINT, _EXACT = 8.0, 5.0
+# Of letters on an even ground a copy leaves more than of the ground, too, unless it is exact.
+_FAINT, _FAINT_IF_EXACT, _EXACT = 16.0, 8.0, 5.0
 _PALETTE_SLACK = 12  # of 255: a palette's colour need not be the nearest one
 
 
@@ -76,7 +77,7 @@ class Recreated(NamedTuple):
     @property
     def is_another(self) -> bool:
         """Whether what is left stands out in one place: one of the two was edited there."""
-        return self.luma > max(_FAINT, _STANDS_OUT * self.elsewhere)
+        return self.luma > max(_FAINT_IF_EXACT if self.is_exact else _FAINT, _STANDS_OUT * self.elsewhere)
 
     @property
     def is_exact(self) -> bool:
