@@ -54,7 +54,7 @@ def test_few_calls_wait_for_one_another(dedupe: Dedupe, taps: Taps) -> None:
         near.append(chain(dedupe, taps, f"{number}-small.jpg", half_size(data), "hit"))
     assert min(map(len, new)) <= 9, new
     assert min(map(len, same)) <= 5, same
-    assert min(map(len, near)) <= 6, near
+    assert min(map(len, near)) <= 7, "both objects are read once more, side by side"
 
 
 def test_objects_are_read_while_their_records_are_written_and_decoders_are_taken(dedupe: Dedupe, photo: bytes) -> None:

@@ -79,6 +79,7 @@ def test_exemplars_that_only_a_third_upload_matches_are_none(dedupe: Dedupe, pho
     assert hamming(*ends) > RADIUS
 
     dedupe.neighbours.evidence = lambda claim: result.evidence
+    dedupe.neighbours.finer_evidence = None
     for number, phash in enumerate(ends):
         upload = ObjectVersion(
             bucket="media", key=f"{number}.jpg", version_id="1", sequencer=pad_sequencer(f"0{number}"), size=1

@@ -86,8 +86,8 @@ class Neighbours:
         self._on_capped = on_capped
         self.evidence = evidence
         """Answers what the picture of a claim is compared by; None where its object cannot be read."""
-        self.finer_evidence: Callable[[Announcement | Claim], bytes | None] = lambda of: None
-        """Answers the same of a picture that is decoded finely; asked where nothing else tells a copy from an edit."""
+        self.finer_evidence: Callable[[Announcement | Claim], bytes | None] | None = None
+        """Answers the same of a picture that is decoded finely, which decides; without this the usual evidence does."""
         self.consult: Callable[[Claim], Mapping[str, Any] | None] = lambda claim: None
         """Answers what a claim's upload was captioned with, from where captions are kept."""
         self._one_finely = Lock()
@@ -178,25 +178,20 @@ class Neighbours:
             if evidence is None or claim.evidence is None or not _near(claim.hashes, me.hashes + probes):
                 return False
             alike = resemblance(evidence, claim.evidence, self._policy)
-            if self._policy != "exact" and decided_finely(evidence, claim.evidence, alike):
+            finer = self.finer_evidence if self._policy != "exact" else None
+            if finer is not None and decided_finely(evidence, claim.evidence, alike):
                 compared_so = sum((usual is None) == (alike is None) for usual, _ in finely.values())
                 if claim.id not in finely and compared_so < (MOST_DOUBTED if alike is None else MOST_CONFIRMED):
-                    finely[claim.id] = alike, self._resemblance_finely(me, claim, alike)
+                    first, second = self._makers.map(finer, (me, claim))
+                    with self._one_finely:  # it takes 200 MB
+                        together = None if first is None or second is None else resemblance_finely(first, second, alike)
+                    finely[claim.id] = alike, together
                 _, alike = finely.get(claim.id, (None, None))
             if alike is not None and compared is not None:
                 compared[claim.id] = alike
             return alike is not None
 
         return same
-
-    def _resemblance_finely(
-        self, me: Announcement | Claim, claim: Claim, alike: Resemblance | None
-    ) -> Resemblance | None:
-        first, second = self.finer_evidence(me), self.finer_evidence(claim)
-        if first is None or second is None:
-            return None
-        with self._one_finely:  # it takes 200 MB
-            return resemblance_finely(first, second, alike)
 
     def _run(self, steps: Generator[Step, Any, T]) -> T:
         """Take a protocol's steps on the table until it returns."""
