@@ -27,7 +27,7 @@ from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.sam import ARCHITECTURE, ROOT, begin_deploy, built_template, finish_deploy
 
 # One worker has both files that build.
-pytestmark = [pytest.mark.sam, pytest.mark.xdist_group("build"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.sam, pytest.mark.timeout(1500)]
 
 CANARY, *OTHERS = REGIONS = ("us-east-1", "eu-west-1", "ap-southeast-1")
 STACK = "media-captions"

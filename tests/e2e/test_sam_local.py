@@ -32,7 +32,7 @@ from support.permissions import Witness, allowed
 from support.sam import ROOT, SamLocal, bridge_address, container_template, docker
 
 # One worker has both files that build.
-pytestmark = [pytest.mark.sam, pytest.mark.xdist_group("build"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sam, pytest.mark.timeout(900)]
 
 EVENTS = ROOT / "events"
 MEDIA = ROOT / "cli" / "captions_cli" / "demo_media"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import ipaddress
 import json
@@ -65,15 +66,30 @@ def bridge_address() -> str:
 
 @functools.cache
 def built_template() -> Path:
-    """Build for the host's architecture, from the source as it is now, and return the built template."""
+    """Build for the host's architecture, from the source as it is now, and return the built template.
+
+    Once in a run of the tests: a second build would take the folder away from what another worker runs.
+    """
+    folder = ROOT / ".aws-sam"
+    folder.mkdir(exist_ok=True)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with (folder / "tests.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if lock.read() != run:
+            _build()
+            lock.truncate(0)
+            lock.write(run)
+    return folder / ("build" if ARCHITECTURE == "arm64" else f"build-{ARCHITECTURE}") / "template.yaml"
+
+
+def _build() -> None:
     built = subprocess.run(
         ["make", "--no-print-directory", "build", f"ARCH={ARCHITECTURE}"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     if built.returncode:
         missing(f"make build failed: {(built.stdout + built.stderr)[-2000:]}")
-    folder = "build" if ARCHITECTURE == "arm64" else f"build-{ARCHITECTURE}"
-    return ROOT / ".aws-sam" / folder / "template.yaml"
 
 
 def container_template() -> Path:
