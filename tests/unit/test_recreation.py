@@ -116,6 +116,7 @@ def test_a_copy_that_was_changed_all_over_is_made_as_it_was(name: str) -> None:
     assert remains.luma <= remains.luma_limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAVED, *CHANGED])
 @pytest.mark.parametrize(("price", "other"), [("6.95", "8.95"), ("71.9", "77.9"), ("3.50", "3.60")])
 def test_another_digit_stays_however_the_picture_was_saved(name: str, price: str, other: str) -> None:
@@ -178,6 +179,7 @@ def test_two_copies_of_one_picture_are_told_from_an_edit_as_well() -> None:
     assert not index_says(first, encoded(other, quality=60))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "place", "level", "prices"),
     [
