@@ -170,6 +170,47 @@ def test_what_is_copied_is_kept_and_thoughts_around_it_are_not(task: str, answer
     assert text_of(THOUGHT, task) is None
 
 
+@pytest.mark.parametrize("task", ["transcribe", "ocr", "code"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "I will describe the route to the station. Turn left at the church.",
+        "Let's start with the weather. It will rain in the north.",
+        "We have to think about the children first, said the mayor.",
+        "The user wants a new password for this image service, so please call back.",
+        "So, we are going to focus on the second chapter today. Wait, where is it?",
+        "Ich werde das Buch morgen schreiben. Bis dann.", "Je vais analyser les chiffres avec vous. Bonjour à tous.",
+        "Voy a escribir una carta a mi madre.", "我现在需要写一封信给妈妈。", "Analysis: the pump failed. Replace it.",
+        "say what the picture shows",
+    ],
+)  # fmt: skip
+def test_what_people_say_and_write_is_copied_though_a_model_might_think_so(task: str, words: str) -> None:
+    """In prose, as models for speech and pages answer; a doubt has another model asked, and nothing is lost."""
+    assert text_of(words, task) == words
+
+
+@pytest.mark.parametrize("task", ["transcribe", "ocr", "code"])
+@pytest.mark.parametrize(
+    "thought",
+    [
+        THOUGHT, "Okay, the user wants me to transcribe this recording. I hear a man.",
+        "We are asked by the user to extract the text of the image. It says STOP.",
+        "嗯，用户让我识别图片里的文字。我先看看。", "Der Nutzer möchte eine Beschreibung. Ich soll den Text lesen.",
+    ],
+)  # fmt: skip
+def test_thoughts_of_the_task_itself_are_no_copy(task: str, thought: str) -> None:
+    assert text_of(thought, task) is None
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ['A comic dog says "I love you. Wait, no!" to a cat.', "A sign reads ‘Stop. Wait, look both ways’ by a road."],
+)
+def test_second_thoughts_that_are_quoted_are_seen_and_not_thought(caption: str) -> None:
+    assert text_of(shaped(caption)) == caption
+    assert text_of(shaped("A man's dog sits. Wait, it's a wolf.")) is None
+
+
 @pytest.mark.parametrize(
     "answer",
     ["A wet brown dog runs along a sandy beach with a", "Ein nasser brauner Hund läuft an einem breiten Strand entlang und der",

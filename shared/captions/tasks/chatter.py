@@ -29,7 +29,7 @@ _ALOUD = re.compile(
     rf"the user {_WANTS}\b[^.!?]{{0,60}}\b(?:me|a|an|to|this|that|the)\b[^.!?]{{0,60}}\b(?:{_MEDIA}|describ\w+)\b"
     rf"|(?:i|we)(?:'ll| will| need to| have to| should| must| am going to|'m going to| can| want to)(?: now| first| just)? "
     rf"{_DOING}\b"
-    rf"|i(?:'m| am) (?:asked|supposed|tasked|given)\b"
+    r"|(?:i(?:'m| am)|we(?:'re| are)) (?:being )?(?:asked|supposed|tasked|given)\b"
     rf"|let(?:'s| us| me)(?: now| first| try to)? {_DOING}\b"
     rf"|(?:my|the) (?:task|job|goal) (?:is|here is) to\b|(?:looking|based) (?:at|on) the (?:user's )?(?:request|instructions|prompt)\b"
     rf"|(?:thinking|thought|reasoning|analysis)(?: process)?\s*[:：]|here(?:'s| is) (?:a|my|the) (?:thinking|thought|reasoning)\b"
@@ -60,6 +60,17 @@ _SECOND_THOUGHTS = re.compile(
     r"(?<=[.!?…])[\"”]?\s+(?:no, )?(?:wait|hm+|actually, no|scratch that|on second thought|correction)[,.:…!—-]",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"\"[^\"]{1,400}\"|“[^”]{1,400}”|«[^»]{1,400}»|「[^」]{1,400}」|(?<!\w)['‘][^'’]{1,400}['’](?!\w)")
+_WHO_ASKS = re.compile(
+    r"\b(?:user|nutzer|benutzer|anwender|utilisat\w+|usuari\w|utente|usuário|utilizador|gebruiker|пользователь)|用户|用戶|使用者|ユーザー|사용자",
+    re.IGNORECASE,
+)
+_WHAT_IS_ASKED = re.compile(
+    r"\b(?:caption|descri\w+|transcri\w+|extract\w*|ocr|alt[- ]?text|json|bildunterschrift|beschreib\w+|légende|décri\w+|descrev\w+|legenda)\b"
+    r"|описа|подпис|расшифр|描述|说明|說明|标题|標題|转录|轉錄|提取|识别|識別|説明|書き起こ|설명|전사",
+    re.IGNORECASE,
+)
+_FIRST_WORDS = 200
 _ASIDES = re.compile(
     r"(?:\n\s{0,9}|(?<=[.!?…\"”])\s{1,9})(?:[*_]{0,4}(?:tags?|keywords?|hashtags?|confidence|safety|language|schlagwörter|mots[- ]clés|标签|标籤|关键词)"
     r"[*_]*\s*[:：][^\n]*(?:\n\s*-[^\n]*)*|(?:#\w+[ ,]*){2,}|\(note[^()]{0,300}\)|(?:alternatively|or, |another option)[^\n]{0,400})\s*$",
@@ -127,7 +138,17 @@ _MOST_TAIL = 1_000
 def thinks_aloud(text: str) -> bool:
     """Tell a text that begins with what a model is about to do, or was asked for, instead of what is seen or heard."""
     text = text[:_MOST_LOOKED_AT]
-    return bool(_ALOUD.match(text) or _SECOND_THOUGHTS.search(text))
+    # What is written or said in a picture may well be second thoughts.
+    return bool(_ALOUD.match(text) or _SECOND_THOUGHTS.search(_QUOTED.sub("", text)))
+
+
+def thinks_of_its_task(text: str) -> bool:
+    """Tell a text that begins with who asked for what: of what may have been copied, nothing else is surely a thought.
+
+    People say and write all day what they are about to do, and have second thoughts.
+    """
+    first = text[:_FIRST_WORDS]
+    return bool(_ALOUD.match(first) and _WHO_ASKS.search(first) and _WHAT_IS_ASKED.search(first))
 
 
 def spoken_answer(text: str) -> str:
@@ -152,8 +173,8 @@ def spoken_answer(text: str) -> str:
 
 
 def copied_answer(text: str) -> str:
-    """Return what of an answer in prose was copied or transcribed: all but a courtesy above it. Empty for thoughts."""
-    if thinks_aloud(text):
+    """Return what of an answer in prose was copied or transcribed: all but a courtesy above it; empty for thoughts."""
+    if thinks_of_its_task(text):
         return ""
     begins = _COURTESY.match(text)
     return text[begins.end() :] if begins and begins[0].rstrip(" ").endswith("\n") else text

@@ -189,6 +189,8 @@ def read(ask: Ask, answer_text: str, seen: Seen | None = None) -> Reading:
         message = "The answer was prose, not JSON of the shape that was asked for."
         useful = task.prose_is_useful
         draft.doubt("prose", message, repairable=not useful, weight=0.1 if useful else 0.3)
+        if task.copies and chatter.thinks_aloud(prose):
+            draft.doubt("reasoning", "The text may hold the model's own thoughts.", repairable=True, weight=0.3)
         draft.repaired = True
     if (declined := _declined(str(getattr(answer, shape.main, "")), task)) is not None:
         return declined
