@@ -176,6 +176,7 @@ def object_recoloured(picture: Image.Image, share: float, degrees: int, rng: Ran
     return None
 
 
+PALE = 75  # of 255, lighter or darker than what it is written on
 WORDS = ("SALE", "FREE", "STOP", "OPEN", "MONDAY", "NEVER", "ALWAYS", "HELLO", "COFFEE", "SUMMER", "WINTER", "CLOSED")
 
 
@@ -248,6 +249,23 @@ def photo_edits(
     yield from price_edits(picture, rng, (0.03, 0.05))
     at = rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.8)
     yield "other sign 10%", with_sign(picture, first, at, 0.1), with_sign(picture, second, at, 0.1)
+    yield from pale_price_edits(picture, Random(repr(rng.getstate()[1][:5])))  # what follows stays as it was
+
+
+def pale_price_edits(picture: Image.Image, rng: Random) -> Iterator[tuple[str, Image.Image, Image.Image]]:
+    """Yield (name, the picture with a price in pale letters on it, with another one), of so many pixels."""
+    for letters in (8, 10, 13):
+        if min(picture.size) < 8 * letters:
+            continue
+        x, y = rng.randrange(picture.width - 5 * letters), rng.randrange(picture.height - 2 * letters)
+        ground = picture.crop((x, y, x + 3 * letters, y + letters)).convert("L").resize((1, 1), Image.Resampling.BOX)
+        level = int(ground.getpixel((0, 0)))  # type: ignore[arg-type]  # of a picture of one band
+        ink = level + PALE if level < 128 else level - PALE
+        written = []
+        for price in _prices(rng):
+            written.append(picture.copy())
+            ImageDraw.Draw(written[-1]).text((x, y), price, (ink,) * 3, ImageFont.load_default(letters))
+        yield f"other price in pale letters of {letters} px", written[0], written[1]
 
 
 def price_edits(

@@ -7,8 +7,8 @@ DIR is laid out like this: photos/ (distinct photos), confusable/<group>/ (diffe
 optionally, families/ with LABELS.csv (near-duplicates made by others) and fullsize/ (photos as a camera makes them). To
 these come drawn pages (drawn_pages.py), photographs of pages that are made of them (photographed_pages.py) and, if
 --packages are there, small pictures of one thing on plain ground (plain_ground.py). --copies makes no edits. Every edit
-is saved as PNG, as JPEG of quality 75 and 30, and reduced to 640 px and to half its size. Each seed makes pages of
-its own, and the edits of some pictures; by default seeds that once showed a wrong merge are among them.
+is saved as PNG, JPEG of quality 75 and 30 and WebP, and reduced to 640 px and to half its size. Each seed makes pages
+of its own, and the edits of some pictures; by default seeds that once showed a wrong merge are among them.
 Compared are this project's three policies with imagehash.phash (64 bit, distance <= 10), imagehash.phash (256 bit,
 <= 30) and PDQ (<= 31; from the environment .venv/peers/near_duplicates, left out if that is missing). The peers get the
 fully decoded, upright RGB picture; this project gets the file's bytes. The order is random: after --minutes it ends,
@@ -266,6 +266,7 @@ def _saved(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "", alterations.png(picture)
     yield "", alterations.jpeg(picture, 75)
     yield "", alterations.jpeg(picture, 30)
+    yield "", alterations.encode(picture, "WEBP", quality=80)
     for how, smaller in _reduced(picture):
         if how:
             yield how, alterations.jpeg(smaller, 85)

@@ -190,6 +190,10 @@ def test_a_strongly_compressed_copy_is_found_and_an_edit_saved_the_same_way_is_p
     with monkeypatch.context() as never:
         never.setattr(index, "MOST_DOUBTED", 0)
         assert restarted(dedupe).upload("other.jpg", saved(small, 25)) == "queued"
+        # What thumbnails hold for the same is compared all the same, however many look-alikes came before.
+        assert restarted(dedupe).upload("alike.jpg", saved(small, 90)) == "hit"
+        never.setattr(index, "MOST_CONFIRMED", 0)
+        assert restarted(dedupe).upload("alike-too.jpg", saved(small, 89)) == "queued"
     assert restarted(dedupe).upload("copy.jpg", saved(small, 30)) == "hit"
     assert restarted(dedupe).upload("edited.jpg", saved(edited, 30)) == "queued"
 

@@ -111,7 +111,8 @@ def may_be_reframed(evidence: bytes) -> bool:
 class Resemblance(NamedTuple):
     """How alike two pictures are that were held for the same: their largest differences, and what copies may show.
 
-    `luma` is the largest root mean square difference of 5 x 5 cells, `chroma` the largest mean of 3 x 3, both of 255.
+    `luma` is the largest root mean square difference of 5 x 5 cells, `chroma` the largest mean of 3 x 3, both of 255;
+    where a copy was made once more, of 3 x 3 and of 5 x 5 pixels.
     """
 
     way: Literal["whole", "marked", "cropped"]

@@ -133,8 +133,8 @@ def recreation(a: WholePicture, b: WholePicture) -> Recreated | None:
     for source, copy in ((a, b), (b, a)):
         if source.image.width < copy.image.width or source.image.height < copy.image.height:
             continue
-        for made, open_ in _made_into(source, copy):
-            ways.append(_left(made, copy, open_))
+        for made, slack in _made_into(source, copy):
+            ways.append(_left(made, copy, slack))
             if ways[-1].is_exact and ways[-1].excess <= 1:
                 return ways[-1]
     exact = (left for left in ways if left.is_exact and left.is_another)
@@ -233,11 +233,11 @@ def _moved_by(palette: bytes, image: Image.Image) -> Plane:
     return distance
 
 
-def _left(made: Image.Image, copy: WholePicture, open_: Plane | None) -> Recreated:
+def _left(made: Image.Image, copy: WholePicture, slack: Plane | None) -> Recreated:
     off = np.asarray(copy.image, np.float32) - np.asarray(made, np.float32)
-    if open_ is not None:
+    if slack is not None:
         distance = np.sqrt((off**2).sum(axis=2))
-        off *= (np.maximum(distance - open_, 0) / np.maximum(distance, 1e-6))[:, :, None]
+        off *= (np.maximum(distance - slack, 0) / np.maximum(distance, 1e-6))[:, :, None]
     luma: Plane = off @ np.array([0.299, 0.587, 0.114], np.float32)
     blue, red = (off[:, :, 2] - luma) / 1.772, (off[:, :, 0] - luma) / 1.402
     size = np.abs(luma)
