@@ -482,8 +482,10 @@ def _tasks(options: argparse.Namespace, photos: list[Path]) -> list[tuple[Callab
     ]
     cameras = _pictures(media / "fullsize") if (media / "fullsize").is_dir() else []
     jobs += [job("camera's photo", path, n) for n, path in enumerate(cameras[: int(share * options.cameras)])]
+    known = {path.read_bytes() for path in alike}  # some of the media are of the same packages
     for half in plain_ground.HALVES if options.packages.is_dir() else ():
         things = plain_ground.things(options.packages, photos, int(share * options.things), half)
+        things = [thing for thing in things if thing.cut_out or thing.path.read_bytes() not in known]
         jobs += [job(f"plain ground, {half}", thing.path, n, thing=thing) for n, thing in enumerate(things)]
     first: list[tuple[Callable[[Any], Any], Any]] = [(examine, job) for job in jobs if not job.changed]
     rest: list[tuple[Callable[[Any], Any], Any]] = [(examine, job) for job in jobs if job.changed]
