@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 import botocore.context
@@ -49,6 +50,22 @@ gc.disable()
 if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
     mallopt(-1, 256 * 1024 * 1024)  # M_TRIM_THRESHOLD (mallopt(3))
     mallopt(-3, 32 * 1024 * 1024)  # M_MMAP_THRESHOLD
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin one file of end-to-end tests, then five others, and so on.
+
+    Workers take the files in this order. Stacks and browsers are waited for during half of their tests' time: with all
+    of them first, and what only computes behind, the cores idled for a sixth of a run.
+    """
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    waiting = iter([of for of in files.values() if of[0].path.parent.name == "e2e"])
+    computing = iter([of for of in files.values() if of[0].path.parent.name != "e2e"])
+    items[:] = []
+    while mixed := [*islice(waiting, 1), *islice(computing, 5)]:
+        items += chain.from_iterable(mixed)
 
 
 def pytest_collection_finish() -> None:
