@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
@@ -218,21 +218,25 @@ def state(name: str) -> Text:
     return Text(name, style=COLOURS.get(name, ""))
 
 
-def money(dollars: str | Decimal | None, *, unknown: bool = False) -> str:
-    """Dollars for people: four significant decimals below a cent; `unknown` tells a missing price from no price."""
+def money(dollars: str | Decimal | None, *, unknown: bool = False, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Dollars for people: cents from a dollar on, else millionths; `unknown` tells a missing price from no price.
+
+    What is less than a millionth is shown by its first digit.
+    """
     if dollars is None:
         return "unknown" if unknown else ""
     value = Decimal(dollars)
     if value == 0:
         return "$0"
-    return f"${value:.2f}" if value >= 1 else f"${value:.6f}"
+    digits = 2 if value >= 1 else max(6, -value.adjusted())
+    return f"${value.quantize(Decimal(1).scaleb(-digits), rounding):f}"
 
 
 def cost(spent: Cost | None, *, unknown: bool = False) -> str:
     """What something cost, for people: of what is not known in full the lower bound, and what it leaves out."""
     if spent is None or not spent.known:
         return money(None, unknown=unknown or spent is not None)
-    return money(spent.exact) if spent.exact is not None else _bound(spent, money(spent.dollars))
+    return money(spent.exact) if spent.exact is not None else _bound(spent, money(spent.dollars, rounding=ROUND_FLOOR))
 
 
 def _bound(spent: Cost, dollars: str) -> str:

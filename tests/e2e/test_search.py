@@ -47,8 +47,9 @@ def hits(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 
     def search(text: str, *options: str, by: str = "words") -> list[str]:
         done = CliRunner().invoke(app, ["search", text, "--by", by, *options, "--output", "json"])
-        assert done.exit_code == 0, done.output
-        return [item["key"] for item in json.loads(done.stdout)["items"]]
+        keys = [item["key"] for item in json.loads(done.stdout)["items"]]
+        assert done.exit_code == (0 if keys else 1), done.output
+        return keys
 
     return search
 

@@ -16,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
 from typer.testing import CliRunner
 
+from captions.cost import Cost
 from captions.gateway.catalogue import load
 from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.spending import Spending
@@ -388,11 +389,28 @@ def test_what_is_printed_holds_no_control_characters() -> None:
 
 @pytest.mark.parametrize(
     ("dollars", "shown"),
-    [("0", "$0"), ("0.00042", "$0.000420"), ("12.5", "$12.50"), (Decimal("0.1"), "$0.100000"), (None, "")],
+    [
+        ("0", "$0"),
+        ("0.00042", "$0.000420"),
+        ("12.5", "$12.50"),
+        (Decimal("0.1"), "$0.100000"),
+        (None, ""),
+        ("0.0000004", "$0.0000004"),
+        ("0.0000016", "$0.000002"),
+        ("1.005", "$1.00"),
+        ("1.015", "$1.02"),
+    ],
 )
 def test_money_is_shown_to_the_millionth_below_a_dollar(dollars: str | None, shown: str) -> None:
     assert rendering.money(dollars) == shown
     assert rendering.money(None, unknown=True) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("dollars", "bound"), [("1.019", "1.01"), ("0.0000019", "0.000001"), ("0.00000019", "0.0000001")]
+)
+def test_what_was_spent_at_least_is_never_rounded_up(dollars: str, bound: str) -> None:
+    assert rendering.cost(Cost(dollars=Decimal(dollars), unpriced_tokens=7)).partition("$")[2] == f"{bound} + 7 tokens"
 
 
 def record(**values: object) -> Record:

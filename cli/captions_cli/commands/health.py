@@ -66,7 +66,11 @@ def doctor(ctx: typer.Context) -> None:
     else:
         printing.print_table(rendering.findings(findings))
     levels = [finding["level"] for finding in findings]
-    problems, unknown = levels.count("problem"), levels.count("unknown")
-    say(f"{problems} problems" + (f", {unknown} questions without an answer" if unknown else ""))
+    problems, warnings, unknown = map(levels.count, ("problem", "warning", "unknown"))
+    say(
+        f"{problems} problems"
+        + (f", {warnings} warnings" if warnings else "")
+        + (f", {unknown} questions without an answer" if unknown else "")
+    )
     if problems:
         raise typer.Exit(ExitCode.NOT_CAPTIONED)

@@ -51,10 +51,11 @@ def search(
     page = searching.search(stack, text, {name: value for name, value in about.items() if value is not None})
     if given.json:
         printing.print_json(page)
-        return
     if not page["items"]:
-        say("no caption has these words")
+        say("no caption in the index has these words; a new one is there within half a minute or so")
         raise typer.Exit(ExitCode.NOT_CAPTIONED)
+    if given.json:
+        return
     if page["relaxed"]:
         say("no caption has all of these words; these have some")
     printing.print_table(searching.table(page["items"]))
