@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from captions.fingerprint.planes import Plane
+from captions.fingerprint.planes import Plane, quantile
 
 _REACH = 0.025  # of the side: the largest margin that is looked for
 _SIDE = 128  # cells: a margin of 1 % is little more than one of them, as the linear search wants it
@@ -75,7 +75,7 @@ def find_framing(first: Plane, second: Plane) -> Framing | None:
         values = b[seen].astype(np.float64)
         solution = np.linalg.lstsq(terms.T @ terms + 1e-3 * np.eye(6), terms.T @ values, rcond=None)[0]
         error = np.abs(values - terms @ solution)
-        kept = error <= np.quantile(error, 0.95)  # an edit must not pull the frame
+        kept = error <= quantile(error, 0.95)  # an edit must not pull the frame
         system = terms[kept].T @ terms[kept] + 1e-3 * np.eye(6)
         solution = np.linalg.lstsq(system, terms[kept].T @ values[kept], rcond=None)[0]
         gain = solution[4]

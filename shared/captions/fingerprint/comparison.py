@@ -6,15 +6,16 @@ out from that noise in one region, in luma or in chroma; then the pictures are n
 """
 
 import math
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from captions import media
 from captions.fingerprint.alignment import Framing, find_framing
-from captions.fingerprint.planes import Plane, mean_around, resampled, value_range
+from captions.fingerprint.planes import Plane, mean_around, quantile, resampled, value_range
 from captions.fingerprint.recreation import MOST_PIXELS, recreation, unpacked_pixels
-from captions.fingerprint.residual import Detail, Residual, expected_noise, residual_of
+from captions.fingerprint.residual import Grid, Residual, expected_noise
 from captions.fingerprint.thumbnail import (
     CELLS_PER_PIXEL,
     CHROMA_SIDE,
@@ -145,7 +146,8 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
         return None
     aspect, rounding = _shapes(first, second)
     shaped_alike = aspect <= limits.aspect + rounding
-    if shaped_alike and (difference := _alike(first, second, limits)) is not None:
+    whole = _Compared(first, second)
+    if shaped_alike and (difference := _alike(whole, limits)) is not None:
         return _resemblance("whole", difference, limits)
     if policy == "strict" or WRITING in (first.writing, second.writing) or aspect > _LOOSE_ASPECT + rounding:
         return None
@@ -153,7 +155,7 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
     if shortest < _LOOSE_SMALLEST_SIDE:
         return None
     if shaped_alike and shortest >= _MARK_SMALLEST_SIDE:
-        difference = _alike(first, second, limits, marked=True)
+        difference = _alike(whole, limits, marked=True)
         if difference is not None:
             return _resemblance("marked", difference, limits)
     if shortest < _SMALL_SIDE:
@@ -162,7 +164,7 @@ def resemblance(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
     framing = find_framing(first.luma, second.luma)
     if framing is None or not framing.is_crop:
         return None
-    difference = _alike(first, second, limits, framing)
+    difference = _alike(_Compared(first, second, framing), limits)
     return _resemblance("cropped", difference, limits) if difference is not None else None
 
 
@@ -200,9 +202,8 @@ def decided_finely(a: bytes, b: bytes, alike: Resemblance | None) -> bool:
     aspect, rounding = _shapes(first, second)
     if aspect > limits.aspect + rounding:
         return False
-    side = _coarse_cells(first, second)
-    ways = (residual_of(first, second, side, None, backwards) for backwards in (False, True))
-    return any(_within(_difference(residual), limits) for residual in ways)
+    grid = Grid(first, second, _coarse_cells(first, second), None)
+    return any(_within(_difference(grid.residual(backwards)), limits) for backwards in (False, True))
 
 
 def resemblance_finely(a: bytes, b: bytes, alike: Resemblance | None) -> Resemblance | None:
@@ -356,20 +357,34 @@ def _fine_cells(a: PictureEvidence, b: PictureEvidence) -> int:
     return int(min(len(a.luma), len(b.luma), max(48, CELLS_PER_PIXEL * pixels)))
 
 
-def _alike(
-    a: PictureEvidence, b: PictureEvidence, limits: _Limits, framing: Framing | None = None, marked: bool = False
-) -> _Difference | None:
-    """Return how they differ where nothing stands out, in the part that `framing` shows or, if `marked`, but a mark."""
-    each = (_follows(a, b, limits, framing, marked, backwards) for backwards in (False, True))
+class _Compared:
+    """Two pictures on the grids that are compared, each made when first asked for."""
+
+    def __init__(self, a: PictureEvidence, b: PictureEvidence, framing: Framing | None = None) -> None:
+        self.a, self.b, self.framing = a, b, framing
+        self._detail = 1 if framing is None else _REFRAMED_DETAIL
+
+    @cached_property
+    def coarse(self) -> Grid:
+        return Grid(self.a, self.b, int(self._detail * _coarse_cells(self.a, self.b)), self.framing)
+
+    @cached_property
+    def finest(self) -> Grid:
+        return Grid(self.a, self.b, int(self._detail * _fine_cells(self.a, self.b)), self.framing)
+
+
+def _alike(compared: _Compared, limits: _Limits, *, marked: bool = False) -> _Difference | None:
+    """Return how they differ where nothing stands out, or nothing but a mark if `marked`."""
+    each = (_follows(compared, limits, marked, backwards) for backwards in (False, True))
     return next((difference for difference in each if difference is not None), None)
 
 
-def _follows(
-    a: PictureEvidence, b: PictureEvidence, limits: _Limits, framing: Framing | None, marked: bool, backwards: bool
-) -> _Difference | None:
-    detail = 1 if framing is None else _REFRAMED_DETAIL
-    residual = residual_of(a, b, int(detail * _coarse_cells(a, b)), framing, backwards)
+def _follows(compared: _Compared, limits: _Limits, marked: bool, backwards: bool) -> _Difference | None:
+    a, b, framing = compared.a, compared.b, compared.framing
+    residual = compared.coarse.residual(backwards)
     box = _mark(residual, limits, a.width / a.height) if marked else None
+    if marked and box is None:
+        return None  # without one they have been compared
     if box is not None:
         residual = _without(residual, box)
     difference = _difference(residual)
@@ -377,8 +392,7 @@ def _follows(
         return None
     if bool(a.palette) != bool(b.palette) or (a.writing == b.writing == WRITING and not _resolved(a, b)):
         return difference
-    cells = _fine_cells(a, b)
-    finest = residual_of(a, b, int(detail * cells), framing, backwards)
+    finest = compared.finest.residual(backwards)
     limit = _FINEST_OUTLIER if len(a.luma) == len(b.luma) else _FINEST_OUTLIER_RESIZED
     if framing is not None:
         limit = _FINEST_OUTLIER_REFRAMED
@@ -389,8 +403,9 @@ def _follows(
         return None
     if framing is not None or box is not None or finest.fit.moved:
         return difference
-    other_way = _finest_outlier(residual_of(a, b, cells, None, not backwards))
-    if one_way + other_way <= (_FINEST_BOTH_WAYS_SMALL if cells < COARSE_SIDE else _FINEST_BOTH_WAYS):
+    other_way = _finest_outlier(compared.finest.residual(not backwards))
+    few = _fine_cells(a, b) < COARSE_SIDE
+    if one_way + other_way <= (_FINEST_BOTH_WAYS_SMALL if few else _FINEST_BOTH_WAYS):
         return difference
     stands_out = float(np.sqrt(mean_around(finest.luma**2, 3)).max()) > _STANDS_OUT
     return None if stands_out or other_way > _FINEST_EITHER_WAY else difference
@@ -440,7 +455,7 @@ def _without(residual: "Residual", box: tuple[float, float, float, float]) -> "R
 
 
 def _difference(residual: Residual) -> _Difference:
-    noise = 1 + expected_noise(residual.luma, Detail.of(residual))
+    noise = 1 + expected_noise(residual.luma, residual.detail)
     region = np.sqrt(mean_around(residual.luma**2, 5))
     chroma_side = min(CHROMA_SIDE, max(16, len(residual.luma) // 2))
     off_blue, off_red = resampled(residual.blue, chroma_side), resampled(residual.red, chroma_side)
@@ -470,12 +485,11 @@ def _finest_outlier(residual: Residual) -> float:
     saved twice at one quality is the same in most places and noisy in the rest, all over the picture.
     """
     size = np.abs(residual.luma)
-    differs = size > min(_DIFFERS, float(np.quantile(size, 0.9)))
-    detail = Detail.of(residual)
-    relative = size / expected_noise(residual.luma, detail)
-    relative = np.minimum(relative, np.quantile(relative, 0.98))  # what stands out in a small part is not noise
+    differs = size > min(_DIFFERS, float(quantile(size, 0.9)))
+    relative = size / expected_noise(residual.luma, residual.detail)
+    relative = np.minimum(relative, quantile(relative, 0.98))  # what stands out in a small part is not noise
     tail = float(np.sqrt((relative**2).mean()) / max(float(relative.mean()), 1e-6)) / _EVEN_TAIL
-    noise = _FINEST_NOISE + expected_noise(residual.luma, detail, differs) * max(1.0, tail)
+    noise = _FINEST_NOISE + expected_noise(residual.luma, residual.detail, differs) * max(1.0, tail)
     outlier = float((np.sqrt(mean_around(residual.luma**2, 3)) / np.sqrt(mean_around(noise**2, 3))).max())
     sharpened = _FINEST_SHARPENED * max(0.0, residual.fit.sharpness - _UNSHARPENED)
     brightened = _FINEST_GAIN * min(_GAIN, abs(math.log(max(residual.fit.gain, 1e-3))))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from captions import media
-from captions.fingerprint.planes import Plane, mean_around
+from captions.fingerprint.planes import Plane, mean_around, quantile
 
 MOST_PIXELS = 2_400_000
 """Larger pictures are not compared so: these take up to two seconds of CPU time and 200 MB."""
@@ -194,7 +194,7 @@ def _adjusted(source: Image.Image, copy: Image.Image) -> Iterator[Image.Image]:
         weights = np.linalg.solve(taken @ taken.T + pull, taken @ wanted[chosen] + pull @ _UNCHANGED)
         made = weights @ terms
         error = np.abs(wanted - np.clip(made, 0, 255))
-        chosen = usable & (made > 0) & (made < 255) & (error <= np.quantile(error[usable], 0.97) + 1)
+        chosen = usable & (made > 0) & (made < 255) & (error <= quantile(error[usable], 0.97) + 1)
     gain, *sharper, offset = (float(weight) for weight in weights)
     if not 1 / _GAIN <= gain <= _GAIN or abs(offset) > _OFFSET or sum(map(abs, sharper)) > _DETAIL:
         return
@@ -241,7 +241,7 @@ def _left(made: Image.Image, copy: WholePicture, slack: Plane | None) -> Recreat
     luma: Plane = off @ np.array([0.299, 0.587, 0.114], np.float32)
     blue, red = (off[:, :, 2] - luma) / 1.772, (off[:, :, 0] - luma) / 1.402
     size = np.abs(luma)
-    noise = float(np.sqrt((np.minimum(size, np.quantile(size, 0.99)) ** 2).mean()))
+    noise = float(np.sqrt((np.minimum(size, quantile(size, 0.99)) ** 2).mean()))
     around = np.sqrt(mean_around(luma**2, 3))
     most = float(around.max())
     row, column = divmod(int(around.argmax()), around.shape[1])
