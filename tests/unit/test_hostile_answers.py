@@ -60,6 +60,8 @@ def test_half_a_surrogate_pair_in_prose_is_stored_as_something_else() -> None:
         pytest.param("```" + "a" * 190_000, id="a fence without end"),
         pytest.param("```" * 60_000, id="nothing but fences"),
         pytest.param("```\n" + "\t" * 90_000 + "x", id="an endless indentation"),
+        pytest.param("\u00a0" * 90_000 + "x", id="nothing but spaces"),
+        pytest.param("好。，" * 30_000, id="agreement without end"),
         pytest.param('\\"' * 45_000, id="strings without end"),
         pytest.param("\n# " * 60_000, id="headings without words"),
         pytest.param("<answer>" + "<" * 150_000, id="a section without end"),
@@ -74,7 +76,7 @@ def test_reading_an_answer_takes_time_in_proportion_to_its_length(answer: str, t
     began = time.process_time()
     read(Ask(task=task), answer)
     # The worst of these took 44 s; a limit so far above the tenth of a second they take says nothing of the machine.
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 4
 
 
 def test_thoughts_are_taken_away_wherever_they_stand() -> None:

@@ -25,7 +25,7 @@ _BEGINS = (
 )
 # Each says, at the beginning of a text, what somebody is about to do or was asked for, and not what is seen.
 _ALOUD = re.compile(
-    rf"^\W*{_BEGINS}(?:"
+    rf"^\W*+{_BEGINS}(?:"
     rf"the user {_WANTS}\b[^.!?]{{0,60}}\b(?:me|a|an|to|this|that|the)\b[^.!?]{{0,60}}\b(?:{_MEDIA}|describ\w+)\b"
     rf"|(?:i|we)(?:'ll| will| need to| have to| should| must| am going to|'m going to| can| want to)(?: now| first| just)? "
     rf"{_DOING}\b"
