@@ -272,7 +272,7 @@ def ways(crashes: int, faults: int) -> Iterator[World]:
 
 @pytest.mark.parametrize(
     ("crashes", "faults", "at_least"),
-    [(0, 0, 1), (1, 1, 500), (2, 0, 400), (0, 3, 1_000), pytest.param(2, 1, 5_000, marks=pytest.mark.slow)],
+    [(0, 0, 1), (1, 1, 500), (2, 0, 400), (0, 3, 1_000), pytest.param(2, 1, 5_000, marks=pytest.mark.deep)],
 )
 def test_however_a_batch_goes_each_upload_ends_and_is_paid_for_once(crashes: int, faults: int, at_least: int) -> None:
     number = 0
