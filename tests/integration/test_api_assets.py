@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 from captions_api.ids import id_of
 
-from captions.records.record import Likeness
+from captions.records.record import SHARDS, Likeness
 from support.api import Api, api_on, keys, path_of
 from support.pipeline import BUCKET, aws_for_the_pipeline
 
@@ -95,6 +95,28 @@ def test_what_ends_is_shown_live(api: Api) -> None:
     news = api.get(f"/v1/assets?since={live}")
     assert keys(news) == ["new.jpg", "moves.jpg"]
     assert [item["state"] for item in news["items"]] == ["captioned", on_its_way.state]
+
+
+def test_partitions_of_the_next_day_are_looked_into_only_shortly_before_it_begins(api: Api) -> None:
+    indexes: list[str | None] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        indexes.append(params.get("IndexName"))
+
+    api.aws.dynamodb.meta.events.register("provide-client-params.dynamodb.Query", note)
+    api.now[0] += 2 * 86_400 - 1_800 - api.now[0] % 86_400  # half past eleven tomorrow
+    live = api.get("/v1/assets")["live"]
+    api.now[0] += 1_800 + 300
+    ahead = api.captioned("ahead.jpg").key  # by a function whose clock is 35 minutes fast
+    api.now[0] -= 1_800 + 240
+    indexes.clear()
+    assert keys(api.get(f"/v1/assets?since={live}")) == [ahead]
+    assert indexes.count("activity") == 3 * SHARDS  # what is on its way, and two days
+    api.now[0] += 12 * 3_600
+    live = api.get("/v1/assets")["live"]
+    indexes.clear()
+    api.get(f"/v1/assets?since={live}")
+    assert indexes.count("activity") == 2 * SHARDS
 
 
 def test_one_asset_is_shown_with_all_that_is_known_of_it(api: Api) -> None:

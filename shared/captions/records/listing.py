@@ -42,6 +42,9 @@ MOST_SAMPLED_SEGMENTS = 200
 READ_FOR_EACH = 4
 """Records read for each that is wanted, at the most."""
 
+CLOCKS_DIFFER = timedelta(hours=1)
+"""By far more than the clocks of functions do: so long before midnight, an upload may have ended on the next day."""
+
 Order = Literal["newest", "confidence", "category"]
 
 
@@ -250,7 +253,7 @@ class Listing:
 
         `at` and `now` are ISO 8601; more than a day between them is not looked into.
         """
-        day, last = date.fromisoformat(at[:10]), date.fromisoformat(now[:10]) + timedelta(days=1)
+        day, last = date.fromisoformat(at[:10]), (datetime.fromisoformat(now) + CLOCKS_DIFFER).date()
         days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
         names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
         ended = self._open(Stage("activity", tuple(names), newest_first=False), limit, Position(0, at))
