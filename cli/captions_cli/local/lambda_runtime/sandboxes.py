@@ -32,6 +32,9 @@ LOGGER = logging.getLogger(__name__)
 INIT_TIMEOUT_S = 60.0  # Lambda gives 10 s; a laptop whose cores are all busy may need longer
 INIT_RETRY_S = 1.0  # a handler that cannot be loaded is not tried more often
 IDLE_S = 300.0  # an unused sandbox goes after this, as Lambda's do after some minutes
+# An unused sandbox makes room for another function's after this. Between two messages each is unused for a moment:
+# without it, functions that all had work took one another's processes away, and started more than they worked.
+SPARE_S = 2.0
 _RUNTIME_API = "/2018-06-01/runtime"
 
 
@@ -378,9 +381,11 @@ class Sandboxes:
         if len(self._sandboxes) < self._maximum or not mine:
             return True
         # Another function's unused sandbox makes room, if that function keeps one.
+        unused_since = time.monotonic() - SPARE_S
         for sandbox in sorted(self._sandboxes.values(), key=lambda s: s.idle_since):
             others = sum(1 for s in self._sandboxes.values() if s.function is sandbox.function)
-            if sandbox.function is not function and sandbox.state == "idle" and others > 1:
+            unused = sandbox.state == "idle" and sandbox.idle_since <= unused_since
+            if sandbox.function is not function and unused and others > 1:
                 self._discard(sandbox)
                 return True
         return False
