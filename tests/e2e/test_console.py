@@ -31,7 +31,7 @@ from captions.timestamps import timestamp
 from captions_cli.demo_uploads import media
 from captions_cli.local import LocalStack
 from captions_cli.local.child_server import ChildServer
-from captions_cli.local.options import ModelOptions
+from captions_cli.local.options import ModelOptions, WorkerOptions
 from support.browser import SITE, WAIT_MS, browsing, chromium, complaints, findings, keep_screenshot
 from support.sign_in import CLIENT_ID, Gateway, gateway, user_pool
 from support.small_stack import eventually
@@ -43,6 +43,8 @@ PHOTOS = ("roman-colosseum.jpg", "tea-gardens.jpg", "singaporean-cityscape.jpg",
 HOSTILE_KEY = "evil/<img src=x onerror=alert(1)>\u202egpj.jpg"
 HOSTILE_TEXT = "<script>alert(1)</script><b>bold</b> \u202edesrever\u202c \u0007 &amp; \u200bend"
 LONG_KEY = "long/" + "k" * 1000 + ".jpg"
+VIEWPORT: Any = {"width": 1440, "height": 900}
+LOOK: dict[str, Any] = {"color_scheme": "light", "reduced_motion": "reduce"}
 
 
 def id_of(stack: LocalStack, key: str) -> str:
@@ -126,6 +128,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         serve_api=True,
         parameters={"Search": "words", "SearchDelaySeconds": "1"},
         model=ModelOptions(latency_scale=0.02),
+        workers=WorkerOptions(maximum=1),  # of each function: there is more to look at than to work on
     ) as stack:
         site = Site(stack)
         files = {f"photos/{index:02}.jpg": body for index, body in enumerate(pictures(14))}
@@ -143,29 +146,27 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-def enter(browser: Any, site: Site, **options: Any) -> Any:
-    """A person's own window, signed in with the address that `captions up` prints."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light", **options)
+def open_window(browser: Any) -> Any:
+    """A window that nobody has used yet."""
+    context = browser.new_context(**LOOK, viewport=VIEWPORT)
     context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.complaints = complaints(page)
+    return page
+
+
+def enter(browser: Any, site: Site) -> Any:
+    """A person's own window, signed in with the address that `captions up` prints."""
+    page = open_window(browser)
     page.goto(f"{site.url}/?token={site.token}")
     page.wait_for_selector("main h1")
     assert "token" not in page.url
     return page
 
 
-@pytest.fixture
-def page(browser: Any, site: Site) -> Iterator[Any]:
-    page = enter(browser, site)
-    yield page
-    assert page.complaints == []
-    page.context.close()
-
-
 @pytest.fixture(scope="module")
 def window(browser: Any, site: Site) -> Iterator[Any]:
-    """A window for all tests that only look at pages: to open one takes as long as to load two pages."""
+    """One window for all tests that need no second person: to open another takes as long as to load two pages."""
     page = enter(browser, site)
     yield page
     page.context.close()
@@ -173,20 +174,39 @@ def window(browser: Any, site: Site) -> Iterator[Any]:
 
 @pytest.fixture
 def looked_at(window: Any) -> Iterator[Any]:
+    """The window as the last test left it, but for what that began to write."""
     window.complaints.clear()
-    window.evaluate("sessionStorage.clear()")  # what the last test began to write
+    window.evaluate("sessionStorage.clear()")
     yield window
     assert window.complaints == []
 
 
-def load(page: Any, site: Site, name: str, scheme: str = "light", width: int = 1440) -> None:
+@pytest.fixture
+def page(window: Any) -> Iterator[Any]:
+    """The console just loaded, at a page that asks the API for little; nothing is left of other tests."""
+    window.evaluate("sessionStorage.clear(); localStorage.clear(); location.hash = '#/now'")
+    window.emulate_media(**LOOK)
+    window.set_viewport_size(VIEWPORT)
+    window.complaints.clear()
+    window.reload()
+    window.wait_for_selector(".place")
+    yield window
+    window.unroute_all()
+    assert window.complaints == []
+
+
+def address(site: Site, name: str) -> str:
+    """The hash of one of the console's pages."""
+    return re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), PAGES[name][0])
+
+
+def load(page: Any, site: Site, name: str) -> None:
     """Load the console at the address of one of its pages."""
-    hash, ready = PAGES[name]
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    page.set_viewport_size({"width": width, "height": 900})
-    page.evaluate("hash => { location.hash = hash }", re.sub(r"\{(.+)\}", lambda key: id_of(site.stack, key[1]), hash))
+    page.emulate_media(**LOOK)
+    page.set_viewport_size(VIEWPORT)
+    page.evaluate("hash => { location.hash = hash }", address(site, name))
     page.reload()
-    page.wait_for_selector(ready)
+    page.wait_for_selector(PAGES[name][1])
 
 
 def go(page: Any, hash: str, ready: str) -> None:
@@ -216,6 +236,7 @@ def drop(page: Any, name: str, body: bytes, media_type: str = "image/jpeg") -> N
 
 
 def test_a_dropped_picture_goes_up_and_its_caption_arrives_by_itself(page: Any, site: Site) -> None:
+    go(page, "#/", "a.card")
     page.evaluate("window.same = true")
     body = next(iter(pictures(1)))
     with Image.open(io.BytesIO(body)) as part:
@@ -235,6 +256,7 @@ def test_a_dropped_picture_goes_up_and_its_caption_arrives_by_itself(page: Any, 
 
 
 def test_what_cannot_be_uploaded_says_so(page: Any) -> None:
+    go(page, "#/", "a.card")
     drop(page, "empty.jpg", b"")
     page.locator(".toast.bad", has_text="empty.jpg was not uploaded").wait_for()
     # The API said no, which the browser notes; nothing else went wrong.
@@ -257,7 +279,7 @@ def test_what_is_not_there_cannot_be_tried_again(page: Any, site: Site) -> None:
 
 
 def test_a_search_and_filters_narrow_the_gallery(page: Any) -> None:
-    page.wait_for_selector("a.card")
+    go(page, "#/", "a.card")
     page.keyboard.press("/")
     page.keyboard.type("speech.wav")
     until(page, "document.querySelectorAll('a.card').length === 1")
@@ -269,7 +291,7 @@ def test_a_search_and_filters_narrow_the_gallery(page: Any) -> None:
 
 def test_captions_are_searched_by_their_words(page: Any, site: Site) -> None:
     eventually(lambda: HOSTILE_KEY in [item["key"] for item in site.call("GET", "search?q=bold")["items"]])
-    page.wait_for_selector("a.card")
+    go(page, "#/", "a.card")
     page.keyboard.press("g")
     page.keyboard.press("s")
     page.wait_for_selector("text=What is to be found?")
@@ -295,7 +317,7 @@ def test_captions_are_searched_by_their_words(page: Any, site: Site) -> None:
 
 
 def test_the_gallery_is_walked_through_with_the_keyboard(page: Any) -> None:
-    page.wait_for_selector("a.card")
+    go(page, "#/", "a.card")
     page.locator("a.card").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
@@ -606,7 +628,12 @@ PAGES = {
 def test_axe_finds_nothing(looked_at: Any, site: Site, name: str) -> None:
     page = looked_at
     for scheme, width in (("light", 1440), ("dark", 360)):
-        load(page, site, name, scheme, width)
+        if page.locator("dialog[open]").count():
+            page.keyboard.press("Escape")
+        page.emulate_media(**LOOK | {"color_scheme": scheme})
+        page.set_viewport_size({"width": width, "height": 900})
+        go(page, "#/nowhere", "text=There is no such page")  # so that all is drawn again, and what is waited for is new
+        go(page, address(site, name), PAGES[name][1])
         if name == "keys":
             page.keyboard.press("?")
             page.wait_for_selector("dialog[open]")
@@ -616,6 +643,24 @@ def test_axe_finds_nothing(looked_at: Any, site: Site, name: str) -> None:
         assert findings(page) == [], f"{scheme}, {width} pixels wide"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} pixels are too few"
         keep_screenshot(page, f"{name}-{scheme}-{width}")
+
+
+def test_nothing_moves_for_those_who_asked_for_less_motion(looked_at: Any) -> None:
+    moving = """() => {
+        const spinner = document.querySelector('main').appendChild(document.createElement('span'));
+        spinner.className = 'spinner';
+        spinner.getBoundingClientRect();
+        document.body.style.paddingLeft = '50px';
+        document.body.getBoundingClientRect();
+        const moving = document.getAnimations().map((each) => each.animationName ?? each.transitionProperty);
+        spinner.remove();
+        document.body.style.paddingLeft = '';
+        return moving;
+    }"""
+    looked_at.emulate_media(reduced_motion="no-preference")
+    assert "turn" in looked_at.evaluate(moving)
+    looked_at.emulate_media(**LOOK)
+    assert looked_at.evaluate(moving) == []
 
 
 SPOKEN = {
@@ -716,10 +761,7 @@ def visitor(browser: Any, people: Gateway, site: Site) -> Iterator[Any]:
     pool.people = {"ada": ("a long password", {"email": "ada@example.org", "custom:prefixes": "photos/"})}
     pool.lifetime_s, pool.twist, pool.back = 3600, {}, {}
     addresses: list[str] = []
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
-    context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
-    page.complaints = complaints(page)
+    page = open_window(browser)
     page.on("request", lambda request: addresses.append(request.url))
     page.goto(people.url)
     page.get_by_role("heading", name="Sign in").wait_for()
@@ -729,7 +771,7 @@ def visitor(browser: Any, people: Gateway, site: Site) -> Iterator[Any]:
         assert not [address for address in (*addresses, *people.seen, *pool.seen) if token in address]
         assert token not in log
     assert page.complaints == []
-    context.close()
+    page.context.close()
 
 
 def sign_in(page: Any) -> None:
@@ -743,7 +785,7 @@ def sign_in(page: Any) -> None:
 def test_people_sign_in_and_see_what_is_theirs(visitor: Any, people: Gateway, site: Site) -> None:
     page = visitor
     for scheme, width in (("light", 1440), ("dark", 360)):
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(**LOOK | {"color_scheme": scheme})
         page.set_viewport_size({"width": width, "height": 900})
         assert findings(page) == []
         keep_screenshot(page, f"sign-in-{scheme}-{width}")

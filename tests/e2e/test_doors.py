@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from captions_cli.local import LocalStack
 from captions_cli.local.cloudformation.translate import load_template
-from captions_cli.local.options import ModelOptions
+from captions_cli.local.options import ModelOptions, WorkerOptions
 from captions_cli.main import app
 from support.permissions import Witness, allowed
 from support.pipeline import MEDIA
@@ -58,6 +58,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, witness: Witness) -> Iterato
         state_dir=home,
         parameters={"Webhooks": WEBHOOKS, "WriteBack": "true", "PolicyOverride": POLICY},
         model=ModelOptions(latency_scale=0),
+        workers=WorkerOptions(maximum=1),  # of each function
         interceptors=[witness],
     ) as running:
         (home / "stack.json").write_text(json.dumps(running.state()))

@@ -152,9 +152,10 @@ def handler(event, context):
 
 def eventually(look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Wait until `look` gives something true; return it."""
-    deadline = time.monotonic() + timeout_s
+    deadline, pause_s = time.monotonic() + timeout_s, 0.05
     while not (value := look()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 0.5)  # what takes long is not to be kept from its work by being looked at
     assert value, "it did not happen in time"
     return value
 
