@@ -177,10 +177,17 @@ Range = tuple[str, Mapping[str, str]]
 """A condition on the sort key, and its values."""
 
 
-def stages(order: Order, filters: Filters, *, today: date, first: date | None, days: int) -> tuple[Stage, ...]:
+def last_day(now: float) -> date:
+    """Return the last day (UTC) on which an upload may have ended by the clock of any function (`now`: of this one)."""
+    return (datetime.fromtimestamp(now, UTC) + CLOCKS_DIFFER).date()
+
+
+def stages(
+    order: Order, filters: Filters, *, today: date, first: date | None, days: int, last: date | None = None
+) -> tuple[Stage, ...]:
     """Return what is read for a list, in order: days back from `today` (UTC), or the partitions of what waits.
 
-    Before `first` there is nothing; None: that is not known.
+    Before `first` there is nothing, nor after `last`; None: that is not known.
     """
     if filters.copy_of is not None:
         return (Stage("copy_of", (filters.copy_of,), newest_first=True),)
@@ -202,9 +209,13 @@ def stages(order: Order, filters: Filters, *, today: date, first: date | None, d
     if states & set(PENDING):
         stages.append(_activity("pending"))
     if states - set(PENDING):
-        # Clocks differ by seconds: what has just ended may already carry tomorrow's date.
+        # Clocks differ by seconds: what has just ended may already carry tomorrow's date. That day has its place though
+        # nothing can be in it yet: a position is that of a stage.
+        tomorrow = today + timedelta(days=1)
         back = days if first is None else min(days, max(0, (today - first).days + 1))
-        stages += [_activity((today + timedelta(days=1 - number)).isoformat()) for number in range(back + 1)]
+        there_yet = last is None or last >= tomorrow
+        stages.append(_activity(tomorrow.isoformat()) if there_yet else Stage("activity", (), newest_first=True))
+        stages += [_activity((today - timedelta(days=number)).isoformat()) for number in range(back)]
     return tuple(stages)
 
 
@@ -253,7 +264,7 @@ class Listing:
 
         `at` and `now` are ISO 8601; more than a day between them is not looked into.
         """
-        day, last = date.fromisoformat(at[:10]), (datetime.fromisoformat(now) + CLOCKS_DIFFER).date()
+        day, last = date.fromisoformat(at[:10]), last_day(datetime.fromisoformat(now).timestamp())
         days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
         names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
         ended = self._open(Stage("activity", tuple(names), newest_first=False), limit, Position(0, at))

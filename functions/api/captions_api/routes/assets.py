@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from captions import telemetry
 from captions.config.policy import is_language
-from captions.records.listing import BEGINNING, Filters, Position, stages
+from captions.records.listing import BEGINNING, Filters, Position, last_day, stages
 from captions.records.record import Record, State
 from captions.records.reviews import MAX_TEXT_BYTES, ChangedMeanwhileError, NotReviewableError
 from captions.subtitles import srt, timed, webvtt
@@ -60,11 +60,13 @@ class ListQuery:
 
 def page(stack: Services, asked: ListQuery, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
     """Read a page; raises Refusal (400) for a cursor of another list."""
-    today, after = datetime.fromtimestamp(stack.now(), UTC).date(), BEGINNING
+    now = stack.now()
+    today, after = datetime.fromtimestamp(now, UTC).date(), BEGINNING
     if cursor is not None:
         position = stack.seal.unseal(cursor, asked.purpose)
         today, after = datetime.fromisoformat(position["today"]).date(), Position(**position["after"])
-    order = stages(asked.order, asked.filters, today=today, first=stack.listing.first_day(), days=asked.days)
+    first, last = stack.listing.first_day(), last_day(now)
+    order = stages(asked.order, asked.filters, today=today, first=first, last=last, days=asked.days)
     read = stack.listing.page(order, asked.filters, limit=limit, after=after)
     following = None
     if read.next is not None:

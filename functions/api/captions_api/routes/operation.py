@@ -15,7 +15,7 @@ from captions.bulk.protocol import BatchState
 from captions.cost import Cost
 from captions.quality import cells
 from captions.records import attention
-from captions.records.listing import BEGINNING, Bounds, Filters, Page, Position, stages
+from captions.records.listing import BEGINNING, Bounds, Filters, Page, Position, last_day, stages
 from captions.records.spending import Spending
 from captions.timestamps import timestamp
 from captions_api.dependencies import Serving, Who
@@ -402,7 +402,8 @@ def _ended(stack: Services, prefixes: tuple[str, ...], today: date, days: int, a
     if not prefixes:
         return Page((), None)
     filters = Filters(prefixes, states=frozenset({"captioned", "rejected", "blocked", "failed", "deleted"}))
-    order = stages("newest", filters, today=today, first=stack.listing.first_day(), days=days)
+    first, last = stack.listing.first_day(), last_day(stack.now())
+    order = stages("newest", filters, today=today, first=first, last=last, days=days)
     return stack.listing.page(order, filters, limit=MOST_RECORDS, after=after, bounds=_COSTS)
 
 
