@@ -81,6 +81,6 @@ def findings(page: Any) -> list[str]:
 
 
 def keep_screenshot(page: Any, name: str) -> None:
-    """Keep what is seen under .captions/console."""
+    """Keep what is seen under .captions/console; to write a PNG takes twice as long."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    page.screenshot(path=SCREENSHOTS / f"{name}.jpg", type="jpeg", quality=80)
