@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from captions_cli.local.aws.events import EventRouter, Unreliability
-from captions_cli.local.aws.repairs import MotoRepairs
+from captions_cli.local.aws.repairs import MotoRepairs, expressions
 from captions_cli.local.aws.server import AwsEndpoint, ServiceLocks
 
 
@@ -229,6 +229,63 @@ def test_updates_change_and_refuse_the_same(endpoint: AwsEndpoint, repairs: Moto
     assert {type(result) for result in before} == {dict, str}  # some were refused
 
 
+CONDITIONS_ON_ITEMS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
+    ("attribute_exists(pk) AND #n.#i = :x", {"#n": "m", "#i": "inner"}, {":x": {"S": "old"}}),
+    ("attribute_exists(pk) AND #n.#i = :x", {"#n": "m", "#i": "inner"}, {":x": {"S": "other"}}),
+    ("attribute_exists(pk) AND #n.#i = :x", {"#n": "m", "#i": "absent"}, {":x": {"S": "old"}}),
+    ("attribute_exists(pk) AND #n.#i = :x", {"#n": "m"}, {":x": {"S": "old"}}),
+    ("attribute_exists(pk) AND #n.#i = :x", {"#n": "m", "#i": "inner"}, {":y": {"S": "old"}}),
+    ("attribute_exists(pk)", {"#unused": "m"}, {}),
+    ("n BETWEEN :a AND :b OR NOT (n IN (:a, :b))", {}, {":a": {"N": "4"}, ":b": {"N": "6"}}),
+    ("n BETWEEN :a AND :b OR NOT (n IN (:a, :b))", {}, {":a": {"N": "5.0"}, ":b": {"N": "1"}}),
+    ("size(l) = :two AND l[1] = :y AND contains(ss, :a)", {}, {":two": {"N": "2"}, ":y": {"S": "y"}, ":a": {"S": "a"}}),
+    ("size(l) = :two AND l[1] = :y AND contains(ss, :a)", {}, {":two": {"N": "2"}, ":y": {"S": "y"}, ":a": {"S": "c"}}),
+    ("begins_with(s, :t) AND attribute_type(b, :k)", {}, {":t": {"S": "te"}, ":k": {"S": "B"}}),
+    ("begins_with(s, :t) AND attribute_type(b, :k)", {}, {":t": {"S": "te"}, ":k": {"S": "nonsense"}}),
+    ("n < s", {}, {}),
+    ("n < :t", {}, {":t": {"S": "text"}}),
+    ("((attribute_exists(pk)))", {}, {}),
+    ("attribute_exists(pk", {}, {}),
+    ("status = :x", {}, {":x": {"S": "reserved"}}),
+    ("pk ? :x", {}, {":x": {"S": "p"}}),
+]
+
+
+def test_conditions_are_read_the_same_however_often() -> None:
+    from moto.dynamodb.comparisons import ConditionExpressionParser
+    from moto.dynamodb.models.dynamo_type import Item
+
+    item = Item(None, None, FRESH)
+
+    def read(parse: Any, condition: str, names: dict[str, str], values: dict[str, Any]) -> Any:
+        reader = ConditionExpressionParser(condition, names, values)
+        try:
+            holds = parse(reader).expr(item)
+        except Exception as error:
+            holds = repr(error)
+        return holds, reader.expr_attr_names_found, reader.expr_attr_values_found
+
+    original, once = ConditionExpressionParser.parse, expressions._reader_of_conditions()
+    before = [read(original, *each) for each in CONDITIONS_ON_ITEMS]
+    for _ in range(2):
+        assert [read(once, *each) for each in CONDITIONS_ON_ITEMS] == before
+    assert {type(holds) for holds, *_ in before} == {bool, str}
+
+
+FRESH: dict[str, Any] = {
+    "pk": {"S": "p"},
+    "m": {"M": {"inner": {"S": "old"}}},
+    "l": {"L": [{"S": "x"}, {"S": "y"}]},
+    "n": {"N": "5"},
+    "s": {"S": "text"},
+    "ss": {"SS": ["a", "b"]},
+    "ns": {"NS": ["1", "2.5"]},
+    "b": {"B": b"\x00\xff"},
+    "bs": {"BS": [b"\x00", b"\xfe"]},
+    "deep": {"L": [{"M": {"b": {"B": b"1"}, "l": {"L": [{"NULL": True}, {"BOOL": False}]}}}, {"SS": ["é"]}]},
+}
+
+
 def update(
     dynamodb: Any,
     UpdateExpression: str,
@@ -237,19 +294,7 @@ def update(
     Condition: str | None = None,
 ) -> dict[str, Any] | str:
     """One update of a fresh item: the item afterwards, or the error."""
-    fresh = {
-        "pk": {"S": "p"},
-        "m": {"M": {"inner": {"S": "old"}}},
-        "l": {"L": [{"S": "x"}, {"S": "y"}]},
-        "n": {"N": "5"},
-        "s": {"S": "text"},
-        "ss": {"SS": ["a", "b"]},
-        "ns": {"NS": ["1", "2.5"]},
-        "b": {"B": b"\x00\xff"},
-        "bs": {"BS": [b"\x00", b"\xfe"]},
-        "deep": {"L": [{"M": {"b": {"B": b"1"}, "l": {"L": [{"NULL": True}, {"BOOL": False}]}}}, {"SS": ["é"]}]},
-    }
-    dynamodb.put_item(TableName="plain", Item=fresh)
+    dynamodb.put_item(TableName="plain", Item=FRESH)
     if Values is not None and ":one" in UpdateExpression:
         Values = Values | {":one": {"N": "1"}}
     optional = {

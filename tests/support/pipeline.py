@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import json
+import pickle
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ import jsonpath_ng.ext.parser
 from botocore.config import Config
 from moto import mock_aws
 from moto.backend_index import backend_url_patterns
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
 from PIL import Image
 
 from captions.completion_events import Notifier
@@ -31,6 +34,7 @@ from captions.uploads.s3_objects import Objects
 from captions.uploads.version import from_event
 from captions_cli.local.aws.repairs.replacements import Replacements
 from captions_cli.local.aws.repairs.speed import SPEED
+from support.in_process import IN_PROCESS
 
 MEDIA = Path(__file__).parents[2] / "cli" / "captions_cli" / "demo_media"
 BUCKET = "media"
@@ -56,7 +60,7 @@ def aws_in_this_process() -> Iterator[None]:
     read_path = patch("jsonpath_ng.ext.parse", _parsed_path)
     services = patch("moto.backend_index.backend_url_patterns", _MOST_CALLED_FIRST)
     with no_answers, read_path, services, mock_aws():
-        for repair in SPEED:
+        for repair in (*SPEED, IN_PROCESS):
             repair.put(replacements)
         try:
             yield
@@ -90,8 +94,20 @@ def client_of(service: str, signature: str | None = None) -> Any:
     made = _made_client(service, signature)
     client = object.__new__(type(made))
     client.__dict__.update(made.__dict__, meta=copy.copy(made.meta))
-    client.meta.events = copy.copy(made.meta.events)
+    client.meta.events = _Events(made.meta.events)
     return client
+
+
+class _Events:
+    """A client's events, which are copied once something is registered: a copy takes longer than a call of moto."""
+
+    def __init__(self, shared: Any) -> None:
+        self._shared, self._own = shared, None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._own is None and name.startswith(("register", "unregister")):
+            self._own = copy.copy(self._shared)
+        return getattr(self._own or self._shared, name)
 
 
 def locked(client: Any, lock: threading.RLock) -> Any:
@@ -231,11 +247,42 @@ def captioned(dedupe: Dedupe, key: str) -> None:
 @contextmanager
 def aws_for_the_pipeline() -> Iterator[Aws]:
     """moto's bucket, tables, queues and bus as the pipeline needs them, with credentials that are none."""
+    made, urls = _made_for_the_pipeline()
     with aws_in_this_process():
+        for service, held in _Unpickler(io.BytesIO(made)).load().items():
+            setattr(_holder(service), _HOLDINGS[service], held)
         lock = threading.RLock()
         dynamodb, s3, sqs, events = (
             locked(client_of(service), lock) for service in ("dynamodb", "s3", "sqs", "events")
         )
+        yield Aws(dynamodb, s3, sqs, events, urls["uploads"], urls["images"], urls["audio"], urls["heard"])
+
+
+_HOLDINGS = {"dynamodb": "tables", "s3": "buckets", "sqs": "queues", "events": "event_buses"}
+"""What of moto's state of each service is put back for the next test."""
+
+
+def _holder(service: str) -> Any:
+    return get_backend(service)[ACCOUNT_ID][REGION if service != "s3" else "aws"]
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out the locks of queues."""
+
+    def persistent_id(self, value: Any) -> str | None:
+        return "condition" if isinstance(value, threading.Condition) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, name: str) -> threading.Condition:
+        return threading.Condition()
+
+
+@functools.cache
+def _made_for_the_pipeline() -> tuple[bytes, Mapping[str, str]]:
+    """Make everything by its 14 calls, once in a process; returns what moto then holds, and the URLs of the queues."""
+    with aws_in_this_process():
+        dynamodb, s3, sqs, events = map(client_of, ("dynamodb", "s3", "sqs", "events"))
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         dynamodb.create_table(
@@ -282,7 +329,9 @@ def aws_for_the_pipeline() -> Iterator[Aws]:
         events.put_rule(Name="heard", EventBusName="captions", EventPattern='{"source": ["media-captions"]}')
         arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         events.put_targets(Rule="heard", EventBusName="captions", Targets=[{"Id": "heard", "Arn": arn}])
-        yield Aws(dynamodb, s3, sqs, events, urls["uploads"], urls["images"], urls["audio"], urls["heard"])
+        made = io.BytesIO()
+        _Pickler(made).dump({service: getattr(_holder(service), held) for service, held in _HOLDINGS.items()})
+        return made.getvalue(), urls
 
 
 def dedupe_on(aws: Aws) -> Dedupe:

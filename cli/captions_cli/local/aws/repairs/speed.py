@@ -1,30 +1,27 @@
 """What makes moto fast without changing what it answers.
 
 It lists the methods of a service's class again for each request. DynamoDB writes each attribute of an answer by trying
-every spelling of every type's name on it. It reads an update expression twice for each request, copies its tree by the
-general way, lists the types of its nodes at each node, and checks the whole again at each of its parts: 21 ms of CPU
-for the update that takes an upload, 8 without that. It measures and copies values over and over (`values`). A query
-sorts the whole table first, and so does each page of a scan, by comparing its values one by one in Python. SQS asks
-for the time at every message of a queue, several times for each message that is sent, and makes it of three datetimes.
-The 52 letters of each answer's id are drawn one by one.
+every spelling of every type's name on it. It reads expressions over and over (`expressions`), and measures and copies
+values as often (`values`). A query sorts the whole table first, and so does each page of a scan, by comparing its
+values one by one in Python. SQS asks for the time at every message of a queue, several times for each message that is
+sent, and makes it of three datetimes. The 52 letters of each answer's id are drawn one by one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from string import ascii_letters, digits
 from typing import Any
 
 from captions.once import once
-from captions_cli.local.aws.repairs import values
+from captions_cli.local.aws.repairs import expressions, values
 from captions_cli.local.aws.repairs.indexes import INDEXES
 from captions_cli.local.aws.repairs.replacements import Repair, Replace
 
-_MOST_EXPRESSIONS = 1_000
+_MOST_ACTIONS = 1_000
 
 
 def _make_fast(replace: Replace) -> None:
@@ -33,9 +30,6 @@ def _make_fast(replace: Replace) -> None:
     import moto.sqs.models
     from moto.core.serialize import JSONSerializer
     from moto.dynamodb.models.table import Table
-    from moto.dynamodb.parsing import validators
-    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
-    from moto.dynamodb.parsing.expressions import UpdateExpressionParser
     from moto.moto_api._internal.moto_random import MotoRandom
 
     replace(moto.core.responses, "method_names_from_class", _method_names())
@@ -43,12 +37,7 @@ def _make_fast(replace: Replace) -> None:
     replace(moto.sqs.models, "unix_time_millis", _now_ms)
     replace(MotoRandom, "get_random_string", _random_string)
     replace(JSONSerializer, "_serialize_type_structure", _writing_attributes(JSONSerializer._serialize_type_structure))
-    replace(DepthFirstTraverser, "traverse_node_recursively", _traverse)
-    replace(Node, "find_clauses", _finding_clauses())
-    replace(UpdateExpressionParser, "make", staticmethod(_reader()))
-    replace(validators, "deepcopy", _copying(validators.deepcopy))
-    replace(validators.ActionCountValidator, "traverse", _at_the_root("verify_action_counts"))
-    replace(validators.OverlappingPathsValidator, "traverse", _at_the_root("check_for_overlapping_paths"))
+    expressions.make_fast(replace)
     replace(Table, "query", _querying(Table.query))
     replace(Table, "scan", _scanning(Table.scan))
     replace(Table, "all_items", _all_items)
@@ -68,7 +57,7 @@ def _names_of_actions() -> Any:
     """Moto's names of actions in Python's style, of which each is made once."""
     from moto.core.utils import camelcase_to_underscores
 
-    return lru_cache(maxsize=_MOST_EXPRESSIONS)(camelcase_to_underscores)
+    return lru_cache(maxsize=_MOST_ACTIONS)(camelcase_to_underscores)
 
 
 def _now_ms() -> float:
@@ -173,110 +162,10 @@ def _segment_byte(key: str) -> int:
     return hashlib.md5(key.encode(), usedforsecurity=False).digest()[0]
 
 
-def _traverse(self: Any, node: Any, child_id: int = -1) -> Any:
-    """Moto's traversal of an update expression, with what to do with each type of node looked up once."""
-    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser
-
-    treatments = _TREATMENTS.setdefault(type(self), {})
-    processors: dict[type[Any], Any] = self._processing_map()
-    prepares = type(self).pre_processing_of_child is not DepthFirstTraverser.pre_processing_of_child
-
-    def traverse(node: Any, child_id: int) -> Any:
-        kind = type(node)
-        treatment = treatments.get(kind, _ABSENT)
-        if treatment is _ABSENT:
-            treatment = treatments[kind] = _treatment(processors, kind)
-        if treatment is _NO_NODE:
-            return node
-        parent = node.parent
-        for position, child in enumerate(node.children or ()):
-            if prepares:
-                self.pre_processing_of_child(node, position)
-            of_child = treatments.get(type(child), _ABSENT)
-            if of_child is not _NO_NODE and (of_child is not None or child.children):
-                traverse(child, position)
-        if treatment is not None:
-            node = processors[treatment](node)
-            node.parent = parent
-            if parent:
-                parent.children[child_id] = node
-        return node
-
-    return traverse(node, child_id)
-
-
-_ABSENT, _NO_NODE = object(), object()
-_TREATMENTS: dict[type[Any], dict[type[Any], Any]] = {}
-"""By traverser and type of child: `_NO_NODE`, or the class by which its processor is known; None: it has none."""
-
-
-def _treatment(processors: Iterable[type[Any]], kind: type[Any]) -> Any:
-    from moto.dynamodb.parsing.ast_nodes import Node
-
-    if not issubclass(kind, Node):
-        return _NO_NODE
-    return next((known for known in processors if issubclass(kind, known)), None)
-
-
 def _random_string(self: Any, length: int = 20, include_digits: bool = True, lower_case: bool = False) -> str:
     """Moto's random letters, drawn all at once: each answer has 52 of them for its id."""
     drawn = "".join(self.choices(ascii_letters + digits if include_digits else ascii_letters, k=length))
     return drawn.lower() if lower_case else drawn
-
-
-def _finding_clauses() -> Any:
-    from moto.dynamodb.parsing.ast_nodes import Expression, UpdateExpressionFunction
-
-    nested: dict[type[Any], bool] = {}
-
-    def find_clauses(self: Any, clause_types: Any) -> list[Any]:
-        clauses: list[Any] = []
-        for child in self.children or ():
-            kind = type(child)
-            if kind in clause_types:
-                clauses.append(child)
-                continue
-            if kind not in nested:
-                nested[kind] = issubclass(kind, (Expression, UpdateExpressionFunction))
-            if nested[kind]:
-                clauses.extend(child.find_clauses(clause_types))
-        return clauses
-
-    return find_clauses
-
-
-@once
-def _reader() -> Any:
-    """Moto's reader of update expressions; whoever changes what it returns copies it first (`Validator`)."""
-    from moto.dynamodb.parsing.expressions import UpdateExpressionParser
-
-    return lru_cache(maxsize=_MOST_EXPRESSIONS)(UpdateExpressionParser.make)
-
-
-def _copying(original: Any) -> Any:
-    """`copy.deepcopy`, with a short way for the trees of expressions, of which the nodes alone are changed."""
-    from moto.dynamodb.parsing.ast_nodes import Node
-
-    def copied(value: Any) -> Any:
-        return copied_node(value, None) if isinstance(value, Node) else original(value)
-
-    def copied_node(node: Any, parent: Any) -> Any:
-        copy = object.__new__(type(node))
-        copy.__dict__.update(node.__dict__, parent=parent)
-        if node.children is not None:
-            copy.children = [copied_node(c, copy) if isinstance(c, Node) else original(c) for c in node.children]
-        return copy
-
-    return copied
-
-
-def _at_the_root(check: str) -> Any:
-    """A check of an update expression, which finds all that is below the node that it is given."""
-
-    def traverse(self: Any, node: Any) -> Any:
-        return getattr(self, check)(node)
-
-    return traverse
 
 
 SPEED = (Repair("speed", "It is slow, DynamoDB above all.", _make_fast), INDEXES)
