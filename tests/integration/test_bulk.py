@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import openai
 import pytest
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID
 from PIL import Image
 
 from captions import control_table, telemetry
@@ -147,14 +149,29 @@ def test_functions_whose_clocks_differ_by_ten_minutes_create_a_batch_once(
     all_captioned_and_paid_for_once(bulk, keys)
 
 
-def test_a_batch_of_more_lines_than_a_page_of_s3_or_dynamodb_is_kept_read_and_removed(bulk: BulkShop) -> None:
+def kept_at_once(Bucket: str, Key: str, Body: bytes) -> None:
+    """Put an object where moto keeps it."""
+    get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].put_object(Bucket, Key, Body)
+
+
+def test_a_batch_of_more_lines_than_a_page_of_s3_or_dynamodb_is_kept_read_and_removed(
+    bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uploads(bulk, 1)
     (job,) = bulk.queued()
     table, dynamodb = bulk.lane.table, bulk.dedupe.aws.dynamodb
     names = [f"line-{number:04}" for number in range(1_100)]
-    for number, name in enumerate(names):
-        table.keep(BatchLine(name, job, 9e9), f"request {number} {'x' * 1_000}".encode())
-        dynamodb.put_item(**table.waiting_put(Waiting(name * 60, MODEL, "https://e/v1", 1_020, float(number), 9e9)))
+    with monkeypatch.context() as patch:  # for the number's sake alone, without a call of S3 for each
+        patch.setattr(bulk.dedupe.aws.s3, "put_object", kept_at_once)
+        for number, name in enumerate(names):
+            table.keep(BatchLine(name, job, 9e9), f"request {number} {'x' * 1_000}".encode())
+    puts = [
+        table.waiting_put(Waiting(name * 60, MODEL, "https://e/v1", 1_020, float(number), 9e9))["Item"]
+        for number, name in enumerate(names)
+    ]
+    for first in range(0, len(puts), 25):
+        items = [{"PutRequest": {"Item": item}} for item in puts[first : first + 25]]
+        dynamodb.batch_write_item(RequestItems={"control": items})
     waiting = [replace(line, line=line.line[:9]) for line in table.waiting()]
     assert [line.line for line in waiting] == names
     batch = Batch("b", "formed", MODEL, "https://e/v1", len(names), 1, 9e9, 1.0)

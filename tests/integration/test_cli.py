@@ -753,6 +753,10 @@ def priced(*calls: tuple[str, str | None]) -> Provenance:
     return Provenance(model=calls[-1][0], cost=known, attempts=attempts)
 
 
+TODAY = ("--days", "2")
+"""Each day has eight queries, and a command looks at thirty days."""
+
+
 def spent_by(captions: Captions, by: str, *arguments: str) -> dict[str, Any]:
     reported = json.loads(captions("--output", "json", "costs", "--by", by, *arguments).stdout)
     return {group[by]: group for group in reported["groups"]} | {
@@ -785,15 +789,15 @@ def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, capt
         "saved_by_batches": "0",
         "saved_by_batches_unpriced_tokens": 0,
     }
-    prefixes = spent_by(captions, "prefix")
+    prefixes = spent_by(captions, "prefix", *TODAY)
     assert {name: prefixes[name]["uploads"] for name in ("a/", "b/", "-")} == {"a/": 2, "b/": 2, "-": 1}
-    assert spent_by(captions, "task")["caption"]["calls"] == 3
-    sides = spent_by(captions, "experiment")
+    assert spent_by(captions, "task", *TODAY)["caption"]["calls"] == 3
+    sides = spent_by(captions, "experiment", *TODAY)
     assert {name: sides[name]["uploads"] for name in ("short variant", "-")} == {"short variant": 1, "-": 4}
     days = [group for name, group in spent_by(captions, "day").items() if name[:2] == "20"]
     assert sum(group["uploads"] for group in days) == 5
-    assert spent_by(captions, "day", "--prefix", "b/")["total"]["calls"] == 0
-    assert spent_by(captions, "day", "--at-most", "2")["complete"] is False
+    assert spent_by(captions, "day", "--prefix", "b/", *TODAY)["total"]["calls"] == 0
+    assert spent_by(captions, "day", "--at-most", "2", *TODAY)["complete"] is False
 
 
 def test_the_table_of_costs_tells_what_is_unknown(cloud: Cloud, captions: Captions) -> None:

@@ -627,7 +627,7 @@ def speed(bench: Bench) -> None:
     dynamodb = bench.client("dynamodb")
     make_tables(dynamodb)
     bench.count("getmembers")
-    queries(dynamodb)
+    scans(dynamodb)
     assert bench.count("getmembers") <= 1, "the methods of a class are listed for each request"
     bench.count("__lt__")
     dynamodb.scan(TableName="plain")

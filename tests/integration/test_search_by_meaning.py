@@ -289,6 +289,7 @@ def test_a_vector_that_is_lost_by_itself_is_found_by_the_monthly_comparison(mean
     meaning.search.index.tidy(deadline=1e12)
     assert set(meaning.held()) == {"2.jpg"}
     meaning.library.now += AUDIT_SECONDS
+    meaning.library.compared()
     assert meaning.search.index.tidy(deadline=1e12).missing == 1
     assert set(meaning.held()) == {"1.jpg", "2.jpg"}
 

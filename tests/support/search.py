@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,11 @@ class Library:
 
     def tidy(self) -> Tidied:
         return self.index.tidy(deadline=time.monotonic() + 60)
+
+    def compared(self) -> None:
+        """All but the last hour was compared with the table meanwhile; a month of that takes hundreds of queries."""
+        until = self.now - 3_600
+        self.store.change(lambda seen: replace(seen, checked_until=until, edits_until=until))
 
     def page(self, text: str = "", **about: Any) -> SearchPage:
         return self.searching.search(SearchQuery(text=text, **about))
