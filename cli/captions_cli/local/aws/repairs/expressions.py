@@ -100,16 +100,21 @@ def _traverse(self: Any, root: Any) -> Any:
 
 def _traverse_prepared(self: Any, root: Any, process: Callable[[Any, int], Any]) -> Any:
     """The traversal of those who are shown each child before it, and what is below it, is processed."""
+    changed = False
 
     def traverse(node: Any, place: int) -> Any:
+        nonlocal changed
         for position, child in enumerate(node.children or ()):
             self.pre_processing_of_child(node, position)
             if _is_node(type(child)):
                 traverse(child, position)
-        return process(node, place)
+        processed = process(node, place)
+        changed = changed or processed is not node
+        return processed
 
+    known = vars(root).get("places")
     root = traverse(root, -1)
-    vars(root)["places"] = None
+    vars(root)["places"] = None if changed else known
     return root
 
 
