@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,16 @@ FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
     "packed TGA": lambda picture: saved(picture, "TGA", compression="tga_rle"),
     "PPM": lambda picture: saved(picture, "PPM"),
     "PGM": lambda picture: saved(picture.convert("L"), "PPM"),
-    "QOI": lambda picture: saved(picture, "QOI"),
+    "QOI": lambda picture: saved(picture.reduce(2), "QOI"),  # Pillow reads each pixel of it in Python
     "icon": lambda picture: saved(picture, "ICO", sizes=[(256, 256)], bitmap_format="bmp"),
 }
+
+
+@cache
+def saved_photo(name: str) -> bytes:
+    return FORMATS[name](PHOTO)
+
+
 NOT_PACKED = {"TIFF", "BMP", "TGA", "PPM", "PGM", "icon"}
 """A hole of one sector is a line in them; nothing behind it is lost."""
 
@@ -83,7 +91,7 @@ def refused(data: bytes) -> str:
 @pytest.mark.parametrize("share", [0.35, 0.66, 0.91])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_picture_whose_tail_was_never_written_is_refused(name: str, share: float) -> None:
-    whole = FORMATS[name](PHOTO)
+    whole = saved_photo(name)
     assert media.inspect(whole).picture
     start = int(len(whole) * share)
     if name in NOT_PACKED:
@@ -95,7 +103,7 @@ def test_a_picture_whose_tail_was_never_written_is_refused(name: str, share: flo
 @pytest.mark.parametrize("name", ["JPEG", "JPEG with its own tables", "JPEG in grey", "progressive JPEG", "PNG", "GIF"])
 def test_more_room_than_a_picture_takes_does_not_make_it_whole(name: str, share: float) -> None:
     """Decoders find enough zeros to draw all of it."""
-    whole = FORMATS[name](PHOTO)
+    whole = saved_photo(name)
     assert media.inspect(whole + bytes(2_000_000)).picture
     assert refused(whole[: int(len(whole) * share)] + bytes(2_000_000)) in ("truncated", "broken")
 
@@ -106,7 +114,7 @@ def test_more_room_than_a_picture_takes_does_not_make_it_whole(name: str, share:
     [(name, place) for name in FORMATS for place in (0.3, 0.5, 0.7) if name != "progressive JPEG" or place < 0.6],
 )
 def test_a_picture_that_lost_sectors_within_is_refused(name: str, place: float) -> None:
-    whole = FORMATS[name](PHOTO)
+    whole = saved_photo(name)
     start = int(len(whole) * place) // 512 * 512
     end = start + (max(4_096, len(whole) // 10 // 512 * 512) if name in NOT_PACKED else 1_024)
     assert refused(whole[:start] + bytes(end - start) + whole[end:]) in ("truncated", "broken")
