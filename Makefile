@@ -96,7 +96,7 @@ demo: install ## upload real media to the whole stack on this machine and watch 
 
 # Two workers more than cores: tests of stacks and browsers wait for nearly half of their time, and many more would starve the
 # stacks; what is quick waits for nothing. A file's tests share what it starts, and files are begun in the order of
-# tests/conftest.py: the long ones early, so that no worker is left alone with one of them at the end.
+# tests/conftest.py: those of stacks and browsers early, so that no worker is left alone with one of them at the end.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 JOBS ?= $(if $(FAST),$(CORES),$(shell echo $$(($(CORES) + 2))))
 

@@ -21,10 +21,10 @@ export function dollars(dollars) {
   return positive(value);
 }
 
-/** @param {number} value @returns {string} */
-function positive(value) {
-  if (value >= 1) return `$${value.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
-  return `$${value.toLocaleString('en', { maximumSignificantDigits: 2, maximumFractionDigits: 12 })}`;
+/** @param {number} value @param {'halfExpand' | 'floor'} [roundingMode] @returns {string} */
+function positive(value, roundingMode = 'halfExpand') {
+  if (value >= 1) return `$${value.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2, roundingMode })}`;
+  return `$${value.toLocaleString('en', { maximumSignificantDigits: 2, maximumFractionDigits: 12, roundingMode })}`;
 }
 
 /**
@@ -37,7 +37,7 @@ export function money(cost) {
   const calls = cost.uncounted_calls ?? 0;
   if (cost.exact || (!tokens && !calls)) return dollars(cost.dollars);
   const open = [tokens ? counted(tokens, 'token') : '', calls ? counted(calls, 'call') : ''].filter(Boolean).join(' + ');
-  return Number(cost.dollars) === 0 ? `${open}, no price` : `≥ ${dollars(cost.dollars)} + ${open}`;
+  return Number(cost.dollars) === 0 ? `${open}, no price` : `≥ ${positive(Number(cost.dollars), 'floor')} + ${open}`;
 }
 
 /** @param {number} bytes @returns {string} */

@@ -10,6 +10,8 @@ test('a cost that is known in full is dollars', () => {
 test('of any other, what is known stands beside what has no price', () => {
   assert.equal(money({ dollars: '0.000054', unpriced_tokens: 628, uncounted_calls: 0, exact: false }), '≥ $0.000054 + 628 tokens');
   assert.equal(money({ dollars: '2', unpriced_tokens: 1, uncounted_calls: 3, exact: false }), '≥ $2.00 + 1 token + 3 calls');
+  assert.equal(money({ dollars: '1.019', unpriced_tokens: 1, uncounted_calls: 0, exact: false }), '≥ $1.01 + 1 token');
+  assert.equal(money({ dollars: '0.196', unpriced_tokens: 1, uncounted_calls: 0, exact: false }), '≥ $0.19 + 1 token');
   assert.equal(money({ dollars: '0', unpriced_tokens: 628, uncounted_calls: 0, exact: false }), '628 tokens, no price');
 });
 

@@ -69,7 +69,7 @@ def captions(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return run
 
 
-UNCONFIRMED_SECONDS = 15.0
+UNCONFIRMED_SECONDS = 45.0
 """After how long a batch that was created without an answer is listed for certain, by an endpoint on this machine."""
 
 

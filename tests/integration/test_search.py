@@ -369,14 +369,14 @@ def test_whatever_the_order_the_last_version_wins(library: Library) -> None:
         elif happening < 0.8:
             library.delete(key)
             del truth[key]
-        for late in keys:
-            if chance.random() < 0.2:
-                library.take(late)
+        late = [key for key in keys if chance.random() < 0.2]
+        for other in late:
+            library.take(other)
         if tidied := chance.random() < 0.1:
             library.now += chance.choice((60, 7_200, 90_000))
             library.tidy()
         # All words after a tidying and now and then, else those that this step made true or false.
-        touched = {before.get(key), truth.get(key)}
+        touched = {of.get(name) for name in (key, *late) for of in (before, truth)}
         for word in ("dog", "cat", "bird"):
             if not (tidied or step % 5 == 0 or word in touched):
                 continue

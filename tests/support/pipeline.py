@@ -250,7 +250,7 @@ def aws_for_the_pipeline() -> Iterator[Aws]:
     made, urls = _made_for_the_pipeline()
     with aws_in_this_process():
         for service, held in _Unpickler(io.BytesIO(made)).load().items():
-            setattr(_holder(service), _HOLDINGS[service], held)
+            setattr(moto_backend(service), _HOLDINGS[service], held)
         lock = threading.RLock()
         dynamodb, s3, sqs, events = (
             locked(client_of(service), lock) for service in ("dynamodb", "s3", "sqs", "events")
@@ -262,7 +262,8 @@ _HOLDINGS = {"dynamodb": "tables", "s3": "buckets", "sqs": "queues", "events": "
 """What of moto's state of each service is put back for the next test."""
 
 
-def _holder(service: str) -> Any:
+def moto_backend(service: str) -> Any:
+    """What moto holds of a service."""
     return get_backend(service)[ACCOUNT_ID][REGION if service != "s3" else "aws"]
 
 
@@ -330,7 +331,7 @@ def _made_for_the_pipeline() -> tuple[bytes, Mapping[str, str]]:
         arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         events.put_targets(Rule="heard", EventBusName="captions", Targets=[{"Id": "heard", "Arn": arn}])
         made = io.BytesIO()
-        _Pickler(made).dump({service: getattr(_holder(service), held) for service, held in _HOLDINGS.items()})
+        _Pickler(made).dump({service: getattr(moto_backend(service), held) for service, held in _HOLDINGS.items()})
         return made.getvalue(), urls
 
 

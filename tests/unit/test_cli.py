@@ -22,7 +22,7 @@ from captions.records.record import Provenance, Reason, Record, Result
 from captions.records.spending import Spending
 from captions_cli import background, listing, printing, rendering, searching, uploading
 from captions_cli.catalogue_comparison import CatalogueComparison, PriceChange
-from captions_cli.commands import deploy, local
+from captions_cli.commands import deploy, local, options
 from captions_cli.errors import CommandError, ExitCode, explain
 from captions_cli.main import app
 from captions_cli.printable import printable
@@ -198,6 +198,21 @@ def test_an_empty_key_and_a_search_that_is_off_are_told_as_such() -> None:
         searching.search(stack, "dog", {})
 
     assert (empty.value.exit_code, off.value.exit_code) == (ExitCode.USAGE, ExitCode.NOT_CAPTIONED)
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize(
+    ("cursor", "further", "code"), [(None, None, 1), (None, "next", 0), ("next", None, 0), ("next", "next", 0)]
+)
+def test_a_search_without_results_is_one_whose_only_page_is_empty(
+    monkeypatch: pytest.MonkeyPatch, output: str, cursor: str | None, further: str | None, code: int
+) -> None:
+    monkeypatch.setattr(options.Globals, "stack", lambda self: None)
+    monkeypatch.setattr(searching, "search", lambda *_: {"items": [], "cursor": further, "relaxed": False})
+    ran = CliRunner().invoke(app, ["search", "dog", "--output", output, *(["--cursor", cursor] if cursor else [])])
+
+    assert (ran.exit_code, "no caption" in ran.stderr) == (code, code == 1)
+    assert output == "json" or further is None or f"--cursor {further}" in ran.stderr
 
 
 def test_an_empty_directory_is_nothing_to_upload(tmp_path: Path) -> None:

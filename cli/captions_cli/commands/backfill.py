@@ -225,6 +225,7 @@ def recaption(
 
 def _recaptioned(due: "list[Due]", sent: int, left_out: int, spent: "Spent | None", *, dry_run: bool) -> list[str]:
     """Say what was or would be done, for how much, and what was left out."""
+    from captions.cost import Cost
     from captions_cli.recaptioning import PATIENCE_SECONDS, costs
     from captions_cli.rendering import cost as shown
     from captions_cli.rendering import money
@@ -237,9 +238,10 @@ def _recaptioned(due: "list[Due]", sent: int, left_out: int, spent: "Spent | Non
     if spent is None:
         lines.append(f"{what}, for about {shown(cost.bound)}, {money(cost.most)} with repairs and steps up")
     else:
-        unknown = f" and {spent.unknown} calls at a cost not known" if spent.unknown else ""
         rest = f", {spent.on_their_way} of them not captioned yet" if spent.on_their_way else ""
-        lines.append(f"{what}{rest}; {money(spent.dollars)} was spent so far{unknown}")
+        lines.append(
+            f"{what}{rest}; {shown(Cost(dollars=spent.dollars, uncounted_calls=spent.unknown))} was spent so far"
+        )
         if spent.patience_ended:
             lines.append(f"nothing ended for {PATIENCE_SECONDS:.0f} s, so no more was sent")
     if cost.unpriced:

@@ -43,7 +43,7 @@ READ_FOR_EACH = 4
 """Records read for each that is wanted, at the most."""
 
 CLOCKS_DIFFER = timedelta(hours=1)
-"""By far more than the clocks of functions do: so long before midnight, an upload may have ended on the next day."""
+"""Far more than functions' clocks differ by: so long before midnight (UTC), an upload may carry the next day's date."""
 
 Order = Literal["newest", "confidence", "category"]
 
@@ -265,7 +265,8 @@ class Listing:
         `at` and `now` are ISO 8601; more than a day between them is not looked into.
         """
         day, last = date.fromisoformat(at[:10]), last_day(datetime.fromisoformat(now).timestamp())
-        days = [last - timedelta(days=back) for back in range(min((last - day).days, 2) + 1)]
+        ahead = (last - date.fromisoformat(now[:10])).days
+        days = [last - timedelta(days=back) for back in range(min((last - day).days, 1 + ahead) + 1)]
         names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
         ended = self._open(Stage("activity", tuple(names), newest_first=False), limit, Position(0, at))
         pending = self._open(_activity("pending"), limit, BEGINNING)

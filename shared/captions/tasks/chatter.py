@@ -23,8 +23,8 @@ _BEGINS = (
     r"(?:(?:okay|ok|alright|all right|hm+|well|so|right|got it|wait|now|first(?:ly)?|let's see|oh|yes|sure|also|again|but)"
     r"[\s,.!:…-]++){0,4}"
 )
-# Each says, at the beginning of a text, what somebody is about to do or was asked for, and not what is seen. Nothing is
-# given back of the signs before it: each share of 20,000 tabs was tried as what some of these begin with, for seconds.
+# Each says, at the beginning of a text, what somebody is about to do or was asked for, and not what is seen. The signs
+# before it are possessive (`*+`): otherwise each shorter run of 20,000 tabs was tried again, for seconds.
 _ALOUD = re.compile(
     rf"^\W*+{_BEGINS}(?:"
     rf"the user {_WANTS}\b[^.!?]{{0,60}}\b(?:me|a|an|to|this|that|the)\b[^.!?]{{0,60}}\b(?:{_MEDIA}|describ\w+)\b"
@@ -125,7 +125,7 @@ _GOODBYE = re.compile(rf"(?:(?<=[.!?…\"”])\s++|(?<=[。！？])|\n\s*+){_FAR
 _NOTE = re.compile(
     r"\n[^\S\n]*+\n\s*+[(*_]*+(?:note|hinweis|remarque|nota|注(?:意|记)?|メモ)\s*[:：][^\n]{0,500}$", re.IGNORECASE
 )
-_NEXT_TURN = re.compile(r"\n\s*+(?:user|human|question|instruction)\s*:\s", re.IGNORECASE)
+_NEXT_TURN = re.compile(r"\n[^\S\n]*+(?:user|human|question|instruction)\s*:\s", re.IGNORECASE)
 _SPEAKER = re.compile(r"^\s*(?:assistant|model|ai)\s*(?:[:：]\s*|\n+)", re.IGNORECASE)
 _BOXED = re.compile(r"\$*\\boxed\{(?:\\text(?:bf)?\{)?(.*)\}\$*\s*\.?$", re.DOTALL)
 _EMPHASIS = re.compile(r"^(\*\*|__|\*|_|`)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
@@ -157,7 +157,7 @@ def spoken_answer(text: str) -> str:
     without courtesies, other versions and further turns. Empty where there are thoughts alone.
     """
     text = _SPEAKER.sub("", text[:_MOST_LOOKED_AT])
-    if (further := _NEXT_TURN.search(text)) and further.start():
+    if (further := _NEXT_TURN.search(text)) and text[: further.start()].strip():
         text = text[: further.start()]
     if boxed := _BOXED.search(text.strip()):
         inner = boxed[1].strip()

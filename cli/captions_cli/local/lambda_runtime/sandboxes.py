@@ -287,7 +287,8 @@ class Sandboxes:
                     left_s = deadline - time.monotonic()
                     if left_s <= 0:
                         return None
-                    self._changed.wait(left_s)
+                    # Time alone may let one start, too: INIT_RETRY_S and SPARE_S are over without any change.
+                    self._changed.wait(min(left_s, INIT_RETRY_S))
             finally:
                 self._waiting[function] -= 1
         return None

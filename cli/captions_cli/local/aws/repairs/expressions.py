@@ -197,7 +197,7 @@ def _count_actions(self: Any, root: Any) -> Any:
 
 
 def _find_overlaps(self: Any, root: Any) -> Any:
-    """The same, but for names, which may be others the next time."""
+    """Check for overlapping paths each time: the names behind the placeholders may differ."""
     return self.check_for_overlapping_paths(root)
 
 
