@@ -59,13 +59,14 @@ def test_few_calls_are_kept_one_by_one() -> None:
 
 
 @pytest.mark.slow
-def test_thousands_of_paid_calls_have_room_and_cost_what_they_cost() -> None:
-    made = [attempt(number, model=f"model-{number % 3}", cost=f"0.00{number % 977:03}1") for number in range(3_000)]
+@pytest.mark.parametrize("count", [3_000, pytest.param(10_000, marks=pytest.mark.deep)])
+def test_thousands_of_paid_calls_have_room_and_cost_what_they_cost(count: int) -> None:
+    made = [attempt(number, model=f"model-{number % 3}", cost=f"0.00{number % 977:03}1") for number in range(count)]
     record: tuple[dict[str, Any], ...] = ()
     for item in made:
         record = kept((*record, item))
 
-    assert sum(map(calls, record)) == 3_000
+    assert sum(map(calls, record)) == count
     assert cost(record) == cost(made) != Cost()
     for name in ("prompt_tokens", "completion_tokens", "latency_ms"):
         assert added(record, name) == added(tuple(made), name)

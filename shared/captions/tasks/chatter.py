@@ -24,7 +24,7 @@ _BEGINS = (
     r"[\s,.!:…-]++){0,4}"
 )
 # Each says, at the beginning of a text, what somebody is about to do or was asked for, and not what is seen. The signs
-# before it are possessive (`*+`): otherwise each shorter run of 20,000 tabs was tried again, for seconds.
+# before it match possessively (`*+`): otherwise each shorter run of 20,000 tabs was tried again, for seconds.
 _ALOUD = re.compile(
     rf"^\W*+{_BEGINS}(?:"
     rf"the user {_WANTS}\b[^.!?]{{0,60}}\b(?:me|a|an|to|this|that|the)\b[^.!?]{{0,60}}\b(?:{_MEDIA}|describ\w+)\b"

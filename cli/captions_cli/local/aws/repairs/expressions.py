@@ -245,7 +245,7 @@ def _reader_of_conditions() -> Any:
         reading = Reading(expression, None, None)
         try:
             tree = reading.parse()
-        except Exception:  # which it raises again
+        except Exception:  # moto's own reading raises it again
             return None
         return tree, reading.expr_attr_names_found, reading.expr_attr_values_found
 
