@@ -19,17 +19,19 @@ from captions.media.decoder_child import MediaFile
 RATE = 16_000
 
 
-def recorded(container: str, codec: str, *, rate: int = RATE, seconds: int = 1, **options: str) -> bytes:
-    """A tone that swells and fades, mono."""
+def recorded(
+    container: str, codec: str, *, rate: int = RATE, layout: str = "mono", seconds: int = 1, **options: str
+) -> bytes:
+    """A tone that swells and fades."""
     moments = np.arange(rate * seconds) / rate
     wave = 8_000 * np.sin(2 * np.pi * 440 * moments) * np.sin(np.pi * moments / seconds)
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as output:
-        stream = output.add_stream(codec, rate=rate, layout="mono")
+        stream = output.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(wave.astype(np.int16).reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate = rate
         fifo = av.AudioFifo()
-        for piece in av.AudioResampler(format=stream.format, layout="mono", rate=rate).resample(frame):
+        for piece in av.AudioResampler(format=stream.format, layout=layout, rate=rate).resample(frame):
             fifo.write(piece)
         size = stream.codec_context.frame_size or 1_024
         at = 0
@@ -41,12 +43,26 @@ def recorded(container: str, codec: str, *, rate: int = RATE, seconds: int = 1, 
     return file.getvalue()
 
 
+class Pipe:
+    """What one can write to, but not go back in."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self.write = file.write
+
+
 def filmed(
-    container: str, codec: str, *, frames: int = 12, pixels: str = "yuv420p", apart: int = 4, **options: str
+    container: str,
+    codec: str,
+    *,
+    frames: int = 12,
+    pixels: str = "yuv420p",
+    apart: int = 4,
+    piped: bool = False,
+    **options: str,
 ) -> bytes:
     """A bar that grows on a ground that changes."""
     file = io.BytesIO()
-    with av.open(file, "w", format=container, options=options) as output:
+    with av.open(Pipe(file) if piped else file, "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 176, 144, pixels
         stream.gop_size = apart
@@ -137,6 +153,32 @@ def test_video_is_taken_in_what_devices_write_it_in(container: str, codec: str, 
 
     assert (seen.kind, seen.media_type) == ("video", media_type)
     assert recordings.key_frames(data, 4)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixels"),
+    [
+        ("webm", "libvpx-vp9", "yuv420p"),  # as browsers record
+        ("matroska", "libx264", "yuv420p"),
+        ("asf", "wmv2", "yuv420p"),
+        ("ivf", "libvpx", "yuv420p"),  # states 4,294,967,295 frames
+        ("avi", "mjpeg", "yuvj420p"),  # states 2 GB of pictures
+        ("h264", "libx264", "yuv420p"),
+    ],
+)
+def test_a_video_that_does_not_tell_its_length_shows_all_its_scenes(container: str, codec: str, pixels: str) -> None:
+    pictures = recordings.key_frames(filmed(container, codec, frames=16, pixels=pixels, piped=True), 4)
+    assert len(pictures) == 4
+    assert pictures[-1].at_s > 0.4
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("adts", "aac"), ("mpegts", "aac")])
+def test_sound_that_changes_its_form_is_heard_to_its_end(container: str, codec: str) -> None:
+    """As of files that were joined, and of stations between programmes."""
+    data = recorded(container, codec, rate=48_000) + recorded(container, codec, rate=24_000, layout="stereo")
+
+    assert media.inspect(data).kind == "audio"
+    assert heard_s(data) == pytest.approx(2.0, abs=0.2)
 
 
 def test_a_piece_of_a_stream_with_one_key_frame_shows_all_its_scenes() -> None:

@@ -128,6 +128,15 @@ def key_frames(
         pixels = stream.codec_context.width * stream.codec_context.height
         moments = _moments(duration_s, count * _CANDIDATES_PER_FRAME)
         seen = _seen(container, stream, moments, budget, longest_side)
+    if max(seen, default=0.0) <= moments[0]:
+        # Browsers that record, and whoever streams, cannot tell the length; some headers tell one that is not true.
+        with _open(file) as container:
+            measured_s = _measured_s(container, _pictures(container), budget)
+        if measured_s is not None and (duration_s is None or measured_s <= moments[0]):
+            duration_s, moments = measured_s, _moments(measured_s, count * _CANDIDATES_PER_FRAME)
+            with _open(file) as container:
+                stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)
+                seen |= _seen(container, stream, moments, budget, longest_side)
     enough = seen and pixels * (slots + 1) > max_kept_pixels
     if len(seen) < min(count, len(moments)) and len(moments) > 1 and not enough:
         # Few key frames, far apart: decode up to each moment instead.
@@ -138,7 +147,7 @@ def key_frames(
         except (MediaError, MemoryError):
             if not seen:
                 raise  # else the key frames are enough
-        if not seen or (len(seen) < count and (duration_s or 0.0) <= _SHORT_S):
+        if len(seen) < 2 or (len(seen) < count and (duration_s or 0.0) <= _SHORT_S):
             # A transport stream is sought through by time alone: behind its only key frame nothing can be decoded.
             with _open(file) as container:
                 stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)
@@ -221,7 +230,7 @@ def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[flo
     if context.rate not in _RATES or context.channels not in _CHANNELS:
         raise MediaError("broken", f"sound of {context.channels} channels at {context.rate} Hz is not decoded")
     begins_s = (container.start_time or 0) / av.time_base
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    resampler, form = _resampler(), None
     packets, damaged = container.demux(stream), 0
     while damaged < _DAMAGED_PACKETS:
         budget.check()
@@ -231,17 +240,31 @@ def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[flo
                 break
             for frame in packet.decode():
                 at_s = max(0.0, (frame.time or 0.0) - begins_s)
+                if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
+                    # Joined files and broadcasts change their channels or rate; a resampler takes one form alone.
+                    yield from ((at_s, piece) for piece in _rest(resampler))
+                    resampler, form = _resampler(), (frame.format.name, frame.layout.name, frame.sample_rate)
+                if frame.sample_rate not in _RATES:
+                    raise ValueError("sound at an impossible rate")
                 for out in resampler.resample(frame):
                     yield at_s, out.to_ndarray().reshape(-1)
         except MemoryError:
             raise
         except (av.error.FFmpegError, ValueError):
             damaged += 1
+    yield from ((0.0, piece) for piece in _rest(resampler))
+
+
+def _resampler() -> Any:
+    return av.AudioResampler(format="s16", layout="mono", rate=RATE)
+
+
+def _rest(resampler: Any) -> list[Samples]:
+    """Return the samples that a resampler still holds."""
     try:
-        for out in resampler.resample(None):
-            yield 0.0, out.to_ndarray().reshape(-1)
+        return [out.to_ndarray().reshape(-1) for out in resampler.resample(None)]
     except (av.error.FFmpegError, ValueError):
-        return  # nothing was in it
+        return []  # nothing was in it
 
 
 def _window(duration_s: float | None, limit: int) -> tuple[int, int]:
@@ -328,8 +351,23 @@ def _at(moment: tuple[float, Any]) -> float:
 
 
 def _moments(duration_s: float | None, count: int) -> list[float]:
-    """Return evenly spread moments, none at the very beginning or end; only the first where the length is unknown."""
+    """Return evenly spread moments, none at the very beginning or end; only the first of what has no length."""
     return [duration_s * (place + 0.5) / count for place in range(count)] if duration_s else [0.0]
+
+
+def _measured_s(container: Any, stream: Any, budget: _Budget) -> float | None:
+    """Return the second at which the last packet of a stream is shown; by their number where none tells its time."""
+    begins_s = (container.start_time or 0) / av.time_base
+    last_s, packets = 0.0, 0
+    try:
+        for packet in container.demux(stream):
+            packets += 1
+            budget.check()
+            if packet.pts is not None:
+                last_s = max(last_s, float(packet.pts * packet.time_base) - begins_s)
+    except (MediaError, MemoryError, av.error.FFmpegError, ValueError):
+        pass  # what was read until here is there
+    return last_s or (packets / float(stream.average_rate) if stream.average_rate else None)
 
 
 def _seen(
@@ -373,9 +411,10 @@ def _passed(
     begins_s = (container.start_time or 0) / av.time_base
     seen: dict[float, Image.Image] = {}
     try:
-        for frame in container.decode(stream):
+        for number, frame in enumerate(container.decode(stream)):
             budget.check()
-            shown_s = max(0.0, (frame.time or 0.0) - begins_s)
+            known = frame.time is not None or not stream.average_rate
+            shown_s = max(0.0, (frame.time or 0.0) - begins_s) if known else number / float(stream.average_rate)
             if len(seen) == len(moments):
                 break
             if not seen or shown_s >= moments[len(seen)]:
