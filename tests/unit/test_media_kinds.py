@@ -5,6 +5,7 @@ import io
 import random
 import struct
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from captions import media
 from captions.media import Limits, MediaError
+from captions.media.containers import container
 
 MEDIA = Path(__file__).parents[1] / "media"
 SMALL = Limits(image_bytes=300_000, image_pixels=1_000_000, audio_bytes=100_000, video_bytes=100_000)
@@ -342,6 +344,48 @@ def test_an_index_that_claims_more_samples_than_there_are_bytes_is_a_bomb() -> N
         with pytest.raises(MediaError) as caught:
             media.sniff(bytes(bomb))
         assert caught.value.code == "bomb"
+
+
+def box(name: bytes, *parts: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + sum(map(len, parts)), name) + b"".join(parts)
+
+
+def sound_with(samples: int, *before: bytes) -> bytes:
+    """An MP4 of a track in which each of `samples` bytes is a chunk of its own, all at two places."""
+    table = box(
+        b"stbl",
+        box(b"stsd", struct.pack(">II", 0, 1), box(b"sowt", bytes(28))),
+        box(b"stsz", struct.pack(">III", 0, 0, samples), bytes(4 * samples)),
+        box(b"stsc", struct.pack(">5I", 0, 1, 1, 1, 1)),
+        box(b"stco", struct.pack(">II", 0, samples), struct.pack(">II", 40, 44) * (samples // 2)),
+        box(b"stts", struct.pack(">4I", 0, 1, samples, 1)),
+    )
+    header = box(b"mdhd", bytes(12), struct.pack(">II", 16_000, 16_000), bytes(4))
+    handler = box(b"hdlr", bytes(8), b"soun", bytes(13))
+    track = box(b"trak", *before, box(b"mdia", header, handler, box(b"minf", table)))
+    return box(b"ftyp", b"M4A ", bytes(4)) + box(b"mdat", bytes(64)) + box(b"moov", track)
+
+
+def test_an_index_takes_little_memory() -> None:
+    data = sound_with(20_000)
+    tracemalloc.start()
+    try:
+        assert media.payload_digest(data) is not None
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_index_of_too_many_places_is_not_taken_apart() -> None:
+    data = sound_with(container.MOST_PARTS // 2 + 2)
+    assert media.sniff(data).kind == "audio"
+    assert media.payload_digest(data) is None
+
+
+def test_a_track_of_countless_boxes_is_a_bomb() -> None:
+    with pytest.raises(MediaError) as caught:
+        media.sniff(sound_with(2, box(b"free") * 2_000))
+    assert caught.value.code == "bomb"
 
 
 @pytest.mark.parametrize(

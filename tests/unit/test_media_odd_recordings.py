@@ -172,6 +172,37 @@ def test_a_video_that_does_not_tell_its_length_shows_all_its_scenes(container: s
     assert pictures[-1].at_s > 0.4
 
 
+def test_a_fragmented_video_of_stills_is_a_video() -> None:
+    data = filmed("mov", "png", pixels="rgb24", movflags="frag_keyframe+empty_moov")
+    assert media.inspect(data).kind == "video"
+
+
+def test_a_track_of_pictures_that_was_left_empty_makes_no_video() -> None:
+    """As of a browser that records with its camera switched off."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="webm") as output:
+        empty = output.add_stream("libvpx", rate=25)
+        empty.width, empty.height, empty.pix_fmt = 176, 144, "yuv420p"
+        stream = output.add_stream("libopus", rate=48_000, layout="mono")
+        empty.codec_context.open()
+        for at in range(0, 48_000, 960):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 960), at % 7, np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, at
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+
+    assert media.inspect(file.getvalue()).kind == "audio"
+    assert heard_s(file.getvalue()) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 4, 5])
+def test_a_flash_file_is_what_its_tags_are(claimed: int) -> None:
+    """Servers that record write a header that claims both sound and video."""
+    sound, video = recorded("flv", "aac"), filmed("flv", "flv")
+    assert media.inspect(put(sound, 4, bytes([claimed]))).kind == "audio"
+    assert media.inspect(put(video, 4, bytes([claimed]))).kind == "video"
+
+
 @pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("adts", "aac"), ("mpegts", "aac")])
 def test_sound_that_changes_its_form_is_heard_to_its_end(container: str, codec: str) -> None:
     """As of files that were joined, and of stations between programmes."""
@@ -179,6 +210,18 @@ def test_sound_that_changes_its_form_is_heard_to_its_end(container: str, codec: 
 
     assert media.inspect(data).kind == "audio"
     assert heard_s(data) == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize("stated", [0, 50])
+def test_two_windows_media_files_that_do_not_tell_their_length_are_not_one(stated: int) -> None:
+    """FFmpeg states 50 bytes until it ends (ASF specification, section 5.1: none, while it is broadcast)."""
+    data = filmed("asf", "wmv2")
+    packets = struct.unpack_from("<Q", data, 16)[0] + 50
+    streamed = put(data, packets - 34, struct.pack("<Q", stated))
+    other = put(streamed, packets + 150, b"another picture")
+
+    assert media.inspect(streamed).kind == "video"
+    assert media.payload_digest(streamed) != media.payload_digest(other)
 
 
 def test_a_piece_of_a_stream_with_one_key_frame_shows_all_its_scenes() -> None:

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from typing import Literal
 
-from captions.media.containers.container import CUT_OFF, Chunks, Container, check_parts
+from captions.media.containers.container import CUT_OFF, MOST_STREAMS, Chunks, Container, check_parts
 from captions.media.errors import MediaError
 
 _MASTERS = frozenset({0x1A45DFA3, 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE1, 0x1F43B675, 0xA0})
@@ -78,23 +78,33 @@ def _elements(data: bytes, cut: list[int] | None = None) -> Iterator[tuple[int, 
 
 def read(data: bytes) -> Container:
     """Read a Matroska or WebM file."""
-    doc_type, types, scale, ticks, blocks = b"", set(), 1_000_000, None, 0
+    doc_type, scale, ticks = b"", 1_000_000, None
+    tracks: list[dict[int, int]] = []
+    filled = set[int]()  # the numbers of the tracks that have blocks
     cut: list[int] = []
     for identity, start, end in _elements(data, cut):
         if identity == _DOC_TYPE:
             doc_type = data[start:end].rstrip(b"\0")
-        elif identity == _TRACK_TYPE:
-            types.add(int.from_bytes(data[start:end], "big"))
+        elif identity == _TRACK_ENTRY:
+            tracks.append({})
+            if len(tracks) > MOST_STREAMS:
+                raise MediaError("bomb", f"the Matroska or WebM file holds more than {MOST_STREAMS:,} tracks")
+        elif identity in (_TRACK_TYPE, _TRACK_NUMBER) and tracks:
+            tracks[-1][identity] = int.from_bytes(data[start:end], "big")
         elif identity == _TIMESTAMP_SCALE:
             scale = int.from_bytes(data[start:end], "big")
         elif identity == _DURATION and end - start in (4, 8):
             ticks = struct.unpack(">f" if end - start == 4 else ">d", data[start:end])[0]
-        elif identity in (_SIMPLE_BLOCK, _BLOCK):
-            blocks += 1
-    if not types & {1, 2}:
+        elif identity in (_SIMPLE_BLOCK, _BLOCK) and start < end and len(filled) <= MOST_STREAMS:
+            length = 9 - data[start].bit_length() if data[start] else 9
+            filled.add(int.from_bytes(data[start : start + length], "big") & (1 << 7 * length) - 1)
+    if not {track.get(_TRACK_TYPE) for track in tracks} & {1, 2}:
         raise MediaError("broken", "the Matroska or WebM file holds neither sound nor video")
-    if not blocks:
+    if not filled:
         raise MediaError("truncated", "the Matroska or WebM file ends before its sound or pictures")
+    # A browser that records with its camera switched off leaves a track of video empty.
+    types = {track.get(_TRACK_TYPE) for track in tracks if track.get(_TRACK_NUMBER) in filled}
+    types = types if types & {1, 2} else {track.get(_TRACK_TYPE) for track in tracks}
     kind: Literal["audio", "video"] = "video" if 1 in types else "audio"
     name = "webm" if doc_type == b"webm" else "mkv"
     media_type = f"{kind}/webm" if name == "webm" else f"{kind}/x-matroska"

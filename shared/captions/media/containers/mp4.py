@@ -1,6 +1,8 @@
 """MP4, QuickTime and 3GP (ISO/IEC 14496-12)."""
 
 import struct
+import sys
+from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -39,8 +41,9 @@ def _mp4_end(data: bytes) -> int:
     Players do so too. A box of a known type that is cut short belongs to the file, which is then truncated; but of
     what was recorded in fragments all that came before counts.
     """
-    position, held = 0, set[bytes]()
+    position, held, parts = 0, set[bytes](), 0
     while position + 8 <= len(data) and {b"moov", b"mdat"} - held:
+        check_parts(parts := parts + 1)
         size, name = struct.unpack_from(">I4s", data, position)
         held.add(name)
         if size == 1:
@@ -49,6 +52,7 @@ def _mp4_end(data: bytes) -> int:
             return len(data)
         position += size
     while position + 8 <= len(data):
+        check_parts(parts := parts + 1)
         size, name = struct.unpack_from(">I4s", data, position)
         if name not in _TOP_LEVEL:
             return position
@@ -61,9 +65,15 @@ def _mp4_end(data: bytes) -> int:
     return position if {b"moov", b"mdat"} <= held else len(data)
 
 
+_MOST_SIBLINGS = 1_000
+"""Boxes within one of a track's, which are gone through for each that is looked for; there are some ten."""
+
+
 def _box(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int] | None:
     for wanted in path:
-        for name, body, after in boxes(data, start, end):
+        for number, (name, body, after) in enumerate(boxes(data, start, end)):
+            if number == _MOST_SIBLINGS:
+                raise MediaError("bomb", f"the MP4 file has more than {_MOST_SIBLINGS:,} boxes in one of a track's")
             if name == wanted:
                 start, end = body, after
                 break
@@ -146,15 +156,16 @@ def read(data: bytes) -> Container:
     tracks = _mp4_tracks(data, moov)
     for track in tracks:
         _refuse_index(data, track)
-    video = [track for track in tracks if track.handler == b"vide" and not _is_cover(data, track)]
+    fragmented = b"moof" in firsts
+    video = [track for track in tracks if track.handler == b"vide" and (fragmented or not _is_cover(data, track))]
     sound = [track for track in tracks if track.handler == b"soun"]
-    if b"moof" in firsts:
+    if fragmented:
         _refuse_fragments(data)
     if not video and not sound:
         raise MediaError("unsupported", "the MP4 file holds neither sound nor video")
     main = (video or sound)[0]
     duration = main.duration / main.timescale if main.timescale and main.duration else None
-    essence = _mp4_essence(data, [*video, *sound], b"moof" in firsts)
+    essence = _mp4_essence(data, [*video, *sound], fragmented)
     if b"mdat" not in firsts:
         raise MediaError("truncated", "the MP4 file has an index, but no sound or pictures follow")
     if video:
@@ -185,9 +196,7 @@ def _refuse_index(data: bytes, track: _Track) -> None:
     samples = _samples(data, track)
     times = _box(data, *track.table, b"stts")
     runs = min(struct.unpack_from(">I", data, times[0] + 4)[0], (times[1] - times[0] - 8) // 8) if times else 0
-    counted = sum(
-        struct.unpack_from(">I", data, times[0] + 8 + 8 * run)[0] for run in range(min(runs, MOST_PARTS)) if times
-    )
+    counted = sum(_numbers(data, times[0] + 8, 2 * runs, "I")[::2]) if times else 0
     if max(samples, counted) > len(data):
         raise MediaError("bomb", f"the MP4 file claims {max(samples, counted):,} samples in {len(data):,} bytes")
 
@@ -199,6 +208,7 @@ def _refuse_fragments(data: bytes) -> None:
         if name != b"moof":
             continue
         for inner, body, after in boxes(data, start, end):
+            check_parts(parts := parts + 1)
             for run, at, _ in boxes(data, body, after) if inner == b"traf" else ():
                 check_parts(parts := parts + 1)
                 if run == b"trun":
@@ -211,22 +221,24 @@ def _mp4_essence(data: bytes, tracks: list[_Track], fragmented: bool) -> Callabl
     """Return what yields each track's configuration and samples, wherever they lie; None if that is unclear."""
     if fragmented:
         return None
-    chunks: list[bytes | memoryview] = []
-    view = memoryview(data)
-    total = 0
+    placed = []
+    total = parts = 0
     for track in tracks:
-        configuration = _mp4_configuration(data, track)
-        spans = _mp4_spans(data, track.table, len(data) - total)
+        spans = _mp4_spans(data, track.table, len(data) - total, MOST_PARTS - parts)
         if spans is None:
             return None
-        total += sum(end - start for start, end in spans)
-        sizes = _mp4_sample_sizes(data, track.table)
-        parts = configuration, track.edits, track.shown, sizes
-        lengths = (*map(len, parts), sum(end - start for start, end in spans))
-        chunks.append(struct.pack("<4s4sIIIIIQ", track.handler, track.codec, track.timescale, *lengths))
-        chunks += parts
-        chunks += [view[start:end] for start, end in spans]
-    return lambda: chunks
+        placed.append((track, spans, sum(spans[1::2]) - sum(spans[::2])))
+        total, parts = total + placed[-1][2], parts + _samples(data, track) + len(spans)
+    return lambda: _mp4_chunks(data, placed)
+
+
+def _mp4_chunks(data: bytes, placed: list[tuple[_Track, "array[int]", int]]) -> Chunks:
+    view = memoryview(data)
+    for track, spans, length in placed:
+        parts = _mp4_configuration(data, track), track.edits, track.shown, _mp4_sample_sizes(data, track.table)
+        yield struct.pack("<4s4sIIIIIQ", track.handler, track.codec, track.timescale, *map(len, parts), length)
+        yield from parts
+        yield from (view[start:end] for start, end in zip(spans[::2], spans[1::2], strict=True))
 
 
 def _mp4_sample_sizes(data: bytes, table: tuple[int, int]) -> memoryview:
@@ -275,8 +287,12 @@ def _audio_specific_config(data: bytes, position: int) -> bytes | None:
     return None
 
 
-def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[int, int]] | None:
-    """Return the (start, end) of each chunk of samples; None if the index is odd or spans more than `budget` bytes."""
+def _mp4_spans(data: bytes, table: tuple[int, int], budget: int, parts: int) -> "array[int] | None":
+    """Return where each chunk of samples starts and ends, in turn.
+
+    None if the index is odd, spans more than `budget` bytes or has more than `parts` samples or chunks: a list of them
+    would take twenty times the memory of the file.
+    """
     sizes, runs = _box(data, *table, b"stsz"), _box(data, *table, b"stsc")
     narrow, wide = _box(data, *table, b"stco"), _box(data, *table, b"co64")
     offsets_box = narrow or wide
@@ -285,27 +301,38 @@ def _mp4_spans(data: bytes, table: tuple[int, int], budget: int) -> list[tuple[i
     constant, samples = struct.unpack_from(">II", data, sizes[0] + 4)
     chunk_count = struct.unpack_from(">I", data, offsets_box[0] + 4)[0]
     run_count = struct.unpack_from(">I", data, runs[0] + 4)[0]
-    width, code = (4, "I") if narrow else (8, "Q")
-    if max(chunk_count, 0 if constant else samples) > MOST_PARTS:
+    width = 4 if narrow else 8
+    if chunk_count + (0 if constant else samples) > parts:
         return None
     if 8 + chunk_count * width > offsets_box[1] - offsets_box[0] or 8 + run_count * 12 > runs[1] - runs[0]:
         return None
     if not constant and 12 + samples * 4 > sizes[1] - sizes[0]:
         return None
-    offsets = struct.unpack_from(f">{chunk_count}{code}", data, offsets_box[0] + 8)
-    lengths = () if constant else struct.unpack_from(f">{samples}I", data, sizes[0] + 12)
-    table_runs = list(struct.iter_unpack(">III", data[runs[0] + 8 : runs[0] + 8 + run_count * 12]))
-    spans: list[tuple[int, int]] = []
+    offsets = _numbers(data, offsets_box[0] + 8, chunk_count, "I" if narrow else "Q")
+    lengths = _numbers(data, sizes[0] + 12, 0 if constant else samples, "I")
+    table_runs = _numbers(data, runs[0] + 8, 3 * run_count, "I")
+    spans = array("Q")
     sample = run = 0
     for chunk, offset in enumerate(offsets, 1):
-        while run + 1 < len(table_runs) and table_runs[run + 1][0] <= chunk:
+        while 3 * run + 3 < len(table_runs) and table_runs[3 * run + 3] <= chunk:
             run += 1
-        count = min(table_runs[run][1], samples - sample) if table_runs else 0
+        count = min(table_runs[3 * run + 1], samples - sample) if table_runs else 0
         length = constant * count if constant else sum(lengths[sample : sample + count])
         budget -= length
         if budget < 0 or offset + length > len(data):
             return None
-        begin = spans.pop()[0] if spans and spans[-1][1] == offset else offset
-        spans.append((begin, offset + length))
+        if spans and spans[-1] == offset:
+            spans[-1] = offset + length
+        else:
+            spans.extend((offset, offset + length))
         sample += count
     return spans if spans and sample == samples else None
+
+
+def _numbers(data: bytes, start: int, count: int, code: str) -> "array[int]":
+    """Return a table of numbers of 32 bits (`code` I) or 64 (Q)."""
+    numbers = array(code)
+    numbers.frombytes(data[start : start + count * numbers.itemsize])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers

@@ -8,6 +8,7 @@ from captions.media.errors import MediaError
 
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA_HEADER = 50  # bytes of a data object without a packet (ASF specification, section 5.1)
 _ASF_STREAM = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
@@ -38,8 +39,12 @@ def asf(data: bytes) -> Container:
     if data[header_end : header_end + 16] != _ASF_DATA:
         raise MediaError("truncated", "the ASF file ends before its sound or pictures")
     size = struct.unpack_from("<Q", data, header_end + 16)[0]
+    if size <= _ASF_DATA_HEADER:
+        size = len(data) - header_end  # who streams cannot come back to tell it
     if header_end + size > len(data):
         raise MediaError("truncated", "the ASF file ends inside its sound or pictures")
+    if size <= _ASF_DATA_HEADER:
+        raise MediaError("truncated", "the ASF file ends before its sound or pictures")
     essence = essence_of(struct.pack("<I", sum(map(len, streams))), *streams, view[header_end + 40 : header_end + size])
     if _ASF_VIDEO in types:
         return Container("video", "video/x-ms-wmv", "wmv", duration, essence)
@@ -245,7 +250,16 @@ def real_media(data: bytes) -> Container:
 
 
 def flash(data: bytes) -> Container:
-    """Tell Flash files that hold sound alone from others."""
-    if data[4] & 1:
+    """Tell Flash files that hold sound alone from others: by their tags, as servers claim both in every header."""
+    types, position, parts = set[int](), int.from_bytes(data[5:9], "big") + 4, 0
+    while position + 11 <= len(data) and not types & {_FLV_VIDEO}:
+        check_parts(parts := parts + 1)
+        types.add(data[position] & 0x1F)
+        position += 15 + int.from_bytes(data[position + 1 : position + 4], "big")
+    if _FLV_VIDEO in types or (_FLV_SOUND not in types and data[4] & 1):
         return Container("video", "video/x-flv", "flv")
     return Container("audio", "audio/x-flv", "flv")
+
+
+_FLV_SOUND, _FLV_VIDEO = 8, 9
+"""Types of tags (Adobe Flash Video File Format Specification 10.1, annex E.4.1)."""
