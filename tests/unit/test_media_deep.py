@@ -37,18 +37,21 @@ def png(values: Values, *, clear: tuple[int, ...] = ()) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-def tiff(values: Values, order: str = "<", *, packed: bool = False) -> bytes:
-    """A TIFF of 16 bits a channel."""
+def tiff(values: Values, order: str = "<", *, packed: bool = False, white: int = 1, apart: bool = False) -> bytes:
+    """A TIFF of 16 bits a channel; `white` is 0 where 0 is white, and `apart` puts one channel behind the other."""
     deep = np.atleast_3d(values).round().astype(f"{order}u2")
     height, width, channels = deep.shape
-    body, kind = deep.tobytes(), order + "H"
+    body, kind = (np.moveaxis(deep, 2, 0) if apart else deep).tobytes(), order + "H"
     body = zlib.compress(body) if packed else body
     tags = [
         (256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 0), (259, 3, 1, 8 if packed else 1),
-        (262, 3, 1, 2 if channels >= 3 else 1), (273, 4, 1, 0), (277, 3, 1, channels), (278, 3, 1, height),
-        (279, 4, 1, len(body)), *([(338, 3, 1, 2)] if channels in (2, 4) else []),
+        (262, 3, 1, 2 if channels >= 3 else white), (273, 4, 1, 0), (277, 3, 1, channels), (278, 3, 1, height),
+        (279, 4, 1, len(body)), *([(284, 3, 1, 2)] if apart else []), *([(338, 3, 1, 2)] if channels in (2, 4) else []),
     ]  # fmt: skip
     behind = 8 + 2 + 12 * len(tags) + 4
+    places = behind + 2 * channels
+    plane = len(body) // channels
+    table = [*range(places + 8 * channels, places + 8 * channels + len(body), plane), *[plane] * channels]
     entries = b""
     for tag, size, count, value in tags:
         if tag == 258 and channels > 2:
@@ -57,11 +60,14 @@ def tiff(values: Values, order: str = "<", *, packed: bool = False) -> bytes:
             entries += struct.pack(f"{order}HHIHH", tag, size, count, 16, 16 if channels == 2 else 0)
             continue
         elif tag == 273:
-            value = behind + 2 * channels
+            count, value = (channels, places) if apart else (1, places)
+        elif tag == 279 and apart:
+            count, value = channels, places + 4 * channels
         inline = struct.pack(kind, value) + bytes(2) if size == 3 and count == 1 else struct.pack(f"{order}I", value)
         entries += struct.pack(f"{order}HHI", tag, size, count) + inline
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
     bits = struct.pack(f"{order}{channels}H", *[16] * channels)
+    bits += struct.pack(f"{order}{2 * channels}I", *table) if apart else b""
     return head + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + bits + body
 
 
@@ -115,6 +121,9 @@ KINDS: dict[str, Callable[[float], bytes]] = {
     "RGB TIFF, big-endian": lambda top: tiff(COLOURS * top, ">"),
     "RGB TIFF, packed": lambda top: tiff(COLOURS * top, packed=True),
     "RGB TIFF, packed, big-endian": lambda top: tiff(COLOURS * top, ">", packed=True),
+    "RGB TIFF, channels apart": lambda top: tiff(COLOURS * top, apart=True),
+    "RGB TIFF, channels apart, big-endian": lambda top: tiff(COLOURS * top, ">", apart=True),
+    "RGBA TIFF, channels apart": lambda top: tiff(with_alpha(COLOURS * top), apart=True),
     "RGBA TIFF": lambda top: tiff(with_alpha(COLOURS * top)),
     "RGB PPM": lambda top: ppm(COLOURS * top),
     "RGB PPM, plain": lambda top: plain_ppm(COLOURS * top),
@@ -129,6 +138,20 @@ def test_what_uses_little_of_its_range_is_stretched(kind: str, top: float) -> No
     for picture in shown(KINDS[kind](top)):
         assert extremes(picture) == (0, 255)
         assert abs(red(picture.resize((96, 80)), (48, 40)) - 128) <= 6
+
+
+@pytest.mark.parametrize("top", [65_535, 4_095, 700])
+@pytest.mark.parametrize("packed", [False, True])
+def test_where_0_is_white_at_16_bits_the_picture_is_no_negative(top: float, packed: bool) -> None:
+    for plain, turned in zip(
+        shown(tiff(GREYS * top)), shown(tiff((1 - GREYS) * top, packed=packed, white=0)), strict=True
+    ):
+        assert np.abs(np.asarray(plain, dtype=int) - np.asarray(turned, dtype=int)).max() <= 2
+
+
+def test_channels_that_stand_apart_are_read_at_their_depth() -> None:
+    for together, apart in zip(shown(tiff(COLOURS * 65_535)), shown(tiff(COLOURS * 65_535, apart=True)), strict=True):
+        assert together.tobytes() == apart.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -302,6 +302,49 @@ def test_the_first_frame_of_an_animation_is_copied() -> None:
     assert opened(copy).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("empty", [(0, 0, 0, 255), (0, 0, 0, 0)], ids=["black", "clear"])
+def test_an_animation_that_begins_with_nothing_is_copied_from_where_it_shows_something(
+    photo: Image.Image, name: str, empty: tuple[int, ...]
+) -> None:
+    first = Image.new("RGBA", photo.size, empty)
+    data = encoded(first, name, save_all=True, append_images=[photo.convert("RGBA")], duration=100)
+
+    assert difference(opened(media.model_copy(data)[0]), photo) < 10
+
+
+def test_an_animation_that_is_damaged_behind_an_empty_frame_is_copied_all_the_same(photo: Image.Image) -> None:
+    data = encoded(Image.new("RGB", photo.size), "GIF", save_all=True, append_images=[photo])
+
+    assert opened(media.model_copy(data[: len(data) // 2])[0]).size == photo.size
+
+
+def tiff(*directories: tuple[Image.Image, dict[int, int]]) -> bytes:
+    """A TIFF of RGB pictures, each with further tags."""
+    out = bytearray(b"II*\0" + bytes(4))
+    link = 4
+    for picture, further in directories:
+        at, body = len(out), picture.convert("RGB").tobytes()
+        out += body + struct.pack("<HHH", 8, 8, 8)
+        plain = {256: picture.width, 257: picture.height, 259: 1, 262: 2, 273: at, 277: 3, 279: len(body)} | further
+        entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in plain.items()}
+        entries[258] = struct.pack("<HHII", 258, 3, 3, at + len(body))
+        out[link : link + 4] = struct.pack("<I", len(out))
+        out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+        link = len(out)
+        out += bytes(4)
+    return bytes(out)
+
+
+def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(photo: Image.Image) -> None:
+    small, mask = (photo.resize((75, 50)), {254: 1}), (photo, {254: 4, 262: 4})
+    for data in (tiff((photo, {}), small), tiff(small, (photo, {})), tiff((photo, {}), mask), tiff(small)):
+        assert (media.inspect(data).kind, media.inspect(data).frames) == ("image", 1)
+    assert difference(working(tiff(small, (photo, {}))), working(tiff((photo, {})))) == 0
+    assert opened(media.model_copy(tiff(small, (photo, {}), small))[0]).size == photo.size
+    assert media.inspect(tiff((photo, {}), small, (photo, {254: 2}))).frames == 2
+
+
 def test_sound_is_no_picture() -> None:
     with pytest.raises(media.MediaError) as caught:
         media.model_copy((MEDIA / "audio" / "lj_5.ogg").read_bytes())

@@ -6,7 +6,8 @@ another field than the size, is bounded here.
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from PIL import Image
 
@@ -49,11 +50,24 @@ def refuse_costly(image: Image.Image, limits: Limits) -> None:
 
     OpenJPEG holds each band in 32 bits, twice: with four of them 24 bytes a pixel.
     """
+    if image.format == "TIFF":
+        _refuse_tiles(image.tag_v2)  # type: ignore[attr-defined]
     if image.format == "JPEG2000" and len(image.getbands()) > 3:
         refuse_size(*image.size, limits.image_pixels * 3 // len(image.getbands()))
     codecs = {tile[0] for tile in getattr(image, "tile", ())} - _NOT_SLOW
     if image.format == "XBM" or not codecs.isdisjoint(Image.DECODERS):
         refuse_size(*image.size, min(limits.image_pixels, _SLOW_PIXELS))
+
+
+def _refuse_tiles(tags: Mapping[int, Any]) -> None:
+    width, height, across, down = (_first(tags.get(tag, 0)) for tag in (256, 257, 322, 323))
+    if across * down > max(_SMALL_TILE, 2 * width * height):
+        raise MediaError("bomb", f"the TIFF file has tiles of {across} x {down} pixels, far more than it shows")
+
+
+def _first(value: Any) -> int:
+    number = value[0] if isinstance(value, tuple) and value else value
+    return number if isinstance(number, int) else 0
 
 
 def refuse_structure(data: bytes, name: str, limits: Limits) -> None:
@@ -142,28 +156,10 @@ def _tiff(data: bytes) -> None:
             return
         count = struct.unpack_from(f"{order}{head}", data, position)[0]
         position += struct.calcsize(f"={head}")
-        if len(seen) == 1:
-            entries = range(position, min(position + entry * count, len(data) - entry + 1), entry)
-            _tiff_tile(data, entries, order, big)
         position += entry * count
         if position + struct.calcsize(f"={offset}") > len(data):
             return
         position = struct.unpack_from(f"{order}{offset}", data, position)[0]
-
-
-def _tiff_tile(data: bytes, entries: range, order: str, big: bool) -> None:
-    sizes = {}
-    for at in entries:
-        tag, kind = struct.unpack_from(f"{order}HH", data, at)
-        if tag in (256, 257, 322, 323):  # ImageWidth, ImageLength, TileWidth, TileLength
-            code = {3: "H", 4: "I", 16: "Q"}.get(kind)
-            if code is not None:
-                sizes[tag] = struct.unpack_from(f"{order}{code}", data, at + (12 if big else 8))[0]
-    tile = sizes.get(322, 0) * sizes.get(323, 0)
-    if tile > max(_SMALL_TILE, 2 * sizes.get(256, 0) * sizes.get(257, 0)):
-        raise MediaError(
-            "bomb", f"the TIFF file has tiles of {sizes[322]} x {sizes[323]} pixels, far more than it shows"
-        )
 
 
 def _icons(data: bytes, limits: Limits) -> None:

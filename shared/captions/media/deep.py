@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,14 @@ Float32s = npt.NDArray[np.float32]
 
 def grey_scale(image: Image.Image) -> tuple[float, float]:
     """Return (the value that becomes black, the factor to 0..255) for a picture of one deep channel."""
+    low, scale = _dark_to_bright(image)
+    tags = getattr(image, "tag_v2", None)
+    if scale and tags is not None and tags.get(262) == 0:  # WhiteIsZero, which Pillow minds at 8 bits alone
+        return low + 255.0 / scale, -scale
+    return low, scale
+
+
+def _dark_to_bright(image: Image.Image) -> tuple[float, float]:
     low, high, of_8_bits = _extremes(image)
     most, whole = _range(image, low, high)
     if whole:
@@ -108,11 +117,14 @@ def _is_noise(image: Image.Image, values_of: Callable[[Image.Image], Float32s]) 
 # --- colours, and grey with transparency: Pillow keeps the upper byte of each value --------------------------------
 
 
-def stretched(image: Image.Image, data: bytes, raw: str) -> Image.Image:
-    """Return a loaded picture whose 16 bits were stored as Pillow's `raw` mode, stretched if it uses little of them."""
+def stretched(image: Image.Image, data: bytes, tiles: Sequence[Any], raw: str) -> Image.Image:
+    """Return a loaded picture whose 16 bits were stored as Pillow's `raw` mode, stretched if it uses little of them.
+
+    `tiles` are those of the picture before it was loaded.
+    """
     if not _narrow(image, 256 * NARROW):
         return image
-    upper, lower = _bytes_of_ppm(image, data) if raw == PPM else (image, _lower_bytes(image, data, raw))
+    upper, lower = _bytes_of_ppm(image, data) if raw == PPM else (image, _lower_bytes(image, data, tiles))
     if lower is None or lower.size != image.size:
         return image
     pairs = _Pairs(upper, lower, raw == "LA;16B")
@@ -160,19 +172,24 @@ def _bytes_of_ppm(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.I
     return Image.fromarray((values >> 8).astype(np.uint8)), Image.fromarray((values & 255).astype(np.uint8))
 
 
-def _lower_bytes(image: Image.Image, data: bytes, raw: str) -> Image.Image | None:
+def _lower_bytes(image: Image.Image, data: bytes, tiles: Sequence[Any]) -> Image.Image | None:
     """Return the picture's lower bytes, by reading it as if its values stood in the other order."""
-    other = "RGBA" if raw == "LA;16B" else raw[:-1] + _OTHER_BYTE[raw[-1]]
-    again = Image.open(io.BytesIO(data), formats=[str(image.format)])
+
+    def other(mode: str) -> str:
+        return "RGBA" if mode == "LA;16B" else mode[:-1] + _OTHER_BYTE[mode[-1]]
+
+    again: Any = Image.open(io.BytesIO(data), formats=[str(image.format)])
+    again.seek(image.tell())
     again.tile = [
-        tile._replace(args=other if isinstance(tile.args, str) else (other, *(tile.args or ())[1:]))
-        for tile in again.tile
+        tile._replace(args=other(tile.args) if isinstance(tile.args, str) else (other(tile.args[0]), *tile.args[1:]))
+        for tile in tiles
     ]
     try:
         again.load()
     except (OSError, ValueError):
         return None  # there is no such order for it
-    return again
+    lower: Image.Image = again
+    return lower
 
 
 class _Pairs:

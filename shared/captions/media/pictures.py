@@ -15,9 +15,9 @@ from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
-from captions.media import jpeg_ends, lengths, raw
+from captions.media import jpeg_ends, lengths, raw, tiff_pages
 from captions.media.bombs import refuse_costly, refuse_size, refuse_structure
 from captions.media.errors import Limits, MediaError
 from captions.media.sniffing import RAW, Kind, Sniffed
@@ -140,12 +140,16 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
     with _decoder_errors(data, sniffed.format):
         _load_codec(sniffed.format)
         image = Image.open(io.BytesIO(data), formats=[sniffed.format])  # JPEG's makes an MPO of what is one
+        if sniffed.format == "TIFF":
+            first, *further = tiff_pages.pages(data)
+            image.seek(first)
+            frames = 1 + len(further)
+        else:
+            stills = ("MPO", "HEIF", "ICO", "CUR", "PSD", "DDS")
+            frames = 1 if image.format in stills else int(getattr(image, "n_frames", 1))
         width, height = image.size
         refuse_size(width, height, limits.image_pixels)
         refuse_costly(image, limits)
-        frames = (
-            1 if image.format in ("MPO", "HEIF", "ICO", "CUR", "PSD", "DDS") else int(getattr(image, "n_frames", 1))
-        )
     kind: Kind = sniffed.kind
     if frames > 1:
         kind = "document" if sniffed.format == "TIFF" else "animation"
@@ -194,7 +198,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
     return Picture(working, width, height, orientation, digest, palette, finely)
 
 
-_DEEP = frozenset(f"{name};16{order}" for name in ("RGB", "RGBA", "RGBX", "LA") for order in "BLN")
+_DEEP = frozenset(f"{name};16{order}" for name in ("RGB", "RGBA", "RGBX", "LA", *"RGBA") for order in "BLN")
 """How Pillow names colours of 16 bits in a file; of a picture that it has loaded, 8 are left."""
 
 
@@ -204,15 +208,17 @@ _UNUSED_ALPHA = frozenset({"BMP", "TGA", "ICO", "CUR", "DDS"})
 
 def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """Return the opened picture with all its pixels, and its orientation."""
+    if image.format == "TIFF":
+        _plane_by_plane(image)
     tiles = getattr(image, "tile", ())
     modes = {tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles}
     deep_ppm = [(tile.codec_name.removesuffix("_plain"), tile.args) for tile in tiles] == [("ppm", ("RGB", 65_535))]
     image.load()
     orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
-    if deep_ppm or (image.format in ("PNG", "TIFF") and len(modes) == 1 and not modes.isdisjoint(_DEEP)):
+    if deep_ppm or (image.format in ("PNG", "TIFF") and modes and modes <= _DEEP):
         from captions.media import deep
 
-        image = deep.stretched(image, data, deep.PPM if deep_ppm else str(modes.pop()))
+        image = deep.stretched(image, data, tiles, deep.PPM if deep_ppm else str(modes.pop()))
     elif image.format == "JPEG2000":
         from captions.media import jpeg2000
 
@@ -222,6 +228,17 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
         colours = image.convert("RGB")
         image = colours if colours.getbbox() else image
     return image, orientation
+
+
+def _plane_by_plane(image: Image.Image) -> None:
+    """Have Pillow read channels of 16 bits that stand one after the other; it reads them as if they had 8."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if tags.get(284) == 2 and 16 in tags.get(258, ()) and image.mode in ("RGB", "RGBA"):
+        order = "L" if tags.prefix == b"II" else "B"
+        image.tile = [  # type: ignore[attr-defined]
+            tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) if tile.codec_name == "raw" else tile
+            for tile in image.tile  # type: ignore[attr-defined]
+        ]
 
 
 def picture_payload_digest(data: bytes, orientation: int = 1) -> str | None:
@@ -437,6 +454,8 @@ def model_copy(
             image.draft("RGB", target)
         image, orientation = _loaded(image, data)
         picture = _copied(image, target)
+        if sniffed.kind == "animation" and _is_blank(picture):
+            picture = _first_shown(image, sniffed.frames, target) or picture
         if orientation != 1:
             picture = picture.transpose(_TRANSPOSE[orientation])
     return _encoded(picture, max_bytes, media_types)
@@ -453,6 +472,29 @@ def _copied(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     if convert is _on_white and picture.getcolors(1) is not None:
         picture = _on_white(image, (128, 128, 128))
     return picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
+
+
+_BLANK = 3.0
+"""Standard deviation of the luma (of 255) below which a frame shows nothing, as in a video."""
+_MOST_BLANK_PIXELS = 100_000_000
+"""Pixels of frames that are decoded to find one that shows something."""
+
+
+def _is_blank(picture: Image.Image) -> bool:
+    return ImageStat.Stat(picture.convert("L")).stddev[0] < _BLANK
+
+
+def _first_shown(image: Image.Image, frames: int, target: tuple[int, int]) -> Image.Image | None:
+    """Return the first frame of an animation that shows something: many fade in, or begin with an empty canvas."""
+    for number in range(1, min(frames, max(2, _MOST_BLANK_PIXELS // (image.width * image.height)))):
+        try:
+            image.seek(number)
+            picture = _copied(image, target)
+        except (EOFError, OSError, SyntaxError, ValueError, struct.error):
+            return None  # from here on it is damaged
+        if not _is_blank(picture):
+            return picture
+    return None
 
 
 def _encoded(picture: Image.Image, max_bytes: int, media_types: Sequence[str]) -> tuple[bytes, str]:
