@@ -98,6 +98,13 @@ def test_a_file_of_results_is_read_line_by_line_whatever_stands_in_it(tmp_path: 
     assert [line_id for line_id, _ in result_lines(path)] == ["a", "", "", "", "", "b"]
 
 
+@pytest.mark.parametrize("status", [400, None])
+def test_what_a_failed_line_says_can_be_stored_whatever_its_letters(status: int | None) -> None:
+    error = {"message": "bad \ud83d letter"}
+    attempt = answered({"error": error}, status, error).attempt
+    assert attempt.detail == "bad \ufffd letter"
+
+
 def test_a_file_that_ends_within_a_line_was_not_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"custom_id": "a"}\n{"custom_id": "b", "resp')

@@ -12,6 +12,12 @@ from captions.gateway.errors import AttemptFailed, classify_error_object, classi
 from captions.gateway.responses import Collector, answer_of
 
 TOO_LARGE = [
+    (400, {"error": {"message": "The engine prompt length 9 exceeds the max_model_len 8. Please reduce prompt."}}),
+    (400, {"error": {"message": "The number of tokens to keep is greater than the context length."}}),
+    (422, {"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "Value error, Prompt too long"}]}}),
+    (400, {"error": {"message": "Maximum content size limit (26214400) exceeded (26500000 bytes read)"}}),
+    (400, {"error": {"message": "audio duration 1600.5 seconds is longer than 1400 seconds", "code": "invalid_value"}}),
+    (400, {"error": {"message": "Prompt tokens limit exceeded: 9 > 4"}}),
     (400, {"error": {"type": "exceed_context_size_error", "message": "the request needs 9000 tokens of 4096"}}),
     (400, {"error": {"code": "1261", "message": "Prompt 超长"}}),
     (
@@ -118,6 +124,10 @@ ACCOUNT = [
     (407, "<html>Proxy Authentication Required</html>"),
 ]
 REFUSED = [
+    (451, {"error": {"message": "Unavailable for legal reasons"}}),
+    (400, {"error": {"message": "sensitive words detected", "code": "sensitive_words_detected"}}),
+    (400, {"error": {"message": "The generated content may contain politically sensitive information"}}),
+    (400, {"message": "The guardrail intervened"}),
     (400, {"error": {"code": "1301", "message": "..."}, "contentFilter": [{"level": 1}]}),
     (400, {"error": {"code": 400, "message": "The answer was blocked due to safety settings"}}),
     (403, {"error": {"message": "Your input was flagged by moderation"}}),
@@ -141,6 +151,10 @@ REFUSED = [
     (400, {"error": {"message": "filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
 ]
 UNAVAILABLE = [
+    (400, {"error": {"message": "Model x was sunset on 2026-01-01"}}),
+    (400, {"error": {"message": "The model 'x' cannot be found"}}),
+    (400, {"error": {"message": "expected string, received array (image_url not supported by this model)"}}),
+    (400, {"error": {"message": "Provider returned error", "code": 404}}),
     (400, {"error": {"message": "some/thing is not a valid model ID", "code": 400}}),
     (400, {"error": {"message": "The model `x` has been decommissioned and is no longer supported."}}),
     (404, {"error": {"message": "The model `x` does not exist."}}),
@@ -175,6 +189,20 @@ UNAVAILABLE = [
     (400, {"object": "error", "message": "Qwen/Qwen3-8B is not a multimodal model"}),
 ]
 LATER = [
+    # Said under a status that means a wrong request or key: taken at that, two models would end the upload.
+    (400, {"error": {"message": "Too many requests"}}),
+    (400, {"error": {"message": "Provider returned error", "code": 429}}),
+    (400, {"error": {"message": "Provider returned error", "code": 502}}),
+    (400, {"error": {"message": "The upstream server is busy"}}),
+    (400, {"error": {"message": "Model is loading"}}),
+    (400, {"error": {"message": "Service is unavailable, please try again later"}}),
+    (400, {"error": {"message": "CUDA error: an illegal memory access was encountered"}}),
+    (400, {"error": {"message": "Concurrency limit exceeded for this model"}}),
+    (400, {"__type": "ThrottlingException", "message": "Too many requests, please wait before trying again."}),
+    (400, {"message": "Model is not ready for inference. Wait and try your request again."}),
+    (400, {"error": {"message": "当前访问量过大，请稍后再试"}}),
+    (403, {"error": {"message": "Rate limit exceeded"}}),
+    (403, {"code": 50603, "message": "System is too busy now."}),
     (429, {"error": {"message": "Too many requests, slow down"}}),
     (429, {"error": {"code": "rate_limit_exceeded", "message": "Limit 10 tokens per minute for this model"}}),
     (503, {"message": "The request queue is full.", "type": "SERVICE_UNAVAILABLE", "code": 503}),
@@ -250,6 +278,7 @@ def test_a_server_that_could_not_make_its_model_keep_to_the_form_says_nothing_of
         ({"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive content"}}, ErrorClass.REFUSED),
         ({"error": {"message": "Provider returned error", "code": 502}}, ErrorClass.SERVER_ERROR),
         ({"error": "busy"}, ErrorClass.ERROR_BODY),
+        ({"message": "overloaded", "type": "overloaded_error"}, ErrorClass.ERROR_BODY),
         ({"choices": []}, ErrorClass.GARBLED),
         ({"code": 0, "message": "ok"}, ErrorClass.GARBLED),
     ],
@@ -310,3 +339,10 @@ def test_an_answer_with_a_status_of_success_is_an_answer() -> None:
 def test_an_error_inside_an_answer_is_classed_alike(status_less: tuple[int, object]) -> None:
     status, body = status_less
     assert classify_error_object(body)[0] is classify_status(status, body)
+
+
+def test_an_answer_without_choices_is_classed_by_what_it_says() -> None:
+    with pytest.raises(AttemptFailed) as raised:
+        answer_of(ChatCompletion.construct(success=False, detail="Insufficient balance"))
+    assert raised.value.error_class is ErrorClass.ACCOUNT
+    assert raised.value.detail == "Insufficient balance"

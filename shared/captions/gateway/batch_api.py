@@ -23,9 +23,9 @@ from captions.cost import Cost
 from captions.gateway.api_keys import KeyRing, Keys
 from captions.gateway.catalogue import Model
 from captions.gateway.error_class import ErrorClass
-from captions.gateway.errors import AccountProblem, AttemptFailed, classify_error_object, classify_status, message_of
+from captions.gateway.errors import AccountProblem, AttemptFailed, classify_error_object, classify_status
 from captions.gateway.pricing import cost_of, saved_in_batch, usage_of
-from captions.gateway.responses import ModelAnswer, answer_of, failure_of
+from captions.gateway.responses import ModelAnswer, answer_of, detail_of, failure_of
 from captions.gateway.transport import MOST_ANSWER_BYTES, http_client
 from captions.gateway.types import Attempt, CostSource, Endpoint
 
@@ -149,7 +149,7 @@ class BatchApi:
         if status == "completed":
             return RemoteBatch(batch, "completed", outputs)
         problems = getattr(getattr(batch_object, "errors", None), "data", None) or ()
-        why = "; ".join(str(message_of({"message": problem.message})) for problem in problems[:3] if problem.message)
+        why = "; ".join(str(detail_of(problem.message)) for problem in problems[:3] if problem.message)
         return RemoteBatch(batch, "ended", outputs, f"{status}: {why}"[:300] if why else status)
 
     async def cancel(self, base_url: str, batch: str) -> None:
@@ -283,9 +283,9 @@ def read_line(line: Mapping[str, Any], model: Model, endpoint: Endpoint, started
     answer: ModelAnswer | None = None
     try:
         if status is not None and status != 200:
-            raise AttemptFailed(classify_status(status, body), status=status, detail=message_of(body)[:200] or None)
+            raise AttemptFailed(classify_status(status, body), status=status, detail=detail_of(body))
         if error or not isinstance(body, Mapping):
-            raise AttemptFailed(classify_error_object(error)[0], detail=message_of(error)[:200] or None)
+            raise AttemptFailed(classify_error_object(error)[0], detail=detail_of(error))
         answer = answer_of(ChatCompletion.construct(**body))
         usage, stated, outcome, detail = answer.usage, answer.stated_cost, "ok", None
     except AttemptFailed as failure:

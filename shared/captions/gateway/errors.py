@@ -113,7 +113,7 @@ _CODES: Mapping[ErrorClass, frozenset[str]] = {
         data_inspection_failed datainspectionfailed moderation_blocked moderation_error sensitive_content
         sensitivecontentdetected inputtextsensitivecontentdetected inputimagesensitivecontentdetected
         outputtextsensitivecontentdetected image_content_policy_violation safety prohibited_content recitation
-        model_refusal guardrail_intervened invalidparameter.datainspectionfailed 1301
+        model_refusal guardrail_intervened invalidparameter.datainspectionfailed sensitive_words_detected 1301
         """.split()
     ),
     ErrorClass.TOO_LARGE: frozenset(
@@ -145,7 +145,7 @@ def _words(*patterns: str) -> re.Pattern[str]:
 # Each is read within a few hundred characters, and only of an error: what a caption says is never looked at here.
 _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
     ErrorClass.TOO_LARGE: _words(
-        r"(maximum|max|exceeds?|exceeded|exceeding|longer than|over)\b.{0,80}\b(context|model)('s)?[ _](length|window|len|size|limit)",
+        r"(maximum|max|exceeds?|exceeded|exceeding|longer than|greater than|over)\b.{0,80}\b(context|model)('s)?[ _](length|window|len|size|limit)",
         r"(available )?context[ _](length|window|size|limit)\b.{0,60}\b(exceed|only|reached|overflow)",
         r"maximum (model )?length|max(imum)? (input|prompt) (length|tokens|size)",
         r"exceeds? (the )?(max(imum)? )?(number of tokens|(input |prompt |token )?(length|limit))",
@@ -154,16 +154,16 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"longer than the (model|maximum)|range of input length|reduce (the )?(length|size) of|too (long|large|big) (to fit|for model)",
         r"exceed(s|ed)? (the )?max(imum)? (allowed )?(size|length|pixels|dimension)|image dimensions exceed|image exceeds|size of the input image exceeds",
         r"max_(completion_)?tokens must be at least 1, got -|must be less than max_seq_len",
-        r"exceed(s|ed)?\b.{0,40}\b(token limit|message tokens|\d+ ?[MK]B maximum)|limit on max bytes|longer than max_model_len",
-        r"must have less than \d+ tokens|token count is \d+ but",
-        r"tokens\b.{0,60}\bmust be <=|too many (input )?tokens|token limit exceeded|exceeds? .{0,30}tokens? limit",
+        r"exceed(s|ed)?\b.{0,40}\b(token limit|message tokens|\d+ ?[MK]B maximum)|limit on max bytes|(longer than|exceeds( the)?) max_model_len",
+        r"must have less than \d+ tokens|token count is \d+ but|content size limit|is longer than [\d.]+ (seconds|minutes)",
+        r"tokens\b.{0,60}\bmust be <=|too many (input )?tokens|tokens? limit exceeded|exceeds? .{0,30}tokens? limit",
         r"(entity|content|body|payload) too large|超长|超出.{0,8}(最大|限制)|长度超过|超过.{0,8}(最大|上下文).{0,8}长度",
     ),
     ErrorClass.ACCOUNT: _words(
         r"insufficient[ _](account )?(balance|credits?|funds|quota)|balance is (insufficient|not enough|too low)",
         r"(out of|not enough|no|add( more)?|purchase( more)?|run out of|lack of) credits?\b|(please |to )(recharge|top up)",
         r"exceeded your current quota|free (tier|quota|trial).{0,40}(exhausted|used up|exceeded|expired|ended)",
-        r"(account|subscription).{0,30}(overdue|in arrears|suspended|disabled|deactivated)|arrear|payment required",
+        r"(account|subscription).{0,30}(overdue|in arrears|suspended|disabled|deactivated|expired)|arrear|payment required",
         r"(incorrect|invalid|missing|expired|revoked|no) api[ _-]?key|api key (is )?(not valid|invalid|expired|missing)",
         r"(please )?pass a valid api key|budget has been exceeded|spending limit|reached (its|your)( specified)?( api)? usage limits?",
         r"billing|欠费|余额不足|请充值|账户.{0,6}(冻结|停用)|额度(已)?(用尽|失败|不足)|无效的令牌|(套餐|令牌).{0,6}(到期|过期)",
@@ -175,19 +175,19 @@ _WORDS: Mapping[ErrorClass, re.Pattern[str]] = {
         r"(content|usage|safety)[ _](management )?(policy|policies|filter|system|moderation)|responsible ai|safety settings",
         r"(flagged|rejected|blocked|filtered) .{0,40}(moderation|safety|policy|harmful|sensitive|inappropriate)",
         r"(inappropriate|unsafe|harmful|sensitive|prohibited|disallowed|objectionable) (content|material|input|output|image)",
-        r"content (exists risk|violates)|outputted is blocked|violated? .{0,20}guardrail|flagged as nsfw|input was flagged|prohibited_content",
-        r"not allowed by our safety|data may contain inappropriate|敏感|不安全|违规|审核未通过|内容安全",
+        r"content (exists risk|violates)|outputted is blocked|violated? .{0,20}guardrail|guardrail intervened|flagged as (nsfw|unsafe)|input was flagged|prohibited_content",
+        r"not allowed by our safety|data may contain inappropriate|politically sensitive|high[- ]risk content|敏感|不安全|违规|审核未通过|内容安全",
     ),
     ErrorClass.UNAVAILABLE: _words(
         r"is not a valid model|(unknown|invalid|unsupported|unrecognized|no such) model\b(?! (parameter|argument|input))",
         r"model\b.{0,80}\b(does(n't| not) exist|not (be )?found|not available|not supported|no longer|not exist|was retired)",
-        r"model\b.{0,80}\b(deprecated|decommissioned|retired|discontinued|been (shut down|removed)|end of life)",
+        r"model\b.{0,80}\b(deprecated|decommissioned|retired|discontinued|sunset|been (shut down|removed)|end of life|cannot be found)",
         r"model (identifier|id) is invalid|model\b.{0,40}\bend of its life|access to (the )?model\b|on-demand throughput|\bmodel disabled",
         r"no (endpoints|providers?|deployments?|healthy deployments?) (found|available) (for|that|matching)|模型不存在|模型已下线|无权访问|无可用渠道",
         r"not allowed to access model|choose (a )?different model|no such model|model access denied",
         r"(images?|image[_ ]url|image input|vision|multimodal)( inputs?| content)? (is|are) (not|only) (supported|enabled|available)",
         r"(does(n't| not)|cannot) (support|accept|take|process) (image|vision|multimodal)|is not a multimodal model|missing data required for image",
-        r"unknown variant `?image_url|at most 0 image",
+        r"unknown variant `?image_url|image_url not supported|at most 0 image",
     ),
 }  # fmt: skip
 _FETCHING = _words(
@@ -199,6 +199,12 @@ _TOO_MUCH_AT_ONCE = _words(r"request too large for\b")
 """One request that is more than a minute's tokens: however long it waits."""
 _PASSING = _words(r"rate.?limit|too many requests|(per|a) (second|minute|day)\b|(retry|try again) (in|after) [\d.]+")
 """Limits of a time, whose messages like to name the page where more is sold."""
+_BUSY = _words(
+    r"too many requests|rate.?limit|throttl|overload|(concurrency|requests?) limit|temporarily|(over|at|no|insufficient) capacity",
+    r"\b(server|service|system|upstream|engine|model|backend)\b.{0,40}\b(busy|unavailable|loading|starting|not ready)",
+    r"\b(try|retry)( your request)?( again)? (later|in a)\b|cuda (error|out of memory)|internal (server )?error|繁忙|稍后(再|重)?试|访问量过大",
+)
+"""What passes by itself, said under a status that means otherwise: taken for a wrong request, it would end an upload."""
 
 
 def classify_status(status: int, body: object) -> ErrorClass:
@@ -219,6 +225,8 @@ def classify_status(status: int, body: object) -> ErrorClass:
         if by_code is ErrorClass.UNAVAILABLE:
             return by_code
         own_words = (ErrorClass.REFUSED, ErrorClass.UNAVAILABLE) if status == 403 else ()
+        if by_words is None and status == 403 and _busy(message):
+            return ErrorClass.RATE_LIMITED
         return by_words if by_words is not None and by_words in own_words else ErrorClass.ACCOUNT
     if status in (404, 410):
         return ErrorClass.UNAVAILABLE
@@ -233,10 +241,23 @@ def classify_status(status: int, body: object) -> ErrorClass:
         # llama.cpp's own word for an input that no other try makes shorter is 500; of all else, only a code is certain.
         too_large = ErrorClass.TOO_LARGE in (by_code, by_words)
         return ErrorClass.TOO_LARGE if too_large else ErrorClass.SERVER_ERROR
-    if status == 413:
-        return ErrorClass.TOO_LARGE
+    if status in _CERTAIN:
+        return _CERTAIN[status]
     fetching = by_code is None and _FETCHING.search(message[:_READ_CHARACTERS])
-    return by_code or (ErrorClass.SERVER_ERROR if fetching else by_words) or ErrorClass.OURS
+    known = by_code or (ErrorClass.SERVER_ERROR if fetching else by_words)
+    # Proxies answer 400 and name the status that they were answered.
+    named = next((int(code) for code in codes if _STATUS.fullmatch(code) and code != "400"), None)
+    if known is None and status == 400 and named is not None:
+        return classify_status(named, body)
+    return known or (ErrorClass.SERVER_ERROR if _busy(message) else ErrorClass.OURS)
+
+
+_CERTAIN = {413: ErrorClass.TOO_LARGE, 451: ErrorClass.REFUSED}
+_STATUS = re.compile(r"[45]\d\d")
+
+
+def _busy(message: str) -> bool:
+    return not _PAGE.match(message) and bool(_BUSY.search(message[:_READ_CHARACTERS]))
 
 
 _ELSEWHERE = frozenset({408, 409, 423, 424, 425, 498, 499})
@@ -251,7 +272,7 @@ def classify_error_object(error: object) -> tuple[ErrorClass, int | None]:
     (https://openrouter.ai/docs/api-reference/errors); without one the error is of the transient kind.
     """
     codes, message, metadata = _facts(error)
-    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
+    status = next((int(code) for code in codes if _STATUS.fullmatch(code)), None)
     if status is not None:
         return classify_status(status, error), status
     if _flagged(metadata):
@@ -304,6 +325,7 @@ def _facts(body: object) -> tuple[tuple[str, ...], str, object]:
             raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
             inner = (*(body.get(name) for name in ("error", "detail", "errors", "innererror")), raw)
             waiting += (item for item in inner if isinstance(item, Mapping | str | list) and item)
+            waiting += (item for item in (body.get("message"),) if isinstance(item, Mapping))  # of Mistral
     return tuple(codes), "\n".join(dict.fromkeys(words)), metadata
 
 

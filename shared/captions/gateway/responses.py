@@ -60,7 +60,10 @@ def answer_of(response: object) -> ModelAnswer:
     _raise_error_in(response, usage, reported)
     choices = getattr(response, "choices", None)
     if not isinstance(choices, list) or not choices:
-        raise AttemptFailed(ErrorClass.GARBLED, status=200, usage=usage, reported_model=reported)
+        extra = getattr(response, "model_extra", None)
+        why, _ = classify_error_object(extra)
+        known = why if why is not ErrorClass.ERROR_BODY else ErrorClass.GARBLED
+        raise AttemptFailed(known, status=200, detail=detail_of(extra), usage=usage, reported_model=reported)
     choice = choices[0]
     _raise_error_in(choice, usage, reported)
     message = getattr(choice, "message", None)
@@ -115,6 +118,8 @@ class Collector:
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._finish_reason: str | None = None
+        self._talked_on = False
+        self._whole: ModelAnswer | None = None
         self._refusal = False
         self._usage: object = None
         self._reported: str | None = None
@@ -135,13 +140,37 @@ class Collector:
         choice = choices[0]
         _raise_error_in(choice, self._usage, self._reported)
         delta = getattr(choice, "delta", None)
+        ended = self.ended
         self._finish_reason = _text(getattr(choice, "finish_reason", None)) or self._finish_reason
         self._refusal = self._refusal or bool(getattr(delta, "refusal", None))
         self._logprobs += _logprobs(choice)
         text = _content(getattr(delta, "content", None))
         if text:
             self._texts.append(text)
+            self._talked_on = self._talked_on or ended
         return text
+
+    def add_whole(self, body: object) -> str:
+        """Take the body of a server that does not stream, and return its text.
+
+        Raises:
+            AttemptFailed: it holds no answer.
+        """
+        # Imported here: the client imports it when it is first called.
+        from openai.types.chat import ChatCompletion
+
+        if not isinstance(body, Mapping):
+            raise AttemptFailed(ErrorClass.GARBLED, status=200)
+        self._whole = answer_of(ChatCompletion.construct(**body))
+        return self._whole.text
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is complete, so that nothing but its usage can follow.
+
+        Not where a server gives each chunk a reason to have ended.
+        """
+        return self._whole is not None or (self._finish_reason is not None and not self._talked_on)
 
     def answer(self) -> ModelAnswer:
         """Return the answer of a stream that ended.
@@ -149,7 +178,7 @@ class Collector:
         Raises:
             AttemptFailed: it ended before its answer was complete.
         """
-        return _judged(
+        return self._whole or _judged(
             text="".join(self._texts),
             finish_reason=self._finish_reason,
             refusal=self._refusal,
@@ -228,7 +257,9 @@ def _raise_error_in(holder: object, usage: object, reported: str | None) -> None
     if not error:
         return
     error_class, status = classify_error_object(error)
-    raise AttemptFailed(error_class, status=status or 200, detail=_detail(error), usage=usage, reported_model=reported)
+    raise AttemptFailed(
+        error_class, status=status or 200, detail=detail_of(error), usage=usage, reported_model=reported
+    )
 
 
 def _error_in(extra: Mapping[str, Any], kind: object) -> object:
@@ -242,7 +273,8 @@ def _error_in(extra: Mapping[str, Any], kind: object) -> object:
         return {"message": base.get("status_msg")}  # its numbers are others' too, and mean something else there
     message = extra.get("message", extra.get("msg"))
     code = extra.get("code")
-    if isinstance(message, str) and message and (kind == "error" or code not in (None, "", 0, "0", 200, "200")):
+    named = kind == "error" or str(extra.get("type")).endswith("error")
+    if isinstance(message, str) and message and (named or code not in (None, "", 0, "0", 200, "200")):
         return {"code": code, "type": extra.get("type"), "message": message}
     return None
 
@@ -260,7 +292,7 @@ def failure_of(error: Exception) -> AttemptFailed:
             status=error.status_code,
             retry_after_s=retry_after_s(error.response.headers),
             # An endpoint that rejects a key likes to quote it.
-            detail=None if error_class is ErrorClass.ACCOUNT else _detail(error.body),
+            detail=None if error_class is ErrorClass.ACCOUNT else detail_of(error.body),
         )
     if isinstance(error.__cause__, AttemptFailed):  # of the transport, in the client's wrapping
         return error.__cause__
@@ -272,7 +304,7 @@ def failure_of(error: Exception) -> AttemptFailed:
         return AttemptFailed(ErrorClass.GARBLED, status=error.status_code)
     if isinstance(error, openai.APIError):
         error_class, status = classify_error_object(error.body)
-        return AttemptFailed(error_class, status=status, detail=_detail(error.body))
+        return AttemptFailed(error_class, status=status, detail=detail_of(error.body))
     if isinstance(error, httpx2.HTTPError):
         return AttemptFailed(ErrorClass.CONNECTION)
     # Without the exception's own words, which may be the answer's.
@@ -281,7 +313,8 @@ def failure_of(error: Exception) -> AttemptFailed:
     return AttemptFailed(ErrorClass.GARBLED)
 
 
-def _detail(body: object) -> str | None:
+def detail_of(body: object) -> str | None:
+    """Return what an error's body says, short enough to be kept, None if that is nothing."""
     return _whole(message_of(body)[:_DETAIL_CHARACTERS]) or None
 
 
