@@ -134,7 +134,6 @@ FALLS_BACK = {
 }
 STREAMED_OTHERWISE = {
     # An endpoint that answers a stream with something else than a stream sends no piece of one.
-    "error_body": ErrorClass.CUT,
     "malformed": ErrorClass.CUT,
     "cut_stream": ErrorClass.CUT,
 }

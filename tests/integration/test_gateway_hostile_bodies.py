@@ -1,8 +1,10 @@
 """Answers no sane server gives: each is bounded, classed and accounted for, and the next model answers instead."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from captions.aws.dynamodb import to_item
-from captions.gateway import Completion, Endpoint, Gateway, Request
+from captions.gateway import AccountProblem, Completion, DeadlineExceeded, Endpoint, Gateway, Request, StreamEvent
 from captions.gateway.batch_api import BatchApi, BatchCallError
 from captions.gateway.catalogue import load
 from captions.gateway.transport import MOST_ANSWER_BYTES
@@ -40,6 +42,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((address, 0), _Handler)
         self.status, self.headers, self.body = 200, dict[str, str](), b""
         self.asked: list[str] = []
+        self.promised, self.hangs, self.released = 0, False, threading.Event()
 
     @property
     def url(self) -> str:
@@ -55,11 +58,14 @@ class _Handler(QuietHandler):
         first = len(set(self.server.asked)) == 1
         body = self.server.body if first else chat()
         self.send_response(self.server.status if first else 200)
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body) + self.server.promised * first)}
         for name, value in (headers | (self.server.headers if first else {})).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+        if first and self.server.promised:
+            self.close_connection = True
+            self.server.released.wait(10 if self.server.hangs else 0)
 
     do_GET = do_POST
 
@@ -81,6 +87,27 @@ def asked(server: Server) -> Completion:
             await gateway.aclose()
 
     return asyncio.run(ask())
+
+
+def streamed(server: Server, seconds: float = 20) -> list[StreamEvent]:
+    gateway = Gateway(endpoints=[Endpoint(f"{server.url}/v1")], keys=lambda _: "key", catalogue=load())
+
+    async def ask() -> list[StreamEvent]:
+        try:
+            events = gateway.stream(
+                Request(instructions="", text="hi"), [FIRST, SECOND], deadline=time.monotonic() + seconds
+            )
+            return [event async for event in events]
+        finally:
+            await gateway.aclose()
+
+    return asyncio.run(ask())
+
+
+def chunk(text: str = "", finish_reason: str | None = None, **changes: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}
+    body = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return b"data: " + json.dumps(body | changes).encode() + b"\n\n"
 
 
 @pytest.mark.parametrize(
@@ -189,3 +216,87 @@ def test_what_a_call_cost_can_be_stored_whatever_the_endpoint_states(
     attempts = tuple(attempt.as_dict() for attempt in answer.attempts)
     assert attempts[0].get("cost") == cost
     to_item(Provenance(**paid(attempts)).model_dump(exclude_none=True))
+
+
+def test_a_server_that_does_not_stream_is_taken_at_its_whole_answer(server: Server) -> None:
+    server.body = chat()
+
+    first, done = streamed(server)
+
+    assert (first.kind, first.text, first.model) == ("delta", "a pale sky", FIRST)
+    assert done.completion is not None
+    assert [(attempt.outcome, str(attempt.cost)) for attempt in done.completion.attempts] == [("ok", "0.000125")]
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b'{"error": {"message": "Insufficient Balance", "code": "insufficient_balance"}}', "account"),
+        (b'{"error": {"message": "Rate limit reached", "code": 429}}', "rate_limited"),
+        (b"[]", "garbled"),
+        (b"[" * 200_000, "garbled"),
+    ],
+    ids=["balance", "rate", "list", "deep"],
+)
+def test_an_error_in_the_place_of_a_stream_is_classed_like_any_other(server: Server, body: bytes, outcome: str) -> None:
+    server.body = body
+
+    with contextlib.suppress(AccountProblem):
+        attempts = streamed(server)[-1].completion
+        assert attempts is not None
+        assert attempts.attempts[0].outcome == outcome
+        return
+    assert outcome == "account"
+
+
+def test_a_stream_that_is_called_json_is_a_stream_all_the_same(server: Server) -> None:
+    server.body = chunk("a pale ") + chunk("sky") + chunk(finish_reason="stop") + b"data: [DONE]\n\n"
+
+    completion = streamed(server)[-1].completion
+
+    assert completion is not None
+    assert (completion.model, completion.text) == (FIRST, "a pale sky")
+
+
+@pytest.mark.parametrize("end", ["hangs", "breaks off", "garbled"])
+def test_an_answer_that_is_complete_is_kept_though_its_stream_does_not_end_well(server: Server, end: str) -> None:
+    """It was paid for, and another model would be paid for the same."""
+    server.body = chunk("a pale sky") + chunk(finish_reason="stop") + (b"data: {no\n\n" if end == "garbled" else b"")
+    server.headers = {"Content-Type": "text/event-stream"}
+    server.promised, server.hangs = 0 if end == "garbled" else 100, end == "hangs"
+    began = time.monotonic()
+
+    events = streamed(server)
+
+    server.released.set()
+    assert [(event.kind, event.model) for event in events] == [("delta", FIRST), ("done", FIRST)]
+    assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("text", ["a pa", "a pale sky"])
+def test_a_reason_to_end_that_stands_in_every_piece_says_nothing_of_the_end(server: Server, text: str) -> None:
+    server.body = chunk("so ", "stop") + chunk(text, "stop")
+    server.headers, server.promised = {"Content-Type": "text/event-stream"}, 100
+
+    assert [event.kind for event in streamed(server)] == ["delta", "delta", "restart", "delta", "done"]
+
+
+def test_pieces_that_come_faster_than_they_are_read_do_not_outlast_the_deadline(server: Server) -> None:
+    server.body = chunk("a ") * 80_000
+    server.headers = {"Content-Type": "text/event-stream"}
+    began = time.monotonic()
+
+    with contextlib.suppress(DeadlineExceeded):
+        streamed(server, seconds=0.5)
+
+    assert time.monotonic() - began < 3
+
+
+def test_what_follows_an_archive_is_not_read(server: Server) -> None:
+    server.body, server.headers = gzip.compress(chat()) + bytes(1_000), {"Content-Encoding": "gzip"}
+    server.promised, server.hangs = 1_000_000_000, True
+
+    answer = asked(server)
+
+    server.released.set()
+    assert answer.model == FIRST

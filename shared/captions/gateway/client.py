@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -44,6 +45,9 @@ _LATE_S = 0.1
 
 _UNKNOWN_MODEL_S = 300.0
 """After how long a chain is worth another look that names nothing the catalogue has: an override is read so often."""
+
+_AFTERWORD_S = 2.0
+"""How long a stream whose answer is complete is waited for: what was used may follow, or nothing ever."""
 
 _WRITING_S = 0.25
 """How long an ended call waits for writes to the control table that it began."""
@@ -331,9 +335,9 @@ class Gateway:
         if turn.candidate.model.streaming_only:
             collector = Collector()
             try:
-                async with await self._send(call, turn, stream=True) as chunks:
-                    async for chunk in chunks:
-                        collector.add(chunk)
+                async with contextlib.aclosing(self._pieces(call, turn, collector)) as pieces:
+                    async for _ in pieces:
+                        pass
             except AttemptFailed as failure:
                 raise collector.failed(failure) from None
             return collector.answer()
@@ -345,20 +349,10 @@ class Gateway:
             while True:
                 turn.begin()
                 collector = Collector()
-                chunks: Any = None
                 try:
-                    # No time-out spans a `yield`: it would cancel the consumer in the middle of its own work.
-                    async with asyncio.timeout(turn.left()):
-                        chunks = await self._send(call, turn, stream=True)
-                    while True:
-                        async with asyncio.timeout(turn.left()):
-                            chunk = await anext(chunks, None)
-                        if chunk is None:
-                            break
-                        if text := collector.add(chunk):
-                            handed_out = time.monotonic()
-                            yield text
-                            turn.extend(time.monotonic() - handed_out, call.deadline)
+                    async with contextlib.aclosing(self._pieces(call, turn, collector)) as pieces:
+                        async for piece in pieces:
+                            yield piece
                     answer = _fit(collector.answer(), call.request)
                 except Exception as error:
                     if isinstance(error, AttemptFailed):
@@ -370,9 +364,41 @@ class Gateway:
                     call.record(turn, "ok", 200, answer.usage, answer.stated_cost, answer=answer)
                     yield answer
                     return
-                finally:
-                    if chunks is not None:
-                        await chunks.close()
+
+    async def _pieces(self, call: GatewayCall, turn: Turn, collector: Collector) -> AsyncGenerator[str, None]:
+        """Yield the texts of one stream, and have `collector` take its chunks."""
+        # No time-out spans a `yield`: it would cancel the consumer in the middle of its own work.
+        async with asyncio.timeout(turn.left()):
+            chunks = await self._send(call, turn, stream=True)
+        try:
+            if "json" in chunks.response.headers.get("content-type", ""):
+                # A server that does not stream, or has nothing but an error. What is no JSON is a stream all the same.
+                async with asyncio.timeout(turn.left()):
+                    body = await chunks.response.aread()
+                with contextlib.suppress(ValueError):
+                    yield collector.add_whole(json.loads(body))
+                    return
+            while True:
+                try:
+                    async with asyncio.timeout(min(turn.left(), _AFTERWORD_S) if collector.ended else turn.left()):
+                        chunk = await anext(chunks, None)
+                except (TimeoutError, openai.APIConnectionError, httpx2.HTTPError, ValueError):
+                    if not collector.ended:
+                        raise
+                    return
+                if chunk is None:
+                    return
+                if text := collector.add(chunk):
+                    handed_out = time.monotonic()
+                    yield text
+                    turn.extend(time.monotonic() - handed_out, call.deadline)
+                # Chunks that come faster than they are read never let a time-out fire.
+                if turn.overdue() > 0:
+                    if collector.ended:
+                        return
+                    raise TimeoutError
+        finally:
+            await chunks.close()
 
     async def _send(self, call: GatewayCall, turn: Turn, *, stream: bool) -> Any:
         candidate = turn.candidate

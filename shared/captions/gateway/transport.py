@@ -75,13 +75,15 @@ class _Bounded(httpx2.AsyncByteStream):
                     detail = f"an answer of more than {self._most} bytes"
                     raise AttemptFailed(ErrorClass.GARBLED, status=self._status, detail=detail)
                 yield piece
+            if self._packed is not None and self._packed.eof:
+                return  # what follows an archive is none of it, and zlib would keep it all
 
     def _unpacked(self, received: bytes) -> Any:
         if self._packed is None:
             yield received
             return
         try:
-            while received:
+            while received and not self._packed.eof:
                 yield self._packed.decompress(received, _PIECE_BYTES)
                 received = self._packed.unconsumed_tail
         except zlib.error as error:
