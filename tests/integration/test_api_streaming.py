@@ -285,6 +285,7 @@ def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes)
         ("<think>" + "A barn stands by a lake. " * 20, ""),
         ('{"caption": "<think>A wolf? No, a barn.</think>A barn"}', "A barn"),
         ('{"caption": "<think>A wolf? It may well be a barn by a lake."}', ""),
+        ('{"caption": "\\u200b<think>A wolf? It may well be a barn by a lake.</think>A barn"}', "A barn"),
         ('{"caption": "{\\"caption\\": \\"A barn\\"}"}', ""),
         ('{"caption": "<3 is painted on a red barn by a lake in the evening"}',
          "<3 is painted on a red barn by a lake in the evening"),

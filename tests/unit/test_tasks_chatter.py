@@ -43,6 +43,7 @@ MARKS = [
     ("<cot>", "</cot>"), ("<rationale>", "</rationale>"), ("<longcat_think>", "</longcat_think>"),
     ("<思考>", "</思考>"), ("＜think＞", "＜/think＞"), ("{{think}}", "{{/think}}"),
     ("**<think>**", "**</think>**"), ("<|start_of_reasoning|>", "<|end_of_reasoning|>"),
+    ("<réflexion>", "</réflexion>"), ("<размышления>", "</размышления>"), ("<생각>", "</생각>"), ("<思考过程>", "</思考过程>"),
     ("\\u003cthink\\u003e", "\\u003c/think\\u003e"), ("<think/>\n<think>", "</think>"), ("<ctrl94>thought\n", "<ctrl95>"),
 ]  # fmt: skip
 
@@ -98,6 +99,10 @@ def test_reasoning_between_any_marks_is_no_caption(opens: str, closes: str) -> N
         f"**Analysis**\nThe picture shows a dog.\n\n**Caption**\n{ANSWER}",
         f"思考过程：图片里有一只狗。\n\n回答：{ANSWER}",
         f"【思考】图片里有一只狗。\n【回答】{ANSWER}",
+        f"Here are my reasoning steps:\n{THOUGHT}\n[BEGIN FINAL RESPONSE]\n{ANSWER}\n[END FINAL RESPONSE]\n<|end|>",
+        f"analysis\n{THOUGHT}\nassistantfinal\n{ANSWER}",
+        f"A dog it is. {'I look at it closely. ' * 8}\n<think>{THOUGHT}</think>\n\nAnswer: {ANSWER}",
+        shaped(f"<|begin_of_box|>{ANSWER}<|end_of_box|>"),
         f"{ANSWER}\n\nTags: dog, beach\nConfidence: 0.9",
         f"{ANSWER}\n\n#dog #beach #sunset",
         f"{ANSWER} (Note: this is based on the visible content.)",
@@ -111,6 +116,77 @@ def test_reasoning_between_any_marks_is_no_caption(opens: str, closes: str) -> N
 )
 def test_what_stands_around_an_answer_goes(answer: str) -> None:
     assert text_of(answer) == ANSWER
+
+
+QUIET = "There is a dog on a beach. It's brown. The light is orange, so sunset."
+"""A thought that nothing but its mark tells from a caption."""
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["\ufeff", "\u200b", "\x00", "<s>", "<bos>", "<|assistant|>", "<|begin_of_box|>", "<answer>", "<br>", "- ", "🤔 ", "…", "\ufffd",
+     "1. ", "Assistant: ", "Sure! ", "Okay. ", "</s>", "<|endoftext|>"],
+)  # fmt: skip
+def test_reasoning_is_told_whatever_a_template_leaves_before_it(before: str) -> None:
+    assert (text_of(f"{before}<think>{QUIET}</think>{ANSWER}") or "").endswith(ANSWER)
+    assert "orange" not in (text_of(f"{before}<think>{QUIET}</think>{ANSWER}") or "")
+    assert text_of(f"{before}<think>{QUIET}</think>{shaped(ANSWER)}") == ANSWER
+    assert text_of(f"{before}<think>{QUIET}") is None
+    assert text_of(shaped(f"{before}<think>{QUIET}")) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "good", "path"),
+    [
+        ("transcribe", {"segments": [{"text": "Hello there."}]}, ("segments", 0, "text")),
+        ("transcribe", {"segments": [{"text": "Hello there."}], "sounds": "A car."}, ("sounds",)),
+        ("video", {"summary": "A dog runs.", "speech": [{"text": "Hello there."}]}, ("speech", 0, "text")),
+        ("video", {"summary": "A dog runs.", "scenes": [{"text": "A dog runs."}]}, ("scenes", 0, "text")),
+        ("caption", {"caption": ANSWER, "visible_text": ["STOP"]}, ("visible_text", 0)),
+        ("objects", {"scene": "A beach.", "objects": [{"name": "dog", "details": "brown"}]}, ("objects", 0, "details")),
+    ],
+)
+def test_reasoning_goes_out_of_every_field_that_the_model_writes(task: str, good: Any, path: tuple[Any, ...]) -> None:
+    for mark in (f"<think>{QUIET}</think>", f"<|begin_of_thought|>{QUIET}<|end_of_thought|>", f"{QUIET}</think>\n"):
+        answer = json.loads(json.dumps(good))
+        holder = answer
+        for step in path[:-1]:
+            holder = holder[step]
+        holder[path[-1]] = mark + holder[path[-1]]
+        assert reading(json.dumps(answer), task).output == reading(json.dumps(good), task).output
+
+
+def test_what_only_looks_like_reasoning_stays_in_a_transcript() -> None:
+    for words in ("[thinking] Well, I would say yes.", "I <3 you.", "[laughs] No way."):
+        assert text_of(json.dumps({"segments": [{"text": words}]}), "transcribe") == words
+
+
+@pytest.mark.parametrize(
+    "heard",
+    ["<|startoftranscript|><|en|><|transcribe|><|0.00|> Hello there.<|2.00|><|endoftext|>",
+     "<|en|><|NEUTRAL|><|Speech|><|withitn|>Hello there.", "language English<asr_text>Hello there."],
+)  # fmt: skip
+def test_tokens_of_models_that_hear_are_nothing_that_was_said(heard: str) -> None:
+    assert text_of(json.dumps({"segments": [{"text": heard}]}), "transcribe") == "Hello there."
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [f"<tool_call>zoom\n<arg_key>caption</arg_key>\n<arg_value>{ANSWER}</arg_value>\n</tool_call>",
+     f'<minimax:tool_call>\n<invoke name="answer">\n<parameter name="caption">{ANSWER}</parameter>\n</invoke>',
+     "<!DOCTYPE html><html><body>Something went wrong</body></html>", "<html><h1>502 Bad Gateway</h1></html>",
+     "Error: 500 Internal Server Error", "Rate limit exceeded. Please try again later.",
+     "An error occurred while processing your request."],
+)  # fmt: skip
+def test_a_servers_words_and_a_tool_that_nobody_offered_are_no_caption(answer: str) -> None:
+    assert text_of(answer) is None
+
+
+def test_a_field_counts_before_what_else_it_may_be_called() -> None:
+    """A sign's words beside the caption were taken for it."""
+    assert text_of(json.dumps({"text": "STOP", "caption": ANSWER})) == ANSWER
+    assert text_of(json.dumps({"text": "STOP", "alt": ANSWER, "purpose": "informative"}), "alt_text") == ANSWER
+    assert text_of(json.dumps({"text": ANSWER, "caption": ""})) == ANSWER
 
 
 @pytest.mark.parametrize(
@@ -230,7 +306,7 @@ def test_an_answer_that_breaks_off_behind_its_caption_is_whole_enough() -> None:
 @pytest.mark.parametrize(
     "text",
     ["A dog on a beach. " + "beach " * 30, "A brown dog runs on sand in the evening. " + "and the dog " * 20, "sand" * 12,
-     "lalalalalalalalalalalala", "[PAD]" * 12, "…", "-", "N/A", "null", "undefined", "0", "A", "{}", "***"],
+     "lalalalalalalalalalalala", "[PAD]" * 12, "dog dog dog dog", "the dog, " * 5, "yes. " * 7, "…", "-", "N/A", "null", "undefined", "0", "A", "{}", "***"],
 )  # fmt: skip
 def test_loops_behind_a_good_beginning_and_words_that_say_nothing_are_no_caption(text: str) -> None:
     assert text_of(shaped(text)) is None
@@ -277,6 +353,8 @@ def test_a_model_that_got_no_picture_did_not_refuse_it(text: str) -> None:
 
 ALIKE = {
     "en": [
+        'A terminal shows "<tool_call>" in green letters.', "An error page says that something went wrong.",
+        "Analysis of a chart on a screen in a dark room.", "Bora Bora from the air.", "Model airplanes hang from a ceiling.",
         'A whiteboard reads "Final answer: 42" above a formula.', "Let me in! reads a note on a red door.",
         'A poster that begins with the words "Let me think about it" in blue.', "We are open, says a sign above a door.",
         "First, a man opens the door; then a dog runs out.", "The user interface of a music player with large buttons.",
@@ -319,3 +397,8 @@ def test_good_captions_that_look_alike_are_kept(language: str, text: str) -> Non
 )
 def test_what_repeats_itself_in_the_media_is_copied(task: str, answer: Any) -> None:
     assert text_of(json.dumps(answer), task) is not None
+
+
+def test_a_picture_of_a_laugh_has_it_for_its_alt_text() -> None:
+    answer = json.dumps({"purpose": "text", "alt": "Ha ha ha ha!", "visible_text": ["Ha ha ha ha!"]})
+    assert text_of(answer, "alt_text") == "Ha ha ha ha!"

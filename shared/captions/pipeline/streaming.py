@@ -23,7 +23,7 @@ from captions.queues import Job, Queues, Revisit
 from captions.records.record import Record
 from captions.tasks import TASKS
 from captions.tasks.quoting import plain
-from captions.tasks.unwrapping import begins_with_reasoning, without_reasoning
+from captions.tasks.unwrapping import begins_with_reasoning, unwrapped_field, without_reasoning
 from captions.uploads.s3_objects import Fetched, Objects
 from captions.uploads.version import ObjectVersion, Upload
 
@@ -85,7 +85,7 @@ class MainText:
         text = value.get(self._main) if isinstance(value, dict) else None
         if not isinstance(text, str) or text.lstrip().startswith(("{", '"{', "```")):
             return self._shown
-        return plain(_visible(text))
+        return _visible(unwrapped_field(plain(text)))
 
 
 def _visible(text: str) -> str:

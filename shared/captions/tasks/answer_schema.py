@@ -172,9 +172,9 @@ class Shape(BaseModel):
 
     @classmethod
     def taken(cls, value: Mapping[Any, Any]) -> Self:
-        """Read what a mapping says under this shape's names or their aliases; the first of several counts."""
+        """Read what a mapping says under this shape's names or else their aliases; the first of several counts."""
         fields: dict[str, Any] = {}
-        for key, content in value.items():
+        for key, content in sorted(value.items(), key=lambda item: snake(item[0]) not in cls.model_fields):
             name = snake(key)
             name = name if name in cls.model_fields else cls.aliases.get(name, "")
             if name and (name not in fields or not fields[name]):

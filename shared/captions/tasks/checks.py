@@ -204,6 +204,8 @@ def echo(text: str, ask: Ask) -> Problem | None:
 _DIGITS = re.compile(r"\d+")
 _LOOP = 24
 """Words in a loop, behind whatever good beginning; the longest list that people make of one phrase is half of it."""
+_REPEATED, _SHORT = 4, 12
+"""So often, or more, each word of a text may not stand in it that is so short."""
 _TABLE = 600
 """Numbers that a copied table may hold, all of them zeros."""
 _LONGEST_SYLLABLE = 12
@@ -272,6 +274,7 @@ def degenerate(text: str, *, copied: bool) -> Problem | None:
         or (len(units) >= least and _periodic(units) > 0.95)
         or (not copied and (longest >= _LONGEST_RUN or (not lettered and len(packed) >= 8)))
         or (not copied and (_loop(units) >= max(_LOOP, 0.4 * len(units)) or _syllables(packed)))
+        or (not copied and 0 < _REPEATED * len(set(units)) <= len(units) < _SHORT)
         or (len(text) >= 2_000 and len(text.encode()) > _MOST_COMPRESSED * len(zlib.compress(text.encode())))
     )
     if not looped:

@@ -24,6 +24,8 @@ from captions.tasks.unwrapping import (
     doubts_itself,
     field_has_reasoning,
     held_object,
+    no_answer,
+    unwrapped_field,
     whole_object,
     without_asides,
     without_reasoning,
@@ -213,6 +215,8 @@ def _unpacked(text: str, task: Task) -> str | Reading:
         text, complete = without_reasoning(text, copied=task.copies)
         if not complete or not text:
             return _failed("reasoning", _THOUGHTS_ALONE)
+    elif not task.copies:
+        text = without_asides(text)
     return without_wrapping(text if task.copies else answer_section(text))
 
 
@@ -221,7 +225,7 @@ def _prose(text: str, task: Task) -> str | Reading:
     prose = clean(text)
     if (declined := _declined(prose, task)) is not None:
         return declined
-    if broken(text) or not prose:
+    if broken(text) or not prose or (not task.copies and no_answer(text)):
         return _failed("json", "The answer was not valid JSON of the shape that was asked for.")
     prose = clean(chatter.copied_answer(prose) if task.copies else chatter.spoken_answer(prose))
     if not prose:
@@ -238,9 +242,11 @@ def _meant(document: Mapping[Any, Any], task: Task) -> Mapping[Any, Any]:
     named = {snake(name): value for name, value in document.items()}
     if not known & named.keys():
         document = next(({shape.main: named[key]} for key in _GENERIC if isinstance(named.get(key), str)), document)
+    if task.copies and not task.transcribes:
+        return document  # what is written in a picture may well be such marks; nobody speaks them
+    document = {name: _without_its_reasoning(value, kept=task.copies) for name, value in document.items()}
     if task.copies:
         return document
-    document = {name: _without_its_reasoning(value) for name, value in document.items()}
     within = (held_object(value, known) for name, value in document.items() if snake(name) in _mains(shape))
     return next(filter(None, within), document)
 
@@ -254,11 +260,30 @@ def _mains(shape: type[Answer]) -> set[str]:
     return {shape.main, *(alias for alias, name in shape.aliases.items() if name == shape.main)}
 
 
-def _without_its_reasoning(value: Any) -> Any:
-    """A field without the reasoning that a model put into it where it had to answer in JSON."""
-    if not isinstance(value, str):
+_MARKED = re.compile(r"[<\[◁＜{&\\]")
+_DEEPEST_FIELD = 4
+
+
+def _without_its_reasoning(value: Any, *, kept: bool, depth: int = 0) -> Any:
+    """A field, and those within it, without the reasoning that a model put there where it had to answer in JSON.
+
+    `kept`: what only looks like it, such as `[thinking]` in a transcript, stays.
+    """
+    if isinstance(value, str):
+        if depth and not _MARKED.search(value):
+            return value
+        value = unwrapped_field(value)
+        if not field_has_reasoning(value):
+            return without_asides(value)
+        left, _ = without_reasoning(value)
+        return value if kept and not left and value.lstrip().startswith("[") else left
+    if depth >= _DEEPEST_FIELD:
         return value
-    return without_reasoning(value)[0] if field_has_reasoning(value) else without_asides(value)
+    if isinstance(value, list):
+        return [_without_its_reasoning(item, kept=True, depth=depth + 1) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _without_its_reasoning(item, kept=True, depth=depth + 1) for name, item in value.items()}
+    return value
 
 
 def _failed(code: str, message: str, *others: Problem, repairable: bool = True) -> Reading:
@@ -285,7 +310,7 @@ def _finished(task: Task, answer: Answer, draft: AnswerDraft) -> Reading:
         return Reading(None, (*draft.problems, thought), draft.repaired)
     if (echo := checks.echo(draft.text, ask)) is not None:
         return Reading(None, (*draft.problems, echo), draft.repaired)
-    if (degenerate := checks.degenerate(draft.text, copied=task.copies)) is not None:
+    if (degenerate := checks.degenerate(draft.text, copied=task.copies or draft.text in draft.read)) is not None:
         return Reading(None, (*draft.problems, degenerate), draft.repaired)
     if written and written[0] == draft.text and task.kinds == PICTURES and checks.says_nothing(draft.text):
         return _failed("empty", "The answer said nothing; say who or what is shown.")

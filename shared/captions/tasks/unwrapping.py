@@ -22,19 +22,21 @@ _BROKEN = re.compile(r"[\"'“][\w -]{1,40}[\"'”]\s*:")
 _PARTS = r"(?:[\w.-]{0,24}[:_-]|ant|\w{2,12}(?=Think|Reason))?"
 _NAMES = (
     rf"{_PARTS}(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad|monologue|chain_?of_?thought"
-    r"|cot|rationale|plan(?:ning)?|critique|deliberation|understanding|observations?|思考|推理)(?:_(?:process|start|begin|end|steps?|content|block))?"
+    r"|cot|rationale|plan(?:ning)?|critique|deliberation|understanding|observations?|[思反]考|推理|分析|생각|사고|추론|denken|gedanken|überlegung(?:en)?"
+    r"|réflexion|raisonnement|pensées?|pensamientos?|razonamiento|pensamentos?|raciocínio|ragionamento|pensier[io]|redenering"
+    r"|размышлени[ея]|рассуждени[ея]|мысли)(?:_(?:process|start|begin|end|steps?|content|block)|过程|過程|プロセス)?"
 )
 # As the templates of DeepSeek, Qwen, GLM, Mistral, Kimi, Seed, Cohere, Apertus, LLaVA-CoT and their like write them.
 _OPENS = (
     r"<｜begin▁of▁think｜>|<\|inner_prefix\|>|<start_working_out>|<\|channel>thought"
     r"|<details type=\"reasoning\"[^<>]{0,200}>"
     r"|<details>\s{0,9}<summary>\s{0,9}(?:think|thought|reason)|<unused94>|<ctrl94>thought"
-    r"|^\s*here is my thought process:"
+    r"|^\s*here is my thought process:|^\s*here are my reasoning steps:"
     r"|<\|im_start\|>\s?(?:think(?:ing)?|analysis)\b|^\s*```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n"
 )
 _CLOSES = (
     r"<｜end▁of▁think｜>|<\|inner_suffix\|>|<end_working_out>|<channel\|>|</details>|<unused95>|<ctrl95>"
-    r"|here is my response:|<\|im_start\|>\s?(?:answer|final)\b"
+    r"|here is my response:|\[BEGIN FINAL RESPONSE\]|\.\.\.done thinking\.|<\|im_start\|>\s?(?:answer|final)\b"
 )
 _MARK = re.compile(
     rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})"
@@ -46,10 +48,12 @@ _ENDING = re.compile(r"(?:^|[_|])(?:end|close)|end$", re.IGNORECASE)
 _FENCED_THOUGHT = re.compile(
     r"^\s*```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n.{0,60000}?\n```", re.DOTALL | re.IGNORECASE
 )
-_BARE_CHANNELS = re.compile(r"^\s*analysis(?=[A-Z\"'*]).*assistant\s?final(?=\W|[A-Z])", re.DOTALL)
+_BARE_CHANNELS = re.compile(
+    r"^\s*(?:analysis|commentary)(?:(?=[A-Z\"'*]).*assistant\s?final|.*assistantfinal)(?=\W|[A-Z])", re.DOTALL
+)
 """The harmony format of a server that left out its special tokens."""
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)(?:[^<]|<\|constrain\|>){0,100}<\|message\|>")
-_BARE_ANALYSIS = re.compile(r"^\s*analysis(?=[A-Z])")
+_BARE_ANALYSIS = re.compile(r"^\s*(?:analysis|commentary)(?=[A-Z])")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
 _SECOND_THOUGHTS = re.compile(
     r"^\W*(?:hm+|wait|but|no[,.!]|actually|however|maybe|let me (?!know)|or,|oh|not sure"
@@ -57,7 +61,8 @@ _SECOND_THOUGHTS = re.compile(
     re.IGNORECASE,
 )
 _WRAPPING = re.compile(
-    r"<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:START|END)_RESPONSE\|>|</?answer>", re.IGNORECASE
+    r"<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:START|END)_RESPONSE\|>|</?answer>|\[END FINAL RESPONSE\]",
+    re.IGNORECASE,
 )
 """Marks around an answer that a server did not take away."""
 _TURN_BEGINS = re.compile(
@@ -132,7 +137,8 @@ def without_reasoning(text: str, *, copied: bool = False) -> tuple[str, bool]:
         at = mark.end
     if not inside:
         visible.append(text[at:])
-    return "".join(visible).strip(), not inside
+    left = "".join(visible).strip()
+    return "" if inside and _NO_WORDS.fullmatch(left) else left, not inside
 
 
 def without_wrapping(text: str) -> str:
@@ -143,30 +149,41 @@ def without_wrapping(text: str) -> str:
     return _WRAPPING.sub("", text).strip()
 
 
-_ASIDE = re.compile(
-    r"<(?P<name>think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?)>\s*+[^\s<]++(?:\s++[^\s<]++){1,400}\s*+</(?P=name)>",
-    re.IGNORECASE,
-)
+_QUOTE = "\"'“”«»„‘’`("
+_ASIDE = re.compile(rf"(?<![{_QUOTE}])<(?P<name>{_NAMES})>[^<]{{6,}}+</(?P=name)>", re.IGNORECASE)
+_SPACES = re.compile(r"[^\S\n]+")
 
 
 def without_asides(text: str) -> str:
     """Return a text without thoughts in its middle; that it speaks of such marks is no thought."""
-    return " ".join(_ASIDE.sub(" ", text).split()) if _ASIDE.search(text) else text
+    return _SPACES.sub(" ", _ASIDE.sub(" ", text)).strip() if _ASIDE.search(text) else text
+
+
+def unwrapped_field(text: str) -> str:
+    """Return a field without the tokens of a template before and around it."""
+    return _WRAPPING.sub("", _TURN_BEGINS.sub("", text))
 
 
 _FIRST_WORDS = 80
 """Characters of courtesies that may stand before reasoning."""
+_NO_WORDS = re.compile(
+    r"(?:<[^<>]{0,40}>|\[/?[A-Z_]{1,20}\]|\b(?:sure|ok(?:ay)?|certainly|of course|assistant|model)\b"
+    rf"|[^\w{_QUOTE}]|[\d_])*+",
+    re.IGNORECASE,
+)
+"""Tokens of a template, signs that may be invisible, and a courtesy; behind a quotation mark a mark is spoken of."""
 
 
 def begins_with_reasoning(text: str) -> bool:
     """Tell whether a text opens with reasoning, or closes some that it never opened; not whether it mentions a mark."""
-    if _CHANNEL.search(text) or _BARE_ANALYSIS.match(text) or _FENCED_THOUGHT.match(text):
+    if any(begins.match(text) for begins in (_BARE_CHANNELS, _BARE_ANALYSIS, _FENCED_THOUGHT)) or _CHANNEL.search(text):
         return True
     first = next(_marks(text), None)
     if first is None:
         return False
     before = text[: first.start]
-    return not first.opens or not before.strip() or (before.endswith("\n") and len(before) <= _FIRST_WORDS)
+    courtesy = before.endswith("\n") and len(before) <= _FIRST_WORDS
+    return not first.opens or courtesy or bool(_NO_WORDS.fullmatch(before))
 
 
 def field_has_reasoning(text: str) -> bool:
@@ -176,7 +193,7 @@ def field_has_reasoning(text: str) -> bool:
         return text.lstrip().startswith("<|") and bool(_CHANNEL.search(text))
     before = text[: first.start].rstrip()
     if first.opens:
-        return not before
+        return bool(_NO_WORDS.fullmatch(before))
     # What shows such a mark stands in the middle of a sentence; thoughts end with theirs.
     return text[first.end :].startswith("\n") or before.endswith((".", "?", "!", "…", "。", "？", "！"))
 
@@ -221,6 +238,21 @@ def whole_object(text: str) -> bool:
         return text.startswith("{") and isinstance(json.loads(text, strict=False), dict)
     except (ValueError, RecursionError):
         return False
+
+
+_NO_ANSWER = re.compile(
+    r"^\s*+<(?:!doctype html|html|\?xml)|(?:^|\n)[ \t]*+(?:<(?:\w{1,20}:)?tool_call|<function_calls>|<invoke |<｜tool)"
+    r"|^\W*+(?:error:? )?(?:\d{3}:? )?(?:internal server error|bad gateway|service unavailable|gateway time-?out"
+    r"|too many requests)\W*$"
+    r"|^\W*+(?:sorry, )?(?:an (?:\w+ )?error (?:has )?occurred|something went wrong|rate limit (?:reached|exceeded))"
+    r"[^.\n]{0,80}(?:\. ?(?:please )?(?:try|retry)[^.\n]{0,60})?\W*$",
+    re.IGNORECASE,
+)
+
+
+def no_answer(text: str) -> bool:
+    """Tell a server's page or words, or the call of a tool that nobody offered, in the place of an answer in prose."""
+    return bool(_NO_ANSWER.search(text[:_MAX_REPAIRED]))
 
 
 def broken(text: str) -> bool:

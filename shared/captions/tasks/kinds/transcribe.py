@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from captions.tasks.reader import AnswerDraft
     from captions.tasks.result import Reading, Seen
 
+_TOKENS = re.compile(r"^language \w{2,20}\s?<asr_text>|\s*<\|[\w.:-]{1,30}\|>\s*|^<s>|</s>$")
+"""Of models that hear, which some servers leave in what they heard: Whisper's, SenseVoice's, Qwen3-ASR's."""
 _WORDS_PER_SECOND = 7.0
 """More is not spoken: the fastest speakers reach about six words a second for short stretches."""
 _SILENCE: Mapping[str, Any] = MappingProxyType({"speech": False, "segments": [], "speakers": [], "sounds": ""})
@@ -99,9 +102,14 @@ def read(answer: TranscribeAnswer, draft: AnswerDraft) -> None:
     }
 
 
+def _without_tokens(utterance: Utterance) -> Utterance:
+    bare = _TOKENS.sub(" ", utterance.text).strip()
+    return utterance if bare == utterance.text else utterance.model_copy(update={"text": bare})
+
+
 def segments_of(utterances: Sequence[Utterance], draft: AnswerDraft) -> list[dict[str, Any]]:
     """Return segments in order, with times only where they can be right; what contradicts the recording is doubted."""
-    kept = [utterance for utterance in utterances if utterance.text]
+    kept = [_without_tokens(utterance) for utterance in utterances if _TOKENS.sub("", utterance.text).strip()]
     words = sum(len(utterance.text.split()) for utterance in kept)
     duration = draft.seen.duration_s
     if duration is not None and words and words > max(2.0, duration * _WORDS_PER_SECOND):
