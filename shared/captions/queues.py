@@ -34,6 +34,8 @@ class Job(BaseModel):
     """The prompt the claim was made for; an answer to another one is not shared. None: whichever."""
     shared_as: str | None = None
     """What the claim was made for where copies may be asked otherwise, as they look otherwise; None: the ask alone."""
+    content: tuple[str, ...] | None = None
+    """Keys of exact identity of its content (`Fingerprint.exact`); None: of a job from before they stood in it."""
     looks: Looks | None = None
     """What the picture looks like; None for other media."""
     arm: Arm | None = None

@@ -104,6 +104,9 @@ TAKEN: Mapping[str, Callable[[Records, Record], object]] = {
     "suggest": lambda records, record: records.finish(
         VERSION, "captioned", now=NOW, source="model", result=RESULT, provenance=PROVENANCE
     ),
+    "identify": lambda records, record: records.identify(
+        VERSION, kind="image", media_type="image/png", content=["sha256:now"]
+    ),
     "index": lambda records, record: records.index(record),
     "stall": lambda records, record: records.end_stalled(without_recaption(record), now=NOW, reason=REASON),
 }

@@ -1,6 +1,7 @@
 """What breaks off, is refused, or was written by another version: nothing is lost, stuck, or paid twice once stored."""
 
 import json
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +22,7 @@ from captions.records.attempts import calls, kept
 from captions.records.record import MAX_RESULT_BYTES, Draft, Provenance, Record, Result, fitted
 from captions.records.reviews import Reviews
 from captions.records.spending import spending
-from captions.records.table import MAX_DRAFT_BYTES, Begun
+from captions.records.table import MAX_DRAFT_BYTES, Begun, Records
 from support.worker import Workshop
 
 EASY, HARD = "GLM-4.5V", "Qwen/Qwen3-VL-32B-Instruct"
@@ -436,6 +437,97 @@ def test_words_about_other_content_only_stand_beside_it(shop: Workshop, photo: b
     assert record.human.text == "The roof of Casa Milà"
     assert shop.dedupe.upload("a.jpg", photo) == "hit"  # and are in force again with what they are about
     assert shop.dedupe.record("a.jpg").source == "human"
+
+
+def test_words_about_each_of_two_contents_are_in_force_whenever_it_is_there(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    edited(shop, "a.jpg", other_photo, "An osprey")
+    for _ in range(2):
+        for data, words in ((photo, "The roof of Casa Milà"), (other_photo, "An osprey")):
+            shop.dedupe.clock.at += 60
+            assert shop.dedupe.upload("a.jpg", data) == "hit"
+            record = shop.dedupe.record("a.jpg")
+            assert (record.source, record.result and record.result.text) == ("human", words)
+
+
+def test_a_caption_found_right_takes_no_words_about_other_content_away(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    judged = captioned(shop, "a.jpg", other_photo)
+    Reviews(shop.dedupe.aws.dynamodb, "captions", "control").accept(judged, now=shop.dedupe.clock() + 1)
+
+    shop.dedupe.upload("a.jpg", photo)
+    assert shop.dedupe.record("a.jpg").source == "human"
+
+
+def test_words_that_a_person_gave_up_for_a_newer_answer_do_not_come_back(shop: Workshop, photo: bytes) -> None:
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    assert shop.dedupe.intake.handle(wish(shop, "a.jpg")) == "queued"
+    (job,) = shop.jobs()
+    assert shop.run(job) == "captioned"
+    shop.dedupe.clock.at += 60
+    judge = Reviews(shop.dedupe.aws.dynamodb, "captions", "control")
+    judge.accept(shop.dedupe.record("a.jpg"), now=shop.dedupe.clock())
+
+    shop.dedupe.upload("a.jpg", photo)
+    assert shop.dedupe.record("a.jpg").source == "cache"
+
+
+@pytest.mark.parametrize("noted", ["never", "too late"])
+def test_words_are_about_what_was_captioned_though_its_dedupe_died_or_was_slow(
+    shop: Workshop, photo: bytes, other_photo: bytes, monkeypatch: pytest.MonkeyPatch, noted: str
+) -> None:
+    """The job is sent before it is noted: its worker may store the answer before, or instead."""
+    captioned(shop, "a.jpg", photo)
+    records, progress = shop.dedupe.intake.records, Records.progress
+
+    def interrupted(*given: Any, **how: Any) -> bool:
+        if noted == "never":
+            raise Killed
+        (job,) = shop.jobs()
+        shop.run(job)
+        return progress(records, *given, **how)
+
+    monkeypatch.setattr(records, "progress", interrupted)
+    event = shop.dedupe.aws.put("a.jpg", other_photo)
+    with pytest.raises(Killed) if noted == "never" else nullcontext():
+        shop.dedupe.deliver(event)
+    monkeypatch.undo()
+    for job in shop.jobs():
+        shop.run(job)
+    Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(
+        shop.dedupe.record("a.jpg"), "An osprey", now=shop.dedupe.clock() + 1
+    )
+
+    shop.dedupe.clock.at += 60
+    shop.dedupe.upload("a.jpg", photo)
+    assert shop.dedupe.record("a.jpg").source == "cache"
+    shop.dedupe.upload("a.jpg", other_photo)
+    assert shop.dedupe.record("a.jpg").source == "human"
+
+
+def test_words_about_a_copy_whose_leader_was_faster_are_known_by_its_content(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    records, progress = shop.dedupe.intake.records, Records.progress
+
+    def slow(*given: Any, **how: Any) -> bool:
+        shop.run(job)
+        return progress(records, *given, **how)
+
+    monkeypatch.setattr(records, "progress", slow)
+    assert shop.dedupe.upload("copy.jpg", photo) == "waiting"
+    monkeypatch.undo()
+    copy = shop.dedupe.record("copy.jpg")
+    assert (copy.state, copy.kind, copy.media_type) == ("captioned", "image", "image/jpeg")
+    Reviews(shop.dedupe.aws.dynamodb, "captions", "control").edit(copy, "A copy", now=shop.dedupe.clock() + 1)
+    shop.dedupe.upload("copy.jpg", photo)
+    assert shop.dedupe.record("copy.jpg").source == "human"
 
 
 def test_a_copy_under_another_key_gets_the_models_words(shop: Workshop, photo: bytes) -> None:

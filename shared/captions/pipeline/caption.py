@@ -236,6 +236,7 @@ class Worker:
                 kind=job.kind,
                 media_type=job.media_type,
                 claim=job.claim,
+                content=job.content or (),
                 poster=answered.poster,
                 held=delivery.paid_ids,
             )
@@ -303,6 +304,7 @@ class Worker:
             provenance=Provenance(prompt_version=job.ask.version, **paid(delivery.ledger.kept)),
             kind=job.kind,
             media_type=job.media_type,
+            content=job.content or (),
             held=delivery.paid_ids,
         )
         if ended is None:

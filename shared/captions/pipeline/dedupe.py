@@ -26,7 +26,7 @@ from captions.near_duplicates.scope import scope_of
 from captions.pipeline.looking import Looker, Subject
 from captions.queues import LONGEST_REST_SECONDS, Job, Queues, Revisit, backoff
 from captions.records.attempts import paid
-from captions.records.record import ClaimRef, Ended, Human, Likeness, Provenance, Reason, Record, Result
+from captions.records.record import BeforeVerdict, ClaimRef, Ended, Human, Likeness, Provenance, Reason, Record, Result
 from captions.records.table import Records
 from captions.routing import routes
 from captions.uploads.s3_objects import Fetched, GoneError, Objects, ReplicaError, UnreadableError
@@ -173,16 +173,14 @@ class Dedupe:
     def _waiting(self, record: Record, follow: Follow, subject: Subject) -> Ending:
         now, lease = self.now(), self.settings.queue_lease_seconds
         until = follow.claim.lease_until if follow.claim is not None else 0.0
-        self.records.progress(
-            record.upload,
+        self._progress(
+            record,
             "waiting",
-            now=now,
+            subject,
             # A leader in a batch may take a day: looking again and again would cost more than its caption.
             due=until if until > now + lease else now + lease / 2,
             claim=ClaimRef(id=follow.claim_id, generation=0),
-            content=subject.content,
             likeness=follow.likeness,
-            **_kind_of(subject),
         )
         telemetry.count("InFlightTwin")
         return "waiting"
@@ -201,6 +199,7 @@ class Dedupe:
             ask=target.ask,
             prompt_version=target.ask.version,
             shared_as=target.shared_as if target.shared_as != target.ask.identity else None,
+            content=subject.content,
             looks=subject.looks,
             arm=target.arm,
             note=subject.media.note,
@@ -212,19 +211,23 @@ class Dedupe:
         )
         # Sent before it is noted: a crash in between sends it twice, which the worker's lease makes harmless.
         self.queues.send(routes.queue_url(job.kind, self.settings, lane), job)
-        self.records.progress(
-            record.upload,
+        self._progress(
+            record,
             "queued",
-            now=now,
+            subject,
             # A long queue is no reason to queue it again and again: each sweep waits twice as long.
             due=now + min(LONGEST_REST_SECONDS, self.settings.queue_lease_seconds * 2.0**record.sweeps),
             claim=claim,
-            content=subject.content,
             lane=lane,
-            **_kind_of(subject),
         )
         telemetry.count("CacheMiss")
         return "queued"
+
+    def _progress(self, record: Record, state: Literal["queued", "waiting"], subject: Subject, **how: Any) -> None:
+        """Note how far an upload has come, and what it is: that, too, where its worker or leader was faster."""
+        what = {"content": subject.content, **_kind_of(subject)}
+        if not self.records.progress(record.upload, state, now=self.now(), **what, **how):
+            self.records.identify(record.upload, **what)
 
     def _contended(self, record: Record, revisit: Revisit | None) -> Ending:
         """Others did not decide in time: the upload goes through dedupe again."""
@@ -237,6 +240,8 @@ class Dedupe:
         return "contended"
 
     def _described(self, record: Record, words: Human, target: routes.Route, subject: Subject) -> Ending:
+        last = record.human
+        other = last if last is not None and last is not words else words.before.human if words.before else None
         self._end(
             record,
             "captioned",
@@ -250,6 +255,8 @@ class Dedupe:
                 language=words.language,
                 at=words.at,
                 content=subject.content,
+                # Words about other content under this name are in force again where that is uploaded again.
+                before=BeforeVerdict(human=other.model_copy(update={"before": None})) if other is not None else None,
             ),
             **_kind_of(subject),
         )
@@ -288,11 +295,16 @@ def _kind_of(subject: Subject) -> dict[str, Any]:
 
 
 def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
-    """Return what a person wrote about an earlier version under this name that had the same content."""
-    words = record.human
-    if words is None or words.action != "edited" or record.reviewed or record.recaption is not None:
+    """Return what a person wrote about an earlier version under this name that had the same content.
+
+    It may be the verdict before the last one, which was then about a version between.
+    """
+    if record.human is None or record.reviewed or record.recaption is not None:
         return None
-    return words if not set(words.content).isdisjoint(content) else None
+    for words in (record.human, record.human.before.human if record.human.before is not None else None):
+        if words is not None and not set(words.content).isdisjoint(content):
+            return words if words.action == "edited" else None
+    return None
 
 
 def _log_decision(record: Record, scope: str, fingerprint: Fingerprint, answer: Decision) -> None:

@@ -89,12 +89,12 @@ ACCEPT = Transition(
     ends=("received",),
     needs=("newer version", "no version taken before its event"),
     sets=_OBJECT | _MOVE | {"etag", "size", "received_at", "lane"},
-    clears=_WORK | _ANSWERS | {"kind", "media_type", "claim", "source", "provenance", "completed_at", "version_id"}
-    | {"lane"} | ATTENTION | COPY,
+    clears=_WORK | _ANSWERS | _WHAT_IT_IS | {"source", "provenance", "completed_at", "version_id", "lane"}
+    | ATTENTION | COPY,
     adds=tuple(zip(SUPERSEDED, PAID, strict=True)),
     joins=((SUPERSEDED_IDS, PAID_IDS),),
 )  # fmt: skip
-"""An event of another version; what a person wrote, and what was looked at under the name, stays."""
+"""An event of another version; what a person wrote stays, with what it was about."""
 DELETE = Transition(
     name="delete",
     starts=(),
@@ -190,6 +190,10 @@ STALL = Transition(
     sets=_END | {"provenance", "reason"} | ATTENTION,
     clears=_WORK,
 )
+IDENTIFY = Transition(
+    name="identify", starts=("captioned", "failed", "blocked"), sets=_names("kind", "media_type", "content")
+)
+"""What it is, told by a dedupe that was slower to note it than a worker, or a leader, was to end the upload."""
 INDEX = Transition(
     name="index",
     starts=("captioned", "failed", "blocked", "rejected"),
@@ -256,6 +260,6 @@ UNDO_TO_NONE = Transition(
 
 TRANSITIONS = (
     ACCEPT, DELETE, REOPEN, RECAPTION, QUEUE, WAIT, BEGIN, NOTE, RELEASE, ENTRUST, POSTPONE,
-    VANISH, GIVE_UP, KEEP, ANSWER, SUGGEST, STALL, INDEX, EDIT, WRITE, AGREE, PREFER,
+    VANISH, GIVE_UP, KEEP, ANSWER, SUGGEST, STALL, IDENTIFY, INDEX, EDIT, WRITE, AGREE, PREFER,
     UNDO_TO_WORDS, UNDO_TO_ANSWER, UNDO_TO_NONE,
 )  # fmt: skip

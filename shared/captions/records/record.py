@@ -342,7 +342,7 @@ class Record(BaseModel):
     likeness: Likeness | None = None
     """Why it waits for another one's caption."""
     content: tuple[str, ...] = ()
-    """Keys of exact identity of what was last looked at under this name (`Fingerprint.exact`)."""
+    """Keys of exact identity of this version's content (`Fingerprint.exact`), once it was looked at."""
     superseded_calls: int = 0
     """Calls made for versions that were replaced since, or whose answer came too late."""
     superseded_unknown: int = 0

@@ -210,6 +210,11 @@ class Records:
         changed, _ = self._change(lifecycle.QUEUE if state == "queued" else lifecycle.WAIT, upload, values)
         return changed
 
+    def identify(self, upload: ObjectVersion, *, kind: str, media_type: str, content: Sequence[str]) -> bool:
+        """Note what an upload is that has ended already: a person's words about it are known by its content."""
+        values = {"kind": kind, "media_type": media_type, "content": list(content)}
+        return self._change(lifecycle.IDENTIFY, upload, values)[0]
+
     def begin(self, upload: ObjectVersion, *, now: float, lease_until: float) -> Begun | Busy | Duplicate | Superseded:
         """Take the lease on an upload before anything is paid for it.
 
