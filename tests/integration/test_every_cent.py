@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -338,3 +339,23 @@ def test_an_answer_that_the_table_never_takes_is_paid_once_and_ends_the_upload(s
     assert (record.state, record.reason.code if record.reason else None) == ("failed", "unstorable")
     assert record.provenance is not None
     assert len(record.provenance.attempts) == len(shop.paid()) == 1
+
+
+def test_an_answer_is_paid_once_though_a_transaction_is_at_its_record(shop: Workshop, photo: bytes) -> None:
+    """As of a person who judges the caption at that moment; DynamoDB refuses other writes meanwhile."""
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    dynamodb = shop.dedupe.aws.dynamodb
+    write, refused = dynamodb.update_item, Counter[str]()
+
+    def refuse_at_first(**given: Any) -> Any:
+        if given["TableName"] == "captions" and refused[given["UpdateExpression"]] < 3:
+            refused[given["UpdateExpression"]] += 1
+            answer = {"Error": {"Code": "TransactionConflictException", "Message": "Transaction is ongoing"}}
+            raise dynamodb.exceptions.TransactionConflictException(answer, "UpdateItem")
+        return write(**given)
+
+    dynamodb.update_item = refuse_at_first
+    assert shop.run(job) == "captioned"
+    assert len(refused) == 2  # the lease, and the end
+    assert len(shop.paid()) == 1

@@ -153,10 +153,10 @@ def test_words_carried_over_from_an_earlier_version_stay(shop: Workshop, judge: 
 
 
 class _Conflicting:
-    """A DynamoDB client whose first transactions conflict with another one's."""
+    """A DynamoDB client whose first transactions conflict with another one's, or are throttled."""
 
-    def __init__(self, dynamodb: Any, times: int) -> None:
-        self._dynamodb, self._times = dynamodb, times
+    def __init__(self, dynamodb: Any, times: int, code: str = "TransactionConflict") -> None:
+        self._dynamodb, self._times, self._code = dynamodb, times, code
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamodb, name)
@@ -164,7 +164,7 @@ class _Conflicting:
     def transact_write_items(self, **given: Any) -> Any:
         if self._times:
             self._times -= 1
-            reasons = [{"Code": "None"}, {"Code": "TransactionConflict"}]
+            reasons = [{"Code": "None"}, {"Code": self._code}]
             raise self._dynamodb.exceptions.TransactionCanceledException(
                 {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},
                 "TransactWriteItems",
@@ -178,4 +178,6 @@ def test_two_peoples_verdicts_on_one_model_at_once_are_both_kept(shop: Workshop,
     with pytest.raises(ChangedMeanwhileError, match="all the time"):
         never.accept(record, now=shop.dedupe.clock())
     at_last = Reviews(_Conflicting(dynamodb, 3), "captions", "control")
-    assert at_last.accept(record, now=shop.dedupe.clock()).reviewed
+    assert (accepted := at_last.accept(record, now=shop.dedupe.clock())).reviewed
+    throttled = Reviews(_Conflicting(dynamodb, 3, "ThrottlingError"), "captions", "control")
+    assert throttled.undo(accepted, now=shop.dedupe.clock() + 1).human is None
