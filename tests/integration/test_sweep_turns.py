@@ -107,6 +107,27 @@ def test_a_shard_that_cannot_be_read_keeps_no_other_from_its_turn_and_is_raised_
     assert set(outbox.assets) == {upload.asset for upload in uploads if shard_of(upload.asset) != 3}
 
 
+def test_a_record_that_nobody_can_read_keeps_none_behind_it_from_its_turn(dedupe: Any) -> None:
+    """As one of a later version that was deployed and taken back again."""
+    uploads = due_uploads(dedupe.records, 40, dedupe.clock())
+    first = {shard_of(upload.asset): upload.asset for upload in reversed(uploads)}
+    for asset in first.values():
+        dedupe.aws.dynamodb.update_item(
+            TableName="captions",
+            Key={"asset": {"S": asset}},
+            UpdateExpression="SET lane = :lane, activity_at = :long_ago",
+            ExpressionAttributeValues={":lane": {"S": "express"}, ":long_ago": {"S": "2020-01-01T00:00:00.000000Z"}},
+        )
+    outbox = Outbox()
+    sweep_of(dedupe.records, outbox, dedupe.clock).run(deadline=float("inf"))
+    assert set(outbox.assets) == {upload.asset for upload in uploads} - set(first.values())
+
+
+def test_an_upload_that_is_named_twice_is_read_once_a_batch(dedupe: Any) -> None:
+    (upload,) = due_uploads(dedupe.records, 1, dedupe.clock())
+    assert [record.asset for record in dedupe.records.read([upload.asset] * 3)] == [upload.asset] * 3
+
+
 def test_what_the_queue_refuses_makes_room_for_those_behind_it_and_loses_no_try(
     dedupe: Any, managed: Callable[[int], float]
 ) -> None:

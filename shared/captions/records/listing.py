@@ -14,13 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import groupby, islice
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from captions import telemetry
 from captions.once import Once
 from captions.records import attention
 from captions.records.record import PENDING, SHARDS, Record, State
-from captions.records.table import READ_AT_ONCE, read_items
+from captions.records.table import READ_AT_ONCE, read_items, readable
 
 MOST_ENTRIES = 2_000
 """Index entries looked at for one page: 2,000 of some 200 bytes are 50 read units."""
@@ -304,7 +301,7 @@ class Listing:
             answer = self._dynamodb.scan(**request, Limit=most)
             for item in answer["Items"]:
                 most -= 1
-                yield _record(item)
+                yield readable(item)
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -342,7 +339,7 @@ class Listing:
         parts = [assets[start : start + READ_AT_ONCE] for start in range(0, len(assets), READ_AT_ONCE)]
         read: dict[str, Record] = {}
         for items in self._readers.map(lambda part: read_items(self._dynamodb, self._table, part), parts):
-            read |= {record.asset: record for item in items if (record := _record(item)) is not None}
+            read |= {record.asset: record for item in items if (record := readable(item)) is not None}
         return [read[asset] for asset in assets if asset in read]
 
     def walk(self, order: Sequence[Stage], filters: Filters, *, chunk: int = READ_AT_ONCE) -> Iterator[Record]:
@@ -363,7 +360,7 @@ class Listing:
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={":captioned": {"S": "captioned"}, ":prefix": {"S": prefix}},
         )
-        yield from (record for page in pages for item in page["Items"] if (record := _record(item)) is not None)
+        yield from (record for page in pages for item in page["Items"] if (record := readable(item)) is not None)
 
     def _query(
         self, stage: Stage, partition: str, limit: int | None, after: Position, start: Mapping[str, Any] | None = None
@@ -502,12 +499,3 @@ class _Reading:
 
 def _entries(page: Mapping[str, Any], rank: str) -> list[tuple[str, str]]:
     return [(item[rank]["S"], item["asset"]["S"]) for item in page["Items"]]
-
-
-def _record(item: Mapping[str, Any]) -> Record | None:
-    """Read a record; None for what something else wrote, which must not keep all others from being shown."""
-    try:
-        return Record.from_item(item)
-    except ValidationError as error:
-        telemetry.logger().warning("record_unreadable", errors=error.error_count())
-        return None

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from captions import telemetry
 from captions.aws.dynamodb import to_item
@@ -378,7 +378,8 @@ class Records:
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={**states, ":prefix": {"S": prefix}},
         )
-        yield from (record for page in pages for item in page["Items"] if places(record := Record.from_item(item)))
+        items = (item for page in pages for item in page["Items"])
+        yield from (record for item in items if (record := readable(item)) is not None and places(record))
 
     def end_stalled(self, record: Record, *, now: float, reason: Reason) -> Record | None:
         """Fail a pending upload that got nowhere; None when it moved since, or a worker is at it.
@@ -509,11 +510,12 @@ class Records:
             day += timedelta(days=1)
 
     def read(self, assets: Iterable[str]) -> Iterator[Record]:
-        """Yield the records of the given assets that exist, reading a hundred at a time, strongly consistent."""
+        """Yield the records of the given assets that can be read, a hundred at a time, strongly consistent."""
         names = iter(assets)
         while batch := list(islice(names, READ_AT_ONCE)):
-            items = read_items(self._dynamodb, self._table, batch, consistent=True)
-            read = {record.asset: record for record in map(Record.from_item, items)}
+            # An upload that moves meanwhile may be named twice, which BatchGetItem refuses.
+            items = read_items(self._dynamodb, self._table, list(dict.fromkeys(batch)), consistent=True)
+            read = {record.asset: record for item in items if (record := readable(item)) is not None}
             yield from (read[asset] for asset in batch if asset in read)
 
     def _change(
@@ -583,6 +585,16 @@ def read_items(dynamodb: Any, table: str, assets: Sequence[str], *, consistent: 
         items += answer["Responses"].get(table, [])
         request = answer.get("UnprocessedKeys") or {}
     return items
+
+
+def readable(item: Mapping[str, Any]) -> Record | None:
+    """Read a record; None for what something else wrote, which must not keep all others from being seen to."""
+    try:
+        return Record.from_item(item)
+    except ValidationError as error:
+        asset = item.get("asset", {}).get("S")
+        telemetry.logger().warning("record_unreadable", asset=asset, errors=error.error_count())
+        return None
 
 
 def _text(draft: Draft) -> str:
