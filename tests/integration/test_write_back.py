@@ -186,6 +186,25 @@ def test_what_stands_beside_an_object_goes_with_its_caption(aws: Aws, table: Tab
     assert keys(aws) == set()
 
 
+def test_what_is_captioned_once_more_keeps_its_caption_everywhere_until_the_new_one_is_there(
+    aws: Aws, table: Table, photo: bytes
+) -> None:
+    """An event of the caption it has may come late, or twice, or be of a person who edits it meanwhile."""
+    aws.put("shop/a.jpg", photo)
+    rules = RULES + '[[write_back]]\nprefix = "copies/"\nto = ["embed"]\ncopies = "out/"\n'
+    write_back = writer(aws, table, rules)
+    aws.put("copies/a.jpg", photo)
+    for key in ("shop/a.jpg", "copies/a.jpg"):
+        table.put(record(key))
+        write_back.take(f"{BUCKET}/{key}", key)
+    before = keys(aws), aws.s3.get_object_tagging(Bucket=BUCKET, Key="shop/a.jpg")["TagSet"]
+    assert len(before[0]) == 5
+    for key in ("shop/a.jpg", "copies/a.jpg"):
+        table.put(record(key, state="queued", recaption={"mode": "force", "at": "2026-11-02T10:00:00Z"}))
+        assert write_back.take(f"{BUCKET}/{key}", key) == "unchanged"
+    assert before == (keys(aws), aws.s3.get_object_tagging(Bucket=BUCKET, Key="shop/a.jpg")["TagSet"])
+
+
 def test_a_file_of_somebody_else_is_never_overwritten_nor_removed(aws: Aws, table: Table) -> None:
     aws.put("shop/a.jpg.caption.json", b"mine")
     write_back = writer(aws, table)

@@ -133,7 +133,7 @@ def tags(record: Record, present: Mapping[str, str]) -> dict[str, str]:
     """Return all tags of an object: those it has that are not ours, and what there is room for of ours."""
     kept = {name: value for name, value in present.items() if name not in TAGS}
     result = record.result
-    if result is None or record.state != "captioned":
+    if result is None:
         return kept
     values = (result.text, result.language, author(record), record.source or "model")
     ours = {name: " ".join(_NOT_IN_TAGS.sub(" ", value).split()) for name, value in zip(TAGS, values, strict=True)}

@@ -75,7 +75,8 @@ class WriteBack:
 
     def _write(self, record: Record, rule: WriteBackRule) -> bool:
         kinds = rule.to
-        wanted = files(record, kinds) if record.state == "captioned" else {}
+        # What is captioned once more keeps its caption meanwhile: whatever has a result is captioned.
+        wanted = files(record, kinds)
         changed = False
         for end in WRITTEN_BACK:
             if end in wanted:
@@ -91,7 +92,7 @@ class WriteBack:
     def _copy(self, record: Record, rule: WriteBackRule) -> bool:
         """Keep the copy that carries its caption: it is what the file, the words and the rule make together."""
         place, result = rule.copies + record.key, record.result
-        if result is None or record.state != "captioned" or record.kind not in PICTURES:
+        if result is None or record.kind not in PICTURES:
             return self._remove_copies(record, place, but=None)
         xmp = as_xmp(record, result)
         made_of = [EMBEDDED, rule.existing, record.etag, record.version_id or "", xmp]
