@@ -188,6 +188,8 @@ def _functions(stack: Stack) -> _Said:
             well.append(name)
     if well:
         yield "ok", f"{', '.join(well)} are active", ""
+    if not any(name.endswith("FunctionName") for name in stack.outputs):
+        yield "problem", "the stack names no functions", "deploy again"
 
 
 def _permissions(stack: Stack) -> _Said:

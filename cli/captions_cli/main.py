@@ -58,6 +58,11 @@ class CaptionsGroup(TyperGroup):
             _fail(CommandError("interrupted", ExitCode.INTERRUPTED))
         except Terminated:
             _fail(CommandError("terminated", ExitCode.TERMINATED))
+        except UnicodeEncodeError as error:
+            word = next((word for word in words if any("\udc80" <= char <= "\udcff" for char in word)), None)
+            if word is None:
+                raise
+            _fail(CommandError(f"{word} is no Unicode text: {error.reason}", ExitCode.USAGE))
         except BrokenPipeError:
             # The reader, such as head, has seen enough; what is still buffered has nowhere to go.
             sys.stderr.close()

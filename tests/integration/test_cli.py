@@ -445,6 +445,14 @@ def test_get_tells_a_missing_object_from_one_without_a_record(captions: Captions
     assert "there is no never.jpg" in never.stderr
 
 
+@pytest.mark.parametrize("words", ["get {}", "edit {} text", "redrive {}", "reconcile --prefix {}"])
+def test_a_key_in_another_encoding_is_refused_in_one_line(captions: Captions, words: str) -> None:
+    ran = captions(*words.format("caf\udce9.jpg").split())
+
+    assert (ran.exit_code, ran.stderr.count("\n")) == (2, 1)
+    assert "caf\\udce9.jpg is no Unicode text" in ran.stderr
+
+
 def test_redrive_puts_failed_uploads_back_on_the_uploads_queue(captions: Captions, cloud: Cloud) -> None:
     cloud.end("lost.jpg", "failed", "exhausted", "every model failed")
     cloud.end("refused.jpg", "blocked", "refused", "every model refused")

@@ -73,6 +73,15 @@ def test_what_s3_refuses_fails_at_once_with_its_reason_and_can_be_redriven(
     assert redriven(dedupe, "a.jpg") == "queued"
 
 
+@pytest.mark.parametrize(
+    ("code", "status"), [("NoSuchKey", 404), ("NoSuchVersion", 404), ("PreconditionFailed", 412), ("InvalidRange", 416)]
+)
+def test_what_is_another_object_by_now_is_gone(dedupe: Dedupe, photo: bytes, code: str, status: int) -> None:
+    refuse(dedupe, code, status)
+    assert dedupe.upload("a.jpg", photo) == "deleted"
+    assert dedupe.record("a.jpg").state == "deleted"
+
+
 @pytest.mark.parametrize(("code", "status"), PASSING)
 def test_what_may_pass_is_delivered_again(dedupe: Dedupe, photo: bytes, code: str, status: int) -> None:
     s3 = refuse(dedupe, code, status)

@@ -101,8 +101,9 @@ class Objects:
                 raise ReplicaError(f"{upload.asset} is a replica")
             return Fetched(answer["Body"].read(), answer.get("Metadata", {}), int(answer.get("TagCount") or 0))
         except self._s3.exceptions.ClientError as error:
-            # 405: the id names a delete marker; 412: the object was overwritten (Amazon S3 API, GetObject).
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412):
+            # 405: the id names a delete marker; 412: the object was overwritten; 416: so it was, as it is shorter than
+            # its event told (Amazon S3 API, GetObject).
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405, 412, 416):
                 raise GoneError(f"{upload.asset} is gone") from error
             if (refused := unreadable(error, upload.asset)) is not None:
                 raise refused from error
