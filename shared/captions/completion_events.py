@@ -6,7 +6,9 @@ again, with the same `id`, when the upload's message is delivered again.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from captions.quality.cells import LINE, WINDOW_DAYS, Quality
@@ -25,6 +27,9 @@ UNDONE_TYPE = "Caption.Undone"
 FLAGGED_TYPE = "Quality.Flagged"
 MAX_ENTRIES = 10
 """Entries of one PutEvents call (Amazon EventBridge, quotas)."""
+TRIES = 4
+LONGEST_REST_SECONDS = 0.2
+"""Between two tries of what the bus did not take."""
 MAX_TEXT_CHARACTERS = 20_000
 """An event holds 256 KB; a long transcript is read from the table."""
 
@@ -43,20 +48,15 @@ class Notifier:
     def ended(self, records: Sequence[Record]) -> None:
         """Send one event for each record, which must be terminal. Raises NotDeliveredError."""
         for start in range(0, len(records), MAX_ENTRIES):
-            answer = self._events.put_events(
-                Entries=[self._entry(*end_event(record)) for record in records[start : start + MAX_ENTRIES]]
-            )
-            if answer.get("FailedEntryCount"):
-                codes = sorted({entry["ErrorCode"] for entry in answer["Entries"] if "ErrorCode" in entry})
-                raise NotDeliveredError(f"{answer['FailedEntryCount']} events were not taken: {', '.join(codes)}")
+            self._put(self._entry(*end_event(record)) for record in records[start : start + MAX_ENTRIES])
 
     def reviewed(self, record: Record) -> None:
         """Publish what a person said about a caption; to be repeated, with the same `id`, after an error."""
-        self._put(self._entry(*review_event(record)))
+        self._put([self._entry(*review_event(record))])
 
     def undone(self, record: Record) -> None:
         """Publish that a verdict was taken back, and what the caption is since; to be repeated as `reviewed` is."""
-        self._put(self._entry(UNDONE_TYPE, _detail(record, f"undone\x00{record.updated_at}")))
+        self._put([self._entry(UNDONE_TYPE, _detail(record, f"undone\x00{record.updated_at}"))])
 
     def flagged(self, cell: Quality) -> None:
         """Publish that a cell is edited too often; to be repeated, with the same `id`, after an error."""
@@ -66,19 +66,22 @@ class Notifier:
         percent = {f"{name}_percent": round(100 * (detail[name] or 0)) for name in ("share", "low", "high")}
         detail = {**detail, "id": named, "cell": cell.cell.id, "judged": cell.counts.judged, **percent}
         detail |= {"line_percent": round(100 * LINE), "days": WINDOW_DAYS}
-        self._put(
-            {
-                "EventBusName": self._bus,
-                "Source": SOURCE,
-                "DetailType": FLAGGED_TYPE,
-                "Detail": json.dumps(detail, ensure_ascii=False),
-            }
-        )
+        self._put([self._entry(FLAGGED_TYPE, detail)])
 
-    def _put(self, entry: dict[str, Any]) -> None:
-        answer = self._events.put_events(Entries=[entry])
-        if answer.get("FailedEntryCount"):
-            raise NotDeliveredError(f"the event was not taken: {answer['Entries'][0].get('ErrorCode')}")
+    def _put(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Publish events, and again those that the bus did not take: its answer is a success, which no SDK repeats."""
+        left, codes = list(entries), set[str]()
+        for tries_left in reversed(range(TRIES)):
+            answer = self._events.put_events(Entries=left)
+            if not answer.get("FailedEntryCount"):
+                return
+            refused = [
+                (entry, each) for entry, each in zip(left, answer["Entries"], strict=True) if "ErrorCode" in each
+            ]
+            left, codes = [entry for entry, _ in refused], {each["ErrorCode"] for _, each in refused}
+            if tries_left:
+                time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
+        raise NotDeliveredError(f"{len(left)} events were not taken: {', '.join(sorted(codes))}")
 
     def _entry(self, detail_type: str, detail: Mapping[str, Any]) -> dict[str, Any]:
         return {

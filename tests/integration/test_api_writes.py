@@ -12,6 +12,8 @@ from captions_api.access import Caller
 from captions_api.repeated_writes import REPLAYED
 from captions_api.routes.review import margin_of_error
 
+from captions.completion_events import NotDeliveredError
+from captions.records.record import Record
 from support.api import Api, api_on, keys, path_of
 from support.pipeline import aws_for_the_pipeline
 
@@ -97,6 +99,28 @@ def test_what_failed_inside_may_be_sent_again(api: Api, monkeypatch: pytest.Monk
     assert failed.status_code == 500
     assert "broken" not in failed.text
     assert api.call("POST", "/v1/uploads", json={"size": 3}, headers={"Idempotency-Key": "k"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "heard"),
+    [("PATCH", "", {"text": " mine "}, "Caption.Edited"), ("POST", "/accept", None, "Caption.Accepted")],
+)
+def test_a_verdict_that_was_stored_and_not_published_is_published_by_the_next_try(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any, heard: str
+) -> None:
+    record = api.captioned("a.jpg")
+    headers = {"If-Match": api.get(path_of(record))["etag"]}
+
+    def refused(record: Record) -> None:
+        raise NotDeliveredError("throttled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.services.notifier, "reviewed", refused)
+        assert api.call(method, path_of(record, path), json=body, headers=headers).status_code == 500
+    assert api.call(method, path_of(record, path), json=body, headers=headers).status_code == 200
+    assert (heard, "a.jpg") in api.aws.heard()
+    others = {"text": "another's"}
+    assert api.call("PATCH", path_of(record), json=others, headers=headers).status_code == 412
 
 
 def test_captioning_once_more_is_told_with_its_cost_and_done_when_asked(api: Api) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from captions import telemetry
 from captions.aws.dynamodb import to_item
-from captions.completion_events import Notifier
+from captions.completion_events import NotDeliveredError, Notifier
 from captions.config.function_environments import SweepSettings
 from captions.config.policy import load
 from captions.gateway import Budgets, ControlTable, Endpoint, Gateway
@@ -238,6 +238,28 @@ def test_an_edit_and_an_acceptance_are_told_on_the_event_bus(shop: Workshop, pho
         "human", "Casa Milà", "a.jpg", "captioned",
     )  # fmt: skip
     assert item["id"] == again["id"] != other["id"]
+
+
+def test_an_event_that_the_bus_does_not_take_is_sent_again_and_those_that_it_took_are_not() -> None:
+    """Nobody delivers a person's verdict again, as a queue does with an upload's end."""
+    sent: list[list[str]] = []
+    answers = iter([[True, False, True], [False], [True]])
+
+    class Bus:
+        def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+            sent.append([json.loads(entry["Detail"])["key"] for entry in Entries])
+            taken = next(answers, [False])
+            reported = [
+                {"EventId": "1"} if ok else {"ErrorCode": "InternalFailure", "ErrorMessage": ""} for ok in taken
+            ]
+            return {"FailedEntryCount": taken.count(False), "Entries": reported}
+
+    record = Record(asset="m/a", bucket="m", key="a", sequencer="01", state="failed", updated_at="2026-01-01")
+    notifier = Notifier(Bus(), "captions")
+    notifier.ended([record.model_copy(update={"key": key}) for key in "abc"])
+    assert sent == [["a", "b", "c"], ["b"], ["b"]]
+    with pytest.raises(NotDeliveredError, match="1 events were not taken: InternalFailure"):
+        notifier.ended([record])
 
 
 # -- a result that no record holds -----------------------------------------------------------------------------------

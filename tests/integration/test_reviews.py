@@ -181,3 +181,10 @@ def test_two_peoples_verdicts_on_one_model_at_once_are_both_kept(shop: Workshop,
     assert (accepted := at_last.accept(record, now=shop.dedupe.clock())).reviewed
     throttled = Reviews(_Conflicting(dynamodb, 3, "ThrottlingError"), "captions", "control")
     assert throttled.undo(accepted, now=shop.dedupe.clock() + 1).human is None
+
+
+def test_the_language_of_ones_words_is_put_right(shop: Workshop, judge: Reviews, photo: bytes) -> None:
+    words = judge.edit(shop.captioned("a.jpg", photo), "Das Dach", now=shop.dedupe.clock())
+    german = judge.edit(words, "Das Dach", language="de", now=shop.dedupe.clock() + 1)
+    assert (german.result and german.result.language, german.human and german.human.language) == ("de", "de")
+    assert judge.edit(german, "Das Dach", now=shop.dedupe.clock() + 2) == german

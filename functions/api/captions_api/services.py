@@ -121,8 +121,11 @@ class Services:
             raise not_there()
         return record
 
-    def matched(self, caller: Caller, given: str, if_match: str | None) -> Record:
-        """Return the record of an id as its caller saw it last.
+    def matched(
+        self, caller: Caller, given: str, if_match: str | None, done: Callable[[Record], bool] = lambda _: False
+    ) -> Record:
+        """Return the record of an id as its caller saw it last, or as it is `done` already: by a try before this one
+        whose answer they did not get (RFC 9110, 13.1.1).
 
         Raises Refusal: 404, 428 where they did not say what they saw, 412 where it is another now.
         """
@@ -130,7 +133,7 @@ class Services:
         if if_match is None or if_match.strip() == "*":
             raise Refusal(428, "no-if-match", "send If-Match with the asset's etag, so that nobody's words are lost")
         current = etag_of(record)
-        if current not in {tag.strip() for tag in if_match.split(",")}:
+        if current not in {tag.strip() for tag in if_match.split(",")} and not done(record):
             raise changed(current)
         return record
 

@@ -54,9 +54,9 @@ class Reviews:
         written = record.state in ("failed", "blocked")
         if record.result is None and not written:
             raise NotReviewableError(f"it is {record.state}, and has no caption yet")
-        before = record.result
-        if record.reviewed and record.source == "human" and before is not None and before.text == text:
+        if has_words(record, text, language):
             return record
+        before = record.result
         result: dict[str, Any] = {"text": text, "language": language or (before.language if before else "und")}
         result["task"] = before.task if before else "caption"
         if before is not None:
@@ -77,9 +77,9 @@ class Reviews:
         if record.result is None:
             raise NotReviewableError(f"it is {record.state}, and has no caption")
         newer = record.suggestion if _newer(record) else None
+        if is_accepted(record):
+            return record
         if record.reviewed and newer is None:
-            if record.human is not None and record.human.action == "accepted":
-                return record
             raise NotReviewableError("its caption is a person's words already")
         if newer is None:
             return self._give(record, "accepted", lifecycle.AGREE, {}, text="", now=now)
@@ -200,6 +200,17 @@ class Reviews:
 
 _Changes = Counter[tuple[str, str, str]]
 """By how much counts change: by the two keys of the item and the name of the count."""
+
+
+def has_words(record: Record, text: str, language: str | None = None) -> bool:
+    """Tell whether these words, in that language if one is given, are a person's about this version, and in force."""
+    result = record.result if record.reviewed and record.source == "human" else None
+    return result is not None and result.text == text.strip() and language in (None, result.language)
+
+
+def is_accepted(record: Record) -> bool:
+    """Tell whether a person finds the caption right that a record has, and no newer answer stands beside it."""
+    return record.reviewed and record.human is not None and record.human.action == "accepted" and not _newer(record)
 
 
 def _newer(record: Record) -> bool:

@@ -16,7 +16,13 @@ from captions import telemetry
 from captions.config.policy import is_language
 from captions.records.listing import BEGINNING, Filters, Position, last_day, stages
 from captions.records.record import Record, State
-from captions.records.reviews import MAX_TEXT_BYTES, ChangedMeanwhileError, NotReviewableError
+from captions.records.reviews import (
+    MAX_TEXT_BYTES,
+    ChangedMeanwhileError,
+    NotReviewableError,
+    has_words,
+    is_accepted,
+)
 from captions.subtitles import srt, timed, webvtt
 from captions.timestamps import timestamp
 from captions_api import ids, views
@@ -231,10 +237,10 @@ def edit_asset(
     stack: Serving, who: Who, id: str, words: EditedCaption, response: Response, if_match: IfMatch = None
 ) -> Asset:
     """Put a person's words in a caption's place; no model ever overwrites them."""
-    record = stack.matched(who, id, if_match)
+    text = words.text.encode("utf-8", "replace").decode()
+    record = stack.matched(who, id, if_match, lambda record: has_words(record, text, words.language))
     if words.language is not None and not is_language(words.language):
         raise Refusal(422, "invalid", "language: it is no BCP 47 language tag")
-    text = words.text.encode("utf-8", "replace").decode()
 
     def judge() -> Record:
         return stack.reviews.edit(record, text, language=words.language, now=stack.now())
@@ -245,7 +251,7 @@ def edit_asset(
 @router.post("/assets/{id}/accept", summary="Find a caption right")
 def accept_asset(stack: Serving, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
     """Note that a person finds a model's caption right."""
-    record = stack.matched(who, id, if_match)
+    record = stack.matched(who, id, if_match, is_accepted)
     return _judged(stack, who, record, lambda: stack.reviews.accept(record, now=stack.now()), response)
 
 
