@@ -27,7 +27,7 @@ from captions.records.table import READ_AT_ONCE, Records
 from captions.routing import routes
 from captions.routing.estimates import PICTURE_TOKENS, estimate
 from captions.tasks import TASKS, Ask
-from captions.uploads.s3_objects import Objects
+from captions.uploads.s3_objects import Objects, UnreadableError
 from captions.uploads.version import ObjectVersion, is_written_back
 from captions_cli.stack import Stack
 
@@ -233,8 +233,11 @@ def send_within(
 
 
 def send(stack: Stack, due: Due, mode: Mode) -> bool:
-    """Put an upload back on the uploads queue; False where its object is gone meanwhile."""
-    upload = due.upload or Objects(stack.client("s3")).current(stack.bucket, due.key)
+    """Put an upload back on the uploads queue; False where its object is gone meanwhile, or S3 does not tell of it."""
+    try:
+        upload = due.upload or Objects(stack.client("s3")).current(stack.bucket, due.key)
+    except UnreadableError:
+        return False
     if upload is None:
         return False
     seen = due.record.updated_at if due.record is not None else None

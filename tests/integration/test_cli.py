@@ -24,6 +24,7 @@ from captions.records.record import Provenance, Reason, Record, Result, fitted
 from captions.records.table import Records
 from captions.routing.estimates import PICTURE_TOKENS
 from captions.tasks import TASKS, Ask
+from captions.uploads.s3_objects import Objects, UnreadableError
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from captions_cli import recaptioning
 from captions_cli.local.aws.repairs.message_moves import MessageMoveTasks
@@ -751,6 +752,30 @@ def test_recaption_finds_objects_that_nothing_is_known_of(captions: Captions, cl
 
     (sent,) = cloud.messages("Uploads")
     assert (sent["upload"]["key"], sent["mode"]) == ("unknown.jpg", "missing")
+
+
+def test_an_object_that_s3_does_not_tell_of_keeps_no_other_from_being_captioned(
+    captions: Captions, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("a-foreign-key.jpg", "mine.jpg"):
+        cloud.client("s3").put_object(Bucket=cloud.bucket, Key=key, Body=b"jpeg")
+    current = Objects.current
+
+    def refused(objects: Objects, bucket: str, key: str) -> ObjectVersion | None:
+        if key == "a-foreign-key.jpg":
+            raise UnreadableError("key_unusable", "encrypted with a key of its owner's")
+        return current(objects, bucket, key)
+
+    monkeypatch.setattr(Objects, "current", refused)
+    ran = captions("recaption", "--missing", "--run")
+    assert (ran.exit_code, [sent["upload"]["key"] for sent in cloud.messages("Uploads")]) == (0, ["mine.jpg"])
+    assert "1 objects are gone, or S3 does not tell of them" in ran.stderr
+
+
+@pytest.mark.parametrize("words", ["reconcile --max-cost inf", "reconcile --older-than inf"])
+def test_a_limit_that_is_no_number_is_refused(captions: Captions, words: str) -> None:
+    ran = captions(*words.split())
+    assert (ran.exit_code, "is no finite number" in ran.stderr) == (2, True)
 
 
 def priced(*calls: tuple[str, str | None]) -> Provenance:

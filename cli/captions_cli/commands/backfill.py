@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captions_cli.commands.options import Days, DryRun, Globals, Prefix, say
+from captions_cli.commands.options import Days, DryRun, Globals, Prefix, finite, say
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -70,10 +70,12 @@ def reconcile(
     ctx: typer.Context,
     prefix: Prefix = "",
     older_than: Annotated[
-        float, typer.Option(min=0.0, help="Seconds; a younger object's event may still be on its way.")
+        float,
+        typer.Option(min=0.0, callback=finite, help="Seconds; a younger object's event may still be on its way."),
     ] = 900.0,
     max_cost: Annotated[
-        float | None, typer.Option(min=0.0, help="Dollars; sends no more uploads than are estimated to cost that.")
+        float | None,
+        typer.Option(min=0.0, callback=finite, help="Dollars; sends no more uploads than are estimated to cost that."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Sends no more uploads than that.")] = None,
     bulk: Annotated[
@@ -186,10 +188,14 @@ def recaption(
     if max_cost is not None and not dry_run:
         spent = recaptioning.send_within(stack, due, modes[0], Decimal(str(max_cost)))
         left_out, sent = spent.left_out, spent.sent
+        unsent = len(due) - left_out - sent
     else:
         if max_cost is not None:
             due, left_out = recaptioning.within(due, Decimal(str(max_cost)))
         sent = 0 if dry_run else sum(recaptioning.send(stack, upload, modes[0]) for upload in due)
+        unsent = 0 if dry_run else len(due) - sent
+    if unsent:
+        say(f"{unsent} objects are gone, or S3 does not tell of them; `captions reconcile` has the pipeline say why")
     if given.json:
         costs = recaptioning.costs(due)
         printing.print_json(

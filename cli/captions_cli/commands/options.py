@@ -1,5 +1,6 @@
 """What several commands share: the options of all of them, those of some, and messages to the user."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +10,14 @@ import typer
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.printable import printable_lines
 from captions_cli.stack import Choice, Stack, connect, home
+
+
+def finite(number: float | None) -> float | None:
+    """Return a number of the command line; raises BadParameter for infinity, which nothing is calculated with."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is no finite number")
+    return number
+
 
 Prefix = Annotated[str, typer.Option(help="Only keys that begin so.")]
 Days = Annotated[int, typer.Option(min=1, help="How many days back to look.")]
