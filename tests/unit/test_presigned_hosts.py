@@ -1,5 +1,6 @@
 """Links that models get name the region's own host, whatever the region, the partition and the bucket are called."""
 
+from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
@@ -18,11 +19,13 @@ REGIONS = [
 
 
 @pytest.fixture(autouse=True)
-def as_in_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_in_lambda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     clients.client.cache_clear()
+    yield
+    clients.client.cache_clear()  # or whatever comes next in this process asks a host of these
 
 
 def link(bucket: str, seconds: float = 20.0) -> str:
