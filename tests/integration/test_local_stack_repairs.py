@@ -1,5 +1,6 @@
 """The repairs of moto: each is needed, and those that make it fast change nothing of what it answers."""
 
+import inspect
 import json
 import random
 import threading
@@ -18,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from captions_cli.local.aws.events import EventRouter, Unreliability
 from captions_cli.local.aws.repairs import MotoRepairs, expressions
+from captions_cli.local.aws.repairs.replacements import naming
 from captions_cli.local.aws.server import AwsEndpoint, ServiceLocks
 
 
@@ -385,6 +387,20 @@ def test_moto_gets_its_own_functions_back(repairs: MotoRepairs) -> None:
     assert [dict(vars(owner)) for owner in owners] != before
     repairs.remove()
     assert [dict(vars(owner)) for owner in owners] == before
+
+
+def test_arguments_get_the_names_that_python_gives_them() -> None:
+    from moto.dynamodb.models.table import Table
+
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+        (Table.query, tuple(range(9)), {}),
+        (Table.query, (0, 1), {"index_name": "i", "hash_key_conditions": []}),
+        (Table.query, (0, 1), {"limit": 3, "other": 4, "another": 5}),
+        (Table.scan, (0,), {"segments": (1, 2)}),
+    ]
+    for function, arguments, more in calls:
+        expected = inspect.signature(function).bind_partial(*arguments, **more).arguments
+        assert naming(function)(*arguments, **more) == expected
 
 
 KEYS = [

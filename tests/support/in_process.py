@@ -23,6 +23,7 @@ from moto.core.base_backend import BackendDict
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.exceptions import HTTPException
 from moto.core.utils import get_equivalent_url_in_aws_domain
+from werkzeug.datastructures import ImmutableMultiDict
 
 from captions_cli.local.aws.repairs.replacements import Repair, Replace
 
@@ -139,7 +140,11 @@ def from_primitives(cls: Any, method: str, url: str, headers: Any, body: Any = N
     environ.update({key: ", ".join(values) for key, values in given.items()})
     environ[moto_request.PRESERVED_HEADER_NAMES_ENVIRON_KEY] = preserved
     environ.setdefault("CONTENT_LENGTH", "0")
-    return cls(environ)
+    request = cls(environ)
+    if not is_form:
+        # What werkzeug finds, too, when it looks for a form.
+        vars(request).update(form=ImmutableMultiDict(), files=ImmutableMultiDict(), _cached_data=body or b"")
+    return request
 
 
 IN_PROCESS = Repair("in process", "It and botocore prepare each request for a network that is not there.", _put)

@@ -7,13 +7,12 @@ transaction it copies the whole table, should the transaction fail. Both take se
 from __future__ import annotations
 
 import copy
-import inspect
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from typing import Any
 
 from captions.once import once
-from captions_cli.local.aws.repairs.replacements import Repair, Replace
+from captions_cli.local.aws.repairs.replacements import Repair, Replace, naming
 
 _Key = tuple[Any, Any]
 """An item's keys in its table, as moto's DynamoType; the second is None in a table without a sort key."""
@@ -195,10 +194,10 @@ def _copied(self: Any, memo: dict[int, Any]) -> Any:
 
 def _querying(original: Any) -> Any:
     """Moto's query, which is given those items of an index that a page can be of, instead of all of the table."""
-    arguments_of = inspect.signature(original)
+    arguments_of = naming(original)
 
     def query(self: Any, *arguments: Any, **named: Any) -> Any:
-        asked = arguments_of.bind(self, *arguments, **named).arguments
+        asked = arguments_of(self, *arguments, **named)
         items = _page(self, asked) if asked.get("index_name") else None
         if items is not None:
             self.index_items = items  # DynamoDB's lock is held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,21 @@ from typing import Any
 Replace = Callable[[Any, str, Any], None]
 """Replaces `owner.name`."""
 _ABSENT = object()
+
+
+def naming(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Return what gives a call's arguments their names, as `inspect.Signature.bind` does, which takes long."""
+    parameters = inspect.signature(function).parameters
+    names = tuple(parameters)
+    others = next((name for name, each in parameters.items() if each.kind is each.VAR_KEYWORD), None)
+
+    def named(*arguments: Any, **more: Any) -> dict[str, Any]:
+        if others is not None and not more.keys() <= parameters.keys():
+            rest = {name: more.pop(name) for name in more.keys() - parameters.keys()}
+            more[others] = rest
+        return {**dict(zip(names, arguments, strict=False)), **more}
+
+    return named
 
 
 class Replacements:

@@ -10,7 +10,6 @@ sent, and makes it of three datetimes. The 52 letters of each answer's id are dr
 from __future__ import annotations
 
 import hashlib
-import inspect
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from string import ascii_letters, digits
@@ -19,7 +18,7 @@ from typing import Any
 from captions.once import once
 from captions_cli.local.aws.repairs import expressions, values
 from captions_cli.local.aws.repairs.indexes import INDEXES
-from captions_cli.local.aws.repairs.replacements import Repair, Replace
+from captions_cli.local.aws.repairs.replacements import Repair, Replace, naming
 
 _MOST_ACTIONS = 1_000
 
@@ -99,11 +98,11 @@ def _is_plain_attribute(value: Any) -> bool:
 
 def _querying(original: Any) -> Any:
     """Moto's query, which looks at one partition instead of sorting all items of the table to find it."""
-    arguments_of = inspect.signature(original)
+    arguments_of = naming(original)
 
     @wraps(original)  # whose arguments the other repair of it reads
     def query(self: Any, hash_key: Any, *arguments: Any, **named: Any) -> Any:
-        index_name = arguments_of.bind(self, hash_key, *arguments, **named).arguments.get("index_name")
+        index_name = arguments_of(self, hash_key, *arguments, **named).get("index_name")
         if index_name is None:
             partition = self.items.get(hash_key, {})
             items = list(partition.values()) if self.range_key_attr else [partition] if partition else []
@@ -122,11 +121,11 @@ def _querying(original: Any) -> Any:
 
 def _scanning(original: Any) -> Any:
     """Moto's scan, which of the items that it sorts leaves out those of other segments."""
-    arguments_of = inspect.signature(original)
+    arguments_of = naming(original)
 
     @wraps(original)
     def scan(self: Any, *arguments: Any, **named: Any) -> Any:
-        asked = arguments_of.bind(self, *arguments, **named).arguments
+        asked = arguments_of(self, *arguments, **named)
         if asked.get("index_name") is None:
             self.scanned_segment = asked.get("segments", (None, None))  # DynamoDB's lock is held
         try:
