@@ -300,3 +300,26 @@ def test_what_follows_an_archive_is_not_read(server: Server) -> None:
 
     server.released.set()
     assert answer.model == FIRST
+
+
+@pytest.mark.parametrize(("before", "cost"), [(b"", "0"), (chunk("a pa"), None)])
+def test_an_error_behind_the_first_words_may_have_been_charged(server: Server, before: bytes, cost: str | None) -> None:
+    server.body = before + b'data: {"error": {"message": "CUDA error", "code": 500}}\n\n'
+    server.headers = {"Content-Type": "text/event-stream"}
+
+    completion = streamed(server)[-1].completion
+
+    assert completion is not None
+    failed = completion.attempts[0].as_dict()
+    assert (failed["outcome"], failed.get("cost")) == ("server_error", cost)
+
+
+def test_a_long_body_that_is_neither_json_nor_a_stream_is_given_up_at_once(server: Server) -> None:
+    server.body = b"a\n" * 7_000_000
+    began = time.process_time()
+
+    completion = streamed(server)[-1].completion
+
+    assert completion is not None
+    assert completion.attempts[0].outcome == "garbled"
+    assert time.process_time() - began < 3

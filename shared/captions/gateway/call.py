@@ -295,4 +295,4 @@ class GatewayCall:
 def _unbilled(failure: AttemptFailed) -> bool:
     if failure.error_class is ErrorClass.CONNECTION:
         return failure.unreachable
-    return failure.error_class.unbilled
+    return not failure.begun and failure.error_class.unbilled

@@ -49,6 +49,9 @@ _UNKNOWN_MODEL_S = 300.0
 _AFTERWORD_S = 2.0
 """How long a stream whose answer is complete is waited for: what was used may follow, or nothing ever."""
 
+_MOST_MISNAMED = 1_000_000
+"""Bytes of a stream that calls itself JSON: it is taken apart at one go, which for so many takes up to a second."""
+
 _WRITING_S = 0.25
 """How long an ended call waits for writes to the control table that it began."""
 
@@ -338,8 +341,8 @@ class Gateway:
                 async with contextlib.aclosing(self._pieces(call, turn, collector)) as pieces:
                     async for _ in pieces:
                         pass
-            except AttemptFailed as failure:
-                raise collector.failed(failure) from None
+            except Exception as error:
+                raise self._of_stream(turn, collector, error) from None
             return collector.answer()
         return answer_of(await self._send(call, turn, stream=False))
 
@@ -355,9 +358,7 @@ class Gateway:
                             yield piece
                     answer = _fit(collector.answer(), call.request)
                 except Exception as error:
-                    if isinstance(error, AttemptFailed):
-                        collector.failed(error)
-                    if not await self._failed(call, turn, error):
+                    if not await self._failed(call, turn, self._of_stream(turn, collector, error)):
                         return
                 else:
                     turn.answered(self._breakers)
@@ -378,6 +379,8 @@ class Gateway:
                 with contextlib.suppress(ValueError):
                     yield collector.add_whole(json.loads(body))
                     return
+                if len(body) > _MOST_MISNAMED:
+                    raise AttemptFailed(ErrorClass.GARBLED, status=200)
             while True:
                 try:
                     async with asyncio.timeout(min(turn.left(), _AFTERWORD_S) if collector.ended else turn.left()):
@@ -445,6 +448,10 @@ class Gateway:
             most = call.request.max_tokens * self._retries.longest_growth
             call.max_tokens = min(call.max_tokens * self._retries.truncated_growth, most)
         return False
+
+    def _of_stream(self, turn: Turn, collector: Collector, error: Exception) -> Exception:
+        """Return an error as the failure of a stream that may have begun."""
+        return error if isinstance(error, AccountProblem) else collector.failed(self._classed(turn, error))
 
     @staticmethod
     def _classed(turn: Turn, error: Exception) -> AttemptFailed:

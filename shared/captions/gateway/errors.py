@@ -41,6 +41,8 @@ class AttemptFailed(Exception):
         self.reported_model = reported_model
         self.unreachable = unreachable
         """No connection was made: the endpoint is to blame, whichever model was asked for."""
+        self.begun = False
+        """A part of an answer came before it, which may be charged whatever the failure is called."""
 
 
 class GatewayError(Exception):

@@ -189,6 +189,7 @@ class Collector:
 
     def failed(self, failure: AttemptFailed) -> AttemptFailed:
         """Give a failure the usage and the model that were seen before it."""
+        failure.begun = bool(self._texts)
         failure.usage = failure.usage or self._usage
         failure.reported_model = failure.reported_model or self._reported
         return failure
