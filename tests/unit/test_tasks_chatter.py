@@ -106,6 +106,11 @@ def test_reasoning_between_any_marks_is_no_caption(opens: str, closes: str) -> N
         f"{ANSWER}\n\nTags: dog, beach\nConfidence: 0.9",
         f"{ANSWER}\n\n#dog #beach #sunset",
         f"{ANSWER} (Note: this is based on the visible content.)",
+        f"{ANSWER}\n\n**Reasoning:** I chose this, as the dog is the main subject.",
+        f"{ANSWER}\n\nThis caption captures the essence of the picture.",
+        f"{ANSWER} (10 words)",
+        shaped(f"{ANSWER}\n\nExplanation: The caption focuses on the dog."),
+        shaped(f"{ANSWER}\n\nWord count: 10"),
         f"{ANSWER}\n\nAlternatively: A dog at the sea.",
         f"{ANSWER} <unk><unk>\ufffd\ufffd",
         "**A wet brown dog** runs along a sandy beach at sunset.",
@@ -207,6 +212,12 @@ def test_thoughts_in_plain_words_end_where_the_answer_is_announced(label: str) -
         "まず、ユーザーは画像の説明を求めています。", "Alors, l'utilisateur veut une légende. Regardons l'image.",
         "A wolf runs on sand. Wait, that's not right. A dog runs on sand.",
         "思考：用户想要图片说明，我需要先分析图片。", "Thinking Process:\n\n1. **Analyze the request:** caption this.",
+        "Zunächst betrachte ich das Bild. Es zeigt einen Hund.", "Je commence par observer l'image. Il y a un chien.",
+        "Primeiro, vou analisar a imagem. Há um cachorro.", "Per prima cosa analizzo l'immagine. C'è un cane.",
+        "首先分析图片内容：图片中有一只狗。接下来写标题。", "画像を分析します。犬がいます。", "이미지를 분석해 보겠습니다. 개가 있습니다.",
+        "Сначала проанализирую изображение. На нём собака.", "Kullanıcı bir başlık istiyor. Bir köpek var.",
+        "Użytkownik chce podpisu. Na obrazie jest pies.", "المستخدم يريد وصفا للصورة. هناك كلب.",
+        "Người dùng muốn mô tả ảnh. Có một con chó.", "Användaren vill ha en bildtext. Det finns en hund.",
         "Okay, der Nutzer möchte eine Bildunterschrift. Schauen wir mal.", "El usuario quiere una descripción de la imagen.",
     ],
 )  # fmt: skip
@@ -354,6 +365,7 @@ def test_a_model_that_got_no_picture_did_not_refuse_it(text: str) -> None:
 ALIKE = {
     "en": [
         'A terminal shows "<tool_call>" in green letters.', "An error page says that something went wrong.",
+        'A sheet with the heading "Explanation: why (12 words)" in blue.', "A dog.\nThe description of a picture on a wall.",
         "Analysis of a chart on a screen in a dark room.", "Bora Bora from the air.", "Model airplanes hang from a ceiling.",
         'A whiteboard reads "Final answer: 42" above a formula.', "Let me in! reads a note on a red door.",
         'A poster that begins with the words "Let me think about it" in blue.', "We are open, says a sign above a door.",

@@ -53,6 +53,17 @@ _ALOUD = re.compile(
     r"|(?:まず|さて|では|えっと)?[、,\s]*(?:ユーザー|利用者)(?:は|が|から)|(?:まず|さて|では)[、,\s]*(?:画像|写真|この)[^。]{0,30}"
     r"(?:見て|確認|分析)(?:み)?(?:ましょう|ます|る必要)"
     r"|【?(?:思考|推理|思路|分析|考え|생각)(?:过程|過程)?】?\s*[:：】\n]"
+    r"|kullanıcı\b[^.!?]{0,60}\b(?:istiyor|istedi)|użytkownik\b[^.!?]{0,20}\b(?:chce|prosi|poprosił)|المستخدم (?:يريد|يطلب|طلب)"
+    r"|người dùng (?:muốn|yêu cầu)|pengguna (?:ingin|meminta|mau)\b|उपयोगकर्ता[^।]{0,60}(?:चाह|मांग)"
+    r"|(?:användaren|brugeren|brukeren) (?:vill?|ber|ønsker|önskar)\b|uživatel (?:chce|žádá)|користувач (?:хоче|просить)"
+    r"|käyttäjä (?:haluaa|pyytää)|ο χρήστης (?:θέλει|ζητά)|המשתמש (?:רוצה|מבקש)|ผู้ใช้(?:ต้องการ|ขอ)|utilizatorul (?:dorește|vrea|cere)"
+    r"|a felhasználó\b[^.!?]{0,60}\b(?:kér|szeretne)"
+    r"|(?:zuerst|zunächst|als erstes) (?:schaue|sehe|betrachte|analysiere) ich\b|je commence par\b"
+    r"|(?:primero|en primer lugar),? (?:analizo|observo|miro|voy a)\b|(?:primeiro,? )?(?:vou|analiso) (?:analisar|olhar|a imagem)\b"
+    r"|(?:per prima cosa|prima di tutto|innanzitutto),? (?:analizzo|osservo|guardo)\b"
+    r"|(?:сначала|для начала)[^.!?]{0,20}(?:проанализирую|посмотрю|рассмотрю|опишу)"
+    r"|首先(?:来|我)?(?:分析|观察|看)(?:一下)?(?:这|图|照片)|(?:まず、?)?(?:この)?(?:画像|写真)を(?:分析|確認|観察)し(?:ます|ましょう|てみ)"
+    r"|(?:이미지|사진)를 (?:분석|확인|살펴)(?:해 보|하겠|보겠)"
     r"|(?:먼저|우선|자|음)?[,\s]*(?:사용자(?:가|는|의|께서))|(?:먼저|우선)[,\s]*(?:이미지|사진)(?:를|을)[^.]{0,30}(?:보|분석|살펴)"
     r")",
     re.IGNORECASE,
@@ -74,7 +85,12 @@ _WHAT_IS_ASKED = re.compile(
 _FIRST_WORDS = 200
 _ASIDES = re.compile(
     r"(?:\n\s{0,9}|(?<=[.!?…\"”])\s{1,9})(?:[*_]{0,4}(?:tags?|keywords?|hashtags?|confidence|safety|language|schlagwörter|mots[- ]clés|标签|标籤|关键词)"
-    r"[*_]*\s*[:：][^\n]*(?:\n\s*-[^\n]*)*|(?:#\w+[ ,]*){2,}|\(note[^()]{0,300}\)|(?:alternatively|or, |another option)[^\n]{0,400})\s*$",
+    r"[*_]*\s*[:：][^\n]*(?:\n\s*-[^\n]*)*|(?:#\w+[ ,]*){2,}|\(note[^()]{0,300}\)"
+    r"|[(\[](?:word count:? ?)?\d{1,4} ?(?:words?|characters?|chars|tokens?|wörter|zeichen|mots|palabras|字|文字)[^()\[\]]{0,20}[)\]]"
+    r"|(?<=\n)(?:[*_]{0,4}(?:reasoning|rationale|justification|explanation|(?:word|character) count|begründung|erklärung|explication"
+    r"|explicación|spiegazione|explicação|пояснение|обоснование|理由|解释|解釋|解説)[*_]*\s*[:：]"
+    r"|(?:this|the) (?:caption|alt[- ]?text|description) (?:captures?|focuses|describes|highlights|is|provides|aims|includes|follows|meets)\b)"
+    r"[^\n]*|(?:alternatively|or, |another option)[^\n]{0,400})\s*$",
     re.IGNORECASE,
 )
 """What a model adds that has fields of its own, or is another answer."""
