@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from captions import media
 from captions.fingerprint import fingerprint_audio
@@ -172,6 +173,56 @@ def test_a_video_that_does_not_tell_its_length_shows_all_its_scenes(container: s
     assert pictures[-1].at_s > 0.4
 
 
+def seen(picture: recordings.KeyFrame, across: float, down: float) -> int:
+    image = Image.open(io.BytesIO(picture.data)).convert("L")
+    value = image.getpixel((int(across * image.width), int(down * image.height)))
+    assert isinstance(value, int)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("matrix", "bar"),
+    [
+        ((1, 0, 0, 1), (0.1, 0.5)),
+        ((-1, 0, 0, 1), (0.9, 0.5)),
+        ((1, 0, 0, -1), (0.1, 0.5)),
+        ((-1, 0, 0, -1), (0.9, 0.5)),
+        ((0, 1, -1, 0), (0.5, 0.1)),
+        ((0, 1, 1, 0), (0.5, 0.1)),
+        ((0, -1, 1, 0), (0.5, 0.9)),
+        ((0, -1, -1, 0), (0.5, 0.9)),
+    ],
+)
+def test_a_video_is_shown_turned_and_mirrored_as_it_says(
+    matrix: tuple[int, int, int, int], bar: tuple[float, float]
+) -> None:
+    data = filmed("mp4", "libx264", frames=5)
+    a, b, c, d = (value << 16 for value in matrix)
+    turned = put(data, data.index(b"tkhd") + 44, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
+
+    last = recordings.key_frames(turned, 2)[-1]
+
+    assert seen(last, *bar) > 180
+    assert seen(last, 1 - bar[0], 1 - bar[1]) < 120
+
+
+@pytest.mark.parametrize(("drawn", "ground"), [(0, 255), (255, 128)])
+def test_what_is_clear_in_a_video_is_laid_on_what_shows_the_rest(drawn: int, ground: int) -> None:
+    file = io.BytesIO()
+    picture = np.zeros((144, 176, 4), np.uint8)
+    picture[40:100, 40:140] = (drawn, drawn, drawn, 255)
+    with av.open(file, "w", format="mov") as output:
+        stream = output.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 176, 144, "argb"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format="argb")))
+        output.mux(stream.encode(None))
+
+    (frame,) = recordings.key_frames(file.getvalue(), 2)
+
+    assert seen(frame, 0.5, 0.5) == pytest.approx(drawn, abs=3)
+    assert seen(frame, 0.1, 0.1) == pytest.approx(ground, abs=3)
+
+
 def test_a_fragmented_video_of_stills_is_a_video() -> None:
     data = filmed("mov", "png", pixels="rgb24", movflags="frag_keyframe+empty_moov")
     assert media.inspect(data).kind == "video"
@@ -210,6 +261,28 @@ def test_sound_that_changes_its_form_is_heard_to_its_end(container: str, codec: 
 
     assert media.inspect(data).kind == "audio"
     assert heard_s(data) == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize(("first", "then"), [("mono", "stereo"), ("stereo", "mono"), ("mono", "mono")])
+def test_chained_ogg_recordings_are_heard_one_after_the_other(first: str, then: str) -> None:
+    data = b"".join(recorded("ogg", "libopus", rate=48_000, layout=layout) for layout in (first, then))
+
+    assert media.inspect(data).duration_s == pytest.approx(2.0, abs=0.05)
+    assert heard_s(data) == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_chain_that_breaks_off_is_heard_up_to_there() -> None:
+    whole, broken = recorded("ogg", "libopus", rate=48_000), recorded("ogg", "libopus", rate=48_000, layout="stereo")
+    assert heard_s(whole + broken[:60]) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("junk", [bytes(600), np.random.default_rng(5).bytes(3_000), bytes(20_000)])
+def test_sound_behind_junk_is_found_as_players_find_it(junk: bytes) -> None:
+    assert heard_s(junk + recorded("mp3", "libmp3lame", seconds=3)) == pytest.approx(3.0, abs=0.2)
+    assert media.inspect(junk + recorded("mp3", "libmp3lame", seconds=3)).media_type == "audio/mpeg"
+    if len(junk) <= 4_096:  # as far as FFmpeg looks
+        assert media.inspect(junk + recorded("mpegts", "aac", seconds=3)).media_type == "audio/mp2t"
+        assert heard_s(junk + recorded("mpegts", "aac", seconds=3)) == pytest.approx(3.0, abs=0.2)
 
 
 @pytest.mark.parametrize("stated", [0, 50])

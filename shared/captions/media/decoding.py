@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import av
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captions.media import reference_frames
+from captions.media import chained, reference_frames
 from captions.media.errors import MediaError
 from captions.media.recordings import RATE, Encoding, Facts, KeyFrame, Part
 
@@ -84,14 +86,16 @@ def cut(
     """Yield the sound of a recording in parts; see `Decoder.cut`. Take all parts in one thread."""
     limit = max(_FRAME * 2 * _PAUSE_FRAMES, int(longest_s * RATE))
     budget = _Budget(work_s, until)
-    with _open(file) as container:
+    links = chained.links(file)
+    with _open(links[0]) as container:
         stream = _sound(container)
         if stream is None:
             raise MediaError("broken", "the recording holds no sound of a known codec")
-        first, last = _window(_duration_s(container), limit)
+        first, last = _window(_duration_s(container) if len(links) == 1 else None, limit)
         index, begun, pending, held = 0, 0, [], 0
         offset_s: float | None = None
-        for moment, piece in _decoded(container, stream, budget):
+        further = (_decoded_link(link, budget) for link in links[1:])
+        for moment, piece in chain(_decoded(container, stream, budget), chain.from_iterable(further)):
             offset_s = moment if offset_s is None else offset_s
             pending.append(piece)
             held += len(piece)
@@ -175,7 +179,7 @@ def _affordable(stream: Any, max_pixels: int, max_kept_pixels: int) -> Any:
 # --- containers -----------------------------------------------------------------------------------------------------
 
 
-def _open(file: io.FileIO) -> Any:
+def _open(file: io.RawIOBase) -> Any:
     file.seek(0)
     try:
         return av.open(file, container_options=_OPTIONS, metadata_errors="ignore")
@@ -253,6 +257,17 @@ def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[flo
         except (av.error.FFmpegError, ValueError):
             damaged += 1
     yield from ((0.0, piece) for piece in _rest(resampler))
+
+
+def _decoded_link(file: io.RawIOBase, budget: _Budget) -> Iterator[tuple[float, Samples]]:
+    """Yield the sound of a recording behind another in one file; nothing where it has none."""
+    try:
+        with _open(file) as container:
+            if (stream := _sound(container)) is not None:
+                yield from _decoded(container, stream, budget)
+    except MediaError as error:
+        if error.code != "broken":
+            raise
 
 
 def _resampler() -> Any:
@@ -427,11 +442,34 @@ def _passed(
 
 
 def _small(frame: Any, longest_side: int) -> Image.Image:
-    """Return a frame as a picture no longer than allowed, the way up it is to be shown."""
+    """Return a frame as a picture no longer than allowed, the way up it is to be shown, on white where it is clear."""
     shrink = min(1.0, longest_side / max(frame.width, frame.height))
     width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
-    picture: Image.Image = frame.reformat(width=width, height=height, format="rgb24").to_image()
+    clear = any(component.is_alpha for component in frame.format.components)
+    picture: Image.Image
+    if clear:
+        over = Image.fromarray(frame.reformat(width=width, height=height, format="rgba").to_ndarray())
+        picture = Image.new("RGB", over.size, "white")
+        picture.paste(over, mask=over.getchannel("A"))
+        if picture.getcolors(1) is not None:  # white on white
+            picture.paste((128, 128, 128), (0, 0, *over.size))
+            picture.paste(over, mask=over.getchannel("A"))
+    else:
+        picture = frame.reformat(width=width, height=height, format="rgb24").to_image()
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    signs = tuple((value > 0) - (value < 0) for value in struct.unpack_from("<9i", bytes(matrix))) if matrix else ()
+    if (mirrored := _MIRRORED.get((*signs[:2], *signs[3:5]))) is not None:
+        return picture.transpose(mirrored)
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+
+
+_MIRRORED = {
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+"""By the signs of a display matrix (ISO/IEC 14496-12, 8.3.2): front cameras mirror, which no angle tells."""
 
 
 def _most_different(candidates: Sequence[tuple[float, Image.Image]], count: int) -> list[tuple[float, Image.Image]]:

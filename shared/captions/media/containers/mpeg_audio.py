@@ -16,7 +16,8 @@ _MP3_KBITS = {  # (MPEG 1?, layer) -> kbit/s by index
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
-_STREAM_LIMIT = 4_096  # bytes searched for the first whole frame where no tag says that this is sound
+_STREAM_LIMIT = 65_536  # bytes searched for the first whole frame where no tag says that this is sound
+_CLOSE = 4_096  # bytes from the beginning in which frames may be alike, as those of silence are
 _JUNK_LIMIT = 65_536  # bytes between a wrong ID3 size and the first frame that are searched
 
 
@@ -161,7 +162,7 @@ def _stream_start(data: bytes) -> int | None:
     """Return where frames begin in what was cut out of a stream, or None: it begins within a frame.
 
     Without a tag to say that this is sound, five frames of one kind must follow each other and not be all alike, as
-    they would be in a flat picture that happens to hold the right bytes.
+    they would be in a flat picture that happens to hold the right bytes; farther within, all of them must differ.
     """
     position = 0
     while (position := data.find(b"\xff", position, _STREAM_LIMIT)) >= 0:
@@ -172,7 +173,7 @@ def _stream_start(data: bytes) -> int | None:
                 break
             frames.append(((frame.codec, frame.rate), data[at : at + frame.length]))
             at += frame.length
-        if len(frames) == 5 and len({content for _, content in frames}) > 1:
+        if len(frames) == 5 and len({content for _, content in frames}) >= (2 if position < _CLOSE else 5):
             return position
         position += 1
     return None

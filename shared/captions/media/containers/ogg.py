@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from captions.media.containers.container import MOST_STREAMS, Chunks, Container, check_parts
 from captions.media.errors import MediaError
@@ -36,28 +37,45 @@ def _ogg_packets(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         position = body
 
 
+@dataclass
+class _Sound:
+    """A stream of sound: its timing, its packets until now, and its last granule position."""
+
+    serial: int
+    timing: tuple[str, int, int, int]
+    packets: int = 0
+    last: int = 0
+
+    @property
+    def begun(self) -> bool:
+        return self.packets > self.timing[3]
+
+    @property
+    def seconds(self) -> float:
+        _, rate, skip, _ = self.timing
+        return max(self.last - skip, 0) / rate if rate else 0.0
+
+
 def read(data: bytes) -> Container:
     """Read an Ogg file."""
     heads: dict[int, bytes] = {}
-    last: dict[int, int] = {}
-    packets: dict[int, int] = {}
+    sounds: list[_Sound] = []  # one behind another; of those side by side the first
     for serial, packet, granule in _ogg_packets(data):
         heads.setdefault(serial, packet[:64])
-        packets[serial] = packets.get(serial, 0) + 1
-        if granule >= 0:
-            last[serial] = max(granule, last.get(serial, 0))
+        timing = _ogg_timing(packet[:64])
+        if timing is not None and (not sounds or sounds[-1].begun):
+            sounds.append(_Sound(serial, timing))
+        if sounds and sounds[-1].serial == serial:
+            sounds[-1].packets += 1
+            sounds[-1].last = max(sounds[-1].last, granule)
     if any(head.startswith((b"\x80theora", b"BBCD\0", b"OVP80")) for head in heads.values()):
         return Container("video", "video/ogg", "ogg", essence=lambda: _ogg_essence(data))
-    for serial, head in heads.items():
-        timing = _ogg_timing(head)
-        if timing is None:
-            continue
-        name, rate, skip, header_packets = timing
-        if packets[serial] <= header_packets:
-            raise MediaError("truncated", "the Ogg file ends before its sound")
-        duration = max(last.get(serial, 0) - skip, 0) / rate if rate else None
-        return Container("audio", "audio/ogg", name, duration, lambda: _ogg_essence(data))
-    raise MediaError("unsupported", "the Ogg file holds no sound or video that is known")
+    if not sounds:
+        raise MediaError("unsupported", "the Ogg file holds no sound or video that is known")
+    if not sounds[0].begun:
+        raise MediaError("truncated", "the Ogg file ends before its sound")
+    duration = sum(sound.seconds for sound in sounds) if sounds[0].timing[1] else None
+    return Container("audio", "audio/ogg", sounds[0].timing[0], duration, lambda: _ogg_essence(data))
 
 
 def _ogg_timing(head: bytes) -> tuple[str, int, int, int] | None:

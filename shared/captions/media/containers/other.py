@@ -188,6 +188,8 @@ _TS_PACKETS = 20_000
 
 
 _TS_ALIKE = 5
+_TS_JUNK = 4_096
+"""Bytes in which the first packet is searched, as decoders do."""
 
 
 def ts_layout(data: bytes) -> tuple[int, int] | None:
@@ -198,10 +200,10 @@ def ts_layout(data: bytes) -> tuple[int, int] | None:
     """
     if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
         return 0, 188
-    head = data[: 204 * (_TS_ALIKE + 1)]
-    for stride in (192, 188, 204):
-        for start in range(min(stride, len(head) - stride * (_TS_ALIKE - 1))):
-            if head[start : start + stride * _TS_ALIKE : stride] == b"\x47" * _TS_ALIKE:
+    start = -1
+    while (start := data.find(b"\x47", start + 1, _TS_JUNK)) >= 0:
+        for stride in (192, 188, 204):
+            if data[start : start + stride * _TS_ALIKE : stride] == b"\x47" * _TS_ALIKE:
                 return (start, stride) if _ts_types(data, start, stride) else None
     return None
 
