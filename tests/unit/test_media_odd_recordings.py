@@ -383,6 +383,46 @@ def test_what_stands_behind_a_recording_is_passed_over(
     assert heard_s(data + tail) == pytest.approx(heard_s(data), abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "at", "size"),
+    [
+        ("wav", "pcm_s16le", (b"data", 4), struct.pack("<I", 3_200)),
+        ("aiff", "pcm_s16be", (b"SSND", 4), struct.pack(">I", 3_208)),
+        ("au", "pcm_s16be", (b".snd", 8), struct.pack(">I", 3_200)),
+    ],
+)
+def test_a_length_that_was_told_too_early_is_not_believed(
+    container: str, codec: str, at: tuple[bytes, int], size: bytes
+) -> None:
+    """A recorder that was cut off had stated what there was a moment after it began."""
+    data = recorded(container, codec)
+    early = put(data, data.index(at[0]) + at[1], size)
+    other = put(early, len(early) - 100, b"other sound")
+
+    assert media.inspect(early).duration_s == pytest.approx(1.0)
+    assert media.inspect(early).note is not None
+    assert heard_s(early) == pytest.approx(1.0)
+    assert media.payload_digest(early) != media.payload_digest(other)
+
+
+def test_what_stands_behind_the_samples_of_a_short_wav_may_be_longer_than_they_are() -> None:
+    data = recorded("wav", "pcm_s16le")
+    short = put(data, data.index(b"data") + 4, struct.pack("<I", 3_200))[: data.index(b"data") + 8 + 3_200]
+    for tail in (b"id3 " + struct.pack("<I", 20_000) + bytes(20_000), bytes(4_096)):
+        assert media.inspect(short + tail).duration_s == pytest.approx(0.1)
+        assert heard_s(short + tail) == pytest.approx(0.1)
+
+
+def test_a_chunk_of_a_wav_that_was_not_padded_does_not_hide_the_samples() -> None:
+    data = recorded("wav", "pcm_s16le")
+    at = data.index(b"data")
+    for named in (b"LIST" + struct.pack("<I", 5) + b"INFO!", b"LIST" + struct.pack("<I", 5) + b"INFO!" + b"\0"):
+        odd = data[:at] + named + data[at:]
+        assert media.inspect(odd).duration_s == pytest.approx(1.0)
+        assert heard_s(odd) == pytest.approx(1.0)
+        assert media.payload_digest(odd) == media.payload_digest(data)
+
+
 UNKNOWN = [0, 8, 0x7FFFFFFF, 0x7F000008, 0xFFFFFFFF]
 
 

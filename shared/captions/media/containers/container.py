@@ -1,5 +1,6 @@
 """What every reader of a container returns, and the bounds that all of them keep to."""
 
+import struct
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
@@ -44,6 +45,23 @@ def essence_of(*chunks: bytes | memoryview) -> Callable[[], Chunks]:
 CUT_OFF = "the recording was cut off; what is there was heard and seen"
 STREAMED = 0x7F000000
 """A length from here on says that it is not known: what SoX, GStreamer and others write."""
+
+
+_LEAST_REST = 8_192  # bytes behind the samples; what is less may be any tail
+
+
+def goes_on(data: bytes, end: int, stated: int, order: str | None) -> bool:
+    """Tell whether more follows the stated bytes of sound than they are, and is no chunk of RIFF ("<") or IFF (">").
+
+    Recorders that were cut off had written how much there was at that moment.
+    """
+    rest = len(data) - end
+    if rest <= max(stated, _LEAST_REST):
+        return False
+    if order is None:
+        return True
+    name, size = struct.unpack_from(f"{order}4sI", data, end)
+    return not (all(0x20 <= letter < 0x7F for letter in name) and size <= rest - 8)
 
 
 def partly_there(stated: int, there: int) -> str:

@@ -3,7 +3,7 @@
 import re
 import struct
 
-from captions.media.containers.container import STREAMED, Container, check_parts, essence_of, partly_there
+from captions.media.containers.container import STREAMED, Container, check_parts, essence_of, goes_on, partly_there
 from captions.media.errors import MediaError
 
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -65,7 +65,7 @@ def _aiff_essence_of(data: bytes) -> dict[bytes, tuple[int, int, int]]:
         name, size = struct.unpack_from(">4sI", data, position)
         body = position + 8
         if name in (b"COMM", b"SSND") and name not in chunks:
-            unknown = name == b"SSND" and size <= _LEAST_SOUND
+            unknown = name == b"SSND" and (size <= _LEAST_SOUND or goes_on(data, body + size + size % 2, size, ">"))
             chunks[name] = body, len(data) if unknown else min(body + size, len(data)), size
         position = body + size + size % 2
     return chunks
@@ -133,7 +133,8 @@ def amr(data: bytes) -> Container:
 def basic_end(data: bytes) -> int:
     """Return where an AU file's samples end: where it tells a length that cannot be, at the end of the file."""
     offset, size = struct.unpack_from(">II", data, 4)
-    return offset + size if 0 < size <= len(data) - offset else len(data)
+    there = 0 < size <= len(data) - offset and not goes_on(data, offset + size, size, None)
+    return offset + size if there else len(data)
 
 
 def basic(data: bytes) -> Container:
@@ -148,7 +149,7 @@ def basic(data: bytes) -> Container:
     bytes_per_sample = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding)
     duration = (end - offset) / (rate * channels * bytes_per_sample) if bytes_per_sample else None
     essence = essence_of(struct.pack("<III", encoding, rate, channels), view[offset:end])
-    note = partly_there(size, end - offset) if end - offset < size < STREAMED else None
+    note = partly_there(size, end - offset) if 0 < size < STREAMED and size != end - offset else None
     return Container("audio", "audio/basic", "au", duration, essence, note)
 
 

@@ -2,23 +2,52 @@
 
 import re
 import struct
+from collections.abc import Iterator
 
-from captions.media.containers.container import Container, check_parts, essence_of, partly_there
+from captions.media.containers.container import Container, check_parts, essence_of, goes_on, partly_there
 from captions.media.errors import MediaError
 
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs write that cannot seek back to fill in the length
 
 
-def wave(data: bytes) -> Container:
-    """Read a WAV file (RIFF, RF64, BW64)."""
-    fmt: memoryview | None = None
-    note: str | None = None
-    view = memoryview(data)
+_NAMES = frozenset({b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue "})
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start of the content, stated size) of the chunks of a RIFF file.
+
+    One of odd size is padded, but not by every program: where the next one's name stands a byte early, it begins there.
+    """
     position, parts = 12, 0
     while position + 8 <= len(data):
         check_parts(parts := parts + 1)
         name, size = struct.unpack_from("<4sI", data, position)
-        body = position + 8
+        yield name, position + 8, size
+        position += 8 + size
+        if size % 2 and data[position : position + 4] not in _NAMES:
+            position += 1
+
+
+def _there(data: bytes, start: int, stated: int) -> int:
+    """Return how many bytes of sound there are, whatever is stated.
+
+    Recorders that stream cannot go back to tell the length, or tell what they meant to record, or what they had when
+    they wrote the header: then more follows than is stated, and is no chunk.
+    """
+    end = start + stated
+    rest = len(data) - end
+    if stated in (0, *_UNKNOWN_SIZES) or data[:4] != b"RIFF" or rest < 0:
+        return len(data) - start
+    if goes_on(data, end if data[end : end + 4] in _NAMES else end + stated % 2, stated, "<"):
+        return len(data) - start
+    return stated
+
+
+def wave(data: bytes) -> Container:
+    """Read a WAV file (RIFF, RF64, BW64)."""
+    fmt: memoryview | None = None
+    view = memoryview(data)
+    for name, body, size in _chunks(data):
         if name == b"fmt ":
             if body + size > len(data):
                 raise MediaError("truncated", "the WAV file ends inside its format header")
@@ -30,32 +59,31 @@ def wave(data: bytes) -> Container:
         elif name == b"data":
             if fmt is None:
                 raise MediaError("broken", "the WAV file has no format header before its samples")
-            if size in (0, *_UNKNOWN_SIZES) or data[:4] != b"RIFF" or body + size > len(data):
-                # Recorders that stream cannot go back to tell the length, or tell what they meant to record.
-                stated, size = size, len(data) - body
-                note = partly_there(stated, size) if stated not in (0, *_UNKNOWN_SIZES, size) else None
-            size -= size % max(struct.unpack_from("<H", fmt, 12)[0], 1)  # whole samples of all channels
-            if size == 0:
+            there = _there(data, body, size)
+            note = None if size in (0, *_UNKNOWN_SIZES, there) else partly_there(size, there)
+            there -= there % max(struct.unpack_from("<H", fmt, 12)[0], 1)  # whole samples of all channels
+            if there == 0:
                 raise MediaError("broken", "the WAV file holds no samples")
             rate = struct.unpack_from("<I", fmt, 8)[0]
-            essence = essence_of(struct.pack("<I", len(fmt)), fmt, view[body : body + size])
-            return Container("audio", "audio/wav", "wav", size / rate if rate else None, essence, note)
-        position = body + size + size % 2
+            essence = essence_of(struct.pack("<I", len(fmt)), fmt, view[body : body + there])
+            return Container("audio", "audio/wav", "wav", there / rate if rate else None, essence, note)
     raise MediaError("truncated", "the WAV file ends before its samples")
 
 
 def lengths_of_riff(data: bytes) -> bytes:
-    """Return a RIFF file whose header states the lengths that are there."""
-    position = 12
-    while data[:4] == b"RIFF" and position + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, position)
-        there = len(data) - position - 8
+    """Return a RIFF file whose header states the lengths that are there, and whose chunks are padded."""
+    if data[:4] != b"RIFF":
+        return data
+    before: list[tuple[int, int]] = []  # where each chunk stands
+    for name, body, size in _chunks(data):
         if name == b"data":
-            if 0 < size <= there:
+            there = _there(data, body, size)
+            ahead = b"".join(data[start:end] + bytes((end - start) % 2) for start, end in before)
+            if there == size and len(ahead) == body - 20:
                 return data
-            lengths = struct.pack("<I", len(data) - 8), struct.pack("<I", there)
-            return b"".join((data[:4], lengths[0], data[8 : position + 4], lengths[1], data[position + 8 :]))
-        position += 8 + size + size % 2
+            lengths = struct.pack("<I", 12 + len(ahead) + len(data) - body), struct.pack("<I", there)
+            return b"".join((b"RIFF", lengths[0], b"WAVE", ahead, b"data", lengths[1], data[body:]))
+        before.append((body - 8, body + size))
     return data
 
 
