@@ -474,6 +474,36 @@ def test_words_about_each_of_two_contents_are_in_force_whenever_it_is_there(
             assert (record.source, record.result and record.result.text) == ("human", words)
 
 
+def test_words_about_other_content_outlive_second_thoughts_about_what_came_after_it(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    judge, now = Reviews(shop.dedupe.aws.dynamodb, "captions", "control"), shop.dedupe.clock() + 100
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    osprey = edited(shop, "a.jpg", other_photo, "An osprei")
+    for at, words in enumerate(("An osprey", "An osprey on a branch")):
+        osprey = judge.edit(osprey, words, now=now + at)
+
+    shop.dedupe.upload("a.jpg", photo)
+    roof = shop.dedupe.record("a.jpg")
+    assert (roof.source, roof.result and roof.result.text) == ("human", "The roof of Casa Milà")
+    shop.dedupe.upload("a.jpg", other_photo)
+    branch = shop.dedupe.record("a.jpg")
+    assert (branch.source, branch.result and branch.result.text) == ("human", "An osprey on a branch")
+
+
+def test_taking_words_back_takes_none_about_other_content_along(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    judge, now = Reviews(shop.dedupe.aws.dynamodb, "captions", "control"), shop.dedupe.clock() + 100
+    edited(shop, "a.jpg", photo, "The roof of Casa Milà")
+    osprey = judge.edit(edited(shop, "a.jpg", other_photo, "An osprei"), "An osprey", now=now)
+    model = judge.undo(judge.undo(osprey, now=now + 1), now=now + 2)
+    assert (model.source, model.reviewed) == ("model", False)
+
+    shop.dedupe.upload("a.jpg", photo)
+    assert shop.dedupe.record("a.jpg").source == "human"
+
+
 def test_a_caption_found_right_takes_no_words_about_other_content_away(
     shop: Workshop, photo: bytes, other_photo: bytes
 ) -> None:

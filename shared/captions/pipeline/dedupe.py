@@ -240,8 +240,7 @@ class Dedupe:
         return "contended"
 
     def _described(self, record: Record, words: Human, target: routes.Route, subject: Subject) -> Ending:
-        last = record.human
-        other = last if last is not None and last is not words else words.before.human if words.before else None
+        others = [verdict for verdict in record.human.known() if verdict is not words] if record.human else []
         self._end(
             record,
             "captioned",
@@ -256,7 +255,7 @@ class Dedupe:
                 at=words.at,
                 content=subject.content,
                 # Words about other content under this name are in force again where that is uploaded again.
-                before=BeforeVerdict(human=other.model_copy(update={"before": None})) if other is not None else None,
+                before=BeforeVerdict(human=others[0].above(others[1:])) if others else None,
             ),
             **_kind_of(subject),
         )
@@ -297,14 +296,12 @@ def _kind_of(subject: Subject) -> dict[str, Any]:
 def _words_about(record: Record, content: tuple[str, ...]) -> Human | None:
     """Return what a person wrote about an earlier version under this name that had the same content.
 
-    It may be the verdict before the last one, which was then about a version between.
+    It may be an earlier verdict than the last one, which was then about a version between.
     """
     if record.human is None or record.reviewed or record.recaption is not None:
         return None
-    for words in (record.human, record.human.before.human if record.human.before is not None else None):
-        if words is not None and not set(words.content).isdisjoint(content):
-            return words if words.action == "edited" else None
-    return None
+    words = next((each for each in record.human.known() if not set(each.content).isdisjoint(content)), None)
+    return words if words is not None and words.action == "edited" else None
 
 
 def _log_decision(record: Record, scope: str, fingerprint: Fingerprint, answer: Decision) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Literal, Self
 
@@ -36,6 +36,9 @@ SHARDS = 8
 MAX_RESULT_BYTES = 210_000
 """Of one result as JSON, so that a person's words (twice 40 KB, and those they had before), attempts, a draft and a
 poster still fit beside it into an item of 400 KB."""
+
+MAX_EARLIER_BYTES = 4_000
+"""Of the words of a third verdict, which stand beside all that."""
 
 _WHOLE_JSON_CHARACTERS = re.compile(r'(?:[^\\"]|\\u[0-9a-f]{4}|\\[^u])*')
 
@@ -122,7 +125,7 @@ class BeforeVerdict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     human: "Human | None" = None
-    """The verdict before it, perhaps about an earlier version; without what that took the place of."""
+    """The verdict before it, perhaps about an earlier version; of what that took the place of it has no answers."""
     result: Result | None = None
     """Of a person's words before it: the result they were, without its text, which `human` has."""
     counted_out: bool = False
@@ -149,6 +152,21 @@ class Human(BaseModel):
     judged: Judged | None = None
     """The answer it is counted for; None: no model had answered."""
     before: BeforeVerdict | None = None
+
+    def known(self) -> Iterator["Human"]:
+        """Yield this verdict and those before it that are still known, the newest first."""
+        verdict: Human | None = self
+        while verdict is not None:
+            yield verdict
+            verdict = verdict.before.human if verdict.before is not None else None
+
+    def above(self, earlier: Iterable["Human"], **ending: Any) -> "Human":
+        """Return this verdict as it stands in a later one: with the newest of `earlier` that there is room for."""
+        fit = (verdict for verdict in earlier if len(verdict.text.encode()) <= MAX_EARLIER_BYTES)
+        last = next(fit, None)
+        bare = last.model_copy(update={"before": None}) if last is not None else None
+        before = BeforeVerdict.model_validate({**ending, "human": bare}) if bare or ending else None
+        return self.model_copy(update={"before": before})
 
 
 BeforeVerdict.model_rebuild()

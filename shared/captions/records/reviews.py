@@ -256,8 +256,9 @@ def _before(record: Record, *, counted_out: bool) -> BeforeVerdict:
     uncaptioned = record if record.state in ("failed", "blocked") else earlier
     ending = {name: getattr(uncaptioned, name, None) for name in ("state", "reason", "completed_at")}
     if human is not None:
-        bare = BeforeVerdict.model_validate(ending) if ending["state"] is not None else None
-        human = human.model_copy(update={"before": bare})
+        # Words about other content, which may come again, stay; those that these took the place of go.
+        others = (verdict for verdict in human.known() if verdict.sequencer not in (human.sequencer, record.sequencer))
+        human = human.above(others, **(ending if ending["state"] is not None else {}))
     words = record.result if record.reviewed and record.source == "human" else None
     return BeforeVerdict(
         human=human,
