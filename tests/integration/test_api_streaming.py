@@ -289,6 +289,8 @@ def test_what_cannot_be_captioned_says_so(api: Api, speech: bytes, photo: bytes)
         ('{"caption": "{\\"caption\\": \\"A barn\\"}"}', ""),
         ('{"caption": "<3 is painted on a red barn by a lake in the evening"}',
          "<3 is painted on a red barn by a lake in the evening"),
+        ('{"caption": "A \ud83d\ude42 barn"}', "A \U0001f642 barn"),
+        ('{"caption": "A \ud83d barn"}', "A  barn"),
         ('{"caption": "A \\u001b[31mred\\u202e barn"}', "A  [31mred barn"),
     ],
 )  # fmt: skip

@@ -75,7 +75,8 @@ class MainText:
         return added
 
     def _text(self) -> str:
-        written = _visible(self._written)
+        # Some servers cut the two halves of an emoji apart; the first is no text until the second has come.
+        written = _visible(self._written.encode("utf-16", "surrogatepass").decode("utf-16", "ignore"))
         if not written.startswith(("{", "```")) or (begin := written.find("{")) < 0 or "\n" in written[:begin].strip():
             return self._shown
         try:
