@@ -331,8 +331,14 @@ def test_parts_of_an_answer_that_are_reasoning_are_none_of_it_and_names_are_boun
 
 def test_an_answer_with_a_status_of_success_is_an_answer() -> None:
     choice = {"finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": "A dog."}}
-    answer = ChatCompletion.construct(choices=[choice], code=0, message="success", base_resp={"status_code": 0})
-    assert answer_of(answer).text == "A dog."
+    for code in (0, 200, "Success", "10000"):
+        answer = ChatCompletion.construct(choices=[choice], code=code, message="success", base_resp={"status_code": 0})
+        assert answer_of(answer).text == "A dog."
+
+
+def test_an_answer_that_is_an_object_is_its_json() -> None:
+    choice = {"finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": {"caption": "A dog."}}}
+    assert answer_of(ChatCompletion.construct(choices=[choice])).text == '{"caption": "A dog."}'
 
 
 @pytest.mark.parametrize("status_less", TOO_LARGE[:7] + ACCOUNT[:2] + REFUSED[1:2])

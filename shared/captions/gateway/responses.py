@@ -6,6 +6,7 @@ ends like one that is complete, an error inside a stream has no status, and text
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -254,7 +255,9 @@ def _judged(
 
 def _raise_error_in(holder: object, usage: object, reported: str | None) -> None:
     extra = getattr(holder, "model_extra", None)
-    error = _error_in(extra, getattr(holder, "object", None)) if isinstance(extra, Mapping) else None
+    kind = getattr(holder, "object", None)
+    answered = any(getattr(holder, name, None) for name in ("choices", "text"))
+    error = _error_in(extra, kind, answered) if isinstance(extra, Mapping) else None
     if not error:
         return
     error_class, status = classify_error_object(error)
@@ -263,7 +266,7 @@ def _raise_error_in(holder: object, usage: object, reported: str | None) -> None
     )
 
 
-def _error_in(extra: Mapping[str, Any], kind: object) -> object:
+def _error_in(extra: Mapping[str, Any], kind: object, answered: bool) -> object:
     """Return the error that stands in an answer, or is the whole of it, as of vLLM (`object` is "error"), of DashScope
     and SiliconFlow (`code` and `message`) and of MiniMax (`base_resp`); None where there is none.
     """
@@ -275,6 +278,8 @@ def _error_in(extra: Mapping[str, Any], kind: object) -> object:
     message = extra.get("message", extra.get("msg"))
     code = extra.get("code")
     named = kind == "error" or str(extra.get("type")).endswith("error")
+    if answered:
+        return None  # a word for success, in one of many spellings
     if isinstance(message, str) and message and (named or code not in (None, "", 0, "0", 200, "200")):
         return {"code": code, "type": extra.get("type"), "message": message}
     return None
@@ -328,9 +333,11 @@ def _text(value: object) -> str | None:
 
 
 def _content(value: Any) -> str:
-    """Return a message's text; some servers send it as a list of parts."""
+    """Return a message's text; some servers send it as a list of parts, or the object that its JSON is."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        return json.dumps(value)
     if isinstance(value, list):
         texts = (_field(part, "text") for part in value if not _THOUGHT.search(str(_field(part, "type"))))
         return "".join(text for text in texts if isinstance(text, str))
