@@ -128,6 +128,23 @@ def test_an_upload_that_is_named_twice_is_read_once_a_batch(dedupe: Any) -> None
     assert [record.asset for record in dedupe.records.read([upload.asset] * 3)] == [upload.asset] * 3
 
 
+def test_what_dynamodb_has_no_capacity_for_is_asked_for_again_after_a_rest(
+    dedupe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads, dynamodb, rests = due_uploads(dedupe.records, 3, dedupe.clock()), dedupe.aws.dynamodb, list[float]()
+    read = dynamodb.batch_get_item
+
+    def throttled(RequestItems: Any) -> Any:
+        return (
+            read(RequestItems=RequestItems) if len(rests) == 4 else {"Responses": {}, "UnprocessedKeys": RequestItems}
+        )
+
+    dynamodb.batch_get_item = throttled
+    monkeypatch.setattr("time.sleep", rests.append)
+    assert len(list(dedupe.records.read([upload.asset for upload in uploads]))) == 3
+    assert len(set(rests)) == 4
+
+
 def test_what_the_queue_refuses_makes_room_for_those_behind_it_and_loses_no_try(
     dedupe: Any, managed: Callable[[int], float]
 ) -> None:

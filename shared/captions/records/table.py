@@ -584,6 +584,9 @@ def read_items(dynamodb: Any, table: str, assets: Sequence[str], *, consistent: 
         answer = dynamodb.batch_get_item(RequestItems=request)
         items += answer["Responses"].get(table, [])
         request = answer.get("UnprocessedKeys") or {}
+        if request and not answer["Responses"].get(table):
+            # Throttled, in an answer that is a success to the SDK.
+            time.sleep(random.uniform(0, LONGEST_REST_SECONDS))  # noqa: S311 - spreads tries, no secret
     return items
 
 
