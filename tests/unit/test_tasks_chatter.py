@@ -414,3 +414,4 @@ def test_what_repeats_itself_in_the_media_is_copied(task: str, answer: Any) -> N
 def test_a_picture_of_a_laugh_has_it_for_its_alt_text() -> None:
     answer = json.dumps({"purpose": "text", "alt": "Ha ha ha ha!", "visible_text": ["Ha ha ha ha!"]})
     assert text_of(answer, "alt_text") == "Ha ha ha ha!"
+    assert text_of(shaped("No, no, no, no.", "audio_qa"), "audio_qa") == "No, no, no, no."

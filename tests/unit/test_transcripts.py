@@ -50,3 +50,10 @@ def test_a_name_that_is_no_language_is_not_kept() -> None:
     reading = transcript(ASK, "Good evening to all of you.", (), "klingon-ish")
     assert reading.output is not None
     assert reading.output.language in ("en", "und")
+
+
+@pytest.mark.parametrize("segments", [(), (Segment(0.0, 1.0, "<|0.00|><|nospeech|>"),)])
+def test_the_token_for_silence_is_silence(segments: tuple[Segment, ...]) -> None:
+    output = transcript(ASK, "<|nospeech|><|endoftext|>", segments).output
+    assert output is not None
+    assert (output.text, output.data["speech"]) == ("", False)

@@ -240,11 +240,15 @@ _NOTHING = frozenset(_PLACEHOLDERS.split())
 
 
 def says_nothing(text: str) -> bool:
-    """Tell a text without a word in it: a sign, a single letter, or what stands where a word is missing."""
+    """Tell a text without a word in it: a sign, a single letter, what stands where a word is missing, or the same
+    few words again and again.
+    """
     bare = text.strip(" .,:;!?\"'()[]{}<>*_#-–—…").casefold()
     letters = sum(char.isalnum() for char in bare)
     wide = any(unicodedata.east_asian_width(char) in "WF" for char in bare)
-    return (letters < 2 and not wide) or bare in _NOTHING
+    units = _units(text)
+    repeated = 0 < _REPEATED * len(set(units)) <= len(units)
+    return (letters < 2 and not wide) or bare in _NOTHING or (repeated and len(units) < _SHORT)
 
 
 _LONGEST_RUN = 24
@@ -274,7 +278,6 @@ def degenerate(text: str, *, copied: bool) -> Problem | None:
         or (len(units) >= least and _periodic(units) > 0.95)
         or (not copied and (longest >= _LONGEST_RUN or (not lettered and len(packed) >= 8)))
         or (not copied and (_loop(units) >= max(_LOOP, 0.4 * len(units)) or _syllables(packed)))
-        or (not copied and 0 < _REPEATED * len(set(units)) <= len(units) < _SHORT)
         or (len(text) >= 2_000 and len(text.encode()) > _MOST_COMPRESSED * len(zlib.compress(text.encode())))
     )
     if not looped:

@@ -310,7 +310,7 @@ def _finished(task: Task, answer: Answer, draft: AnswerDraft) -> Reading:
         return Reading(None, (*draft.problems, thought), draft.repaired)
     if (echo := checks.echo(draft.text, ask)) is not None:
         return Reading(None, (*draft.problems, echo), draft.repaired)
-    if (degenerate := checks.degenerate(draft.text, copied=task.copies or draft.text in draft.read)) is not None:
+    if (degenerate := checks.degenerate(draft.text, copied=task.copies)) is not None:
         return Reading(None, (*draft.problems, degenerate), draft.repaired)
     if written and written[0] == draft.text and task.kinds == PICTURES and checks.says_nothing(draft.text):
         return _failed("empty", "The answer said nothing; say who or what is shown.")

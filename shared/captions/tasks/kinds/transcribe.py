@@ -148,7 +148,9 @@ def transcript(
     from captions.tasks.reader import read as read_answer
     from captions.tasks.result import Output, Reading
 
-    timed = [{"text": segment.text, "start": segment.start_s, "end": segment.end_s} for segment in segments]
+    text = _TOKENS.sub(" ", text)
+    stripped = ((_TOKENS.sub(" ", segment.text), segment) for segment in segments)
+    timed = [{"text": words, "start": at.start_s, "end": at.end_s} for words, at in stripped if words.strip()]
     if not text.strip() and not timed:
         return Reading(Output(text="", language=languages.UNDETERMINED, data=dict(_SILENCE)))
     tag = _LANGUAGES.get((language or "").strip().lower()) or languages.tag(language or "") or ""
