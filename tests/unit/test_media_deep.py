@@ -140,6 +140,15 @@ def test_what_uses_little_of_its_range_is_stretched(kind: str, top: float) -> No
         assert abs(red(picture.resize((96, 80)), (48, 40)) - 128) <= 6
 
 
+@pytest.mark.parametrize("most", [1_023, 4_095])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_ppm_is_stretched_whatever_its_range_is(most: int, plain: bool) -> None:
+    data = (plain_ppm if plain else ppm)(COLOURS * most / 8).replace(b"65535", b"%d" % most, 1)
+    for picture in shown(data):
+        low, high = extremes(picture)
+        assert (low <= 2, high >= 250) == (True, True)
+
+
 @pytest.mark.parametrize("top", [65_535, 4_095, 700])
 @pytest.mark.parametrize("packed", [False, True])
 def test_where_0_is_white_at_16_bits_the_picture_is_no_negative(top: float, packed: bool) -> None:

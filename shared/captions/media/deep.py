@@ -161,13 +161,16 @@ def _narrow(image: Image.Image, most: float) -> bool:
 
 def _bytes_of_ppm(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.Image]:
     """Return the upper and the lower bytes of a PPM, of whose values Pillow keeps the nearest of 8 bits."""
-    (tile,) = Image.open(io.BytesIO(data), formats=["PPM"]).tile
+    tile: Any = Image.open(io.BytesIO(data), formats=["PPM"]).tile[0]
+    most = tile.args[1]
     count = 3 * image.width * image.height
     if tile.codec_name == "ppm_plain":
         text = _PPM_COMMENT.sub(b"", data[tile.offset :])
         values = np.fromstring(text, np.uint16, count, sep=" ")
     else:
         values = np.frombuffer(data, ">u2", count, tile.offset)
+    if most != 65_535:
+        values = ((values.astype(np.uint32) * 65_535 + most // 2) // most).astype(np.uint16)
     values = values.reshape(image.height, image.width, 3)
     return Image.fromarray((values >> 8).astype(np.uint8)), Image.fromarray((values & 255).astype(np.uint8))
 

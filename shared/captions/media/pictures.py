@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageStat, UnidentifiedImageError
 
@@ -210,9 +210,9 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """Return the opened picture with all its pixels, and its orientation."""
     if image.format == "TIFF":
         _plane_by_plane(image)
-    tiles = getattr(image, "tile", ())
+    tiles: Sequence[Any] = getattr(image, "tile", ())
     modes = {tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles}
-    deep_ppm = [(tile.codec_name.removesuffix("_plain"), tile.args) for tile in tiles] == [("ppm", ("RGB", 65_535))]
+    deep_ppm = image.format == "PPM" and len(tiles) == 1 and _is_deep_ppm(tiles[0])
     image.load()
     orientation = _orientation(image)  # after load: a PNG's EXIF may stand behind its pixels
     if deep_ppm or (image.format in ("PNG", "TIFF") and modes and modes <= _DEEP):
@@ -228,6 +228,11 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
         colours = image.convert("RGB")
         image = colours if colours.getbbox() else image
     return image, orientation
+
+
+def _is_deep_ppm(tile: Any) -> bool:
+    mode, most, *_ = (*tile.args, 0) if isinstance(tile.args, tuple) else ("", 0)
+    return tile.codec_name in ("ppm", "ppm_plain") and mode == "RGB" and most > 255
 
 
 def _plane_by_plane(image: Image.Image) -> None:
