@@ -195,3 +195,20 @@ def test_an_icon_that_nobody_draws_may_state_too_long_a_length() -> None:
     icons = bytearray(file.getvalue())
     struct.pack_into("<I", icons, 6 + 8, 1_000_000)  # of the smaller one
     assert media.inspect(bytes(icons)).picture
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"restart_marker_blocks": 7}, {"optimize": True}],
+    ids=["baseline", "progressive", "restarts", "optimised"],
+)
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_taken(options: dict[str, object]) -> None:
+    with Image.open(MEDIA / "photos" / "coffee.jpg") as photo:
+        data = jpeg(photo.convert("RGB").resize((300, 200)), quality=90, **options)
+    for cut in (data[:-2], data[:-1], data[:-2] + b"\r\n--boundary--\r\n"):
+        assert media.inspect(cut).picture is not None
+        assert media.model_copy(cut)[1] == "image/jpeg"
+    for share in (0.3, 0.6, 0.9):
+        with pytest.raises(media.MediaError) as caught:
+            media.inspect(data[: int(len(data) * share)])
+        assert caught.value.code == "truncated"

@@ -289,9 +289,10 @@ def test_graphics_stay_png_and_photos_become_jpeg(photo: Image.Image) -> None:
     assert media.model_copy(encoded(photo.convert("L"), "PNG"))[1] == "image/jpeg"
 
 
-def test_a_white_drawing_on_transparency_stays_visible() -> None:
+@pytest.mark.parametrize("white", [255, 253])
+def test_a_white_drawing_on_transparency_stays_visible(white: int) -> None:
     drawing = Image.new("RGBA", (80, 80), (255, 255, 255, 0))
-    drawing.paste((255, 255, 255, 255), (20, 20, 60, 60))
+    drawing.paste((white, white, white, 255), (20, 20, 60, 60))
     copy, _ = media.model_copy(encoded(drawing, "PNG"))
     assert np.ptp(np.asarray(opened(copy).convert("L"))) > 50
 

@@ -21,6 +21,7 @@ _FILLINGS = tuple(random.Random(seed).randbytes(4_096).replace(b"\xff", b"\0") f
 _MISSING = 0.02
 """Share of its height that has to be missing: some encoders leave out the last byte."""
 _TAIL = 16
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _SIDES = [max(place) + 1 for place in sorted(
     ((row, column) for row in range(8) for column in range(8)), key=lambda at: (sum(at), at[sum(at) % 2 == 0])
 )]  # fmt: skip
@@ -84,9 +85,18 @@ def is_cut_short(image: Image.Image, data: bytes) -> bool:
     return changed is not None and changed[1] < (1 - _MISSING) * whole.height
 
 
+def closed(data: bytes) -> bytes:
+    """Return a JPEG file with an end marker, which libjpeg asks for though all pixels may be there without it."""
+    if data.rfind(_END) > data.rfind(_SCAN) or data.endswith(bytes(_TAIL)):
+        return data
+    scans = read_scans(data)
+    return data if scans is None or scans.closed else data + _END
+
+
 def _filled(data: bytes, end: int, filling: bytes, mode: str, size: tuple[int, int]) -> Image.Image:
     """Return the picture with more data in its last scan, at a scale that gives this size. Raises OSError."""
-    return drawn(data[:end] + filling + data[end:], size, mode)
+    tail = data[end:]
+    return drawn(data[:end] + filling + (tail if _END in tail else tail + _END), size, mode)
 
 
 def drawn(data: bytes, size: tuple[int, int], mode: str | None = None) -> Image.Image:
@@ -141,7 +151,7 @@ def read_scans(data: bytes) -> Scans | None:
         position += size
     if not scans.scans or scans.scans[-1][1] >= 0:
         return None
-    scans.scans[-1] = (scans.scans[-1][0], len(data.rstrip(b"\0")))
+    scans.scans[-1] = (scans.scans[-1][0], len(data.rstrip(b"\0").removesuffix(b"\xff")))
     scans.closed = False
     return scans
 

@@ -137,6 +137,8 @@ def open_picture(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[Image.I
             image.getexif()[_ORIENTATION] = preview.orientation
         return image, replace(shown, frames=1, kind="image")
     refuse_structure(data, sniffed.format, limits)
+    if sniffed.format == "JPEG":
+        data = jpeg_ends.closed(data)
     with _decoder_errors(data, sniffed.format):
         _load_codec(sniffed.format)
         image = Image.open(io.BytesIO(data), formats=[sniffed.format])  # JPEG's makes an MPO of what is one
@@ -474,7 +476,7 @@ def _copied(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     if factor > 1 and image.mode in ("RGB", "L", "RGBA", "LA", "CMYK") and "transparency" not in image.info:
         image = image.reduce(factor)
     picture = convert(image)
-    if convert is _on_white and picture.getcolors(1) is not None:
+    if convert is _on_white and _is_blank(picture):
         picture = _on_white(image, (128, 128, 128))
     return picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
 
