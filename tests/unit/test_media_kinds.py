@@ -382,10 +382,12 @@ def test_an_index_of_too_many_places_is_not_taken_apart() -> None:
     assert media.payload_digest(data) is None
 
 
-def test_a_track_of_countless_boxes_is_a_bomb() -> None:
-    with pytest.raises(MediaError) as caught:
-        media.sniff(sound_with(2, box(b"free") * 2_000))
-    assert caught.value.code == "bomb"
+def test_countless_boxes_and_tracks_are_a_bomb() -> None:
+    start = box(b"ftyp", b"M4A ", bytes(4)) + box(b"mdat", bytes(64))
+    for data in (sound_with(2, box(b"free") * 2_000), start + box(b"moov", box(b"trak") * 2_000)):
+        with pytest.raises(MediaError) as caught:
+            media.sniff(data)
+        assert caught.value.code == "bomb"
 
 
 @pytest.mark.parametrize(

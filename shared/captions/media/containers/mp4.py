@@ -102,9 +102,13 @@ class _Track(NamedTuple):
 
 def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
     tracks: list[_Track] = []
+    count = 0
     for name, start, end in boxes(data, *moov):
         if name != b"trak":
             continue
+        count += 1
+        if count > MOST_STREAMS:
+            raise MediaError("bomb", f"the MP4 file holds more than {MOST_STREAMS:,} tracks")
         handler = _box(data, start, end, b"mdia", b"hdlr")
         header = _box(data, start, end, b"mdia", b"mdhd")
         table = _box(data, start, end, b"mdia", b"minf", b"stbl")
@@ -119,8 +123,6 @@ def _mp4_tracks(data: bytes, moov: tuple[int, int]) -> list[_Track]:
             duration = 0  # it could not be determined (8.4.2.3)
         edits = _box(data, start, end, b"edts", b"elst")
         head = _box(data, start, end, b"tkhd")
-        if len(tracks) == MOST_STREAMS:
-            raise MediaError("bomb", f"the MP4 file holds more than {MOST_STREAMS:,} tracks")
         tracks.append(
             _Track(
                 handler=data[handler[0] + 8 : handler[0] + 12],
