@@ -61,7 +61,7 @@ _DATA_PARTS = frozenset({"input_audio", "audio_url_data", "audio_transcriptions"
 _CONTEXT_CHARACTERS = 900
 _CONTEXT_VALUES = 16
 """Room for what is said in a video, in the pieces that a prompt quotes (captions.tasks.quoting)."""
-_CUTTING = "1"
+_CUTTING = "2"
 """Changes whenever other parts come out of the same recording."""
 _WORST: tuple[type[GatewayError], ...] = (Refused, Unacceptable, NoCapableModel)
 
