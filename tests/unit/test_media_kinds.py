@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from captions import media
-from captions.media import Limits, MediaError
+from captions.media import Limits, MediaError, containers
 from captions.media.containers import container
 
 MEDIA = Path(__file__).parents[1] / "media"
@@ -372,6 +372,17 @@ def test_an_index_takes_little_memory() -> None:
     try:
         assert media.payload_digest(data) is not None
         assert tracemalloc.get_traced_memory()[1] < 8 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_wav_of_countless_chunks_takes_little_memory() -> None:
+    plain = wave(bytes(16_000), 16_000)
+    data = plain[:12] + b"JUNK" + bytes(4) + (b"JUNK" + bytes(4)) * 50_000 + plain[12:]
+    tracemalloc.start()
+    try:
+        assert containers.with_lengths(data) == data
+        assert tracemalloc.get_traced_memory()[1] < len(data)
     finally:
         tracemalloc.stop()
 

@@ -74,16 +74,19 @@ def lengths_of_riff(data: bytes) -> bytes:
     """Return a RIFF file whose header states the lengths that are there, and whose chunks are padded."""
     if data[:4] != b"RIFF":
         return data
-    before: list[tuple[int, int]] = []  # where each chunk stands
+    fmt, padded, following = b"", True, 12
     for name, body, size in _chunks(data):
-        if name == b"data":
+        padded = padded and body - 8 == following
+        following = body + size + size % 2
+        if name == b"fmt ":
+            fmt = data[body - 8 : body + size] + bytes(size % 2)
+        elif name == b"data":
             there = _there(data, body, size)
-            ahead = b"".join(data[start:end] + bytes((end - start) % 2) for start, end in before)
-            if there == size and len(ahead) == body - 20:
+            if there == size and padded:
                 return data
+            ahead = data[12 : body - 8] if padded else fmt  # which is all that decoders need
             lengths = struct.pack("<I", 12 + len(ahead) + len(data) - body), struct.pack("<I", there)
             return b"".join((b"RIFF", lengths[0], b"WAVE", ahead, b"data", lengths[1], data[body:]))
-        before.append((body - 8, body + size))
     return data
 
 
