@@ -173,6 +173,26 @@ def test_a_video_that_does_not_tell_its_length_shows_all_its_scenes(container: s
     assert pictures[-1].at_s > 0.4
 
 
+def test_a_long_video_with_one_key_frame_is_looked_through_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a call that a browser recorded; what is long, and how far it is decoded to one moment, is less here."""
+    monkeypatch.setattr(decoding, "_SHORT_S", 0.1)
+    monkeypatch.setattr(decoding, "_FRAMES_TO_A_MOMENT", 2)
+    limits: dict[str, Any] = {
+        "longest_side": 176,
+        "max_pixels": 10**6,
+        "max_kept_pixels": 10**7,
+        "work_s": 60,
+        "until": math.inf,
+    }
+    with tempfile.NamedTemporaryFile() as kept:
+        kept.write(filmed("mp4", "mpeg4", frames=16, apart=600))
+        kept.flush()
+        with MediaFile(kept.name) as file:
+            pictures = decoding.key_frames(file, 4, **limits)
+    assert len(pictures) == 4
+    assert pictures[-1].at_s > 0.3
+
+
 def seen(picture: recordings.KeyFrame, across: float, down: float) -> int:
     image = Image.open(io.BytesIO(picture.data)).convert("L")
     value = image.getpixel((int(across * image.width), int(down * image.height)))

@@ -151,8 +151,10 @@ def key_frames(
         except (MediaError, MemoryError):
             if not seen:
                 raise  # else the key frames are enough
-        if len(seen) < 2 or (len(seen) < count and (duration_s or 0.0) <= _SHORT_S):
-            # A transport stream is sought through by time alone: behind its only key frame nothing can be decoded.
+        half_s = (duration_s or 0.0) / 2
+        if len(seen) < 2 or max(seen) < half_s or (len(seen) < count and 2 * half_s <= _SHORT_S):
+            # A transport stream is sought through by time alone: behind its only key frame nothing can be decoded. Nor
+            # is what comes long after the only one of a call that a browser recorded.
             with _open(file) as container:
                 stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)
                 seen |= _passed(container, stream, _moments(duration_s, count), budget, longest_side)
