@@ -209,7 +209,8 @@ class Deliveries:
         if delivery.attempt >= len(RETRY_SECONDS) or now - delivery.first_at >= GIVE_UP_SECONDS:
             return await self._give_up(delivery, answered.why)
         delay = RETRY_SECONDS[delivery.attempt] * random.uniform(0.9, 1.1)  # noqa: S311 - spreads retries
-        delay = max(delay, answered.retry_after)
+        # The last try is not much later than that, however the delays before it fell out.
+        delay = max(min(delay, delivery.first_at + GIVE_UP_SECONDS - now), answered.retry_after)
         tried = delivery.model_copy(update={"attempt": delivery.attempt + 1, "not_before": now + delay})
         return await self._again(tried, delay)
 
