@@ -96,6 +96,7 @@ def gathered(item: dict[str, Any]) -> bool:
     return "lease_until" in item and float(item["lease_until"]["N"]) > time.time() + 3_600
 
 
+@pytest.mark.deep
 def test_pictures_that_can_wait_are_captioned_from_batches_though_the_function_is_killed(
     stack: LocalStack, captions: Callable[..., Any], witness: Witness
 ) -> None:

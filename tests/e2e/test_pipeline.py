@@ -63,6 +63,7 @@ def test_a_burst_of_copies_pays_once_for_each_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.deep
 def test_killed_workers_and_a_restarted_pump_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -> None:
     rng = random.Random(3)
     photos = [Image.open(path).convert("RGB") for path in sorted(MEDIA.glob("*.jpg"))]

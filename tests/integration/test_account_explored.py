@@ -239,7 +239,10 @@ def check(upload: Upload, lost: int, what: str) -> None:
     assert Cost.sum(Cost.of_call(upload.charged[number]) for number in held) == account.cost, what
 
 
-@pytest.mark.parametrize(("ends", "twice"), [("captioned", False), ("blocked", False), ("deferred", True)])
+@pytest.mark.parametrize(
+    ("ends", "twice"),
+    [("captioned", False), pytest.param("blocked", False, marks=pytest.mark.deep), ("deferred", True)],
+)
 def test_each_call_is_accounted_for_once(dynamodb: Any, ends: Ends, twice: bool) -> None:
     for happening in ("overwritten", "deleted", "captioned_by_another", "copied"):
         explore(dynamodb, (happening,), ends, twice=twice)

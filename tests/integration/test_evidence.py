@@ -150,6 +150,7 @@ def test_another_sandbox_finds_a_copy_of_a_cameras_photo_as_messengers_make_it_a
     assert restarted(dedupe).upload("other.jpg", reduced(photo, 84)) == "queued", "so many comparisons were made"
 
 
+@pytest.mark.deep
 def test_a_small_price_in_a_reduced_cameras_photo_is_paid_for(dedupe: Dedupe) -> None:
     def saved(photo: Image.Image, quality: int) -> bytes:
         stream = io.BytesIO()

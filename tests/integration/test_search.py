@@ -349,12 +349,13 @@ def test_of_two_who_write_at_once_both_are_read(library: Library, monkeypatch: p
         library.take("a.jpg")
 
 
-def test_whatever_the_order_the_last_version_wins(library: Library) -> None:
+@pytest.mark.parametrize("steps", [40, pytest.param(120, marks=pytest.mark.deep)])
+def test_whatever_the_order_the_last_version_wins(library: Library, steps: int) -> None:
     """Random histories of uploads; events come late, twice or never, tidyings in between."""
     chance = random.Random(5)
     keys = [f"{number}.jpg" for number in range(6)]
     truth: dict[str, str] = {}
-    for step in range(120):
+    for step in range(steps):
         key = chance.choice(keys)
         happening = chance.random()
         if happening < 0.45 or key not in truth:

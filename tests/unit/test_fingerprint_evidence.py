@@ -481,7 +481,7 @@ def photo_of_price(price: str, longer: int = 4096, quality: int = 85) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("longer", [4096, 2048])
+@pytest.mark.parametrize("longer", [pytest.param(4096, marks=pytest.mark.deep), 2048])
 @pytest.mark.parametrize(("price", "other"), [("71.90", "77.90"), ("10.50", "16.50")])
 def test_a_small_price_in_a_cameras_photo_is_told_apart(price: str, other: str, longer: int) -> None:
     """As the fingerprint decodes them, few pixels high, the usual cells do not show which digit it is."""
