@@ -236,6 +236,26 @@ def test_threads_import_only_from_packages_that_are_loaded_before_they_start(fun
     assert {item for item in later if item.rpartition(".")[0] not in loaded or is_package(item)} == set()
 
 
+def test_what_numpy_loads_when_it_is_first_reached_is_imported_by_its_own_name() -> None:
+    """Of two threads that reach `np.fft` first, one may recurse in numpy's `__getattr__` until Python gives up.
+
+    A module's own name is waited for until it is loaded (`from numpy.fft import rfft`).
+    """
+    ready = "import json, numpy; print(json.dumps(sorted(vars(numpy))))"
+    loaded = json.loads(
+        subprocess.run([sys.executable, "-c", ready], capture_output=True, text=True, check=True).stdout
+    )
+    assert "fft" not in loaded
+    reached = {
+        f"{path.relative_to(ROOT)}: np.{node.attr}"
+        for path in [*SOURCES, *(ROOT / "cli").rglob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "np"
+        if node.attr not in loaded
+    }
+    assert reached == set()
+
+
 def is_package(name: str) -> bool:
     """Whether a module is a package, whose rooms a thread could begin with instead."""
     spec = importlib.util.find_spec(name)

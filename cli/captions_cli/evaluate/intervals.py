@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import default_rng
 
 DRAWS = 2_000
 SEED = 20_260_000
@@ -71,7 +72,7 @@ def _drawn(tests: Mapping[str, Test]) -> Float64s:
 
 def _test_drawn(name: str, test: Test) -> Float64s:
     sums, divisors = np.asarray(test, np.float64).reshape(-1, 2).T
-    random = np.random.default_rng([SEED, len(test), *name.encode()])
+    random = default_rng([SEED, len(test), *name.encode()])
     drawn = np.empty(DRAWS)
     step = max(1, _AT_ONCE // max(1, len(test)))
     for start in range(0, DRAWS, step):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from numpy.fft import irfft
 from PIL import Image
 
 from captions.once import once
@@ -128,7 +129,7 @@ def _dct2(rows: Float64s) -> Float64s:
     spectrum[:, 0] = 2 * rows[:, 0]
     spectrum[:, 1:half].real, spectrum[:, 1:half].imag = odd + even, even - odd
     spectrum[:, half] = 2 * rows[:, n - 1]
-    signal = np.fft.irfft(spectrum, n=n, norm="forward")
+    signal = irfft(spectrum, n=n, norm="forward")
     k, twiddle = np.arange(1, half), _twiddles()
     first, last = signal[:, k], signal[:, n - k]
     t1 = twiddle[k - 1] * last + twiddle[n - k - 1] * first

@@ -160,7 +160,9 @@ def _softly_shaped(luma: Plane) -> bool:
     """
     if _commonest_tone(luma) > _TONE_SHARE:
         return False
-    noise = np.random.default_rng(0).uniform(-_NOISE, _NOISE, luma.shape)
+    from numpy.random import default_rng  # for few pictures: it takes as long to load as numpy's half
+
+    noise = default_rng(0).uniform(-_NOISE, _NOISE, luma.shape)
     noisy = Image.fromarray(np.clip(np.rint(luma + noise), 0, 255).astype(np.uint8))
     return hamming(perceptual_hash(Image.fromarray(luma.astype(np.uint8))), perceptual_hash(noisy)) <= _MOVED
 

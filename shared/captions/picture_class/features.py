@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.fft import irfft, rfft
 from PIL import Image
 
 Plane = npt.NDArray[np.float32]
@@ -391,8 +392,8 @@ def _rhythm(profile: Plane) -> float:
     power = float((centred**2).sum())
     if power <= 0 or len(profile) < 24:
         return 0.0
-    spectrum = np.fft.rfft(centred, 2 * len(profile))
-    correlation = np.fft.irfft(np.abs(spectrum) ** 2)[: len(profile) // 3] / power
+    spectrum = rfft(centred, 2 * len(profile))
+    correlation = irfft(np.abs(spectrum) ** 2)[: len(profile) // 3] / power
     falling = np.flatnonzero(correlation < 0.3 * correlation[0])
     if not len(falling):
         return 0.0
