@@ -429,7 +429,8 @@ def test_a_length_that_was_told_too_early_is_not_believed(
 def test_what_stands_behind_the_samples_of_a_short_wav_may_be_longer_than_they_are() -> None:
     data = recorded("wav", "pcm_s16le")
     short = put(data, data.index(b"data") + 4, struct.pack("<I", 3_200))[: data.index(b"data") + 8 + 3_200]
-    for tail in (b"id3 " + struct.pack("<I", 20_000) + bytes(20_000), bytes(4_096)):
+    chunk = b"id3 " + struct.pack("<I", 20_000) + bytes(20_000)
+    for tail in (chunk, b"ID3\3\0\0\0\1\x1c\x20" + b"cover" * 4_000, bytes(4_096), bytes(20_000)):
         assert media.inspect(short + tail).duration_s == pytest.approx(0.1)
         assert heard_s(short + tail) == pytest.approx(0.1)
 

@@ -48,15 +48,16 @@ STREAMED = 0x7F000000
 
 
 _LEAST_REST = 8_192  # bytes behind the samples; what is less may be any tail
+_TAGS = (b"ID3", b"APETAGEX", b"TAG")  # what programs for MP3 put behind any sound
 
 
 def goes_on(data: bytes, end: int, stated: int, order: str | None) -> bool:
     """Tell whether more follows the stated bytes of sound than they are, and is no chunk of RIFF ("<") or IFF (">").
 
-    Recorders that were cut off had written how much there was at that moment.
+    Recorders that were cut off had written how much there was at that moment. Nor are tags sound, or nothing but zeros.
     """
     rest = len(data) - end
-    if rest <= max(stated, _LEAST_REST):
+    if rest <= max(stated, _LEAST_REST) or data.startswith(_TAGS, end) or data.count(0, end) == rest:
         return False
     if order is None:
         return True
