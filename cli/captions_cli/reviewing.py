@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable
 
-from captions.completion_events import Notifier
+from botocore.exceptions import BotoCoreError, ClientError
+
+from captions.completion_events import NotDeliveredError, Notifier
 from captions.records.record import Record
 from captions.records.reviews import ChangedMeanwhileError, NotReviewableError, Reviews
 from captions_cli import listing
@@ -17,9 +19,10 @@ def edit(stack: Stack, key: str, text: str, language: str | None) -> Record:
 
     Raises CommandError where that cannot be.
     """
+    text.encode()  # what is no text is refused here, not by DynamoDB
     now = time.time()
     edited = _reviewed(stack, key, lambda reviews, record: reviews.edit(record, text, language=language, now=now))
-    _notifier(stack).reviewed(edited)
+    _publish(edited, _notifier(stack).reviewed, "your words are stored")
     return edited
 
 
@@ -29,7 +32,7 @@ def accept(stack: Stack, key: str) -> Record:
     Raises CommandError where that cannot be.
     """
     accepted = _reviewed(stack, key, lambda reviews, record: reviews.accept(record, now=time.time()))
-    _notifier(stack).reviewed(accepted)
+    _publish(accepted, _notifier(stack).reviewed, "it is accepted")
     return accepted
 
 
@@ -39,7 +42,7 @@ def undo(stack: Stack, key: str) -> Record:
     Raises CommandError where that cannot be.
     """
     undone = _reviewed(stack, key, lambda reviews, record: reviews.undo(record, now=time.time()))
-    _notifier(stack).undone(undone)
+    _publish(undone, _notifier(stack).undone, "the verdict is taken back")
     return undone
 
 
@@ -49,6 +52,18 @@ def _reviewed(stack: Stack, key: str, judge: Callable[[Reviews, Record], Record]
         return judge(Reviews(stack.client("dynamodb"), stack.captions_table, stack.output("ControlTableName")), record)
     except (NotReviewableError, ChangedMeanwhileError) as error:
         raise CommandError(f"{printable(record.key)}: {error}", ExitCode.NOT_CAPTIONED) from error
+
+
+def _publish(record: Record, publish: Callable[[Record], None], done: str) -> None:
+    """Publish what was stored; raises CommandError that says so, as `undo` again would take another verdict back."""
+    try:
+        publish(record)
+    except (NotDeliveredError, ClientError, BotoCoreError) as error:
+        raise CommandError(
+            f"{printable(record.key)}: {done}, but its event could not be published, so that webhooks, write-back and "
+            f"search do not know: {error}",
+            ExitCode.AWS,
+        ) from error
 
 
 def _notifier(stack: Stack) -> Notifier:

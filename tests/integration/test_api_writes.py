@@ -116,11 +116,46 @@ def test_a_verdict_that_was_stored_and_not_published_is_published_by_the_next_tr
 
     with monkeypatch.context() as patch:
         patch.setattr(api.services.notifier, "reviewed", refused)
-        assert api.call(method, path_of(record, path), json=body, headers=headers).status_code == 500
+        assert api.call(method, path_of(record, path), json=body, headers=headers).status_code == 503
     assert api.call(method, path_of(record, path), json=body, headers=headers).status_code == 200
     assert (heard, "a.jpg") in api.aws.heard()
     others = {"text": "another's"}
     assert api.call("PATCH", path_of(record), json=others, headers=headers).status_code == 412
+
+
+def test_an_undo_that_was_stored_and_not_published_is_published_by_the_next_try(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = path_of(api.captioned("a.jpg"))
+    for text in ("one", "two"):
+        api.call("PATCH", path, json={"text": text}, headers={"If-Match": api.get(path)["etag"]})
+    headers = {"If-Match": api.get(path)["etag"], "Idempotency-Key": "undo"}
+
+    def refused(record: Record) -> None:
+        raise NotDeliveredError("throttled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.services.notifier, "undone", refused)
+        assert api.call("POST", f"{path}/undo", headers=headers).status_code == 503
+    api.aws.heard()
+    # It is not taken for another undo, which would take the first words too.
+    assert api.call("POST", f"{path}/undo", headers=headers).json()["text"] == "one"
+    assert api.aws.heard() == [("Caption.Undone", "a.jpg")]
+    api.call("POST", f"{path}/accept", headers={"If-Match": api.get(path)["etag"]})
+    api.call("PATCH", path, json={"text": "three"}, headers={"If-Match": api.get(path)["etag"]})
+    late = {"If-Match": headers["If-Match"], "Idempotency-Key": "late"}
+    assert api.call("POST", f"{path}/undo", headers=late).status_code == 412
+
+
+def test_an_undo_is_told_as_one_though_the_words_before_hold_again(api: Api) -> None:
+    path = path_of(api.captioned("a.jpg"))
+    for text in ("one", "two"):
+        api.call("PATCH", path, json={"text": text}, headers={"If-Match": api.get(path)["etag"]})
+    api.aws.heard()
+    # An event of the first words would have the id that it had then, and receivers drop what they have.
+    undone = api.call("POST", f"{path}/undo", headers={"If-Match": api.get(path)["etag"]}).json()
+    assert (undone["text"], undone["reviewed"]) == ("one", "edited")
+    assert api.aws.heard() == [("Caption.Undone", "a.jpg")]
 
 
 def test_captioning_once_more_is_told_with_its_cost_and_done_when_asked(api: Api) -> None:

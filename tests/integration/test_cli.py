@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from captions.aws.dynamodb import to_item
+from captions.completion_events import NotDeliveredError, Notifier
 from captions.queues import Revisit
 from captions.records.attempts import paid as paid_fields
 from captions.records.record import Provenance, Reason, Record, Result, fitted
@@ -446,8 +448,10 @@ def test_get_tells_a_missing_object_from_one_without_a_record(captions: Captions
     assert "there is no never.jpg" in never.stderr
 
 
-@pytest.mark.parametrize("words", ["get {}", "edit {} text", "redrive {}", "reconcile --prefix {}"])
-def test_a_key_in_another_encoding_is_refused_in_one_line(captions: Captions, words: str) -> None:
+@pytest.mark.parametrize(
+    "words", ["get {}", "edit {} text", "edit a.jpg {}", "search {}", "redrive {}", "reconcile --prefix {}"]
+)
+def test_a_word_in_another_encoding_is_refused_in_one_line(captions: Captions, words: str) -> None:
     ran = captions(*words.format("caf\udce9.jpg").split())
 
     assert (ran.exit_code, ran.stderr.count("\n")) == (2, 1)
@@ -609,6 +613,33 @@ def test_a_persons_words_take_the_captions_place_and_its_acceptance_is_noted(cap
     assert (undone["source"], undone["result"]["text"], undone["human"]) == ("model", "a dog", None)
     assert [(item["detail-type"], item["detail"]["text"]) for item in heard()] == [("Caption.Undone", "a dog")]
     assert captions("undo", "a.jpg").exit_code == 1
+
+
+def test_a_verdict_that_could_not_be_published_is_said_to_be_stored(
+    captions: Captions, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.caption("a.jpg", "a dog")
+    captions("edit", "a.jpg", "one")
+    captions("edit", "a.jpg", "two")
+
+    def refused(self: Notifier, record: Record) -> None:
+        raise NotDeliveredError("1 events were not taken: ThrottlingException")
+
+    monkeypatch.setattr(Notifier, "undone", refused)
+    ran = captions("undo", "a.jpg")
+
+    # Whoever took it for a failure and undid once more would take the first words back too.
+    assert (ran.exit_code, ran.stderr.count("\n")) == (5, 1)
+    assert "a.jpg: the verdict is taken back, but its event could not be published" in ran.stderr
+
+
+def test_days_to_come_are_not_exported(captions: Captions, cloud: Cloud, tmp_path: Path) -> None:
+    cloud.caption("a.jpg", "a dog")
+    today = datetime.now(UTC).date()
+    ran = captions("export", str(tmp_path / "out"), "--since", str(today), "--until", "2900-01-01")
+
+    assert ran.exit_code == 0
+    assert {path.stem for path in (tmp_path / "out").glob("2*")} <= {str(today), str(datetime.now(UTC).date())}
 
 
 def test_quality_tells_what_people_edit_and_opens_the_pictures_behind_it(captions: Captions, cloud: Cloud) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from captions import telemetry
+from captions.completion_events import NotDeliveredError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -124,6 +125,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientError)
     async def _(request: Request, error: ClientError) -> JSONResponse:
+        return _unavailable(error)
+
+    @app.exception_handler(NotDeliveredError)
+    async def _(request: Request, error: NotDeliveredError) -> JSONResponse:
         return _unavailable(error)
 
     @app.exception_handler(Exception)

@@ -133,7 +133,7 @@ class Services:
         if if_match is None or if_match.strip() == "*":
             raise Refusal(428, "no-if-match", "send If-Match with the asset's etag, so that nobody's words are lost")
         current = etag_of(record)
-        if current not in {tag.strip() for tag in if_match.split(",")} and not done(record):
+        if current not in tags(if_match) and not done(record):
             raise changed(current)
         return record
 
@@ -148,6 +148,11 @@ class Services:
             request["ResponseContentType"] = record.media_type
         url: str = self.clients("s3").generate_presigned_url("get_object", Params=request, ExpiresIn=LINK_SECONDS)
         return url
+
+
+def tags(if_match: str) -> frozenset[str]:
+    """Return the etags of an `If-Match`."""
+    return frozenset(tag.strip() for tag in if_match.split(","))
 
 
 def changed(current: str) -> Refusal:

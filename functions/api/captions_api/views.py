@@ -199,7 +199,17 @@ _LEFT_OUT = frozenset({"attempts", "copied_from", "likeness"})
 
 def etag_of(record: Record) -> str:
     """Return the tag of a record's state: it changes with every change that `If-Match` guards against."""
-    identity = f"{record.asset}\x00{record.sequencer}\x00{record.updated_at}"
+    return _etag(record, record.updated_at)
+
+
+def etag_before_undo(record: Record) -> str | None:
+    """Return the tag a record had before it was undone; None where that was not the last that became of it."""
+    seen, at = record.undone or ("", "")
+    return _etag(record, seen) if at and at == record.updated_at else None
+
+
+def _etag(record: Record, updated_at: str) -> str:
+    identity = f"{record.asset}\x00{record.sequencer}\x00{updated_at}"
     return f'"{hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:24]}"'
 
 

@@ -238,7 +238,7 @@ UNDO_TO_WORDS = Transition(
     name="undo to words",
     starts=_WITH_A_RESULT,
     needs=("unchanged since it was read",),
-    sets=EDIT.sets,
+    sets=EDIT.sets | {"undone"},
     clears=ATTENTION,
 )
 """The verdict before it holds again, and was words."""
@@ -246,7 +246,7 @@ UNDO_TO_ANSWER = Transition(
     name="undo to answer",
     starts=_WITH_A_RESULT,
     needs=("unchanged since it was read",),
-    sets=PREFER.sets,
+    sets=PREFER.sets | {"undone"},
     clears=ATTENTION | {"suggestion", "human"},
 )
 UNDO_TO_NONE = Transition(
@@ -254,7 +254,7 @@ UNDO_TO_NONE = Transition(
     starts=("captioned",),
     ends=("failed", "blocked"),
     needs=("unchanged since it was read",),
-    sets=_END | {"reason", "human"} | ATTENTION,
+    sets=_END | {"reason", "human", "undone"} | ATTENTION,
     clears=ATTENTION | {"result", "source", "human"},
 )
 

@@ -356,6 +356,9 @@ class Record(BaseModel):
     human: Human | None = None
     suggestion: Suggestion | None = None
     """The model's latest answer, where `result` is a person's words; the provenance is that of this answer."""
+    undone: tuple[str, str] | None = None
+    """When the record had been updated that the last undo took a verdict of, and when that was: only while this is its
+    last update, it is as that undo left it."""
     recaption: Recaption | None = None
     likeness: Likeness | None = None
     """Why it waits for another one's caption."""

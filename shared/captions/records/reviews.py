@@ -130,7 +130,7 @@ class Reviews:
             values = {"state": before.state, **ended(record.asset, now), "reason": before.reason}
             values |= {"completed_at": before.completed_at} if before.completed_at else {}
             values |= without_caption(record.asset, before.state, timestamp(now))
-        values["human"] = earlier
+        values |= {"human": earlier, "undone": (record.updated_at, timestamp(now))}
         if earlier is not None and earlier.sequencer == record.sequencer:
             values = {name: value for name, value in values.items() if name not in ATTENTION}
             values |= _place(record, earlier)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Literal
 
 from botocore.exceptions import ClientError
@@ -29,7 +30,7 @@ from captions_api import ids, views
 from captions_api.access import Caller
 from captions_api.dependencies import IfMatch, Serving, Who
 from captions_api.problems import Refusal, not_there
-from captions_api.services import Services, changed
+from captions_api.services import Services, changed, tags
 from captions_api.views import ApiShape, Asset, AssetSummary, Opened, Original
 
 router = APIRouter(tags=["assets"])
@@ -216,8 +217,15 @@ class EditedCaption(BaseModel):
     language: str | None = Field(None, max_length=80, description="A BCP 47 tag; without it that of the caption.")
 
 
-def _judged(stack: Services, caller: Caller, record: Record, judge: Callable[[], Record], response: Response) -> Asset:
-    """Store a verdict and tell the bus of it; raises Refusal (409, 412)."""
+def _judged(
+    stack: Services,
+    caller: Caller,
+    record: Record,
+    judge: Callable[[], Record],
+    response: Response,
+    publish: Callable[[Record], None],
+) -> Asset:
+    """Store a verdict and publish it; raises Refusal (409, 412)."""
     try:
         judged = judge()
     except NotReviewableError as error:
@@ -225,10 +233,7 @@ def _judged(stack: Services, caller: Caller, record: Record, judge: Callable[[],
     except ChangedMeanwhileError as error:
         current = stack.records.get(record.asset)
         raise changed(views.etag_of(current) if current is not None else "") from error
-    if judged.reviewed:
-        stack.notifier.reviewed(judged)
-    else:
-        stack.notifier.undone(judged)
+    publish(judged)
     return shown(stack, caller, judged, response)
 
 
@@ -245,21 +250,28 @@ def edit_asset(
     def judge() -> Record:
         return stack.reviews.edit(record, text, language=words.language, now=stack.now())
 
-    return _judged(stack, who, record, judge, response)
+    return _judged(stack, who, record, judge, response, stack.notifier.reviewed)
 
 
 @router.post("/assets/{id}/accept", summary="Find a caption right")
 def accept_asset(stack: Serving, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
     """Note that a person finds a model's caption right."""
     record = stack.matched(who, id, if_match, is_accepted)
-    return _judged(stack, who, record, lambda: stack.reviews.accept(record, now=stack.now()), response)
+    judge = partial(stack.reviews.accept, record, now=stack.now())
+    return _judged(stack, who, record, judge, response, stack.notifier.reviewed)
 
 
 @router.post("/assets/{id}/undo", summary="Take a verdict back")
 def undo_asset(stack: Serving, who: Who, id: str, response: Response, if_match: IfMatch = None) -> Asset:
-    """Take a person's verdict back: the model's words stand again, and nobody has judged them."""
-    record = stack.matched(who, id, if_match)
-    return _judged(stack, who, record, lambda: stack.reviews.undo(record, now=stack.now()), response)
+    """Take a person's last verdict back: the one before it holds again, or the model's words, which nobody judged."""
+
+    def done(record: Record) -> bool:
+        return views.etag_before_undo(record) in tags(if_match or "")
+
+    record = stack.matched(who, id, if_match, done)
+    judge = partial(stack.reviews.undo, record, now=stack.now())
+    # Undone by a try before this one it is only published again: another undo would take one more verdict back.
+    return _judged(stack, who, record, (lambda: record) if done(record) else judge, response, stack.notifier.undone)
 
 
 @router.post("/assets/{id}/open", summary="Mark as open in review")
