@@ -74,6 +74,7 @@ def table(items: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _invoke(stack: Stack, event: Mapping[str, Any]) -> dict[str, Any]:
+    payload = json.dumps(event, ensure_ascii=False).encode()  # a word that is no text is told by its name
     name = stack.nested_outputs("Doors").get("SearchFunctionName")
     if name is None:
         raise CommandError(
@@ -81,7 +82,7 @@ def _invoke(stack: Stack, event: Mapping[str, Any]) -> dict[str, Any]:
             "`captions up` and `captions deploy` take --parameter Search=words (docs/search.md)",
             ExitCode.NOT_CAPTIONED,
         )
-    answer = stack.client("lambda").invoke(FunctionName=f"{name}:live", Payload=json.dumps(event))
+    answer = stack.client("lambda").invoke(FunctionName=f"{name}:live", Payload=payload)
     reported: dict[str, Any] = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:
         raise CommandError(f"the search function failed: {reported.get('errorMessage')}", ExitCode.NOT_CAPTIONED)

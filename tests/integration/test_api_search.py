@@ -43,6 +43,8 @@ def test_captions_are_found_by_words_phrases_and_filters(api: Api) -> None:
     assert keys(api.get("/v1/search?q=car&since=2001-01-01")) == everything
     relaxed = api.get("/v1/search?q=red+car+zeppelin")
     assert (keys(relaxed), relaxed["relaxed"]) == (everything, True)
+    assert keys(api.get("/v1/search?q=car&until=9999-12-31&since=0001-01-01")) == everything
+    assert keys(api.get("/v1/search?q=red%00car")) == ["home/3.jpg", "shop/1.jpg"]
     first = api.get("/v1/search?q=car&limit=2")
     assert keys(api.get(f"/v1/search?q=car&limit=2&cursor={first['cursor']}")) == ["shop/1.jpg"]
 

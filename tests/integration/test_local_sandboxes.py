@@ -26,6 +26,16 @@ def function(name: str, code: Path) -> Function:
     return Function(name, name, arn, "app.handler", code, timeout_s=10, memory_mb=128, environment={})
 
 
+def test_an_event_that_no_utf_8_can_hold_leaves_its_sandbox_free(sandboxes: Sandboxes, tmp_path: Path) -> None:
+    only = function("only", tmp_path)
+    for event in ("\udcff", "done"):
+        sandbox = sandboxes.acquire(only, 30)
+        assert sandbox is not None
+        outcome = sandboxes.run(sandbox, event)
+    assert outcome.payload == "done"
+    assert sandboxes.busy() == 0
+
+
 def test_a_sandbox_makes_room_for_another_function_once_it_is_unused(
     sandboxes: Sandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,8 +110,18 @@ def test_the_same_file_twice_is_refused_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["upload", "no-such-file.jpg"], ["upload"], ["ls", "--limit", "0"], ["nonsense"], ["edit", "a.jpg", " "]]
-)
+    "words",
+    [
+        ["upload", "no-such-file.jpg"], ["upload"], ["ls", "--limit", "0"], ["nonsense"], ["edit", "a.jpg", " "],
+        *([name, "--days", "99999999"] for name in ("ls", "costs", "quality", "redrive")),
+        *([name, "--limit", "9" * 20] for name in ("ls", "quality", "reconcile")),
+        ["costs", "--at-most", "9" * 20], ["reconcile", "--older-than", "1e300"],
+        *(["export", "there", "--since", day] for day in ("0001-01-03", "9999-12-31")),
+        *(["export", "there", "--until", day] for day in ("0001-01-03", "9999-12-31")),
+        ["search", "cat", "--until", "9999-12-31"], ["search", "--index-since", "0001-01-01"],
+        ["webhooks", "replay", "shop", "--since", "0001-01-01"],
+    ],
+)  # fmt: skip
 def test_what_cannot_be_used_exits_2_without_a_traceback(words: list[str]) -> None:
     ran = CliRunner().invoke(app, words)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captions_cli.commands.options import Days, DryRun, Globals, Prefix, finite, say
+from captions_cli.commands.options import MOST, Days, DryRun, Globals, Prefix, finite, say
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def reconcile(
         float | None,
         typer.Option(min=0.0, callback=finite, help="Dollars; sends no more uploads than are estimated to cost that."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Sends no more uploads than that.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="Sends no more uploads than that.")] = None,
     bulk: Annotated[
         bool, typer.Option("--bulk", help="Pictures can wait for a batch, up to a day, at a part of the price.")
     ] = False,

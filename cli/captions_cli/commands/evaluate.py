@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from captions_cli.commands.options import Days, Globals, Prefix, say, text_of
+from captions_cli.commands.options import MOST, Days, Globals, Prefix, say, text_of
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ Policies = Annotated[
     list[Path] | None, typer.Option("--policy", help="A policy override to measure; several are compared.")
 ]
 Tasks = Annotated[str, typer.Option(help="Only these tasks, as in caption,ocr.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Questions of each test at most.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=MOST, help="Questions of each test at most.")]
 MaxCost = Annotated[
     float | None, typer.Option(min=0.0, help="Dollars that all of it may cost, with earlier runs of these results.")
 ]
@@ -326,7 +326,7 @@ def sample(
     stack_name: Annotated[
         str | None, typer.Option("--from", help="The stack; as for other commands by default.")
     ] = None,
-    number: Annotated[int, typer.Option("--n", min=1, help="Uploads at most.")] = 500,
+    number: Annotated[int, typer.Option("--n", min=1, max=MOST, help="Uploads at most.")] = 500,
     prefix: Prefix = "",
     days: Days = 365,
     accepted: Annotated[

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,14 +14,26 @@ from captions_cli.stack import Choice, Stack, connect, home
 
 
 def finite(number: float | None) -> float | None:
-    """Return a number of the command line; raises BadParameter for infinity, which nothing is calculated with."""
+    """Return a number of the command line; raises BadParameter for infinity and others that times cannot hold."""
     if number is not None and not math.isfinite(number):
         raise typer.BadParameter(f"{number} is no finite number")
+    if number is not None and number > MOST:
+        raise typer.BadParameter(f"{number} is more than {MOST:,}")
     return number
 
 
+def plausible(day: datetime | None) -> datetime | None:
+    """Return a day of the command line; raises BadParameter for one that cannot be calculated with."""
+    if day is not None and not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise typer.BadParameter(f"{day.year} is no year from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return day
+
+
+MOST = 1_000_000_000
+"""Of whatever is counted on the command line."""
+_FIRST_YEAR, _LAST_YEAR = 2000, 2999
 Prefix = Annotated[str, typer.Option(help="Only keys that begin so.")]
-Days = Annotated[int, typer.Option(min=1, help="How many days back to look.")]
+Days = Annotated[int, typer.Option(min=1, max=3_650, help="How many days back to look.")]
 Key = Annotated[str, typer.Argument(help="The key, or s3://BUCKET/KEY.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Parameters = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from captions_cli.commands.options import Days, Globals, Key, Prefix, say
+from captions_cli.commands.options import MOST, Days, Globals, Key, Prefix, plausible, say
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.printable import printable_lines
 
@@ -30,7 +30,7 @@ def list_records(
     state: Annotated[
         list[str] | None, typer.Option("--state", help="Only these states; may be given several times.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Records at most.")] = 50,
     prefix: Prefix = "",
     days: Days = 7,
 ) -> None:
@@ -79,10 +79,12 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where each day's file is written; it is made where it is missing.")],
     form: Annotated[Literal["jsonl", "csv", "parquet"], typer.Option("--format", help="What the files are.")] = "jsonl",
     since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first day (UTC); a week ago by default.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], callback=plausible, help="The first day (UTC); a week ago by default."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day (UTC); today by default.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], callback=plausible, help="The last day (UTC); today by default."),
     ] = None,
     state: Annotated[
         list[str] | None, typer.Option("--state", help="Only these states; may be given several times.")
@@ -97,7 +99,8 @@ def export(
     if unknown := [name for name in state or [] if name not in listing.STATES]:
         raise CommandError(f"there is no state {unknown[0]!r}; states are {', '.join(listing.STATES)}", ExitCode.USAGE)
     now = datetime.now(UTC)
-    last = until.date() if until is not None else now.date()
+    # Nothing has ended on days to come.
+    last = min(until.date(), now.date()) if until is not None else now.date()
     first = since.date() if since is not None else last - timedelta(days=6)
     if first > last:
         raise CommandError(f"--since {first} is after --until {last}", ExitCode.USAGE)
@@ -120,7 +123,7 @@ def costs(
     ] = "day",
     days: Days = 30,
     prefix: Prefix = "",
-    at_most: Annotated[int, typer.Option(min=1, help="Records read at most.")] = 100_000,
+    at_most: Annotated[int, typer.Option(min=1, max=MOST, help="Records read at most.")] = 100_000,
 ) -> None:
     """Show what the models cost and what the cache saved; unknown costs are counted, never taken for zero."""
     from captions.records.spending import spending

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from captions_cli.commands.options import Days, Globals, Key, say
+from captions_cli.commands.options import MOST, Days, Globals, Key, say
 from captions_cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def quality(
     ] = "cell",
     category: Annotated[str | None, typer.Option(help="Only this category.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Pictures at most, where an id is given.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Pictures at most, where an id is given.")] = 50,
 ) -> None:
     """Show how often people edit captions, with what is certain of it, and which are edited too often."""
     from captions_cli import printing, rendering

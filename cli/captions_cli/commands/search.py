@@ -5,12 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from captions_cli.commands.options import Globals, Prefix, say
+from captions_cli.commands.options import Globals, Prefix, plausible, say
 from captions_cli.errors import ExitCode
 
 app = typer.Typer()
 
-DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day (UTC) the caption may be from.")]
+DayOption = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], callback=plausible, help="A day (UTC) the caption may be from."),
+]
 
 
 @app.command()
@@ -34,7 +37,11 @@ def search(
     cursor: Annotated[str | None, typer.Option(help="Where the page before this one ended.")] = None,
     index_since: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Only have what was captioned since this day written to the index."),
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            callback=plausible,
+            help="Only have what was captioned since this day written to the index.",
+        ),
     ] = None,
 ) -> None:
     """Find captions, by words the newest first: `captions search "dog on a beach"`."""

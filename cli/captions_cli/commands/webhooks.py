@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from captions_cli.commands.options import DryRun, Globals, Prefix, say
+from captions_cli.commands.options import DryRun, Globals, Prefix, plausible, say
 from captions_cli.errors import ExitCode
 from captions_cli.printable import printable
 
@@ -88,7 +88,11 @@ def replay(
     name: Name,
     since: Annotated[
         datetime,
-        typer.Option(help="From when on, UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%fZ"]),
+        typer.Option(
+            help="From when on, UTC.",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%fZ"],
+            callback=plausible,
+        ),
     ],
     prefix: Prefix = "",
     dry_run: DryRun = False,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Literal
 
@@ -21,6 +21,7 @@ from captions.search.segments import NEWEST, NUMBERED_APART_MS, Check, number_of
 from captions.search.words import QueryError, QueryWords, facet, prefix_facet, tidy_tag
 
 MOST_RESULTS = 100
+DAY_MS = 86_400_000
 READERS = 32
 """Segments read side by side."""
 SLACK = 10
@@ -64,7 +65,7 @@ class SearchQuery:
     @property
     def numbers(self) -> tuple[int, int]:
         """The rows of the days that are searched."""
-        low = 0 if self.until is None else NEWEST - _milliseconds(self.until + timedelta(days=1)) + 1
+        low = 0 if self.until is None else NEWEST - _milliseconds(self.until) - DAY_MS + 1
         return low, NEWEST if self.since is None else NEWEST - _milliseconds(self.since)
 
     @property

@@ -158,4 +158,5 @@ def plain(text: str) -> str:
 
 
 def _quoted(term: str) -> str:
-    return '"' + " ".join(term.replace('"', " ").split()) + '"'
+    # For FTS5 a query ends where a zero is.
+    return '"' + " ".join(term.replace('"', " ").replace("\0", " ").split()) + '"'

@@ -317,7 +317,7 @@ class Sandboxes:
         If it turns out to have died while it was idle, another one takes the event. `lineage` (lineage.py) says which
         chain of requests the event is of.
         """
-        invocation = _Invocation(json.dumps(event, ensure_ascii=False).encode())
+        invocation = _Invocation(json.dumps(event).encode())  # in ASCII: half of a surrogate pair has no UTF-8
         if lineage:
             invocation.trace_id += f";Lineage={lineage}"
         while True:
