@@ -95,13 +95,14 @@ demo: install ## upload real media to the whole stack on this machine and watch 
 	@$(BIN)/captions demo $(if $(KEEP),--keep)
 
 # Two workers more than cores: tests of stacks and browsers wait for nearly half of their time, and many more would starve the
-# stacks; what is quick waits for nothing. A file's tests share what it starts, and files are begun in the order of
-# tests/conftest.py: those of stacks and browsers early, so that no worker is left alone with one of them at the end.
+# stacks; what is quick waits for nothing, and beside containers one more is enough. A file's tests share what it starts, and
+# files are begun in the order of tests/conftest.py: those of stacks and browsers early, so that no worker is left alone with
+# one of them at the end.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-JOBS ?= $(if $(FAST),$(CORES),$(shell echo $$(($(CORES) + 2))))
+JOBS ?= $(shell echo $$(($(CORES) + $(if $(FAST),0,$(if $(DEEP),1,2)))))
 
-test: install $(VENV)/.browser ## unit, integration, template and end-to-end tests; FAST=1 runs what is quick of the first and the third
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),-m 'not sam and not deep and not slow' tests/unit tests/template)
+test: install $(VENV)/.browser ## unit, integration, template and end-to-end tests; FAST=1: the quick half of the first and the third; DEEP=1: what takes longer
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(FAST),-m 'not sam and not deep and not slow' tests/unit tests/template)$(if $(DEEP), -m 'sam or deep' --timeout 900)
 
 lint: install $(VENV)/.console-checked ## ruff, mypy --strict, import-linter, cfn-lint, and tsc for the console
 	@$(BIN)/ruff check .

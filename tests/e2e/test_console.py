@@ -272,6 +272,7 @@ def test_an_old_address_tells_where_the_new_one_is(browser: Any, site: Site) -> 
     context.close()
 
 
+@pytest.mark.deep
 def test_what_is_not_there_cannot_be_tried_again(page: Any, site: Site) -> None:
     go(page, f"#/asset/{id_of(site.stack, 'nothing.jpg')}", "text=There is no such asset.")
     assert page.get_by_role("button", name="Try again").count() == 0
@@ -316,6 +317,7 @@ def test_captions_are_searched_by_their_words(page: Any, site: Site) -> None:
     assert page.locator("main a", has_text="gallery").get_attribute("href") == "#/?q=zeppelin"
 
 
+@pytest.mark.deep
 def test_the_gallery_is_walked_through_with_the_keyboard(page: Any) -> None:
     go(page, "#/", "a.card")
     page.locator("a.card").first.focus()
@@ -458,6 +460,7 @@ def test_what_is_being_written_outlives_a_page_that_is_loaded_again(page: Any) -
     assert page.locator("textarea").count() == 0
 
 
+@pytest.mark.deep
 def test_what_somebody_else_has_open_is_marked_in_review(page: Any, site: Site) -> None:
     items = site.call("GET", "review?n=50")["items"]
     dynamodb = site.stack.client("dynamodb")
@@ -481,6 +484,7 @@ def test_what_somebody_else_has_open_is_marked_in_review(page: Any, site: Site) 
     own.close(assets[2], "ben@example.org")
 
 
+@pytest.mark.deep
 def test_a_sample_tells_how_much_it_can_say(page: Any) -> None:
     go(page, "#/review?order=random&seed=7", ".judging .big")
     assert re.search(r"sample of \d+ out of \d+ captions", page.locator(".note").text_content())
@@ -490,6 +494,7 @@ def test_a_sample_tells_how_much_it_can_say(page: Any) -> None:
     assert page.locator(".judging .name").text_content() == first
 
 
+@pytest.mark.deep
 def test_what_people_edit_too_often_is_flagged_and_leads_to_its_pictures(page: Any, site: Site) -> None:
     cell = Cell("chart", "GLM-4.5V", "caption", "a-version")
     since = timestamp(time.time())
@@ -517,6 +522,7 @@ def test_what_people_edit_too_often_is_flagged_and_leads_to_its_pictures(page: A
     page.locator(".chosen").wait_for(state="detached")
 
 
+@pytest.mark.deep
 def test_captioning_again_tells_its_cost_first(page: Any, site: Site) -> None:
     key = "photos/03.jpg"
     before = site.asset(key)["completed_at"]
@@ -531,6 +537,7 @@ def test_captioning_again_tells_its_cost_first(page: Any, site: Site) -> None:
     eventually(lambda: site.asset(key)["completed_at"] != before, 60)
 
 
+@pytest.mark.deep
 def test_a_caption_is_seen_as_it_is_written(page: Any, site: Site) -> None:
     go(page, "#/now", ".place")
     page.evaluate(
@@ -585,6 +592,7 @@ def test_hostile_names_and_texts_are_shown_for_what_they_are(page: Any, site: Si
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.deep
 def test_a_transcript_of_a_million_characters_leaves_the_page_responsive(page: Any, site: Site) -> None:
     asset = site.asset("speech.wav")
     words = "word " * 200_000
@@ -624,7 +632,9 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [n if n in ("gallery", "asset", "review") else pytest.param(n, marks=pytest.mark.deep) for n in PAGES]
+)
 def test_axe_finds_nothing(looked_at: Any, site: Site, name: str) -> None:
     page = looked_at
     for scheme, width in (("light", 1440), ("dark", 360)):
@@ -645,6 +655,7 @@ def test_axe_finds_nothing(looked_at: Any, site: Site, name: str) -> None:
         keep_screenshot(page, f"{name}-{scheme}-{width}")
 
 
+@pytest.mark.deep
 def test_nothing_moves_for_those_who_asked_for_less_motion(looked_at: Any) -> None:
     moving = """() => {
         const spinner = document.querySelector('main').appendChild(document.createElement('span'));
@@ -678,6 +689,7 @@ SPOKEN = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", SPOKEN)
 def test_a_screen_reader_hears_what_is_there(looked_at: Any, site: Site, name: str) -> None:
     page = looked_at
@@ -702,6 +714,7 @@ def test_batches_are_seen_on_the_live_page_with_what_they_cost(page: Any, site: 
     ] == [], shown
 
 
+@pytest.mark.deep
 def test_costs_are_compared_with_one_model_alone(page: Any) -> None:
     go(page, "#/costs", ".chart")
     assert page.locator(".chart text", has_text="tokens").count() == 1, "a bar alone is not written beside"
@@ -782,6 +795,7 @@ def sign_in(page: Any) -> None:
     page.click("button")
 
 
+@pytest.mark.deep
 def test_people_sign_in_and_see_what_is_theirs(visitor: Any, people: Gateway, site: Site) -> None:
     page = visitor
     for scheme, width in (("light", 1440), ("dark", 360)):
@@ -818,6 +832,7 @@ def test_people_sign_in_and_see_what_is_theirs(visitor: Any, people: Gateway, si
     assert page.evaluate("sessionStorage.length") == 0
 
 
+@pytest.mark.deep
 def test_a_session_that_ends_loses_nothing_that_was_written(visitor: Any, people: Gateway, site: Site) -> None:
     page, key = visitor, "photos/05.jpg"
     people.pool.lifetime_s = 60  # renewed a minute before its end: by each request
@@ -861,6 +876,7 @@ REFUSED: tuple[tuple[dict[str, Any], dict[str, str], str], ...] = (
 """What the pool says of its token, and leads back with; what the console says then."""
 
 
+@pytest.mark.deep
 def test_an_answer_that_is_not_to_this_sign_in_is_refused(visitor: Any, people: Gateway) -> None:
     # Nobody asked for these, which somebody else may have put into a link; nor do they lead anywhere else.
     for answer in ("code=stolen&state=x", "error=access_denied", "code=x&state=x&state=y"):
@@ -889,6 +905,7 @@ def asked(people: Gateway, path: str, token: str = "", **headers: str) -> tuple[
         return error.code, error.read().decode()
 
 
+@pytest.mark.deep
 def test_only_a_token_of_this_pool_and_client_opens_more_than_the_pages(people: Gateway, site: Site) -> None:
     pool = people.pool
     assert asked(people, "/v1/assets", pool.token(**{"custom:prefixes": "photos/"}))[0] == 200
@@ -910,6 +927,7 @@ def test_only_a_token_of_this_pool_and_client_opens_more_than_the_pages(people: 
     assert configuration == {"issuer": pool.issuer, "url": pool.url, "client_id": CLIENT_ID, "scope": "openid"}
 
 
+@pytest.mark.deep
 def test_a_code_is_worth_nothing_without_what_it_was_asked_with(people: Gateway, visitor: Any) -> None:
     visitor.get_by_role("button", name="Sign in").click()
     visitor.wait_for_selector("input[name=username]")

@@ -22,6 +22,8 @@ from support.pipeline import MEDIA
 from support.serving import serving
 from support.small_stack import eventually, inside
 
+pytestmark = pytest.mark.deep
+
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
 FUNCTIONS = frozenset(name for name, resource in DOORS.items() if resource["Type"] == "AWS::Serverless::Function")

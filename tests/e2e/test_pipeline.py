@@ -48,6 +48,7 @@ def until_all_ended(stack: LocalStack, count: int, seconds: float) -> list[Recor
     )
 
 
+@pytest.mark.deep
 def test_a_burst_of_copies_pays_once_for_each_picture(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     burst = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py"), "--uploads", "24", "--distinct", "6"]

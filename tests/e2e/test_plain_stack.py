@@ -23,6 +23,8 @@ from support.drawn import ORDERS, bar_chart, page, png
 from support.pipeline import MEDIA
 from support.recordings import PHRASE, encoded, samples
 
+pytestmark = pytest.mark.deep
+
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "tests" / "media"
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]

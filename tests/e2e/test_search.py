@@ -18,6 +18,8 @@ from support.permissions import Witness, allowed
 from support.pipeline import MEDIA
 from support.small_stack import eventually, inside
 
+pytestmark = pytest.mark.deep
+
 ROOT = Path(__file__).parents[2]
 DOORS = load_template(ROOT / "doors.yaml")["Resources"]
 

@@ -33,6 +33,8 @@ from captions.tasks import Ask
 from captions.uploads.version import ObjectVersion, pad_sequencer
 from support.pipeline import Clock, captions_table_without_indexes
 
+pytestmark = pytest.mark.deep
+
 ASSET, LEASE = "media/a.jpg", 1_000.0
 Ends = Literal["captioned", "blocked", "deferred"]
 Strikes = Literal["before", "lost", "killed"]
@@ -241,14 +243,13 @@ def check(upload: Upload, lost: int, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("ends", "twice"),
-    [("captioned", False), pytest.param("blocked", False, marks=pytest.mark.deep), ("deferred", True)],
+    [("captioned", False), ("blocked", False), ("deferred", True)],
 )
 def test_each_call_is_accounted_for_once(dynamodb: Any, ends: Ends, twice: bool) -> None:
     for happening in ("overwritten", "deleted", "captioned_by_another", "copied"):
         explore(dynamodb, (happening,), ends, twice=twice)
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("ends", ["captioned", "blocked", "deferred"])
 @pytest.mark.parametrize("first", HAPPENINGS)
 def test_each_call_is_accounted_for_once_whatever_two_things_happen(dynamodb: Any, ends: Ends, first: str) -> None:

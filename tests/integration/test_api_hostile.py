@@ -202,6 +202,7 @@ def test_that_check_can_fail(api: Api) -> None:
 EXAMPLES = 12
 
 
+@pytest.mark.deep
 def test_every_route_takes_what_its_document_lets_it(api: Api) -> None:
     schema = schemathesis.openapi.from_asgi("/v1/openapi.json", without_door_for(api))
     routes = 0

@@ -198,6 +198,7 @@ def test_the_review_queue_begins_with_what_is_least_certain(api: Api) -> None:
     assert api.call("GET", "/v1/review?category=cats").status_code == 422
 
 
+@pytest.mark.deep
 def test_a_sample_is_drawn_by_its_seed_and_tells_its_margin_of_error(api: Api) -> None:
     for number in range(30):
         api.captioned(f"{number}.jpg")

@@ -154,6 +154,7 @@ def kept_at_once(Bucket: str, Key: str, Body: bytes) -> None:
     get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].put_object(Bucket, Key, Body)
 
 
+@pytest.mark.deep
 def test_a_batch_of_more_lines_than_a_page_of_s3_or_dynamodb_is_kept_read_and_removed(
     bulk: BulkShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +359,7 @@ def test_uploads_overwritten_or_deleted_while_they_wait(bulk: BulkShop) -> None:
     assert sum(bulk.payments().values()) == 4
 
 
+@pytest.mark.deep
 def test_limits_of_size_and_number_split_what_waits(
     aws: Aws, dedupe: Dedupe, endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,6 +535,7 @@ def test_a_batch_costs_the_part_of_the_prices_that_it_began_at(bulk: BulkShop) -
     assert Decimal(str(record.provenance.cost)) == Decimal(str(paid["cost"]))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("status", ["completed", "SUCCEEDED"])
 def test_a_batch_that_names_its_results_late_or_its_end_otherwise_is_not_paid_for_again(
     bulk: BulkShop, endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch, status: str
@@ -648,6 +651,7 @@ async def _no_key(self: Any, base_url: str) -> str:
     raise AccountProblem("the key cannot be read")
 
 
+@pytest.mark.deep
 def test_a_look_that_is_killed_anywhere_pays_for_nothing_twice(bulk: BulkShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before or after every fourth of its calls of AWS and of the endpoint, from forming a batch to its end."""
     killer = Killer(bulk, monkeypatch)

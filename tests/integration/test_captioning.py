@@ -357,6 +357,7 @@ def test_what_breaks_every_worker_is_ended_with_everyone_who_waits_for_it(shop: 
     assert sorted(aws.heard()) == [("Caption.Failed", "a.jpg"), ("Caption.Failed", "twin.jpg")]
 
 
+@pytest.mark.deep
 def test_an_upload_that_merely_stands_on_a_long_queue_is_never_given_up(shop: Workshop, photo: bytes) -> None:
     aws, sweep = shop.dedupe.aws, sweeper(shop)
     shop.dedupe.upload("a.jpg", photo)
@@ -481,6 +482,7 @@ def test_a_redriven_upload_remembers_what_it_cost(shop: Workshop, photo: bytes) 
     assert provenance.attempts[:-1] == blocked.provenance.attempts
 
 
+@pytest.mark.deep
 def test_a_follower_of_a_leader_at_work_is_never_given_up(shop: Workshop, photo: bytes) -> None:
     aws, sweep = shop.dedupe.aws, sweeper(shop)
     shop.dedupe.upload("a.jpg", photo)

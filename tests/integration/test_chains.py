@@ -44,6 +44,7 @@ def chain(dedupe: Dedupe, taps: Taps, key: str, data: bytes, ending: str) -> lis
     return [call.name for call in longest_chain(taken.calls, lambda call: ASSUMED[call.service].typical)]
 
 
+@pytest.mark.deep
 def test_few_calls_wait_for_one_another(dedupe: Dedupe, taps: Taps) -> None:
     new, same, near = [], [], []
     for number in range(TRIES):

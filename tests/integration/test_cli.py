@@ -642,6 +642,7 @@ def test_days_to_come_are_not_exported(captions: Captions, cloud: Cloud, tmp_pat
     assert {path.stem for path in (tmp_path / "out").glob("2*")} <= {str(today), str(datetime.now(UTC).date())}
 
 
+@pytest.mark.deep
 def test_quality_tells_what_people_edit_and_opens_the_pictures_behind_it(captions: Captions, cloud: Cloud) -> None:
     assert captions("quality").exit_code == 0
     tried = {"experiment": "short", "category": "photo", "prompt_version": "caption-1"}
@@ -719,7 +720,7 @@ def test_the_most_counts_the_tier_above(captions: Captions, cloud: Cloud) -> Non
     assert Decimal(item["largest_cost"]) == (Decimal("2.5") * tokens + 10 * answers) / 1_000_000
 
 
-@pytest.mark.parametrize("cost", ["0.0005", "0.004"])
+@pytest.mark.parametrize("cost", ["0.0005", pytest.param("0.004", marks=pytest.mark.deep)])
 def test_recaption_stops_when_what_was_spent_leaves_no_room_for_another(
     captions: Captions, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, cost: str
 ) -> None:
@@ -829,6 +830,7 @@ def spent_by(captions: Captions, by: str, *arguments: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.deep
 def test_costs_are_added_up_and_what_is_unknown_is_never_zero(cloud: Cloud, captions: Captions) -> None:
     cloud.caption("a/one.jpg", provenance=priced(("GLM-4-Plus", "0.002"), ("GPT-4o", "0.01")))
     tried = {"experiment": "short", "arm": "variant"}

@@ -186,6 +186,7 @@ def test_a_parameter_for_all_goes_before_an_environments_own(project: Project, d
     assert project.events("eu-west-1") == []
 
 
+@pytest.mark.deep
 def test_an_alarm_of_the_canary_stops_it_and_a_second_run_goes_on_from_there(
     project: Project, deploy: Callable[..., Ran]
 ) -> None:
@@ -206,6 +207,7 @@ def test_an_alarm_of_the_canary_stops_it_and_a_second_run_goes_on_from_there(
     assert len(project.events(CANARY)) == happened  # checked again, not deployed again
 
 
+@pytest.mark.deep
 def test_a_region_that_fails_is_told_and_done_again_alone(project: Project, deploy: Callable[..., Ran]) -> None:
     project.configure(eu_west_1="Seconds=many")
     stopped = deploy()
@@ -319,6 +321,7 @@ def with_a_bulk_lane(root: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.deep
 def test_a_bulk_lane_is_drained_before_it_is_switched_off(project: Project, deploy: Callable[..., Ran]) -> None:
     project.build(with_a_bulk_lane(project.root))
     assert deploy(CANARY, "--parameter", "Bulk=batches").exit_code == 0
@@ -345,6 +348,7 @@ def test_a_bulk_lane_is_drained_before_it_is_switched_off(project: Project, depl
     assert deploy(CANARY, "--parameter", "Bulk=off").exit_code == 0
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
@@ -378,6 +382,7 @@ def test_a_stack_name_that_cannot_be_is_refused_before_anything_is_done(
     assert name in refused.stderr
 
 
+@pytest.mark.deep
 def test_one_by_one_no_region_begins_after_one_that_failed(project: Project, deploy: Callable[..., Ran]) -> None:
     project.configure(eu_west_1="Seconds=many")
     stopped = deploy("--one-by-one", "--canary", "ap-southeast-1")
@@ -385,6 +390,7 @@ def test_one_by_one_no_region_begins_after_one_that_failed(project: Project, dep
     assert statuses(stopped) == {"ap-southeast-1": "verified", CANARY: "verified", "eu-west-1": "failed"}
 
 
+@pytest.mark.deep
 def test_a_dry_run_shows_changes_and_drift_and_leaves_nothing(project: Project, deploy: Callable[..., Ran]) -> None:
     assert deploy(CANARY).exit_code == 0
     cloudformation, sqs = project.client("cloudformation", CANARY), project.client("sqs", CANARY)

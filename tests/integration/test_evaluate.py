@@ -91,6 +91,7 @@ def test_run_again_it_pays_for_nothing_twice(endpoint: LocalEndpoint, charts: Pa
     assert f"{CHARTS} answered already" in printed()
 
 
+@pytest.mark.deep
 def test_killed_half_way_it_goes_on_where_it_was(charts: Path, tmp_path: Path) -> None:
     # Slow enough to be hit in the middle; the endpoint lives on when the evaluation dies.
     with LocalEndpoint(latency_scale=0.4) as endpoint:
@@ -123,6 +124,7 @@ def _answers(folder: Path) -> int:
     return (folder / "r.jsonl").read_text(encoding="utf-8").count('"line":"answer"')
 
 
+@pytest.mark.deep
 def test_ctrl_c_waits_for_what_is_paid_and_goes_on_later(charts: Path, tmp_path: Path) -> None:
     with LocalEndpoint(latency_scale=0.4) as endpoint:
         stopped = _begun(charts, endpoint, tmp_path)

@@ -52,6 +52,7 @@ def sample(*words: str) -> Result:
     return CliRunner().invoke(app, ["evaluate", "sample", "--days", "2", *words])
 
 
+@pytest.mark.deep
 def test_peoples_words_are_the_truth_of_the_set(reviewed: Workshop, photo: bytes, tmp_path: Path) -> None:
     ran = sample(str(tmp_path / "set"))
     assert ran.exit_code == 0, ran.stderr
@@ -63,6 +64,7 @@ def test_peoples_words_are_the_truth_of_the_set(reviewed: Workshop, photo: bytes
     assert item.path.parent == (tmp_path / "set" / "media").resolve()
 
 
+@pytest.mark.deep
 def test_captions_that_were_accepted_are_taken_where_that_is_wanted(reviewed: Workshop, tmp_path: Path) -> None:
     ran = sample(str(tmp_path / "set"), "--accepted", "-o", "json")
     assert json.loads(ran.stdout) | {"folder": ""} == {"folder": "", "fitting": 2, "drawn": 2, "gone": 0}

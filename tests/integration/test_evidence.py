@@ -130,6 +130,7 @@ def test_another_sandbox_finds_a_smaller_copy(dedupe: Dedupe, photo: bytes) -> N
     assert restarted(dedupe).upload("small.jpg", half_size(photo)) == "hit"
 
 
+@pytest.mark.deep
 def test_another_sandbox_finds_a_copy_of_a_cameras_photo_as_messengers_make_it_and_pays_for_an_edit(
     dedupe: Dedupe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +244,7 @@ def test_who_finds_no_decoder_for_a_comparison_is_delivered_again(
     assert other.deliver(event) == "hit"
 
 
+@pytest.mark.deep
 def test_copies_that_come_together_read_their_exemplar_once_in_a_sandbox(dedupe: Dedupe, photo: bytes) -> None:
     dedupe.upload("a.jpg", photo)
     captioned(dedupe, "a.jpg")

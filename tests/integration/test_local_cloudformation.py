@@ -354,6 +354,7 @@ def test_a_nested_stack_is_made_changed_and_removed_with_its_parent(deployer: De
     assert deployer.described(watch)["StackStatus"] == "DELETE_COMPLETE"
 
 
+@pytest.mark.deep
 def test_a_nested_stacks_functions_run_with_the_layers_of_the_stack_around_it(deployer: Deployer) -> None:
     """As the doors of template.yaml do: a nested SAM template with a function, whose layer its parent makes."""
     worker = json.loads(json.dumps(TEMPLATE["Resources"]["Worker"]))

@@ -272,6 +272,7 @@ def test_english_speech_is_transcribed(client: openai.OpenAI) -> None:
     assert text_of(ask(client, model=OMNI, messages=of_part(audio_url=as_url))).split() == heard
 
 
+@pytest.mark.deep
 def test_speech_with_tags_in_an_old_encoding_is_transcribed(endpoint: LocalEndpoint, client: openai.OpenAI) -> None:
     with av.open(io.BytesIO(spoken())) as source:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
@@ -288,6 +289,7 @@ def test_speech_with_tags_in_an_old_encoding_is_transcribed(endpoint: LocalEndpo
     assert endpoint.requests()[0]["error_code"] is None
 
 
+@pytest.mark.deep
 def test_a_mistake_in_the_process_that_listens_is_told_and_survived() -> None:
     # As when a library no longer takes an argument: the first job fails in an unforeseen way, the second does not.
     program = (
@@ -626,6 +628,7 @@ def test_ollama_takes_three_formats_as_data_and_no_n() -> None:
                 ask(client, **{"model": "qwen3-vl:8b", **wrong})
 
 
+@pytest.mark.deep
 def test_sglang_takes_sound_as_audio_url_only() -> None:
     with LocalEndpoint(latency_scale=0.0, dialect="sglang") as endpoint, client_of(endpoint) as client:
         with pytest.raises(openai.BadRequestError) as caught:

@@ -173,6 +173,7 @@ assert len(os.listdir("/proc/self/task")) == 1, "the server has threads, which a
 """
 
 
+@pytest.mark.deep
 def test_what_is_imported_before_the_fork_is_no_part_of_the_product_and_depends_on_no_function() -> None:
     surroundings = {"PATH": os.environ["PATH"], "PYDANTIC_DISABLE_PLUGINS": "__all__"}
     done = subprocess.run(

@@ -193,6 +193,7 @@ def test_an_index_follows_every_write(endpoint: AwsEndpoint, repairs: MotoRepair
     assert index_pages(dynamodb, TableName="plain", Limit=4) == kept
 
 
+@pytest.mark.deep
 def test_queries_find_the_same_items_in_the_same_pages(endpoint: AwsEndpoint, repairs: MotoRepairs) -> None:
     dynamodb = client(endpoint, "dynamodb")
     make_tables(dynamodb)
@@ -826,6 +827,7 @@ def test_with_the_repairs_it_is_as_in_aws(bench: Callable[[str | None], Bench], 
     SCENARIOS[name](bench(None))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_without_a_repair_moto_is_still_wrong(bench: Callable[[str | None], Bench], name: str) -> None:
     with pytest.raises((AssertionError, ClientError, BotoCoreError, pytest.fail.Exception)):

@@ -276,6 +276,7 @@ class TestProcess:
         _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
 
+    @pytest.mark.deep
     def test_it_ends_in_good_order_with_the_process_that_it_was_started_for(self, tmp_path: Path) -> None:
         make_template(tmp_path)
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:

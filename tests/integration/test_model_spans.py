@@ -187,6 +187,7 @@ def test_a_collector_that_fails_takes_no_caption_along(
     assert collector.bodies
 
 
+@pytest.mark.deep
 def test_off_nothing_of_it_is_imported() -> None:
     code = (
         "import sys, json; from captions import composition; import captions.gateway, captions.pipeline.caption;"

@@ -131,6 +131,7 @@ near_and_far = st.one_of(
 )
 
 
+@pytest.mark.deep
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base=st.binary(min_size=32, max_size=32), flips=st.lists(near_and_far, min_size=1, max_size=8))
 def test_a_lookup_finds_what_comparing_with_every_hash_would(client: Any, base: bytes, flips: list[set[int]]) -> None:
@@ -397,6 +398,7 @@ commands = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.deep
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands=commands)
 def test_the_explored_store_answers_what_dynamodb_does(client: Any, commands: list[tuple[str, int, int, int]]) -> None:

@@ -359,6 +359,7 @@ def later(record: Record) -> dict[str, Any]:
     return outcome.stored()
 
 
+@pytest.mark.deep
 def test_a_caption_made_anew_hundreds_of_times_still_has_room_in_its_record(shop: Workshop, photo: bytes) -> None:
     record = captioned(shop, "a.jpg", photo)
     assert record.provenance is not None

@@ -136,6 +136,7 @@ def test_there_is_one_item_for_each_day_and_category_and_it_expires(desk: Desk) 
     assert len(desk.counts_by_cell(now=NOW + 2 * DAY)) == 8
 
 
+@pytest.mark.deep
 def test_a_cell_is_flagged_once_and_lowered_at_the_line_and_may_be_flagged_again(desk: Desk) -> None:
     judged = desk.judge(30, 30)
     desk.judge(2, 18, CHARTS)

@@ -223,6 +223,7 @@ def test_parts_of_an_overwritten_version_are_not_taken_for_the_new_one(shop: Wor
     assert record.result.text.count("modern") == 2
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -277,6 +278,7 @@ def test_what_cannot_be_decoded_is_rejected_with_a_reason(shop: Workshop) -> Non
     assert reason.code == "broken"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("name", "key"), [("_FRAMES_MEMORY", "large.avi"), ("_SOUND_MEMORY", "long.m4a")])
 def test_what_fills_the_decoders_memory_is_rejected_and_its_neighbour_is_captioned(
     name: str, key: str, shop: Workshop, monkeypatch: pytest.MonkeyPatch

@@ -255,7 +255,7 @@ def test_a_lost_deletion_is_found_by_the_comparison_with_the_table(library: Libr
     assert gone == {f"{BUCKET}/deleted.jpg"}
 
 
-@pytest.mark.parametrize("days", [0.2, 2.5, 8])
+@pytest.mark.parametrize("days", [0.2, *(pytest.param(days, marks=pytest.mark.deep) for days in (2.5, 8))])
 def test_a_lost_edit_is_found_when_its_caption_is_a_day_three_or_nine_days_old(library: Library, days: float) -> None:
     library.upload("rejected.jpg")
     library.end("rejected.jpg", None)
@@ -349,7 +349,7 @@ def test_of_two_who_write_at_once_both_are_read(library: Library, monkeypatch: p
         library.take("a.jpg")
 
 
-@pytest.mark.parametrize("steps", [40, pytest.param(120, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("steps", [20, pytest.param(120, marks=pytest.mark.deep)])
 def test_whatever_the_order_the_last_version_wins(library: Library, steps: int) -> None:
     """Random histories of uploads; events come late, twice or never, tidyings in between."""
     chance = random.Random(5)

@@ -251,6 +251,7 @@ def test_embeddings_count_against_the_daily_budget_and_keep_to_it(meaning: Meani
     assert "3.jpg" in meaning.held()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_text_that_the_model_does_not_take_keeps_no_other_from_its_vector(meaning: Meaning, status: int) -> None:
     post = meaning.embeddings._post

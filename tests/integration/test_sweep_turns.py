@@ -72,6 +72,7 @@ def managed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], float]:
     return only
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("capacity", [2, 9])
 def test_every_shard_is_looked_at_in_the_end(dedupe: Any, managed: Callable[[int], float], capacity: int) -> None:
     shards = {shard_of(upload.asset) for upload in due_uploads(dedupe.records, 60, dedupe.clock())}
@@ -145,6 +146,7 @@ def test_what_dynamodb_has_no_capacity_for_is_asked_for_again_after_a_rest(
     assert len(set(rests)) == 4
 
 
+@pytest.mark.deep
 def test_what_the_queue_refuses_makes_room_for_those_behind_it_and_loses_no_try(
     dedupe: Any, managed: Callable[[int], float]
 ) -> None:

@@ -400,6 +400,7 @@ def test_without_a_rule_nothing_is_written(aws: Aws, table: Table) -> None:
     assert keys(aws) == set()
 
 
+@pytest.mark.deep
 def test_a_hundred_uploads_make_a_hundred_captions_and_none_of_them_is_captioned(
     aws: Aws, dedupe: Dedupe, table: Table
 ) -> None:

@@ -103,14 +103,14 @@ def run(function: str, layers: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("function", BUILDERS)
 def test_a_function_needs_no_package_that_its_layers_do_not_hold(function: str) -> None:
     done = run(function, layers_of(function))
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("function", "layer"),
     [(name, layer) for name in BUILDERS for layer in layers_of(name) if layer in ("ImagingLayer", "InferenceLayer")],
@@ -120,7 +120,7 @@ def test_a_function_carries_no_large_layer_that_it_could_do_without(function: st
     assert "no layer of this function holds" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_only_the_transcribe_function_carries_ffmpeg_and_loads_it_no_sooner_than_it_needs_it() -> None:
     assert [name for name in BUILDERS if "RecordingLayer" in layers_of(name)] == ["TranscribeFunction"]
     done = run("TranscribeFunction", [layer for layer in layers_of("TranscribeFunction") if layer != "RecordingLayer"])

@@ -23,8 +23,6 @@ TRIANGLE = ((0, 1), (1, 2), (0, 2))
 CHAIN = ((0, 1), (1, 2))
 """The first and the third picture are each near the second, but not near each other."""
 
-deep = pytest.mark.deep
-
 
 def scenario(ids: str, near: Iterable[tuple[int, int]], **more: Any) -> Scenario:
     """Uploads with these claim ids, one letter each; one delivery of each unless told otherwise."""
@@ -72,6 +70,7 @@ def test_three_copies_have_one_leader() -> None:
     explored(scenario("abc", TRIANGLE, workers=False, probe=False))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_caption_never_goes_along_a_chain(ids: str) -> None:
     """The middle picture's claim id the second, the first and the last of the three."""
@@ -79,6 +78,7 @@ def test_a_caption_never_goes_along_a_chain(ids: str) -> None:
     assert ends == {frozenset({1}), frozenset({0, 2})}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_chain_and_a_crash_anywhere(ids: str) -> None:
     explored(scenario(ids, CHAIN, workers=False, probe=False, crashes=1))
@@ -111,12 +111,14 @@ def test_where_only_one_finds_the_other_and_leases_end_or_a_leader_fails(ids: st
     explored(scenario(ids, (), finds=ONE_WAY, failures=("refused", "deleted")))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_caption_never_goes_from_a_copy_to_what_only_the_original_finds(ids: str) -> None:
     """The first two are copies; the second alone finds the third, of which it is a crop."""
     explored(scenario(ids, PAIR, finds=frozenset({(1, 2)}), probe=False))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_an_exemplar_that_two_deliveries_retire_beside_a_copy(ids: str) -> None:
     """The slower of the two may not end what leads again meanwhile."""
@@ -143,50 +145,50 @@ def test_a_chain_whose_middle_cannot_always_be_read(ids: str) -> None:
     explored(scenario(ids, CHAIN, probe=False, workers=False, unreadable=frozenset({1})))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_chain_whose_middle_cannot_always_be_read_to_its_end(ids: str) -> None:
     explored(scenario(ids, CHAIN, probe=False, unreadable=frozenset({1})))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_two_copies_that_cannot_always_be_read_and_a_crash_anywhere(ids: str) -> None:
     explored(scenario(ids, PAIR, unreadable=frozenset({0, 1}), crashes=1, ticks=1))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_two_copies_a_crash_and_the_end_of_all_leases(ids: str) -> None:
     explored(scenario(ids, PAIR, crashes=1, ticks=1))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_two_deliveries_of_one_event_beside_a_copy_that_fails(ids: str) -> None:
     explored(scenario(ids, PAIR, deliveries=(0, 0, 1), probe=False, failures=("deleted",)))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["ab", "ba"])
 def test_two_deliveries_of_one_event_beside_a_copy_when_leases_end(ids: str) -> None:
     explored(scenario(ids, PAIR, deliveries=(0, 0, 1), probe=False, workers=False, ticks=1))
 
 
-@deep
+@pytest.mark.deep
 def test_three_copies_and_a_crash_anywhere() -> None:
     """Whoever would wait gives up at once, to keep it to some two million states."""
     explored(scenario("abc", TRIANGLE, workers=False, probe=False, crashes=1, polls=0))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_chain_when_every_lease_ends_at_any_moment(ids: str) -> None:
     """Without workers, who bring late captions: dedupe alone has two to three million states."""
     explored(scenario(ids, CHAIN, workers=False, probe=False, ticks=1))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.parametrize("ids", ["abc", "bac", "acb"])
 def test_a_chain_with_a_leader_that_fails(ids: str) -> None:
     explored(scenario(ids, CHAIN, probe=False, failures=("deleted",)))

@@ -124,6 +124,7 @@ def test_time_that_is_over_while_another_video_is_decoded(monkeypatch: pytest.Mo
         running.key_frames(2, until=time.monotonic() + 0.2)
 
 
+@pytest.mark.deep
 def test_ten_threads_decode_at_once() -> None:
     video = film([(200, 30, 30), (30, 200, 30)], seconds_each=2.0)
 

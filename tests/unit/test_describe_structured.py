@@ -106,6 +106,7 @@ def test_hostile_schemas_end(schema: dict[str, Any]) -> None:
     json.loads(shaped(wanted, "words", (), ""))
 
 
+@pytest.mark.deep
 @given(st.text(max_size=300))
 def test_pieces_of_a_stream_join_to_the_text(text: str) -> None:
     assert "".join(split_deltas(text)) == text

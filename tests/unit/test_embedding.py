@@ -222,6 +222,7 @@ def test_a_tiff_that_names_a_tag_twice_gets_no_copy() -> None:
         embed(twice, XMP, "replace")
 
 
+@pytest.mark.deep
 def test_words_in_millions_of_blocks_are_taken_out_at_once() -> None:
     """Put together as bytes, each block copies all before it: files of 40 MB took an hour, which the time-out ends."""
     gif = picture("GIF")

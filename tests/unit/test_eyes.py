@@ -227,7 +227,7 @@ def answered(task: str, data: bytes, eye: sight.Sight) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_document_says_what_is_written_on_it(eye: sight.Sight) -> None:
     data = INVOICE.read_bytes()
     description = eye.describe(data, LIMIT)
@@ -293,6 +293,7 @@ def test_text_that_may_be_misread_is_called_so() -> None:
     assert description.measured["confidence"] < writing.SURE_FROM
 
 
+@pytest.mark.deep
 def test_equal_pictures_get_equal_words_from_every_thread(eye: sight.Sight) -> None:
     data = [OSPREY.read_bytes(), encoded(page({(40, 60): PANGRAM, (40, 140): "Total: $12.50"}))] * 3
     with ThreadPoolExecutor(4) as threads:

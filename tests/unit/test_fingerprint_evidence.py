@@ -269,7 +269,7 @@ def sheet_on_photo(amount: str) -> Image.Image:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("amount", ["204.80", "981.73"])
+@pytest.mark.parametrize("amount", ["204.80", pytest.param("981.73", marks=pytest.mark.deep)])
 def test_a_photo_of_a_sheet_with_another_digit_is_another_picture(amount: str) -> None:
     first = fingerprint_image(encoded(sheet_on_photo("204.50"), "PNG"))
     second = fingerprint_image(encoded(sheet_on_photo(amount), "PNG"))
@@ -454,7 +454,7 @@ def finely(data: bytes) -> bytes | None:
     return finer_evidence(media.inspect(data, finely=True))
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_cameras_photo_is_told_from_an_edit_by_finer_evidence_where_a_copy_shows_other_thin_lines() -> None:
     """Of a photo that is decoded at a quarter of its size, libjpeg leaves other values than of its copy, at a half."""
     photo = cameras_photo("28.60")
@@ -480,8 +480,8 @@ def photo_of_price(price: str, longer: int = 4096, quality: int = 85) -> bytes:
     return encoded(photo if longer == photo.width else resized(photo, longer), quality=quality)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("longer", [pytest.param(4096, marks=pytest.mark.deep), 2048])
+@pytest.mark.deep
+@pytest.mark.parametrize("longer", [4096, 2048])
 @pytest.mark.parametrize(("price", "other"), [("71.90", "77.90"), ("10.50", "16.50")])
 def test_a_small_price_in_a_cameras_photo_is_told_apart(price: str, other: str, longer: int) -> None:
     """As the fingerprint decodes them, few pixels high, the usual cells do not show which digit it is."""

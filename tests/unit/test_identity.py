@@ -18,7 +18,7 @@ THREADS = 10
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="cold children are forked")
-@pytest.mark.parametrize("processes", [5, pytest.param(50, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("processes", [2, pytest.param(50, marks=pytest.mark.deep)])
 def test_every_thread_of_every_cold_process_computes_the_same(processes: int) -> None:
     command = [sys.executable, str(GOLDEN.with_suffix(".py")), str(processes), str(THREADS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

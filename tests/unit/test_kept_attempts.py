@@ -59,7 +59,7 @@ def test_few_calls_are_kept_one_by_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [3_000, pytest.param(10_000, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.deep)])
 def test_thousands_of_paid_calls_have_room_and_cost_what_they_cost(count: int) -> None:
     made = [attempt(number, model=f"model-{number % 3}", cost=f"0.00{number % 977:03}1") for number in range(count)]
     record: tuple[dict[str, Any], ...] = ()

@@ -215,7 +215,7 @@ def is_code(node: ast.AST) -> bool:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("function", HANDLERS)
 def test_threads_import_only_from_packages_that_are_loaded_before_they_start(function: str) -> None:
     """A thread that begins with a package, and another that begins with one of its modules, wait for each other."""

@@ -118,7 +118,14 @@ def test_a_copy_that_was_changed_all_over_is_made_as_it_was(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAVED, *CHANGED])
-@pytest.mark.parametrize(("price", "other"), [("6.95", "8.95"), ("71.9", "77.9"), ("3.50", "3.60")])
+@pytest.mark.parametrize(
+    ("price", "other"),
+    [
+        ("6.95", "8.95"),
+        pytest.param("71.9", "77.9", marks=pytest.mark.deep),
+        pytest.param("3.50", "3.60", marks=pytest.mark.deep),
+    ],
+)
 def test_another_digit_stays_however_the_picture_was_saved(name: str, price: str, other: str) -> None:
     """Letters of nine pixels and, where the picture is reduced to half of its size, of eighteen."""
     ground, letters = (photo(528), 18) if "half" in name or "reduced" in name else (photo(), 9)
@@ -179,7 +186,7 @@ def test_two_copies_of_one_picture_are_told_from_an_edit_as_well() -> None:
     assert not index_says(first, encoded(other, quality=60))
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "side", "place", "level", "prices"),
     [

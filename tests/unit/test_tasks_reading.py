@@ -528,6 +528,7 @@ def test_any_value_in_any_place_is_read(task: str, value: Any) -> None:
         reading_of(task, missing)
 
 
+@pytest.mark.deep
 def test_answers_are_read_in_time_whatever_they_hold() -> None:
     """A bound on the work, not on the clock: each of these took minutes where a search went back and forth."""
     for text in (
