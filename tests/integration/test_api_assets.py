@@ -98,6 +98,27 @@ def test_what_ends_is_shown_live(api: Api) -> None:
     assert [item["state"] for item in news["items"]] == ["captioned", on_its_way.state]
 
 
+def test_however_much_ended_meanwhile_all_of_it_is_told_in_the_end(api: Api) -> None:
+    live = api.get("/v1/assets")["live"]
+    ended = []
+    for day in range(4):  # the page was not looked at for days
+        ended += [api.captioned(f"{day}/{number}.jpg").key for number in range(7)]
+        api.now[0] += 86_400
+    news: list[str] = []
+    for _ in range(20):
+        page = api.get(f"/v1/assets?limit=3&since={live}")
+        news += keys(page)
+        live = page["live"]
+    assert news == ended
+
+
+def test_a_name_is_searched_for_in_whatever_form_its_accents_are_written(api: Api) -> None:
+    api.captioned("Cafe\u0301.jpg")
+    api.captioned("tea.jpg", "a caf\u00e9")
+    for asked in ("CAF\u00c9", "cafe\u0301"):
+        assert keys(api.get("/v1/assets", params={"q": asked})) == ["tea.jpg", "Cafe\u0301.jpg"]
+
+
 def test_partitions_of_the_next_day_are_looked_into_only_shortly_before_it_begins(api: Api) -> None:
     indexes: list[str | None] = []
 

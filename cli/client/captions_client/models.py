@@ -377,7 +377,7 @@ class Assets(Shape):
     cursor: str | None
     """Where the next page begins; null: there is no more. A page may be short."""
     live: str
-    """What `since` takes, to be told what has ended or moved from now on."""
+    """What `since` takes, to be told what has ended or moved from now on; after `since` itself, where it goes on: of much that ended, a part is told at once."""
 
 
 class Batch(Shape):

@@ -7,6 +7,7 @@ what a record says counts, not the entry that led to it.
 
 import heapq
 import random
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -109,7 +110,12 @@ class Filters:
         if not self.words:
             return True
         texts = (record.key, result.text, *result.tags) if result else (record.key,)
-        return self.words.casefold() in "\n".join(texts).casefold()
+        return _caseless(self.words) in _caseless("\n".join(texts))
+
+
+def _caseless(text: str) -> str:
+    """Return a text in one case and one form: some systems write an accent of a file's name as a letter of its own."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 _LIVING: frozenset[State] = frozenset({*PENDING, "captioned", "rejected", "blocked", "failed"})
@@ -256,22 +262,29 @@ class Listing:
         reading = _Reading(self, order, filters, limit, after, bounds)
         return reading.page()
 
-    def since(self, at: str, filters: Filters, *, now: str, limit: int) -> tuple[Record, ...]:
-        """Return up to `limit` records that ended after `at`, oldest first, then those on their way that moved since.
+    def since(self, at: str, filters: Filters, *, now: str, limit: int) -> tuple[tuple[Record, ...], str | None]:
+        """Return about `limit` records that ended after `at`, oldest first, then those on their way that moved since;
+        and until when that is, where more ended or may have (None: until now).
 
-        `at` and `now` are ISO 8601; more than a day between them is not looked into.
+        `at` and `now` are ISO 8601; a day and the next are looked into at once.
         """
         day, last = date.fromisoformat(at[:10]), last_day(datetime.fromisoformat(now).timestamp())
         ahead = (last - date.fromisoformat(now[:10])).days
-        days = [last - timedelta(days=back) for back in range(min((last - day).days, 1 + ahead) + 1)]
-        names = [f"{day.isoformat()}#{shard}" for day in reversed(days) for shard in range(SHARDS)]
+        until = min(last, day + timedelta(days=1 + ahead))
+        days = [day + timedelta(days=number) for number in range((until - day).days + 1)]
+        names = [f"{day.isoformat()}#{shard}" for day in days for shard in range(SHARDS)]
         ended = self._open(Stage("activity", tuple(names), newest_first=False), limit, Position(0, at))
         pending = self._open(_activity("pending"), limit, BEGINNING)
-        newest = sorted(e for f in ended for e in _entries(f.result(), "activity_at") if e[0] > at)[:limit]
+        newest = sorted(e for f in ended for e in _entries(f.result(), "activity_at") if e[0] > at)
+        reached = f"{until.isoformat()}T23:59:59.999999Z" if until < last else None
+        if len(newest) > limit:
+            reached = newest[limit - 1][0]
+            newest = [entry for entry in newest if entry[0] <= reached]  # those of the same moment too
         moving = sorted((e for f in pending for e in _entries(f.result(), "activity_at")), reverse=True)[:limit]
         wanted = dict.fromkeys(asset for _, asset in (*newest, *moving) if filters.names(asset))
         read = self.read(list(wanted))
-        return tuple(record for record in read if filters.show(record) and (record.terminal or record.updated_at > at))
+        shown = (each for each in read if filters.show(each) and (each.terminal or each.updated_at > at))
+        return tuple(shown), reached
 
     def sample(self, filters: Filters, wanted: int, draw: random.Random) -> Sample:
         """Draw up to `wanted` records that are to be shown; reads a few times as many, however large the table is.

@@ -47,7 +47,10 @@ class Assets(ApiShape):
 
     items: tuple[AssetSummary, ...]
     cursor: str | None = Field(description="Where the next page begins; null: there is no more. A page may be short.")
-    live: str = Field(description="What `since` takes, to be told what has ended or moved from now on.")
+    live: str = Field(
+        description="What `since` takes, to be told what has ended or moved from now on; after `since` itself, where it"
+        " goes on: of much that ended, a part is told at once."
+    )
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,10 @@ def list_assets(
         return Assets(items=(), cursor=None, live=live)
     if since is not None:
         begun: str = stack.seal.unseal(since, f"live {who.name}")
-        news = list(stack.listing.since(begun, filters, now=timestamp(now), limit=limit))
-        return Assets(items=summaries(stack, who, news), cursor=None, live=live)
+        news, reached = stack.listing.since(begun, filters, now=timestamp(now), limit=limit)
+        if reached is not None:
+            live = stack.seal.seal(min(reached, timestamp(now - OVERLAP_SECONDS)), f"live {who.name}")
+        return Assets(items=summaries(stack, who, list(news)), cursor=None, live=live)
     records, following = page(stack, ListQuery(who, order, filters, days), limit, cursor)
     return Assets(items=summaries(stack, who, records), cursor=following, live=live)
 
