@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from captions.completion_events import SOURCE, end_event, review_event
+from captions.completion_events import SOURCE, end_event, review_event, undo_event
 from captions.overrides import UnreadableOverrideError, read
 from captions.records.record import PENDING, Record
 from captions.webhooks.endpoints import WebhookEndpoint, Webhooks, WebhooksError, load
@@ -106,13 +106,16 @@ def _events(stack: Stack, since: datetime, prefix: str) -> Iterator[dict[str, An
     start = since.strftime("%Y-%m-%dT%H:%M:%S")
     for record in listing.recent(stack, states=ENDED, prefix=prefix, days=max(1, days)):
         if max(record.completed_at or "", record.updated_at) >= start:
-            yield from (_event(record, kind, detail) for kind, detail in _events_of(record))
+            yield from (_event(record, kind, detail) for kind, detail in events_of(record))
 
 
-def _events_of(record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+def events_of(record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the type and the detail of each event that tells how an upload ended and what people said since."""
     yield end_event(record)
     if record.reviewed:
         yield review_event(record)
+    if record.undone is not None and record.undone[1] == record.updated_at:
+        yield undo_event(record)
 
 
 def _event(record: Record, kind: str, detail: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Notifier:
 
     def undone(self, record: Record) -> None:
         """Publish that a verdict was taken back, and what the caption is since; to be repeated as `reviewed` is."""
-        self._put([self._entry(UNDONE_TYPE, _detail(record, f"undone\x00{record.updated_at}"))])
+        self._put([self._entry(*undo_event(record))])
 
     def flagged(self, cell: Quality) -> None:
         """Publish that a cell is edited too often; to be repeated, with the same `id`, after an error."""
@@ -103,6 +103,11 @@ def review_event(record: Record) -> tuple[str, dict[str, Any]]:
     if record.human is None:
         raise ValueError(f"nobody reviewed {record.asset}")
     return REVIEW_TYPES[record.human.action], _detail(record, f"{record.human.action}\x00{record.human.at}")
+
+
+def undo_event(record: Record) -> tuple[str, dict[str, Any]]:
+    """The type and the detail of the event that tells that a verdict was taken back, and what the caption is since."""
+    return UNDONE_TYPE, _detail(record, f"undone\x00{record.updated_at}")
 
 
 def _detail(record: Record, what: str) -> dict[str, Any]:

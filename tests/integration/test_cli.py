@@ -32,6 +32,7 @@ from captions_cli import recaptioning
 from captions_cli.local.aws.repairs.message_moves import MessageMoveTasks
 from captions_cli.local.aws.server import AwsEndpoint
 from captions_cli.main import app
+from captions_cli.webhooks import events_of
 
 REGION = "us-east-1"
 QUEUES = ("Uploads", "Image", "Audio", "UploadsDeadLetter", "ImageDeadLetter", "AudioDeadLetter", "RuleDeadLetter")
@@ -631,6 +632,22 @@ def test_a_verdict_that_could_not_be_published_is_said_to_be_stored(
     # Whoever took it for a failure and undid once more would take the first words back too.
     assert (ran.exit_code, ran.stderr.count("\n")) == (5, 1)
     assert "a.jpg: the verdict is taken back, but its event could not be published" in ran.stderr
+
+
+def test_a_replay_tells_of_a_verdict_that_was_taken_back_under_the_id_it_had(captions: Captions, cloud: Cloud) -> None:
+    cloud.caption("a.jpg", "a dog")
+    heard = cloud.listen()
+    for words in (("edit", "a.jpg", "one"), ("edit", "a.jpg", "two"), ("undo", "a.jpg")):
+        captions(*words)
+    undone = next(item["detail"] for item in heard() if item["detail-type"] == "Caption.Undone")
+
+    record = Records(cloud.client("dynamodb"), cloud.outputs["CaptionsTableName"]).get(f"{cloud.bucket}/a.jpg")
+    assert record is not None
+    assert dict(events_of(record))["Caption.Undone"] == undone
+    captions("edit", "a.jpg", "three")
+    edited = Records(cloud.client("dynamodb"), cloud.outputs["CaptionsTableName"]).get(f"{cloud.bucket}/a.jpg")
+    assert edited is not None
+    assert "Caption.Undone" not in dict(events_of(edited))
 
 
 def test_days_to_come_are_not_exported(captions: Captions, cloud: Cloud, tmp_path: Path) -> None:

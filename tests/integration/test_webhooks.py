@@ -379,6 +379,15 @@ def test_on_aws_nothing_but_public_addresses_over_https_is_called(post: Post, ur
     assert why in post.health.read()["audit"].last_error
 
 
+@pytest.mark.parametrize("host", ["a..example.com", ".example.com", f"{'a' * 64}.example.com"])
+def test_a_name_that_cannot_be_looked_up_is_a_failed_try(post: Post, host: str) -> None:
+    post.webhooks = Webhooks(endpoints={"audit": WebhookEndpoint(url=f"https://{host}/")})
+    post.put(event())
+    assert post.round() == ["spread"]
+    assert post.round() == ["later"]
+    assert "has no address" in post.health.read()["audit"].last_error
+
+
 def test_no_address_that_leads_to_a_network_of_ones_own_is_public() -> None:
     public = ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
     own = [

@@ -61,7 +61,7 @@ class PublicOnly(httpcore2.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         try:
             results = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a label that is empty or longer than 63 characters
             raise httpcore2.ConnectError(f"{host} has no address: {error}") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in results))
         if refused := [address for address in addresses if not self._allowed(address)]:
