@@ -110,10 +110,14 @@ def test_invoices_that_differ_in_their_numbers_are_never_shared(dedupe: Dedupe) 
     assert dedupe.upload("b.png", (MEDIA / "invoice-b.png").read_bytes()) == "queued"
 
 
-def test_white_drawings_on_transparency_are_told_apart(dedupe: Dedupe) -> None:
+@pytest.mark.parametrize("underline", [255, 217], ids=["white", "a pale line besides"])
+def test_white_drawings_on_transparency_are_told_apart(dedupe: Dedupe, underline: int) -> None:
+    """On white nothing but the line can be seen, while models are sent the drawing on grey."""
+
     def logo(box: tuple[int, int, int, int]) -> bytes:
         image = Image.new("RGBA", (200, 200), (255, 255, 255, 0))
         image.paste((255, 255, 255, 255), box)
+        image.paste((underline,) * 3 + (255,), (20, 190, 180, 191))
         out = io.BytesIO()
         image.save(out, "PNG")
         return out.getvalue()

@@ -75,7 +75,7 @@ def evidence_of(picture: media.Picture) -> bytes | None:
     It takes 45 to 271 KB, or up to 1.1 MB of a picture that was decoded finely, which is of no use to writing.
     """
     shorter = min(picture.width, picture.height)
-    if shorter < _SMALLEST_SIDE:
+    if shorter < _SMALLEST_SIDE or picture.hidden:
         return None
     grey, box = picture.working.convert("L"), _extent(picture)
     values = np.asarray(_thumbnail(grey, COARSE_SIDE, box), dtype=np.float32)

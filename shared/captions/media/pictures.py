@@ -55,7 +55,8 @@ class Picture(NamedTuple):
     """A decoded picture: `working` is RGB, upright, reduced to about WORKING_SIDE; `width` x `height` is the
     original's size in pixels, upright. `pixels_digest` is the SHA-256 (hex) of all its RGB pixels and their shape, for
     formats that keep every pixel; None for the others, which are never decoded whole. `palette` holds the colours
-    (RGB) of a picture that has a palette. `finely`: reduced to about FINE_WORKING_SIDE instead.
+    (RGB) of a picture that has a palette. `finely`: reduced to about FINE_WORKING_SIDE instead. `hidden`: it is
+    transparent, and hardly shows anything on white, so that models may be sent it on grey.
     """
 
     working: Image.Image
@@ -65,6 +66,7 @@ class Picture(NamedTuple):
     pixels_digest: str | None
     palette: bytes | None = None
     finely: bool = False
+    hidden: bool = False
 
 
 @contextmanager
@@ -190,14 +192,15 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
         if lossless:
             image = upright(image, orientation)
         working, digest = _reduced(image, least, hashed=lossless)
-        if _converter(image) is _on_white and working.getcolors(1) is not None:
-            # White drawn on transparency is all white now, whatever was drawn: its pixels tell nothing apart.
+        hidden = _converter(image) is _on_white and _is_blank(working, _MAYBE_BLANK)
+        if hidden:
+            # Of white drawn on transparency these pixels show nothing, while a model sees it on grey.
             digest = None
         if not lossless:
             working = upright(working, orientation)
         if orientation >= 5:
             width, height = height, width
-    return Picture(working, width, height, orientation, digest, palette, finely)
+    return Picture(working, width, height, orientation, digest, palette, finely, hidden)
 
 
 _DEEP = frozenset(f"{name};16{order}" for name in ("RGB", "RGBA", "RGBX", "LA", *"RGBA") for order in "BLN")
@@ -481,14 +484,15 @@ def _copied(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     return picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
 
 
-_BLANK = 3.0
-"""Standard deviation of the luma (of 255) below which a frame shows nothing, as in a video."""
+_BLANK, _MAYBE_BLANK = 3.0, 6.0
+"""Standard deviation of the luma (of 255) below which a frame shows nothing, as in a video; below the second it may
+show nothing in another size."""
 _MOST_BLANK_PIXELS = 100_000_000
 """Pixels of frames that are decoded to find one that shows something."""
 
 
-def _is_blank(picture: Image.Image) -> bool:
-    return ImageStat.Stat(picture.convert("L")).stddev[0] < _BLANK
+def _is_blank(picture: Image.Image, below: float = _BLANK) -> bool:
+    return ImageStat.Stat(picture.convert("L")).stddev[0] < below
 
 
 def _first_shown(image: Image.Image, frames: int, target: tuple[int, int]) -> Image.Image | None:
