@@ -290,6 +290,45 @@ def test_a_copy_of_the_very_file_is_found_however_crowded_its_bands_are(client: 
     assert len(queried) == 1
 
 
+@pytest.mark.parametrize("settled", [True, False])
+def test_of_a_form_filled_in_very_often_only_the_likeliest_are_compared(
+    client: Any, clock: Clock, scope: str, settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making evidence and comparing takes up to half a second: of hundreds it would take longer than dedupe may."""
+    capped: list[str] = []
+    read: list[str] = []
+    compared: list[bytes] = []
+
+    def shown(claim: Claim) -> bytes:
+        read.append(claim.upload.key)
+        return b"mine" if claim.upload.key == "twin" else claim.upload.key.encode()
+
+    def alike(a: bytes, b: bytes, policy: Strictness) -> Resemblance | None:
+        compared.append(b)
+        return Resemblance("whole", 0.0, 1.0, 0.0, 1.0) if a == b else None
+
+    monkeypatch.setattr(index, "resemblance", alike)
+    neighbours = Neighbours(client, TABLE, now=clock, on_capped=capped.append, evidence=shown, sleep=lambda s: None)
+    for number in range(3 * index.MOST_LIKELY):
+        other = announced(scope, str(number), flipped(HASH, 3, 50, 100 + number))
+        claim = neighbours.take(protocol.Create(other, clock() + 30))
+        neighbours.take(protocol.Publish(other, 1))
+        if settled:
+            neighbours.take(protocol.Move(claim, "READY", 1, 0.0, 1, {"text": "another form"}))
+    assert isinstance(neighbours.find_or_claim(scope, upload("new"), Fingerprint(("b:new",), HASH, b"new")), Lead)
+    assert len(set(read)) == index.MOST_LIKELY
+    assert len(compared) == index.MOST_LIKELY, "each is compared once, however often it is met"
+    assert capped
+
+    twin = announced(scope, "twin", flipped(HASH, 7))
+    claim = neighbours.take(protocol.Create(twin, clock() + 30))
+    neighbours.take(protocol.Publish(twin, 1))
+    neighbours.take(protocol.Move(claim, "READY", 1, 0.0, 1, {"text": "this form"}))
+    hit = neighbours.find_or_claim(scope, upload("copy"), Fingerprint(("b:copy",), HASH, b"mine"))
+    assert isinstance(hit, Hit)
+    assert hit.claim.outcome == {"text": "this form"}
+
+
 # -- writes and reads that DynamoDB leaves half done ------------------------------------------------------------
 
 

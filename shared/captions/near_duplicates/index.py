@@ -16,7 +16,9 @@ stored: it is made of their objects (evidence.py).
 
 import base64
 import hashlib
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -49,6 +51,10 @@ MAX_PAGES = 4
 """Pages of one megabyte read of one crowded band (some 30,000 postings) before the lookup is cut short: a miss."""
 MOST_COMPARED = 4
 """Exemplars besides the one that was hit whose evidence is read to see whether they match it."""
+MOST_LIKELY = 8
+"""Neighbours with an answer, or soon to have one, that a picture is compared with: those of the nearest hashes. As many
+besides of those that are not decided on, by which id goes first. Further ones count as others. Each takes up to half a
+second, and of invoices on one form, or of a fixed camera, all that were ever taken are neighbours."""
 MOST_DOUBTED, MOST_CONFIRMED = 3, 8
 """Pictures that one is compared with by finer evidence, which takes up to two seconds: of those that the usual evidence
 holds for others, and for the same. Further ones are held to be others."""
@@ -170,26 +176,32 @@ class Neighbours:
         compared: dict[str, Resemblance] | None = None,
     ) -> Callable[[Claim], bool]:
         """Return what tells whether a claim's picture is the same, and writes into `compared` how alike they are."""
-        finely: dict[str, tuple[Resemblance | None, Resemblance | None]] = {}  # by the usual evidence, by the finer
+        decided: dict[str, Resemblance | None] = {}
+        finely: Counter[bool] = Counter()  # how many were compared so that the usual evidence held for others, or not
+
+        def alike(mine: bytes, claim: Claim, other: bytes) -> Resemblance | None:
+            usual = resemblance(mine, other, self._policy)
+            finer = self.finer_evidence if self._policy != "exact" else None
+            if finer is None or not decided_finely(mine, other, usual):
+                return usual
+            finely[usual is None] += 1
+            if finely[usual is None] > (MOST_DOUBTED if usual is None else MOST_CONFIRMED):
+                return None
+            first, second = self._makers.map(finer, (me, claim))
+            with self._one_finely:  # it takes 200 MB
+                return None if first is None or second is None else resemblance_finely(first, second, usual)
 
         def same(claim: Claim) -> bool:
             if set(me.exact) & set(claim.exact):
                 return True
             if evidence is None or claim.evidence is None or not _near(claim.hashes, me.hashes + probes):
                 return False
-            alike = resemblance(evidence, claim.evidence, self._policy)
-            finer = self.finer_evidence if self._policy != "exact" else None
-            if finer is not None and decided_finely(evidence, claim.evidence, alike):
-                compared_so = sum((usual is None) == (alike is None) for usual, _ in finely.values())
-                if claim.id not in finely and compared_so < (MOST_DOUBTED if alike is None else MOST_CONFIRMED):
-                    first, second = self._makers.map(finer, (me, claim))
-                    with self._one_finely:  # it takes 200 MB
-                        together = None if first is None or second is None else resemblance_finely(first, second, alike)
-                    finely[claim.id] = alike, together
-                _, alike = finely.get(claim.id, (None, None))
-            if alike is not None and compared is not None:
-                compared[claim.id] = alike
-            return alike is not None
+            if claim.id not in decided:  # by what two objects show, which stays the same
+                decided[claim.id] = alike(evidence, claim, claim.evidence)
+            likeness = decided[claim.id]
+            if likeness is not None and compared is not None:
+                compared[claim.id] = likeness
+            return likeness is not None
 
         return same
 
@@ -215,7 +227,7 @@ class Neighbours:
             case protocol.Read():
                 return self._read(step.ids)
             case protocol.Evidence():
-                return self._evidence(step.of)
+                return self._evidence(self._likely(step))
             case protocol.Move():
                 return self._move(step)
             case protocol.Withdraw():
@@ -325,6 +337,18 @@ class Neighbours:
         items = {item["pk"]["S"]: item for item in self._get(_key(id_, "claim") for id_ in ids)}
         return [_claim(items[pk]) for pk in (f"c#{id_}" for id_ in ids) if pk in items]
 
+    def _likely(self, step: protocol.Evidence) -> tuple[Claim, ...]:
+        """Return the claims to compare with: all but of very many."""
+        me = step.announcement
+        by_id = sorted(step.of, key=lambda claim: claim.id)
+        undecided = [claim for claim in by_id if claim.state == "OPEN"]
+        others = [claim for claim in by_id if claim.state != "OPEN"]
+        others.sort(key=lambda claim: _distance(claim.hashes, me.hashes + me.probes))
+        likely = (*others[:MOST_LIKELY], *undecided[:MOST_LIKELY])
+        if len(likely) < len(step.of):
+            self._on_capped(f"{len(step.of)} neighbours of {me.id}")
+        return likely
+
     def _evidence(self, of: tuple[Claim, ...]) -> dict[str, bytes]:
         made = zip(of, self._makers.map(self.evidence, of), strict=True)
         return {claim.id: evidence for claim, evidence in made if evidence is not None}
@@ -419,8 +443,8 @@ def _band_keys(scope: str, phash: bytes) -> list[str]:
 
 def _likeness(me: Announcement, claim: Claim, alike: Resemblance | None) -> Likeness:
     shared = {key[:2] for key in set(me.exact) & set(claim.exact)}
-    distances = [hamming(phash, other) for phash in me.hashes + me.probes for other in claim.hashes]
-    distance = min(distances, default=None)
+    apart = _distance(claim.hashes, me.hashes + me.probes)
+    distance = int(apart) if apart < math.inf else None
     if shared:
         return Likeness(kind="same_bytes" if "b:" in shared else "same_content", hash_distance=distance)
     return Likeness(kind="near", hash_distance=distance, **(_rounded(alike) if alike is not None else {}))
@@ -431,7 +455,12 @@ def _rounded(alike: Resemblance) -> dict[str, Any]:
 
 
 def _near(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> bool:
-    return any(hamming(phash, other) <= RADIUS for phash in hashes for other in others)
+    return _distance(hashes, others) <= RADIUS
+
+
+def _distance(hashes: tuple[bytes, ...], others: tuple[bytes, ...]) -> float:
+    """Return in how many bits the nearest two of them differ; infinitely many where there are none."""
+    return min((hamming(phash, other) for phash in hashes for other in others), default=math.inf)
 
 
 def _posting_items(me: Announcement, edition: int) -> Iterator[tuple[dict[str, Any], dict[str, bytes | None]]]:

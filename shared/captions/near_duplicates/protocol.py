@@ -134,9 +134,13 @@ class Read(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """Answer the evidence of the given claims by claim id, leaving out those whose object cannot be read (any more)."""
+    """Answer the evidence of the given claims by claim id, leaving out those whose object cannot be read (any more).
+
+    Of very many, those that are the least likely to stand for the announced picture are left out, too.
+    """
 
     of: tuple[Claim, ...]
+    announcement: Announcement
 
 
 class Move(NamedTuple):
@@ -354,7 +358,7 @@ def _twins(me: Announcement, ids: frozenset[str], same: Same, clock: Clock) -> G
     twins = {claim.id for claim in live if not set(me.exact).isdisjoint(claim.exact)}
     unsure = [claim for claim in live if claim.id not in twins]
     if unsure and me.evidence is not None:
-        evidence: Mapping[str, bytes] = yield Evidence(tuple(unsure))
+        evidence: Mapping[str, bytes] = yield Evidence(tuple(unsure), me)
         twins |= {
             claim.id for claim in unsure if claim.id in evidence and same(claim._replace(evidence=evidence[claim.id]))
         }
