@@ -25,6 +25,7 @@ from support.recordings import (
     VIDEO,
     encoded,
     film,
+    recorded,
     samples,
     silence,
     spoken,
@@ -405,6 +406,21 @@ def test_a_recording_that_the_model_turns_down_is_converted(shop: Workshop) -> N
     assert record.provenance is not None
     assert "modern" in record.result.text
     assert [attempt["outcome"] for attempt in record.provenance.attempts] == ["ours", "ok"]
+
+
+def test_channels_that_cancel_each_other_out_are_not_sent_to_who_mixes_them(shop: Workshop) -> None:
+    words = samples(PHRASE) // 2
+    record = transcribed(hearing(shop, WHISPER), "memo.wav", recorded(words, -words))
+    assert record.result is not None
+    assert "modern" in record.result.text
+
+
+def test_a_video_whose_channels_cancel_each_other_out_is_told_by_its_words(shop: Workshop) -> None:
+    words = samples(PHRASE) // 2
+    video = film([(200, 30, 30), (30, 30, 200)], sound=np.stack([words, -words]))
+    record = transcribed(hearing(shop, OMNI, override=taking_data()), "talk.mp4", video)
+    assert record.result is not None
+    assert "modern" in " ".join(segment["text"] for segment in record.result.data["segments"])
 
 
 def test_refused_parts_end_the_recording_with_everything_that_was_paid(shop: Workshop) -> None:

@@ -1,8 +1,10 @@
 """Sound and video made from the test media: joined, silent, in other formats, and read back as samples."""
 
 import io
+import wave
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -56,6 +58,15 @@ def encoded(sound: Samples, container: str = "wav", codec: str = "pcm_s16le", ra
     return file.getvalue()
 
 
+def recorded(*channels: NDArray[Any], rate: int = RATE) -> bytes:
+    """A WAV file of channels, which does not tell where they are heard."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as output:
+        output.setparams((len(channels), 2, rate, 0, "NONE", ""))
+        output.writeframes(np.stack(channels, axis=1).astype("<i2").tobytes())
+    return file.getvalue()
+
+
 def spoken(*pieces: bytes, pauses: float = 1.0) -> Samples:
     """Join sounds with silence between them."""
     joined: list[Samples] = []
@@ -80,7 +91,9 @@ def film(
     with av.open(file, "w", format=container) as output:
         video = output.add_stream(codec, rate=fps)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = output.add_stream("aac" if container != "webm" else "libopus", rate=RATE, layout="mono")
+        waves = np.atleast_2d(silence(len(colours) * seconds_each) if sound is None else sound)
+        layout = "mono" if len(waves) == 1 else "stereo"
+        audio = output.add_stream("aac" if container != "webm" else "libopus", rate=RATE, layout=layout)
         for place, colour in enumerate(colours):
             picture = np.zeros((height, width, 3), dtype=np.uint8)
             if colour != BLACK:
@@ -92,9 +105,9 @@ def film(
                 frame.pts = int(place * seconds_each * fps) + number
                 output.mux(video.encode(frame))
         output.mux(video.encode(None))
-        wave = silence(len(colours) * seconds_each) if sound is None else sound
-        for at in range(0, len(wave), RATE):
-            piece = av.AudioFrame.from_ndarray(wave[at : at + RATE].reshape(1, -1), format="s16", layout="mono")
+        for at in range(0, waves.shape[1], RATE):
+            packed = np.ascontiguousarray(waves[:, at : at + RATE].T).reshape(1, -1)
+            piece = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
             piece.sample_rate, piece.pts = RATE, at
             output.mux(audio.encode(piece))
         output.mux(audio.encode(None))

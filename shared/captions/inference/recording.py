@@ -61,7 +61,7 @@ _DATA_PARTS = frozenset({"input_audio", "audio_url_data", "audio_transcriptions"
 _CONTEXT_CHARACTERS = 900
 _CONTEXT_VALUES = 16
 """Room for what is said in a video, in the pieces that a prompt quotes (captions.tasks.quoting)."""
-_CUTTING = "2"
+_CUTTING = "3"
 """Changes whenever other parts come out of the same recording."""
 _WORST: tuple[type[GatewayError], ...] = (Refused, Unacceptable, NoCapableModel)
 
@@ -94,7 +94,7 @@ async def _answered(
     call: Asking, ask: Ask, recording: Content, chains: Chains, hearing: Chains, seeing: Chains, seen: Seen
 ) -> Answered:
     refused: GatewayError | None = None
-    if whole(call.gateway, ask, recording, chains):
+    if whole(call.gateway, ask, recording, chains) and await asyncio.to_thread(_heard_alike, call, recording):
         try:
             return await escalation.answer(call, ask, (recording.whole,), chains, seen)
         except (Unacceptable, NoCapableModel) as error:
@@ -122,6 +122,17 @@ def whole(gateway: Gateway, ask: Ask, recording: Content, chains: Chains) -> boo
     asked = prompt(ask)
     request = Request(asked.instructions, asked.text, (item,), transcription=TASKS[ask.task].transcribes)
     return first.accepts(item.kind, item.media_type) and _plain(item) and fits(request, first)
+
+
+def _heard_alike(call: Asking, recording: Content) -> bool:
+    """Tell whether a server that mixes channels as it likes hears what people hear; what we cannot decode, it may."""
+    try:
+        with sounds.Decoder(recording.data) as decoder:
+            return decoder.heard_alike(until=call.deadline)
+    except media.MediaError:
+        return True
+    except TimeoutError:
+        raise DeadlineExceeded("the time given to the call ran out while sound was decoded") from None
 
 
 def _able(gateway: Gateway, ask: Ask, kind: Any, chains: Chains) -> list[Model]:

@@ -68,11 +68,19 @@ class Served:
         self._nearly_full = _limit(request.pop("memory"), request.get("work_s", _CPU_SLACK_S))
         request["until"] = time.monotonic() + request.pop("left_s") if request.get("left_s") is not None else math.inf
         handlers: dict[str, Callable[..., Reply]]
-        handlers = {"facts": self._facts, "key_frames": self._key_frames, "cut": self._cut}
+        handlers = {
+            "facts": self._facts,
+            "heard_alike": self._heard_alike,
+            "key_frames": self._key_frames,
+            "cut": self._cut,
+        }
         return handlers[asked](**request)
 
     def _facts(self, *, until: float) -> Reply:
         return asdict(decoding.facts(self._file)), b""
+
+    def _heard_alike(self, **limits: Any) -> Reply:
+        return {"alike": decoding.heard_alike(self._file, **limits)}, b""
 
     def _key_frames(self, **limits: Any) -> Reply:
         frames = decoding.key_frames(self._file, **limits)

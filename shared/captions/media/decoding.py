@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captions.media import chained, reference_frames
+from captions.media import chained, channels, reference_frames
 from captions.media.errors import MediaError
-from captions.media.recordings import RATE, Encoding, Facts, KeyFrame, Part
+from captions.media.recordings import RATE, SILENCE, Encoding, Facts, KeyFrame, Part
 
 Samples = NDArray[np.int16]
 
@@ -31,7 +31,7 @@ _PAUSE_FRAMES = 25
 _CLOSE_FRAMES = 5
 _FLOOR = 10.0
 """Mean square of a sample (-80 dBFS) below which sound is equally silent."""
-_SILENT = (32_768 * 10 ** (-60 / 20)) ** 2
+_SILENT = 32_768**2 * SILENCE
 _SLACK = 1.26
 """One decibel: how much louder a place may be than the quietest one and still belong to the same pause."""
 _FULLEST = 0.9
@@ -71,6 +71,18 @@ def facts(file: io.FileIO) -> Facts:
             width=pictures.codec_context.width if pictures is not None else 0,
             height=pictures.codec_context.height if pictures is not None else 0,
         )
+
+
+def heard_alike(file: io.FileIO, *, work_s: float, until: float) -> bool:
+    """Tell whether whoever mixes a recording's channels hears all of it; see `Decoder.heard_alike`."""
+    if len(chained.links(file)) > 1:
+        return False
+    with _open(file) as container:
+        stream = _sound(container)
+        if stream is None or stream.codec_context.channels == 1:
+            return True
+        budget = _Budget(work_s, until)
+        return not any(altered for *_, altered in channels.mixed(_frames(container, stream, budget)))
 
 
 def cut(
@@ -228,7 +240,20 @@ class _Budget:
 
 
 def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[float, Samples]]:
-    """Yield the sound of a stream as mono samples at `RATE`, each piece with the second it begins at.
+    """Yield the sound of a stream as mono samples at `RATE`, each piece with the second the sound begins at."""
+    resampler, form, begins_s = _resampler(), None, 0.0
+    for number, (at_s, frame, _) in enumerate(channels.mixed(_frames(container, stream, budget))):
+        begins_s = begins_s if number else at_s
+        if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
+            # Joined files and broadcasts change their channels or rate; a resampler takes one form alone.
+            yield from ((begins_s, piece) for piece in _rest(resampler))
+            resampler, form = _resampler(), (frame.format.name, frame.layout.name, frame.sample_rate)
+        yield from ((begins_s, out.to_ndarray().reshape(-1)) for out in resampler.resample(frame))
+    yield from ((begins_s, piece) for piece in _rest(resampler))
+
+
+def _frames(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[float, Any]]:
+    """Yield the sound of a stream as it is decoded, each piece with the second it begins at.
 
     Decoding ends where too many packets in all are damaged: what came before is worth having.
     """
@@ -236,7 +261,6 @@ def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[flo
     if context.rate not in _RATES or context.channels not in _CHANNELS:
         raise MediaError("broken", f"sound of {context.channels} channels at {context.rate} Hz is not decoded")
     begins_s = (container.start_time or 0) / av.time_base
-    resampler, form = _resampler(), None
     packets, damaged = container.demux(stream), 0
     while damaged < _DAMAGED_PACKETS:
         budget.check()
@@ -245,20 +269,13 @@ def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[flo
             if packet is None:
                 break
             for frame in packet.decode():
-                at_s = max(0.0, (frame.time or 0.0) - begins_s)
-                if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
-                    # Joined files and broadcasts change their channels or rate; a resampler takes one form alone.
-                    yield from ((at_s, piece) for piece in _rest(resampler))
-                    resampler, form = _resampler(), (frame.format.name, frame.layout.name, frame.sample_rate)
-                if frame.sample_rate not in _RATES:
+                if frame.sample_rate not in _RATES or frame.layout.nb_channels not in _CHANNELS:
                     raise ValueError("sound at an impossible rate")
-                for out in resampler.resample(frame):
-                    yield at_s, out.to_ndarray().reshape(-1)
+                yield max(0.0, (frame.time or 0.0) - begins_s), frame
         except MemoryError:
             raise
         except (av.error.FFmpegError, ValueError):
             damaged += 1
-    yield from ((0.0, piece) for piece in _rest(resampler))
 
 
 def _decoded_link(file: io.RawIOBase, budget: _Budget) -> Iterator[tuple[float, Samples]]:

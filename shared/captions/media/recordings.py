@@ -21,6 +21,8 @@ from captions.media.errors import MediaError
 
 RATE = 16_000
 """Samples a second of every part: what speech models are trained on (Whisper, Qwen-Omni: 16 kHz, mono)."""
+SILENCE = 1e-6
+"""Mean square of samples between -1 and 1 (-60 dBFS) below which nothing is heard."""
 TOTAL_S = 4 * 3_600.0
 """How long a recording may play at the most."""
 WORK_S = 200.0
@@ -149,6 +151,15 @@ class Decoder:
         if self._facts is None:
             self._facts = Facts(**self._ask({"request": "facts", "memory": _SOUND_MEMORY}, until=until)[0])
         return self._facts
+
+    def heard_alike(self, *, work_s: float = WORK_S, until: float = math.inf) -> bool:
+        """Tell whether whoever mixes the recording's channels hears all that people hear in it.
+
+        They do not where channels cancel each other out, or have no usual places, or where one recording stands behind
+        another in the file.
+        """
+        request = {"request": "heard_alike", "memory": _SOUND_MEMORY, "work_s": work_s}
+        return bool(self._ask(request, until=until)[0]["alike"])
 
     def key_frames(
         self,
