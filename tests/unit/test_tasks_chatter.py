@@ -229,6 +229,34 @@ def test_thoughts_alone_are_asked_again(thought: str) -> None:
     assert text_of(f"{thought}\n\n{shaped(ANSWER)}") == ANSWER
 
 
+DOUBTS = "Hmm, maybe a seal? No, it's a dog by the water."
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        f"<draft>{DOUBTS}</draft>", f"<inner_notes>{DOUBTS}</inner_notes>\n", "<step>A seal.</step><step>A dog.</step>",
+        "<self_check level=\"2\">A seal, or a dog.</self_check>\n", f"<!-- {DOUBTS} -->\n", f"*thinking*\n{DOUBTS}\n*/thinking*\n",
+        f"*Thinking...*\n\n{DOUBTS}\n\n", "Thought for 3 seconds\n\nA seal, or a dog.\n\n", "Reasoned for a moment\n",
+        f"🤔 {DOUBTS}\n\n", f"{DOUBTS}\n\n", "It could be a seal or a dog. Looking closer, there are four legs.\n\n",
+        "It is brown and wet. So it's a dog.\n\n", "A seal lies there.\n\nNo, that has legs.\n\n",
+        "Step 1: Look at the image. There is a dog.\nStep 2: It runs.\n\n",
+        "1. **Analyze the image:** a dog on a beach.\n2. **Draft:** A dog.\n3. **Final:** ",
+    ],
+)  # fmt: skip
+def test_thoughts_in_marks_of_a_models_own_and_in_none_are_asked_again(before: str) -> None:
+    first = reading(before + ANSWER)
+    assert first.output is None
+    assert [problem.repairable for problem in first.problems if problem.code == "reasoning"] == [True]
+    assert text_of(f"{before}\n\n{shaped(ANSWER)}") == ANSWER
+
+
+@pytest.mark.parametrize("line", ["=== {} ===", "--- {} ---", "## {}", "**{}**"])
+def test_thoughts_under_a_heading_end_at_the_answers(line: str) -> None:
+    answer = f"{line.format('REASONING')}\n{DOUBTS}\n{line.format('ANSWER')}\n{ANSWER}"
+    assert text_of(answer) == ANSWER
+
+
 @pytest.mark.parametrize("task", MAIN)
 def test_no_task_takes_thoughts_loops_or_its_own_instructions_for_an_answer(task: str) -> None:
     request = prompt(Ask(task=task, question="When?" if task == "audio_qa" else ""))
@@ -381,6 +409,10 @@ ALIKE = {
         "Please upload photos here, says a kiosk screen with a blue arrow.", "Unable to fly, a penguin views the sea.",
         "A card says: If you would like more, let me know.", "A ruler: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18.",
         "an optical illusion with a man holding the same picture over and over",
+        "Hmmingbirds is misspelt on a poster with two birds.", "Looking closer to the camera, a fox sits in snow.",
+        "Step 1 of a manual: look at the drawing of a chair.", "Thinking man: a bronze statue on a stone block.",
+        "Analysis\u2014a book with that title lies on a desk.",
+        "A stage under red light.\n\nIn front of it, people look closely at a screen. So many hold up phones that it glows.",
         "Wait here, says a red line on a platform.", "Tags: a luggage label with that word hangs on a suitcase.",
         "A cat sits on a mat. A dog sits on a mat. A bird sits on a mat.", "Two birds, one on the fence and one on",
     ],

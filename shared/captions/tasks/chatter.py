@@ -33,6 +33,10 @@ _ALOUD = re.compile(
     r"|(?:i(?:'m| am)|we(?:'re| are)) (?:being )?(?:asked|supposed|tasked|given)\b"
     rf"|let(?:'s| us| me)(?: now| first| try to)? {_DOING}\b"
     rf"|(?:my|the) (?:task|job|goal) (?:is|here is) to\b|(?:looking|based) (?:at|on) the (?:user's )?(?:request|instructions|prompt)\b"
+    r"|(?:thinking|thoughts?|reasoning|analysis)(?: process)?[^\S\n]{0,9}(?:[^\w\s\"'(]{1,12}[^\S\n]{0,9})?\n"
+    r"|(?:thought|reasoned|thinking|reasoning) for (?:\d|an? |some |several )|(?<![\"“'‘«„])hm+[\s,.…!?]"
+    r"|(?:step )?(?:1|one)[.:)]\W{0,9}(?:(?:first|i)\W{1,3})?(?:analy[sz]\w+|examin\w+|identif\w+|observ\w+|inspect\w*|look(?:ing)? at|understand\w*"
+    r"|interpret\w*|deconstruct\w*|review\w*) (?:the|this|what|user)\b"
     rf"|(?:thinking|thought|reasoning|analysis)(?: process)?\s*[:：]|here(?:'s| is) (?:a|my|the) (?:thinking|thought|reasoning)\b"
     rf"|the (?:question|task|prompt|instructions?) (?:asks?|says?|wants?|requires?|is asking)\b[^.!?]{{0,80}}\b{_MEDIA}\b"
     r"|de gebruiker (?:wil|vraagt)\b|ik moet\b[^.!?]{0,60}\b(?:beschrijven|schrijven)\b"
@@ -72,6 +76,14 @@ _SECOND_THOUGHTS = re.compile(
     r"(?<=[.!?…])[\"”]?\s+(?:no, )?(?:wait|hm+|actually, no|scratch that|on second thought|correction)[,.:…!—-]",
     re.IGNORECASE,
 )
+_TO_ITSELF = re.compile(
+    r"\b(?:let me|i(?:'d| would) (?:say|go|guess|describe)|i(?:'m| am) (?:not )?(?:sure|certain)|maybe i|so (?:it's|this is|that's)"
+    r"|(?:i|we) (?:think|guess|suppose|should|need|must|believe|wonder|notice|can see|will))\b"
+    r"|(?:^|(?<=[.!?…])\s{1,9})(?:looking (?:more )?close(?:r|ly)\b|on (?:a )?(?:closer|second) (?:look|inspection|thought)\b"
+    r"|(?:no|wait|hm+|okay|ok|so|right|alright|well), (?:it|this|that|the|there|i|we|maybe|perhaps)\b)",
+    re.IGNORECASE,
+)
+"""What nobody says to those who are to read a caption."""
 _QUOTED = re.compile(r"\"[^\"]{1,400}\"|“[^”]{1,400}”|«[^»]{1,400}»|「[^」]{1,400}」|(?<!\w)['‘][^'’]{1,400}['’](?!\w)")
 _WHO_ASKS = re.compile(
     r"\b(?:user|nutzer|benutzer|anwender|utilisat\w+|usuari\w|utente|usuário|utilizador|gebruiker|пользователь)|用户|用戶|使用者|ユーザー|사용자",
@@ -114,7 +126,8 @@ _LABELS = (
 )
 _LABEL = re.compile(rf"(?:^|\n)[ \t#*_>•【\[-]{{0,20}}(?:{_LABELS})\s*+[*_]*+\s*+[:：】\]][*_]*[ \t]*", re.IGNORECASE)
 _HEADING = re.compile(
-    rf"(?:^|\n)[ \t]{{0,9}}(?:#{{1,6}}[ \t]*|\*\*)(?:{_LABELS})[ \t]*(?:\*\*)?[ \t]*\n{{1,9}}", re.IGNORECASE
+    rf"(?:^|\n)[ \t]{{0,9}}(?:#{{1,6}}[ \t]*|\*\*|[=~-]{{2,9}}[ \t]*)(?:{_LABELS})[ \t]*(?:\*\*|[=~-]{{2,9}})?[ \t]*\n{{1,9}}",
+    re.IGNORECASE,
 )
 _OPTION = re.compile(
     r"(?:^|\n)[ \t#*_>•-]{0,20}(?:option|version|variant[e]?|variante|opción|选项|方案|案)\s*[1A①一]\b[^\n:：]{0,30}[:：)*]+\s*",
@@ -159,6 +172,12 @@ def thinks_aloud(text: str) -> bool:
     return bool(_ALOUD.match(text) or _SECOND_THOUGHTS.search(_QUOTED.sub("", text)))
 
 
+def thinks_before_it_answers(text: str) -> bool:
+    """Tell a text of several paragraphs of which some but the last are words to itself."""
+    before, _, last = text[:_MOST_LOOKED_AT].strip().rpartition("\n\n")
+    return bool(last.strip() and _TO_ITSELF.search(_QUOTED.sub("", before)))
+
+
 def thinks_of_its_task(text: str) -> bool:
     """Tell a text that begins with who asked for what: of what may have been copied, nothing else is surely a thought.
 
@@ -186,7 +205,7 @@ def spoken_answer(text: str) -> str:
     if last:
         text = text[last:]
     bare = without_courtesies(text)
-    return "" if thinks_aloud(bare) else bare
+    return "" if thinks_aloud(bare) or thinks_before_it_answers(bare) else bare
 
 
 def copied_answer(text: str) -> str:

@@ -18,6 +18,7 @@ from captions.tasks.unwrapping import (
     MAX_ANSWER,
     answer_object,
     answer_section,
+    begins_with_an_element,
     begins_with_reasoning,
     broken,
     cut_within,
@@ -227,6 +228,8 @@ def _prose(text: str, task: Task) -> str | Reading:
         return declined
     if broken(text) or not prose or (not task.copies and no_answer(text)):
         return _failed("json", "The answer was not valid JSON of the shape that was asked for.")
+    if not task.copies and begins_with_an_element(prose):
+        return _failed("reasoning", "Something stood before the answer. Give the answer alone.")
     prose = clean(chatter.copied_answer(prose) if task.copies else chatter.spoken_answer(prose))
     if not prose:
         return _failed("reasoning", _THOUGHTS_ALONE)

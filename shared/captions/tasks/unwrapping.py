@@ -44,6 +44,9 @@ _MARK = re.compile(
     rf"(?P<empty>/)?(?:[|｜]?[>＞]|\]|▷|\}}\}}|&gt;|\\u003e)(?:\*\*|`(?!`))?",
     re.IGNORECASE,
 )
+_ELEMENT = re.compile(r"^\W{0,20}?<!--|^\W{0,20}?<(?P<name>[a-z][\w-]{1,30})(?:\s[^<>]{0,200})?>", re.IGNORECASE)
+_OF_PAGES = re.compile(r"b|body|br|code|div|em|fig\w+|html|i|img|li|ol|p|pre|span|strong|table|ul", re.IGNORECASE)
+"""Elements that only say how a text looks."""
 _ENDING = re.compile(r"(?:^|[_|])(?:end|close)|end$", re.IGNORECASE)
 _FENCED_THOUGHT = re.compile(
     r"^\s*```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n.{0,60000}?\n```", re.DOTALL | re.IGNORECASE
@@ -184,6 +187,15 @@ def begins_with_reasoning(text: str) -> bool:
     before = text[: first.start]
     courtesy = before.endswith("\n") and len(before) <= _FIRST_WORDS
     return not first.opens or courtesy or bool(_NO_WORDS.fullmatch(before))
+
+
+def begins_with_an_element(text: str) -> bool:
+    """Tell an answer in prose before which stands something in marks that are nobody's, such as `<draft>…</draft>`."""
+    begins = _ELEMENT.match(text)
+    if begins is None or (name := begins["name"]) is None:
+        return begins is not None
+    ends = text.rfind(f"</{name}>")
+    return not _OF_PAGES.fullmatch(name) and ends >= 0 and not _NO_WORDS.fullmatch(text[ends + len(name) + 3 :])
 
 
 def field_has_reasoning(text: str) -> bool:
