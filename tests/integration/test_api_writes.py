@@ -246,6 +246,13 @@ def test_a_form_sends_a_file_with_what_is_asked_about_it(api: Api) -> None:
         assert api.call("POST", "/v1/uploads", json=wrong).status_code in (413, 422), wrong
 
 
+def test_a_large_file_of_a_long_key_is_uploaded_in_parts(api: Api) -> None:
+    key = "".join(chr(0x1F300 + number) for number in range(256))
+    begun = api.call("POST", "/v1/uploads/multipart", json={"key": key, "size": 20_000_000})
+    answer = api.call("POST", "/v1/uploads/multipart/abort", json={"upload": begun.json()["upload"]})
+    assert answer.status_code == 204, answer.text
+
+
 def test_a_large_file_is_uploaded_in_parts(api: Api) -> None:
     begun = api.call("POST", "/v1/uploads/multipart", json={"key": "big.mp4", "size": 20_000_000}).json()
     assert (begun["parts"], begun["part_size"]) == (2, 16_777_216)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from captions_api import console
 from captions_api.access import CLAIM
+from captions_api.own_table import LEASE_SECONDS
 
 from captions.config.function_environments import ApiSettings
 from captions_cli.local.cloudformation.resources import Translation
@@ -198,6 +199,10 @@ def test_the_function_is_told_all_that_it_needs() -> None:
     assert settings.api_authorizer == "iam"
     wanted = {name.upper() for name, about in ApiSettings.model_fields.items() if about.is_required()}
     assert wanted <= set(variables)
+
+
+def test_a_write_is_believed_to_be_under_way_for_as_long_as_the_function_may_run() -> None:
+    assert translated().resources["ApiFunction"].properties["Timeout"] < LEASE_SECONDS
 
 
 def test_no_function_has_more_than_five_layers() -> None:

@@ -31,8 +31,8 @@ WRITE_SECONDS = 86_400.0
 """How long a write's answer is kept for those who send it again."""
 SUMS_SECONDS = 3_600.0
 """How long costs that were added up are kept for whoever goes on from them."""
-LEASE_SECONDS = 60.0
-"""How long a write that has not answered is believed to be under way."""
+LEASE_SECONDS = 130.0
+"""How long a write that has not answered is believed to be under way: longer than the function may run (api.yaml)."""
 MOST_ANSWER_BYTES = 300_000
 """Of an answer that is kept; an item holds 400 KB."""
 

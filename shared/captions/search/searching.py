@@ -113,7 +113,7 @@ class _Place:
         return place
 
     def written(self) -> str:
-        place = json.dumps([self.level, self.number, self.shown], separators=(",", ":"))
+        place = json.dumps([self.level, self.number, self.shown], separators=(",", ":"), ensure_ascii=False)
         return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
