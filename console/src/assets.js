@@ -17,7 +17,7 @@ let remembered = NOTHING;
 
 /**
  * Newer states of uploads take their places; what is new goes in front.
- * @param {AssetSummary[]} items @param {AssetSummary[]} changed newest first @param {boolean} front whether new ones belong in front
+ * @param {AssetSummary[]} items @param {AssetSummary[]} changed those that ended oldest first, as the API tells them @param {boolean} front whether new ones belong in front
  * @returns {AssetSummary[]}
  */
 export function merged(items, changed, front) {
@@ -28,7 +28,7 @@ export function merged(items, changed, front) {
     newer.delete(item.id);
     return other && (other.etag !== item.etag || other.updated_at !== item.updated_at || other.opened_by?.by !== item.opened_by?.by) ? other : item;
   });
-  const fresh = [...newer.values()];
+  const fresh = [...newer.values()].reverse();
   if (!fresh.length && kept.every((item, index) => item === items[index])) return items;
   return front ? [...fresh, ...kept] : kept;
 }

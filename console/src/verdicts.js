@@ -25,6 +25,7 @@ export function useVerdicts(asset, put) {
     setEditing(true);
     if (draft.etag !== asset.etag) setConflict(asset);
   }, [asset?.id]);
+  const keep = (/** @type {string} */ text) => { if (asset) keepDraft(asset.id, { text, etag, by: session().sub }); };
   const close = () => {
     if (asset) dropDraft(asset.id);
     setEditing(false);
@@ -85,9 +86,17 @@ export function useVerdicts(asset, put) {
   return {
     editing, conflict, busy, save, recaption, redrive, offer: asset && offer?.id === asset.id ? offer : null,
     decline: () => setOffer(null),
-    begin: () => setEditing(true),
+    /** From here on the words are about the record as it is shown now, though it may be read again before the first. */
+    begin: () => { keep(draft?.text ?? asset?.result?.text ?? ''); setEditing(true); },
+    /** Another upload is looked at: what was written stays until its author comes back to this one. */
+    away: () => {
+      const written = asset ? draftOf(asset.id, session().sub)?.text : undefined;
+      if (written === undefined || written === (asset?.result?.text ?? '')) return close();
+      setEditing(false);
+      return setConflict(null);
+    },
     draft: draft?.text,
-    keep: (/** @type {string} */ text) => { if (asset) keepDraft(asset.id, { text, etag, by: session().sub }); },
+    keep,
     leave: close,
     take: () => { if (conflict) put(conflict); close(); },
     accept: () => verdict('accept'),

@@ -15,6 +15,10 @@ test('what arrives goes in front, what changed stays in its place', () => {
   assert.deepEqual(merged(before, [item('c'), item('b', '2')], true).map(({ id, etag }) => id + etag), ['c1', 'a1', 'b2']);
 });
 
+test('of several that arrive at once the newest is in front', () => {
+  assert.deepEqual(merged([item('a')], [item('b'), item('c')], true).map(({ id }) => id), ['c', 'b', 'a']);
+});
+
 test('where nothing changed, nothing is drawn again', () => {
   const before = [item('a'), item('b')];
   assert.equal(merged(before, [item('a')], true), before);

@@ -385,6 +385,35 @@ def test_two_editors_never_overwrite_each_other(browser: Any, page: Any, site: S
     other.context.close()
 
 
+def test_words_are_about_the_caption_that_was_shown_as_they_were_begun(page: Any, site: Site) -> None:
+    key = "photos/12.jpg"
+    go(page, f"#/asset/{id_of(site.stack, key)}", ".caption .big")
+    page.keyboard.press("e")
+    page.wait_for_selector(".editor textarea")
+    site.edit(key, "Ada was quicker.")
+    with page.expect_response(lambda answer: answer.url.endswith(id_of(site.stack, key))):
+        # As when its link has ended: the page reads the upload again under the open editor.
+        page.locator(".picture img").dispatch_event("error")
+    page.locator("textarea").fill("Ben wrote of what he saw.")
+    page.keyboard.press("Control+Enter")
+    page.locator(".conflict").wait_for()
+    assert site.asset(key)["text"] == "Ada was quicker."
+    assert "412" in page.complaints.pop()
+
+
+def test_words_stay_while_another_caption_is_looked_at(page: Any) -> None:
+    go(page, "#/review", ".judging button.primary:enabled")
+    page.keyboard.press("e")
+    page.locator("textarea").fill("Not yet saved.")
+    strip = page.locator(".strip button")
+    strip.nth(1).click()
+    page.wait_for_selector(".judging button.primary:enabled")
+    assert page.locator("textarea").count() == 0
+    strip.nth(0).click()
+    page.locator("textarea").wait_for()
+    assert page.locator("textarea").input_value() == "Not yet saved."
+
+
 def test_ten_captions_are_reviewed_without_a_mouse(page: Any, site: Site) -> None:
     go(page, "#/review", ".judging .big")
     seen: list[str] = []

@@ -138,7 +138,7 @@ function Desk({ queue }) {
 
   /** @param {number} step */
   const go = (step) => {
-    verdicts.leave();
+    verdicts.away();
     setAt((before) => Math.min(items.length - 1, Math.max(0, before + step)));
   };
 
