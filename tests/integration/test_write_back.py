@@ -359,7 +359,8 @@ def test_a_file_at_a_sidecars_key_that_is_encrypted_with_anothers_key_is_somebod
 ) -> None:
     table.put(picture(aws, photo))
     write_back = writer(aws, table, '[[write_back]]\nto = ["sidecar"]')
-    write_back._s3 = Refusing(aws.s3, "head_object", "400", 400)
+    explained = Refusing(aws.s3, "get_object", "InvalidRequest", 400)
+    write_back._s3 = Refusing(explained, "head_object", "400", 400)
     assert write_back.take(f"{BUCKET}/shop/a.jpg", "shop/a.jpg") == "unchanged"
 
 

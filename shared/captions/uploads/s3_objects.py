@@ -43,12 +43,14 @@ _PASSING = frozenset(
 )
 """What S3 answers with 400 or 403 that another try may not meet (Amazon S3 API reference, "Error responses")."""
 
+_BARE = ("400", "403")
+
 
 def unreadable(error: Any, upload: str) -> UnreadableError | None:
     """Return what an answer of S3 means for an object that is there; None where another try may be answered better."""
     details = error.response.get("Error", {})
     code, message = str(details.get("Code", "")), str(details.get("Message") or "no reason given")
-    if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (400, 403) or code in _PASSING:
+    if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (400, 403) or code in _PASSING or code in _BARE:
         return None
     if code == _ARCHIVED:
         tier = details.get("StorageClass") or details.get("AccessTier") or "an archive tier"
@@ -56,9 +58,23 @@ def unreadable(error: Any, upload: str) -> UnreadableError | None:
     if code == "InvalidRequest" and "encryption" in message.lower():
         code, message = "SSE-C", "encrypted with a key that its owner gives with each request (SSE-C)"
     kind = "key_unusable" if code == "SSE-C" or code.startswith("KMS") else "unreadable"
-    if code in ("AccessDenied", "403"):  # a HEAD request is answered without a body, so with the number alone
+    if code == "AccessDenied":
         kind = "access_denied"
     return UnreadableError(kind, f"S3 does not let the pipeline read it: {code}: {message}")
+
+
+def explained(s3: Any, error: Any, bucket: str, key: str) -> Any:
+    """Return what a GET of an object is refused with whose HEAD was refused; the HEAD's own error where it is not.
+
+    A HEAD is answered without a body, so with a bare number where a code would tell what passes (KMS that throttles)
+    from what does not.
+    """
+    if error.response.get("Error", {}).get("Code") in _BARE:
+        try:
+            s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        except s3.exceptions.ClientError as refused:
+            return refused
+    return error
 
 
 @dataclass(frozen=True)
@@ -137,7 +153,7 @@ class Objects:
         except self._s3.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 405):
                 return None
-            if (refused := unreadable(error, f"{bucket}/{key}")) is not None:
+            if (refused := unreadable(explained(self._s3, error, bucket, key), f"{bucket}/{key}")) is not None:
                 raise refused from error
             raise
         version = head.get("VersionId")

@@ -15,7 +15,7 @@ from captions import telemetry
 from captions.config.policy import Policy, WriteBackRule
 from captions.records.record import Record
 from captions.records.table import Records
-from captions.uploads.s3_objects import unreadable
+from captions.uploads.s3_objects import explained, unreadable
 from captions.uploads.version import COPIES_WRITTEN_BACK, WRITTEN_BACK, is_written_back
 from captions.write_back.embedding import NotEmbeddableError, embed, extension_of
 from captions.write_back.metadata import metadata
@@ -203,7 +203,7 @@ class WriteBack:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status == 404:
                 return None
-            if status == 400 and unreadable(error, key) is not None:
+            if status == 400 and unreadable(explained(self._s3, error, bucket, key), key) is not None:
                 return ""  # encrypted with a key of somebody else's (SSE-C), which ours never are
             raise
         return str(answer.get("Metadata", {}).get(MARK, ""))
