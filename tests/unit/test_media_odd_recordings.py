@@ -504,3 +504,64 @@ def test_a_recording_that_tells_its_length_and_was_cut_off_is_refused(container:
 
     with pytest.raises(MediaError, match="ends inside"):
         media.inspect(data[: len(data) * 3 // 4])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("ogg", "libopus"),
+        ("wv", "wavpack"),
+        ("tta", "tta"),
+        ("ac3", "ac3"),
+        ("wav", "pcm_s16le"),
+        ("aiff", "pcm_s16be"),
+        ("au", "pcm_mulaw"),
+        ("caf", "alac"),
+        ("w64", "pcm_s16le"),
+        ("webm", "libopus"),
+        ("mp4", "aac"),
+        ("flac", "flac"),
+    ],
+)
+def test_a_tag_before_a_recording_is_passed_over(container: str, codec: str) -> None:
+    """Programs put ID3v2 before whatever they take for music; FFmpeg passes over it before some."""
+    data = recorded(container, codec, rate=48_000)
+    tagged = b"ID3\3\0\0\0\0\2\0" + bytes(256) + data
+
+    plain, seen = media.inspect(data), media.inspect(tagged)
+
+    assert (seen.kind, seen.media_type, seen.duration_s, seen.note) == (
+        "audio",
+        plain.media_type,
+        plain.duration_s,
+        None,
+    )
+    assert media.payload_digest(tagged) == media.payload_digest(data)
+    assert heard_s(tagged) == heard_s(data)
+    if container != "flac":  # of which everybody expects it
+        assert media.audio_payload(tagged).data == data
+
+
+def test_a_tag_before_what_is_no_recording_is_refused() -> None:
+    for rest in (b"", b"RI", b"no recording", bytes(3_000)):
+        with pytest.raises(MediaError, match="no sound follows"):
+            media.inspect(b"ID3\3\0\0\0\0\2\0" + bytes(256) + rest)
+
+
+@pytest.mark.parametrize("second", [b"", b"\1\2" * 1_000])
+@pytest.mark.parametrize("between", [b"", b"LIST\4\0\0\0INFO"])
+def test_a_wav_with_samples_in_two_places_is_refused(between: bytes, second: bytes) -> None:
+    """FFmpeg plays the last ones, others the first; whoever compares the first takes two recordings for one."""
+    data = recorded("wav", "pcm_s16le")
+    with pytest.raises(MediaError, match="two places"):
+        media.inspect(data + between + b"data" + struct.pack("<I", len(second)) + second)
+
+
+@pytest.mark.parametrize("live", ["0", "1"])
+def test_recordings_behind_one_another_in_a_matroska_file_are_not_the_first_of_them(live: str) -> None:
+    first = recorded("webm", "libopus", rate=48_000, live=live)
+    both = first + recorded("webm", "libopus", rate=48_000, seconds=2, live=live)
+
+    assert heard_s(both) == pytest.approx(3.0, abs=0.1)
+    assert media.inspect(both).duration_s is None
+    assert media.payload_digest(both) != media.payload_digest(first)

@@ -40,6 +40,7 @@ def payload(
     """
     if kind == "audio":
         sound = media.audio_payload(data)
+        link = link if sound.data is data else None  # who follows it reads the file as it was uploaded
         return Media(kind="audio", media_type=sound.media_type, data=sound.data, url=link, duration_s=sound.duration_s)
     if kind == "video":
         whole = data if len(data) <= MAX_COPY_BYTES else None

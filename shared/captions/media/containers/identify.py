@@ -6,6 +6,7 @@ from typing import Literal
 
 from captions.media.containers import matroska, mp4, mpeg_audio, ogg, other, riff
 from captions.media.containers.container import Container
+from captions.media.containers.mpeg_audio import id3v2_end
 from captions.media.errors import MediaError
 
 
@@ -14,6 +15,7 @@ def identify(data: bytes) -> Container | None:
 
     Raises MediaError (`broken`, `truncated`, `unsupported`) where the signature is right but the rest is not.
     """
+    data = without_tag(data)
     reader = _reader(data)
     if reader is None:
         return None
@@ -21,6 +23,17 @@ def identify(data: bytes) -> Container | None:
         return reader(data)
     except (struct.error, IndexError, OverflowError, ZeroDivisionError) as error:
         raise MediaError("broken", "the container's headers cannot be read") from error
+
+
+def without_tag(data: bytes) -> bytes:
+    """Return a recording without the ID3v2 tag before it, if it is none of MP3, AAC or FLAC, which have one there.
+
+    Programs put one before everything, and not every decoder passes over it.
+    """
+    begin = id3v2_end(data, 0)
+    if begin and _reader(data[begin : begin + _LOOK]) not in (None, mpeg_audio.framed_audio):
+        return data[begin:]
+    return data
 
 
 def _reader(data: bytes) -> Callable[[bytes], Container | None] | None:
@@ -46,6 +59,8 @@ def _plain(kind: Literal["audio", "video"], media_type: str, name: str) -> Calla
     return lambda data: Container(kind, media_type, name)
 
 
+_LOOK = 65_536
+"""Bytes behind a tag by which a container is told."""
 _STARTS = (b"\0\0\0\1", b"\0\0\1")
 _PLAIN_SOUND = (
     (b"wvpk", "audio/x-wavpack", "wv"),
@@ -96,8 +111,10 @@ _SIGNATURES: tuple[tuple[bytes, Callable[[bytes], Container | None]], ...] = (
 def with_lengths(data: bytes) -> bytes:
     """Return a WAV, W64, AIFF or AU file whose header tells the lengths that are there; any other file as it is.
 
-    Recorders that stream leave 0, all ones or too much, and decoders believe them.
+    Recorders that stream leave 0, all ones or too much, and decoders believe them. Nor is there a tag before it
+    (`without_tag`).
     """
+    data = without_tag(data)
     match data[:4]:
         case b"RIFF" if data[8:12] == b"WAVE":
             return riff.lengths_of_riff(data)

@@ -8,7 +8,7 @@ from captions.media.containers.container import CUT_OFF, MOST_STREAMS, Chunks, C
 from captions.media.errors import MediaError
 
 _MASTERS = frozenset({0x1A45DFA3, 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE1, 0x1F43B675, 0xA0})
-_SEGMENT, _CLUSTER, _TRACK_ENTRY = 0x18538067, 0x1F43B675, 0xAE
+_HEADER, _SEGMENT, _CLUSTER, _TRACK_ENTRY = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0xAE
 _DOC_TYPE, _TRACK_TYPE, _TRACK_NUMBER, _CODEC, _CODEC_PRIVATE = 0x4282, 0x83, 0xD7, 0x86, 0x63A2
 _TIMESTAMP_SCALE, _DURATION, _SIMPLE_BLOCK, _BLOCK = 0x2AD7B1, 0x4489, 0xA3, 0xA1
 # How a track's blocks become sound: SamplingFrequency, Channels, BitDepth, CodecDelay, ContentEncodings (which may hold
@@ -62,8 +62,8 @@ def _elements(data: bytes, cut: list[int] | None = None) -> Iterator[tuple[int, 
         unknown = size == (1 << 7 * length) - 1
         position += length
         end = len(data) if unknown else position + size
-        if identity == _SEGMENT:
-            live, ends = unknown, None if unknown else end
+        if identity in (_HEADER, _SEGMENT):  # of another recording, too, with which players go on
+            live, ends = identity == _SEGMENT and unknown, end if identity == _SEGMENT and not unknown else None
         if end > len(data):
             if live:
                 if cut is not None:
@@ -78,12 +78,14 @@ def _elements(data: bytes, cut: list[int] | None = None) -> Iterator[tuple[int, 
 
 def read(data: bytes) -> Container:
     """Read a Matroska or WebM file."""
-    doc_type, scale, ticks = b"", 1_000_000, None
+    doc_type, scale, ticks, recordings = b"", 1_000_000, None, 0
     tracks: list[dict[int, int]] = []
     filled = set[int]()  # the numbers of the tracks that have blocks
     cut: list[int] = []
     for identity, start, end in _elements(data, cut):
-        if identity == _DOC_TYPE:
+        if identity == _HEADER:
+            recordings += 1
+        elif identity == _DOC_TYPE:
             doc_type = data[start:end].rstrip(b"\0")
         elif identity == _TRACK_ENTRY:
             tracks.append({})
@@ -108,7 +110,8 @@ def read(data: bytes) -> Container:
     kind: Literal["audio", "video"] = "video" if 1 in types else "audio"
     name = "webm" if doc_type == b"webm" else "mkv"
     media_type = f"{kind}/webm" if name == "webm" else f"{kind}/x-matroska"
-    duration = ticks * scale / 1e9 if ticks is not None and 0 < ticks * scale < 1e18 else None
+    known = recordings < 2 and ticks is not None and 0 < ticks * scale < 1e18
+    duration = ticks * scale / 1e9 if known and ticks is not None else None
     note = CUT_OFF if cut else None
     return Container(kind, media_type, name, duration, lambda: _matroska_essence(data), note)
 

@@ -58,7 +58,7 @@ def _synchsafe(sizes: bytes) -> int:
     return sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]
 
 
-def _id3v2_end(data: bytes, position: int) -> int:
+def id3v2_end(data: bytes, position: int) -> int:
     """Return where the ID3v2 tags that start at `position` end (`position` itself if there is none)."""
     for _ in range(MOST_TAGS):
         if data[position : position + 3] != b"ID3" or position + 10 > len(data):
@@ -112,7 +112,7 @@ def _ape_items(data: bytes, position: int, end: int, count: int) -> bool:
 
 def framed_audio(data: bytes) -> Container | None:
     """Read MPEG audio, ADTS or FLAC behind whatever tags there are; None where there is none."""
-    begin = _id3v2_end(data, 0)
+    begin = id3v2_end(data, 0)
     if data[begin : begin + 4] == b"fLaC":
         return _flac(data, begin)
     if data[begin : begin + 8] == b"APETAGEX":

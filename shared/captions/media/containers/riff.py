@@ -46,9 +46,13 @@ def _there(data: bytes, start: int, stated: int) -> int:
 def wave(data: bytes) -> Container:
     """Read a WAV file (RIFF, RF64, BW64)."""
     fmt: memoryview | None = None
+    sound: Container | None = None
     view = memoryview(data)
     for name, body, size in _chunks(data):
-        if name == b"fmt ":
+        if sound is not None:
+            if name == b"data":
+                raise MediaError("broken", "the WAV file has samples in two places, of which players choose one")
+        elif name == b"fmt ":
             if body + size > len(data):
                 raise MediaError("truncated", "the WAV file ends inside its format header")
             if size < 14:
@@ -61,13 +65,18 @@ def wave(data: bytes) -> Container:
                 raise MediaError("broken", "the WAV file has no format header before its samples")
             there = _there(data, body, size)
             note = None if size in (0, *_UNKNOWN_SIZES, there) else partly_there(size, there)
+            goes_to_end = there != size
             there -= there % max(struct.unpack_from("<H", fmt, 12)[0], 1)  # whole samples of all channels
             if there == 0:
                 raise MediaError("broken", "the WAV file holds no samples")
             rate = struct.unpack_from("<I", fmt, 8)[0]
             essence = essence_of(struct.pack("<I", len(fmt)), fmt, view[body : body + there])
-            return Container("audio", "audio/wav", "wav", there / rate if rate else None, essence, note)
-    raise MediaError("truncated", "the WAV file ends before its samples")
+            sound = Container("audio", "audio/wav", "wav", there / rate if rate else None, essence, note)
+            if goes_to_end:
+                break  # what follows is no chunk
+    if sound is None:
+        raise MediaError("truncated", "the WAV file ends before its samples")
+    return sound
 
 
 def lengths_of_riff(data: bytes) -> bytes:
