@@ -23,7 +23,8 @@ def items_of(path: Path) -> list[AltTextItem]:
     items: list[AltTextItem] = []
     ids: set[str] = set()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A text may hold what else ends a line (U+2028, U+0085); JSON leaves it as it is.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path} cannot be read: {error}", ExitCode.USAGE) from error
     for number, line in enumerate(lines, start=1):

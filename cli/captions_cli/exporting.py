@@ -188,7 +188,9 @@ def _claim(folder: Path, scope: Scope) -> None:
     try:
         noted = json.loads(note.read_text())
     except FileNotFoundError:
-        note.write_text(json.dumps(about, indent=2) + "\n")
+        part = folder / f".{note.name}.{os.getpid()}.part"
+        part.write_text(json.dumps(about, indent=2) + "\n")
+        part.replace(note)  # a note that ends half way would keep the folder from ever being used
         return
     except ValueError as error:
         raise CommandError(f"{note} cannot be read: {error}", ExitCode.USAGE) from error

@@ -44,6 +44,14 @@ def test_each_line_gets_its_alt_text_in_order(tmp_path: Path, monkeypatch: pytes
     assert "1 of 2 alt texts in 1 call" in ran.stderr
 
 
+def test_a_line_ends_where_json_lines_end_and_a_mark_of_byte_order_is_no_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "items.jsonl"
+    titles = ["one\u2028two", "three\u0085four\u2029"]
+    lines = [json.dumps({"id": title, "title": title}, ensure_ascii=False) for title in titles]
+    file.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8", newline="")
+    assert [item.id for item in alt_texts.items_of(file)] == titles
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '{"title": "x"}', '{"id": 7}', '{"id": "a"}\n{"id": "a"}', '{"id": ""}'])
 def test_a_file_that_cannot_be_used_is_told_with_its_line(line: str, tmp_path: Path) -> None:
     file = tmp_path / "items.jsonl"
