@@ -19,6 +19,8 @@ from captions.media.decoder import DecoderStopped
 from captions.media.recordings import ENCODINGS, Decoder
 from support.recordings import READING, SENTENCE, film
 
+pytestmark = pytest.mark.slow
+
 WAV = ENCODINGS[3]
 HOURS = READING * 200
 
@@ -157,7 +159,6 @@ def test_a_part_is_decoded_when_it_is_asked_for() -> None:
         assert process.cpu_times().user == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("busy", [False, True], ids=["waiting", "decoding"])
 def test_a_killed_parent_takes_its_decoder_along(busy: bool, tmp_path: Path) -> None:
     (tmp_path / "reading.mp3").write_bytes(HOURS)

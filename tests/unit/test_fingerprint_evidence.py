@@ -24,6 +24,8 @@ from captions.fingerprint import fingerprint_image as fingerprint_of
 from captions.fingerprint.thumbnail import luma_of
 from support.drawn import cameras_photo, soft_photo
 
+pytestmark = pytest.mark.slow
+
 fingerprint_image = lru_cache(maxsize=64)(fingerprint_of)
 """The same originals are compared with many copies."""
 MEDIA = Path(__file__).parents[1] / "media"
@@ -204,7 +206,6 @@ def with_patch(photo: Image.Image) -> Image.Image:
     return edited
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
 def test_an_edit_is_another_picture(path: Path) -> None:
     photo = opened(path)
@@ -238,7 +239,6 @@ def receipt(amount: str, word: str = "Cappuccino") -> Image.Image:
     return page
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [receipt("15.97"), receipt("18.47"), receipt("15.47", "Cappuccina")], ids=["digit", "digit 2", "letter"]
 )
@@ -268,7 +268,6 @@ def sheet_on_photo(amount: str) -> Image.Image:
     return photo
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("amount", ["204.80", pytest.param("981.73", marks=pytest.mark.deep)])
 def test_a_photo_of_a_sheet_with_another_digit_is_another_picture(amount: str) -> None:
     first = fingerprint_image(encoded(sheet_on_photo("204.50"), "PNG"))
@@ -366,7 +365,6 @@ def test_letters_on_a_blurred_picture_are_no_sharpening(name: str, blur: int, pa
     assert not agree(before, after, "strict")
 
 
-@pytest.mark.slow
 def test_documents_that_look_alike_are_different() -> None:
     result = [fingerprint_image(path.read_bytes()) for path in sorted((MEDIA / "documents").iterdir())]
     for number, a in enumerate(result):
@@ -662,7 +660,6 @@ def with_price(photo: Image.Image, price: str, letters: int, place: tuple[float,
     return labelled
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prices", "place"),
     [

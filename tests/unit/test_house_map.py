@@ -15,6 +15,7 @@ _spec.loader.exec_module(house_map)
 CHILD = "the decoder starts it as a process of its own, which imports these"
 NOT_IMPORTED = {
     "captions.media.chained": CHILD,
+    "captions.media.channels": CHILD,
     "captions.media.decoder_child": CHILD,
     "captions.media.decoding": CHILD,
     "captions.media.reference_frames": CHILD,

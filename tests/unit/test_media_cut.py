@@ -12,6 +12,8 @@ from PIL import Image
 from captions import media
 from captions.media import MediaError
 
+pytestmark = pytest.mark.slow
+
 MEDIA = Path(__file__).parents[1] / "media"
 PHOTO = Image.open(MEDIA / "photos" / "coffee.jpg").convert("RGB")
 END = b"\xff\xd9"

@@ -17,6 +17,8 @@ from captions.fingerprint import fingerprint_audio
 from captions.media import MediaError, containers, decoding, recordings
 from captions.media.decoder_child import MediaFile
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 
 

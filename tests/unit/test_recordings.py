@@ -37,6 +37,8 @@ from support.recordings import (
     spoken,
 )
 
+pytestmark = pytest.mark.slow
+
 MP3, OPUS, FLAC, WAV = ENCODINGS
 NO_SPEECH_HERE = 20.0
 """Decibels below the loud places that only pauses have in the readings used here."""
@@ -61,7 +63,6 @@ def test_no_word_of_a_reading_is_cut_in_two(longest_s: float) -> None:
         assert 20 * np.log10(loud / max(1.0, np.sqrt(np.square(around).mean()))) >= NO_SPEECH_HERE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.container)
 def test_parts_follow_each_other_without_gap_or_overlap_within_the_limits(encoding: Encoding, tmp_path: Path) -> None:
     most = 200_000
@@ -170,7 +171,6 @@ def test_what_cannot_be_decoded_ends_with_a_reason(data: bytes) -> None:
         key_frames(data, 4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.deep) for seed in range(1, 12))])
 def test_damaged_recordings_end_in_parts_or_a_reason(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -20,6 +20,8 @@ from captions.fingerprint import (
 from captions.fingerprint.recreation import MOST_PIXELS, Recreated, recreation, unpacked_pixels
 from support.drawn import page
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = Path(__file__).parents[1] / "media" / "photos"
 
 
@@ -116,7 +118,6 @@ def test_a_copy_that_was_changed_all_over_is_made_as_it_was(name: str) -> None:
     assert remains.luma <= remains.luma_limit
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAVED, *CHANGED])
 @pytest.mark.parametrize(
     ("price", "other"),
