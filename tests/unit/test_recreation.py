@@ -144,6 +144,24 @@ def test_another_colour_of_the_same_brightness_is_another_picture(degrees: int) 
         assert left(encoded(shown, "PNG"), data) is None
 
 
+@pytest.mark.parametrize("saved", ["jpeg 75", "palette"])
+@pytest.mark.parametrize(
+    ("name", "place", "colour", "letters"),
+    [("beacon-street-sunset", (288, 27), (255, 186, 0), 24), ("chelsea", (45, 255), (255, 134, 0), 16)],
+)
+def test_another_digit_in_a_colour_as_light_as_its_ground_is_another_picture(
+    saved: str, name: str, place: tuple[int, int], colour: tuple[int, int, int], letters: int
+) -> None:
+    """As a camera prints the date into a photo: little but chroma tells."""
+    shown, other = photo(480, name), photo(480, name)
+    for picture, date in ((shown, "'98 7 14"), (other, "'96 7 14")):
+        ImageDraw.Draw(picture).text(place, date, colour, ImageFont.load_default(letters))
+    original = encoded(shown, "PNG")
+    copied = CHANGED.get(saved, partial(encoded, quality=75))
+    assert not index_says(original, copied(other))
+    assert index_says(original, copied(shown))
+
+
 @pytest.mark.parametrize("quality", [90, 50, 30])
 def test_a_page_is_told_from_one_with_another_amount(quality: int) -> None:
     """In the qualities that thumbnails of writing do not allow for."""

@@ -43,6 +43,7 @@ _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part can
 _STANDS_OUT, _PLACE = 1.8, 12  # times what is left elsewhere, which is so many pixels away
 # Of letters on an even ground a copy leaves more than of the ground, too, unless it is exact.
 _FAINT, _FAINT_IF_EXACT, _EXACT = 16.0, 8.0, 5.0
+_FAINT_CHROMA, _FAINT_CHROMA_IF_EXACT = 8.0, 4.0  # of letters that are as light as their ground, chroma alone tells
 _PALETTE_SLACK = 12  # of 255: a palette's colour need not be the nearest one
 
 
@@ -68,6 +69,7 @@ class Recreated(NamedTuple):
     chroma_limit: float
     elsewhere: float
     """What is left of luma where that place is not which most is left of."""
+    chroma_elsewhere: float
 
     @property
     def excess(self) -> float:
@@ -76,8 +78,10 @@ class Recreated(NamedTuple):
 
     @property
     def is_another(self) -> bool:
-        """Whether what is left stands out in one place: one of the two was edited there."""
-        return self.luma > max(_FAINT_IF_EXACT if self.is_exact else _FAINT, _STANDS_OUT * self.elsewhere)
+        """Whether what is left stands out in one place, of luma or of chroma: one of the two was edited there."""
+        luma, chroma = (_FAINT_IF_EXACT, _FAINT_CHROMA_IF_EXACT) if self.is_exact else (_FAINT, _FAINT_CHROMA)
+        stands_out = self.luma > max(luma, _STANDS_OUT * self.elsewhere)
+        return stands_out or self.chroma > max(chroma, _STANDS_OUT * self.chroma_elsewhere)
 
     @property
     def is_exact(self) -> bool:
@@ -135,7 +139,7 @@ def recreation(a: WholePicture, b: WholePicture) -> Recreated | None:
             continue
         for made, slack in _made_into(source, copy):
             ways.append(_left(made, copy, slack))
-            if ways[-1].is_exact and ways[-1].excess <= 1:
+            if ways[-1].is_exact and ways[-1].excess <= 1 and not ways[-1].is_another:
                 return ways[-1]
     exact = (left for left in ways if left.is_exact and left.is_another)
     return next(exact, None) or min(ways, key=lambda left: left.excess, default=None)
@@ -243,13 +247,21 @@ def _left(made: Image.Image, copy: WholePicture, slack: Plane | None) -> Recreat
     size = np.abs(luma)
     noise = float(np.sqrt((np.minimum(size, quantile(size, 0.99)) ** 2).mean()))
     around = np.sqrt(mean_around(luma**2, 3))
-    most = float(around.max())
-    row, column = divmod(int(around.argmax()), around.shape[1])
-    around[max(0, row - _PLACE) : row + _PLACE + 1, max(0, column - _PLACE) : column + _PLACE + 1] = 0
+    most, elsewhere = _in_and_outside_of_a_place(around)
+    most_chroma, chroma_elsewhere = _in_and_outside_of_a_place(np.hypot(mean_around(blue, 5), mean_around(red, 5)))
     return Recreated(
         luma=most,
         luma_limit=min(_MOST_LEFT_LOSSY if copy.sampling == _LOSSY else _MOST_LEFT, _LEFT + _LEFT_BY_NOISE * noise),
-        chroma=float(np.hypot(mean_around(blue, 5), mean_around(red, 5)).max()),
+        chroma=most_chroma,
         chroma_limit=_MOST_CHROMA,
-        elsewhere=float(around.max()),
+        elsewhere=elsewhere,
+        chroma_elsewhere=chroma_elsewhere,
     )
+
+
+def _in_and_outside_of_a_place(around: Plane) -> tuple[float, float]:
+    """Return the most of all, and the most of what is not near it."""
+    most = float(around.max())
+    row, column = divmod(int(around.argmax()), around.shape[1])
+    around[max(0, row - _PLACE) : row + _PLACE + 1, max(0, column - _PLACE) : column + _PLACE + 1] = 0
+    return most, float(around.max())
