@@ -12,7 +12,7 @@ import pytest
 
 import captions_client as client
 from captions.pipeline.caption import Worker
-from captions.pipeline.streaming import Event, MainText, Streaming
+from captions.pipeline.streaming import Event, HeldObjects, MainText, Streaming
 from captions.records.record import Reason, Record, Result
 from captions.uploads.version import Upload, pad_sequencer, taken_before_its_event
 from support.api import HOST, Api, api_on, path_of
@@ -94,6 +94,19 @@ def test_a_new_picture_is_captioned_word_by_word_and_stored_like_an_upload(
     assert shop.dedupe.aws.heard() == [("Caption.Completed", shown["key"])]
     assert len(shop.paid()) == 1
     assert shop.jobs() == []
+
+
+def test_two_pictures_sent_under_one_name_at_once_are_not_mixed_up(
+    shop: Workshop, photo: bytes, other_photo: bytes
+) -> None:
+    """In a bucket without versions, where nothing but its content tells one from the other."""
+    objects = HeldObjects(shop.dedupe.aws.s3)
+    sent = {data: stored(shop, "a.jpg", data).model_copy(update={"version_id": None}) for data in (photo, other_photo)}
+    for data, upload in sent.items():
+        objects.hold(upload, data, {})
+    assert [objects.read(upload) for upload in sent.values()] == [photo, other_photo]
+    objects.drop(sent[other_photo])
+    assert objects.read(sent[photo]) == photo
 
 
 def test_the_event_of_a_streamed_picture_changes_nothing(shop: Workshop, photo: bytes) -> None:

@@ -138,20 +138,25 @@ class HeldObjects(Objects):
 
     def __init__(self, s3: Any) -> None:
         super().__init__(s3)
-        self._held: dict[tuple[str, str | None], Fetched] = {}
+        self._held: dict[tuple[str, str], Fetched] = {}
 
     def hold(self, upload: ObjectVersion, data: bytes, metadata: Mapping[str, str]) -> None:
         """Keep an object's bytes until `drop`."""
-        self._held[upload.asset, upload.version_id] = Fetched(data, metadata)
+        self._held[_content_of(upload)] = Fetched(data, metadata)
 
     def drop(self, upload: ObjectVersion) -> None:
         """Forget an object's bytes."""
-        self._held.pop((upload.asset, upload.version_id), None)
+        self._held.pop(_content_of(upload), None)
 
     def fetch(self, upload: ObjectVersion, *, first: int | None = None, replicas: bool = True) -> Fetched:
         """Return what `Objects.fetch` does."""
-        held = self._held.get((upload.asset, upload.version_id))
+        held = self._held.get(_content_of(upload))
         return held if held is not None else super().fetch(upload, first=first, replicas=replicas)
+
+
+def _content_of(upload: ObjectVersion) -> tuple[str, str]:
+    """Return what only this content has, also where two people send a picture under one name at the same time."""
+    return upload.asset, upload.version_id or upload.etag
 
 
 class _KeptJobs(Queues):
@@ -162,22 +167,22 @@ class _KeptJobs(Queues):
         self._guard = Lock()
         self._kept: dict[str, Job | None] = {}
 
-    def keep(self, sequencer: str) -> None:
+    def keep(self, upload: ObjectVersion) -> None:
         """Keep the next job of a version."""
         with self._guard:
-            self._kept[sequencer] = None
+            self._kept[upload.digest] = None
 
-    def take(self, sequencer: str) -> Job | None:
+    def take(self, upload: ObjectVersion) -> Job | None:
         """Return the job of a version, and keep none any more."""
         with self._guard:
-            return self._kept.pop(sequencer, None)
+            return self._kept.pop(upload.digest, None)
 
     def send(self, queue_url: str, message: Job | Revisit, *, delay: float = 0) -> None:
         """Put a message on a queue, or keep it."""
         if isinstance(message, Job):
             with self._guard:
-                if message.upload.sequencer in self._kept:
-                    self._kept[message.upload.sequencer] = message
+                if message.upload.digest in self._kept:
+                    self._kept[message.upload.digest] = message
                     return
         super().send(queue_url, message, delay=delay)
 
@@ -201,10 +206,10 @@ class Streaming:
         Whoever stops reading does not stop it: what is under way is paid for, and is stored.
         """
         self.objects.hold(upload, data, metadata)
-        self._jobs.keep(upload.sequencer)
+        self._jobs.keep(upload)
 
         def forget() -> None:
-            self._jobs.take(upload.sequencer)
+            self._jobs.take(upload)
             self.objects.drop(upload)
 
         async for event in self._reported(upload, lambda tell: self._run(upload, tell), forget):
@@ -274,7 +279,7 @@ class Streaming:
             if ending != "contended" or time.monotonic() > deadline - SECONDS / 2:
                 break
             await asyncio.sleep(CONTENDED_SECONDS)
-        if ending == "queued" and (job := self._jobs.take(upload.sequencer)) is not None:
+        if ending == "queued" and (job := self._jobs.take(upload)) is not None:
             await self._ask(job, deadline, tell)
             return
         if ending in ("waiting", "contended"):
@@ -295,12 +300,12 @@ class Streaming:
         """
         upload = record.upload
         if record.state in ("received", "queued"):
-            self._jobs.keep(upload.sequencer)
+            self._jobs.keep(upload)
             try:
                 revisit = Revisit(upload=upload, reason="redrive")
                 await asyncio.to_thread(self._intake.handle, revisit, until=deadline)
             finally:
-                job = self._jobs.take(upload.sequencer)
+                job = self._jobs.take(upload)
             if job is not None:
                 await self._ask(job, deadline, tell)
                 return
