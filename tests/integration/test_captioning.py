@@ -3,6 +3,7 @@
 import io
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -261,6 +262,26 @@ def test_a_delete_while_captioning_stays_deleted_and_leaves_nothing_in_the_index
     record = shop.dedupe.record("a.jpg")
     assert record.state == "deleted"
     assert record.result is None
+    assert shop.dedupe.upload("b.jpg", photo) == "queued"
+
+
+def test_the_answer_of_an_object_that_was_deleted_when_its_worker_died_leaves_the_index(
+    shop: Workshop, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.dedupe.upload("a.jpg", photo)
+    (job,) = shop.jobs()
+    settle = shop.dedupe.intake.neighbours.settle
+
+    def deleted_and_killed(*arguments: Any, **named: Any) -> None:
+        shop.dedupe.deliver(shop.dedupe.aws.delete("a.jpg"))
+        settle(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(shop.worker.neighbours, "settle", deleted_and_killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.run(job)
+    assert shop.run(job) == "superseded"
     assert shop.dedupe.upload("b.jpg", photo) == "queued"
 
 

@@ -50,10 +50,7 @@ class HandOver:
         with ThreadPoolExecutor(TELLERS) as tellers:
             list(tellers.map(lambda follower: self._tell(claim, record, outcome, follower), followers))
         if outcome is not None:
-            current = self.records.get(record.asset)
-            if current is not None and current.state == "deleted":
-                # Deleted while it was being captioned, when there was no exemplar yet to be forgotten.
-                self.neighbours.retire(claim.id, claim.generation)
+            self._forget_if_deleted(claim, record.asset)
 
     def pass_on(self, claim: ClaimRef, upload: ObjectVersion) -> None:
         """Free the claim of an upload that is no longer there to be captioned; one of its followers is to lead."""
@@ -61,6 +58,14 @@ class HandOver:
             if follower != upload:
                 self._lead_anew(follower)
             self.neighbours.dismiss(claim.id, follower)
+        # An earlier delivery may have died when it had just shared its answer.
+        self._forget_if_deleted(claim, upload.asset)
+
+    def _forget_if_deleted(self, claim: ClaimRef, asset: str) -> None:
+        """Take the answer of an object out of the index that was deleted when there was no exemplar yet to forget."""
+        current = self.records.get(asset)
+        if current is not None and current.state == "deleted":
+            self.neighbours.retire(claim.id, claim.generation)
 
     def _tell(self, claim: ClaimRef, leader: Record, outcome: Outcome | None, follower: ObjectVersion) -> None:
         state = _of_the_media(leader, outcome)
