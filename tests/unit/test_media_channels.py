@@ -3,6 +3,7 @@
 import io
 import math
 import tempfile
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -37,6 +38,29 @@ def coded(layout: str, codec: str, container: str, *channels: NDArray[Any], rate
             piece.pts, at = at, at + piece.samples
             output.mux(stream.encode(piece))
         output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def tracks(container: str, codec: str, *sounds: Wave | None) -> bytes:
+    """A file with a track for each sound at 48 kHz, of which those of None stay empty."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        streams = [output.add_stream(codec, rate=48_000, layout="mono") for _ in sounds]
+        packets: list[av.Packet] = []
+        for stream, sound in zip(streams, sounds, strict=True):
+            stream.codec_context.open()
+            if sound is None:
+                continue
+            frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout="mono")
+            frame.sample_rate = RATE
+            fifo, at = av.AudioFifo(), 0
+            for piece in av.AudioResampler(format=stream.format, layout="mono", rate=48_000).resample(frame):
+                fifo.write(piece)
+            while (piece := fifo.read(stream.codec_context.frame_size, partial=True)) is not None:
+                piece.pts, piece.time_base, at = at, Fraction(1, 48_000), at + piece.samples
+                packets += stream.encode(piece)
+        for packet in sorted(packets, key=lambda packet: packet.pts or 0):
+            output.mux(packet)
     return file.getvalue()
 
 
@@ -231,3 +255,26 @@ def test_chained_recordings_are_not_left_to_whoever_reads_the_first() -> None:
     link = coded("mono", "libopus", "ogg", SPEECH, rate=48_000)
     assert heard_alike(link)
     assert not heard_alike(link + link)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "first"),
+    [
+        ("mp4", "aac", NONE),
+        ("matroska", "libopus", NONE),
+        ("matroska", "aac", None),
+        ("mpegts", "aac", None),
+    ],
+)
+def test_a_track_without_sound_does_not_hide_the_next(container: str, codec: str, first: Wave | None) -> None:
+    """Programs that record screens and calls keep a track for each source."""
+    data = tracks(container, codec, first, SPEECH)
+    assert level(heard(data)) == pytest.approx(level(SPEECH), abs=1)
+    assert not heard_alike(data)
+
+
+def test_of_several_tracks_in_which_something_is_heard_the_first_is_taken() -> None:
+    data = tracks("mp4", "aac", SPEECH, SPEECH // 4)
+    assert level(heard(data)) == pytest.approx(level(SPEECH), abs=1)
+    assert heard_alike(data)
+    assert level(heard(tracks("mp4", "aac", NONE, NONE))) < 0

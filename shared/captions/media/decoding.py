@@ -47,6 +47,7 @@ _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none", "max_
 _DAMAGED_PACKETS = 200
 _RATES = range(4_000, 384_001)
 _CHANNELS = range(1, 33)
+_TRACKS = 8
 _LEVEL_BLOCK = 30 * RATE // _FRAME * _FRAME
 
 _THUMBNAIL = (16, 16)
@@ -75,13 +76,13 @@ def facts(file: io.FileIO) -> Facts:
 
 def heard_alike(file: io.FileIO, *, work_s: float, until: float) -> bool:
     """Tell whether whoever mixes a recording's channels hears all of it; see `Decoder.heard_alike`."""
-    if len(chained.links(file)) > 1:
+    budget = _Budget(work_s, until)
+    if len(chained.links(file)) > 1 or _track(file, _Budget(work_s / 4, until)):
         return False
     with _open(file) as container:
         stream = _sound(container)
         if stream is None or stream.codec_context.channels == 1:
             return True
-        budget = _Budget(work_s, until)
         return not any(altered for *_, altered in channels.mixed(_frames(container, stream, budget)))
 
 
@@ -99,8 +100,9 @@ def cut(
     limit = max(_FRAME * 2 * _PAUSE_FRAMES, int(longest_s * RATE))
     budget = _Budget(work_s, until)
     links = chained.links(file)
+    track = _track(links[0], _Budget(work_s / 4, until))
     with _open(links[0]) as container:
-        stream = _sound(container)
+        stream = _sound(container, track)
         if stream is None:
             raise MediaError("broken", "the recording holds no sound of a known codec")
         first, last = _window(_duration_s(container) if len(links) == 1 else None, limit)
@@ -214,9 +216,10 @@ def _pictures(container: Any) -> Any:
     return next((stream for stream in moving if stream.codec_context is not None), None)
 
 
-def _sound(container: Any) -> Any:
-    """Return the first stream of sound whose codec is known."""
-    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+def _sound(container: Any, number: int = 0) -> Any:
+    """Return the first stream of sound whose codec is known, or the one of that number among them."""
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return known[number] if number < len(known) else None
 
 
 class _Budget:
@@ -276,6 +279,26 @@ def _frames(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[floa
             raise
         except (av.error.FFmpegError, ValueError):
             damaged += 1
+
+
+def _track(file: io.RawIOBase, budget: _Budget) -> int:
+    """Return the number of the first track in which something is heard, 0 where there is none in the time.
+
+    Programs that record screens and calls keep one for each source, of which the first may be left empty.
+    """
+    for number in range(_TRACKS):
+        with _open(file) as container:
+            stream = _sound(container, number)
+            if stream is None or _sound(container, 1) is None:
+                return 0
+            try:
+                pieces = (piece.astype(np.float32) for _, piece in _decoded(container, stream, budget))
+                if any(np.square(piece).mean() >= _SILENT for piece in pieces):
+                    return number
+            except MediaError as error:
+                if error.code != "broken":
+                    return 0
+    return 0
 
 
 def _decoded_link(file: io.RawIOBase, budget: _Budget) -> Iterator[tuple[float, Samples]]:
