@@ -58,6 +58,7 @@ def filmed(
     codec: str,
     *,
     frames: int = 12,
+    begins: int = 0,
     pixels: str = "yuv420p",
     apart: int = 4,
     coding: dict[str, str] | None = None,
@@ -74,7 +75,7 @@ def filmed(
             picture = np.full((144, 176, 3), number * 17 % 255, np.uint8)
             picture[:, : 10 * number + 1] = 220
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
-            frame.pts = number
+            frame.pts = begins + number
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return file.getvalue()
@@ -567,3 +568,27 @@ def test_recordings_behind_one_another_in_a_matroska_file_are_not_the_first_of_t
     assert heard_s(both) == pytest.approx(3.0, abs=0.1)
     assert media.inspect(both).duration_s is None
     assert media.payload_digest(both) != media.payload_digest(first)
+
+
+@pytest.mark.parametrize("seconds", [1, 3_600])
+def test_a_video_that_begins_late_shows_all_its_scenes(seconds: int) -> None:
+    """As of a piece of a stream that kept its times, where Matroska states the time of the end as its length."""
+    pictures = recordings.key_frames(filmed("matroska", "libx264", frames=16, begins=25 * seconds), 4)
+    assert len(pictures) == 4
+    assert 0.4 < pictures[-1].at_s < 0.7
+
+
+@pytest.mark.parametrize("entry", [b"enca", b"drms", b"aavd"])
+def test_encrypted_sound_is_refused_as_such(entry: bytes) -> None:
+    with pytest.raises(MediaError, match="encrypted"):
+        media.inspect(recorded("mp4", "aac").replace(b"mp4a", entry))
+
+
+@pytest.mark.parametrize("identity", ["fbb3112223bdd211b4b700a0c955fc6e", "14e68a292226174cb935dae07ee9289c"])
+def test_an_encrypted_windows_media_file_is_refused_as_such(identity: str) -> None:
+    data = filmed("asf", "wmv2")
+    added = bytes.fromhex(identity) + struct.pack("<Q", 40) + bytes(16)
+    size, objects = struct.unpack_from("<QI", data, 16)
+    locked = data[:16] + struct.pack("<QI", size + 40, objects + 1) + data[28:30] + added + data[30:]
+    with pytest.raises(MediaError, match="encrypted"):
+        media.inspect(locked)

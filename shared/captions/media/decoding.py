@@ -147,10 +147,11 @@ def key_frames(
         moments = _moments(duration_s, count * _CANDIDATES_PER_FRAME)
         seen = _seen(container, stream, moments, budget, longest_side)
     if max(seen, default=0.0) <= moments[0]:
-        # Browsers that record, and whoever streams, cannot tell the length; some headers tell one that is not true.
+        # Browsers that record, and whoever streams, cannot tell the length; some headers tell one that is not true, or
+        # the time of the end, of what begins later than at 0.
         with _open(file) as container:
             measured_s = _measured_s(container, _pictures(container), budget)
-        if measured_s is not None and (duration_s is None or measured_s <= moments[0]):
+        if measured_s is not None and (duration_s is None or measured_s < duration_s / 2):
             duration_s, moments = measured_s, _moments(measured_s, count * _CANDIDATES_PER_FRAME)
             with _open(file) as container:
                 stream = _affordable(_pictures(container), max_pixels, max_kept_pixels)

@@ -143,6 +143,10 @@ def _mp4_shown(data: bytes, head: tuple[int, int]) -> bytes:
     return bytes((data[head[0] + 3] & 1,)) + data[matrix : min(matrix + 36, head[1])]
 
 
+_ENCRYPTED = frozenset({b"enca", b"encv", b"drms", b"drmi", b"aavd"})
+"""Sample entries of encrypted tracks (ISO/IEC 14496-12, 8.12); the last ones are those of Apple and of Audible."""
+
+
 def read(data: bytes) -> Container:
     """Read an MP4, QuickTime or 3GP file."""
     firsts: dict[bytes, tuple[int, int]] = {}  # of each type
@@ -161,6 +165,8 @@ def read(data: bytes) -> Container:
     fragmented = b"moof" in firsts
     video = [track for track in tracks if track.handler == b"vide" and (fragmented or not _is_cover(data, track))]
     sound = [track for track in tracks if track.handler == b"soun"]
+    if any(track.codec in _ENCRYPTED for track in (*video, *sound)):
+        raise MediaError("unsupported", "the recording is encrypted (DRM)")
     if fragmented:
         _refuse_fragments(data)
     if not video and not sound:

@@ -13,6 +13,10 @@ _ASF_STREAM = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
+_ASF_ENCRYPTED = frozenset(
+    {bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"), bytes.fromhex("14e68a292226174cb935dae07ee9289c")}
+)
+"""The content encryption object and the extended one (ASF specification, sections 3.14 and 3.15)."""
 
 
 def asf(data: bytes) -> Container:
@@ -35,6 +39,8 @@ def asf(data: bytes) -> Container:
         elif data[position : position + 16] == _ASF_FILE:
             ticks, _, preroll = struct.unpack_from("<QQQ", data, position + 64)
             duration = max(ticks / 1e7 - preroll / 1e3, 0) or None
+        elif data[position : position + 16] in _ASF_ENCRYPTED:
+            raise MediaError("unsupported", "the recording is encrypted (DRM)")
         position += size
     if data[header_end : header_end + 16] != _ASF_DATA:
         raise MediaError("truncated", "the ASF file ends before its sound or pictures")
