@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from captions.media import MediaError, containers, decoding, recordings
+from captions.media import MediaError, containers, decoding, payload_digest, recordings
 from captions.media.decoder_child import MediaFile
 from captions.media.recordings import RATE
 from support.recordings import PHRASE, recorded, samples
@@ -278,3 +278,16 @@ def test_of_several_tracks_in_which_something_is_heard_the_first_is_taken() -> N
     assert level(heard(data)) == pytest.approx(level(SPEECH), abs=1)
     assert heard_alike(data)
     assert level(heard(tracks("mp4", "aac", NONE, NONE))) < 0
+
+
+def test_a_track_that_is_switched_off_is_not_taken_before_one_that_is_on() -> None:
+    """As a commentary is that stands before the sound of the film (ISO/IEC 14496-12, 8.3.2)."""
+    data = tracks("mp4", "aac", SPEECH // 4, SPEECH)
+    first = data.index(b"tkhd") + 7
+    second = data.index(b"tkhd", first) + 7
+    assert (data[first] & 1, data[second] & 1) == (1, 0)
+    off = data[:first] + b"\2" + data[first + 1 : second] + b"\3" + data[second + 1 :]
+
+    assert level(heard(off)) == pytest.approx(level(SPEECH), abs=1)
+    assert level(heard(data)) == pytest.approx(level(SPEECH // 4), abs=1)
+    assert payload_digest(off) != payload_digest(data)

@@ -218,8 +218,13 @@ def _pictures(container: Any) -> Any:
 
 
 def _sound(container: Any, number: int = 0) -> Any:
-    """Return the first stream of sound whose codec is known, or the one of that number among them."""
+    """Return the first stream of sound whose codec is known, or the one of that number among them.
+
+    Of MP4 files those come first that are switched on, as players choose.
+    """
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if container.format.name.startswith("mov"):  # of other files that have such a switch the digest does not tell it
+        known.sort(key=lambda stream: not stream.disposition & av.stream.Disposition.default)
     return known[number] if number < len(known) else None
 
 
