@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from captions.completion_events import SOURCE, end_event, review_event, undo_event
 from captions.overrides import UnreadableOverrideError, read
+from captions.records import attention
+from captions.records.listing import Stage
 from captions.records.record import PENDING, Record
+from captions.records.table import READ_AT_ONCE
 from captions.webhooks.endpoints import WebhookEndpoint, Webhooks, WebhooksError, load
 from captions.webhooks.health import HEALTHY, Health, HealthTable
 from captions_cli import listing
@@ -92,7 +96,7 @@ def replay(stack: Stack, name: str, since: datetime, prefix: str = "", *, dry_ru
     endpoint = _known(stack, name)
     url, sqs = stack.nested("Doors", "WebhooksQueueUrl"), stack.client("sqs")
     sent = 0
-    for event in _events(stack, since, prefix):
+    for event in events_since(stack, since, prefix):
         if not endpoint.wants(event["detail-type"], event["detail"]["key"]):
             continue
         sent += 1
@@ -101,12 +105,30 @@ def replay(stack: Stack, name: str, since: datetime, prefix: str = "", *, dry_ru
     return sent
 
 
-def _events(stack: Stack, since: datetime, prefix: str) -> Iterator[dict[str, Any]]:
+def events_since(stack: Stack, since: datetime, prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield the events of what ended or was judged since a moment, under keys that begin so, as it is known now."""
     days = (datetime.now(UTC).date() - since.date()).days + 1
     start = since.strftime("%Y-%m-%dT%H:%M:%S")
+    replayed: set[str] = set()
     for record in listing.recent(stack, states=ENDED, prefix=prefix, days=max(1, days)):
         if max(record.completed_at or "", record.updated_at) >= start:
+            replayed.add(record.asset)
             yield from (_event(record, kind, detail) for kind, detail in events_of(record))
+    for record in _judged(stack, start, f"{stack.bucket}/{prefix}", replayed):
+        yield _event(record, *review_event(record))
+
+
+def _judged(stack: Stack, start: str, beginning: str, known: Collection[str]) -> Iterator[Record]:
+    """Yield captions that people judged since `start`, however long before they ended; `known` are left out."""
+    order = (Stage("attention", attention.partitions(attention.JUDGED), newest_first=True),)
+    for _, entries in stack.listing.entries(order, limit=None):
+        assets = (
+            asset
+            for rank, asset in entries
+            if rank.rpartition("#")[2] >= start and asset.startswith(beginning) and asset not in known
+        )
+        while some := list(islice(assets, READ_AT_ONCE)):
+            yield from (record for record in stack.listing.read(some) if record.reviewed)
 
 
 def events_of(record: Record) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -32,7 +32,8 @@ from captions_cli import recaptioning
 from captions_cli.local.aws.repairs.message_moves import MessageMoveTasks
 from captions_cli.local.aws.server import AwsEndpoint
 from captions_cli.main import app
-from captions_cli.webhooks import events_of
+from captions_cli.stack import Choice, connect, home
+from captions_cli.webhooks import events_of, events_since
 
 REGION = "us-east-1"
 QUEUES = ("Uploads", "Image", "Audio", "UploadsDeadLetter", "ImageDeadLetter", "AudioDeadLetter", "RuleDeadLetter")
@@ -648,6 +649,25 @@ def test_a_replay_tells_of_a_verdict_that_was_taken_back_under_the_id_it_had(cap
     edited = Records(cloud.client("dynamodb"), cloud.outputs["CaptionsTableName"]).get(f"{cloud.bucket}/a.jpg")
     assert edited is not None
     assert "Caption.Undone" not in dict(events_of(edited))
+
+
+def test_a_replay_tells_of_verdicts_on_captions_of_any_age(captions: Captions, cloud: Cloud) -> None:
+    for key in ("old.jpg", "older.jpg", "other/old.jpg"):
+        cloud.caption(key, at=time.time() - 40 * 86_400)
+    cloud.caption("new.jpg")
+    for key in ("old.jpg", "new.jpg", "other/old.jpg"):
+        captions("edit", key, "My words")
+
+    since = datetime.fromtimestamp(time.time() - 60, UTC)
+    stack = connect(Choice(), home())
+    replayed = sorted((event["detail"]["key"], event["detail-type"]) for event in events_since(stack, since, ""))
+    assert replayed == [
+        ("new.jpg", "Caption.Completed"),
+        ("new.jpg", "Caption.Edited"),
+        ("old.jpg", "Caption.Edited"),
+        ("other/old.jpg", "Caption.Edited"),
+    ]
+    assert [event["detail"]["key"] for event in events_since(stack, since, "other/")] == ["other/old.jpg"]
 
 
 def test_days_to_come_are_not_exported(captions: Captions, cloud: Cloud, tmp_path: Path) -> None:
