@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from captions import control_table
 from captions.cost import Cost
@@ -130,6 +132,21 @@ def test_captions_are_found_by_what_is_near_and_the_best_in_both_comes_first(mea
             meaning.page("photography", cursor=wrong)
     with pytest.raises(QueryError):
         Search(meaning.search.index, meaning.search.words).find(SearchQuery(text="x", by="meaning"))
+
+
+def test_words_are_searched_while_the_service_of_vectors_is_away(
+    meaning: Meaning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meaning.caption("1.jpg", "A red kite over a hill.")
+
+    def throttled(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "ServiceUnavailableException"}}, "QueryVectors")
+
+    monkeypatch.setattr(meaning.index, "_client", SimpleNamespace(query_vectors=throttled))
+    page = meaning.page("kite")
+    assert ([record.key for record in page.records], page.by) == (["1.jpg"], ("words",))
+    with pytest.raises(ClientError):
+        meaning.page("kite", by="meaning")
 
 
 def test_nobody_finds_by_meaning_what_they_may_not_see(meaning: Meaning) -> None:

@@ -8,6 +8,8 @@ Methods", SIGIR 2009). Ranks are among what the caller may see, so that nothing 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from captions import telemetry
 from captions.records.record import Record
 from captions.search.embeddings import EmbeddingsError
@@ -33,8 +35,8 @@ class Search:
     def find(self, query: SearchQuery) -> SearchPage:
         """Return the captions that a query's words and meaning lead to, the best first; without a text the newest.
 
-        Where no vector can be had of the text, words alone are searched, and `SearchPage.by` says so. Raises
-        QueryError.
+        Where no vector can be had of the text, or nothing is heard from those who keep them, words alone are searched,
+        and `SearchPage.by` says so. Raises QueryError.
         """
         text = plain(query.text)
         if self.meaning is None and query.by == "meaning":
@@ -45,9 +47,10 @@ class Search:
         shown = _shown(query.cursor)
         try:
             near = self._near(self.meaning, text, query)
-        except EmbeddingsError:
+        except (EmbeddingsError, ClientError, BotoCoreError):
             if query.by == "meaning" or shown:
                 raise
+            telemetry.logger().warning("searched_by_words_alone", exc_info=True)
             telemetry.count("SearchedByWordsAlone")
             return replace(self.words.search(query), by=("words",))
         by_words = SearchPage(())
