@@ -241,9 +241,12 @@ def test_a_form_sends_a_file_with_what_is_asked_about_it(api: Api) -> None:
     for wrong in (
         {"size": 0}, {"size": 10**12}, {"size": 3, "task": "juggle"}, {"size": 3, "language": "-"},
         {"size": 3, "media_type": "x"}, {"size": 3, "key": "${filename}"}, {"size": 3, "context": {"A B": "x"}},
+        {"size": 3, "key": "a/../b.jpg"}, {"size": 3, "key": "./b.jpg"},
         {"size": 3, "key": "x" * 1_025}, {"size": 3, "context": {"title": "x" * 3_000}}, {"size": 3, "other": 1},
     ):  # fmt: skip
         assert api.call("POST", "/v1/uploads", json=wrong).status_code in (413, 422), wrong
+    for name in ("..", "a/.", ""):
+        assert api.call("POST", "/v1/uploads", json={"name": name, "size": 3}).json()["key"].endswith("/upload")
 
 
 def test_a_large_file_of_a_long_key_is_uploaded_in_parts(api: Api) -> None:
@@ -251,6 +254,8 @@ def test_a_large_file_of_a_long_key_is_uploaded_in_parts(api: Api) -> None:
     begun = api.call("POST", "/v1/uploads/multipart", json={"key": key, "size": 20_000_000})
     answer = api.call("POST", "/v1/uploads/multipart/abort", json={"upload": begun.json()["upload"]})
     assert answer.status_code == 204, answer.text
+    unreadable = {"key": "a\x01.mp4", "size": 20_000_000}
+    assert api.call("POST", "/v1/uploads/multipart", json=unreadable).status_code == 422
 
 
 def test_a_large_file_is_uploaded_in_parts(api: Api) -> None:

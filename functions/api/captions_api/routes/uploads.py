@@ -32,6 +32,7 @@ MOST_PARTS = 10_000
 MOST_FORM_BYTES = 5 * 1_073_741_824
 """What one request may send; anything larger goes in parts (Amazon S3 user guide, "Uploading objects")."""
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,80}")
+_NOT_IN_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]")
 _CONTEXT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
@@ -135,6 +136,9 @@ def begin_parts(stack: Serving, who: Who, wanted: NewUpload) -> Parts:
     """Begin an upload in parts; what is neither ended nor aborted is removed after three days."""
     key, metadata = key_of(who, wanted), metadata_of(wanted)
     _sized(stack, wanted, PART_BYTES * MOST_PARTS)
+    if _NOT_IN_XML.search(key):
+        # S3 begins it, and says so in XML that nobody can read.
+        raise Refusal(422, "invalid", "key: with such characters it cannot be uploaded in parts")
     begun = stack.clients("s3").create_multipart_upload(
         Bucket=stack.bucket, Key=key, ContentType=wanted.media_type, Metadata=metadata
     )
@@ -222,7 +226,8 @@ def key_of(caller: Caller, wanted: NewUpload) -> str:
         key = wanted.key
         _own(caller, key)
     else:
-        name = wanted.name.replace("\\", "/").rpartition("/")[2].strip() or "upload"
+        name = wanted.name.replace("\\", "/").rpartition("/")[2].strip()
+        name = "upload" if name in ("", ".", "..") else name
         beginning = "uploads/" if "" in caller.prefixes else caller.prefixes[0] if caller.prefixes else None
         if beginning is None:
             raise Refusal(403, "not-yours", "there is no prefix of yours to upload to")
@@ -235,6 +240,8 @@ def key_of(caller: Caller, wanted: NewUpload) -> str:
     # A form's key may name the file it comes with; then it would be another than was asked for.
     if not 1 <= size <= MOST_KEY_BYTES or "\x00" in key or "${filename}" in key:
         raise Refusal(422, "invalid", f"key: it has 1 to {MOST_KEY_BYTES} bytes in UTF-8, none of them zero")
+    if not {".", ".."}.isdisjoint(key.split("/")):
+        raise Refusal(422, "invalid", "key: no part of it is . or .., which browsers take out of a link's path")
     return key
 
 
