@@ -2,9 +2,11 @@
 
 import io
 import math
+import re
 import struct
 import tempfile
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -20,6 +22,7 @@ from captions.media.decoder_child import MediaFile
 pytestmark = pytest.mark.slow
 
 RATE = 16_000
+RANDOM = np.random.default_rng(7)
 
 
 def recorded(
@@ -592,3 +595,20 @@ def test_an_encrypted_windows_media_file_is_refused_as_such(identity: str) -> No
     locked = data[:16] + struct.pack("<QI", size + 40, objects + 1) + data[28:30] + added + data[30:]
     with pytest.raises(MediaError, match="encrypted"):
         media.inspect(locked)
+
+
+def test_behind_many_damaged_packets_a_recording_goes_on() -> None:
+    data = bytearray(recorded("adts", "aac", seconds=30))
+    starts = [match.start() for match in re.finditer(rb"\xff[\xf0\xf1]", data)]
+    assert len(starts) > 450  # of 64 ms
+    for start, end in pairwise(starts[100:351]):
+        data[start + 12 : end] = RANDOM.bytes(end - start - 12)
+
+    assert heard_s(bytes(data)) > 12
+
+
+def test_a_recording_in_which_pictures_begin_later_is_heard_to_its_end() -> None:
+    """PyAV counts the streams that are there at the end, and looks them up among those of the beginning."""
+    sound, pictures = recorded("flv", "aac", seconds=20), filmed("flv", "flv", frames=30)
+    only_sound = put(sound, 4, b"\4")
+    assert heard_s(only_sound + pictures[13:]) == heard_s(only_sound)

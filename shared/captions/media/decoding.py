@@ -44,7 +44,8 @@ _CONTAINERS = ",".join(
      "mpc", "mpc8", "dsf", "voc", "rm", "mxf", "dv", "ivf", "h264", "hevc", "wtv", "sox")
 )  # fmt: skip
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none", "max_streams": "64"}
-_DAMAGED_PACKETS = 200
+_DAMAGE = (av.error.FFmpegError, ValueError, IndexError)
+"""What PyAV raises of damaged packets, and at the end of what has more streams there than at its beginning."""
 _RATES = range(4_000, 384_001)
 _CHANNELS = range(1, 33)
 _TRACKS = 8
@@ -264,14 +265,14 @@ def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[flo
 def _frames(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[float, Any]]:
     """Yield the sound of a stream as it is decoded, each piece with the second it begins at.
 
-    Decoding ends where too many packets in all are damaged: what came before is worth having.
+    What is damaged is left out: what comes behind it is worth having, too.
     """
     context = stream.codec_context
     if context.rate not in _RATES or context.channels not in _CHANNELS:
         raise MediaError("broken", f"sound of {context.channels} channels at {context.rate} Hz is not decoded")
     begins_s = (container.start_time or 0) / av.time_base
-    packets, damaged = container.demux(stream), 0
-    while damaged < _DAMAGED_PACKETS:
+    packets = container.demux(stream)
+    while True:
         budget.check()
         try:
             packet = next(packets, None)
@@ -283,8 +284,8 @@ def _frames(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[floa
                 yield max(0.0, (frame.time or 0.0) - begins_s), frame
         except MemoryError:
             raise
-        except (av.error.FFmpegError, ValueError):
-            damaged += 1
+        except _DAMAGE:
+            continue
 
 
 def _track(file: io.RawIOBase, budget: _Budget) -> int:
@@ -326,7 +327,7 @@ def _rest(resampler: Any) -> list[Samples]:
     """Return the samples that a resampler still holds."""
     try:
         return [out.to_ndarray().reshape(-1) for out in resampler.resample(None)]
-    except (av.error.FFmpegError, ValueError):
+    except _DAMAGE:
         return []  # nothing was in it
 
 
@@ -428,7 +429,7 @@ def _measured_s(container: Any, stream: Any, budget: _Budget) -> float | None:
             budget.check()
             if packet.pts is not None:
                 last_s = max(last_s, float(packet.pts * packet.time_base) - begins_s)
-    except (MediaError, MemoryError, av.error.FFmpegError, ValueError):
+    except (MediaError, MemoryError, *_DAMAGE):
         pass  # what was read until here is there
     return last_s or (packets / float(stream.average_rate) if stream.average_rate else None)
 
@@ -462,7 +463,7 @@ def _seen(
             if seen:
                 break  # what was found in the time and memory allowed is enough
             raise
-        except (av.error.FFmpegError, ValueError):
+        except _DAMAGE:
             continue  # a damaged stretch; other moments may do
     return seen
 
@@ -484,7 +485,7 @@ def _passed(
                 seen.setdefault(round(shown_s, 3), _small(frame, longest_side))
     except (MediaError, MemoryError):
         return seen  # what was found in the time and memory allowed
-    except (av.error.FFmpegError, ValueError):
+    except _DAMAGE:
         return seen  # from here on it is damaged
     return seen
 
