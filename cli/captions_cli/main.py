@@ -1,10 +1,12 @@
 """The `captions` command."""
 
+import errno
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -67,6 +69,12 @@ class CaptionsGroup(TyperGroup):
             # The reader, such as head, has seen enough; what is still buffered has nowhere to go.
             sys.stderr.close()
             raise typer.Exit(ExitCode.DONE) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with suppress(OSError):  # what is still buffered has nowhere to go either
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _fail(CommandError(f"the output cannot be written: {error.strerror}", ExitCode.USAGE))
         except Exception as error:
             explained = explain(error)
             if explained is None:

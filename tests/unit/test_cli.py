@@ -129,6 +129,22 @@ def test_what_cannot_be_used_exits_2_without_a_traceback(words: list[str]) -> No
     assert "Traceback" not in ran.output
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_an_output_that_is_full_is_told_in_one_line(tmp_path: Path) -> None:
+    override = tmp_path / "override.toml"
+    override.write_text("")
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "captions_cli.main", "policy", "check", str(override), "-o", "json"],
+            env={**os.environ, "CAPTIONS_HOME": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (2, "captions: the output cannot be written: No space left on device\n")
+
+
 def test_a_file_named_like_an_option_is_told_how_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "-dash.jpg")
     monkeypatch.chdir(tmp_path)
