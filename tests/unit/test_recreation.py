@@ -144,10 +144,13 @@ def test_another_colour_of_the_same_brightness_is_another_picture(degrees: int) 
         assert left(encoded(shown, "PNG"), data) is None
 
 
-@pytest.mark.parametrize("saved", ["jpeg 75", "palette"])
 @pytest.mark.parametrize(
-    ("name", "place", "colour", "letters"),
-    [("beacon-street-sunset", (288, 27), (255, 186, 0), 24), ("chelsea", (45, 255), (255, 134, 0), 16)],
+    ("saved", "name", "place", "colour", "letters"),
+    [
+        ("jpeg 75", "beacon-street-sunset", (288, 27), (255, 186, 0), 24),
+        ("palette", "beacon-street-sunset", (288, 27), (255, 186, 0), 24),
+        ("jpeg 75", "chelsea", (45, 255), (255, 134, 0), 16),
+    ],
 )
 def test_another_digit_in_a_colour_as_light_as_its_ground_is_another_picture(
     saved: str, name: str, place: tuple[int, int], colour: tuple[int, int, int], letters: int
@@ -160,6 +163,27 @@ def test_another_digit_in_a_colour_as_light_as_its_ground_is_another_picture(
     copied = CHANGED.get(saved, partial(encoded, quality=75))
     assert not index_says(original, copied(other))
     assert index_says(original, copied(shown))
+
+
+@pytest.mark.parametrize(
+    ("name", "letters", "places", "levels"),
+    [
+        ("coffee", 12, ((60, 30), (330, 150)), (136, 141)),
+        ("teddy-bear", 9, ((40, 60), (300, 200)), (65, 81)),
+        ("chelsea", 12, ((30, 200), (380, 40)), (191, 169)),
+    ],
+)
+def test_two_edits_do_not_hide_each_other(
+    name: str, letters: int, places: tuple[tuple[int, int], ...], levels: tuple[int, ...]
+) -> None:
+    """Of two digits changed at two places neither stands out from all others, though each does from what is no edit."""
+    shown, other = photo(480, name), photo(480, name)
+    for picture, prices in ((shown, ("8.43", "9.26")), (other, ("6.43", "9.28"))):
+        for place, price, level in zip(places, prices, levels, strict=True):
+            ImageDraw.Draw(picture).text(place, price, (level,) * 3, ImageFont.load_default(letters))
+    original = encoded(shown, "PNG")
+    assert not index_says(original, encoded(half(other), quality=85))
+    assert index_says(original, encoded(half(shown), quality=85))
 
 
 @pytest.mark.parametrize("quality", [90, 50, 30])

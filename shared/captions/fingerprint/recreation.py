@@ -41,9 +41,10 @@ _GAIN, _OFFSET, _DETAIL = 1.2, 28, 1.2  # as far as copies may be changed: a rat
 _LEFT, _LEFT_BY_NOISE, _MOST_CHROMA = 4.0, 7.0, 16.0
 _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part cannot be done again
 _STANDS_OUT, _PLACE = 1.8, 12  # times what is left elsewhere, which is so many pixels away
-# Of letters on an even ground a copy leaves more than of the ground, too, unless it is exact.
-_FAINT, _FAINT_IF_EXACT, _EXACT = 16.0, 8.0, 5.0
-_FAINT_CHROMA, _FAINT_CHROMA_IF_EXACT = 8.0, 4.0  # of letters that are as light as their ground, chroma alone tells
+_PLACES_IF_EXACT = 3  # where nearly nothing is left of a copy, more than one place may have been edited
+# Of letters on an even ground a copy leaves more than of the ground, too, unless it is exact; and where what a palette
+# took is left out, the rest stands out. Of letters that are as light as their ground chroma alone tells.
+_FAINT, _FAINT_IF_BANDED, _FAINT_IF_EXACT, _EXACT = (16.0, 8.0), (8.0, 16.0), (5.0, 4.0), 5.0
 _PALETTE_SLACK = 12  # of 255: a palette's colour need not be the nearest one
 
 
@@ -68,8 +69,10 @@ class Recreated(NamedTuple):
     chroma: float
     chroma_limit: float
     elsewhere: float
-    """What is left of luma where that place is not which most is left of."""
+    """What is left of luma where that place is not which most is left of; of an exact copy, where three are not."""
     chroma_elsewhere: float
+    faint: tuple[float, float]
+    """What may be left of luma, and of chroma, where nothing is left elsewhere."""
 
     @property
     def excess(self) -> float:
@@ -78,8 +81,8 @@ class Recreated(NamedTuple):
 
     @property
     def is_another(self) -> bool:
-        """Whether what is left stands out in one place, of luma or of chroma: one of the two was edited there."""
-        luma, chroma = (_FAINT_IF_EXACT, _FAINT_CHROMA_IF_EXACT) if self.is_exact else (_FAINT, _FAINT_CHROMA)
+        """Whether what is left stands out in a place, of luma or of chroma: one of the two was edited there."""
+        luma, chroma = self.faint
         stands_out = self.luma > max(luma, _STANDS_OUT * self.elsewhere)
         return stands_out or self.chroma > max(chroma, _STANDS_OUT * self.chroma_elsewhere)
 
@@ -247,21 +250,29 @@ def _left(made: Image.Image, copy: WholePicture, slack: Plane | None) -> Recreat
     size = np.abs(luma)
     noise = float(np.sqrt((np.minimum(size, quantile(size, 0.99)) ** 2).mean()))
     around = np.sqrt(mean_around(luma**2, 3))
-    most, elsewhere = _in_and_outside_of_a_place(around)
-    most_chroma, chroma_elsewhere = _in_and_outside_of_a_place(np.hypot(mean_around(blue, 5), mean_around(red, 5)))
+    luma_limit = min(_MOST_LEFT_LOSSY if copy.sampling == _LOSSY else _MOST_LEFT, _LEFT + _LEFT_BY_NOISE * noise)
+    exact = luma_limit < _EXACT
+    faint = _FAINT if not exact else _FAINT_IF_BANDED if slack is not None else _FAINT_IF_EXACT
+    places = _PLACES_IF_EXACT if faint is _FAINT_IF_EXACT else 1
+    most, elsewhere = _in_and_outside_of_places(around, places)
+    most_chroma, chroma_elsewhere = _in_and_outside_of_places(
+        np.hypot(mean_around(blue, 5), mean_around(red, 5)), places
+    )
     return Recreated(
         luma=most,
-        luma_limit=min(_MOST_LEFT_LOSSY if copy.sampling == _LOSSY else _MOST_LEFT, _LEFT + _LEFT_BY_NOISE * noise),
+        luma_limit=luma_limit,
         chroma=most_chroma,
         chroma_limit=_MOST_CHROMA,
         elsewhere=elsewhere,
         chroma_elsewhere=chroma_elsewhere,
+        faint=faint,
     )
 
 
-def _in_and_outside_of_a_place(around: Plane) -> tuple[float, float]:
-    """Return the most of all, and the most of what is not near it."""
+def _in_and_outside_of_places(around: Plane, places: int) -> tuple[float, float]:
+    """Return the most of all, and the most of what is near none of so many places."""
     most = float(around.max())
-    row, column = divmod(int(around.argmax()), around.shape[1])
-    around[max(0, row - _PLACE) : row + _PLACE + 1, max(0, column - _PLACE) : column + _PLACE + 1] = 0
+    for _ in range(places):
+        row, column = divmod(int(around.argmax()), around.shape[1])
+        around[max(0, row - _PLACE) : row + _PLACE + 1, max(0, column - _PLACE) : column + _PLACE + 1] = 0
     return most, float(around.max())
