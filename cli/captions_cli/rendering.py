@@ -381,7 +381,7 @@ def _with_costs_as_text(value: Any) -> Any:
 
 KEY_FIELDS = ("asset", "key", "provenance.copied_from")
 """Every character of these tells."""
-UNREAD_FIELDS = ("draft.", "human.before.", "sweeps", "begun", "superseded_", "paid_ids")
+UNREAD_FIELDS = ("draft.", "human.before.", "sweeps", "begun", "superseded_", "paid_ids", "undone")
 """How the fields begin that people are not shown."""
 
 

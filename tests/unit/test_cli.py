@@ -490,7 +490,12 @@ def test_a_record_is_shown_with_its_own_key_and_without_what_only_programs_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown = record(
-        state="queued", key="new\nline.jpg", paid_ids=("x",), superseded_calls=2, superseded_cost=Decimal("0.5")
+        state="queued",
+        key="new\nline.jpg",
+        paid_ids=("x",),
+        superseded_calls=2,
+        superseded_cost=Decimal("0.5"),
+        undone=("2026-12-01T00:00:00Z", "2026-12-01T00:00:01Z"),
     )
 
     printing.print_table(rendering.details(shown))
@@ -498,7 +503,7 @@ def test_a_record_is_shown_with_its_own_key_and_without_what_only_programs_read(
     fields = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "  " in line)
     assert fields["key"] == "new\\nline.jpg"
     assert fields["replaced_versions"] == "$0.500000 in 2 calls"
-    assert not {"sweeps", "begun", "paid_ids[0]", "superseded_calls"} & fields.keys()
+    assert not {"sweeps", "begun", "paid_ids[0]", "superseded_calls", "undone[0]"} & fields.keys()
 
 
 @pytest.mark.parametrize(
