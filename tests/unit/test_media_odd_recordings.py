@@ -612,3 +612,34 @@ def test_a_recording_in_which_pictures_begin_later_is_heard_to_its_end() -> None
     sound, pictures = recorded("flv", "aac", seconds=20), filmed("flv", "flv", frames=30)
     only_sound = put(sound, 4, b"\4")
     assert heard_s(only_sound + pictures[13:]) == heard_s(only_sound)
+
+
+def delayed(container: str, codec: str, *, after: int, seconds: int, **options: str) -> bytes:
+    """Two seconds of a tone; the packets behind so many of them come so much later, as of a recorder that paused."""
+    file = io.BytesIO()
+    with (
+        av.open(io.BytesIO(recorded(container, codec, rate=48_000, seconds=2))) as source,
+        av.open(file, "w", format=container, options=options) as output,
+    ):
+        sound = source.streams.audio[0]
+        stream = output.add_stream_from_template(sound)
+        for number, packet in enumerate(source.demux(sound)):
+            if packet.dts is not None and packet.pts is not None:
+                late = int(seconds / packet.time_base) if number >= after else 0
+                packet.pts, packet.dts, packet.stream = packet.pts + late, packet.dts + late, stream
+                output.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "options"),
+    [
+        ("mp4", "aac", {}),
+        ("webm", "libopus", {}),
+        ("webm", "libopus", {"live": "1"}),
+        ("matroska", "pcm_s16le", {}),
+    ],
+)
+def test_what_was_recorded_after_a_pause_keeps_its_time(container: str, codec: str, options: dict[str, Any]) -> None:
+    plain, paused = (delayed(container, codec, after=40, seconds=pause, **options) for pause in (0, 5))
+    assert heard_s(paused) == pytest.approx(heard_s(plain) + 5.0, abs=0.05)

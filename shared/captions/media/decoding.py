@@ -49,6 +49,9 @@ _DAMAGE = (av.error.FFmpegError, ValueError, IndexError)
 _RATES = range(4_000, 384_001)
 _CHANNELS = range(1, 33)
 _TRACKS = 8
+_GAP_S, _LONGEST_GAP_S = 0.25, 3_600.0
+_TIMED = ("mov", "matroska")
+"""Seconds without sound that are a pause of the recorder, in formats that state the time of each packet."""
 _LEVEL_BLOCK = 30 * RATE // _FRAME * _FRAME
 
 _THUMBNAIL = (16, 16)
@@ -250,20 +253,30 @@ class _Budget:
 
 
 def _decoded(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[float, Samples]]:
-    """Yield the sound of a stream as mono samples at `RATE`, each piece with the second the sound begins at."""
-    resampler, form, begins_s = _resampler(), None, 0.0
+    """Yield the sound of a stream as mono samples at `RATE`, each piece with the second the sound begins at.
+
+    Where nothing was recorded for a while there is silence, so that what comes behind it keeps its time.
+    """
+    resampler, form, begins_s, ends_s = _resampler(), None, 0.0, 0.0
+    ends_at_s = (_duration_s(container) or math.inf) if container.format.name.startswith(_TIMED) else 0.0
     for number, (at_s, frame, _) in enumerate(channels.mixed(_frames(container, stream, budget))):
-        begins_s = begins_s if number else at_s
-        if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
+        at_s = ends_s if math.isnan(at_s) else at_s
+        if number == 0:
+            begins_s = ends_s = at_s
+        gap_s = at_s - ends_s if at_s <= ends_at_s and _GAP_S < at_s - ends_s < _LONGEST_GAP_S else 0.0
+        if gap_s or (frame.format.name, frame.layout.name, frame.sample_rate) != form:
             # Joined files and broadcasts change their channels or rate; a resampler takes one form alone.
             yield from ((begins_s, piece) for piece in _rest(resampler))
             resampler, form = _resampler(), (frame.format.name, frame.layout.name, frame.sample_rate)
+        for at in range(0, int(gap_s * RATE), _LEVEL_BLOCK):
+            yield begins_s, np.zeros(min(_LEVEL_BLOCK, int(gap_s * RATE) - at), dtype=np.int16)
+        ends_s = max(at_s, ends_s) + frame.samples / frame.sample_rate  # one time may stand for several pieces
         yield from ((begins_s, out.to_ndarray().reshape(-1)) for out in resampler.resample(frame))
     yield from ((begins_s, piece) for piece in _rest(resampler))
 
 
 def _frames(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[float, Any]]:
-    """Yield the sound of a stream as it is decoded, each piece with the second it begins at.
+    """Yield the sound of a stream as it is decoded, each piece with the second it begins at, NaN where it has none.
 
     What is damaged is left out: what comes behind it is worth having, too.
     """
@@ -281,7 +294,7 @@ def _frames(container: Any, stream: Any, budget: _Budget) -> Iterator[tuple[floa
             for frame in packet.decode():
                 if frame.sample_rate not in _RATES or frame.layout.nb_channels not in _CHANNELS:
                     raise ValueError("sound at an impossible rate")
-                yield max(0.0, (frame.time or 0.0) - begins_s), frame
+                yield (math.nan if frame.time is None else max(0.0, frame.time - begins_s)), frame
         except MemoryError:
             raise
         except _DAMAGE:
