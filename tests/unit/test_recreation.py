@@ -186,6 +186,25 @@ def test_two_edits_do_not_hide_each_other(
     assert index_says(original, encoded(half(shown), quality=85))
 
 
+@pytest.mark.parametrize("saved", ["png", "jpeg 75", "webp"])
+def test_a_line_of_a_chart_in_another_colour_as_light_is_another_picture(saved: str) -> None:
+    """It is another all along, so that no place stands out; and the cells of a thumbnail's colour are wider than it."""
+
+    def chart(colour: tuple[int, int, int]) -> Image.Image:
+        picture = Image.new("RGB", (800, 600), "white")
+        draw = ImageDraw.Draw(picture)
+        draw.line((60, 30, 60, 540, 760, 540), "black", 3)
+        for tint, base in (((30, 30, 200), 90), (colour, 260), ((30, 140, 30), 420)):
+            draw.line([(60 + 64 * step, base + 37 * (step * base) % 80) for step in range(12)], tint, 5)
+        return picture
+
+    further = {"png": partial(encoded, name="PNG"), "jpeg 75": partial(encoded, quality=75)}
+    copied = further[saved] if saved in further else CHANGED[saved]
+    original = encoded(chart((200, 30, 30)), "PNG")
+    assert not index_says(original, copied(chart((120, 80, 10))))
+    assert saved == "png" or index_says(original, copied(chart((200, 30, 30))))
+
+
 @pytest.mark.parametrize("quality", [90, 50, 30])
 def test_a_page_is_told_from_one_with_another_amount(quality: int) -> None:
     """In the qualities that thumbnails of writing do not allow for."""

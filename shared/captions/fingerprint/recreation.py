@@ -41,6 +41,7 @@ _GAIN, _OFFSET, _DETAIL = 1.2, 28, 1.2  # as far as copies may be changed: a rat
 _LEFT, _LEFT_BY_NOISE, _MOST_CHROMA = 4.0, 7.0, 16.0
 _MOST_LEFT, _MOST_LEFT_LOSSY = 18.0, 22.0  # the second of codecs whose part cannot be done again
 _STANDS_OUT, _PLACE = 1.8, 12  # times what is left elsewhere, which is so many pixels away
+_OTHER_COLOUR = 2.0
 _PLACES_IF_EXACT = 3  # where nearly nothing is left of a copy, more than one place may have been edited
 # Of letters on an even ground a copy leaves more than of the ground, too, unless it is exact; and where what a palette
 # took is left out, the rest stands out. Of letters that are as light as their ground chroma alone tells.
@@ -81,10 +82,14 @@ class Recreated(NamedTuple):
 
     @property
     def is_another(self) -> bool:
-        """Whether what is left stands out in a place, of luma or of chroma: one of the two was edited there."""
+        """Whether what is left stands out in a place, of luma or of chroma: one of the two was edited there.
+
+        So much of chroma as codecs leave of thin lines in pure colours alone says it anywhere.
+        """
         luma, chroma = self.faint
         stands_out = self.luma > max(luma, _STANDS_OUT * self.elsewhere)
-        return stands_out or self.chroma > max(chroma, _STANDS_OUT * self.chroma_elsewhere)
+        stands_out |= self.chroma > max(chroma, _STANDS_OUT * self.chroma_elsewhere)
+        return stands_out or self.chroma > _OTHER_COLOUR * self.chroma_limit
 
     @property
     def is_exact(self) -> bool:
