@@ -291,3 +291,14 @@ def test_a_track_that_is_switched_off_is_not_taken_before_one_that_is_on() -> No
     assert level(heard(off)) == pytest.approx(level(SPEECH), abs=1)
     assert level(heard(data)) == pytest.approx(level(SPEECH // 4), abs=1)
     assert payload_digest(off) != payload_digest(data)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_samples_that_are_no_numbers_do_not_drown_their_neighbours(count: int) -> None:
+    data = bytearray(coded({1: "mono", 2: "stereo"}[count], "pcm_f32le", "wav", *[SPEECH] * count, rate=44_100))
+    samples_at = data.index(b"data") + 8
+    for place in range(samples_at, len(data) - 4, 4 * count * 2_000):
+        data[place : place + 4] = np.float32(np.nan).tobytes()
+    plain = heard(coded("mono", "pcm_s16le", "wav", SPEECH, rate=44_100))
+
+    assert likeness(heard(bytes(data)), plain) > 0.99

@@ -77,6 +77,7 @@ class _Mixer:
 
     def taken(self, at_s: float, frame: Any) -> Iterator[Moment]:
         """Take a frame, and yield those that are decided about."""
+        frame = _finite(frame) if self.form[0] in ("flt", "dbl") else frame
         if self._count == 1:
             yield at_s, frame, False
             return
@@ -135,8 +136,22 @@ class _Mixer:
             scaled = _scaled(values)
             mono = self._weights @ scaled if self._chosen is None else scaled[self._chosen]
             out = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono).reshape(1, -1), "flt", "mono")
-        out.sample_rate, out.pts, out.time_base = frame.sample_rate, frame.pts, frame.time_base
-        return out
+        return _timed(out, frame)
+
+
+def _finite(frame: Any) -> Any:
+    """Return a frame of floats without those that are no number: resampling would spread them to their neighbours."""
+    values = frame.to_ndarray()
+    if np.isfinite(values).all():
+        return frame
+    finite = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=-1.0)
+    return _timed(av.AudioFrame.from_ndarray(finite, frame.format.name, frame.layout), frame)
+
+
+def _timed(out: Any, frame: Any) -> Any:
+    """Return a frame with the rate and time of another."""
+    out.sample_rate, out.pts, out.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return out
 
 
 def _scaled(values: NDArray[Any]) -> Wide:
