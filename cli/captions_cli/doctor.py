@@ -241,6 +241,9 @@ def _endpoint(stack: Stack) -> _Said:
         catalogue = endpoint_models.catalogue_of(stack)
     except CommandError:
         catalogue = load()  # as a function that has seen no good override; `overrides` reports the broken one
+    if unknown := [name for name in _asked_of(stack) if name not in catalogue.models]:
+        remedy = "mend the name in ImageModels, AudioModels or the policy, or add the model by a ModelsOverride"
+        yield "problem", f"the catalogue has no model {', '.join(unknown)}: nothing is asked of it", remedy
     for url in endpoint_models.endpoints(stack, os.environ):
         yield from _one_endpoint(stack, url, catalogue)
 

@@ -293,7 +293,9 @@ def connect_aws(choice: Choice) -> Stack:
     session = boto3.Session(profile_name=choice.profile, region_name=choice.region)
     if session.region_name is None:
         raise CommandError(
-            "no local stack is up here, and no region is set to look for a deployed one: "
+            "no region is set to look for a deployed stack: give --region"
+            if choice.names_a_deployed_stack
+            else "no local stack is up here, and no region is set to look for a deployed one: "
             "run `captions up`, or give --region",
             ExitCode.UNREACHABLE,
         )

@@ -72,6 +72,8 @@ def _named(given: Path) -> list[tuple[Path, str]]:
         if not given.is_dir():
             if not given.exists():
                 raise CommandError(f"{printable(given)} does not exist", ExitCode.USAGE)
+            if not given.is_file():  # a pipe would be waited for without an end
+                raise CommandError(f"{printable(given)} is neither a file nor a folder", ExitCode.USAGE)
             return [(given, given.name)]
         # "." and ".." have no name of their own to keep; nor has a drive or the root.
         root = given if given.name in ("", "..") else given.parent

@@ -262,6 +262,14 @@ class TestDoctor:
         assert "cannot be reached" in result["endpoint"][1]["message"]
         assert "captions redrive" in result["dead letters"][0]["remedy"]
 
+    def test_a_model_that_no_catalogue_has_is_named(self, captions: Captions, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = vars(Stack)["parameters"].fget
+        monkeypatch.setattr(Stack, "parameters", property(lambda stack: {**given(stack), "ImageModels": "GPT-99"}))
+
+        result = findings(captions("doctor", "--output", "json"))
+        assert result["endpoint"][0]["level"] == "problem"
+        assert "the catalogue has no model GPT-99: nothing is asked of it" in result["endpoint"][0]["message"]
+
 
 class TestStatus:
     def test_the_alarms_that_ring_are_shown(self, captions: Captions, local: LocalStack, stack: Stack) -> None:

@@ -102,6 +102,33 @@ def test_two_files_of_one_key_and_a_key_too_long_are_refused(tmp_path: Path) -> 
         plan([first], "é" * 510 + "12345")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_what_is_no_file_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+
+    for path in (tmp_path / "pipe.jpg", Path(os.devnull)):
+        with pytest.raises(CommandError, match="neither a file nor a folder"):
+            plan([path])
+    touch(tmp_path / "x.jpg")
+    assert keys([tmp_path]) == [f"{tmp_path.name}/x.jpg"]
+
+
+@pytest.mark.parametrize("parameter", ["ImageModels=GPT-4o,GPT-99", "AudioModels=GPT-99"])
+def test_a_stack_is_not_started_with_a_model_that_nobody_knows(parameter: str) -> None:
+    for command in ("up", "demo"):
+        ran = CliRunner().invoke(app, [command, "--parameter", parameter])
+        assert ran.exit_code == ExitCode.USAGE
+        assert "the catalogue has no model GPT-99;" in ran.stderr
+    assert local._with_known_models(added := {"ImageModels": "GPT-99", "ModelsOverride": "s3://a/b.toml"}) is added
+
+
+def test_without_a_region_a_deployed_stack_is_not_looked_for_among_local_ones(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"^no region is set to look for a deployed stack: give --region$"):
+        connect(Choice(stack_name="other"), tmp_path)
+    with pytest.raises(CommandError, match=r"^no local stack is up here"):
+        connect(Choice(), tmp_path)
+
+
 def test_the_same_file_twice_is_refused_too(tmp_path: Path) -> None:
     path = touch(tmp_path / "x.jpg")
 

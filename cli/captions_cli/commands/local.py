@@ -11,6 +11,7 @@ import typer
 from captions_cli.commands.options import Globals, Parameters, pairs, say
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
+from captions_cli.printable import printable
 from captions_cli.stack import (
     DEFAULT_LOCAL_REGION,
     DEFAULT_STACK_NAME,
@@ -183,8 +184,25 @@ def _settings(given: Globals, latency_scale: float, parameters: list[str] | None
         latency_scale=latency_scale,
         stack_name=given.choice.stack_name or DEFAULT_STACK_NAME,
         region=given.choice.region or DEFAULT_LOCAL_REGION,
-        parameters=pairs(parameters),
+        parameters=_with_known_models(pairs(parameters)),
     )
+
+
+def _with_known_models(parameters: dict[str, str]) -> dict[str, str]:
+    """Return a stack's parameters; uploads would wait for models that are in no catalogue (CommandError)."""
+    from captions.gateway.catalogue import load
+
+    known = load().models if not parameters.get("ModelsOverride") else None
+    for parameter in ("ImageModels", "AudioModels"):
+        names = [name.strip() for name in parameters.get(parameter, "").split(",") if name.strip()]
+        unknown = [name for name in names if known is not None and name not in known]
+        if unknown:
+            raise CommandError(
+                f"{parameter}: the catalogue has no model {', '.join(map(printable, unknown))}; "
+                "a ModelsOverride can add some (docs/routing.md)",
+                ExitCode.USAGE,
+            )
+    return parameters
 
 
 def _print_state(given: Globals, state: LocalState) -> None:

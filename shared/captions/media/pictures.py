@@ -179,7 +179,7 @@ def decode(image: Image.Image, data: bytes, sniffed: Sniffed, *, finely: bool = 
         tiles = tuple(getattr(image, "tile", ()))
         image, orientation = _loaded(image, data)
         if name == "JPEG" and jpeg_ends.is_cut_short(image, data):
-            raise MediaError("truncated", "the JPEG file ends before the whole picture, though with an end marker")
+            raise MediaError("truncated", "the JPEG file ends before the whole picture")
         if lengths.drawn_in_part(data, name):
             raise MediaError("truncated", f"the {name} file ends before the whole picture")
         if _ZEROS in data:
