@@ -35,6 +35,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**kept, **nowhere, "AWS_PROFILE": "nobody", "CAPTIONS_HOME": home, "CAPTIONS_STOP_WITH": str(os.getpid())}
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(SECONDS + 30)
 def test_the_demo_ends_with_every_upload_as_it_must_be(env: dict[str, str]) -> None:
     ran = captions(env, "demo", "--output", "json", "--latency-scale", "0.02", "--keep")

@@ -163,6 +163,7 @@ def statuses(ran: Ran) -> dict[str, str]:
     return {row["environment"]: row["status"] for row in json.loads(ran.stdout)}
 
 
+@pytest.mark.deep
 def test_the_canary_is_deployed_and_verified_before_the_others_begin(
     project: Project, deploy: Callable[..., Ran]
 ) -> None:
@@ -179,6 +180,7 @@ def test_the_canary_is_deployed_and_verified_before_the_others_begin(
     assert [row["changed"] for row in json.loads(again.stdout)] == [False] * 3
 
 
+@pytest.mark.deep
 def test_a_parameter_for_all_goes_before_an_environments_own(project: Project, deploy: Callable[..., Ran]) -> None:
     project.configure(us_east_1="Seconds=77")
     assert deploy(CANARY, "--parameter", "Seconds=55").exit_code == 0
@@ -257,6 +259,7 @@ def working(template: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.deep
 def test_a_first_deployment_that_failed_is_removed_with_its_protected_table_and_done_again(
     project: Project, deploy: Callable[..., Ran]
 ) -> None:
@@ -278,6 +281,7 @@ def test_a_first_deployment_that_failed_is_removed_with_its_protected_table_and_
     assert len(left & set(dynamodb.list_tables()["TableNames"])) == len(left) - 1
 
 
+@pytest.mark.deep
 def test_a_table_that_holds_something_is_never_removed(project: Project, deploy: Callable[..., Ran]) -> None:
     project.build(STILLBORN)
     before = set(project.client("dynamodb", CANARY).list_tables()["TableNames"])
@@ -413,6 +417,7 @@ def test_a_dry_run_shows_changes_and_drift_and_leaves_nothing(project: Project, 
     assert (project.root / ".captions" / "deployment.json").read_bytes() == ledger
 
 
+@pytest.mark.deep
 def test_an_empty_local_stack_says_how_to_deploy_to_it(tmp_path: Path) -> None:
     captions = [sys.executable, "-m", "captions_cli.main"]
     environment = {**os.environ, "CAPTIONS_HOME": str(tmp_path / "home"), "CAPTIONS_STOP_WITH": str(os.getpid())}

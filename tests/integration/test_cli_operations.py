@@ -28,6 +28,8 @@ from captions_cli.main import app
 from captions_cli.stack import LocalState, Stack, connect_local
 from support.pipeline import MEDIA
 
+pytestmark = pytest.mark.deep
+
 ROOT = Path(__file__).parents[2]
 Captions = Callable[..., Ran]
 
@@ -331,7 +333,6 @@ class TestReconcile:
         later = until(local, "order/a.jpg", "captioned")
         assert first.sequencer < made < later.sequencer
 
-    @pytest.mark.deep
     def test_no_more_is_sent_than_may_be_spent(self, captions: Captions, local: LocalStack) -> None:
         s3, bucket = local.client("s3"), local.outputs["MediaBucketName"]
         s3.put_object(Bucket=bucket, Key="spent/known.jpg", Body=(MEDIA / "code-screenshot.png").read_bytes())
@@ -398,7 +399,6 @@ class TestSyntheticUpload:
         left = local.client("s3").list_objects_v2(Bucket=stack.bucket, Prefix=synthetic.PREFIX)
         assert left["KeyCount"] == 0
 
-    @pytest.mark.deep
     def test_a_stack_that_notices_nothing_fails_it(self, local: LocalStack, stack: Stack) -> None:
         with Silence(local), pytest.raises(CommandError, match="not seen by the pipeline"):
             synthetic.check(stack, 1)

@@ -62,7 +62,8 @@ class _Handler(QuietHandler):
         for name, value in (headers | (self.server.headers if first else {})).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # whoever has read enough hangs up
+            self.wfile.write(body)
         if first and self.server.promised:
             self.close_connection = True
             self.server.released.wait(10 if self.server.hangs else 0)

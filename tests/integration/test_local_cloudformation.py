@@ -16,6 +16,8 @@ from botocore.exceptions import ClientError, WaiterError
 from captions_cli.local import LocalStack
 from captions_cli.local.options import ModelOptions
 
+pytestmark = pytest.mark.deep
+
 REGION = "eu-west-1"
 BUCKET = "artifacts-of-the-test"
 TEMPLATE: dict[str, Any] = {
@@ -354,7 +356,6 @@ def test_a_nested_stack_is_made_changed_and_removed_with_its_parent(deployer: De
     assert deployer.described(watch)["StackStatus"] == "DELETE_COMPLETE"
 
 
-@pytest.mark.deep
 def test_a_nested_stacks_functions_run_with_the_layers_of_the_stack_around_it(deployer: Deployer) -> None:
     """As the doors of template.yaml do: a nested SAM template with a function, whose layer its parent makes."""
     worker = json.loads(json.dumps(TEMPLATE["Resources"]["Worker"]))

@@ -26,6 +26,8 @@ from captions_cli.local.options import Address, ModelOptions, WorkerOptions
 from support.aws_faults import AwsFault, AwsFaults
 from support.small_stack import TEMPLATE, Small, eventually, make_template
 
+pytestmark = pytest.mark.deep
+
 Start = Callable[..., Small]
 CREDENTIALS = {"region_name": "us-east-1", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
@@ -276,7 +278,6 @@ class TestProcess:
         _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
 
-    @pytest.mark.deep
     def test_it_ends_in_good_order_with_the_process_that_it_was_started_for(self, tmp_path: Path) -> None:
         make_template(tmp_path)
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
