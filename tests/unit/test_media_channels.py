@@ -16,6 +16,8 @@ from captions.media.decoder_child import MediaFile
 from captions.media.recordings import RATE
 from support.recordings import PHRASE, recorded, samples
 
+pytestmark = pytest.mark.deep
+
 Wave = NDArray[np.int16]
 LIMITS: dict[str, Any] = {"work_s": 60, "until": math.inf}
 WORDS = samples(PHRASE)

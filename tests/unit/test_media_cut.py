@@ -12,7 +12,7 @@ from PIL import Image
 from captions import media
 from captions.media import MediaError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.deep
 
 MEDIA = Path(__file__).parents[1] / "media"
 PHOTO = Image.open(MEDIA / "photos" / "coffee.jpg").convert("RGB")

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from captions import media
 from captions.media import MediaError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.deep
 
 PHOTO = Image.open(Path(__file__).parents[1] / "media" / "photos" / "coffee.jpg").convert("RGB").resize((600, 451))
 WHITE = Image.new("RGB", (1_600, 1_200), (255, 255, 255))

@@ -19,7 +19,7 @@ from captions.fingerprint import fingerprint_audio
 from captions.media import MediaError, containers, decoding, recordings
 from captions.media.decoder_child import MediaFile
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.deep
 
 RATE = 16_000
 RANDOM = np.random.default_rng(7)
