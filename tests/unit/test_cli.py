@@ -118,7 +118,7 @@ def test_a_stack_is_not_started_with_a_model_that_nobody_knows(parameter: str) -
     for command in ("up", "demo"):
         ran = CliRunner().invoke(app, [command, "--parameter", parameter])
         assert ran.exit_code == ExitCode.USAGE
-        assert "the catalogue has no model GPT-99;" in ran.stderr
+        assert "the catalogue has no model 'GPT-99'" in ran.stderr
     assert local._with_known_models(added := {"ImageModels": "GPT-99", "ModelsOverride": "s3://a/b.toml"}) is added
 
 

@@ -11,7 +11,6 @@ import typer
 from captions_cli.commands.options import Globals, Parameters, pairs, say
 from captions_cli.errors import CommandError, ExitCode
 from captions_cli.loopback import LOCAL_CREDENTIALS, proxy_exception
-from captions_cli.printable import printable
 from captions_cli.stack import (
     DEFAULT_LOCAL_REGION,
     DEFAULT_STACK_NAME,
@@ -190,18 +189,12 @@ def _settings(given: Globals, latency_scale: float, parameters: list[str] | None
 
 def _with_known_models(parameters: dict[str, str]) -> dict[str, str]:
     """Return a stack's parameters; uploads would wait for models that are in no catalogue (CommandError)."""
-    from captions.gateway.catalogue import load
+    chains = {name: parameters[name] for name in ("ImageModels", "AudioModels") if parameters.get(name)}
+    if chains and not parameters.get("ModelsOverride"):
+        from captions.gateway.catalogue import load
+        from captions_cli import policies
 
-    known = load().models if not parameters.get("ModelsOverride") else None
-    for parameter in ("ImageModels", "AudioModels"):
-        names = [name.strip() for name in parameters.get(parameter, "").split(",") if name.strip()]
-        unknown = [name for name in names if known is not None and name not in known]
-        if unknown:
-            raise CommandError(
-                f"{parameter}: the catalogue has no model {', '.join(map(printable, unknown))}; "
-                "a ModelsOverride can add some (docs/routing.md)",
-                ExitCode.USAGE,
-            )
+        policies.checked(None, parameters=policies.parameters(chains), catalogue=load(), where=" and ".join(chains))
     return parameters
 
 
