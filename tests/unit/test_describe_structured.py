@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -113,6 +113,8 @@ def test_pieces_of_a_stream_join_to_the_text(text: str) -> None:
 
 
 @given(st.text(max_size=300), st.integers(min_value=1, max_value=60))
+@example(" 0000", 1)
+@example("\u2003long-word two", 2)
 def test_clipped_text_is_a_prefix_within_the_limit(text: str, limit: int) -> None:
     clipped = clip_tokens(text, limit)
     assert text.startswith(clipped)

@@ -120,12 +120,12 @@ def count_tokens(text: str) -> int:
 
 def clip_tokens(text: str, limit: int) -> str:
     """Return the longest prefix of whole words of `text` that counts at most `limit` tokens."""
-    if count_tokens(text) <= limit:
-        return text
     kept = text
-    while kept and count_tokens(kept) > limit:
-        shorter = kept.rsplit(None, 1)[0] if " " in kept else kept[: max(0, len(kept) - _CHARACTERS_PER_TOKEN)]
-        kept = shorter
+    while count_tokens(kept) > limit:
+        words = kept.rstrip()
+        # What stands before the last word; rsplit() would leave out what is blank before the first, too.
+        words = words.removesuffix(words.rsplit(maxsplit=1)[-1] if words else "").rstrip()
+        kept = words or kept[: max(0, len(kept) - _CHARACTERS_PER_TOKEN)]
     return kept
 
 
